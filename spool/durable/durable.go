@@ -1,0 +1,350 @@
+// Package durable changes a directory tree so that a crash or a power cut at
+// any system call leaves either the old tree or the new one. It is the only
+// package of the project that calls rename(2).
+//
+// Every function returns after its effect is on the disk: the files, then the
+// directory they lie in, then the rename, then both parents. The rules come
+// from what ext4, xfs and btrfs promise, which is less than most programs
+// take: a rename may reach the disk before the data of the file it moved, and
+// a file's name may not be there though its data is.
+//
+// Errors are of two kinds. Most say that nothing was changed, or that it can
+// be done again. ErrInDoubt says that the kernel could not tell what is on the
+// disk (a failed fsync, after which the pages count as clean): the process
+// must end, and the next one believes only what it reads after a syncfs.
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrInDoubt says that disk and memory may differ: a sync failed. The kernel
+// reports such an error once and then calls the pages clean, so a second
+// fsync proves nothing. The process ends; its successor reads the disk.
+var ErrInDoubt = errors.New("a sync failed: disk and memory may differ")
+
+// inDoubt wraps the cause of a failed sync.
+func inDoubt(op, path string, err error) error {
+	return fmt.Errorf("%s %s: %w: %w", op, path, ErrInDoubt, err)
+}
+
+// identity is what tells one file from another under the same name.
+type identity struct {
+	dev, ino uint64
+}
+
+func identify(path string) (identity, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return identity{}, err
+	}
+	return identity{uint64(st.Dev), st.Ino}, nil
+}
+
+// Rename moves from to to and syncs both parents. It never replaces: if to
+// exists the error is fs.ErrExist and nothing has changed. What is moved must
+// have been synced before (see SyncTree). After an error of the call itself it
+// looks: when to is what from was, the move has happened.
+func Rename(from, to string) error {
+	return rename(from, to, unix.RENAME_NOREPLACE, SyncDir)
+}
+
+// Replace is Rename, but what was at to is gone afterwards: rename(2) as
+// POSIX has it, atomic for every reader of to.
+func Replace(from, to string) error {
+	return rename(from, to, 0, SyncDir)
+}
+
+func rename(from, to string, flags uint, sync func(string) error) error {
+	id, err := identify(from)
+	if err != nil {
+		return &fs.PathError{Op: "rename", Path: from, Err: err}
+	}
+	err = unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, flags)
+	if err != nil && !happened(id, from, to) {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	// The new name first: between the two syncs both names may be found
+	// after a cut, which is a duplicate; the other order could lose it.
+	if err := sync(filepath.Dir(to)); err != nil {
+		return err
+	}
+	if filepath.Dir(from) == filepath.Dir(to) {
+		return nil
+	}
+	return sync(filepath.Dir(from))
+}
+
+// happened reports whether a rename that returned an error was done all the
+// same: the old name is gone and the new one is the thing that was moved.
+func happened(id identity, from, to string) bool {
+	if _, err := identify(from); !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	now, err := identify(to)
+	return err == nil && now == id
+}
+
+// Exchange swaps two names in one step (RENAME_EXCHANGE) and syncs both
+// parents: no reader finds either name missing.
+func Exchange(a, b string) error {
+	if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
+		return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
+	}
+	if err := SyncDir(filepath.Dir(a)); err != nil {
+		return err
+	}
+	if filepath.Dir(a) == filepath.Dir(b) {
+		return nil
+	}
+	return SyncDir(filepath.Dir(b))
+}
+
+// WriteFile puts data at path in one step: readers find the old content or
+// the new, also after a power cut. It writes beside path under a name that
+// begins with ".new-", which a crash may leave; such names are swept.
+func WriteFile(path string, data []byte, mode fs.FileMode) error {
+	tmp, err := writeBeside(path, data, mode)
+	if err != nil {
+		return err
+	}
+	if err := Replace(tmp, path); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	return nil
+}
+
+// CreateFile is WriteFile for a name that must be new: fs.ErrExist if path is
+// there, and then nothing has changed.
+func CreateFile(path string, data []byte, mode fs.FileMode) error {
+	tmp, err := writeBeside(path, data, mode)
+	if err != nil {
+		return err
+	}
+	if err := Rename(tmp, path); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	return nil
+}
+
+// NewPrefix begins the names of half-written files. Whoever lists a directory
+// that others write to passes over them.
+const NewPrefix = ".new-"
+
+func writeBeside(path string, data []byte, mode fs.FileMode) (string, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), NewPrefix+"*")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil {
+		err = SyncFile(f)
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return "", err
+	}
+	return f.Name(), nil
+}
+
+// Append adds data, which should be whole lines, to the end of the file at
+// path with one write and does not sync: it is for records that nobody decides
+// by. If the last run was cut off inside a line, a newline comes first. A
+// symbolic link at path is refused.
+func Append(path string, data []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW, mode)
+	if err != nil {
+		return err
+	}
+	if st, err := f.Stat(); err == nil && st.Size() > 0 {
+		var last [1]byte
+		if _, err := f.ReadAt(last[:], st.Size()-1); err == nil && last[0] != '\n' {
+			data = append([]byte{'\n'}, data...)
+		}
+	}
+	_, err = f.Write(data)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// SyncFile is fsync(2) with the error that a failed one deserves.
+func SyncFile(f *os.File) error {
+	if err := f.Sync(); err != nil {
+		return inDoubt("sync", f.Name(), err)
+	}
+	return nil
+}
+
+// SyncDir writes the names in dir to the disk. A directory that has gone in
+// the meantime is no error: somebody moved it, and syncing its old parent and
+// its new one was that one's duty.
+func SyncDir(dir string) error {
+	d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	defer d.Close()
+	return SyncFile(d)
+}
+
+// SyncTree syncs every regular file below dir, then every directory, dir
+// itself last. After it, dir can be renamed.
+func SyncTree(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		p := filepath.Join(dir, e.Name())
+		switch {
+		case e.IsDir():
+			err = SyncTree(p)
+		case e.Type().IsRegular():
+			err = syncPath(p)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return SyncDir(dir)
+}
+
+// syncPath syncs a file by name. A file that cannot be opened for reading is
+// opened for writing: fsync needs any descriptor.
+func syncPath(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrPermission) {
+		f, err = os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return SyncFile(f)
+}
+
+// SyncFS writes out the whole file system that dir is on (syncfs(2)). A
+// process calls it once when it starts, before it believes what it sees: what
+// an earlier process left visible may not be on the disk yet.
+func SyncFS(dir string) error {
+	d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := unix.Syncfs(int(d.Fd())); err != nil {
+		return inDoubt("syncfs", dir, err)
+	}
+	return nil
+}
+
+// Link gives the file at from the further name to and syncs to's directory.
+// fs.ErrExist if to is there as another file; if it is there as the same file
+// the work was done before, and that is no error.
+func Link(from, to string) error {
+	if err := os.Link(from, to); err != nil {
+		a, aerr := identify(from)
+		b, berr := identify(to)
+		if aerr != nil || berr != nil || a != b {
+			return err
+		}
+	}
+	return SyncDir(filepath.Dir(to))
+}
+
+// Symlink makes path a symbolic link to target, in one step even if path was
+// another link before.
+func Symlink(target, path string) error {
+	if old, err := os.Readlink(path); err == nil && old == target {
+		return SyncDir(filepath.Dir(path))
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), NewPrefix+"*")
+	if err != nil {
+		return err
+	}
+	tmp := f.Name()
+	f.Close()
+	if err := os.Remove(tmp); err != nil {
+		return err
+	}
+	if err := os.Symlink(target, tmp); err != nil {
+		return err
+	}
+	if err := Replace(tmp, path); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	return nil
+}
+
+// MkdirAll makes dir and what is missing above it, and syncs each directory
+// in which a name was made.
+func MkdirAll(dir string, mode fs.FileMode) error {
+	err := os.Mkdir(dir, mode)
+	switch {
+	case err == nil:
+		return SyncDir(filepath.Dir(dir))
+	case errors.Is(err, fs.ErrExist):
+		st, err := os.Stat(dir)
+		if err == nil && !st.IsDir() {
+			return &fs.PathError{Op: "mkdir", Path: dir, Err: unix.ENOTDIR}
+		}
+		return err
+	case errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir:
+		if err := MkdirAll(filepath.Dir(dir), mode); err != nil {
+			return err
+		}
+		return MkdirAll(dir, mode)
+	}
+	return err
+}
+
+// Remove takes the file or empty directory at path away and syncs its
+// directory. A name that is gone already is no error.
+func Remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// RemoveAll takes the tree at path away, also one whose directories somebody
+// made unreadable or unwritable, and syncs the directory it lay in. It does
+// not follow symbolic links.
+func RemoveAll(path string) error {
+	err := os.RemoveAll(path)
+	if errors.Is(err, fs.ErrPermission) {
+		filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
+			// WalkDir reads a directory after this call, so a mode that
+			// is mended here lets it in.
+			if e != nil && e.IsDir() {
+				os.Chmod(p, 0o700)
+			}
+			return nil
+		})
+		err = os.RemoveAll(path)
+	}
+	if err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
