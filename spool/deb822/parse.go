@@ -1,0 +1,215 @@
+package deb822
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Limits bounds what Parse reads.
+type Limits struct {
+	Size       int64 // bytes of the file
+	Fields     int   // of one stanza
+	Lines      int   // of the file
+	LineLength int   // bytes, without the newline
+	Comments   bool  // lines that begin with '#' are skipped
+}
+
+// Hostile is for uploads: the largest .changes and .dsc files of Debian stay
+// far below these limits. Settings is for the files of our own administrators.
+var (
+	Hostile  = Limits{Size: 8 << 20, Fields: 200, Lines: 100_000, LineLength: 256 << 10}
+	Settings = Limits{Size: 8 << 20, Fields: 200, Lines: 100_000, LineLength: 64 << 10, Comments: true}
+)
+
+// fewFields is the number of fields up to which a linear search for a
+// duplicate is faster than a map.
+const fewFields = 24
+
+// Parse reads all stanzas of data; file is its name in errors. Refused are
+// what is not UTF-8, control characters, carriage returns, two fields of one
+// name in a stanza, lines of blanks only, and all that exceeds the limits.
+// The last newline may be missing. An error is always an *Error.
+func Parse(file string, data []byte, lim Limits) ([]Stanza, error) {
+	if int64(len(data)) > lim.Size {
+		return nil, &Error{File: file, Msg: fmt.Sprintf("%d bytes are more than the limit of %d; make the file smaller", len(data), lim.Size)}
+	}
+	var (
+		out  []Stanza
+		cur  *Stanza
+		seen map[string]int // line of each field of cur, once it has many
+		text []string       // lines of the value of cur's last field
+		n    int
+	)
+	fail := func(format string, args ...any) ([]Stanza, error) {
+		return nil, &Error{File: file, Line: n, Msg: fmt.Sprintf(format, args...)}
+	}
+	endField := func() {
+		if len(text) > 0 {
+			cur.Fields[len(cur.Fields)-1].Value = strings.Join(text, "\n")
+			text = text[:0]
+		}
+	}
+	for len(data) > 0 {
+		var raw []byte
+		if i := bytes.IndexByte(data, '\n'); i >= 0 {
+			raw, data = data[:i], data[i+1:]
+		} else {
+			raw, data = data, nil
+		}
+		n++
+		if n > lim.Lines {
+			return fail("more than %d lines; make the file smaller", lim.Lines)
+		}
+		if len(raw) > lim.LineLength {
+			return fail("line of %d bytes, the limit is %d; fold it", len(raw), lim.LineLength)
+		}
+		if why := badLine(raw); why != "" {
+			return fail("%s", why)
+		}
+		if len(raw) == 0 {
+			if cur != nil {
+				endField()
+				cur = nil
+			}
+			continue
+		}
+		if raw[0] == '#' && lim.Comments {
+			continue
+		}
+		if raw[0] == ' ' || raw[0] == '\t' {
+			line := trimRight(raw[1:])
+			if len(line) == 0 {
+				return fail("line of blanks only; remove the blanks to end the stanza, or write \" .\" for an empty line in the field")
+			}
+			if cur == nil {
+				return fail("continuation line without a field before it; remove the blank at its beginning, or put the field's name above it")
+			}
+			text = append(text, string(line))
+			continue
+		}
+		name, value, ok := bytes.Cut(raw, []byte(":"))
+		if !ok {
+			return fail("no colon after the field name in %s; write \"Name: value\", or begin a continuation line with a blank", excerpt(raw))
+		}
+		if why := badName(name); why != "" {
+			return fail("field name %s %s", excerpt(name), why)
+		}
+		if cur == nil {
+			out = append(out, Stanza{File: file, Line: n})
+			cur = &out[len(out)-1]
+			seen = nil
+		} else {
+			endField()
+		}
+		if len(cur.Fields) >= lim.Fields {
+			return fail("more than %d fields in one stanza; separate stanzas with an empty line", lim.Fields)
+		}
+		before := 0
+		if seen == nil && len(cur.Fields) == fewFields {
+			seen = make(map[string]int)
+			for i := range cur.Fields {
+				seen[strings.ToLower(cur.Fields[i].Name)] = cur.Fields[i].Line
+			}
+		}
+		if seen != nil {
+			key := strings.ToLower(string(name))
+			before = seen[key]
+			seen[key] = n
+		} else if f, ok := cur.Lookup(string(name)); ok {
+			before = f.Line
+		}
+		if before != 0 {
+			return fail("field %s is here a second time, after line %d; remove one of them", name, before)
+		}
+		cur.Fields = append(cur.Fields, Field{Name: string(name), Line: n})
+		text = append(text, string(trim(value)))
+	}
+	if cur != nil {
+		endField()
+	}
+	return out, nil
+}
+
+// ParseOne reads a file of exactly one stanza.
+func ParseOne(file string, data []byte, lim Limits) (*Stanza, error) {
+	all, err := Parse(file, data, lim)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(all) == 0:
+		return nil, &Error{File: file, Msg: "no fields; one stanza of \"Name: value\" lines is needed"}
+	case len(all) > 1:
+		return nil, &Error{File: file, Line: all[1].Line, Msg: "a second stanza begins, where only one may be; remove it, or the empty line before it"}
+	}
+	return &all[0], nil
+}
+
+// badLine says why a line is refused, or "".
+func badLine(line []byte) string {
+	ascii := true
+	for _, c := range line {
+		if c >= utf8.RuneSelf {
+			ascii = false
+		} else if refused(c) {
+			switch {
+			case c == '\r':
+				return "carriage return; write lines that end in a newline alone (dos2unix does it)"
+			case c == 0:
+				return "NUL byte; this is not a text file"
+			}
+			return fmt.Sprintf("control character %#02x; remove it", c)
+		}
+	}
+	if !ascii && !utf8.Valid(line) {
+		return "not UTF-8; convert the file (iconv -t UTF-8)"
+	}
+	return ""
+}
+
+// badName says what is wrong with a field name (deb822(5)), or "".
+func badName(name []byte) string {
+	switch {
+	case len(name) == 0:
+		return "is empty; write \"Name: value\""
+	case name[0] == '#':
+		return "begins with '#'; comments are not allowed here, remove the line"
+	case name[0] == '-':
+		return "begins with '-'; begin it with a letter"
+	case len(name) > 128:
+		return "is longer than 128 bytes; shorten it"
+	}
+	for _, c := range name {
+		if c == ' ' || c == '\t' {
+			return "contains a blank; write the colon directly after the name, and begin a continuation line with a blank"
+		}
+		if c < '!' || c > '~' {
+			return "is not ASCII; use letters, digits and '-'"
+		}
+	}
+	return ""
+}
+
+func trim(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	return trimRight(b)
+}
+
+func trimRight(b []byte) []byte {
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+// excerpt quotes the beginning of text from outside.
+func excerpt(b []byte) string {
+	const most = 40
+	if len(b) > most {
+		return fmt.Sprintf("%q...", b[:most])
+	}
+	return fmt.Sprintf("%q", b)
+}
