@@ -1,0 +1,456 @@
+// Package debtest writes small packages for tests and benchmarks, valid and in
+// process: ten thousand of them take seconds, not the minutes that dpkg-deb and
+// dpkg-source need. The same arguments give the same bytes.
+package debtest
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+)
+
+// Time is the time of everything in a package that does not name its own.
+var Time = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// A Deb is a binary package to be written. The zero value of a field means a
+// sensible default, but Name and Version must be set.
+type Deb struct {
+	Name, Version string
+	Arch          string // "amd64" if empty
+	Source        string // the Source field: "hello" or "hello (2.10-3)"; none if empty
+	Fields        string // further lines of the control file, each ended by "\n"
+	Control       string // the whole control file, in place of all above except for the file's name
+	Files         []File // data.tar; a copyright file below usr/share/doc if nil
+	Packing       string // "xz" if empty; "gz", "zst", "none"
+}
+
+// A File goes into data.tar. The directories above it are made.
+type File struct {
+	Path string // "usr/bin/hello"
+	Mode int64  // 0644 if 0
+	Body string
+	Link string // if set, a symbolic link
+}
+
+// FileName is the name of the .deb.
+func (d Deb) FileName() string {
+	return d.Name + "_" + withoutEpoch(d.Version) + "_" + d.arch() + ".deb"
+}
+
+func (d Deb) arch() string {
+	if d.Arch == "" {
+		return "amd64"
+	}
+	return d.Arch
+}
+
+func withoutEpoch(v string) string {
+	_, rest, ok := strings.Cut(v, ":")
+	if !ok {
+		return v
+	}
+	return rest
+}
+
+func (d Deb) control() string {
+	if d.Control != "" {
+		return d.Control
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "Package: %s\n", d.Name)
+	if d.Source != "" {
+		fmt.Fprintf(&b, "Source: %s\n", d.Source)
+	}
+	fmt.Fprintf(&b, "Version: %s\nArchitecture: %s\nMaintainer: Packmill Tests <tests@packmill.example>\nInstalled-Size: 12\n", d.Version, d.arch())
+	for _, f := range []string{"Section: misc\n", "Priority: optional\n", "Description: package for tests\n It holds nothing of use.\n"} {
+		if name, _, _ := strings.Cut(f, ":"); !strings.HasPrefix(d.Fields, name+":") && !strings.Contains(d.Fields, "\n"+name+":") {
+			b.WriteString(f)
+		}
+	}
+	b.WriteString(d.Fields)
+	return b.String()
+}
+
+// Bytes is the package.
+func (d Deb) Bytes() []byte {
+	packing := d.Packing
+	if packing == "" {
+		packing = "xz"
+	}
+	files := d.Files
+	if files == nil {
+		files = []File{{Path: "usr/share/doc/" + d.Name + "/copyright", Body: "Free for every use.\n"}}
+	}
+	var sums bytes.Buffer
+	for _, f := range files {
+		if f.Link == "" {
+			fmt.Fprintf(&sums, "%x  %s\n", md5.Sum([]byte(f.Body)), f.Path)
+		}
+	}
+	ext := "." + packing
+	if packing == "none" {
+		ext = ""
+	}
+	return Ar(
+		Member{"debian-binary", []byte("2.0\n")},
+		Member{"control.tar" + ext, Pack(packing, Tar(File{Path: "control", Body: d.control()}, File{Path: "md5sums", Body: sums.String()}))},
+		Member{"data.tar" + ext, Pack(packing, Tar(files...))},
+	)
+}
+
+// Write puts the package into dir under its name, and returns the path.
+func (d Deb) Write(dir string) (string, error) {
+	path := filepath.Join(dir, d.FileName())
+	return path, os.WriteFile(path, d.Bytes(), 0o644)
+}
+
+// A Member is one file of an ar container.
+type Member struct {
+	Name string
+	Body []byte
+}
+
+// Ar is an ar container as dpkg-deb writes it.
+func Ar(members ...Member) []byte {
+	var b bytes.Buffer
+	b.WriteString("!<arch>\n")
+	for _, m := range members {
+		fmt.Fprintf(&b, "%-16s%-12d%-6d%-6d%-8s%-10d`\n", m.Name, Time.Unix(), 0, 0, "100644", len(m.Body))
+		b.Write(m.Body)
+		if len(m.Body)%2 == 1 {
+			b.WriteByte('\n')
+		}
+	}
+	return b.Bytes()
+}
+
+// Tar is a GNU tar archive of the files, and of the directories above them.
+func Tar(files ...File) []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	made := map[string]bool{}
+	add := func(h *tar.Header, body string) {
+		h.ModTime, h.Format, h.Uname, h.Gname = Time, tar.FormatGNU, "root", "root"
+		// A bytes.Buffer takes everything, and the headers are plain.
+		w.WriteHeader(h)
+		io.WriteString(w, body)
+	}
+	dir := func(path string) {
+		if !made[path] {
+			made[path] = true
+			add(&tar.Header{Typeflag: tar.TypeDir, Name: path, Mode: 0o755}, "")
+		}
+	}
+	for _, f := range files {
+		dir("./")
+		for i, c := range f.Path {
+			if c == '/' {
+				dir("./" + f.Path[:i+1])
+			}
+		}
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: "./" + f.Path, Mode: 0o644, Size: int64(len(f.Body))}
+		if f.Mode != 0 {
+			h.Mode = f.Mode
+		}
+		if f.Link != "" {
+			h.Typeflag, h.Linkname, h.Mode, h.Size = tar.TypeSymlink, f.Link, 0o777, 0
+			f.Body = ""
+		}
+		add(h, f.Body)
+	}
+	w.Close()
+	return b.Bytes()
+}
+
+// A gzip writer costs 800 kB, so it is used again.
+var gzips = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
+
+var zstdWriter = sync.OnceValue(func() *zstd.Encoder {
+	w, _ := zstd.NewWriter(nil)
+	return w
+})
+
+// Pack compresses: "xz", "gz", "zst" or "none".
+func Pack(packing string, data []byte) []byte {
+	var b bytes.Buffer
+	switch packing {
+	case "none":
+		return data
+	case "gz":
+		w := gzips.Get().(*gzip.Writer)
+		defer gzips.Put(w)
+		w.Reset(&b)
+		w.Write(data)
+		w.Close()
+	case "zst":
+		return zstdWriter().EncodeAll(data, nil)
+	case "xz":
+		w, err := xz.WriterConfig{DictCap: 32 << 10}.NewWriter(&b)
+		if err != nil {
+			panic(err) // the configuration is a constant
+		}
+		w.Write(data)
+		w.Close()
+	default:
+		panic("debtest: no packing " + packing)
+	}
+	return b.Bytes()
+}
+
+// A Source is a source package to be written: a native one (3.0) of one small
+// tarball, unsigned.
+type Source struct {
+	Name, Version string
+	Arch          string   // Architecture of the .dsc; "any" if empty
+	Binary        []string // names of the binary packages; the source's own if nil
+	Fields        string   // further lines of the .dsc, each ended by "\n"
+	Sign          Sign     // clearsigns the .dsc if set
+}
+
+// Sign turns a text into a clearsigned one.
+type Sign func(text []byte) ([]byte, error)
+
+// Write puts the .dsc and the tarball into dir, and returns their paths, the
+// .dsc first.
+func (s Source) Write(dir string) ([]string, error) {
+	arch, binary := s.Arch, s.Binary
+	if arch == "" {
+		arch = "any"
+	}
+	if binary == nil {
+		binary = []string{s.Name}
+	}
+	root := s.Name + "-" + withoutEpoch(s.Version) + "/"
+	var stanzas strings.Builder
+	for _, b := range binary {
+		fmt.Fprintf(&stanzas, "\nPackage: %s\nArchitecture: %s\nDescription: package for tests\n It holds nothing of use.\n", b, strings.Fields(arch)[0])
+	}
+	tarball := Pack("xz", Tar(
+		File{Path: root + "debian/changelog", Body: fmt.Sprintf("%s (%s) unstable; urgency=medium\n\n  * For tests.\n\n -- Packmill Tests <tests@packmill.example>  %s\n", s.Name, s.Version, Time.Format(time.RFC1123Z))},
+		File{Path: root + "debian/control", Body: fmt.Sprintf("Source: %s\nSection: misc\nPriority: optional\nMaintainer: Packmill Tests <tests@packmill.example>\nStandards-Version: 4.6.2\n%s", s.Name, stanzas.String())},
+		File{Path: root + "debian/rules", Mode: 0o755, Body: "#!/usr/bin/make -f\n%:\n\ttrue\n"},
+		File{Path: root + "debian/source/format", Body: "3.0 (native)\n"},
+	))
+	name := s.Name + "_" + withoutEpoch(s.Version)
+	var list strings.Builder
+	for _, b := range binary {
+		fmt.Fprintf(&list, " %s deb misc optional arch=%s\n", b, strings.ReplaceAll(arch, " ", ","))
+	}
+	dsc := []byte(fmt.Sprintf("Format: 3.0 (native)\nSource: %s\nBinary: %s\nArchitecture: %s\nVersion: %s\nMaintainer: Packmill Tests <tests@packmill.example>\nStandards-Version: 4.6.2\n%sPackage-List:\n%s",
+		s.Name, strings.Join(binary, ", "), arch, s.Version, s.Fields, list.String()) + sums("", file{name + ".tar.xz", tarball}))
+	if s.Sign != nil {
+		var err error
+		if dsc, err = s.Sign(dsc); err != nil {
+			return nil, err
+		}
+	}
+	paths := []string{filepath.Join(dir, name+".dsc"), filepath.Join(dir, name+".tar.xz")}
+	if err := os.WriteFile(paths[1], tarball, 0o644); err != nil {
+		return nil, err
+	}
+	return paths, os.WriteFile(paths[0], dsc, 0o644)
+}
+
+type file struct {
+	name string
+	body []byte
+}
+
+// sums are the three checksum fields; in a .changes, Files bears the section.
+func sums(section string, files ...file) string {
+	var a, b, c strings.Builder
+	for _, f := range files {
+		fmt.Fprintf(&a, " %x %d %s\n", sha1.Sum(f.body), len(f.body), f.name)
+		fmt.Fprintf(&b, " %x %d %s\n", sha256.Sum256(f.body), len(f.body), f.name)
+		fmt.Fprintf(&c, " %x %d %s%s\n", md5.Sum(f.body), len(f.body), section, f.name)
+	}
+	return "Checksums-Sha1:\n" + a.String() + "Checksums-Sha256:\n" + b.String() + "Files:\n" + c.String()
+}
+
+// An Upload is a source with binaries, as dpkg-genchanges describes it. Without
+// Debs it is a source-only one.
+type Upload struct {
+	Source       Source
+	NoSource     bool // binaries only
+	Debs         []Deb
+	Distribution string // "unstable" if empty
+	Sign         Sign   // clearsigns the .changes if set, and the .dsc
+}
+
+// Write puts all files of the upload into dir and returns the path of the
+// .changes, which is written last.
+func (u Upload) Write(dir string) (string, error) {
+	dist := u.Distribution
+	if dist == "" {
+		dist = "unstable"
+	}
+	var (
+		files  []file
+		archs  []string
+		binary []string
+		seen   = map[string]bool{}
+	)
+	addArch := func(a string) {
+		if !seen[a] {
+			seen[a] = true
+			archs = append(archs, a)
+		}
+	}
+	for _, d := range u.Debs {
+		binary = append(binary, d.Name)
+	}
+	if !u.NoSource {
+		s := u.Source
+		if s.Sign == nil {
+			s.Sign = u.Sign
+		}
+		if s.Binary == nil && binary != nil {
+			s.Binary = binary
+		}
+		paths, err := s.Write(dir)
+		if err != nil {
+			return "", err
+		}
+		for _, p := range paths {
+			body, err := os.ReadFile(p)
+			if err != nil {
+				return "", err
+			}
+			files = append(files, file{filepath.Base(p), body})
+		}
+		addArch("source")
+	}
+	for _, d := range u.Debs {
+		if d.Source == "" && (d.Name != u.Source.Name || d.Version != u.Source.Version) {
+			d.Source = u.Source.Name
+			if d.Version != u.Source.Version {
+				d.Source += " (" + u.Source.Version + ")"
+			}
+		}
+		body := d.Bytes()
+		if err := os.WriteFile(filepath.Join(dir, d.FileName()), body, 0o644); err != nil {
+			return "", err
+		}
+		files = append(files, file{d.FileName(), body})
+		addArch(d.arch())
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "Format: 1.8\nDate: %s\nSource: %s\n", Time.Format(time.RFC1123Z), u.Source.Name)
+	if binary != nil {
+		fmt.Fprintf(&b, "Binary: %s\n", strings.Join(binary, " "))
+	}
+	fmt.Fprintf(&b, "Architecture: %s\nVersion: %s\nDistribution: %s\nUrgency: medium\nMaintainer: Packmill Tests <tests@packmill.example>\nChanged-By: Packmill Tests <tests@packmill.example>\n",
+		strings.Join(archs, " "), u.Source.Version, dist)
+	if binary != nil {
+		b.WriteString("Description:\n")
+		for _, n := range binary {
+			fmt.Fprintf(&b, " %s - package for tests\n", n)
+		}
+	}
+	fmt.Fprintf(&b, "Changes:\n %s (%s) %s; urgency=medium\n .\n   * For tests.\n", u.Source.Name, u.Source.Version, dist)
+	b.WriteString(sums("misc optional ", files...))
+	text := []byte(b.String())
+	if u.Sign != nil {
+		var err error
+		if text, err = u.Sign(text); err != nil {
+			return "", err
+		}
+	}
+	first := "source"
+	if u.NoSource {
+		first = archs[0]
+	} else if len(archs) > 1 {
+		first = archs[1]
+	}
+	path := filepath.Join(dir, u.Source.Name+"_"+withoutEpoch(u.Source.Version)+"_"+first+".changes")
+	return path, os.WriteFile(path, text, 0o644)
+}
+
+// Corpus is a made-up distribution: n binary packages of n/2 sources, two each.
+// They depend on each other, have descriptions of some lines and a few files,
+// and are for amd64, each fifth source's for all. Version is that of all of them.
+func Corpus(n int, version string) []Upload {
+	us := make([]Upload, 0, (n+1)/2)
+	for i := 0; 2*i < n; i++ {
+		src := fmt.Sprintf("%s%05d", stems[i%len(stems)], i)
+		arch := "amd64"
+		srcArch := "any"
+		if i%5 == 4 {
+			arch, srcArch = "all", "all"
+		}
+		u := Upload{Source: Source{Name: src, Version: version, Arch: srcArch}}
+		for j := 0; j < 2 && 2*i+j < n; j++ {
+			name := src
+			deps := "libc6 (>= 2.34)"
+			if j == 1 {
+				name += "-tools"
+				deps = src + " (= " + version + ")"
+			} else if i > 0 {
+				deps += fmt.Sprintf(", %s%05d (>= 1.0) | %s%05d-tools", stems[(i/2)%len(stems)], i/2, stems[(i/3)%len(stems)], i/3)
+			}
+			u.Debs = append(u.Debs, Deb{
+				Name: name, Version: version, Arch: arch,
+				Fields: fmt.Sprintf("Depends: %s\nSection: %s\nHomepage: https://packmill.example/%s\nTag: implemented-in::c, role::program\nDescription: %s that does number %d of the things\n The first line of its description says little about %s.\n .\n The second one says that it was made for measuring an archive with\n %d packages in it.\n",
+					deps, sections[i%len(sections)], src, src, i, name, n),
+				Files: []File{
+					{Path: "usr/bin/" + name, Mode: 0o755, Body: fmt.Sprintf("#!/bin/sh\necho %s %d\n", name, i)},
+					{Path: "usr/share/doc/" + name + "/changelog.Debian.gz", Body: fmt.Sprintf("%s (%s)\n", src, version)},
+					{Path: "usr/share/doc/" + name + "/copyright", Body: "Free for every use.\n"},
+					{Path: "usr/share/" + src + "/" + name + ".conf", Body: fmt.Sprintf("number = %d\n", i)},
+				},
+			})
+		}
+		us = append(us, u)
+	}
+	return us
+}
+
+var (
+	stems    = []string{"alder", "birch", "cedar", "doum", "elm", "fir", "ginkgo", "hazel", "libiroko", "juniper", "libkauri", "larch", "maple", "libnutmeg", "oak", "pine", "quince", "rowan", "spruce", "teak", "upas", "libvinal", "willow", "yew", "zelkova"}
+	sections = []string{"admin", "devel", "libs", "net", "python", "utils", "web"}
+)
+
+// WriteAll writes uploads into dir on every processor.
+func WriteAll(dir string, us []Upload) error {
+	var (
+		wg   sync.WaitGroup
+		errs = make(chan error, 1)
+		next = make(chan Upload)
+	)
+	for range 4 {
+		wg.Go(func() {
+			for u := range next {
+				if _, err := u.Write(dir); err != nil {
+					select {
+					case errs <- err:
+					default:
+					}
+				}
+			}
+		})
+	}
+	for _, u := range us {
+		next <- u
+	}
+	close(next)
+	wg.Wait()
+	select {
+	case err := <-errs:
+		return err
+	default:
+		return nil
+	}
+}
