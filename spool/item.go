@@ -1,0 +1,376 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"packmill/spool/deb822"
+	"packmill/spool/durable"
+)
+
+// Item is a claimed item: a directory with everything that the next step
+// needs, and the lock on it. It belongs to one goroutine.
+//
+// The lock is flock(2) on the directory itself. It follows the item through
+// renames, and the kernel drops it when the last process that has the
+// descriptor is gone; a build inherits it (see Lock), so a daemon that dies
+// under a running build does not free the job. For that reason the descriptor
+// is the engine's own and not one of gofrs/flock, whose handle cannot be passed
+// to a child and whose Unlock would free the child's lock too.
+type Item struct {
+	tree  *Tree
+	Place Place
+	Name  Name
+	lock  *os.File
+	dirty bool // names in the directory were changed and not synced
+}
+
+// Claim locks the named item. It does not wait: ErrBusy says that another
+// process holds the lock, ErrGone that the item has left the place. A move
+// that a person made with mv since is written into the history.
+func (t *Tree) Claim(p Place, name string) (*Item, error) {
+	n, err := ParseName(name)
+	if err != nil {
+		return nil, err
+	}
+	dir := t.Path(p.Dir(), name)
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("claim %s/%s: %w", p.Dir(), name, err)
+	}
+	it := &Item{tree: t, Place: p, Name: n, lock: lock}
+	it.noticeHandMove()
+	return it, nil
+}
+
+// lockDir takes the lock and then compares: between open and flock the
+// directory may have been moved, and something else may bear its name.
+func lockDir(dir string) (*os.File, error) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, ErrGone
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: dir, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), dir)
+	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		f.Close()
+		return nil, ErrBusy
+	}
+	if err != nil {
+		f.Close()
+		return nil, &fs.PathError{Op: "flock", Path: dir, Err: err}
+	}
+	var held, now unix.Stat_t
+	if err := unix.Fstat(fd, &held); err != nil {
+		f.Close()
+		return nil, &fs.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	err = unix.Lstat(dir, &now)
+	if err != nil || held.Dev != now.Dev || held.Ino != now.Ino {
+		f.Close()
+		if err == nil || errors.Is(err, unix.ENOENT) {
+			return nil, ErrGone
+		}
+		return nil, &fs.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	return f, nil
+}
+
+// noticeHandMove writes the history line that mv did not write.
+func (it *Item) noticeHandMove() {
+	e, ok := handMove(it.Path(), it.Place)
+	if !ok {
+		return
+	}
+	e.Time = it.tree.now().UTC()
+	// The history is for people: that it could not be written must not
+	// keep the item from being served.
+	if durable.Append(it.Path(HistoryFile), e.line(), 0o664) == nil {
+		it.tree.record(it.Name.String(), e)
+	}
+}
+
+// handMove compares the history's end with where the item lies.
+func handMove(dir string, at Place) (Event, bool) {
+	last, ok := lastEvent(dir)
+	if !ok {
+		return Event{From: "new", To: at.Dir(), Who: ByHand, Reason: "found without a history"}, true
+	}
+	if last.To == at.Dir() {
+		return Event{}, false
+	}
+	if last.From == at.Dir() {
+		return Event{From: last.To, To: at.Dir(), Who: ByHand, Reason: "lies here still, or again: the last move was interrupted or taken back"}, true
+	}
+	return Event{From: last.To, To: at.Dir(), Who: ByHand, Reason: "moved by hand"}, true
+}
+
+// Path is the absolute path of something in the item.
+func (it *Item) Path(elem ...string) string {
+	return it.tree.Path(append([]string{it.Place.Dir(), it.Name.String()}, elem...)...)
+}
+
+// Lock is the descriptor that holds the lock. A child that inherits it keeps
+// the item locked for as long as it, or a child of its own that inherited it,
+// lives. The caller must not close or unlock it.
+func (it *Item) Lock() *os.File { return it.lock }
+
+// Arch is a job's architecture, or "" for a source.
+func (it *Item) Arch() string {
+	return Found{it.Place, it.Name}.Arch()
+}
+
+// Release lets the item go. If a child of this process holds the lock too, it
+// stays locked: the descriptor is closed, not unlocked.
+func (it *Item) Release() {
+	if it.lock != nil {
+		it.lock.Close()
+		it.lock = nil
+	}
+}
+
+// Ticket reads the item's facts.
+func (it *Item) Ticket() (*deb822.Stanza, error) {
+	return ReadTicket(it.Path())
+}
+
+// ReadTicket reads the ticket of the item that lies at dir.
+func ReadTicket(dir string) (*deb822.Stanza, error) {
+	data, err := readSmall(filepath.Join(dir, TicketFile))
+	if err != nil {
+		return nil, err
+	}
+	return deb822.ParseOne(TicketFile, data, deb822.Hostile)
+}
+
+// maxSmall bounds a file of the engine's own that is read whole.
+const maxSmall = 4 << 20
+
+func readSmall(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > maxSmall {
+		return nil, fmt.Errorf("%s: not a regular file of at most %d bytes", path, maxSmall)
+	}
+	data := make([]byte, st.Size())
+	n, err := f.ReadAt(data, 0)
+	if n == len(data) {
+		err = nil
+	}
+	return data[:n], err
+}
+
+// SetTicket writes the facts, in one step.
+func (it *Item) SetTicket(t *deb822.Stanza) error {
+	return it.WriteFile(TicketFile, t.Append(nil))
+}
+
+// WriteFile writes a file of the item in one step; on return it is on the disk.
+func (it *Item) WriteFile(name string, data []byte) error {
+	return durable.WriteFile(it.Path(name), data, 0o664)
+}
+
+// Dirty says that the caller changed names in the item and left the sync to
+// the next Move, which then syncs everything in the item once.
+func (it *Item) Dirty() { it.dirty = true }
+
+// Note writes a line into the history without a move: a person asked, a
+// builder refused, an attempt was counted.
+func (it *Item) Note(who, text string) error {
+	e := Event{Time: it.tree.now().UTC(), From: it.Place.Dir(), To: it.Place.Dir(), Who: who, Reason: text}
+	return durable.Append(it.Path(HistoryFile), e.line(), 0o664)
+}
+
+// Verdict is what a handler thinks should become of an item. The engine makes
+// the move.
+type Verdict struct {
+	To     Place         // where it goes; the zero Place: it stays
+	Reason string        // one line, for the history
+	Text   string        // for the REASON file; "" takes an old one away when the item moves
+	Again  time.Duration // of an item that stays: look again then; 0: when something happens
+	Class  int           // of a move: a new class, with NewClass
+	Renew  bool          // Class is meant
+}
+
+// Stay is the verdict that nothing can be done yet.
+func Stay(again time.Duration, reason string) Verdict {
+	return Verdict{Again: again, Reason: reason}
+}
+
+// Move makes the move that v asks for: the table is asked, the history and
+// the REASON are written, and one rename follows, with both parents synced.
+// On return the item is at its new place and still locked.
+//
+// The history line is written before the rename, so that an item's history
+// never lacks the move that brought it; a crash between the two leaves a line
+// for a move that did not happen, which the next claim notices and says.
+func (it *Item) Move(by Actor, who string, v Verdict) error {
+	to := v.To
+	if to.State == Installed && to.Hash == "" {
+		to.Hash = Hash(it.Name.Source)
+	}
+	if !Legal(it.Place.State, to.State, by) {
+		return fmt.Errorf("move %s: %s -> %s by %s: %w", it.Name, it.Place, to, by, ErrIllegal)
+	}
+	if v.Text != "" {
+		text := strings.TrimRight(v.Text, "\n") + "\n"
+		if err := it.WriteFile(ReasonFile, []byte(text)); err != nil {
+			return fmt.Errorf("move %s: %w", it.Name, err)
+		}
+	} else if err := os.Remove(it.Path(ReasonFile)); err == nil {
+		it.dirty = true
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("move %s: %w", it.Name, err)
+	}
+	if it.dirty {
+		if err := durable.SyncTree(it.Path()); err != nil {
+			return fmt.Errorf("move %s: %w", it.Name, err)
+		}
+		it.dirty = false
+	}
+	e := Event{Time: it.tree.now().UTC(), From: it.Place.Dir(), To: to.Dir(), Who: who, Reason: v.Reason}
+	if err := durable.Append(it.Path(HistoryFile), e.line(), 0o664); err != nil {
+		return fmt.Errorf("move %s: %w", it.Name, err)
+	}
+	name := it.nameAt(to)
+	if v.Renew {
+		name.Class = v.Class
+	}
+	if err := it.rename(it.Path(), to, &name); err != nil {
+		return fmt.Errorf("move %s: %s -> %s: %w", it.Name, it.Place, to, err)
+	}
+	it.Place, it.Name = to, name
+	it.tree.record(name.String(), e)
+	return nil
+}
+
+// rename moves the directory at from to its name in a place, which is made if
+// need be. Where old things are kept, a name that is taken gets a later
+// microsecond.
+func (it *Item) rename(from string, to Place, name *Name) error {
+	made := false
+	for {
+		err := it.tree.group.Rename(from, it.tree.Path(to.Dir(), name.String()))
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && !made:
+			if _, serr := os.Lstat(from); serr != nil {
+				return ErrGone
+			}
+			if err := it.tree.Ensure(to); err != nil {
+				return err
+			}
+			made = true
+		case errors.Is(err, fs.ErrExist) && (to.State == Attic || to.State == Rejected || to.State == Installed):
+			name.Time = name.Time.Add(time.Microsecond)
+		default:
+			return err
+		}
+	}
+}
+
+// nameAt is the item's name in another place: a job's name ends in its
+// architecture where jobs of several architectures meet.
+func (it *Item) nameAt(to Place) Name {
+	n := it.Name
+	n.Arch = it.Arch()
+	if to.Arch != "" {
+		n.Arch = ""
+	}
+	return n
+}
+
+// Hash is the directory of Installed in which a source's items lie: Debian's
+// pool prefix, the first letter, or the first four of a lib.
+func Hash(source string) string {
+	if strings.HasPrefix(source, "lib") && len(source) > 3 {
+		return source[:4]
+	}
+	return source[:1]
+}
+
+// Create makes a new item: fill writes into a directory under tmp, which is
+// then synced and renamed to its place. The item is returned claimed. If fill
+// fails nothing is left.
+func (t *Tree) Create(p Place, name Name, by Actor, who, reason string, fill func(dir string) error) (*Item, error) {
+	if !Legal(Unborn, p.State, by) {
+		return nil, fmt.Errorf("create %s in %s by %s: %w", name, p, by, ErrIllegal)
+	}
+	dir, err := os.MkdirTemp(t.Path("tmp"), "new-*")
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", name, err)
+	}
+	it := &Item{tree: t, Place: p, Name: name}
+	it.lock, err = lockDir(dir)
+	if err == nil {
+		err = os.Chmod(dir, 0o775)
+	}
+	if err == nil {
+		err = fill(dir)
+	}
+	if err == nil {
+		err = it.born(dir, p, name, who, reason)
+	}
+	if err != nil {
+		durable.RemoveAll(dir)
+		it.Release()
+		return nil, fmt.Errorf("create %s in %s: %w", name, p, err)
+	}
+	return it, nil
+}
+
+// born gives a finished directory its first line of history, syncs it and
+// moves it to its place.
+func (it *Item) born(dir string, p Place, name Name, who, reason string) error {
+	if p.State == Installed && p.Hash == "" {
+		p.Hash = Hash(name.Source)
+	}
+	e := Event{Time: it.tree.now().UTC(), From: "new", To: p.Dir(), Who: who, Reason: reason}
+	if err := durable.Append(filepath.Join(dir, HistoryFile), e.line(), 0o664); err != nil {
+		return err
+	}
+	if err := durable.SyncTree(dir); err != nil {
+		return err
+	}
+	if err := it.rename(dir, p, &name); err != nil {
+		return err
+	}
+	it.Place, it.Name = p, name
+	it.tree.record(name.String(), e)
+	return nil
+}
+
+// Hatch turns the directory rel inside the item into an item of its own, at p
+// and under name. rel must hold its ticket and files already. A rel that is
+// gone is ErrGone: it was hatched before, as a crash between two of them
+// leaves it.
+func (it *Item) Hatch(rel string, p Place, name Name, by Actor, who, reason string) error {
+	if !Legal(Unborn, p.State, by) {
+		return fmt.Errorf("hatch %s in %s by %s: %w", name, p, by, ErrIllegal)
+	}
+	dir := it.Path(rel)
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return ErrGone
+	}
+	egg := &Item{tree: it.tree}
+	if err := egg.born(dir, p, name, who, reason); err != nil {
+		return fmt.Errorf("hatch %s in %s: %w", name, p, err)
+	}
+	return nil
+}

@@ -1,0 +1,94 @@
+package spool
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"packmill/spool/policy"
+)
+
+// OrderTime is the form of the time in an item's name, in UTC. It sorts as
+// text.
+const OrderTime = "20060102T150405.000000Z"
+
+// Name is an item's name, ORDER_SOURCE_VERSION for life: the order is two
+// digits (00 is built first, 99 last) and a time, so that ls shows a queue in
+// the order in which it will be served. Where jobs of several architectures
+// meet in one directory (the archive queue, the attic) _ARCH follows.
+type Name struct {
+	Class   int       // 00 to 99
+	Time    time.Time // UTC, microseconds
+	Source  string
+	Version string // with epoch
+	Arch    string // or empty
+}
+
+// NormalClass is the class of an item that nothing makes more or less urgent.
+const NormalClass = 50
+
+// NewName names a new item.
+func NewName(class int, at time.Time, source, version string) Name {
+	return Name{Class: class, Time: at.UTC().Truncate(time.Microsecond), Source: source, Version: version}
+}
+
+// String is the name as it stands in the directory: a colon is written %3a.
+func (n Name) String() string {
+	s := n.Order() + "_" + n.Source + "_" + strings.ReplaceAll(n.Version, ":", "%3a")
+	if n.Arch != "" {
+		s += "_" + n.Arch
+	}
+	return s
+}
+
+// Order is the part that decides who is first.
+func (n Name) Order() string {
+	return fmt.Sprintf("%02d-%s", n.Class, n.Time.UTC().Format(OrderTime))
+}
+
+// ID is SOURCE_VERSION as people say it, with the epoch's colon.
+func (n Name) ID() string { return n.Source + "_" + n.Version }
+
+// ParseName reads an item's name and says what is wrong with one that is not.
+func ParseName(s string) (Name, error) {
+	parts := strings.Split(s, "_")
+	if len(parts) != 3 && len(parts) != 4 {
+		return Name{}, fmt.Errorf("item name %q: not ORDER_SOURCE_VERSION", s)
+	}
+	order, source, version := parts[0], parts[1], strings.ReplaceAll(parts[2], "%3a", ":")
+	n := Name{Source: source, Version: version}
+	if len(order) != len("50-")+len(OrderTime) || order[2] != '-' || !digit(order[0]) || !digit(order[1]) {
+		return Name{}, fmt.Errorf("item name %q: the order is not two digits, a dash and a time like %s", s, OrderTime)
+	}
+	n.Class = int(order[0]-'0')*10 + int(order[1]-'0')
+	t, err := time.Parse(OrderTime, order[3:])
+	if err != nil {
+		return Name{}, fmt.Errorf("item name %q: %q is not a time like %s", s, order[3:], OrderTime)
+	}
+	n.Time = t
+	if err := policy.CheckSource(source); err != nil {
+		return Name{}, fmt.Errorf("item name %q: %w", s, err)
+	}
+	if err := policy.CheckVersion(version); err != nil {
+		return Name{}, fmt.Errorf("item name %q: %w", s, err)
+	}
+	if len(parts) == 4 {
+		n.Arch = parts[3]
+		if err := policy.CheckArch(n.Arch); err != nil && n.Arch != "source" {
+			return Name{}, fmt.Errorf("item name %q: %w", s, err)
+		}
+	}
+	if n.String() != s {
+		return Name{}, fmt.Errorf("item name %q: should be %q", s, n.String())
+	}
+	return n, nil
+}
+
+func digit(c byte) bool { return c >= '0' && c <= '9' }
+
+// Matches reports whether a person who says pattern means this item: hello,
+// hello_2.10-3 or the whole name.
+func (n Name) Matches(pattern string) bool {
+	return pattern == n.Source || pattern == n.ID() || pattern == n.String() ||
+		pattern == n.Source+"_"+strings.ReplaceAll(n.Version, ":", "%3a")
+}

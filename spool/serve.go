@@ -1,0 +1,581 @@
+package spool
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sort"
+	"time"
+
+	"packmill/spool/durable"
+)
+
+// Loop is the one loop of the system: a daemon is a function from an item to
+// its next state, and Loop looks when there is something to do, claims it,
+// calls the function, and makes the move.
+//
+// It watches first and scans second, so no arrival falls between; it scans
+// again after a minute anyway. An item whose lock is held is looked at again
+// in 100 ms; one whose handling failed, later and later, up to an hour. One
+// bad item never stops the rest.
+type Loop struct {
+	Tree *Tree
+	By   Actor
+	Who  string // in the history; e.g. buildd-amd64
+	Log  *slog.Logger
+
+	// Places are the directories whose items Handle takes. It is asked
+	// again at each scan.
+	Places func() []Place
+	// Via, if set, is where an item goes before Handle sees it, in one
+	// rename that is the claim (needs-build to building).
+	Via func(*Item) Verdict
+	// Handle says what becomes of an item. It may run twice on one item, so
+	// it begins by removing what an earlier run left. An error is our
+	// trouble, never the package's fault: the item stays and is tried again.
+	Handle func(context.Context, *Item) (Verdict, error)
+	// Also are further directories whose changes matter. An item's name
+	// there makes the loop look again at the items that stayed and are of
+	// the same source; any other name makes it scan.
+	Also func() []string
+	// Before, if set, runs before a scan: it gives back what dead processes
+	// left, or turns plain files into items. It reports whether it did
+	// anything.
+	Before func(context.Context) (bool, error)
+	// Ready, if set, says why nothing can be begun now (a full disk). It is
+	// asked before each item.
+	Ready func() error
+	// Poison is where an item goes that has ended the process, or made
+	// Handle panic, maxTries times.
+	Poison func(*Item) Place
+
+	Workers int           // items handled at a time; 0 is one
+	Once    bool          // end when nothing is left to do now
+	Tick    time.Duration // between scans that nothing asked for; 0 is a minute
+
+	watch   *watcher
+	places  map[string]Place    // of the last scan, by directory
+	ready   []entry             // sorted; what a scan or a hint found
+	known   map[entry]bool      // in ready
+	busy    map[entry]bool      // a worker has it
+	later   map[entry]time.Time // not before then; zero: when something happens
+	past    map[entry]past
+	due     dueHeap
+	results chan result
+	failed  bool // in Once: something was left because of an error
+	said    map[string]string
+}
+
+// Timing of the loop.
+const (
+	busyRetry  = 100 * time.Millisecond
+	firstDelay = time.Second
+	lastDelay  = time.Hour
+	pollEvery  = 3 * time.Second
+	maxTries   = 3
+	onceBusy   = 20 // looks at a busy item before Once leaves it to its holder
+	scanRest   = 5 * time.Millisecond
+)
+
+// ErrLeft says that a run with Once left an item because of an error; it is in
+// the log.
+var ErrLeft = errors.New("some items could not be handled; the log says which")
+
+type entry struct {
+	place Place
+	name  string
+}
+
+// before orders entries as a queue is served: the name begins with the order.
+func (e entry) before(o entry) bool {
+	if e.name != o.name {
+		return e.name < o.name
+	}
+	return e.place.Dir() < o.place.Dir()
+}
+
+// past is what the loop remembers of an entry's last handling.
+type past struct {
+	by   time.Duration // the delay after the last error
+	err  string
+	busy int  // looks in a row that met a lock
+	stay bool // the handler said that nothing can be done yet
+}
+
+type dueItem struct {
+	at time.Time
+	e  entry
+}
+type dueHeap []dueItem
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *dueHeap) Push(x any)        { *h = append(*h, x.(dueItem)) }
+func (h *dueHeap) Pop() any {
+	old := *h
+	x := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return x
+}
+
+// result is what a worker brings back.
+type result struct {
+	e       entry
+	verdict Verdict
+	moved   bool
+	err     error
+}
+
+// Run serves until ctx ends (then it waits for the handlers, whose context has
+// ended too) or, with Once, until nothing is left to do now. Its error is
+// ErrInDoubt, ErrNoTree, or ErrLeft of a run with Once.
+func (l *Loop) Run(ctx context.Context) error {
+	if l.Workers < 1 {
+		l.Workers = 1
+	}
+	if l.Tick == 0 {
+		l.Tick = time.Minute
+	}
+	if l.Who == "" {
+		l.Who = string(l.By)
+	}
+	l.known, l.busy = map[entry]bool{}, map[entry]bool{}
+	l.later, l.past = map[entry]time.Time{}, map[entry]past{}
+	l.results, l.said = make(chan result, l.Workers), map[string]string{}
+	l.watch = newWatcher(l.Tree.root, l.Log)
+	defer l.watch.close()
+
+	ctx, cancel := context.WithCancel(ctx)
+	err := l.loop(ctx)
+	cancel()
+	for len(l.busy) > 0 { // let the handlers end
+		r := <-l.results
+		delete(l.busy, r.e)
+		if errors.Is(r.err, durable.ErrInDoubt) {
+			err = r.err
+		}
+	}
+	if err == nil && l.failed && l.Once {
+		err = ErrLeft
+	}
+	return err
+}
+
+func (l *Loop) loop(ctx context.Context) error {
+	if err := l.scan(ctx); err != nil {
+		return err
+	}
+	lastScan := time.Now()
+	progress := false // since the last scan
+	for {
+		if ctx.Err() != nil {
+			return nil
+		}
+		// A free hand first, then the newest hints, then the first name:
+		// so the oldest item is taken even after a build of hours.
+		if len(l.busy) < l.Workers {
+			all := l.hear()
+			if all {
+				// Events that come in a crowd share a scan.
+				time.Sleep(time.Until(lastScan.Add(scanRest)))
+			}
+			if all || time.Since(lastScan) >= l.interval() {
+				if err := l.scan(ctx); err != nil {
+					return err
+				}
+				lastScan, progress = time.Now(), false
+			}
+			l.fallDue(time.Now())
+			if e, ok := l.next(); ok {
+				if err := l.readyNow(); err != nil {
+					l.put(e)
+					if l.Once && len(l.busy) == 0 {
+						l.failed = true
+						return nil
+					}
+					if stop, err := l.wait(ctx, time.Now().Add(10*time.Second), &progress); stop || err != nil {
+						return err
+					}
+					continue
+				}
+				l.busy[e] = true
+				go l.work(ctx, e)
+				continue
+			}
+		}
+		if l.Once && len(l.busy) == 0 && len(l.ready) == 0 && !l.soon() {
+			if !progress {
+				return nil
+			}
+			if err := l.scan(ctx); err != nil {
+				return err
+			}
+			lastScan, progress = time.Now(), false
+			continue
+		}
+		until := lastScan.Add(l.interval())
+		if len(l.due) > 0 && l.due[0].at.Before(until) {
+			until = l.due[0].at
+		}
+		if stop, err := l.wait(ctx, until, &progress); stop || err != nil {
+			return err
+		}
+	}
+}
+
+// interval is the time between scans that nothing asked for.
+func (l *Loop) interval() time.Duration {
+	if l.watch.polling() {
+		return min(l.Tick, pollEvery)
+	}
+	return l.Tick
+}
+
+// wait sleeps until a hint, a worker's result, a time, or the end.
+func (l *Loop) wait(ctx context.Context, until time.Time, progress *bool) (stop bool, err error) {
+	t := time.NewTimer(time.Until(until))
+	defer t.Stop()
+	// A loop with no hand free has no use for hints yet.
+	wake := l.watch.wake
+	if len(l.busy) >= l.Workers {
+		wake = nil
+	}
+	select {
+	case <-ctx.Done():
+		return true, nil
+	case <-t.C:
+	case <-wake:
+	case r := <-l.results:
+		return false, l.settle(r, progress)
+	}
+	return false, nil
+}
+
+// scan reads the directories anew. The watches are older than the scan.
+func (l *Loop) scan(ctx context.Context) error {
+	if err := l.Tree.Check(); err != nil {
+		return err
+	}
+	places := l.Places()
+	l.places = make(map[string]Place, len(places))
+	var dirs []string
+	for _, p := range places {
+		dir := l.Tree.Path(p.Dir())
+		l.places[dir] = p
+		dirs = append(dirs, dir)
+	}
+	if l.Also != nil {
+		dirs = append(dirs, l.Also()...)
+	}
+	l.watch.follow(dirs)
+	l.watch.take()
+	l.before(ctx)
+	now := time.Now()
+	l.ready, l.known = l.ready[:0], map[entry]bool{}
+	for _, p := range places {
+		names, err := l.Tree.List(p)
+		if err != nil {
+			l.say("scan "+p.Dir(), err)
+			continue
+		}
+		for _, n := range names {
+			e := entry{p, n}
+			if l.busy[e] || l.later[e].After(now) {
+				continue
+			}
+			delete(l.later, e)
+			l.known[e] = true
+			l.ready = append(l.ready, e)
+		}
+	}
+	if len(places) > 1 {
+		sort.Slice(l.ready, func(i, j int) bool { return l.ready[i].before(l.ready[j]) })
+	}
+	l.forget()
+	return nil
+}
+
+// forget drops the memory of items that have gone.
+func (l *Loop) forget() {
+	for e := range l.past {
+		if l.known[e] || l.busy[e] {
+			continue
+		}
+		if _, err := os.Lstat(l.Tree.Path(e.place.Dir(), e.name)); err != nil {
+			delete(l.past, e)
+			delete(l.later, e)
+		}
+	}
+}
+
+func (l *Loop) before(ctx context.Context) {
+	if l.Before == nil {
+		return
+	}
+	if _, err := l.Before(ctx); err != nil && ctx.Err() == nil {
+		l.failed = true
+		l.say("before", err)
+	} else {
+		l.unsay("before")
+	}
+}
+
+// say logs an error once, until it changes.
+func (l *Loop) say(what string, err error) {
+	if l.said[what] != err.Error() {
+		l.said[what] = err.Error()
+		l.Log.Error(what, "err", err)
+	}
+}
+
+func (l *Loop) unsay(what string) { delete(l.said, what) }
+
+// hear takes the hints and reports whether only a scan helps.
+func (l *Loop) hear() (scan bool) {
+	hints, scan := l.watch.take()
+	for dir, names := range hints {
+		p, mine := l.places[dir]
+		for name := range names {
+			switch {
+			case mine && likeItem(name):
+				l.put(entry{p, name})
+			case likeItem(name):
+				l.stir(name)
+			default:
+				scan = true
+			}
+		}
+	}
+	return scan
+}
+
+// stir makes the items that stayed and are of the named item's source due.
+func (l *Loop) stir(name string) {
+	n, err := ParseName(name)
+	if err != nil {
+		return
+	}
+	for e, p := range l.past {
+		if m, err := ParseName(e.name); p.stay && err == nil && m.Source == n.Source {
+			delete(l.later, e)
+			l.put(e)
+		}
+	}
+}
+
+// put adds an entry at its place in the order, if it is not there, not being
+// worked on and not delayed. An item that stayed and is named again has
+// changed.
+func (l *Loop) put(e entry) {
+	if l.known[e] || l.busy[e] {
+		return
+	}
+	if _, wait := l.later[e]; wait && !l.past[e].stay {
+		return
+	}
+	delete(l.later, e)
+	l.known[e] = true
+	i := sort.Search(len(l.ready), func(i int) bool { return e.before(l.ready[i]) })
+	l.ready = append(l.ready, entry{})
+	copy(l.ready[i+1:], l.ready[i:])
+	l.ready[i] = e
+}
+
+// next takes the first entry.
+func (l *Loop) next() (entry, bool) {
+	if len(l.ready) == 0 {
+		return entry{}, false
+	}
+	e := l.ready[0]
+	l.ready = l.ready[1:]
+	delete(l.known, e)
+	return e, true
+}
+
+// fallDue moves delayed entries whose time has come back into the order.
+func (l *Loop) fallDue(now time.Time) {
+	for len(l.due) > 0 && !l.due[0].at.After(now) {
+		x := heap.Pop(&l.due).(dueItem)
+		if at, ok := l.later[x.e]; ok && at.Equal(x.at) {
+			delete(l.later, x.e)
+			l.put(x.e)
+		}
+	}
+}
+
+// soon reports whether Once should wait for a busy item, whose holder may be
+// about to let go.
+func (l *Loop) soon() bool {
+	for e := range l.later {
+		if n := l.past[e].busy; n > 0 && n < onceBusy {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *Loop) readyNow() error {
+	if l.Ready == nil {
+		return nil
+	}
+	err := l.Ready()
+	if err != nil {
+		l.say("waits", err)
+	} else {
+		l.unsay("waits")
+	}
+	return err
+}
+
+// delay notes that an entry is not looked at before its time; the zero time
+// is "when something happens".
+func (l *Loop) delay(e entry, by time.Duration) {
+	if by == 0 {
+		l.later[e] = time.Time{}
+		return
+	}
+	at := time.Now().Add(by)
+	l.later[e] = at
+	heap.Push(&l.due, dueItem{at, e})
+}
+
+// settle takes a worker's result.
+func (l *Loop) settle(r result, progress *bool) error {
+	delete(l.busy, r.e)
+	old := l.past[r.e]
+	switch {
+	case errors.Is(r.err, durable.ErrInDoubt), errors.Is(r.err, ErrNoTree):
+		return r.err
+	case errors.Is(r.err, ErrBusy):
+		old.busy++
+		by := busyRetry
+		if old.busy >= onceBusy {
+			// Its holder works on it, and its move will be an event.
+			by = time.Second + rand.N(2*time.Second)
+		}
+		l.past[r.e] = old
+		l.delay(r.e, by)
+	case errors.Is(r.err, ErrGone):
+		delete(l.past, r.e)
+	case r.err != nil:
+		l.failed = true
+		by := min(max(firstDelay, old.by*2), lastDelay)
+		if old.err != r.err.Error() {
+			l.Log.Error("handle", "item", r.e.name, "state", r.e.place.State, "suite", r.e.place.Suite, "arch", r.e.place.Arch,
+				"err", r.err, "again", by)
+		}
+		l.past[r.e] = past{by: by, err: r.err.Error()}
+		l.delay(r.e, by)
+	case r.moved:
+		delete(l.past, r.e)
+		*progress = true
+	default:
+		l.past[r.e] = past{stay: true}
+		l.delay(r.e, r.verdict.Again)
+	}
+	return nil
+}
+
+// work is one handling, in its own goroutine.
+func (l *Loop) work(ctx context.Context, e entry) {
+	r := result{e: e}
+	start := time.Now()
+	it, err := l.Tree.Claim(e.place, e.name)
+	if err != nil {
+		r.err = err
+		l.results <- r
+		return
+	}
+	// The rename wakes the reader of the next state before this lock drops:
+	// to it, busy means "soon again".
+	defer func() {
+		it.Release()
+		l.results <- r
+	}()
+	from := it.Place
+	if l.Via != nil {
+		via := l.Via(it)
+		if via.To != it.Place && via.To.State != "" {
+			if r.err = it.Move(l.By, l.Who, via); r.err != nil {
+				return
+			}
+			l.logMove(it, from, via.Reason, start)
+			r.moved = true
+			from = it.Place
+		}
+	}
+	v, err := l.handle(ctx, it)
+	if err != nil {
+		r.err = err
+		return
+	}
+	r.verdict = v
+	if v.To.State == "" {
+		return
+	}
+	if r.err = it.Move(l.By, l.Who, v); r.err != nil {
+		return
+	}
+	r.moved = true
+	l.logMove(it, from, v.Reason, start)
+}
+
+func (l *Loop) logMove(it *Item, from Place, reason string, start time.Time) {
+	l.Log.Info("moved", "item", it.Name.String(), "from", from.Dir(), "to", it.Place.Dir(),
+		"suite", it.Place.Suite, "arch", it.Arch(), "reason", reason, "took", time.Since(start).Round(time.Microsecond))
+}
+
+// handle calls Handle with the number of unfinished handlings counted on disk,
+// so that an item which kills its handler ends in quarantine, not in a loop.
+func (l *Loop) handle(ctx context.Context, it *Item) (v Verdict, err error) {
+	if l.Poison == nil {
+		return l.Handle(ctx, it)
+	}
+	tries := it.Path(triesFile)
+	if st, err := os.Stat(tries); err == nil && st.Size() >= 2*maxTries {
+		return Verdict{
+			To: l.Poison(it), Reason: "its handling did not end three times",
+			Text: fmt.Sprintf("%s was ended, or failed badly, %d times while it worked on this item.\n"+
+				"Look into its log, then put the item back with: packmill requeue %s\n", l.Who, maxTries, it.Name),
+		}, it.clearTries()
+	}
+	if err := durable.Append(tries, []byte("x\n"), 0o664); err != nil {
+		return Verdict{}, err
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			v, err = Verdict{}, fmt.Errorf("panic: %v", p)
+			l.Log.Error("panic", "item", it.Name.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+			return // the count stays
+		}
+		if cerr := it.clearTries(); err == nil {
+			err = cerr
+		}
+	}()
+	return l.Handle(ctx, it)
+}
+
+func (it *Item) clearTries() error {
+	err := os.Remove(it.Path(triesFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Waiting reads the REASON of the item that lies at dir, for people: "" if
+// there is none.
+func Waiting(dir string) string {
+	data, err := readSmall(filepath.Join(dir, ReasonFile))
+	if err != nil {
+		return ""
+	}
+	return string(data)
+}

@@ -1,0 +1,217 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"packmill/spool/durable"
+)
+
+// Tree is one spool directory tree: control, tmp, spool, queue, archive,
+// attic and journal below one root, on one file system.
+type Tree struct {
+	root  string
+	id    unix.Stat_t // of the root, when it was opened
+	group durable.Group
+	now   func() time.Time
+}
+
+// parts are the directories that a tree has even when it is empty.
+var parts = []string{
+	"control", "tmp", "journal", "attic",
+	"spool", "spool/incoming", "spool/intake", "spool/review", "spool/accepted", "spool/rejected",
+	"queue", "archive", "archive/incoming", "archive/pool", "archive/dists", "archive/installed",
+}
+
+// Errors of a claim and of a tree.
+var (
+	// ErrBusy says that another process holds the item's lock. It may be
+	// about to drop it: a mover renames before it lets go.
+	ErrBusy = errors.New("another process works on it")
+	// ErrGone says that the item has left the place.
+	ErrGone = errors.New("it is not there any more")
+	// ErrIllegal says that the table of moves does not know this move.
+	ErrIllegal = errors.New("not a legal move")
+	// ErrNoTree says that the directory is not a tree, or not one any more.
+	ErrNoTree = errors.New("not a packmill tree")
+)
+
+// Init makes an empty tree at root, or what an existing one lacks.
+func Init(root string) (*Tree, error) {
+	for _, p := range parts {
+		if err := durable.MkdirAll(filepath.Join(root, p), 0o775); err != nil {
+			return nil, fmt.Errorf("init %s: %w", root, err)
+		}
+	}
+	return Open(root)
+}
+
+// Open checks that root is a tree on one file system and that what is visible
+// there is on the disk (syncfs: an earlier process may have been killed
+// between a change and its sync).
+func Open(root string) (*Tree, error) {
+	abs, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	t := &Tree{root: abs, now: time.Now}
+	if err := unix.Stat(abs, &t.id); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w; make one with: packmill init --tree %s", abs, ErrNoTree, err, abs)
+	}
+	for _, p := range parts {
+		var st unix.Stat_t
+		err := unix.Stat(filepath.Join(abs, p), &st)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w: %s: %w; complete it with: packmill init --tree %s", abs, ErrNoTree, p, err, abs)
+		}
+		if st.Dev != t.id.Dev {
+			return nil, fmt.Errorf("%s: %s is on another file system; a move must be one rename, so the whole tree lies on one (mount the file system at %s)", abs, p, abs)
+		}
+	}
+	if err := durable.SyncFS(abs); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Root is the absolute path of the tree.
+func (t *Tree) Root() string { return t.root }
+
+// Path is the absolute path of something in the tree.
+func (t *Tree) Path(elem ...string) string {
+	return filepath.Join(append([]string{t.root}, elem...)...)
+}
+
+// Check says whether the tree is still the one that was opened: an unmounted
+// or replaced root must end a daemon, or it would stand still in silence.
+func (t *Tree) Check() error {
+	var st unix.Stat_t
+	if err := unix.Stat(t.root, &st); err != nil {
+		return fmt.Errorf("%s: %w: %w", t.root, ErrNoTree, err)
+	}
+	if st.Dev != t.id.Dev || st.Ino != t.id.Ino {
+		return fmt.Errorf("%s: %w: it was unmounted or replaced while the program ran", t.root, ErrNoTree)
+	}
+	return nil
+}
+
+// Places lists the directories that there are, of the given states or of all,
+// in the order of a package's life.
+func (t *Tree) Places(states ...State) []Place {
+	var out []Place
+	for _, s := range shapes {
+		if len(states) > 0 && !has(states, s.state) {
+			continue
+		}
+		out = append(out, t.expand("", strings.Split(s.dir, "/"))...)
+	}
+	return out
+}
+
+// expand walks the directories that fit the rest of a shape below rel.
+func (t *Tree) expand(rel string, rest []string) []Place {
+	if len(rest) == 0 {
+		if p, ok := PlaceOf(rel); ok {
+			if st, err := os.Lstat(t.Path(rel)); err == nil && st.IsDir() {
+				return []Place{p}
+			}
+		}
+		return nil
+	}
+	if rest[0] != "SUITE" && rest[0] != "ARCH" && rest[0] != "HASH" {
+		return t.expand(filepath.Join(rel, rest[0]), rest[1:])
+	}
+	entries, err := os.ReadDir(t.Path(rel))
+	if err != nil {
+		return nil
+	}
+	var out []Place
+	for _, e := range entries {
+		if e.IsDir() {
+			out = append(out, t.expand(filepath.Join(rel, e.Name()), rest[1:])...)
+		}
+	}
+	return out
+}
+
+// List returns the names of the items in a place, first to be served first.
+// It opens and stats none of them. Names that are no item's are left out. A
+// place that does not exist is empty.
+func (t *Tree) List(p Place) ([]string, error) {
+	f, err := os.Open(t.Path(p.Dir()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	n := 0
+	for _, name := range names {
+		if likeItem(name) {
+			names[n] = name
+			n++
+		}
+	}
+	names = names[:n]
+	sort.Strings(names)
+	return names, nil
+}
+
+// likeItem is the cheap part of ParseName, for scans of long queues.
+func likeItem(name string) bool {
+	return len(name) > len("50-")+len(OrderTime)+3 && digit(name[0]) && digit(name[1]) && name[2] == '-'
+}
+
+// Ensure makes the directory of a place, if it is not there.
+func (t *Tree) Ensure(p Place) error {
+	return durable.MkdirAll(t.Path(p.Dir()), 0o775)
+}
+
+// Find looks for the items that a person means by pattern (hello,
+// hello_2.10-3 or a whole name), in the given states or in all.
+func (t *Tree) Find(pattern string, states ...State) ([]Found, error) {
+	var out []Found
+	for _, p := range t.Places(states...) {
+		names, err := t.List(p)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range names {
+			n, err := ParseName(s)
+			if err == nil && (pattern == "" || n.Matches(pattern)) {
+				out = append(out, Found{p, n})
+			}
+		}
+	}
+	return out, nil
+}
+
+// Found is where an item was seen. It may have moved since.
+type Found struct {
+	Place Place
+	Name  Name
+}
+
+// Arch is the architecture of a job, or "" of a source.
+func (f Found) Arch() string {
+	if f.Place.Arch != "" {
+		return f.Place.Arch
+	}
+	return f.Name.Arch
+}
+
+// Dir is the item's directory below the tree.
+func (f Found) Dir() string { return filepath.Join(f.Place.Dir(), f.Name.String()) }

@@ -1,0 +1,198 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+
+	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
+)
+
+// watcher turns inotify's events into hints. A hint says which name of which
+// directory may be worth a look; a lost one costs time, never truth, because
+// everything is scanned again anyway.
+//
+// One goroutine drains both of fsnotify's channels at once and for ever: a
+// watcher whose errors nobody reads is dead after the first overflow.
+type watcher struct {
+	log    *slog.Logger
+	notify *fsnotify.Watcher // nil: we poll
+	wake   chan struct{}     // one token: there is something in hints, or overflow
+	done   chan struct{}
+
+	mu       sync.Mutex
+	hints    map[string]map[string]bool // directory -> names
+	count    int
+	overflow bool // hints are not complete
+
+	dirs map[string]dirID // what is watched; of the loop's goroutine only
+	warn map[string]bool
+}
+
+type dirID struct{ dev, ino uint64 }
+
+// maxHints is the number of names that are remembered between two looks. More
+// is an overflow: then a scan is cheaper.
+const maxHints = 4096
+
+// remote are the file systems of which inotify sees only this machine's
+// changes, or none: statfs(2) types.
+var remote = map[int64]string{
+	unix.NFS_SUPER_MAGIC: "nfs", unix.SMB_SUPER_MAGIC: "smb", unix.CIFS_SUPER_MAGIC: "cifs", unix.SMB2_SUPER_MAGIC: "smb",
+	unix.FUSE_SUPER_MAGIC: "fuse", unix.V9FS_MAGIC: "9p", unix.CEPH_SUPER_MAGIC: "ceph", unix.AFS_SUPER_MAGIC: "afs",
+}
+
+// newWatcher never fails: without inotify it says so once and the loop polls.
+func newWatcher(root string, log *slog.Logger) *watcher {
+	w := &watcher{
+		log: log, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		hints: map[string]map[string]bool{}, dirs: map[string]dirID{}, warn: map[string]bool{},
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(root, &st); err == nil && remote[int64(st.Type)] != "" {
+		log.Warn("the file system sends no reliable events: scanning every few seconds", "type", remote[int64(st.Type)], "root", root)
+		close(w.done)
+		return w
+	}
+	n, err := fsnotify.NewBufferedWatcher(65536)
+	if err != nil {
+		log.Warn("no inotify: scanning every few seconds; raise fs.inotify.max_user_instances", "err", err)
+		close(w.done)
+		return w
+	}
+	w.notify = n
+	go w.drain()
+	return w
+}
+
+func (w *watcher) drain() {
+	defer close(w.done)
+	for {
+		select {
+		case e, ok := <-w.notify.Events:
+			if !ok {
+				return
+			}
+			// A chmod says nothing of arrivals, and our own access to
+			// files makes many.
+			if e.Op != fsnotify.Chmod {
+				w.hint(filepath.Dir(e.Name), filepath.Base(e.Name))
+			}
+		case err, ok := <-w.notify.Errors:
+			if !ok {
+				return
+			}
+			if !errors.Is(err, fsnotify.ErrEventOverflow) {
+				w.log.Warn("watch", "err", err)
+			}
+			w.lost()
+		}
+	}
+}
+
+func (w *watcher) hint(dir, name string) {
+	w.mu.Lock()
+	if !w.overflow {
+		names := w.hints[dir]
+		if names == nil {
+			names = map[string]bool{}
+			w.hints[dir] = names
+		}
+		if !names[name] {
+			names[name] = true
+			if w.count++; w.count > maxHints {
+				w.overflow = true
+				w.hints = map[string]map[string]bool{}
+			}
+		}
+	}
+	w.mu.Unlock()
+	w.poke()
+}
+
+func (w *watcher) lost() {
+	w.mu.Lock()
+	w.overflow = true
+	w.hints = map[string]map[string]bool{}
+	w.mu.Unlock()
+	w.poke()
+}
+
+func (w *watcher) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take empties the hints. all says that they are not complete.
+func (w *watcher) take() (hints map[string]map[string]bool, all bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	hints, all = w.hints, w.overflow
+	w.hints, w.overflow, w.count = map[string]map[string]bool{}, false, 0
+	return hints, all
+}
+
+// polling reports whether the loop must look by itself every few seconds.
+func (w *watcher) polling() bool { return w.notify == nil || len(w.warn) > 0 }
+
+// follow makes the watched directories exactly dirs. A directory that was
+// replaced under its name is watched anew; that inotify has no watch left is
+// said once, and then the loop polls.
+func (w *watcher) follow(dirs []string) {
+	if w.notify == nil {
+		return
+	}
+	want := make(map[string]bool, len(dirs))
+	for _, d := range dirs {
+		want[d] = true
+		var st unix.Stat_t
+		if err := unix.Stat(d, &st); err != nil {
+			delete(w.dirs, d)
+			continue
+		}
+		id := dirID{uint64(st.Dev), st.Ino}
+		if w.dirs[d] == id {
+			continue
+		}
+		w.notify.Remove(d)
+		if err := w.notify.Add(d); err != nil {
+			if !w.warn[d] {
+				w.warn[d] = true
+				w.log.Warn("cannot watch: scanning every few seconds; raise fs.inotify.max_user_watches", "dir", d, "err", err)
+			}
+			delete(w.dirs, d)
+			continue
+		}
+		delete(w.warn, d)
+		w.dirs[d] = id
+		w.lost() // what came before the watch
+	}
+	for d := range w.dirs {
+		if !want[d] {
+			w.notify.Remove(d)
+			delete(w.dirs, d)
+		}
+	}
+	for d := range w.warn {
+		if !want[d] {
+			delete(w.warn, d)
+		}
+	}
+}
+
+func (w *watcher) close() error {
+	if w.notify == nil {
+		return nil
+	}
+	err := w.notify.Close()
+	<-w.done
+	if err != nil {
+		return fmt.Errorf("close watcher: %w", err)
+	}
+	return nil
+}
