@@ -36,6 +36,95 @@ var victims = map[string]func() error{
 	"children": children,
 	"sleep":    func() error { time.Sleep(time.Hour); return nil },
 	"kinds":    kinds,
+
+	// mistakes, for the power-loss model
+	"no file sync":      func() error { return careless("file", true, false, true) },
+	"no directory sync": func() error { return careless("file", true, true, false) },
+	"in place":          func() error { return careless("file", false, true, true) },
+	"move":              func() error { return move("queue/a/item", "queue/b/item", "b", "a") },
+	"move, old only":    func() error { return move("queue/a/item", "queue/b/item", "a") },
+	"move, no sync":     func() error { return move("queue/a/item", "queue/b/item") },
+	"move file":         func() error { return move("queue/a/plain", "queue/b/plain", "b", "a") },
+	"move file, new":    func() error { return move("queue/a/plain", "queue/b/plain", "b") },
+	"into new":          intoNew,
+	"sync twice":        syncTwice,
+	"syncfs": func() error {
+		d, err := os.Open(".")
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		return unix.Syncfs(int(d.Fd()))
+	},
+}
+
+// careless is save with one of its steps left out.
+func careless(name string, beside, file, dir bool) error {
+	tmp := name
+	if beside {
+		tmp += ".tmp"
+	}
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	f.WriteString("01234")
+	f.WriteString("56789")
+	if file {
+		f.Sync()
+	}
+	f.Close()
+	if beside {
+		if err := os.Rename(tmp, name); err != nil {
+			return err
+		}
+	}
+	if dir {
+		return syncDir(".")
+	}
+	return nil
+}
+
+func move(from, to string, sync ...string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	for _, d := range sync {
+		if err := syncDir("queue/" + d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// intoNew moves to a directory whose own name is not on the disk.
+func intoNew() error {
+	if err := os.Mkdir("queue/new", 0o755); err != nil {
+		return err
+	}
+	if err := os.Rename("queue/a/item", "queue/new/item"); err != nil {
+		return err
+	}
+	if err := syncDir("queue/new"); err != nil {
+		return err
+	}
+	return syncDir("queue/a")
+}
+
+// syncTwice takes a second fsync's word after the first one failed.
+func syncTwice() error {
+	f, err := os.Create("file")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	f.WriteString("0123456789")
+	if f.Sync() != nil {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	return syncDir(".")
 }
 
 // save is the way to write a file that outlives a crash: its calls are known by

@@ -1,0 +1,196 @@
+package deb
+
+import (
+	"archive/tar"
+	"errors"
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// readControl unpacks control.tar, in which only plain files may lie, and parses
+// the file "control".
+func (p *Package) readControl(m *member, opt Options, lim *Limits) error {
+	u, err := unpack(m, "control.tar", false, lim.Control, lim, opt.ControlTar)
+	if err != nil {
+		return err
+	}
+	defer u.release()
+	seen := make(map[string]bool, 8)
+	err = walk(u, func(h *tar.Header, r io.Reader) error {
+		name, err := cleanPath(h.Name)
+		if err != nil {
+			return err
+		}
+		switch {
+		case h.Typeflag == tar.TypeDir && name == ".":
+			return nil
+		case h.Typeflag != tar.TypeReg, strings.Contains(name, "/"):
+			return fault("%s holds %q, which is no plain file; build the package again with dpkg-deb", m.name, h.Name)
+		case seen[name]:
+			return fault("%s holds %q twice; build the package again with dpkg-deb", m.name, name)
+		}
+		seen[name] = true
+		if name != "control" {
+			return nil
+		}
+		if h.Size > maxStanza {
+			return fault("%s: the control file has %d bytes, %d are allowed; shorten it", m.name, h.Size, maxStanza)
+		}
+		text := make([]byte, h.Size)
+		if _, err := io.ReadFull(r, text); err != nil {
+			return u.tarFault(err)
+		}
+		return p.parse(text)
+	})
+	if err != nil {
+		return err
+	}
+	if p.Control == nil {
+		return fault("%s holds no control file; build the package again with dpkg-deb", m.name)
+	}
+	return nil
+}
+
+const maxStanza = 1 << 20
+
+// readData unpacks data.tar and lists it.
+func (p *Package) readData(m *member, opt Options, lim *Limits) error {
+	if opt.SkipContents && opt.DataTar == nil {
+		return packing(m, "data.tar", opt.Old)
+	}
+	u, err := unpack(m, "data.tar", opt.Old, lim.Data, lim, opt.DataTar)
+	if err != nil {
+		return err
+	}
+	defer u.release()
+	var (
+		seen  = make(map[string]bool)
+		text  int64
+		count int
+	)
+	return walk(u, func(h *tar.Header, _ io.Reader) error {
+		path, err := cleanPath(h.Name)
+		if err != nil {
+			return err
+		}
+		e := Entry{Path: path, Type: h.Typeflag, Mode: uint32(h.Mode) & 0o7777, MTime: h.ModTime.Unix()}
+		switch h.Typeflag {
+		case tar.TypeReg:
+			e.Size = h.Size
+		case tar.TypeLink:
+			if e.Link, err = cleanPath(h.Linkname); err != nil {
+				return err
+			}
+		case tar.TypeSymlink:
+			if e.Link = h.Linkname; e.Link == "" || !printable(e.Link) {
+				return fault("%s: the symbolic link %q points to %q; use a target of printable UTF-8", m.name, path, e.Link)
+			}
+		case tar.TypeDir, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+		default:
+			return fault("%s: %q is of type %q, which dpkg does not unpack; build the package again with dpkg-deb", m.name, path, h.Typeflag)
+		}
+		count++
+		text += int64(len(e.Path) + len(e.Link))
+		if count > lim.Entries || text > lim.PathText {
+			return fault("%s: lists more than %d files or %d bytes of names; split the package", m.name, lim.Entries, lim.PathText)
+		}
+		if isFile, twice := seen[path]; twice && (isFile || h.Typeflag != tar.TypeDir) {
+			return fault("%s: lists %q twice; build the package again with dpkg-deb", m.name, path)
+		}
+		seen[path] = h.Typeflag != tar.TypeDir
+		if !opt.SkipContents {
+			p.Contents = append(p.Contents, e)
+		}
+		return nil
+	})
+}
+
+// walk calls f for each header of a tar archive in the formats that dpkg unpacks
+// (V7, USTAR, GNU), and reads to the end of the member, where only zeros may be.
+func walk(u *unpacker, f func(*tar.Header, io.Reader) error) error {
+	tr := tar.NewReader(u)
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return u.tarFault(err)
+		}
+		if h.Format == tar.FormatPAX || h.Typeflag == tar.TypeXGlobalHeader {
+			return fault("%s has PAX headers, which dpkg does not unpack; build the package again with dpkg-deb", u.m.name)
+		}
+		if err := f(h, tr); err != nil {
+			return err
+		}
+	}
+	var buf [4096]byte
+	for {
+		n, err := u.Read(buf[:])
+		for _, c := range buf[:n] {
+			if c != 0 {
+				return fault("%s goes on after the end of its archive; build the package again with dpkg-deb", u.m.name)
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if u.m.left > 0 {
+		return fault("%s goes on after the end of its packed data; build the package again with dpkg-deb", u.m.name)
+	}
+	return nil
+}
+
+// tarFault says what archive/tar met: our trouble, a fault that was told
+// already, or a damaged archive.
+func (u *unpacker) tarFault(err error) error {
+	if u.m.src.err != nil {
+		return u.m.src.err
+	}
+	if e := (writeError{}); errors.As(err, &e) {
+		return err
+	}
+	if e := errFault(""); errors.As(err, &e) {
+		return e
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fault("%s ends too early; build the package again with dpkg-deb", u.m.name)
+	}
+	return fault("%s is no tar archive that dpkg unpacks; build the package again with dpkg-deb", u.m.name)
+}
+
+// cleanPath makes a path of a tar archive relative and plain: "./usr/bin/" is
+// "usr/bin". What cannot be one line of an index, or leaves the root, is refused.
+func cleanPath(name string) (string, error) {
+	if !printable(name) {
+		return "", fault("the file name %q has characters that are not printable UTF-8; rename the file (Debian Policy 10.10)", name)
+	}
+	rest := strings.TrimPrefix(strings.TrimSuffix(name, "/"), "./")
+	if rest == "." {
+		return ".", nil
+	}
+	for part := range strings.SplitSeq(rest, "/") {
+		if part == "" || part == "." || part == ".." {
+			return "", fault("the file name %q is not a plain relative path; build the package again with dpkg-deb", name)
+		}
+	}
+	return rest, nil
+}
+
+// printable reports whether s is UTF-8 without control characters.
+func printable(s string) bool {
+	if !utf8.ValidString(s) {
+		return false
+	}
+	for _, r := range s {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return false
+		}
+	}
+	return true
+}

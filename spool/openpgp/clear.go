@@ -1,0 +1,229 @@
+package openpgp
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"strings"
+)
+
+const (
+	beginText = "-----BEGIN PGP SIGNED MESSAGE-----"
+	beginSig  = "-----BEGIN PGP SIGNATURE-----"
+	endSig    = "-----END PGP SIGNATURE-----"
+
+	// MaxLine is the longest line, in bytes, of a signed text. GnuPG cuts lines at
+	// 20,000 bytes before it hashes them, so a longer one means two different texts.
+	MaxLine = 19000
+
+	maxArmor = 64 << 10 // bytes of armored signature
+)
+
+// IsSigned reports whether data begins as a cleartext signed message does. It
+// promises nothing about the rest.
+func IsSigned(data []byte) bool {
+	return bytes.HasPrefix(data, []byte(beginText))
+}
+
+// message is a cleartext signed message in its one accepted form.
+type message struct {
+	hash string // the value of the Hash header
+	text []byte // unescaped, without blanks at line ends; each line ends with "\n"
+	sig  []byte // the decoded signature packets
+}
+
+// readClear takes the framing apart. The data must be exactly: the begin line,
+// one Hash header, an empty line, the text with each line that begins with a dash
+// escaped, and one armored signature, with nothing before and at most one line end after.
+func readClear(data []byte) (*message, *Refusal) {
+	bad := func(format string, args ...any) (*message, *Refusal) {
+		return nil, refuse(BadForm, "", "the file is not in the form that gpg --clearsign writes: %s; sign the text again and upload the new file unchanged",
+			fmt.Sprintf(format, args...))
+	}
+	if !IsSigned(data) {
+		if i := bytes.Index(data, []byte(beginText)); i >= 0 {
+			return bad("there is text before the signed part")
+		}
+		return nil, refuse(Unsigned, "", "the file has no OpenPGP signature; sign it (debsign does) and upload it again")
+	}
+	if i := bytes.IndexByte(data, 0); i >= 0 {
+		return bad("it holds a NUL byte")
+	}
+	if i := bytes.IndexByte(data, '\r'); i >= 0 {
+		return bad("it holds a carriage return; lines end with a newline alone")
+	}
+	rest := data
+	number := 0
+	next := func() (line string, ok bool) {
+		i := bytes.IndexByte(rest, '\n')
+		if i < 0 {
+			if len(rest) == 0 {
+				return "", false
+			}
+			i = len(rest)
+		}
+		line = string(rest[:i])
+		rest = rest[min(i+1, len(rest)):]
+		number++
+		return line, true
+	}
+
+	m := &message{}
+	if line, _ := next(); line != beginText {
+		return bad("line 1 holds more than the begin line")
+	}
+	line, ok := next()
+	name, found := strings.CutPrefix(line, "Hash: ")
+	if !ok || !found {
+		return bad("line 2 is not a Hash header")
+	}
+	switch name {
+	case "SHA256", "SHA384", "SHA512":
+		m.hash = name
+	case "MD5", "SHA1", "RIPEMD160", "SHA224":
+		return nil, refuse(WeakHash, "", "the signature uses %s, which is too weak; sign again with --digest-algo SHA512", name)
+	default:
+		return bad("the Hash header names none, or not exactly one, of SHA256, SHA384 and SHA512")
+	}
+	if line, ok = next(); !ok || line != "" {
+		return bad("line 3 is not empty: after the Hash header comes an empty line and then the text")
+	}
+
+	m.text = make([]byte, 0, len(rest))
+	lines := 0
+	for {
+		line, ok := next()
+		if !ok {
+			return bad("it ends before the signature begins")
+		}
+		if line == beginSig {
+			break
+		}
+		if len(line) > MaxLine {
+			return bad("line %d is longer than %d bytes", number, MaxLine)
+		}
+		if strings.HasPrefix(line, "-") {
+			if !strings.HasPrefix(line, "- ") {
+				return bad("line %d begins with a dash that is not escaped", number)
+			}
+			line = line[2:]
+		}
+		m.text = append(m.text, strings.TrimRight(line, " \t")...)
+		m.text = append(m.text, '\n')
+		lines++
+	}
+	if lines == 0 {
+		return bad("the signed text is empty")
+	}
+
+	// Armor headers (Version, Comment) are not signed and mean nothing; they are
+	// held to printable text so that nothing else can hide there.
+	for {
+		line, ok = next()
+		if !ok {
+			return bad("the signature is cut off")
+		}
+		if line == "" {
+			break
+		}
+		key, _, found := strings.Cut(line, ": ")
+		if !found && strings.HasSuffix(line, ":") {
+			key, found = line[:len(line)-1], true
+		}
+		if !found || (key != "Version" && key != "Comment") || !printable(line) || len(line) > 200 {
+			return bad("line %d is no Version or Comment header, and the empty line before the signature is missing", number)
+		}
+	}
+	var b64 strings.Builder
+	sum := ""
+	for {
+		line, ok = next()
+		if !ok {
+			return bad("the signature is cut off")
+		}
+		if line == endSig {
+			break
+		}
+		if sum != "" {
+			return bad("line %d comes after the signature's checksum", number)
+		}
+		if strings.HasPrefix(line, "=") && len(line) == 5 {
+			sum = line[1:]
+			continue
+		}
+		if line == "" || len(line) > 76 || b64.Len() > maxArmor {
+			return bad("line %d is no line of a signature", number)
+		}
+		b64.WriteString(line)
+	}
+	if len(rest) != 0 {
+		return bad("there is text after the signature")
+	}
+	sig, err := base64.StdEncoding.Strict().DecodeString(b64.String())
+	if err != nil || len(sig) == 0 {
+		return bad("the signature is not valid base64")
+	}
+	if sum != "" {
+		raw, err := base64.StdEncoding.Strict().DecodeString(sum)
+		if err != nil || len(raw) != 3 || uint32(raw[0])<<16|uint32(raw[1])<<8|uint32(raw[2]) != crc24(sig) {
+			return bad("the signature's checksum is wrong; it was damaged on its way")
+		}
+	}
+	m.sig = sig
+	return m, nil
+}
+
+func printable(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] < 0x20 || s[i] > 0x7e {
+			return false
+		}
+	}
+	return true
+}
+
+// crc24 is the checksum of an armored block (RFC 4880 section 6.1).
+func crc24(data []byte) uint32 {
+	crc := uint32(0xB704CE)
+	for _, b := range data {
+		crc ^= uint32(b) << 16
+		for range 8 {
+			crc <<= 1
+			if crc&0x1000000 != 0 {
+				crc ^= 0x1864CFB
+			}
+		}
+	}
+	return crc & 0xFFFFFF
+}
+
+// signedBytes are what a text signature covers: lines without blanks at their
+// ends, joined with CR LF, without a line end after the last one (RFC 4880 section 7.1).
+func signedBytes(text []byte) []byte {
+	text = bytes.TrimSuffix(text, []byte("\n"))
+	out := make([]byte, 0, len(text)+len(text)/32+16)
+	for first := true; ; first = false {
+		if !first {
+			out = append(out, '\r', '\n')
+		}
+		line, rest, more := bytes.Cut(text, []byte("\n"))
+		out = append(out, bytes.TrimRight(line, " \t")...)
+		if !more {
+			return out
+		}
+		text = rest
+	}
+}
+
+// CanonicalHash is the SHA-256, in hex, of what a signature over text covers:
+// blanks at line ends and empty lines at the end do not change it. A ledger
+// keyed by it knows an upload again even if somebody has changed the parts of
+// the file that no signature protects.
+func CanonicalHash(text []byte) string {
+	text = bytes.TrimRight(text, " \t\r\n")
+	text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
+	sum := sha256.Sum256(signedBytes(text))
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,235 @@
+package openpgp
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"crypto"
+	"encoding/hex"
+
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+	"golang.org/x/sys/unix"
+)
+
+// Signer is a secret key that signs without asking anybody. It may be used by
+// several goroutines at once.
+type Signer struct {
+	mu     sync.Mutex // the library caches on the entity
+	entity *openpgp.Entity
+}
+
+// Generate makes a new signing key without expiry: EdDSA on Curve25519 as
+// version 4, algorithm 22, which GnuPG 2.2, gpgv and apt read (they do not read 27 or version 6).
+// Neither name nor email may hold any of "()<>" or a NUL.
+func Generate(name, email string, now time.Time) (*Signer, error) {
+	rules := strict(now)
+	rules.Algorithm = packet.PubKeyAlgoEdDSA
+	rules.Curve = packet.Curve25519
+	rules.DefaultHash = crypto.SHA512
+	e, err := openpgp.NewEntity(name, "", email, rules)
+	if err != nil {
+		return nil, fmt.Errorf("generate key %q: %w", name, err)
+	}
+	e.Subkeys = nil // nobody writes to an archive in secret
+	return &Signer{entity: e}, nil
+}
+
+// ReadSigner reads a secret key without passphrase from a file, armored or binary.
+// The file must be a regular one that neither others can read nor the group can
+// write. The first key of the file is used.
+func ReadSigner(path string) (*Signer, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("read signing key: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read signing key: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("read signing key %s: not a regular file", path)
+	}
+	if perm := info.Mode().Perm(); perm&0o027 != 0 {
+		return nil, fmt.Errorf("read signing key %s: mode %04o lets others at it; run chmod 600 (or 640) on it", path, perm)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	if err != nil {
+		return nil, fmt.Errorf("read signing key %s: %w", path, err)
+	}
+	s, err := ParseSigner(data)
+	if err != nil {
+		return nil, fmt.Errorf("read signing key %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// ParseSigner is ReadSigner for bytes that the caller already has.
+func ParseSigner(data []byte) (*Signer, error) {
+	blocks, err := dearmor(data, "PGP PRIVATE KEY BLOCK")
+	if err != nil {
+		return nil, err
+	}
+	if len(blocks) == 0 {
+		return nil, errors.New("the file is empty")
+	}
+	e, err := openpgp.ReadEntity(packet.NewReader(bytes.NewReader(blocks[0])))
+	if err != nil {
+		return nil, err
+	}
+	if e.PrivateKey == nil {
+		return nil, errors.New("it holds no secret key; export it with gpg --export-secret-keys")
+	}
+	s := &Signer{entity: e}
+	// Better now, with a name, than at the first publication.
+	if _, err := s.Detach([]byte("test"), time.Now()); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Fingerprint is that of the primary key, in upper hex.
+func (s *Signer) Fingerprint() string {
+	return strings.ToUpper(hex.EncodeToString(s.entity.PrimaryKey.Fingerprint))
+}
+
+// UserID is the key's primary user ID.
+func (s *Signer) UserID() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ident := s.entity.PrimaryIdentity(time.Now(), strict(time.Now())); ident != nil {
+		return ident.Name
+	}
+	return ""
+}
+
+// sign returns one signature packet and the hash it used.
+func (s *Signer) sign(data []byte, text bool, now time.Time) ([]byte, crypto.Hash, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, key := range s.secrets() {
+		if key.Encrypted {
+			return nil, 0, errors.New("sign: the secret key has a passphrase; remove it (gpg --change-passphrase), for no person is there to type it")
+		}
+	}
+	rules := strict(now)
+	rules.DefaultHash = crypto.SHA512
+	var buf bytes.Buffer
+	err := openpgp.DetachSignWithParams(&buf, []*openpgp.Entity{s.entity}, bytes.NewReader(data),
+		&openpgp.SignParams{TextSig: text, Config: rules})
+	if err != nil {
+		return nil, 0, fmt.Errorf("sign: %w", err)
+	}
+	sig, refusal := onlySignature(buf.Bytes())
+	if refusal != nil {
+		return nil, 0, fmt.Errorf("sign: %w", refusal)
+	}
+	return buf.Bytes(), sig.Hash, nil
+}
+
+func (s *Signer) secrets() []*packet.PrivateKey {
+	var out []*packet.PrivateKey
+	if s.entity.PrivateKey != nil && !s.entity.PrivateKey.Dummy() {
+		out = append(out, s.entity.PrivateKey)
+	}
+	for _, sub := range s.entity.Subkeys {
+		if sub.PrivateKey != nil && !sub.PrivateKey.Dummy() && sub.PublicKey.PubKeyAlgo.CanSign() {
+			out = append(out, sub.PrivateKey)
+		}
+	}
+	return out
+}
+
+// Clearsign signs text in the cleartext form, which VerifyClear, gpgv 2.2 and apt
+// accept. The lines stand in the result as they are (dashes escaped); blanks at
+// their ends are not covered by the signature. Text with NUL, carriage
+// return, lines over MaxLine bytes or nothing in it is an error: readers differ about it.
+func (s *Signer) Clearsign(text []byte, now time.Time) ([]byte, error) {
+	if len(text) == 0 {
+		return nil, errors.New("clearsign: the text is empty")
+	}
+	if bytes.IndexByte(text, 0) >= 0 || bytes.IndexByte(text, '\r') >= 0 {
+		return nil, errors.New("clearsign: the text holds a NUL or a carriage return")
+	}
+	sig, hash, err := s.sign(signedBytes(text), true, now)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	out.Grow(len(text) + 1024)
+	fmt.Fprintf(&out, "%s\nHash: %s\n\n", beginText, hashNames[hash])
+	for rest := bytes.TrimSuffix(text, []byte("\n")); ; {
+		line, tail, more := bytes.Cut(rest, []byte("\n"))
+		if len(line) > MaxLine {
+			return nil, fmt.Errorf("clearsign: a line is longer than %d bytes", MaxLine)
+		}
+		if bytes.HasPrefix(line, []byte("-")) {
+			out.WriteString("- ")
+		}
+		out.Write(line)
+		out.WriteByte('\n')
+		if !more {
+			break
+		}
+		rest = tail
+	}
+	out.Write(armored("PGP SIGNATURE", sig))
+	return out.Bytes(), nil
+}
+
+// Detach makes a binary signature over data, armored: what Release.gpg is.
+func (s *Signer) Detach(data []byte, now time.Time) ([]byte, error) {
+	sig, _, err := s.sign(data, false, now)
+	if err != nil {
+		return nil, err
+	}
+	return armored("PGP SIGNATURE", sig), nil
+}
+
+// Public is the armored public key.
+func (s *Signer) Public() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var buf bytes.Buffer
+	if err := s.entity.Serialize(&buf); err != nil {
+		return nil // a bytes.Buffer takes everything, and the entity was read or made whole
+	}
+	return armored("PGP PUBLIC KEY BLOCK", buf.Bytes())
+}
+
+// Secret is the armored secret key, not protected by a passphrase: gpg --import
+// and ReadSigner take it.
+func (s *Signer) Secret() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var buf bytes.Buffer
+	if err := s.entity.SerializePrivateWithoutSigning(&buf, nil); err != nil {
+		return nil
+	}
+	return armored("PGP PRIVATE KEY BLOCK", buf.Bytes())
+}
+
+// armored frames packets with the checksum, without which gpgv 2.2 refuses them.
+func armored(kind string, data []byte) []byte {
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "-----BEGIN %s-----\n\n", kind)
+	text := base64.StdEncoding.EncodeToString(data)
+	for len(text) > 0 {
+		n := min(64, len(text))
+		out.WriteString(text[:n])
+		out.WriteByte('\n')
+		text = text[n:]
+	}
+	crc := crc24(data)
+	fmt.Fprintf(&out, "=%s\n-----END %s-----\n",
+		base64.StdEncoding.EncodeToString([]byte{byte(crc >> 16), byte(crc >> 8), byte(crc)}), kind)
+	return out.Bytes()
+}
