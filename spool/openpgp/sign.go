@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -153,19 +154,26 @@ func (s *Signer) secrets() []*packet.PrivateKey {
 // their ends are not covered by the signature. Text with NUL, carriage
 // return, lines over MaxLine bytes or nothing in it is an error: readers differ about it.
 func (s *Signer) Clearsign(text []byte, now time.Time) ([]byte, error) {
+	return Clearsign(text, now, s)
+}
+
+// Clearsign is the method for several keys at once: one message with a
+// signature by each, as a file that must please old clients and new ones has it
+// while keys change.
+func Clearsign(text []byte, now time.Time, signers ...*Signer) ([]byte, error) {
 	if len(text) == 0 {
 		return nil, errors.New("clearsign: the text is empty")
 	}
 	if bytes.IndexByte(text, 0) >= 0 || bytes.IndexByte(text, '\r') >= 0 {
 		return nil, errors.New("clearsign: the text holds a NUL or a carriage return")
 	}
-	sig, hash, err := s.sign(signedBytes(text), true, now)
+	sigs, hash, err := signAll(signedBytes(text), true, now, signers)
 	if err != nil {
 		return nil, err
 	}
 	var out bytes.Buffer
 	out.Grow(len(text) + 1024)
-	fmt.Fprintf(&out, "%s\nHash: %s\n\n", beginText, hashNames[hash])
+	fmt.Fprintf(&out, "%s\nHash: %s\n\n", beginText, strings.Join(hash, ", "))
 	for rest := bytes.TrimSuffix(text, []byte("\n")); ; {
 		line, tail, more := bytes.Cut(rest, []byte("\n"))
 		if len(line) > MaxLine {
@@ -181,17 +189,41 @@ func (s *Signer) Clearsign(text []byte, now time.Time) ([]byte, error) {
 		}
 		rest = tail
 	}
-	out.Write(armored("PGP SIGNATURE", sig))
+	out.Write(armored("PGP SIGNATURE", sigs))
 	return out.Bytes(), nil
 }
 
 // Detach makes a binary signature over data, armored: what Release.gpg is.
 func (s *Signer) Detach(data []byte, now time.Time) ([]byte, error) {
-	sig, _, err := s.sign(data, false, now)
+	return Detach(data, now, s)
+}
+
+// Detach is the method for several keys at once.
+func Detach(data []byte, now time.Time, signers ...*Signer) ([]byte, error) {
+	sigs, _, err := signAll(data, false, now, signers)
 	if err != nil {
 		return nil, err
 	}
-	return armored("PGP SIGNATURE", sig), nil
+	return armored("PGP SIGNATURE", sigs), nil
+}
+
+// signAll returns a signature packet by each signer, and the names of the
+// hashes that they used.
+func signAll(data []byte, text bool, now time.Time, signers []*Signer) (packets []byte, hashes []string, err error) {
+	if len(signers) == 0 {
+		return nil, nil, errors.New("sign: no key")
+	}
+	for _, s := range signers {
+		p, hash, err := s.sign(data, text, now)
+		if err != nil {
+			return nil, nil, err
+		}
+		packets = append(packets, p...)
+		if name := hashNames[hash]; !slices.Contains(hashes, name) {
+			hashes = append(hashes, name)
+		}
+	}
+	return packets, hashes, nil
 }
 
 // Public is the armored public key.
@@ -232,4 +264,30 @@ func armored(kind string, data []byte) []byte {
 	fmt.Fprintf(&out, "=%s\n-----END %s-----\n",
 		base64.StdEncoding.EncodeToString([]byte{byte(crc >> 16), byte(crc >> 8), byte(crc)}), kind)
 	return out.Bytes()
+}
+
+// Issuers returns the fingerprints, in upper hex, that the signatures in an armored file
+// claim to be by. Nothing is verified. A signature by a subkey gives the subkey's.
+func Issuers(armored []byte) ([]string, error) {
+	blocks, err := dearmor(armored, "PGP SIGNATURE")
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, b := range blocks {
+		packets := packet.NewReader(bytes.NewReader(b))
+		for {
+			p, err := packets.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return nil, err
+			}
+			if sig, ok := p.(*packet.Signature); ok {
+				out = append(out, strings.ToUpper(hex.EncodeToString(sig.IssuerFingerprint)))
+			}
+		}
+	}
+	return out, nil
 }

@@ -1,0 +1,216 @@
+// Package archive publishes packages: it puts them into a pool, indexes them,
+// signs the indexes, and makes it all visible at one rename. What it knows it
+// reads from the indexes that it published; there is no database. It knows
+// nothing of queues and states.
+//
+// An archive is a directory that a web server can show as it is:
+//
+//	pool/COMPONENT/h/hello/    the packages; a name never changes its bytes
+//	dists/SUITE/               Release, InRelease, indexes (see apt's sources.list(5))
+//	snapshots/NAME/            frozen suites, made of hard links
+//	cache/                     may be thrown away at any time
+//	.lock                      held while something is published
+//
+// Order of a publication: pool files, synced; indexes under their checksums,
+// synced; their plain names; Release and Release.gpg; InRelease last. Until that
+// last rename clients see the old publication whole, and its indexes stay
+// under their checksums for some days after it. A crash anywhere before leaves
+// nothing that counts, and the same publication done again gives the same.
+package archive
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"packmill/archive/index"
+	"packmill/spool/openpgp"
+	"packmill/spool/policy"
+)
+
+// Suite is a suite's settings, as the caller's control files have them.
+type Suite struct {
+	Name     string // the directory below dists
+	Codename string // a symbolic link to it if it is another name
+	Aliases  []string
+
+	Origin, Label, Description string
+
+	Components    []string // "main" if empty
+	Architectures []string // without "all", which every suite has
+
+	ValidFor                           time.Duration // zero: the Release never expires
+	NotAutomatic, ButAutomaticUpgrades bool
+
+	Compress     []string // "gz", "xz", "zst", "plain"; gz and xz if empty
+	Contents     bool     // publish Contents-ARCH
+	Translations bool     // long descriptions go to Translation-en
+	Dbgsym       string   // component of automatic debug packages; "" leaves them in their own
+
+	// SignWith are files of secret keys; with several every file bears a
+	// signature by each. Without any the suite is not signed, which apt accepts
+	// only with [trusted=yes].
+	SignWith []string
+
+	// Overrides replace the section and priority of packages, by name; a source
+	// package's is "src:NAME".
+	Overrides map[string]Override
+
+	// Stay is how long indexes remain under their checksums after a newer
+	// publication; three days if zero.
+	Stay time.Duration
+}
+
+// Override replaces what is not empty.
+type Override struct{ Section, Priority string }
+
+const defaultStay = 72 * time.Hour
+
+func (s *Suite) components() []string {
+	c := s.Components
+	if len(c) == 0 {
+		c = []string{"main"}
+	}
+	if s.Dbgsym != "" && !slices.Contains(c, s.Dbgsym) {
+		c = append(slices.Clone(c), s.Dbgsym)
+	}
+	return c
+}
+
+func (s *Suite) forms() []index.Compression {
+	if len(s.Compress) == 0 {
+		return []index.Compression{index.Gzip, index.Xz}
+	}
+	var out []index.Compression
+	for _, c := range s.Compress {
+		out = append(out, index.Compression(c))
+	}
+	return out
+}
+
+// archs are the suite's concrete architectures.
+func (s *Suite) archs() []string {
+	var out []string
+	for _, a := range s.Architectures {
+		if a != "all" && a != "source" && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (s *Suite) check() error {
+	bad := func(err error) error { return fmt.Errorf("suite %s: %w", s.Name, err) }
+	for _, n := range append([]string{s.Name}, s.Aliases...) {
+		if err := policy.CheckSuite(n); err != nil {
+			return bad(err)
+		}
+	}
+	if s.Codename != "" {
+		if err := policy.CheckSuite(s.Codename); err != nil {
+			return bad(err)
+		}
+	}
+	for _, c := range s.components() {
+		if err := policy.CheckComponent(c); err != nil {
+			return bad(err)
+		}
+	}
+	for _, a := range s.archs() {
+		if err := policy.CheckArch(a); err != nil {
+			return bad(err)
+		}
+	}
+	for _, c := range s.forms() {
+		if !c.Known() {
+			return bad(fmt.Errorf("compression %q is not known; use gz, xz, zst or plain", c))
+		}
+	}
+	return nil
+}
+
+// Archive is an archive's directory. Its methods may be called by several
+// goroutines and processes at once; publications wait for each other.
+type Archive struct {
+	root string
+
+	mu   sync.Mutex
+	keys map[string]*loadedKey
+}
+
+type loadedKey struct {
+	info   fs.FileInfo
+	signer *openpgp.Signer
+	issuer string // fingerprint of the key or subkey that signs
+}
+
+// Open returns the archive at root, which it makes if it is missing.
+func Open(root string) (*Archive, error) {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range []string{"pool", "dists", "cache"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			return nil, fmt.Errorf("open archive: %w", err)
+		}
+	}
+	return &Archive{root: root, keys: map[string]*loadedKey{}}, nil
+}
+
+// Root is the archive's directory, absolute.
+func (a *Archive) Root() string { return a.root }
+
+func (a *Archive) path(name ...string) string {
+	return filepath.Join(append([]string{a.root}, name...)...)
+}
+
+// lock waits until no other process changes the archive. The lock file is
+// never removed.
+func (a *Archive) lock(ctx context.Context) (unlock func(), err error) {
+	l := flock.New(a.path(".lock"))
+	ok, err := l.TryLockContext(ctx, 20*time.Millisecond)
+	if err != nil || !ok {
+		return nil, fmt.Errorf("lock %s: %w", l.Path(), err)
+	}
+	return func() { l.Close() }, nil
+}
+
+// signers loads the suite's keys; a key whose file has not changed is read once.
+func (a *Archive) signers(s *Suite) ([]*loadedKey, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []*loadedKey
+	for _, name := range s.SignWith {
+		info, err := os.Stat(name)
+		if err != nil {
+			return nil, fmt.Errorf("suite %s: signing key: %w", s.Name, err)
+		}
+		k := a.keys[name]
+		if k == nil || !os.SameFile(k.info, info) || !k.info.ModTime().Equal(info.ModTime()) || k.info.Size() != info.Size() {
+			signer, err := openpgp.ReadSigner(name)
+			if err != nil {
+				return nil, fmt.Errorf("suite %s: %w", s.Name, err)
+			}
+			sig, err := signer.Detach([]byte("who"), time.Now())
+			if err != nil {
+				return nil, fmt.Errorf("suite %s: %w", s.Name, err)
+			}
+			by, err := openpgp.Issuers(sig)
+			if err != nil || len(by) != 1 {
+				return nil, fmt.Errorf("suite %s: signing key %s signs without its name: %w", s.Name, name, err)
+			}
+			k = &loadedKey{info, signer, by[0]}
+			a.keys[name] = k
+		}
+		out = append(out, k)
+	}
+	return out, nil
+}

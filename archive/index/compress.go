@@ -1,0 +1,297 @@
+package index
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+	"golang.org/x/sync/errgroup"
+)
+
+// Compression is a form in which an index is published.
+type Compression string
+
+const (
+	Plain Compression = "plain"
+	Gzip  Compression = "gz"
+	Xz    Compression = "xz"
+	Zstd  Compression = "zst"
+)
+
+// Compressions are all there are.
+var Compressions = []Compression{Plain, Gzip, Xz, Zstd}
+
+// Suffix is what the compression adds to a file's name, with its dot.
+func (c Compression) Suffix() string {
+	if c == Plain {
+		return ""
+	}
+	return "." + string(c)
+}
+
+// Known reports whether c is one of Compressions.
+func (c Compression) Known() bool {
+	for _, k := range Compressions {
+		if c == k {
+			return true
+		}
+	}
+	return false
+}
+
+// Reader returns a reader of what r compresses.
+func (c Compression) Reader(r io.Reader) (io.Reader, error) {
+	switch c {
+	case Gzip:
+		return gzip.NewReader(r)
+	case Xz:
+		return xz.NewReader(r)
+	case Zstd:
+		d, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(64<<20))
+		if err != nil {
+			return nil, err
+		}
+		return d.IOReadCloser(), nil
+	}
+	return r, nil
+}
+
+// source is a block's plain text, read when it is needed.
+type source func() ([]byte, error)
+
+// compressAll returns the compressed form of each block: a gzip member, a zstd
+// frame, or an xz block with its padding.
+func compressAll(ctx context.Context, c Compression, blocks []source) ([]piece, error) {
+	out := make([]piece, len(blocks))
+	if c == Xz {
+		return out, compressXz(ctx, blocks, out)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(2)
+	for i := range blocks {
+		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			text, err := blocks[i]()
+			if err != nil {
+				return err
+			}
+			var data []byte
+			switch c {
+			case Gzip:
+				data, err = gzipMember(text)
+			case Zstd:
+				data, err = zstdFrame(text)
+			default:
+				err = fmt.Errorf("no block form of %q", c)
+			}
+			out[i] = newPiece(data, int64(len(text)), 0)
+			return err
+		})
+	}
+	return out, g.Wait()
+}
+
+var gzipWriters = sync.Pool{New: func() any {
+	w, _ := gzip.NewWriterLevel(io.Discard, gzip.BestCompression)
+	return w
+}}
+
+func gzipMember(text []byte) ([]byte, error) {
+	var b bytes.Buffer
+	b.Grow(len(text) / 3)
+	w := gzipWriters.Get().(*gzip.Writer)
+	defer gzipWriters.Put(w)
+	w.Reset(&b)
+	if _, err := w.Write(text); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+var zstdWriter = sync.OnceValues(func() (*zstd.Encoder, error) {
+	return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression),
+		zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(512<<10))
+})
+
+func zstdFrame(text []byte) ([]byte, error) {
+	w, err := zstdWriter()
+	if err != nil {
+		return nil, err
+	}
+	return w.EncodeAll(text, make([]byte, 0, len(text)/3)), nil
+}
+
+// The xz container (The .xz File Format 1.2.1, xz-utils): a stream header,
+// blocks, an index of all blocks' sizes, a footer. A block says nothing of its
+// place, so blocks of one file can stand in another if the new index names
+// them.
+var xzHeader = []byte{0xfd, '7', 'z', 'X', 'Z', 0, 0, 4, 0xe6, 0xd6, 0xb4, 0x46} // check: CRC64
+
+const xzFilter = "--lzma2=preset=6,dict=512KiB,nice=32"
+
+// xzPart bounds how much one run of xz reads, so that several run at once and
+// none holds much.
+const xzPart = 16 << 20
+
+// compressXz fills out by running xz(1): liblzma is several times faster and
+// denser than what there is in Go.
+func compressXz(ctx context.Context, blocks []source, out []piece) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(2)
+	half := max(8, min((len(blocks)+1)/2, xzPart/minBlock))
+	for at := 0; at < len(blocks); at += half {
+		end := min(at+half, len(blocks))
+		g.Go(func() error { return runXz(ctx, blocks[at:end], out[at:end]) })
+	}
+	return g.Wait()
+}
+
+func runXz(ctx context.Context, blocks []source, out []piece) error {
+	var text bytes.Buffer
+	sizes := make([]string, len(blocks))
+	for i, read := range blocks {
+		t, err := read()
+		if err != nil {
+			return err
+		}
+		sizes[i] = strconv.Itoa(len(t))
+		text.Write(t)
+	}
+	cmd := exec.CommandContext(ctx, "xz", "--stdout", "--threads=1", "--check=crc64", xzFilter,
+		"--block-list="+strings.Join(sizes, ","))
+	cmd.Env = []string{"LC_ALL=C"}
+	cmd.Stdin = &text
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	file, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("xz: %w: %s (install xz-utils, or take xz out of the suite's Compress)", err, strings.TrimSpace(stderr.String()))
+	}
+	found, err := xzBlocks(bytes.NewReader(file), int64(len(file)))
+	if err != nil {
+		return fmt.Errorf("xz: %w", err)
+	}
+	if len(found) != len(blocks) {
+		return fmt.Errorf("xz: made %d blocks of %d", len(found), len(blocks))
+	}
+	for i, b := range found {
+		if strconv.FormatInt(b.plain, 10) != sizes[i] {
+			return fmt.Errorf("xz: block %d has %d bytes instead of %s", i, b.plain, sizes[i])
+		}
+		out[i] = newPiece(bytes.Clone(file[b.off:b.off+padded(b.unpadded)]), b.plain, b.unpadded)
+	}
+	return nil
+}
+
+// xzBlock is a block's place in a stream; unpadded is the size that the
+// stream's index gives it.
+type xzBlock struct{ off, unpadded, plain int64 }
+
+func padded(n int64) int64 { return (n + 3) &^ 3 }
+
+// xzBlocks reads the index of a stream of size bytes.
+func xzBlocks(r io.ReaderAt, size int64) ([]xzBlock, error) {
+	var footer [12]byte
+	if size < 32 {
+		return nil, fmt.Errorf("read xz index: only %d bytes", size)
+	}
+	if _, err := r.ReadAt(footer[:], size-12); err != nil {
+		return nil, fmt.Errorf("read xz index: %w", err)
+	}
+	if footer[10] != 'Y' || footer[11] != 'Z' || crc32.ChecksumIEEE(footer[4:10]) != binary.LittleEndian.Uint32(footer[:]) {
+		return nil, fmt.Errorf("read xz index: no footer at the end")
+	}
+	n := (int64(binary.LittleEndian.Uint32(footer[4:])) + 1) * 4
+	if n > size-24 {
+		return nil, fmt.Errorf("read xz index: longer than the file")
+	}
+	idx := make([]byte, n)
+	if _, err := r.ReadAt(idx, size-12-n); err != nil {
+		return nil, fmt.Errorf("read xz index: %w", err)
+	}
+	body := idx[:n-4]
+	if crc32.ChecksumIEEE(body) != binary.LittleEndian.Uint32(idx[n-4:]) {
+		return nil, fmt.Errorf("read xz index: checksum differs")
+	}
+	varint := func() int64 {
+		v, k := binary.Uvarint(body)
+		if k <= 0 || v > 1<<62 {
+			body = nil
+			return 0
+		}
+		body = body[k:]
+		return int64(v)
+	}
+	body = body[1:]
+	count := varint()
+	if count > n {
+		return nil, fmt.Errorf("read xz index: %d blocks cannot be", count)
+	}
+	out := make([]xzBlock, count)
+	off := int64(len(xzHeader))
+	for i := range out {
+		out[i] = xzBlock{off: off, unpadded: varint(), plain: varint()}
+		off += padded(out[i].unpadded)
+	}
+	if off+n+12 != size {
+		return nil, fmt.Errorf("read xz index: blocks and file differ in size")
+	}
+	return out, nil
+}
+
+// xzTail is the index and footer of a stream of these blocks.
+func xzTail(blocks []piece) []byte {
+	idx := []byte{0}
+	idx = binary.AppendUvarint(idx, uint64(len(blocks)))
+	for i := range blocks {
+		idx = binary.AppendUvarint(idx, uint64(blocks[i].unpadded))
+		idx = binary.AppendUvarint(idx, uint64(blocks[i].plain))
+	}
+	for len(idx)%4 != 0 {
+		idx = append(idx, 0)
+	}
+	idx = binary.LittleEndian.AppendUint32(idx, crc32.ChecksumIEEE(idx))
+	var foot [6]byte
+	binary.LittleEndian.PutUint32(foot[:], uint32(len(idx)/4-1))
+	foot[5] = 4
+	idx = binary.LittleEndian.AppendUint32(idx, crc32.ChecksumIEEE(foot[:]))
+	idx = append(idx, foot[:]...)
+	return append(idx, 'Y', 'Z')
+}
+
+// head and tail are what a file of the compression has around its blocks.
+func (c Compression) head() []byte {
+	if c == Xz {
+		return xzHeader
+	}
+	return nil
+}
+
+func (c Compression) tail(blocks []piece) ([]byte, error) {
+	switch {
+	case c == Xz:
+		return xzTail(blocks), nil
+	case len(blocks) > 0:
+		return nil, nil
+	case c == Gzip:
+		return gzipMember(nil)
+	case c == Zstd:
+		return zstdFrame(nil)
+	}
+	return nil, nil
+}

@@ -1,0 +1,226 @@
+package index
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"packmill/spool/durable"
+)
+
+// store holds the text of blocks, one after the other in the order in which
+// they were made. Nothing in it is ever overwritten, so readers need no lock.
+type store struct {
+	f    *os.File
+	name string // of the file, beside the directory
+	size int64
+}
+
+// createStore begins an empty store for the index at path. Earlier ones stay
+// until a directory that names the new one is written.
+func createStore(path string) (*store, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".text-")
+	if err != nil {
+		return nil, err
+	}
+	return &store{f: f, name: filepath.Base(f.Name())}, nil
+}
+
+func (s *store) add(text []byte) (off int64, err error) {
+	off = s.size
+	if _, err := s.f.WriteAt(text, off); err != nil {
+		return 0, err
+	}
+	s.size += int64(len(text))
+	return off, nil
+}
+
+// read returns the block's text, in buf if that is large enough.
+func (s *store) read(b *block, buf []byte) ([]byte, error) {
+	buf = slices.Grow(buf[:0], int(b.len))[:b.len]
+	if _, err := s.f.ReadAt(buf, b.off); err != nil {
+		return nil, fmt.Errorf("read %s: %w (remove the cache, and it is made again)", s.f.Name(), err)
+	}
+	if crc32.Checksum(buf, castagnoli) != b.crc {
+		return nil, fmt.Errorf("read %s at %d: checksum differs (remove the cache, and it is made again)", s.f.Name(), b.off)
+	}
+	return buf, nil
+}
+
+// The directory: a line that names the format, then the fields below, then a
+// CRC-32C of all before it. It is valid for one state of the index only.
+const directoryMagic = "packmill index directory 1\n"
+
+// Save writes the directory, so that the next Open need not read the index
+// whole. It is a cache: not synced, and checked when it is read.
+func (x *File) Save() error {
+	var live int64
+	for i := range x.blocks {
+		live += x.blocks[i].len
+	}
+	if x.st.size > 3*live+(4<<20) {
+		if err := x.compact(); err != nil {
+			return err
+		}
+	}
+	b := []byte(directoryMagic)
+	str := func(s string) {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	num := func(n int64) { b = binary.AppendUvarint(b, uint64(n)) }
+	str(x.st.name)
+	num(x.st.size)
+	str(x.state.Text.SHA256)
+	num(x.state.Text.Size)
+	num(int64(len(x.blocks)))
+	for i := range x.blocks {
+		k := &x.blocks[i]
+		str(k.first)
+		num(k.off)
+		num(k.len)
+		num(int64(k.crc))
+		str(string(k.mid))
+	}
+	num(int64(len(x.forms)))
+	for i := range x.forms {
+		f := &x.forms[i]
+		str(string(f.c))
+		str(f.sum.SHA256)
+		num(f.sum.Size)
+		for j := range f.pieces {
+			p := &f.pieces[j]
+			num(p.off)
+			num(p.len)
+			num(int64(p.crc))
+			num(p.plain)
+			num(p.unpadded)
+			str(string(f.mids[j]))
+		}
+	}
+	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	path := x.place.Cache + ".blocks"
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, b, 0o644); err != nil {
+		return err
+	}
+	if err := durable.Replace(tmp, path); err != nil {
+		return err
+	}
+	return x.sweep()
+}
+
+// sweep removes stores that the directory does not name.
+func (x *File) sweep() error {
+	names, err := filepath.Glob(x.place.Cache + ".text-*")
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if filepath.Base(n) != x.st.name {
+			if err := os.Remove(n); err != nil && !os.IsNotExist(err) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// compact copies the blocks that are in use into a new store.
+func (x *File) compact() error {
+	st, err := createStore(x.place.Cache)
+	if err != nil {
+		return err
+	}
+	var buf []byte
+	for i := range x.blocks {
+		b := &x.blocks[i]
+		if buf, err = x.st.read(b, buf); err != nil {
+			return err
+		}
+		if b.off, err = st.add(buf); err != nil {
+			return err
+		}
+	}
+	x.st.f.Close()
+	x.st = st
+	return nil
+}
+
+// readDirectory fills x from the directory and reports whether that belongs to
+// the state.
+func (x *File) readDirectory() bool {
+	b, err := os.ReadFile(x.place.Cache + ".blocks")
+	if err != nil || len(b) < len(directoryMagic)+4 || string(b[:len(directoryMagic)]) != directoryMagic {
+		return false
+	}
+	body := b[:len(b)-4]
+	if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(b[len(body):]) {
+		return false
+	}
+	body = body[len(directoryMagic):]
+	ok := true
+	num := func() int64 {
+		v, n := binary.Uvarint(body)
+		if n <= 0 {
+			ok, body = false, nil
+			return 0
+		}
+		body = body[n:]
+		return int64(v)
+	}
+	bin := func() []byte {
+		n := num()
+		if n < 0 || n > int64(len(body)) {
+			ok, body = false, nil
+			return nil
+		}
+		s := body[:n:n]
+		body = body[n:]
+		return s
+	}
+	name, size := string(bin()), num()
+	if !ok || name != filepath.Base(name) || string(bin()) != x.state.Text.SHA256 || num() != x.state.Text.Size {
+		return false
+	}
+	n := num()
+	if n > int64(len(body)) {
+		return false
+	}
+	blocks := make([]block, n)
+	for i := range blocks {
+		blocks[i] = block{first: string(bin()), off: num(), len: num(), crc: uint32(num()), mid: bin(), old: i}
+	}
+	var forms []form
+	for range min(num(), int64(len(Compressions))) {
+		f := form{c: Compression(bin()), sum: Sum{string(bin()), num()}, pieces: make([]piece, n), mids: make([][]byte, n)}
+		for j := range f.pieces {
+			f.pieces[j] = piece{off: num(), len: num(), crc: uint32(num()), plain: num(), unpadded: num()}
+			f.mids[j] = bin()
+		}
+		// A form that is published otherwise is made again.
+		if x.state.Forms[f.c] == f.sum {
+			forms = append(forms, f)
+		}
+	}
+	if !ok || len(body) != 0 {
+		return false
+	}
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(x.place.Cache), name), os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	if st, err := f.Stat(); err != nil || st.Size() < size {
+		f.Close()
+		return false
+	}
+	x.st = &store{f: f, name: name, size: size}
+	x.blocks, x.forms = blocks, forms
+	return true
+}

@@ -1,0 +1,205 @@
+// Package pool knows where a package's files lie in an archive and puts them
+// there. A name in the pool never changes its bytes.
+package pool
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"packmill/spool/durable"
+)
+
+// Dir is the directory of a source package and its binaries, relative to the
+// archive: pool/main/libh/libhello. The names must have been checked
+// (policy.CheckSource, policy.CheckComponent).
+func Dir(component, source string) string {
+	prefix := source[:1]
+	if strings.HasPrefix(source, "lib") && len(source) > 3 {
+		prefix = source[:4]
+	}
+	return path.Join("pool", component, prefix, source)
+}
+
+// ErrClash says that the pool has the name with other bytes.
+var ErrClash = errors.New("the pool has another file of this name")
+
+// Placer puts files into the pool below an archive's directory. Nothing it did
+// counts before Sync.
+type Placer struct {
+	Root string // the archive
+
+	files []string
+	dirs  map[string]bool
+}
+
+// Check reports whether name, relative to the archive, is there with this
+// content. The error is ErrClash if it is there with another one.
+func (p *Placer) Check(name string, sha string, size int64) (there bool, err error) {
+	f, err := os.OpenFile(filepath.Join(p.Root, name), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	if !st.Mode().IsRegular() || st.Size() != size {
+		return true, ErrClash
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return true, fmt.Errorf("read %s: %w", name, err)
+	}
+	if hex.EncodeToString(h.Sum(nil)) != sha {
+		return true, ErrClash
+	}
+	return true, nil
+}
+
+// Place gives the open file, which lies at from and has been checked, the name
+// in the pool: by a hard link, or as a copy if the pool is on another file
+// system. The name must be free or have the same content (Check).
+func (p *Placer) Place(f *os.File, from, name, sha string) error {
+	to := filepath.Join(p.Root, name)
+	if err := p.mkdir(filepath.Dir(to)); err != nil {
+		return err
+	}
+	want, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if want.Mode().Perm() != 0o644 {
+		if err := f.Chmod(0o644); err != nil {
+			return fmt.Errorf("place %s: %w", name, err)
+		}
+	}
+	err = os.Link(from, to)
+	switch {
+	case err == nil:
+		got, err := os.Lstat(to)
+		if err != nil {
+			return err
+		}
+		if !os.SameFile(got, want) {
+			os.Remove(to)
+			return fmt.Errorf("place %s: %s was exchanged while it was checked", name, from)
+		}
+	case errors.Is(err, fs.ErrExist):
+		// An earlier run that was cut off, or another upload's same file.
+		got, err := os.Lstat(to)
+		if err != nil {
+			return err
+		}
+		if os.SameFile(got, want) {
+			break
+		}
+		if _, err := p.Check(name, sha, want.Size()); err != nil {
+			return fmt.Errorf("place %s: %w", name, err)
+		}
+	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EPERM), errors.Is(err, unix.EMLINK):
+		if err := p.copy(f, to, name, sha); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("place %s: %w", name, err)
+	}
+	p.files = append(p.files, to)
+	p.dirs[filepath.Dir(to)] = true
+	return nil
+}
+
+func (p *Placer) copy(f *os.File, to, name, sha string) error {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(to), ".new-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	defer tmp.Close()
+	h := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(tmp, h), f); err != nil {
+		return fmt.Errorf("place %s: %w", name, err)
+	}
+	if hex.EncodeToString(h.Sum(nil)) != sha {
+		return fmt.Errorf("place %s: the file was changed while it was checked", name)
+	}
+	if err := tmp.Chmod(0o644); err != nil {
+		return err
+	}
+	if err := durable.SyncFile(tmp); err != nil {
+		return err
+	}
+	if err := os.Link(tmp.Name(), to); err != nil {
+		return fmt.Errorf("place %s: %w", name, err)
+	}
+	return nil
+}
+
+// mkdir makes dir and remembers which directories got a new name.
+func (p *Placer) mkdir(dir string) error {
+	if p.dirs == nil {
+		p.dirs = map[string]bool{}
+	}
+	if p.dirs[dir] {
+		return nil
+	}
+	for d := dir; len(d) > len(p.Root); d = filepath.Dir(d) {
+		if _, err := os.Lstat(d); err == nil {
+			break
+		}
+		p.dirs[filepath.Dir(d)] = true
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	p.dirs[dir] = true
+	return nil
+}
+
+// Many files are synced by one call for the whole file system; a few one by
+// one, so as not to wait for what others write.
+const few = 48
+
+// Sync returns when everything that was placed is on the disk.
+func (p *Placer) Sync() error {
+	defer func() { p.files, p.dirs = nil, nil }()
+	if len(p.files) == 0 {
+		return nil
+	}
+	if len(p.files) > few {
+		return durable.SyncFS(p.Root)
+	}
+	for _, name := range p.files {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		err = durable.SyncFile(f)
+		f.Close()
+		if err != nil {
+			return err
+		}
+	}
+	for d := range p.dirs {
+		if err := durable.SyncDir(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,343 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"packmill/archive/index"
+	"packmill/archive/pool"
+	"packmill/archive/release"
+	"packmill/spool/deb822"
+	"packmill/spool/durable"
+	"packmill/spool/openpgp"
+)
+
+// Report says what a publication did.
+type Report struct {
+	Results []Result // one for each inclusion, in their order
+	Changed bool     // clients see something new
+	Date    time.Time
+}
+
+// transaction is one publication in the making.
+type transaction struct {
+	a       *Archive
+	suite   *Suite
+	p       *published
+	pool    *pool.Placer
+	now     time.Time
+	brought map[string]bool // sources of this batch, "NAME VERSION"
+}
+
+// Publish includes a batch of uploads in a suite and makes the result visible
+// in one step. Each inclusion stands for itself: one that is refused does not
+// stop the others. Sources go before binaries, whatever the order of the batch.
+// An empty batch brings the suite in line with its settings, and renews a
+// Release that is about to expire. If nothing changes nothing is written.
+//
+// After an error nothing of the batch is visible, unless the error came after
+// the last rename; the same call again does what is left, and what was done
+// before is AlreadyThere.
+func (a *Archive) Publish(ctx context.Context, suite Suite, batch []Inclusion, now time.Time) (*Report, error) {
+	if err := suite.check(); err != nil {
+		return nil, err
+	}
+	keys, err := a.signers(&suite)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := a.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	p, err := a.read(ctx, suite.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	t := &transaction{a: a, suite: &suite, p: p, pool: &pool.Placer{Root: a.root}, now: now.UTC().Truncate(time.Second),
+		brought: map[string]bool{}}
+	rep := &Report{Results: make([]Result, len(batch)), Date: t.now}
+	order := make([]int, len(batch))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return rank(batch[i].Kind) - rank(batch[j].Kind) })
+	for _, i := range order {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if rep.Results[i], err = t.include(&batch[i]); err != nil {
+			return nil, err
+		}
+	}
+	if err := t.pool.Sync(); err != nil {
+		return nil, err
+	}
+	rep.Changed, err = t.commit(keys)
+	return rep, err
+}
+
+// rank sorts what brings sources before what may need them.
+func rank(k Kind) int {
+	if k == Binary {
+		return 1
+	}
+	return 0
+}
+
+// findSource reports whether a binary's source is in the suite or comes with in.
+func (t *transaction) findSource(in *inclusion, name, version string) (bool, error) {
+	if in.Kind&Source != 0 && name == in.source && version == in.version {
+		for n := range in.files {
+			if filepath.Ext(n) == ".dsc" {
+				return true, nil
+			}
+		}
+	}
+	s, _, err := t.p.source(t.suite.components(), name, version)
+	return s != nil, err
+}
+
+// paths are the indexes that the suite must have.
+func (t *transaction) paths() []string {
+	var out []string
+	for _, c := range t.suite.components() {
+		for _, arch := range append(t.suite.archs(), "all") {
+			out = append(out, packagesPath(c, arch))
+		}
+		out = append(out, sourcesPath(c))
+	}
+	return out
+}
+
+// begin fills an index that the suite has not had so far: an architecture that
+// is new has the packages of all.
+func (t *transaction) begin(path string) error {
+	dir, base := filepath.Split(path)
+	comp := filepath.Dir(filepath.Clean(dir))
+	if base != "Packages" || path == packagesPath(comp, "all") {
+		return nil
+	}
+	all := packagesPath(comp, "all")
+	if t.p.state(all).Text.SHA256 == "" {
+		return nil
+	}
+	x, err := t.p.index(all)
+	if err != nil {
+		return err
+	}
+	return x.All(func(key, records []byte) error {
+		if _, ok := t.p.changes[path][string(key)]; !ok {
+			t.p.set(path, string(key), slices.Clone(records))
+		}
+		return nil
+	})
+}
+
+// commit writes the indexes that changed and then the Release.
+func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
+	p, forms := t.p, t.suite.forms()
+	rel := t.release()
+	var placed []string
+	states := map[string]index.State{}
+	for _, path := range t.paths() {
+		st := p.state(path)
+		isNew := st.Text.SHA256 == ""
+		if isNew {
+			if err := t.begin(path); err != nil {
+				return false, err
+			}
+		}
+		if isNew || len(p.changes[path]) > 0 || !sameForms(st, forms) {
+			x, err := p.index(path)
+			if err != nil {
+				return false, err
+			}
+			if err := x.Edit(p.changes[path]); err != nil {
+				return false, err
+			}
+			if x.Changed() || !x.Forms(forms) {
+				if st, err = x.Write(p.ctx, forms); err != nil {
+					return false, err
+				}
+				placed = append(placed, path)
+			}
+		}
+		states[path] = st
+		rel.Sums[path] = st.Text
+		for c, sum := range st.Forms {
+			rel.Sums[path+c.Suffix()] = sum
+		}
+	}
+	if due, err := t.due(rel, keys); err != nil || !due {
+		return false, err
+	}
+	// What is about to be superseded stays for a while from now on.
+	for _, path := range placed {
+		for _, sum := range p.state(path).Forms {
+			if err := os.Chtimes(p.place(path).ByHash(sum.SHA256), t.now, t.now); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return false, err
+			}
+		}
+	}
+	for path, st := range states {
+		if err := p.place(path).Link(st); err != nil {
+			return false, err
+		}
+	}
+	var signers []*openpgp.Signer
+	for _, k := range keys {
+		signers = append(signers, k.signer)
+	}
+	if err := release.Sign(p.dir, rel.Text(), signers, t.now); err != nil {
+		return false, err
+	}
+	if err := t.names(); err != nil {
+		return true, err
+	}
+	for _, path := range placed {
+		if err := p.open[path].Save(); err != nil {
+			return true, err
+		}
+		if err := t.sweep(path, states[path]); err != nil {
+			return true, err
+		}
+	}
+	return true, nil
+}
+
+func sameForms(st index.State, forms []index.Compression) bool {
+	if len(st.Forms) != len(forms) {
+		return false
+	}
+	for _, c := range forms {
+		if _, ok := st.Forms[c]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// release is the Release without its sums.
+func (t *transaction) release() *release.Release {
+	s := t.suite
+	yes := func(b bool) string {
+		if b {
+			return "yes"
+		}
+		return ""
+	}
+	codename := s.Codename
+	if codename == "" {
+		codename = s.Name
+	}
+	r := &release.Release{Date: t.now, Sums: map[string]index.Sum{}, Fields: []deb822.Field{
+		{Name: "Origin", Value: s.Origin},
+		{Name: "Label", Value: s.Label},
+		{Name: "Suite", Value: s.Name},
+		{Name: "Codename", Value: codename},
+		{Name: "NotAutomatic", Value: yes(s.NotAutomatic)},
+		{Name: "ButAutomaticUpgrades", Value: yes(s.ButAutomaticUpgrades)},
+		{Name: "Acquire-By-Hash", Value: "yes"},
+		// binary-all is for those who want it alone; binary-ARCH has it merged.
+		{Name: "No-Support-for-Architecture-all", Value: "Packages"},
+		{Name: "Architectures", Value: strings.Join(append([]string{"all"}, s.archs()...), " ")},
+		{Name: "Components", Value: strings.Join(s.components(), " ")},
+		{Name: "Description", Value: s.Description},
+	}}
+	if s.ValidFor > 0 {
+		r.Until = t.now.Add(s.ValidFor)
+	}
+	return r
+}
+
+// due reports whether a new Release must be written: something changed, an
+// earlier run was cut off, other keys sign, or the old one has lived through
+// half of its time.
+func (t *transaction) due(rel *release.Release, keys []*loadedKey) (bool, error) {
+	old := t.p.rel
+	if old == nil || !rel.Same(old) || old.Until.IsZero() != rel.Until.IsZero() {
+		return true, nil
+	}
+	if !rel.Until.IsZero() && t.now.Add(t.suite.ValidFor/2).After(old.Until) {
+		return true, nil
+	}
+	text, err := os.ReadFile(filepath.Join(t.p.dir, "Release"))
+	if err != nil || string(text) != string(old.Text()) {
+		return true, nil
+	}
+	by, err := release.SignedBy(t.p.dir)
+	if err != nil {
+		return true, nil
+	}
+	var want []string
+	for _, k := range keys {
+		want = append(want, k.issuer)
+	}
+	slices.Sort(want)
+	return !slices.Equal(by, slices.Compact(want)), nil
+}
+
+// names makes the suite's codename and aliases links to it.
+func (t *transaction) names() error {
+	for _, n := range append([]string{t.suite.Codename}, t.suite.Aliases...) {
+		if n == "" || n == t.suite.Name {
+			continue
+		}
+		link := t.a.path("dists", n)
+		if to, err := os.Readlink(link); err == nil && to == t.suite.Name {
+			continue
+		}
+		if st, err := os.Lstat(link); err == nil && st.Mode()&os.ModeSymlink == 0 {
+			return fmt.Errorf("suite %s: the alias %s is in use as a suite of its own; move dists/%s away", t.suite.Name, n, n)
+		}
+		if err := durable.Symlink(t.suite.Name, link); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweep removes old indexes of the path's directory after their stay. Current
+// ones are safe however old they are.
+func (t *transaction) sweep(path string, _ index.State) error {
+	stay := t.suite.Stay
+	if stay == 0 {
+		stay = defaultStay
+	}
+	place := t.p.place(path)
+	dir := filepath.Dir(place.ByHash("x"))
+	rel, err := release.Read(t.p.dir)
+	if err != nil {
+		return err
+	}
+	current := map[string]bool{}
+	for _, s := range rel.Sums {
+		current[s.SHA256] = true
+	}
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if current[e.Name()] {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil || t.now.Sub(info.ModTime()) < stay {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,272 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"packmill/archive/index"
+	"packmill/archive/release"
+	"packmill/spool/deb822"
+	"packmill/spool/policy"
+)
+
+// Paths of indexes, relative to the suite's directory.
+func packagesPath(component, arch string) string { return component + "/binary-" + arch + "/Packages" }
+func sourcesPath(component string) string        { return component + "/source/Sources" }
+func contentsPath(component, arch string) string { return component + "/Contents-" + arch }
+func translationPath(component string) string    { return component + "/i18n/Translation-en" }
+
+// published is a suite as its InRelease describes it, with changes on top that
+// are not published yet.
+type published struct {
+	a       *Archive
+	ctx     context.Context
+	name    string
+	dir     string           // dists/NAME
+	rel     *release.Release // nil if there is none yet
+	open    map[string]*index.File
+	changes map[string]map[string][]byte // by path and key
+}
+
+func (a *Archive) read(ctx context.Context, suite string) (*published, error) {
+	p := &published{a: a, ctx: ctx, name: suite, dir: a.path("dists", suite),
+		open: map[string]*index.File{}, changes: map[string]map[string][]byte{}}
+	rel, err := release.Read(p.dir)
+	if err != nil {
+		return nil, fmt.Errorf("read suite %s: %w", suite, err)
+	}
+	p.rel = rel
+	return p, nil
+}
+
+func (p *published) close() {
+	for _, x := range p.open {
+		x.Close()
+	}
+}
+
+func (p *published) place(path string) index.Place {
+	format := index.Stanzas
+	if strings.Contains(path, "/Contents-") {
+		format = index.Lines
+	}
+	return index.Place{Format: format, Cache: p.a.path("cache", p.name, filepath.FromSlash(path)),
+		Dir: filepath.Join(p.dir, filepath.Dir(path)), Name: filepath.Base(path)}
+}
+
+// state is what the Release says of the index; the zero State if it does not
+// know it.
+func (p *published) state(path string) index.State {
+	if p.rel == nil {
+		return index.State{}
+	}
+	text, ok := p.rel.Sums[path]
+	if !ok {
+		return index.State{}
+	}
+	st := index.State{Text: text, Forms: map[index.Compression]index.Sum{}}
+	for _, c := range index.Compressions {
+		if sum, ok := p.rel.Sums[path+c.Suffix()]; ok {
+			if c == index.Plain {
+				// The plain text's sum always stands there; the file may not.
+				if _, err := os.Stat(p.place(path).ByHash(sum.SHA256)); err != nil {
+					continue
+				}
+			}
+			st.Forms[c] = sum
+		}
+	}
+	return st
+}
+
+func (p *published) index(path string) (*index.File, error) {
+	if x := p.open[path]; x != nil {
+		return x, nil
+	}
+	x, err := index.Open(p.ctx, p.place(path), p.state(path))
+	if err != nil {
+		return nil, err
+	}
+	p.open[path] = x
+	return x, nil
+}
+
+// get returns the records under key, changes included, or nil.
+func (p *published) get(path, key string) ([]byte, error) {
+	if r, ok := p.changes[path][key]; ok {
+		return r, nil
+	}
+	if p.rel == nil {
+		return nil, nil
+	}
+	if _, ok := p.rel.Sums[path]; !ok {
+		return nil, nil
+	}
+	x, err := p.index(path)
+	if err != nil {
+		return nil, err
+	}
+	r, err := x.Get(key)
+	return slices.Clone(r), err
+}
+
+func (p *published) set(path, key string, records []byte) {
+	if p.changes[path] == nil {
+		p.changes[path] = map[string][]byte{}
+	}
+	p.changes[path][key] = records
+}
+
+// stanzas are the records of key as stanzas.
+func (p *published) stanzas(path, key string) ([]deb822.Stanza, error) {
+	text, err := p.get(path, key)
+	if err != nil || len(text) == 0 {
+		return nil, err
+	}
+	return deb822.Parse(path, text, deb822.Settings)
+}
+
+// components the Release names.
+func (p *published) components() []string {
+	if p.rel == nil {
+		return nil
+	}
+	return deb822.Words(p.rel.Get("Components"))
+}
+
+// archs are the concrete architectures that the Release names.
+func (p *published) archs() []string {
+	if p.rel == nil {
+		return nil
+	}
+	return slices.DeleteFunc(deb822.Words(p.rel.Get("Architectures")), func(a string) bool { return a == "all" })
+}
+
+// ErrNoSuite says that nothing has been published under this name.
+var ErrNoSuite = errors.New("no such suite")
+
+// Suites are the names of all suites, without aliases.
+func (a *Archive) Suites() ([]string, error) {
+	list, err := os.ReadDir(a.path("dists"))
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range list {
+		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
+			out = append(out, e.Name())
+		}
+	}
+	return out, nil
+}
+
+// Version is one version of a source package in a suite.
+type Version struct {
+	Suite, Component, Version string
+}
+
+// Versions returns where the source package is, over all suites.
+func (a *Archive) Versions(ctx context.Context, source string) ([]Version, error) {
+	suites, err := a.Suites()
+	if err != nil {
+		return nil, err
+	}
+	var out []Version
+	for _, s := range suites {
+		p, err := a.read(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range p.components() {
+			list, err := p.stanzas(sourcesPath(c), source)
+			if err != nil {
+				p.close()
+				return nil, err
+			}
+			for i := range list {
+				out = append(out, Version{s, c, list[i].Get("Version")})
+			}
+		}
+		p.close()
+	}
+	return out, nil
+}
+
+// Has reports whether the suite has this version of the source package.
+func (a *Archive) Has(ctx context.Context, suite, source, version string) (bool, error) {
+	p, err := a.read(ctx, suite)
+	if err != nil {
+		return false, err
+	}
+	defer p.close()
+	s, _, err := p.source(p.components(), source, version)
+	return s != nil, err
+}
+
+// source finds a version of a source package and its component.
+func (p *published) source(components []string, name, version string) (*deb822.Stanza, string, error) {
+	for _, c := range components {
+		list, err := p.stanzas(sourcesPath(c), name)
+		if err != nil {
+			return nil, "", err
+		}
+		for i := range list {
+			if policy.CompareVersions(list[i].Get("Version"), version) == 0 {
+				return &list[i], c, nil
+			}
+		}
+	}
+	return nil, "", nil
+}
+
+// IndexFile is a published index file.
+type IndexFile struct {
+	Path        string // absolute; it keeps its content, and stays for the suite's Stay
+	Component   string
+	Arch        string // "source" for Sources
+	Compression string // "gz", "xz", "zst" or "plain"
+}
+
+// IndexFiles returns the suite's Packages of the architecture, or its Sources
+// if arch is "source": a file for each component, in the form that is
+// cheapest to read.
+func (a *Archive) IndexFiles(suite, arch string) ([]IndexFile, error) {
+	p, err := a.read(context.Background(), suite)
+	if err != nil {
+		return nil, err
+	}
+	if p.rel == nil {
+		return nil, fmt.Errorf("suite %s: %w", suite, ErrNoSuite)
+	}
+	var out []IndexFile
+	for _, c := range p.components() {
+		path := packagesPath(c, arch)
+		if arch == "source" {
+			path = sourcesPath(c)
+		}
+		st := p.state(path)
+		for _, form := range []index.Compression{index.Plain, index.Zstd, index.Gzip, index.Xz} {
+			if sum, ok := st.Forms[form]; ok {
+				out = append(out, IndexFile{p.place(path).ByHash(sum.SHA256), c, arch, string(form)})
+				break
+			}
+		}
+	}
+	return out, nil
+}
+
+// PoolFile returns the SHA-256, in hexadecimal, and the size of a file of the
+// pool, read anew. The name is relative to the archive, "pool/main/...".
+func (a *Archive) PoolFile(name string) (sha string, size int64, err error) {
+	if !filepath.IsLocal(name) || !strings.HasPrefix(name, "pool/") {
+		return "", 0, fmt.Errorf("pool file %q: %w", name, fs.ErrInvalid)
+	}
+	s, err := sumFile(a.path(name))
+	return s.SHA256, s.Size, err
+}
