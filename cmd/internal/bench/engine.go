@@ -1,0 +1,479 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"packmill/spool"
+)
+
+// Sizes of the engine's measures.
+const (
+	longQueue  = 100_000
+	shortQueue = 1_000
+	claims     = 2_000 // measured in one round
+	rounds     = 3     // of each; the middle one counts
+	claimers   = 8
+	burst      = 20_000
+	wakes      = 300
+)
+
+// daemonArg makes this program the daemon whose memory is measured.
+const daemonArg = "--serve-queue"
+
+var (
+	needsBuild = spool.In(spool.NeedsBuild, "sid", "amd64")
+	building   = spool.In(spool.Building, "sid", "amd64")
+	review     = spool.In(spool.Review, "sid")
+)
+
+// engine measures spool and spool/durable.
+func engine(b *bench) error {
+	for _, f := range []func(*bench) error{claimFigures, scanFigures, fanOutFigures, wakeFigures, burstFigures, memoryFigures} {
+		if err := f(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// queueOf makes a tree with n items in needs-build, as a queue has them: a
+// ticket and a history in each. It does not sync each: the queue is old.
+func queueOf(root string, n int) (*spool.Tree, error) {
+	t, err := spool.Init(root)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range []spool.Place{needsBuild, building, review} {
+		if err := t.Ensure(p); err != nil {
+			return nil, err
+		}
+	}
+	return t, fillQueue(t, 0, n)
+}
+
+// itemName is the name of the i-th item of a queue.
+func itemName(i int) string {
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(i) * time.Second)
+	return spool.NewName(spool.NormalClass, at, fmt.Sprintf("source%06d", i), "1.0-1").String()
+}
+
+func fillQueue(t *spool.Tree, first, n int) error {
+	for i := first; i < first+n; i++ {
+		if err := fillItem(t.Path(needsBuild.Dir(), itemName(i))); err != nil {
+			return err
+		}
+	}
+	unix.Sync()
+	return nil
+}
+
+func fillItem(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, spool.TicketFile), []byte("Source: hello\nVersion: 1.0-1\n"), 0o644); err != nil {
+		return err
+	}
+	line := "2026-01-01T00:00:00Z\tnew\t" + needsBuild.Dir() + "\tmaster-buildd\tfan-out\n"
+	return os.WriteFile(filepath.Join(dir, spool.HistoryFile), []byte(line), 0o644)
+}
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+// claimRate lets n workers of one daemon's loop take items of the queue until
+// count have gone to building, durably, and returns how many a second.
+func claimRate(t *spool.Tree, n, count int) (float64, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var taken atomic.Int64
+	var start, end time.Time
+	var once, last sync.Once
+	loop := &spool.Loop{
+		Tree: t, By: spool.Buildd, Log: quiet(), Workers: n, Once: true,
+		Places: func() []spool.Place { return []spool.Place{needsBuild} },
+		Via: func(*spool.Item) spool.Verdict {
+			once.Do(func() { start = time.Now() })
+			return spool.Verdict{To: building, Reason: "taken"}
+		},
+		Handle: func(context.Context, *spool.Item) (spool.Verdict, error) {
+			if taken.Add(1) == int64(count) {
+				last.Do(func() { end = time.Now() })
+				cancel()
+			}
+			return spool.Verdict{}, nil
+		},
+	}
+	if err := loop.Run(ctx); err != nil {
+		return 0, err
+	}
+	if taken.Load() < int64(count) {
+		return 0, fmt.Errorf("took %d of %d items", taken.Load(), count)
+	}
+	return float64(count) / end.Sub(start).Seconds(), nil
+}
+
+// bareRate is the same with nothing but rename and fsync of both directories.
+func bareRate(t *spool.Tree, n, count int) (float64, error) {
+	names, err := t.List(needsBuild)
+	if err != nil {
+		return 0, err
+	}
+	names = names[:min(count, len(names))]
+	from, to := t.Path(needsBuild.Dir()), t.Path(building.Dir())
+	var next atomic.Int64
+	var g sync.WaitGroup
+	errs := make([]error, n)
+	start := time.Now()
+	for w := range n {
+		g.Go(func() {
+			for errs[w] == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(names) {
+					return
+				}
+				errs[w] = errors.Join(
+					unix.Renameat2(unix.AT_FDCWD, from+"/"+names[i], unix.AT_FDCWD, to+"/"+names[i], unix.RENAME_NOREPLACE),
+					fsyncDir(to), fsyncDir(from))
+			}
+		})
+	}
+	g.Wait()
+	return float64(len(names)) / time.Since(start).Seconds(), errors.Join(errs...)
+}
+
+func fsyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// middle is the median.
+func middle(x []float64) float64 {
+	s := slices.Sorted(slices.Values(x))
+	return s[len(s)/2]
+}
+
+func claimFigures(b *bench) error {
+	b.progress("engine: making queues of %d and %d items", longQueue, shortQueue)
+	long, err := queueOf(filepath.Join(b.dir, "long"), longQueue)
+	if err != nil {
+		return err
+	}
+	var engine, bare, short []float64
+	for r := range rounds {
+		b.progress("engine: durable claims, round %d of %d", r+1, rounds)
+		e, err := claimRate(long, claimers, claims)
+		if err != nil {
+			return err
+		}
+		raw, err := bareRate(long, claimers, claims)
+		if err != nil {
+			return err
+		}
+		small, err := queueOf(filepath.Join(b.dir, fmt.Sprint("short", r)), shortQueue)
+		if err != nil {
+			return err
+		}
+		s, err := claimRate(small, claimers, shortQueue)
+		if err != nil {
+			return err
+		}
+		engine, bare, short = append(engine, e), append(bare, raw), append(short, s)
+	}
+	e, raw, s := middle(engine), middle(bare), middle(short)
+	b.figure(Figure{Name: "engine.claims", Value: e, Unit: "1/s",
+		Versus: fmt.Sprintf("rename + fsync of both directories, %d goroutines: %.0f/s", claimers, raw),
+		Ratio:  e / raw, Goal: "ratio >= 0.8", Met: e/raw >= 0.8})
+	b.figure(Figure{Name: "engine.claim-cost", Value: 1e6 / e, Unit: "us",
+		Versus: fmt.Sprintf("a queue of %d items: %.0f us", shortQueue, 1e6/s),
+		Ratio:  s / e, Goal: "ratio <= 1.3", Met: s/e <= 1.3})
+	return nil
+}
+
+func scanFigures(b *bench) error {
+	t, err := spool.Open(filepath.Join(b.dir, "long"))
+	if err != nil {
+		return err
+	}
+	missing := longQueue
+	var mine, raw []float64
+	for range rounds {
+		start := time.Now()
+		names, err := t.List(needsBuild)
+		if err != nil {
+			return err
+		}
+		mine = append(mine, time.Since(start).Seconds())
+		missing = longQueue - len(names)
+
+		start = time.Now()
+		f, err := os.Open(t.Path(needsBuild.Dir()))
+		if err != nil {
+			return err
+		}
+		list, err := f.Readdirnames(-1)
+		f.Close()
+		if err != nil {
+			return err
+		}
+		sort.Strings(list)
+		raw = append(raw, time.Since(start).Seconds())
+	}
+	m, r := middle(mine)*1000, middle(raw)*1000
+	b.figure(Figure{Name: "engine.scan", Value: m, Unit: "ms",
+		Versus: fmt.Sprintf("sorted Readdirnames of the same %d names: %.1f ms", longQueue-missing, r),
+		Ratio:  m / r, Goal: "ratio <= 1.3", Met: m/r <= 1.3})
+	return nil
+}
+
+// fanOutFigures measures the engine's part of a fan-out: jobs that lie ready in
+// a source item go to ten architectures' queues, each move durable.
+func fanOutFigures(b *bench) error {
+	const archs = 10
+	t, err := spool.Init(filepath.Join(b.dir, "fanout"))
+	if err != nil {
+		return err
+	}
+	var mine, raw []float64
+	for r := range 20 {
+		name := spool.NewName(spool.NormalClass, time.Now(), fmt.Sprintf("source%d", r), "1.0-1")
+		arch := func(a int) string { return fmt.Sprintf("arch%d", a) }
+		src, err := t.Create(spool.In(spool.Uploaded, "sid"), name, spool.MasterD, "bench", "made", func(dir string) error {
+			for a := range archs {
+				egg := filepath.Join(dir, arch(a))
+				if err := fillItem(egg); err != nil {
+					return err
+				}
+				if err := os.Remove(filepath.Join(egg, spool.HistoryFile)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		start := time.Now()
+		for a := range archs {
+			err = errors.Join(err, src.Hatch(arch(a), spool.In(spool.NeedsBuild, "sid", arch(a)), name, spool.MasterD, "bench", "fan-out"))
+		}
+		if took := time.Since(start); r > 0 { // the first one makes the directories
+			mine = append(mine, took.Seconds()*1000)
+		}
+		src.Release()
+		if err != nil {
+			return err
+		}
+
+		from := filepath.Join(b.dir, fmt.Sprint("raw", r))
+		for a := range archs {
+			if err := os.MkdirAll(filepath.Join(from, arch(a)), 0o755); err != nil {
+				return err
+			}
+			if err := os.MkdirAll(filepath.Join(b.dir, "rawto", arch(a)), 0o755); err != nil {
+				return err
+			}
+		}
+		if err := fsyncDir(from); err != nil {
+			return err
+		}
+		start = time.Now()
+		for a := range archs {
+			to := filepath.Join(b.dir, "rawto", arch(a))
+			err = errors.Join(err, os.WriteFile(filepath.Join(from, arch(a), "history"), []byte("x\n"), 0o644),
+				unix.Rename(filepath.Join(from, arch(a)), filepath.Join(to, fmt.Sprint(r))), fsyncDir(to), fsyncDir(from))
+		}
+		if err != nil {
+			return err
+		}
+		if r > 0 {
+			raw = append(raw, time.Since(start).Seconds()*1000)
+		}
+	}
+	m, w := middle(mine), middle(raw)
+	b.figure(Figure{Name: "engine.fan-out", Value: m, Unit: "ms",
+		Versus: fmt.Sprintf("%d times write, rename, fsync of both directories: %.1f ms", archs, w), Ratio: m / w})
+	return nil
+}
+
+// watching runs a loop on the review state until stop is called; seen is told
+// of each item at the handler's first line.
+func watching(t *spool.Tree, seen func(name string)) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	loop := &spool.Loop{
+		Tree: t, By: spool.Reviewd, Log: quiet(),
+		Places: func() []spool.Place { return []spool.Place{review} },
+		Handle: func(_ context.Context, it *spool.Item) (spool.Verdict, error) {
+			seen(it.Name.String())
+			return spool.Stay(0, ""), nil
+		},
+	}
+	done := make(chan error)
+	go func() { done <- loop.Run(ctx) }()
+	return func() error {
+		cancel()
+		return <-done
+	}
+}
+
+func wakeFigures(b *bench) error {
+	t, err := queueOf(filepath.Join(b.dir, "wake"), wakes+1)
+	if err != nil {
+		return err
+	}
+	at := make(chan time.Time, 1)
+	stop := watching(t, func(string) { at <- time.Now() })
+	var took []float64
+	for i := range wakes + 1 {
+		name := itemName(i)
+		start := time.Now()
+		if err := unix.Rename(t.Path(needsBuild.Dir(), name), t.Path(review.Dir(), name)); err != nil {
+			return err
+		}
+		select {
+		case when := <-at:
+			if i > 0 { // the first one may have met the loop's start
+				took = append(took, when.Sub(start).Seconds()*1000)
+			}
+		case <-time.After(2 * time.Minute):
+			return fmt.Errorf("item %s was not seen in two minutes", name)
+		}
+		time.Sleep(5 * time.Millisecond) // the loop is asleep again
+	}
+	if err := stop(); err != nil {
+		return err
+	}
+	slices.Sort(took)
+	m := took[len(took)/2]
+	b.figure(Figure{Name: "engine.wake", Value: m, Unit: "ms", Versus: "", Goal: "value < 1", Met: m < 1})
+	b.figure(Figure{Name: "engine.wake-p99", Value: took[len(took)*99/100], Unit: "ms"})
+	return nil
+}
+
+func burstFigures(b *bench) error {
+	b.progress("engine: a burst of %d items", burst)
+	t, err := queueOf(filepath.Join(b.dir, "burst"), burst)
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	seen := map[string]bool{}
+	all := make(chan struct{})
+	stop := watching(t, func(name string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if seen[name] = true; len(seen) == burst {
+			select {
+			case <-all:
+			default:
+				close(all)
+			}
+		}
+	})
+	start := time.Now()
+	for i := range burst {
+		name := itemName(i)
+		if err := unix.Rename(t.Path(needsBuild.Dir(), name), t.Path(review.Dir(), name)); err != nil {
+			return err
+		}
+	}
+	select {
+	case <-all:
+	case <-time.After(2 * time.Minute):
+	}
+	took := time.Since(start)
+	if err := stop(); err != nil {
+		return err
+	}
+	b.figure(Figure{Name: "engine.burst-lost", Value: float64(burst - len(seen)), Unit: "items",
+		Versus: fmt.Sprintf("%d items renamed at once, all handled after %s", burst, took.Round(time.Millisecond)),
+		Goal:   "value = 0", Met: len(seen) == burst})
+	return nil
+}
+
+// serveQueue is the daemon whose memory is measured: it takes one item of the
+// queue, and works on it until it is ended.
+func serveQueue(root string) error {
+	t, err := spool.Open(root)
+	if err != nil {
+		return err
+	}
+	loop := &spool.Loop{
+		Tree: t, By: spool.Buildd, Log: quiet(),
+		Places: func() []spool.Place { return []spool.Place{needsBuild} },
+		Via:    func(*spool.Item) spool.Verdict { return spool.Verdict{To: building, Reason: "taken"} },
+		Handle: func(context.Context, *spool.Item) (spool.Verdict, error) {
+			fmt.Println("serving")
+			return spool.Verdict{}, nil
+		},
+	}
+	return loop.Run(context.Background())
+}
+
+// memoryFigures looks at the most memory a daemon ever had while it took 1,000
+// items of the long queue.
+func memoryFigures(b *bench) error {
+	root := filepath.Join(b.dir, "long")
+	t, err := spool.Open(root)
+	if err != nil {
+		return err
+	}
+	left, err := t.List(needsBuild)
+	if err != nil {
+		return err
+	}
+	if err := fillQueue(t, longQueue, longQueue-len(left)); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, daemonArg, root)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	buf := make([]byte, len("serving\n"))
+	for range 1000 {
+		if _, err = io.ReadFull(out, buf); err != nil {
+			break
+		}
+	}
+	status, rerr := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+	cmd.Process.Kill()
+	cmd.Wait()
+	if err = errors.Join(err, rerr); err != nil {
+		return fmt.Errorf("the daemon's memory: %w", err)
+	}
+	_, line, _ := bytes.Cut(status, []byte("\nVmHWM:"))
+	var kb float64
+	if _, err := fmt.Sscan(strings.TrimSpace(string(line)), &kb); err != nil {
+		return fmt.Errorf("the daemon's memory: %w", err)
+	}
+	mb := kb / 1024
+	b.figure(Figure{Name: "engine.memory", Value: mb, Unit: "MiB", Goal: "value < 64", Met: mb < 64})
+	return nil
+}
