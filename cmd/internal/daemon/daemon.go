@@ -1,0 +1,142 @@
+// Package daemon is the frame of a daemon: flags, tree, settings, log,
+// signals, readiness and exit status. The work sits in cmd/NAME.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"packmill/cmd/internal/settings"
+	"packmill/spool"
+)
+
+// The exit status of every program of the project.
+const (
+	ExitDone  = 0
+	ExitWrong = 100 // wrong use or settings: a restart would not help
+	ExitPass  = 111 // may pass: the supervisor restarts it
+)
+
+// Flags are what every daemon takes.
+type Flags struct {
+	Tree  string `help:"The tree." default:"/var/lib/packmill" env:"PACKMILL_TREE" placeholder:"DIR" type:"path"`
+	Once  bool   `help:"Work until nothing is left to do now, then exit (for cron)."`
+	Debug bool   `help:"Log more."`
+}
+
+// Env is what a daemon works with.
+type Env struct {
+	Tree     *spool.Tree
+	Settings *settings.Store
+	Log      *slog.Logger
+	Once     bool
+	Name     string // of the program: buildd-amd64
+}
+
+// Wrong marks an error that a restart would not mend: exit status 100.
+type Wrong struct{ Err error }
+
+func (w Wrong) Error() string { return w.Err.Error() }
+func (w Wrong) Unwrap() error { return w.Err }
+
+// Start opens the tree and reads the settings.
+func (f *Flags) Start(name string) (*Env, error) {
+	// What one daemon writes the next must be able to move: the group shares.
+	unix.Umask(0o002)
+	level := slog.LevelInfo
+	if f.Debug {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: clean}))
+	tree, err := spool.Open(f.Tree)
+	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w; run it as the user that the service file names", err)
+		}
+		return nil, Wrong{err}
+	}
+	store, err := settings.NewStore(tree.Path("control"), log)
+	if err != nil {
+		return nil, Wrong{err}
+	}
+	return &Env{Tree: tree, Settings: store, Log: log, Once: f.Once, Name: name}, nil
+}
+
+// clean keeps control characters from outside out of the log.
+func clean(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindString {
+		a.Value = slog.StringValue(spool.OneLine(a.Value.String()))
+	}
+	return a
+}
+
+// Main parses the command line into cli, runs the daemon and ends the process.
+// It ends well on SIGTERM and SIGINT, once what is in hand has been put down.
+func Main(name, manual string, cli any, run func(context.Context) error) {
+	parser, err := kong.New(cli, kong.Name(name), kong.Description(manual), kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 100}))
+	if err != nil {
+		panic(err) // a fault of the program, found by its first test
+	}
+	if _, err := parser.Parse(os.Args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\nTry: %s --help\n", name, err, name)
+		os.Exit(ExitWrong)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	sd.SdNotify(false, sd.SdNotifyReady)
+	os.Exit(Status(name, run(ctx)))
+}
+
+// Status prints the error, if there is one, and gives the exit status for it.
+func Status(name string, err error) int {
+	var wrong Wrong
+	switch {
+	case err == nil:
+		return ExitDone
+	case errors.As(err, &wrong):
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintf(os.Stderr, "%s: %s\n", name, strings.TrimRight(line, "\n"))
+		}
+		return ExitWrong
+	}
+	fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+	return ExitPass
+}
+
+// Loop fills in what every loop of a daemon has.
+func (e *Env) Loop(by spool.Actor, l *spool.Loop) *spool.Loop {
+	l.Tree, l.By, l.Who, l.Log, l.Once = e.Tree, by, e.Name, e.Log, e.Once
+	if l.Ready == nil {
+		l.Ready = e.Room
+	}
+	return l
+}
+
+// Room says why nothing new should be begun: less space or fewer inodes are
+// free than the settings keep back.
+func (e *Env) Room() error {
+	g := e.Settings.Get().General
+	var st unix.Statfs_t
+	if err := unix.Statfs(e.Tree.Root(), &st); err != nil {
+		return fmt.Errorf("statfs %s: %w", e.Tree.Root(), err)
+	}
+	// A file system without a fixed number of inodes says 0 of 0.
+	if free := int64(st.Bavail) * st.Bsize; free < g.ReserveBytes {
+		return fmt.Errorf("%s: %d MiB free, and %d MiB are kept back (Reserve in control/general): make room", e.Tree.Root(), free>>20, g.ReserveBytes>>20)
+	}
+	if st.Files > 0 && int64(st.Ffree) < g.ReserveInodes {
+		return fmt.Errorf("%s: %d inodes free, and %d are kept back (Reserve-Inodes in control/general): make room", e.Tree.Root(), st.Ffree, g.ReserveInodes)
+	}
+	return nil
+}

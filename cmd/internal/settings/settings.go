@@ -1,0 +1,227 @@
+// Package settings reads the tree's control directory: deb822 files, one
+// stanza a thing. A wrong file is refused with file, line and cure, and the
+// last good settings stay in force.
+//
+// The files are read with the project's own deb822 reader and not with
+// pault.ag/go/debian/control: that one takes the last of two equal fields and
+// knows no line numbers, so it could not name the line to mend.
+package settings
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"packmill/spool/deb822"
+)
+
+// Settings is everything in control, read at one moment. It is never changed
+// after it was read.
+type Settings struct {
+	Dir       string // the control directory
+	Suites    []Suite
+	Uploaders []Uploader
+	Builders  []Builder
+	Notify    []Notice
+	General   General
+}
+
+// Suite is one stanza of control/suites.
+type Suite struct {
+	Name          string
+	Codename      string   // default: Name
+	Aliases       []string // further names in Distribution, and symbolic links in dists
+	Origin        string
+	Label         string
+	Description   string
+	Architectures []string // without all and source
+	Components    []string // default: main
+	Base          []string // apt lines for builds, one an entry
+	Review        string   // always, new or never
+	LogReview     string   // manual or auto
+	Publish       string   // together or source-first
+	Tries         int      // attempts that end without a verdict before a person is asked
+	IndepOn       string   // the architecture whose builders build all
+	SignWith      []string // secret key files, absolute or below control
+	ValidFor      time.Duration
+	NotAutomatic  bool
+	ButAutomatic  bool
+	Compress      []string // gz, xz, zst, plain
+	Contents      bool
+	Translations  bool
+	Opkg          bool
+	OpkgArchs     map[string]string // Debian's name -> opkg's
+	OpkgSource    bool
+	Formats       []string          // source formats that are taken
+	Binaries      string            // allow, drop or refuse: binaries in uploads
+	Checks        map[string]string // check's name -> error, warning or off
+	Below         []string          // suites whose versions must not be higher
+	BuildNetwork  bool
+	Incomplete    time.Duration // an upload that is not complete by then is refused
+	MaxUpload     int64         // bytes of one upload
+	KeepRejected  time.Duration
+	Stanza        *deb822.Stanza `json:"-"`
+}
+
+// Uploader is one stanza of control/uploaders: who may upload what.
+type Uploader struct {
+	Name         string
+	Fingerprints []string // primary keys, upper-case hexadecimal
+	Keys         []string // public key files, absolute or below control
+	Account      string   // the ssh account whose directory needs no signature
+	Email        string
+	Allow        Allow
+}
+
+// Allow is the right of an uploader. Empty lists allow everything.
+type Allow struct {
+	Suites     []string
+	Components []string
+	Packages   []string // patterns of source package names, as path.Match has them
+	New        bool     // packages that the suite does not have yet
+	Source     bool
+	Binary     []string // architectures whose binaries may be uploaded
+}
+
+// Builder is one stanza of control/builders.
+type Builder struct {
+	Name          string
+	Architectures []string // all is one of them where it builds all
+	Suites        []string // empty: every suite
+	Components    []string
+	Packages      []string // patterns; empty: every package
+	Runner        string   // sbuild, overlay, or exec
+	Exec          string   // exec's program
+	Mode          string   // sbuild's chroot mode: unshare or schroot
+	Key           string   // secret key file that signs results
+	User          string   // the account that builds, if the daemon is root
+	Jobs          int
+	Chroots       string // directory of the chroots; default: the build user's
+	Timeout       time.Duration
+	Silence       time.Duration
+	MaxLog        int64
+	Memory        int64
+	Tasks         int
+	Disk          int64
+	Stop          string // wait or give-back
+	Host          string
+}
+
+// Notice is one stanza of control/notify: who hears of what.
+type Notice struct {
+	Event string   // received, accepted, rejected, built, log, failed, published, admin, or *
+	To    []string // addresses, or the words signer, maintainer, builder
+	Via   string   // sendmail's path
+	From  string
+}
+
+// General is the one stanza of control/general.
+type General struct {
+	ReserveBytes  int64 // free space below which nothing is begun
+	ReserveInodes int64
+	Attic         time.Duration // age at which the attic is swept
+	Strays        time.Duration // age of a file in incoming that belongs to nothing
+	TwoPersons    bool
+}
+
+// Suite finds a suite by its name, codename or alias.
+func (s *Settings) Suite(name string) (*Suite, bool) {
+	for i := range s.Suites {
+		if x := &s.Suites[i]; x.Name == name {
+			return x, true
+		}
+	}
+	for i := range s.Suites {
+		x := &s.Suites[i]
+		if x.Codename == name || slices.Contains(x.Aliases, name) {
+			return x, true
+		}
+	}
+	return nil, false
+}
+
+// Path resolves a file name of the settings: relative ones lie in control.
+func (s *Settings) Path(name string) string {
+	if name == "" || filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(s.Dir, name)
+}
+
+// The names of the files in control.
+const (
+	SuitesFile    = "suites"
+	UploadersFile = "uploaders"
+	BuildersFile  = "builders"
+	NotifyFile    = "notify"
+	GeneralFile   = "general"
+)
+
+// Files are the names of the files in control.
+var Files = []string{SuitesFile, UploadersFile, BuildersFile, NotifyFile, GeneralFile}
+
+const day = 24 * time.Hour
+
+// Load reads control. Its error joins everything that is wrong, a line each.
+func Load(dir string) (*Settings, error) {
+	s := &Settings{Dir: dir, General: General{ReserveBytes: 256 << 20, ReserveInodes: 1000, Attic: 30 * day, Strays: 7 * day}}
+	var errs []error
+	each := func(name string, take func(*reader)) {
+		stanzas, err := read(filepath.Join(dir, name))
+		if err != nil {
+			errs = append(errs, err)
+			return
+		}
+		for i := range stanzas {
+			r := &reader{st: &stanzas[i], used: map[string]string{}}
+			take(r)
+			errs = append(errs, r.finish()...)
+		}
+	}
+	each(SuitesFile, func(r *reader) { s.Suites = append(s.Suites, r.suite()) })
+	each(UploadersFile, func(r *reader) { s.Uploaders = append(s.Uploaders, r.uploader()) })
+	each(BuildersFile, func(r *reader) { s.Builders = append(s.Builders, r.builder()) })
+	each(NotifyFile, func(r *reader) { s.Notify = append(s.Notify, r.notice()) })
+	each(GeneralFile, func(r *reader) { s.General = r.general(s.General) })
+	errs = append(errs, s.cross()...)
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return s, nil
+}
+
+// read parses one file; a missing one has no stanzas.
+func read(path string) ([]deb822.Stanza, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return deb822.Parse(path, data, deb822.Settings)
+}
+
+// cross checks what one stanza says of another.
+func (s *Settings) cross() []error {
+	var errs []error
+	owner := map[string]string{}
+	for i := range s.Suites {
+		x := &s.Suites[i]
+		for _, n := range append([]string{x.Name, x.Codename}, x.Aliases...) {
+			if o, ok := owner[n]; ok && o != x.Name {
+				errs = append(errs, x.Stanza.Errorf("Suite", "%q is a name of the suites %s and %s; a name can mean only one", n, o, x.Name))
+			}
+			owner[n] = x.Name
+		}
+		for _, b := range x.Below {
+			if !slices.ContainsFunc(s.Suites, func(o Suite) bool { return o.Name == b }) {
+				errs = append(errs, x.Stanza.Errorf("Below", "there is no suite %q", b))
+			}
+		}
+	}
+	return errs
+}

@@ -1,0 +1,182 @@
+package settings
+
+import (
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"packmill/spool/deb822"
+	"packmill/spool/policy"
+)
+
+func (r *reader) suite() Suite {
+	x := Suite{
+		Name: r.need("Suite", policy.CheckSuite), Stanza: r.st,
+		Aliases: r.words("Aliases", nil, policy.CheckSuite),
+		Origin:  r.str("Origin", ""), Label: r.str("Label", ""), Description: r.str("Description", ""),
+		Architectures: r.words("Architectures", nil, policy.CheckArch),
+		Components:    r.words("Components", []string{"main"}, policy.CheckComponent),
+		Base:          r.lines("Base"),
+		Review:        r.one("Review", "always", "always", "new", "never"),
+		LogReview:     r.one("Log-Review", "auto", "manual", "auto"),
+		Publish:       r.one("Publish", "together", "together", "source-first"),
+		Tries:         int(r.number("Tries", 3, 1, 100)),
+		SignWith:      r.words("Sign-With", nil, nil),
+		ValidFor:      r.span("Valid-For", 0),
+		NotAutomatic:  r.yes("Not-Automatic", false),
+		ButAutomatic:  r.yes("But-Automatic-Upgrades", false),
+		Compress:      r.words("Compress", []string{"gz", "xz"}, oneOf("gz", "xz", "zst", "plain")),
+		Contents:      r.yes("Contents", true),
+		Translations:  r.yes("Translations", true),
+		Opkg:          r.yes("Opkg", true),
+		OpkgArchs:     r.pairs("Opkg-Architectures", "Debian's name=opkg's name"),
+		OpkgSource:    r.yes("Opkg-Source", false),
+		Formats:       r.commas("Formats", []string{"1.0", "3.0 (native)", "3.0 (quilt)"}),
+		Binaries:      r.one("Binaries", "allow", "allow", "drop", "refuse"),
+		Checks:        r.pairs("Checks", "check=error, check=warning or check=off"),
+		Below:         r.words("Below", nil, policy.CheckSuite),
+		BuildNetwork:  r.yes("Build-Network", false),
+		Incomplete:    r.span("Incomplete", day),
+		MaxUpload:     r.size("Max-Upload", 20<<30),
+		KeepRejected:  r.span("Keep-Rejected", 30*day),
+	}
+	x.Codename = r.str("Codename", x.Name)
+	r.check("Codename", x.Codename, policy.CheckSuite)
+	if len(x.Architectures) == 0 {
+		r.fail("Architectures", "missing; name the architectures that the suite is built for, such as: Architectures: amd64")
+		return x
+	}
+	for _, a := range x.Architectures {
+		if a == "all" || a == "source" || a == "any" {
+			r.fail("Architectures", "%q is not an architecture to build on; all is built on the one that Indep-On names", a)
+		}
+	}
+	x.IndepOn = r.str("Indep-On", x.Architectures[0])
+	if !slices.Contains(x.Architectures, x.IndepOn) {
+		r.fail("Indep-On", "%q is not one of the suite's Architectures (%s)", x.IndepOn, strings.Join(x.Architectures, " "))
+	}
+	for check, level := range x.Checks {
+		if level != "error" && level != "warning" && level != "off" {
+			r.fail("Checks", "%s=%s: the level is error, warning or off", check, level)
+		}
+	}
+	return x
+}
+
+func (r *reader) uploader() Uploader {
+	u := Uploader{
+		Name: r.need("Name", nil), Keys: r.words("Key", nil, nil),
+		Account: r.str("Account", ""), Email: r.str("Email", ""),
+	}
+	for _, f := range r.commas("Fingerprint", nil) {
+		f = strings.ToUpper(strings.ReplaceAll(f, " ", ""))
+		if len(f) != 40 || strings.Trim(f, "0123456789ABCDEF") != "" {
+			r.fail("Fingerprint", "%q is not the fingerprint of a version 4 OpenPGP key (40 hexadecimal digits); take what gpg --list-keys prints", f)
+			continue
+		}
+		u.Fingerprints = append(u.Fingerprints, f)
+	}
+	if len(u.Fingerprints) == 0 && u.Account == "" {
+		r.fail("Name", "neither Fingerprint nor Account; nobody could upload as %q", u.Name)
+	}
+	u.Allow = r.allow()
+	return u
+}
+
+// allow reads, with commas between them: "suites=sid experimental",
+// "packages=lib*", "components=main", "source", "binary=amd64 i386", "new=no".
+func (r *reader) allow() Allow {
+	a := Allow{New: true}
+	named := false
+	for _, item := range r.commas("Allow", nil) {
+		k, v, _ := strings.Cut(item, "=")
+		list := deb822.Words(v)
+		switch k {
+		case "suites":
+			a.Suites = list
+		case "components":
+			a.Components = list
+		case "packages":
+			a.Packages = list
+			for _, p := range list {
+				if _, err := path.Match(p, "x"); err != nil {
+					r.fail("Allow", "packages=%s: not a pattern; * and ? are its wild cards", p)
+				}
+			}
+		case "new":
+			a.New = v != "no"
+		case "source":
+			a.Source, named = true, true
+		case "binary":
+			a.Binary, named = list, true
+			if len(list) == 0 {
+				a.Binary = []string{"any", "all"}
+			}
+		default:
+			r.fail("Allow", "%q is not known; allowed are: suites=..., components=..., packages=..., new=no, source, binary=ARCH..., with commas between", item)
+		}
+	}
+	if !named {
+		a.Source = true
+	}
+	return a
+}
+
+func (r *reader) builder() Builder {
+	b := Builder{
+		Name:          r.need("Name", nil),
+		Architectures: r.words("Architectures", nil, policy.CheckArch),
+		Suites:        r.words("Suites", nil, policy.CheckSuite),
+		Components:    r.words("Components", nil, policy.CheckComponent),
+		Packages:      r.words("Packages", nil, nil),
+		Mode:          r.one("Chroot-Mode", "unshare", "unshare", "schroot"),
+		Key:           r.str("Key", ""),
+		User:          r.str("User", ""),
+		Jobs:          int(r.number("Jobs", 1, 1, 1000)),
+		Chroots:       r.str("Chroots", ""),
+		Timeout:       r.span("Timeout", day),
+		Silence:       r.span("Silence", 150*time.Minute),
+		MaxLog:        r.size("Max-Log", 1<<30),
+		Memory:        r.size("Memory", 0),
+		Tasks:         int(r.number("Tasks", 0, 0, 1<<20)),
+		Disk:          r.size("Disk", 0),
+		Stop:          r.one("Stop", "give-back", "give-back", "wait"),
+		Host:          r.str("Host", ""),
+	}
+	if len(b.Architectures) == 0 {
+		r.fail("Architectures", "missing; name what this builder builds, such as: Architectures: amd64 all")
+	}
+	for _, p := range b.Packages {
+		if _, err := path.Match(p, "x"); err != nil {
+			r.fail("Packages", "%q is not a pattern; * and ? are its wild cards", p)
+		}
+	}
+	run := deb822.Words(r.str("Runner", "sbuild"))
+	switch {
+	case len(run) == 1 && slices.Contains([]string{"sbuild", "overlay"}, run[0]):
+		b.Runner = run[0]
+	case len(run) == 2 && run[0] == "exec" && filepath.IsAbs(run[1]):
+		b.Runner, b.Exec = run[0], run[1]
+	default:
+		r.fail("Runner", "%q is not known; use sbuild, overlay, or exec and the absolute path of a program", strings.Join(run, " "))
+	}
+	return b
+}
+
+func (r *reader) notice() Notice {
+	return Notice{
+		Event: r.need("Event", nil), To: r.commas("To", nil),
+		Via: r.str("Via", "/usr/sbin/sendmail"), From: r.str("From", ""),
+	}
+}
+
+func (r *reader) general(g General) General {
+	g.ReserveBytes = r.size("Reserve", g.ReserveBytes)
+	g.ReserveInodes = r.number("Reserve-Inodes", g.ReserveInodes, 0, 1<<40)
+	g.Attic = r.span("Keep-Attic", g.Attic)
+	g.Strays = r.span("Keep-Strays", g.Strays)
+	g.TwoPersons = r.yes("Two-Persons", false)
+	return g
+}

@@ -1,0 +1,79 @@
+package settings
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Store gives the settings in force: they are read again when a file in
+// control has changed, and when that goes wrong the last good ones stay.
+type Store struct {
+	dir string
+	log *slog.Logger
+
+	mu      sync.Mutex
+	now     *Settings
+	stamp   string // of the files that were read last, good or bad
+	checked time.Time
+}
+
+// recheck is how old a look at the files may be.
+const recheck = time.Second
+
+// NewStore reads the settings for the first time. That they are wrong then is
+// an error: there are no good ones to go on with.
+func NewStore(dir string, log *slog.Logger) (*Store, error) {
+	s := &Store{dir: dir, log: log, stamp: stamp(dir), checked: time.Now()}
+	now, err := Load(dir)
+	if err != nil {
+		return nil, fmt.Errorf("settings: %w", err)
+	}
+	s.now = now
+	return s, nil
+}
+
+// Get returns the settings in force.
+func (s *Store) Get() *Settings {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.checked) < recheck {
+		return s.now
+	}
+	s.checked = time.Now()
+	stamp := stamp(s.dir)
+	if stamp == s.stamp {
+		return s.now
+	}
+	s.stamp = stamp
+	now, err := Load(s.dir)
+	if err != nil {
+		s.log.Error("settings are wrong: the last good ones stay in force", "err", err)
+		return s.now
+	}
+	s.now = now
+	s.log.Info("settings read again")
+	return s.now
+}
+
+// stamp tells whether any file was written or replaced.
+func stamp(dir string) string {
+	out := ""
+	for _, name := range Files {
+		st, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			out += name + " -\n"
+			continue
+		}
+		var ino uint64
+		if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+			ino = sys.Ino
+		}
+		out += fmt.Sprintf("%s %d %d %d\n", name, st.Size(), st.ModTime().UnixNano(), ino)
+	}
+	return out
+}

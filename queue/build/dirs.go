@@ -1,0 +1,122 @@
+package build
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"packmill/spool/durable"
+
+	"golang.org/x/sys/unix"
+)
+
+// empty makes dir an empty directory. It does not follow a link.
+func empty(dir string) error {
+	st, err := os.Lstat(dir)
+	if os.IsNotExist(err) {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return fmt.Errorf("build directory: %w", err)
+		}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("build directory: %w", err)
+	}
+	if !st.IsDir() {
+		return fmt.Errorf("build directory %s: not a directory", dir)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("build directory: %w", err)
+	}
+	for _, e := range entries {
+		if err := durable.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("empty build directory: %w", err)
+		}
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return fmt.Errorf("build directory: %w", err)
+	}
+	return nil
+}
+
+// usage is the space that the files below dir take on the disk, in bytes.
+// What cannot be read is not counted.
+func usage(dir string) int64 {
+	var total int64
+	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil && unix.Lstat(path, &st) == nil {
+			total += st.Blocks * 512
+		}
+		return nil
+	})
+	return total
+}
+
+// takeBack makes the plain files of dir ours again after a build as another
+// user, readable by everybody and writable by nobody else. Nothing of the
+// build runs any more, so nobody swaps a file meanwhile.
+func takeBack(dir string) error {
+	uid, gid := os.Geteuid(), os.Getegid()
+	if err := os.Lchown(dir, uid, gid); err != nil {
+		return fmt.Errorf("take back results: %w", err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return fmt.Errorf("take back results: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("take back results: %w", err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		// A link to an inode elsewhere keeps its owner and mode.
+		var st unix.Stat_t
+		if unix.Lstat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1 {
+			continue
+		}
+		if err := os.Lchown(path, uid, gid); err != nil {
+			return fmt.Errorf("take back results: %w", err)
+		}
+		if err := os.Chmod(path, 0o644); err != nil {
+			return fmt.Errorf("take back results: %w", err)
+		}
+	}
+	return nil
+}
+
+// openPlain opens a plain file that has no other name, and nothing else.
+func openPlain(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1 {
+		f.Close()
+		return nil, fmt.Errorf("%s is not a plain file with one name", filepath.Base(path))
+	}
+	return f, nil
+}
+
+// tailOf returns at most the last n bytes of the log, opened anew: the
+// descriptor that it is written by need not be readable.
+func tailOf(log *os.File, n int64) ([]byte, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", log.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a file", log.Name())
+	}
+	start := max(0, st.Size()-n)
+	return io.ReadAll(io.NewSectionReader(f, start, n))
+}
