@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"packmill/spool/deb822"
@@ -23,30 +24,33 @@ func CheckArch(arch string) error {
 	return nil
 }
 
+// maxArchs is more than dpkg knows, architectures and wildcards together.
+const maxArchs = 1000
+
 // ArchList splits the Architecture field of a .dsc or a Sources index
-// (Policy 5.6.8): concrete architectures, wildcards, all.
+// (Policy 5.6.8): concrete architectures, wildcards, all. A word that is there
+// twice (some of Debian's are) is returned once.
 func ArchList(field string) ([]string, error) {
 	words := deb822.Words(field)
 	if len(words) == 0 {
 		return nil, fmt.Errorf("architecture list is empty; write any, all, or names of architectures")
 	}
-	for i, w := range words {
+	if len(words) > maxArchs {
+		return nil, fmt.Errorf("architecture list has more than %d words; shorten it, perhaps by a wildcard such as linux-any", maxArchs)
+	}
+	list := words[:0]
+	for _, w := range words {
 		if err := checkWord("architecture", w, MaxArch, "use lower-case letters, digits and '-', beginning with a letter or digit", "-"); err != nil {
 			return nil, err
 		}
 		if w == "source" {
 			return nil, fmt.Errorf("architecture list contains %q; write any, all, or names of architectures", w)
 		}
-		for _, before := range words[:i] {
-			if w == before {
-				return nil, fmt.Errorf("architecture list names %s twice; name it once", w)
-			}
-		}
-		if i >= 1000 {
-			return nil, fmt.Errorf("architecture list has more than 1000 words; shorten it, perhaps by a wildcard such as linux-any")
+		if !slices.Contains(list, w) {
+			list = append(list, w)
 		}
 	}
-	return words, nil
+	return list, nil
 }
 
 // BuildsOn reports whether a source with these words in its Architecture

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -61,6 +62,8 @@ func ParseRelations(field string) (Relations, error) {
 	}
 }
 
+var errSubstitution = errors.New("a substitution variable has no place here; build the source package again so that dpkg replaces it")
+
 // parser reads relations; i never goes back.
 type parser struct {
 	s     string
@@ -112,7 +115,7 @@ func (p *parser) relation() (r Relation, err error) {
 		return r, fmt.Errorf("an alternative is missing beside '|'; write a package name or remove the '|'")
 	}
 	if p.s[p.i] == '$' {
-		return r, fmt.Errorf("a substitution variable has no place here; build the source package again so that dpkg replaces it")
+		return r, errSubstitution
 	}
 	r.Name = p.word(func(c byte) bool { return alnum(c) || c == '+' || c == '-' || c == '.' })
 	if r.Name == "" || !alnum(r.Name[0]) {
@@ -140,6 +143,9 @@ func (p *parser) relation() (r Relation, err error) {
 		}
 		p.blank()
 		r.Version = p.word(func(c byte) bool { return !isBlank(c) && c != ')' })
+		if strings.HasPrefix(r.Version, "$") {
+			return r, errSubstitution
+		}
 		if err := CheckVersion(r.Version); err != nil {
 			return r, err
 		}
@@ -185,8 +191,10 @@ func (p *parser) words(end byte, what string) ([]string, error) {
 			return nil, fmt.Errorf("no %s after '!'; add its name", what)
 		case name == "":
 			return nil, fmt.Errorf("%s in the %s list; write names, each with a '!' before it or not", first(p.s[p.i:]), what)
-		case name[0] == '-' || len(name) > MaxArch:
-			return nil, fmt.Errorf("%q is no name of an %s; begin it with a letter or digit, at most %d", name[:min(len(name), MaxArch)], what, MaxArch)
+		case !alnum(name[0]):
+			return nil, fmt.Errorf("%s %q begins with %s; begin it with a letter or digit", what, name, first(name))
+		case len(name) > 2*MaxName: // pkg.SOURCE.ANYTHING
+			return nil, tooLong(what, name, 2*MaxName)
 		}
 		if list = append(list, p.s[begin:p.i]); len(list) > maxRestrictions {
 			return nil, fmt.Errorf("more than %d words in the %s list; remove some", maxRestrictions, what)
@@ -219,11 +227,17 @@ func (r Relations) For(arch string, profiles []string) Relations {
 	return out
 }
 
-// appliesTo follows dpkg's debarch_is_concerned: the first word that names
-// the architecture decides; words with '!' that do not, let it pass.
 func (r *Relation) appliesTo(arch string) bool {
-	applies := r.Archs == nil
-	for _, word := range r.Archs {
+	return r.Archs == nil || Concerns(r.Archs, arch)
+}
+
+// Concerns reports whether a list of architectures and wildcards, each with
+// '!' before it or not, takes in the concrete architecture (Policy 7.1). It
+// reads as dpkg does: the first word that matches decides; if none does, the
+// list must have a word with '!'.
+func Concerns(list []string, arch string) bool {
+	applies := false
+	for _, word := range list {
 		word = strings.ToLower(word)
 		if not, ok := strings.CutPrefix(word, "!"); ok {
 			if ArchMatches(arch, not) {
