@@ -1,0 +1,457 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"packmill/spool/durable"
+)
+
+// Kind names what is wrong with a Finding.
+type Kind string
+
+// The kinds, and what they say of the promises that the tree makes.
+const (
+	Stray     Kind = "stray"     // something that is nobody's: not an item, not a part of the tree
+	BadItem   Kind = "bad item"  // an item without a ticket that fits its name
+	Twice     Kind = "twice"     // one package in two states
+	Untold    Kind = "untold"    // the history does not end where the item lies
+	Leftover  Kind = "leftover"  // a half-written file of a dead process
+	Abandoned Kind = "abandoned" // an item that a dead process claimed: its daemon will take it up
+	Unready   Kind = "unready"   // a part of the tree is missing, or lies on another file system
+)
+
+// Finding is one thing that Fsck found.
+type Finding struct {
+	Kind Kind
+	Path string // below the tree
+	Text string // a sentence
+	Cure string // what Mend does, or what a person or which daemon does
+	mend func() error
+}
+
+func (f Finding) String() string {
+	return fmt.Sprintf("%s: %s: %s; %s", f.Path, f.Kind, f.Text, f.Cure)
+}
+
+// Mendable reports whether Mend can do something about it.
+func (f Finding) Mendable() bool { return f.mend != nil }
+
+// Mend does what Cure says. It takes the lock of what it changes and looks
+// again first, so it may run beside working daemons: ErrBusy and ErrGone say
+// that somebody else came first.
+func (f Finding) Mend() error {
+	if f.mend == nil {
+		return fmt.Errorf("mend %s: only a person can: %s", f.Path, f.Cure)
+	}
+	if err := f.mend(); err != nil {
+		return fmt.Errorf("mend %s: %w", f.Path, err)
+	}
+	return nil
+}
+
+// strayDir is where Mend puts what is not an item: each thing in a directory
+// of its own, beside a REASON.
+const strayDir = "attic/strays"
+
+// birthLimit is the age at which something in tmp whose lock is free belongs
+// to nobody: a process locks the directory of a birth at once after it made it.
+const birthLimit = 10 * time.Minute
+
+// Fsck looks at everything in the tree and reports what breaks its promises:
+// every item in exactly one state, with a ticket that fits its name and a
+// history that ends where it lies, and nothing else anywhere. What lies in
+// spool/incoming is the uploaders', and below pool, dists, opkg and snapshots
+// the archive's; those are not looked at.
+//
+// It changes nothing. Beside working daemons it reports nothing that is only
+// on its way: an item that is locked is left out.
+func (t *Tree) Fsck() ([]Finding, error) {
+	c := &checker{tree: t, seen: map[uint64]bool{}, items: map[string][]Found{}}
+	if err := c.parts(); err != nil {
+		return nil, err
+	}
+	if err := c.walk("."); err != nil {
+		return nil, err
+	}
+	c.births()
+	c.twice()
+	return c.findings, nil
+}
+
+type checker struct {
+	tree     *Tree
+	findings []Finding
+	seen     map[uint64]bool    // inodes of items: one that moves while we look is met twice
+	items    map[string][]Found // by what may exist only once
+}
+
+func (c *checker) report(f Finding) { c.findings = append(c.findings, f) }
+
+// parts checks what Open checks, and says all of it.
+func (c *checker) parts() error {
+	for _, p := range parts {
+		var st unix.Stat_t
+		err := unix.Lstat(c.tree.Path(p), &st)
+		switch {
+		case errors.Is(err, unix.ENOENT):
+			c.report(Finding{Unready, p, "a directory of the tree is missing", "packmill init makes it",
+				func() error { return durable.MkdirAll(c.tree.Path(p), 0o775) }})
+		case err != nil:
+			return fmt.Errorf("fsck %s: %w", p, err)
+		case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+			c.report(Finding{Unready, p, "it must be a directory", "move it away, and run: packmill init", nil})
+		case st.Dev != c.tree.id.Dev:
+			c.report(Finding{Unready, p, "it is on another file system, so a move to it is not one rename",
+				"mount the file system at the tree's root", nil})
+		}
+	}
+	return nil
+}
+
+// foreign are the directories whose contents are not the engine's to judge:
+// settings, the uploaders', and the archive's own.
+var foreign = []string{"control", "journal", "tmp", "spool/incoming", strayDir}
+
+// walk follows the directories that the shapes name.
+func (c *checker) walk(dir string) error {
+	if p, ok := PlaceOf(dir); ok {
+		return c.place(p)
+	}
+	entries, err := os.ReadDir(c.tree.Path(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("fsck %s: %w", dir, err)
+	}
+	for _, e := range entries {
+		rel := filepath.Join(dir, e.Name())
+		switch {
+		case slices.Contains(foreign, rel), dir == "archive" && rel != "archive/incoming" && rel != "archive/installed",
+			rel == "lost+found" && e.IsDir():
+		case e.IsDir() && c.leads(rel):
+			if err := c.walk(rel); err != nil {
+				return err
+			}
+		default:
+			c.stray(rel, "")
+		}
+	}
+	return nil
+}
+
+// leads reports whether rel is the beginning of some shape.
+func (c *checker) leads(rel string) bool {
+	got := strings.Split(rel, "/")
+	for _, s := range shapes {
+		want := strings.Split(s.dir, "/")
+		if len(got) > len(want) {
+			continue
+		}
+		var p Place
+		if p.match(want[:len(got)], got) {
+			return true
+		}
+	}
+	return false
+}
+
+// place looks at everything in one state's directory.
+func (c *checker) place(p Place) error {
+	entries, err := os.ReadDir(c.tree.Path(p.Dir()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("fsck %s: %w", p, err)
+	}
+	for _, e := range entries {
+		rel := filepath.Join(p.Dir(), e.Name())
+		if rel == strayDir {
+			continue
+		}
+		n, err := ParseName(e.Name())
+		switch {
+		case err != nil:
+			c.stray(rel, err.Error())
+		case !e.IsDir():
+			c.stray(rel, "it has an item's name and is not a directory")
+		case p.State == Installed && p.Hash != Hash(n.Source):
+			c.stray(rel, fmt.Sprintf("an installed %s lies below %s", n.Source, Hash(n.Source)))
+		default:
+			c.item(p, n)
+		}
+	}
+	return nil
+}
+
+// item looks into one item, under its lock.
+func (c *checker) item(p Place, n Name) {
+	rel := filepath.Join(p.Dir(), n.String())
+	dir := c.tree.Path(rel)
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return // it has moved on
+	}
+	ino := info.Sys().(*syscall.Stat_t).Ino
+	if c.seen[ino] {
+		return
+	}
+	c.seen[ino] = true
+	if p.State != Attic && p.State != Rejected {
+		c.count(p, n)
+	}
+	lock, err := lockDir(dir)
+	switch {
+	case errors.Is(err, ErrBusy), errors.Is(err, ErrGone):
+		return
+	case err != nil:
+		c.report(Finding{BadItem, rel, "it cannot be opened: " + err.Error(), "give it the owner and mode that its neighbours have", nil})
+		return
+	}
+	defer lock.Close()
+
+	// What reviewd has only just claimed has no ticket yet, and what was
+	// refused may never get one.
+	kept := p.State == Intake || p.State == Rejected || p.State == Attic
+	if why := misfit(dir, n); why != "" && !kept {
+		c.report(Finding{BadItem, rel, why,
+			"it goes to " + In(Rejected).Dir() + " with a REASON; look into it, and requeue or remove it",
+			func() error { return c.tree.reject(p, n, why) }})
+	}
+	if e, differs := handMove(dir, p); differs {
+		c.report(Finding{Untold, rel, fmt.Sprintf("its history ends in %s (%s)", e.From, e.Reason), "the move is written into it",
+			func() error {
+				it, err := c.tree.Claim(p, n.String())
+				if err == nil {
+					it.Release()
+				}
+				return err
+			}})
+	}
+	if p.State == Building {
+		c.report(Finding{Abandoned, rel, "no process has its lock, so its builder is gone", "buildd gives it back when it looks next", nil})
+	}
+	c.leftovers(p, n)
+}
+
+// misfit says why the item at dir is not one of that name, "" if it is.
+func misfit(dir string, n Name) string {
+	ticket, err := ReadTicket(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "it has no ticket"
+	case err != nil:
+		return err.Error()
+	case ticket.Get("Source") != n.Source:
+		return fmt.Sprintf("its ticket is of the source %q", ticket.Get("Source"))
+	case ticket.Get("Version") != n.Version:
+		return fmt.Sprintf("its ticket is of the version %q", ticket.Get("Version"))
+	}
+	return ""
+}
+
+// leftovers looks for what a process left half-written in an item.
+func (c *checker) leftovers(p Place, n Name) {
+	dir := c.tree.Path(p.Dir(), n.String())
+	filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() || !strings.HasPrefix(e.Name(), durable.NewPrefix) {
+			return nil
+		}
+		rel, err := filepath.Rel(c.tree.root, path)
+		if err != nil {
+			return nil
+		}
+		c.report(Finding{Leftover, rel, "a write that a crash cut off", "it is removed", func() error {
+			it, err := c.tree.Claim(p, n.String())
+			if err != nil {
+				return err
+			}
+			defer it.Release()
+			return durable.Remove(path)
+		}})
+		return nil
+	})
+}
+
+// count notes the item under each thing of which there may be only one.
+func (c *checker) count(p Place, n Name) {
+	f := Found{p, n}
+	id := n.ID() + " in " + p.Suite
+	switch arch := f.Arch(); {
+	case p.State == Intake:
+	case arch != "" && arch != "source":
+		id += " for " + arch
+		// What is in the archive may be built anew there (a binNMU).
+		if p.State != Installed {
+			c.items["job "+id] = append(c.items["job "+id], f)
+		}
+	case p.State == Uploaded || p.State == Installed:
+		// In source-first the source goes ahead, and its queue item stays.
+		c.items["published source "+id] = append(c.items["published source "+id], f)
+	default:
+		c.items["source "+id] = append(c.items["source "+id], f)
+	}
+}
+
+// twice reports what lies in two states. Both are looked at again: one that
+// moved while the tree was read is not two.
+func (c *checker) twice() {
+	for what, list := range c.items {
+		if len(list) < 2 {
+			continue
+		}
+		var there []Found
+		for _, f := range list {
+			if _, err := os.Lstat(c.tree.Path(f.Dir())); err == nil {
+				there = append(there, f)
+			}
+		}
+		if len(there) < 2 {
+			continue
+		}
+		// The one that came further stays.
+		last := slices.MaxFunc(there, func(a, b Found) int { return rank(a.Place.State) - rank(b.Place.State) })
+		for _, f := range there {
+			if f == last {
+				continue
+			}
+			why := fmt.Sprintf("the %s lies in %s too", what, last.Dir())
+			c.report(Finding{Twice, f.Dir(), why, "it goes to the attic, and the one that came further stays",
+				func() error { return c.tree.retire(f, last, why) }})
+		}
+	}
+	slices.SortStableFunc(c.findings, func(a, b Finding) int { return strings.Compare(a.Path, b.Path) })
+}
+
+// rank is how far a state is in a package's life.
+func rank(s State) int { return slices.IndexFunc(shapes, func(x shape) bool { return x.state == s }) }
+
+// births looks at tmp. What is locked is being made.
+func (c *checker) births() {
+	entries, err := os.ReadDir(c.tree.Path("tmp"))
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || c.tree.now().Sub(info.ModTime()) < birthLimit {
+			continue
+		}
+		rel := filepath.Join("tmp", e.Name())
+		path := c.tree.Path(rel)
+		if !e.IsDir() {
+			c.report(Finding{Leftover, rel, "nobody makes plain files here", "it is removed", func() error { return durable.Remove(path) }})
+			continue
+		}
+		lock, err := lockDir(path)
+		if err != nil {
+			continue
+		}
+		lock.Close()
+		c.report(Finding{Leftover, rel, "a birth that a crash cut off", "it is removed", func() error {
+			lock, err := lockDir(path)
+			if err != nil {
+				return err
+			}
+			defer lock.Close()
+			return durable.RemoveAll(path)
+		}})
+	}
+}
+
+// stray reports a thing that is nobody's.
+func (c *checker) stray(rel, why string) {
+	info, err := os.Lstat(c.tree.Path(rel))
+	if err != nil {
+		return
+	}
+	base := filepath.Base(rel)
+	if strings.HasPrefix(base, durable.NewPrefix) && info.Mode().IsRegular() {
+		// A file is half-written for as long as its writer takes.
+		if c.tree.now().Sub(info.ModTime()) > birthLimit {
+			c.report(Finding{Leftover, rel, "a write that a crash cut off", "it is removed",
+				func() error { return durable.Remove(c.tree.Path(rel)) }})
+		}
+		return
+	}
+	text := "it is not an item and not a part of the tree"
+	if why != "" {
+		text = why
+	}
+	c.report(Finding{Stray, rel, text, "it goes to " + strayDir + " with a REASON",
+		func() error { return c.tree.putAway(rel, text) }})
+}
+
+// reject quarantines an item that no handler can work on. It is a person's
+// move, whatever the table says of the state.
+func (t *Tree) reject(p Place, n Name, why string) error {
+	it, err := t.Claim(p, n.String())
+	if err != nil {
+		return err
+	}
+	defer it.Release()
+	return it.quarantine(In(Rejected), why)
+}
+
+// retire takes f out of the way of the one that stays.
+func (t *Tree) retire(f, stays Found, why string) error {
+	it, err := t.Claim(f.Place, f.Name.String())
+	if err != nil {
+		return err
+	}
+	defer it.Release()
+	if _, err := os.Lstat(t.Path(stays.Dir())); err != nil {
+		return ErrGone
+	}
+	return it.quarantine(In(Attic), why)
+}
+
+// quarantine moves a claimed item past the table of moves, with a REASON.
+func (it *Item) quarantine(to Place, why string) error {
+	text := fmt.Sprintf("packmill fsck took this out of %s: %s.\n", it.Place, why)
+	if err := it.WriteFile(ReasonFile, []byte(text)); err != nil {
+		return err
+	}
+	e := Event{Time: it.tree.now().UTC(), From: it.Place.Dir(), To: to.Dir(), Who: "fsck", Reason: why}
+	if err := durable.Append(it.Path(HistoryFile), e.line(), 0o664); err != nil {
+		return err
+	}
+	name := it.nameAt(to)
+	if err := it.rename(it.Path(), to, &name); err != nil {
+		return err
+	}
+	it.Place, it.Name = to, name
+	return it.tree.record(name.String(), e)
+}
+
+// putAway moves a stray to the attic's strays, beside a REASON.
+func (t *Tree) putAway(rel, why string) error {
+	dir := t.Path(strayDir, t.now().UTC().Format(OrderTime))
+	if err := durable.MkdirAll(dir, 0o775); err != nil {
+		return err
+	}
+	text := fmt.Sprintf("packmill fsck took this out of %s: %s.\nRemove it, or put it where it belongs.\n", rel, why)
+	if err := durable.WriteFile(filepath.Join(dir, ReasonFile), []byte(text), 0o664); err != nil {
+		return err
+	}
+	name := filepath.Base(rel)
+	if name == ReasonFile {
+		name = "stray-" + name
+	}
+	err := durable.Rename(t.Path(rel), filepath.Join(dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(ErrGone, durable.RemoveAll(dir))
+	}
+	return err
+}
