@@ -1,0 +1,348 @@
+package upload
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"packmill/spool/deb822"
+	"packmill/spool/policy"
+)
+
+// File is one file that a .changes or a .dsc lists.
+type File struct {
+	Name     string
+	Size     int64  // bytes
+	MD5      string // lower hex; "" if not given
+	SHA1     string
+	SHA256   string
+	Section  string // with the component: contrib/libs; only in a .changes
+	Priority string
+}
+
+// Changes is a .changes file (Debian Policy 5.5). What is optional and missing is empty.
+type Changes struct {
+	Stanza        deb822.Stanza
+	Format        string
+	Source        string // the name alone
+	SourceVersion string // what stands in brackets after the name (binNMUs), else Version
+	Version       string
+	Distribution  string
+	Architectures []string
+	Binary        []string
+	BinaryOnly    bool
+	Urgency       string // the word alone, lower case
+	Maintainer    string
+	ChangedBy     string
+	Date          string
+	Closes        []string
+	Files         []File
+}
+
+// Dsc is a Debian source control file (Debian Policy 5.4).
+type Dsc struct {
+	Stanza        deb822.Stanza
+	Format        string
+	Source        string
+	Version       string
+	Binary        []string
+	Architectures []string
+	Maintainer    string
+	Uploaders     string
+	Section       string // of the first entry of Package-List
+	Priority      string
+	Files         []File
+}
+
+// problems collects what is wrong with a file's text.
+type problems []string
+
+func (p *problems) addf(format string, args ...any) { *p = append(*p, fmt.Sprintf(format, args...)) }
+
+func (p *problems) check(err error) {
+	if err != nil {
+		*p = append(*p, err.Error())
+	}
+}
+
+// ParseChanges reads the text of a .changes: the signed part, without the
+// signature. name is its file name, for errors. The file lists must agree with each other.
+func ParseChanges(name string, text []byte) (*Changes, error) {
+	c, bad, err := parseChanges(name, text)
+	if err != nil {
+		return nil, err
+	}
+	if len(bad) > 0 {
+		return nil, fmt.Errorf("%s", strings.Join(bad, "; "))
+	}
+	return c, nil
+}
+
+// ParseDsc reads the text of a .dsc, as ParseChanges does.
+func ParseDsc(name string, text []byte) (*Dsc, error) {
+	d, bad, err := parseDsc(name, text)
+	if err != nil {
+		return nil, err
+	}
+	if len(bad) > 0 {
+		return nil, fmt.Errorf("%s", strings.Join(bad, "; "))
+	}
+	return d, nil
+}
+
+// parseChanges returns an error if the text is no stanza at all, and otherwise
+// all that is wrong with it at once.
+func parseChanges(name string, text []byte) (*Changes, problems, error) {
+	st, err := deb822.ParseOne(show(name), text, deb822.Hostile)
+	if err != nil {
+		return nil, nil, err
+	}
+	var bad problems
+	c := &Changes{
+		Stanza:        *st,
+		Format:        st.Get("Format"),
+		Version:       st.Get("Version"),
+		Distribution:  st.Get("Distribution"),
+		Architectures: deb822.Words(st.Get("Architecture")),
+		Binary:        deb822.Words(st.Get("Binary")),
+		BinaryOnly:    strings.EqualFold(st.Get("Binary-Only"), "yes"),
+		Maintainer:    st.Get("Maintainer"),
+		ChangedBy:     st.Get("Changed-By"),
+		Date:          st.Get("Date"),
+		Closes:        deb822.Words(st.Get("Closes")),
+	}
+	for _, f := range []string{"Format", "Date", "Source", "Architecture", "Version", "Distribution", "Maintainer", "Changes", "Files", "Checksums-Sha256"} {
+		if st.Get(f) == "" {
+			bad.addf("%s: field %s is missing or empty; dpkg-genchanges writes it", show(name), f)
+		}
+	}
+	if words := deb822.Words(st.Get("Urgency")); len(words) > 0 {
+		c.Urgency = strings.ToLower(words[0])
+	}
+	c.Source, c.SourceVersion = c.Stanza.Get("Source"), c.Version
+	if src, rest, ok := strings.Cut(c.Source, " ("); ok {
+		v, closed := strings.CutSuffix(rest, ")")
+		c.Source, c.SourceVersion = src, v
+		if !closed {
+			bad.addf("%s: Source is %s; write the name, or the name and the version in brackets", show(name), quote(st.Get("Source")))
+		} else if policy.CheckVersion(v) != nil {
+			bad.addf("%s: the version in brackets in Source, %s, is not valid; dpkg-genchanges writes it", show(name), quote(v))
+		}
+	}
+	if c.Source != "" {
+		bad.check(policy.CheckSource(c.Source))
+	}
+	if c.Version != "" {
+		bad.check(policy.CheckVersion(c.Version))
+	}
+	c.Files = parseFiles(st, name, true, &bad)
+	return c, bad, nil
+}
+
+func parseDsc(name string, text []byte) (*Dsc, problems, error) {
+	st, err := deb822.ParseOne(show(name), text, deb822.Hostile)
+	if err != nil {
+		return nil, nil, err
+	}
+	var bad problems
+	d := &Dsc{
+		Stanza:        *st,
+		Format:        st.Get("Format"),
+		Source:        st.Get("Source"),
+		Version:       st.Get("Version"),
+		Architectures: deb822.Words(st.Get("Architecture")),
+		Maintainer:    st.Get("Maintainer"),
+		Uploaders:     st.Get("Uploaders"),
+	}
+	for b := range strings.SplitSeq(st.Get("Binary"), ",") {
+		d.Binary = append(d.Binary, deb822.Words(b)...)
+	}
+	for _, f := range []string{"Format", "Source", "Version", "Maintainer", "Architecture", "Files", "Checksums-Sha256"} {
+		if st.Get(f) == "" {
+			bad.addf("%s: field %s is missing or empty; dpkg-source writes it", show(name), f)
+		}
+	}
+	if d.Source != "" {
+		bad.check(policy.CheckSource(d.Source))
+	}
+	if d.Version != "" {
+		bad.check(policy.CheckVersion(d.Version))
+	}
+	for line := range strings.SplitSeq(st.Get("Package-List"), "\n") {
+		if w := deb822.Words(line); len(w) >= 4 && d.Section == "" {
+			d.Section, d.Priority = w[2], w[3]
+		}
+	}
+	d.Files = parseFiles(st, name, false, &bad)
+	return d, bad, nil
+}
+
+// parseFiles reads Files, Checksums-Sha1 and Checksums-Sha256 and puts them
+// together. The lists must name the same files with the same sizes, each once.
+func parseFiles(st *deb822.Stanza, owner string, changes bool, bad *problems) []File {
+	owner = show(owner)
+	var files []File
+	index := map[string]int{}
+	lists := []struct {
+		field string
+		hex   int
+		into  func(*File) *string
+	}{
+		{"Files", 32, func(f *File) *string { return &f.MD5 }},
+		{"Checksums-Sha1", 40, func(f *File) *string { return &f.SHA1 }},
+		{"Checksums-Sha256", 64, func(f *File) *string { return &f.SHA256 }},
+	}
+	for li, list := range lists {
+		field, ok := st.Lookup(list.field)
+		if !ok || field.Value == "" {
+			continue // those that must be there are asked for elsewhere
+		}
+		seen := map[string]bool{}
+		for line := range strings.SplitSeq(field.Value, "\n") {
+			w := deb822.Words(line)
+			if len(w) == 0 {
+				continue
+			}
+			f, ok := parseFileLine(w, changes && li == 0)
+			switch {
+			case !ok:
+				bad.addf("%s: %s has the line %s, which is not of the form that dpkg writes; build the upload again", owner, list.field, quote(line))
+				continue
+			case !isHex(w[0], list.hex):
+				bad.addf("%s: %s gives %s the checksum %s, which is not %d lower hex digits; build the upload again", owner, list.field, show(f.Name), quote(w[0]), list.hex)
+				continue
+			case seen[f.Name]:
+				bad.addf("%s: %s lists %s twice; list each file once", owner, list.field, show(f.Name))
+				continue
+			}
+			seen[f.Name] = true
+			i, known := index[f.Name]
+			if !known {
+				if len(files) >= 10_000 {
+					bad.addf("%s: %s lists more than 10000 files; split the upload", owner, list.field)
+					return files
+				}
+				i = len(files)
+				index[f.Name] = i
+				files = append(files, f)
+			} else if files[i].Size != f.Size {
+				bad.addf("%s: %s is of %d bytes in %s, but of %d in another list; build the upload again", owner, show(f.Name), f.Size, list.field, files[i].Size)
+			}
+			*list.into(&files[i]) = w[0]
+		}
+	}
+	for _, list := range lists {
+		if st.Get(list.field) == "" {
+			continue
+		}
+		for i := range files {
+			if *list.into(&files[i]) == "" {
+				bad.addf("%s: %s is not in %s, but in another list; build the upload again", owner, show(files[i].Name), list.field)
+			}
+		}
+	}
+	return files
+}
+
+// parseFileLine reads "checksum size name", or with section and priority before the name.
+func parseFileLine(w []string, full bool) (f File, ok bool) {
+	if full && len(w) != 5 || !full && len(w) != 3 {
+		return f, false
+	}
+	size, err := strconv.ParseUint(w[1], 10, 63)
+	if err != nil || strconv.FormatUint(size, 10) != w[1] {
+		return f, false
+	}
+	f = File{Name: w[len(w)-1], Size: int64(size)}
+	if full {
+		f.Section, f.Priority = w[2], w[3]
+	}
+	return f, true
+}
+
+func isHex(s string, n int) bool {
+	if len(s) != n {
+		return false
+	}
+	for i := 0; i < n; i++ {
+		if (s[i] < '0' || s[i] > '9') && (s[i] < 'a' || s[i] > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// Lists reports whether the .changes lists a file of this name.
+func (c *Changes) Lists(name string) bool {
+	return slices.ContainsFunc(c.Files, func(f File) bool { return f.Name == name })
+}
+
+// HasSource reports whether the upload says that it brings a source package.
+func (c *Changes) HasSource() bool { return slices.Contains(c.Architectures, "source") }
+
+// File returns the file of this name, or nil.
+func (d *Dsc) File(name string) *File {
+	for i := range d.Files {
+		if d.Files[i].Name == name {
+			return &d.Files[i]
+		}
+	}
+	return nil
+}
+
+// component splits a Section into component and section: contrib/libs (Policy 2.4).
+func component(section string) (comp, rest string) {
+	if i := strings.LastIndexByte(section, '/'); i >= 0 {
+		return section[:i], section[i+1:]
+	}
+	return "main", section
+}
+
+// kind is what a file of an upload is, by its name.
+type kind string
+
+const (
+	kindDsc       kind = "dsc"
+	kindTar       kind = "tar"
+	kindDiff      kind = "diff"
+	kindAsc       kind = "asc"
+	kindDeb       kind = "deb"
+	kindUdeb      kind = "udeb"
+	kindBuildinfo kind = "buildinfo"
+	kindOther     kind = "other"
+)
+
+var tarExts = []string{".tar.gz", ".tar.xz", ".tar.bz2", ".tar.zst", ".tar.lzma", ".tar"}
+
+func kindOf(name string) kind {
+	switch {
+	case strings.HasSuffix(name, ".dsc"):
+		return kindDsc
+	case strings.HasSuffix(name, ".diff.gz"):
+		return kindDiff
+	case strings.HasSuffix(name, ".asc"):
+		return kindAsc
+	case strings.HasSuffix(name, ".deb"), strings.HasSuffix(name, ".ddeb"):
+		return kindDeb
+	case strings.HasSuffix(name, ".udeb"):
+		return kindUdeb
+	case strings.HasSuffix(name, ".buildinfo"):
+		return kindBuildinfo
+	}
+	for _, e := range tarExts {
+		if strings.HasSuffix(name, e) {
+			return kindTar
+		}
+	}
+	return kindOther
+}
+
+// upstream is the version without epoch and revision, as in the name of an orig tarball.
+func upstream(version string) string {
+	v := policy.WithoutEpoch(version)
+	if i := strings.LastIndexByte(v, '-'); i >= 0 {
+		return v[:i]
+	}
+	return v
+}

@@ -1,0 +1,287 @@
+package upload
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"packmill/spool/openpgp"
+	"packmill/spool/policy"
+)
+
+// maxTexts is how many findings of one check are told; further ones are counted.
+const maxTexts = 20
+
+// reading is one upload on its way through the checks.
+type reading struct {
+	dir      string
+	ctx      *Context
+	lim      Limits
+	up       *Upload
+	findings []Finding
+	now      *check         // the check that speaks
+	texts    map[string]int // findings of each check so far
+
+	changesBad problems
+	dscBad     problems
+	dscErr     error                  // the .dsc is no stanza, or cannot be taken
+	dscRefusal error                  // its signature is not good
+	unsigned   bool                   // the .changes, from a trusted account
+	present    map[string]fs.FileInfo // files of the directory that are listed and regular
+	odd        []*FileError           // listed files that are not
+	sums       map[string]Sums
+	tarballs   []*listing
+	tarSource  string // name of the file that holds debian/
+	tree       *listing
+}
+
+// say adds a finding of the present check.
+func (r *reading) say(format string, args ...any) {
+	name := r.now.name
+	r.texts[name]++
+	switch n := r.texts[name]; {
+	case n <= maxTexts:
+		r.findings = append(r.findings, Finding{name, r.level(), fmt.Sprintf(format, args...)})
+	case n == maxTexts+1:
+		r.findings = append(r.findings, Finding{name, r.level(), "and more of this kind, which are not listed"})
+	}
+}
+
+func (r *reading) level() Level { return levelOf(r.now, r.up.Suite) }
+
+func levelOf(c *check, s *Suite) Level {
+	if s != nil && !c.fixed {
+		if l, ok := s.Checks[c.name]; ok {
+			return l
+		}
+	}
+	return c.level
+}
+
+// Read verifies, parses and judges the upload whose .changes has this name in dir,
+// which holds its files and which no uploader can reach: see Take. All findings
+// are told at once, the gravest kind of each check; the upload is good when
+// Worst of them is below Error. If the signature is not good, nothing
+// further is looked at: nobody vouches for the names in that file.
+//
+// The *Upload is never nil, but has only what could be found out. An error is
+// ours (a file that cannot be read), not the uploader's.
+func Read(dir, changesName string, ctx *Context) (*Upload, []Finding, error) {
+	r := &reading{
+		dir: dir, ctx: ctx, lim: DefaultLimits,
+		up:      &Upload{Name: changesName},
+		texts:   map[string]int{},
+		present: map[string]fs.FileInfo{},
+		sums:    map[string]Sums{},
+	}
+	goOn, err := r.verify()
+	if err != nil {
+		return r.up, nil, err
+	}
+	if !goOn {
+		return r.up, r.findings, nil
+	}
+	if err := r.prepare(); err != nil {
+		return r.up, nil, err
+	}
+	for i := range checks {
+		r.now = &checks[i]
+		if r.now.judge == nil || r.level() == Off {
+			continue
+		}
+		if err := r.now.judge(r); err != nil {
+			return r.up, nil, fmt.Errorf("check %s of %s: %w", r.now.name, show(changesName), err)
+		}
+	}
+	return r.up, r.findings, nil
+}
+
+// verify reads the .changes and finds out who vouches for it. It reports
+// whether there is anything to go on with.
+func (r *reading) verify() (bool, error) {
+	r.now = find("signature")
+	name := r.up.Name
+	data, err := readSmall(r.dir, name)
+	var fileErr *FileError
+	if errors.As(err, &fileErr) {
+		r.say("%s", fileErr.Text)
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	account := r.ctx.byAccount()
+	if !openpgp.IsSigned(data) && account != nil && account.Unsigned {
+		r.up.Text, r.up.Uploader, r.unsigned = data, account, true
+	} else {
+		keyring := r.ctx.Keyring
+		if keyring == nil {
+			keyring = &openpgp.Keyring{}
+		}
+		text, sig, err := keyring.VerifyClear(data, r.ctx.Now)
+		if err != nil {
+			r.say("%s: %s", show(name), err)
+			return false, nil
+		}
+		r.up.Text, r.up.Signature = text, sig
+		r.up.Uploader = r.ctx.byKey(sig.Fingerprint)
+	}
+	r.up.Hash = openpgp.CanonicalHash(r.up.Text)
+
+	r.now = find("fields")
+	c, bad, err := parseChanges(name, r.up.Text)
+	if err != nil {
+		r.say("%s; build the upload again with dpkg-buildpackage", err)
+		return false, nil
+	}
+	r.up.Changes, r.changesBad = c, bad
+	return true, nil
+}
+
+// prepare gathers what several checks look at.
+func (r *reading) prepare() error {
+	c := r.up.Changes
+	r.up.Suite = r.ctx.suite(c.Distribution)
+	if r.up.Suite != nil {
+		r.lim = r.up.Suite.Limits
+	}
+	r.lim = r.lim.withDefaults()
+	if r.up.Suite != nil && policy.CheckSource(c.Source) == nil {
+		var err error
+		if r.up.Published, err = r.ctx.published(r.up.Suite.Name, c.Source); err != nil {
+			return fmt.Errorf("versions of %s in %s: %w", c.Source, r.up.Suite.Name, err)
+		}
+		r.up.New = len(r.up.Published) == 0
+	}
+
+	if len(c.Files) > r.lim.Files {
+		c.Files = c.Files[:r.lim.Files] // the check "files" tells it
+		r.changesBad.addf("%s: it lists more than %d files; split the upload, or ask for a higher limit", show(r.up.Name), r.lim.Files)
+	}
+	for _, f := range c.Files {
+		if policy.CheckFile(f.Name) != nil {
+			continue
+		}
+		file, info, err := Open(r.dir, f.Name)
+		var fileErr *FileError
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case errors.As(err, &fileErr):
+			r.odd = append(r.odd, fileErr)
+		case err != nil:
+			return err
+		default:
+			file.Close()
+			r.present[f.Name] = info
+			sum, ok := r.ctx.Sums[f.Name]
+			if !ok {
+				if sum, err = Sum(r.dir, f.Name, TakeOptions{MD5: f.MD5 != "", SHA1: f.SHA1 != ""}); err != nil {
+					return err
+				}
+			}
+			r.sums[f.Name] = sum
+		}
+	}
+	r.up.Drop = r.dropped()
+	section := ""
+	for _, f := range c.Files {
+		if kindOf(f.Name) == kindDsc && r.up.Dsc == nil && r.dscErr == nil && r.present[f.Name] != nil {
+			if err := r.readDsc(f.Name); err != nil {
+				return err
+			}
+			section = f.Section
+		}
+	}
+	if section == "" && len(c.Files) > 0 {
+		section = c.Files[0].Section
+	}
+	if (section == "" || section == "-") && r.up.Dsc != nil && r.up.Dsc.Section != "" {
+		section = r.up.Dsc.Section
+	}
+	r.up.Component, r.up.Section = component(section)
+	return r.readTarballs()
+}
+
+func (r *reading) readDsc(name string) error {
+	data, err := readSmall(r.dir, name)
+	var fileErr *FileError
+	if errors.As(err, &fileErr) {
+		r.dscErr = fileErr
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	text := data
+	if openpgp.IsSigned(data) {
+		keyring := r.ctx.Keyring
+		if keyring == nil {
+			keyring = &openpgp.Keyring{}
+		}
+		var verr error
+		text, r.up.DscSignature, verr = keyring.VerifyClear(data, r.ctx.Now)
+		if verr != nil {
+			r.dscRefusal = verr
+			return nil
+		}
+	}
+	d, bad, err := parseDsc(name, text)
+	if err != nil {
+		r.dscErr = err
+		return nil
+	}
+	r.up.Dsc, r.dscBad = d, bad
+	return nil
+}
+
+// readTarballs lists the tarballs of the source package that came with it.
+func (r *reading) readTarballs() error {
+	if r.up.Dsc == nil {
+		return nil
+	}
+	for _, f := range r.up.Dsc.Files {
+		info := r.present[f.Name]
+		k := kindOf(f.Name)
+		if info == nil || k != kindTar && k != kindDiff {
+			continue
+		}
+		if sum := r.sums[f.Name]; sum.SHA256 != f.SHA256 {
+			continue // it is not what it says; that is told, and enough
+		}
+		file, _, err := Open(r.dir, f.Name)
+		if err != nil {
+			return err
+		}
+		var l *listing
+		if k == kindDiff {
+			l = listDiff(file, f.Name, info.Size(), r.lim)
+		} else {
+			l = list(file, f.Name, info.Size(), !strings.Contains(f.Name, ".debian.tar."), r.ctx.Now, r.lim)
+		}
+		file.Close()
+		r.tarballs = append(r.tarballs, l)
+		if k == kindDiff || strings.Contains(f.Name, ".debian.tar.") || !strings.Contains(f.Name, ".orig") {
+			r.tarSource, r.tree = f.Name, l
+		}
+	}
+	return nil
+}
+
+// entries lists the directory's other names that look like files of an upload.
+func (r *reading) entries() ([]string, error) {
+	all, err := os.ReadDir(r.dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range all {
+		if n := e.Name(); n != r.up.Name && policy.CheckFile(n) == nil && !e.IsDir() && !r.up.Changes.Lists(n) {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}

@@ -1,0 +1,373 @@
+package upload
+
+import (
+	"bytes"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"packmill/spool/deb822"
+	"packmill/spool/openpgp"
+	"packmill/spool/policy"
+)
+
+// Sums are what one pass over a file found.
+type Sums struct {
+	Size   int64
+	MD5    string // lower hex; "" if not asked for
+	SHA1   string // lower hex; "" if not asked for
+	SHA256 string // lower hex
+}
+
+// FileError says that a file is not one that can be taken: the uploader's
+// fault, and a sentence for him.
+type FileError struct {
+	Name string
+	Text string
+}
+
+func (e *FileError) Error() string { return e.Text }
+
+func fileErrorf(name, format string, args ...any) error {
+	return &FileError{Name: name, Text: show(name) + ": " + fmt.Sprintf(format, args...)}
+}
+
+// TakeOptions bounds and widens Take.
+type TakeOptions struct {
+	MaxSize int64       // bytes; 0: DefaultLimits.FileSize
+	Links   bool        // a file with more than one hard link is taken too
+	MD5     bool        // compute it as well
+	SHA1    bool        // compute it as well
+	Mode    fs.FileMode // of the copy; 0: 0644
+}
+
+// Open opens a file of an upload for reading: a plain name in dir, a regular
+// file, no symbolic link; a FIFO does not block it. A *FileError says that it is none such.
+func Open(dir, name string) (*os.File, fs.FileInfo, error) {
+	if err := policy.CheckFile(name); err != nil {
+		return nil, nil, &FileError{Name: name, Text: err.Error()}
+	}
+	dirfd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, &fs.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(dirfd)
+	var fd int
+	for {
+		fd, err = unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	path := filepath.Join(dir, name)
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		return nil, nil, fileErrorf(name, "it is a symbolic link; upload the file itself")
+	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
+		return nil, nil, fileErrorf(name, "it is not a regular file; upload the file itself")
+	case err != nil:
+		return nil, nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), path)
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	if !info.Mode().IsRegular() {
+		f.Close()
+		return nil, nil, fileErrorf(name, "it is not a regular file; upload the file itself")
+	}
+	return f, info, nil
+}
+
+// Take copies the file of this name from srcDir to a new file in dstDir and
+// hashes what it copies, in one pass; the copy is synced, its directory is not. The
+// source must be a regular file with one hard link, and is not trusted to
+// keep still: what was hashed is what lies in dstDir.
+//
+// A *FileError says that the file cannot be taken; fs.ErrExist that dstDir has
+// the name already (an earlier run left it: remove it first); fs.ErrNotExist that
+// srcDir does not have it. After an error dstDir does not have the copy.
+func Take(srcDir, dstDir, name string, opt TakeOptions) (Sums, error) {
+	if opt.MaxSize == 0 {
+		opt.MaxSize = DefaultLimits.FileSize
+	}
+	if opt.Mode == 0 {
+		opt.Mode = 0o644
+	}
+	src, info, err := Open(srcDir, name)
+	if err != nil {
+		return Sums{}, err
+	}
+	defer src.Close()
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink != 1 && !opt.Links {
+		return Sums{}, fileErrorf(name, "it has %d hard links; upload a file of its own", st.Nlink)
+	}
+	if info.Size() > opt.MaxSize {
+		return Sums{}, fileErrorf(name, "it is of %d bytes, and %d are the limit; make it smaller, or ask for a higher limit", info.Size(), opt.MaxSize)
+	}
+	path := filepath.Join(dstDir, name)
+	dst, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, opt.Mode)
+	if err != nil {
+		return Sums{}, err
+	}
+	// One byte more than the limit shows that the file grows.
+	sums, err := hashCopy(dst, io.LimitReader(src, opt.MaxSize+1), info.Size(), opt)
+	if err == nil && sums.Size != info.Size() {
+		err = fileErrorf(name, "it changed while it was read; upload it again and leave it alone")
+	}
+	if err == nil {
+		err = dst.Sync()
+	}
+	if cerr := dst.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		if rerr := os.Remove(path); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
+		return Sums{}, err
+	}
+	return sums, nil
+}
+
+// Sum hashes a file of an upload where it lies.
+func Sum(dir, name string, opt TakeOptions) (Sums, error) {
+	f, info, err := Open(dir, name)
+	if err != nil {
+		return Sums{}, err
+	}
+	defer f.Close()
+	return hashCopy(nil, f, info.Size(), opt)
+}
+
+const block = 1 << 20
+
+// buffer is a piece of a file that several hashes read at once.
+type buffer struct {
+	data []byte
+	n    int
+	left sync.WaitGroup // readers that are not done with it
+}
+
+var buffers = sync.Pool{New: func() any { return &buffer{data: make([]byte, block)} }}
+
+// hashCopy reads r to its end, writes it to dst (unless nil) and hashes it. Small
+// files are done in place; for large ones each hash has a goroutine of its own,
+// so that the copy costs what the slowest of them costs.
+func hashCopy(dst io.Writer, r io.Reader, size int64, opt TakeOptions) (Sums, error) {
+	hashes := []hash.Hash{sha256.New()}
+	var m, s hash.Hash
+	if opt.MD5 {
+		m = md5.New()
+		hashes = append(hashes, m)
+	}
+	if opt.SHA1 {
+		s = sha1.New()
+		hashes = append(hashes, s)
+	}
+	total, err := pump(dst, r, hashes, size >= 2*block)
+	if err != nil {
+		return Sums{}, err
+	}
+	out := Sums{Size: total, SHA256: hex.EncodeToString(hashes[0].Sum(nil))}
+	if m != nil {
+		out.MD5 = hex.EncodeToString(m.Sum(nil))
+	}
+	if s != nil {
+		out.SHA1 = hex.EncodeToString(s.Sum(nil))
+	}
+	return out, nil
+}
+
+func pump(dst io.Writer, r io.Reader, hashes []hash.Hash, parallel bool) (total int64, err error) {
+	if !parallel {
+		b := buffers.Get().(*buffer)
+		defer buffers.Put(b)
+		for {
+			n, rerr := r.Read(b.data)
+			for _, h := range hashes {
+				h.Write(b.data[:n])
+			}
+			if dst != nil && n > 0 {
+				if _, err := dst.Write(b.data[:n]); err != nil {
+					return total, err
+				}
+			}
+			total += int64(n)
+			if rerr == io.EOF {
+				return total, nil
+			}
+			if rerr != nil {
+				return total, rerr
+			}
+		}
+	}
+
+	const depth = 8
+	free := make(chan *buffer, depth)
+	for range depth {
+		free <- buffers.Get().(*buffer)
+	}
+	full := make([]chan *buffer, len(hashes))
+	var workers sync.WaitGroup
+	for i, h := range hashes {
+		ch := make(chan *buffer, depth)
+		full[i] = ch
+		workers.Go(func() {
+			for b := range ch {
+				h.Write(b.data[:b.n])
+				b.left.Done()
+			}
+		})
+	}
+	// Buffers come back in the order in which they went out.
+	out := make(chan *buffer, depth)
+	workers.Go(func() {
+		for b := range out {
+			b.left.Wait()
+			free <- b
+		}
+	})
+	for err == nil {
+		b := <-free
+		var rerr error
+		b.n, rerr = io.ReadFull(r, b.data)
+		total += int64(b.n)
+		b.left.Add(len(hashes))
+		for _, ch := range full {
+			ch <- b
+		}
+		if dst != nil && b.n > 0 {
+			_, err = dst.Write(b.data[:b.n])
+		}
+		out <- b
+		if rerr == io.EOF || rerr == io.ErrUnexpectedEOF {
+			break
+		}
+		if err == nil {
+			err = rerr
+		}
+	}
+	for _, ch := range full {
+		close(ch)
+	}
+	close(out)
+	workers.Wait()
+	for range depth {
+		buffers.Put(<-free)
+	}
+	return total, err
+}
+
+// ErrUnfinished says that a .changes is not whole yet: it is still arriving, or its
+// transfer was cut off.
+var ErrUnfinished = errors.New("the file is not complete yet")
+
+// maxChanges is the most that is read of a .changes, a .dsc or a .commands.
+const maxChanges = 8 << 20
+
+// readSmall reads a whole control file of an upload.
+func readSmall(dir, name string) ([]byte, error) {
+	f, info, err := Open(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info.Size() > maxChanges {
+		return nil, fileErrorf(name, "it is of %d bytes, and %d are the limit for such a file; split the upload", info.Size(), maxChanges)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxChanges+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxChanges {
+		return nil, fileErrorf(name, "it is larger than %d bytes; split the upload", maxChanges)
+	}
+	return data, nil
+}
+
+// Peek lists the files that a .changes names, without verifying anything: it says
+// only whether an upload is complete, and nothing else may follow from it. The
+// names have passed policy.CheckFile, each is there once.
+//
+// ErrUnfinished: wait. A *FileError or *deb822.Error: the file will never be
+// good, and Read says what is wrong. Other errors are ours.
+func Peek(dir, name string) ([]File, error) {
+	data, err := readSmall(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	if len(data) == 0 {
+		return nil, ErrUnfinished
+	}
+	text := data
+	if openpgp.IsSigned(data) {
+		if !bytes.Contains(data, []byte("\n-----END PGP SIGNATURE-----")) {
+			return nil, ErrUnfinished
+		}
+		_, rest, _ := bytes.Cut(data, []byte("\n\n"))
+		text, _, _ = bytes.Cut(rest, []byte("\n-----BEGIN PGP SIGNATURE-----"))
+		text = append(bytes.Clone(text), '\n')
+	} else if data[len(data)-1] != '\n' {
+		return nil, ErrUnfinished
+	}
+	st, err := deb822.ParseOne(show(name), text, deb822.Hostile)
+	if err != nil {
+		return nil, err
+	}
+	var bad problems
+	files := parseFiles(st, name, true, &bad)
+	for _, f := range files {
+		if f.MD5 == "" && !openpgp.IsSigned(data) {
+			return nil, ErrUnfinished // cut off inside Files, which comes last
+		}
+		if err := policy.CheckFile(f.Name); err != nil {
+			bad.check(err)
+		} else if f.Name == name {
+			bad.addf("%s lists itself; list the files that belong to it", show(name))
+		}
+	}
+	if len(bad) > 0 {
+		return nil, &FileError{Name: name, Text: strings.Join(bad, "; ")}
+	}
+	if st.Get("Files") == "" {
+		// An unsigned file may be cut off at any line's end; Files is its last field.
+		if !openpgp.IsSigned(data) {
+			return nil, ErrUnfinished
+		}
+		return nil, &FileError{Name: name, Text: show(name) + ": field Files is missing or empty; dpkg-genchanges writes it"}
+	}
+	return files, nil
+}
+
+// Writing reports whether anybody has the file open for writing: it is still
+// arriving. It is exact on local file systems, for the file's owner or root; where
+// it cannot know it says no.
+func Writing(dir, name string) (bool, error) {
+	f, _, err := Open(dir, name)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	// A read lease is granted only while nobody has the file open for writing.
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK); err != nil {
+		return errors.Is(err, unix.EAGAIN), nil
+	}
+	_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	return false, err
+}

@@ -1,0 +1,453 @@
+// Package uploadtest writes real source uploads for tests, in process: tarballs,
+// .dsc and .changes, signed, each of which dpkg-source unpacks and
+// dpkg-buildpackage builds with dpkg-dev alone. Every step can be bent, so that the
+// same generator makes what must be refused.
+//
+// The same Package gives the same bytes, but for the signature's key.
+package uploadtest
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+
+	"packmill/spool/openpgp"
+)
+
+// Package is an upload to be written. The zero value of a field means a sensible
+// default, but Source and Version must be set.
+type Package struct {
+	Source       string
+	Version      string
+	Distribution string    // "stable"
+	Format       string    // "3.0 (quilt)" if the version has a revision, else "3.0 (native)"; "1.0"
+	Section      string    // "misc"
+	Priority     string    // "optional"
+	Maintainer   string    // "Test Person <test@example.org>"
+	ChangedBy    string    // Maintainer
+	Urgency      string    // "medium"
+	Architecture string    // of the binary package: "any"
+	Binary       []string  // names of the binary packages: the source's
+	BuildDepends string    // none
+	Date         time.Time // of the changelog entry, the members of tarballs and the signatures: now
+	Packing      string    // of tarballs: "gz" (default), "xz", "bz2" is not made, "zst"
+	Closes       []string  // bug numbers
+
+	Signer    *openpgp.Signer // signs .dsc and .changes; nil: neither is signed
+	DscSigner *openpgp.Signer // signs the .dsc in its place
+
+	Files  []File // more files that the .changes lists, such as binary packages
+	NoOrig bool   // the orig tarball is in the .dsc, but does not come with the upload (dpkg-genchanges -sd)
+	Tree   []Member
+	Script string // body of the program that the package installs, after #!/bin/sh; prints its name and version
+
+	// Bends. Each may be nil.
+	Members func(tarball string, members []Member) []Member // "orig", "debian" or "native"
+	Tarball func(tarball string, packed []byte) []byte
+	Dsc     func(text string) string    // before it is signed
+	Changes func(text string) string    // before it is signed
+	Signed  func(changes []byte) []byte // after it was signed
+	Names   func(name string) string    // of all files but the .changes
+	Before  func(dir string) error      // before the .changes is written
+	After   func(dir string) error      // when all is written
+	Debian  func(files map[string]string)
+}
+
+// File is a further file of an upload.
+type File struct {
+	Name string
+	Data []byte
+	Arch string // said in Architecture; "" for none
+}
+
+// Member is one member of a tarball.
+type Member struct {
+	Header tar.Header
+	Body   string
+}
+
+// Text is a plain member.
+func Text(name, body string) Member {
+	mode := int64(0o644)
+	if strings.HasPrefix(body, "#!") {
+		mode = 0o755
+	}
+	return Member{tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode}, body}
+}
+
+func (p *Package) defaults() {
+	def := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	def(&p.Distribution, "stable")
+	def(&p.Section, "misc")
+	def(&p.Priority, "optional")
+	def(&p.Maintainer, "Test Person <test@example.org>")
+	def(&p.ChangedBy, p.Maintainer)
+	def(&p.Urgency, "medium")
+	def(&p.Architecture, "any")
+	def(&p.Packing, "gz")
+	if p.Format == "" {
+		p.Format = "3.0 (native)"
+		if strings.Contains(p.Version, "-") {
+			p.Format = "3.0 (quilt)"
+		}
+	}
+	if len(p.Binary) == 0 {
+		p.Binary = []string{p.Source}
+	}
+	if p.Date.IsZero() {
+		p.Date = time.Now()
+	}
+	p.Date = p.Date.UTC().Truncate(time.Second)
+	if p.DscSigner == nil {
+		p.DscSigner = p.Signer
+	}
+}
+
+func withoutEpoch(v string) string {
+	if i := strings.IndexByte(v, ':'); i >= 0 {
+		return v[i+1:]
+	}
+	return v
+}
+
+func upstream(v string) string {
+	v = withoutEpoch(v)
+	if i := strings.LastIndexByte(v, '-'); i >= 0 {
+		return v[:i]
+	}
+	return v
+}
+
+// debian is what lies below debian/.
+func (p *Package) debian() map[string]string {
+	var control strings.Builder
+	fmt.Fprintf(&control, "Source: %s\nSection: %s\nPriority: %s\nMaintainer: %s\nStandards-Version: 4.6.2\n", p.Source, p.Section, p.Priority, p.Maintainer)
+	if p.BuildDepends != "" {
+		fmt.Fprintf(&control, "Build-Depends: %s\n", p.BuildDepends)
+	}
+	fmt.Fprintf(&control, "Rules-Requires-Root: no\n")
+	for _, b := range p.Binary {
+		fmt.Fprintf(&control, "\nPackage: %s\nArchitecture: %s\nDescription: package of a test\n It says its name and version.\n", b, p.Architecture)
+	}
+	script := p.Script
+	if script == "" {
+		script = fmt.Sprintf("echo '%s %s'\n", p.Source, p.Version)
+	}
+	var rules strings.Builder
+	fmt.Fprintf(&rules, "#!/usr/bin/make -f\nbuild build-arch build-indep:\n\ttrue\nclean:\n\trm -rf debian/tmp-* debian/files debian/substvars\n")
+	mine, other := "binary-arch", "binary-indep"
+	if p.Architecture == "all" {
+		mine, other = other, mine
+	}
+	fmt.Fprintf(&rules, "binary: binary-arch binary-indep\n%s:\n%s:\n", other, mine)
+	for _, b := range p.Binary {
+		fmt.Fprintf(&rules, "\tmkdir -p debian/tmp-%[1]s/DEBIAN debian/tmp-%[1]s/usr/bin\n"+
+			"\tinstall -m 755 debian/program debian/tmp-%[1]s/usr/bin/%[1]s\n"+
+			"\tdpkg-gencontrol -p%[1]s -Pdebian/tmp-%[1]s\n"+
+			"\tdpkg-deb --root-owner-group --build debian/tmp-%[1]s ..\n", b)
+	}
+	closes := ""
+	if len(p.Closes) > 0 {
+		closes = " Closes: #" + strings.Join(p.Closes, ", #")
+	}
+	files := map[string]string{
+		"control":       control.String(),
+		"rules":         rules.String(),
+		"program":       "#!/bin/sh\n" + script,
+		"changelog":     fmt.Sprintf("%s (%s) %s; urgency=%s\n\n  * An entry.%s\n\n -- %s  %s\n", p.Source, p.Version, p.Distribution, p.Urgency, closes, p.ChangedBy, p.Date.Format(time.RFC1123Z)),
+		"copyright":     "Public domain.\n",
+		"source/format": p.Format + "\n",
+	}
+	if p.Debian != nil {
+		p.Debian(files)
+	}
+	return files
+}
+
+func members(prefix string, files map[string]string) []Member {
+	var names []string
+	for n := range files {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	out := []Member{{Header: tar.Header{Typeflag: tar.TypeDir, Name: prefix, Mode: 0o755}}}
+	dirs := map[string]bool{}
+	for _, n := range names {
+		if d := filepath.Dir(n); d != "." && !dirs[d] {
+			dirs[d] = true
+			out = append(out, Member{Header: tar.Header{Typeflag: tar.TypeDir, Name: prefix + d + "/", Mode: 0o755}})
+		}
+		out = append(out, Text(prefix+n, files[n]))
+	}
+	return out
+}
+
+// pack makes one tarball.
+func (p *Package) pack(which string, list []Member) ([]byte, error) {
+	if p.Members != nil {
+		list = p.Members(which, list)
+	}
+	var raw bytes.Buffer
+	w := tar.NewWriter(&raw)
+	for _, m := range list {
+		h := m.Header
+		if h.Typeflag == tar.TypeReg {
+			h.Size = int64(len(m.Body))
+		}
+		if h.ModTime.IsZero() {
+			h.ModTime = p.Date
+		}
+		h.Uname, h.Gname, h.Format = "root", "root", tar.FormatGNU
+		if err := w.WriteHeader(&h); err != nil {
+			return nil, fmt.Errorf("member %q: %w", h.Name, err)
+		}
+		if _, err := io.WriteString(w, m.Body); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	packed, err := Pack(p.Packing, raw.Bytes())
+	if err == nil && p.Tarball != nil {
+		packed = p.Tarball(which, packed)
+	}
+	return packed, err
+}
+
+// Pack compresses data: "gz", "xz" or "zst".
+func Pack(how string, data []byte) ([]byte, error) {
+	var out bytes.Buffer
+	var w io.WriteCloser
+	var err error
+	switch how {
+	case "gz":
+		w = gzip.NewWriter(&out)
+	case "xz":
+		w, err = xz.WriterConfig{DictCap: 1 << 20}.NewWriter(&out)
+	case "zst":
+		w, err = zstd.NewWriter(&out)
+	default:
+		err = fmt.Errorf("packing %q is not made here", how)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(data); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// Line is a file's line in the lists of .dsc and .changes.
+type line struct {
+	name string
+	data []byte
+}
+
+func lists(b *strings.Builder, files []line, extra string) {
+	for _, l := range []struct {
+		field string
+		sum   func([]byte) string
+		extra string
+	}{
+		{"Checksums-Sha1", func(d []byte) string { s := sha1.Sum(d); return hex.EncodeToString(s[:]) }, ""},
+		{"Checksums-Sha256", func(d []byte) string { s := sha256.Sum256(d); return hex.EncodeToString(s[:]) }, ""},
+		{"Files", func(d []byte) string { s := md5.Sum(d); return hex.EncodeToString(s[:]) }, extra},
+	} {
+		fmt.Fprintf(b, "%s:\n", l.field)
+		for _, f := range files {
+			fmt.Fprintf(b, " %s %d %s%s\n", l.sum(f.data), len(f.data), l.extra, f.name)
+		}
+	}
+}
+
+// Write writes the upload into dir and returns the name of its .changes, which is
+// written last.
+func (p Package) Write(dir string) (string, error) {
+	p.defaults()
+	full := p.Source + "_" + withoutEpoch(p.Version)
+	debian := p.debian()
+	top := p.Source + "-" + upstream(p.Version)
+	tree := append([]Member{
+		{Header: tar.Header{Typeflag: tar.TypeDir, Name: top + "/", Mode: 0o755}},
+		Text(top+"/README", "What upstream says about "+p.Source+" "+upstream(p.Version)+".\n"),
+	}, p.Tree...)
+
+	var parts []line
+	add := func(name string, data []byte, err error) error {
+		if err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+		if p.Names != nil {
+			name = p.Names(name)
+		}
+		parts = append(parts, line{name, data})
+		return nil
+	}
+	var err error
+	switch p.Format {
+	case "3.0 (quilt)":
+		orig, perr := p.pack("orig", tree)
+		err = add(p.Source+"_"+upstream(p.Version)+".orig.tar."+p.Packing, orig, perr)
+		if err == nil {
+			deb, perr := p.pack("debian", members("debian/", debian))
+			err = add(full+".debian.tar."+p.Packing, deb, perr)
+		}
+	case "1.0":
+		if strings.Contains(p.Version, "-") {
+			orig, perr := p.pack("orig", tree)
+			err = add(p.Source+"_"+upstream(p.Version)+".orig.tar.gz", orig, perr)
+			if err == nil {
+				diff, perr := Pack("gz", []byte(makeDiff(top, debian)))
+				if p.Tarball != nil {
+					diff = p.Tarball("diff", diff)
+				}
+				err = add(full+".diff.gz", diff, perr)
+			}
+			break
+		}
+		fallthrough
+	default:
+		native, perr := p.pack("native", append(tree, members(top+"/debian/", debian)...))
+		err = add(full+".tar."+p.Packing, native, perr)
+	}
+	if err != nil {
+		return "", err
+	}
+
+	var b strings.Builder
+	fmt.Fprintf(&b, "Format: %s\nSource: %s\nBinary: %s\nArchitecture: %s\nVersion: %s\nMaintainer: %s\nStandards-Version: 4.6.2\n",
+		p.Format, p.Source, strings.Join(p.Binary, ", "), p.Architecture, p.Version, p.Maintainer)
+	if p.BuildDepends != "" {
+		fmt.Fprintf(&b, "Build-Depends: %s\n", p.BuildDepends)
+	}
+	fmt.Fprintf(&b, "Package-List:\n")
+	for _, name := range p.Binary {
+		fmt.Fprintf(&b, " %s deb %s %s arch=%s\n", name, p.Section, p.Priority, p.Architecture)
+	}
+	lists(&b, parts, "")
+	text := b.String()
+	if p.Dsc != nil {
+		text = p.Dsc(text)
+	}
+	dsc := []byte(text)
+	if p.DscSigner != nil {
+		if dsc, err = p.DscSigner.Clearsign(dsc, p.Date); err != nil {
+			return "", err
+		}
+	}
+	if p.NoOrig {
+		parts = slices.DeleteFunc(parts, func(l line) bool { return strings.Contains(l.name, ".orig.") })
+	}
+	dscName := full + ".dsc"
+	if p.Names != nil {
+		dscName = p.Names(dscName)
+	}
+	parts = append([]line{{dscName, dsc}}, parts...)
+	archs := []string{"source"}
+	for _, f := range p.Files {
+		parts = append(parts, line{f.Name, f.Data})
+		if f.Arch != "" && !slices.Contains(archs, f.Arch) {
+			archs = append(archs, f.Arch)
+		}
+	}
+
+	b.Reset()
+	fmt.Fprintf(&b, "Format: 1.8\nDate: %s\nSource: %s\n", p.Date.Format(time.RFC1123Z), p.Source)
+	if len(archs) > 1 {
+		fmt.Fprintf(&b, "Binary: %s\n", strings.Join(p.Binary, " "))
+	}
+	fmt.Fprintf(&b, "Architecture: %s\nVersion: %s\nDistribution: %s\nUrgency: %s\nMaintainer: %s\nChanged-By: %s\n",
+		strings.Join(archs, " "), p.Version, p.Distribution, p.Urgency, p.Maintainer, p.ChangedBy)
+	if len(archs) > 1 {
+		fmt.Fprintf(&b, "Description:\n")
+		for _, name := range p.Binary {
+			fmt.Fprintf(&b, " %s - package of a test\n", name)
+		}
+	}
+	if len(p.Closes) > 0 {
+		fmt.Fprintf(&b, "Closes: %s\n", strings.Join(p.Closes, " "))
+	}
+	fmt.Fprintf(&b, "Changes:\n %s (%s) %s; urgency=%s\n .\n   * An entry.\n", p.Source, p.Version, p.Distribution, p.Urgency)
+	lists(&b, parts, p.Section+" "+p.Priority+" ")
+	text = b.String()
+	if p.Changes != nil {
+		text = p.Changes(text)
+	}
+	changes := []byte(text)
+	if p.Signer != nil {
+		if changes, err = p.Signer.Clearsign(changes, p.Date); err != nil {
+			return "", err
+		}
+	}
+	if p.Signed != nil {
+		changes = p.Signed(changes)
+	}
+
+	for _, f := range parts {
+		if err := os.WriteFile(filepath.Join(dir, f.name), f.data, 0o644); err != nil {
+			return "", err
+		}
+	}
+	if p.Before != nil {
+		if err := p.Before(dir); err != nil {
+			return "", err
+		}
+	}
+	name := full + "_source.changes"
+	if len(archs) > 1 {
+		name = full + "_" + archs[len(archs)-1] + ".changes"
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), changes, 0o644); err != nil {
+		return "", err
+	}
+	if p.After != nil {
+		return name, p.After(dir)
+	}
+	return name, nil
+}
+
+// makeDiff is the .diff.gz of format 1.0: debian/ as new files.
+func makeDiff(top string, debian map[string]string) string {
+	var names []string
+	for n := range debian {
+		if n != "source/format" {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	var b strings.Builder
+	for _, n := range names {
+		lines := strings.SplitAfter(debian[n], "\n")
+		if lines[len(lines)-1] == "" {
+			lines = lines[:len(lines)-1]
+		}
+		fmt.Fprintf(&b, "--- %s.orig/debian/%s\n+++ %s/debian/%s\n@@ -0,0 +1,%d @@\n", top, n, top, n, len(lines))
+		for _, l := range lines {
+			b.WriteString("+" + l)
+		}
+	}
+	return b.String()
+}
