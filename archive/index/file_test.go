@@ -1,0 +1,352 @@
+package index
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"packmill/spool/durable"
+)
+
+var ctx = context.Background()
+
+// world is a model of an index: its records by key.
+type world map[string]string
+
+func (w world) text() []byte {
+	keys := make([]string, 0, len(w))
+	for k := range w {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	var b bytes.Buffer
+	for _, k := range keys {
+		b.WriteString(w[k])
+	}
+	return b.Bytes()
+}
+
+func stanza(r *rand.Rand, key string) string {
+	var b strings.Builder
+	for range 1 + r.IntN(8)/7 { // sometimes two versions
+		fmt.Fprintf(&b, "Package: %s\nVersion: %d\nDescription: %s\n\n", key, r.IntN(1000), strings.Repeat("word ", r.IntN(600)))
+	}
+	return b.String()
+}
+
+func line(r *rand.Rand, key string) string {
+	return key + "\t" + strings.Repeat("misc/package,", r.IntN(80)) + "misc/last\n"
+}
+
+func open(t testing.TB, dir string, f Format, st State) *File {
+	t.Helper()
+	x, err := Open(ctx, Place{Format: f, Cache: filepath.Join(dir, "cache", "main", "Index"), Dir: filepath.Join(dir, "main"), Name: "Index"}, st)
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(func() { x.Close() })
+	return x
+}
+
+func write(t testing.TB, x *File, forms []Compression) State {
+	t.Helper()
+	st, err := x.Write(ctx, forms)
+	if err != nil {
+		t.Fatalf("write: %v", err)
+	}
+	if err := x.Save(); err != nil {
+		t.Fatalf("save: %v", err)
+	}
+	return st
+}
+
+// Whatever the history of an index, its files are byte for byte those of an
+// index that was made from nothing, and hold exactly its records.
+func TestChangesGiveWhatAFullBuildGives(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		format Format
+		record func(*rand.Rand, string) string
+		keys   int
+		forms  []Compression
+		rounds int
+	}{
+		{"stanzas", Stanzas, stanza, 2500, []Compression{Plain, Gzip, Zstd}, 12},
+		{"lines", Lines, line, 6000, []Compression{Gzip}, 12},
+		{"xz", Stanzas, stanza, 900, []Compression{Xz}, 4},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(1, uint64(tc.keys)))
+			dir := t.TempDir()
+			w := world{}
+			var st State
+			for round := range tc.rounds {
+				edits := map[string][]byte{}
+				n := []int{tc.keys, 1, 3, 30, 300}[min(round, 4)]
+				if round > 5 {
+					n = r.IntN(40)
+				}
+				for range n {
+					key := fmt.Sprintf("p%05d", r.IntN(tc.keys))
+					if r.IntN(4) == 0 && round > 0 {
+						delete(w, key)
+						edits[key] = nil
+						continue
+					}
+					w[key] = tc.record(r, key)
+					edits[key] = []byte(w[key])
+				}
+				if round == 8 { // the cache is lost
+					if err := os.RemoveAll(filepath.Join(dir, "cache")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				x := open(t, dir, tc.format, st)
+				if err := x.Edit(edits); err != nil {
+					t.Fatalf("round %d: edit: %v", round, err)
+				}
+				st = write(t, x, tc.forms)
+
+				whole := map[string][]byte{}
+				for k, v := range w {
+					whole[k] = []byte(v)
+				}
+				y := open(t, t.TempDir(), tc.format, State{})
+				if err := y.Edit(whole); err != nil {
+					t.Fatal(err)
+				}
+				want := write(t, y, tc.forms)
+				if fmt.Sprint(st) != fmt.Sprint(want) {
+					t.Fatalf("round %d, %d blocks: got %v, want as from nothing %v", round, len(x.blocks), st, want)
+				}
+				text := w.text()
+				if sum := sha256.Sum256(text); hex.EncodeToString(sum[:]) != st.Text.SHA256 {
+					t.Fatalf("round %d: the text is not that of the records", round)
+				}
+				for c, sum := range st.Forms {
+					checkForm(t, x.place, c, sum, text)
+				}
+				for range 50 {
+					key := fmt.Sprintf("p%05d", r.IntN(tc.keys))
+					got, err := x.Get(key)
+					if err != nil || string(got) != w[key] {
+						t.Fatalf("round %d: get %s: got %.40q, %v, want %.40q", round, key, got, err, w[key])
+					}
+				}
+			}
+			if n := len(open(t, dir, tc.format, st).blocks); n < 3 {
+				t.Errorf("blocks: got %d, the test needs some", n)
+			}
+		})
+	}
+}
+
+// checkForm reads a published form with the program that is its reference.
+func checkForm(t *testing.T, p Place, c Compression, sum Sum, text []byte) {
+	t.Helper()
+	path := p.ByHash(sum.SHA256)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := sha256.Sum256(data); hex.EncodeToString(s[:]) != sum.SHA256 || int64(len(data)) != sum.Size {
+		t.Fatalf("%s: content is not what its name says", path)
+	}
+	got := data
+	if tool := map[Compression]string{Gzip: "gzip", Xz: "xz", Zstd: "zstd"}[c]; tool != "" {
+		cmd := exec.Command(tool, "-dc")
+		cmd.Stdin = bytes.NewReader(data)
+		if got, err = cmd.Output(); err != nil {
+			t.Fatalf("%s -dc %s: %v", tool, path, err)
+		}
+		r, err := c.Reader(bytes.NewReader(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ours, err := io.ReadAll(r); err != nil || !bytes.Equal(ours, got) {
+			t.Fatalf("our reader of %s differs from %s: %v", c, tool, err)
+		}
+	}
+	if !bytes.Equal(got, text) {
+		t.Fatalf("%s holds %d bytes that are not the %d of the records", path, len(got), len(text))
+	}
+}
+
+// One small change compresses few blocks, and the file of the others is read,
+// not made.
+func TestFewBlocksChange(t *testing.T) {
+	dir := t.TempDir()
+	r := rand.New(rand.NewPCG(7, 7))
+	edits := map[string][]byte{}
+	for i := range 8000 {
+		k := fmt.Sprintf("p%05d", i)
+		edits[k] = []byte(stanza(r, k))
+	}
+	x := open(t, dir, Stanzas, State{})
+	if err := x.Edit(edits); err != nil {
+		t.Fatal(err)
+	}
+	st := write(t, x, []Compression{Gzip})
+	total := len(x.blocks)
+	for i := range 200 {
+		x = open(t, dir, Stanzas, st)
+		k := fmt.Sprintf("p%05d", r.IntN(8000))
+		e := map[string][]byte{k: []byte(stanza(r, k))}
+		if i%3 == 0 {
+			e[k] = nil
+		}
+		if err := x.Edit(e); err != nil {
+			t.Fatal(err)
+		}
+		fresh := 0
+		for _, b := range x.blocks {
+			if b.old < 0 {
+				fresh++
+			}
+		}
+		if fresh > 4 {
+			t.Errorf("change of %s: got %d of %d blocks made again, want at most 4", k, fresh, total)
+		}
+	}
+}
+
+func TestEmptyIndexIsReadable(t *testing.T) {
+	x := open(t, t.TempDir(), Stanzas, State{})
+	st := write(t, x, Compressions)
+	for c, sum := range st.Forms {
+		checkForm(t, x.place, c, sum, nil)
+	}
+}
+
+func TestNoChangeIsNoChange(t *testing.T) {
+	dir := t.TempDir()
+	x := open(t, dir, Stanzas, State{})
+	a := []byte("Package: a\nVersion: 1\n\n")
+	if err := x.Edit(map[string][]byte{"a": a}); err != nil {
+		t.Fatal(err)
+	}
+	st := write(t, x, []Compression{Gzip})
+	x = open(t, dir, Stanzas, st)
+	if err := x.Edit(map[string][]byte{"a": a, "b": nil}); err != nil {
+		t.Fatal(err)
+	}
+	if x.Changed() {
+		t.Error("after edits that say what is there: got a change, want none")
+	}
+}
+
+// A cache or a published file that lies is noticed, not published again.
+func TestDamageIsNoticed(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 3))
+	build := func(t *testing.T) (string, State) {
+		dir := t.TempDir()
+		edits := map[string][]byte{}
+		for i := range 2000 {
+			k := fmt.Sprintf("p%05d", i)
+			edits[k] = []byte(stanza(r, k))
+		}
+		x := open(t, dir, Stanzas, State{})
+		if err := x.Edit(edits); err != nil {
+			t.Fatal(err)
+		}
+		return dir, write(t, x, []Compression{Gzip})
+	}
+	flip := func(t *testing.T, path string, at int64) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at < 0 {
+			at += int64(len(data))
+		}
+		data[at] ^= 0x40
+		if err := durable.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change := func(dir string, st State) error {
+		x, err := Open(ctx, Place{Format: Stanzas, Cache: filepath.Join(dir, "cache", "main", "Index"), Dir: filepath.Join(dir, "main"), Name: "Index"}, st)
+		if err != nil {
+			return err
+		}
+		defer x.Close()
+		if err := x.Edit(map[string][]byte{"p00000": []byte("Package: p00000\nVersion: 0\n\n")}); err != nil {
+			return err
+		}
+		_, err = x.Write(ctx, []Compression{Gzip})
+		return err
+	}
+	t.Run("text in the cache", func(t *testing.T) {
+		dir, st := build(t)
+		stores, _ := filepath.Glob(filepath.Join(dir, "cache/main/Index.text-*"))
+		flip(t, stores[0], -1000)
+		if err := change(dir, st); err == nil || !strings.Contains(err.Error(), "checksum differs") {
+			t.Errorf("got %v, want that a checksum differs", err)
+		}
+	})
+	t.Run("directory in the cache", func(t *testing.T) {
+		dir, st := build(t)
+		flip(t, filepath.Join(dir, "cache/main/Index.blocks"), 100)
+		if err := change(dir, st); err != nil {
+			t.Errorf("got %v, want that it is made again", err)
+		}
+	})
+	t.Run("published file", func(t *testing.T) {
+		dir, st := build(t)
+		flip(t, filepath.Join(dir, "main/by-hash/SHA256", st.Forms[Gzip].SHA256), -1000)
+		if err := change(dir, st); !errors.Is(err, ErrDamaged) {
+			t.Errorf("got %v, want %v", err, ErrDamaged)
+		}
+		os.RemoveAll(filepath.Join(dir, "cache"))
+		if err := change(dir, st); err == nil {
+			t.Error("without the cache: got no error")
+		}
+	})
+}
+
+// Where a block ends depends on the first key of the next: without it, it is
+// decided again.
+func TestRemovalOfABlocksFirstKey(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 11))
+	dir := t.TempDir()
+	whole := map[string][]byte{}
+	for i := range 4000 {
+		k := fmt.Sprintf("p%05d", i)
+		whole[k] = []byte(stanza(r, k))
+	}
+	x := open(t, dir, Stanzas, State{})
+	if err := x.Edit(whole); err != nil {
+		t.Fatal(err)
+	}
+	st := write(t, x, []Compression{Gzip})
+	var firsts []string
+	for _, b := range x.blocks {
+		firsts = append(firsts, b.first)
+	}
+	for _, k := range firsts {
+		x = open(t, dir, Stanzas, st)
+		if err := x.Edit(map[string][]byte{k: nil}); err != nil {
+			t.Fatal(err)
+		}
+		delete(whole, k)
+		st = write(t, x, []Compression{Gzip})
+		y := open(t, t.TempDir(), Stanzas, State{})
+		if err := y.Edit(whole); err != nil {
+			t.Fatal(err)
+		}
+		if want := write(t, y, []Compression{Gzip}); fmt.Sprint(st) != fmt.Sprint(want) {
+			t.Fatalf("without %s: got %v, want as from nothing %v", k, st, want)
+		}
+	}
+}
