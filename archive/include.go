@@ -443,6 +443,7 @@ func (in *inclusion) includeSource(names []string) error {
 		}
 	}
 	text := sourceStanza(dsc, l, dir, section, priority)
+	older := []byte{}
 	for _, c := range in.t.suite.components() {
 		list, err := in.t.p.stanzas(sourcesPath(c), in.source)
 		if err != nil {
@@ -457,12 +458,19 @@ func (in *inclusion) includeSource(names []string) error {
 				return refuse("%s: %s has the newer version %s in %s; give the package a higher version, or force it", l.name, in.source, old, in.t.suite.Name)
 			}
 		}
+		for i := range list {
+			if policy.CompareVersions(in.version, list[i].Get("Version")) > 0 {
+				// It stays while binaries of it do; see settleSources.
+				list[i].Set(extraSource, "yes")
+				older = append(list[i].Append(older), '\n')
+			}
+		}
 		if c != comp && len(list) > 0 {
 			in.changes = append(in.changes, change{sourcesPath(c), in.source, nil})
 			in.notes = append(in.notes, fmt.Sprintf("source package %s moves from component %s to %s.", in.source, c, comp))
 		}
 	}
-	in.changes = append(in.changes, change{sourcesPath(comp), in.source, text})
+	in.changes = append(in.changes, change{sourcesPath(comp), in.source, append(text, older...)})
 	return nil
 }
 
@@ -557,6 +565,11 @@ func (in *inclusion) includeDeb(l *listed) error {
 	} else if !s {
 		return refuse("%s: its source package %s %s is not in %s; publish the source first", l.name, p.Source, p.SourceVersion, suite.Name)
 	}
+	if suite.Contents {
+		if _, err := in.t.a.keepFiles(p); err != nil {
+			return err
+		}
+	}
 	section, priority := in.override(p.Name, p.Control.Get("Section"), p.Control.Get("Priority"))
 	comp, err := in.component(section)
 	if err != nil {
@@ -567,7 +580,7 @@ func (in *inclusion) includeDeb(l *listed) error {
 	}
 	name := pool.Dir(comp, p.Source) + "/" + l.name
 	in.items[at].name = name
-	text := in.t.binaryStanza(p, name, section, priority)
+	text := in.t.binaryStanza(p, comp, name, section, priority)
 
 	archs := []string{arch}
 	if arch == "all" {
@@ -633,7 +646,7 @@ func sourceOf(st *deb822.Stanza) (name, version string) {
 }
 
 // binaryStanza is a package as Packages has it.
-func (t *transaction) binaryStanza(p *deb.Package, name, section, priority string) []byte {
+func (t *transaction) binaryStanza(p *deb.Package, component, name, section, priority string) []byte {
 	out := deb822.Stanza{}
 	out.Set("Package", p.Name)
 	for _, f := range p.Control.Fields {
@@ -654,6 +667,9 @@ func (t *transaction) binaryStanza(p *deb.Package, name, section, priority strin
 	}
 	if priority != "" {
 		out.Set("Priority", priority)
+	}
+	if t.translated(component) {
+		t.splitDescription(component, &out)
 	}
 	out.Set("Filename", name)
 	out.Set("Size", strconv.FormatInt(p.Size, 10))

@@ -27,12 +27,14 @@ type Report struct {
 
 // transaction is one publication in the making.
 type transaction struct {
-	a       *Archive
-	suite   *Suite
-	p       *published
-	pool    *pool.Placer
-	now     time.Time
-	brought map[string]bool // sources of this batch, "NAME VERSION"
+	a     *Archive
+	suite *Suite
+	p     *published
+	pool  *pool.Placer
+	now   time.Time
+
+	// descriptions that go to Translation-en, by "COMPONENT/PACKAGE" and checksum
+	descriptions map[string]map[string][]byte
 }
 
 // Publish includes a batch of uploads in a suite and makes the result visible
@@ -63,7 +65,7 @@ func (a *Archive) Publish(ctx context.Context, suite Suite, batch []Inclusion, n
 	}
 	defer p.close()
 	t := &transaction{a: a, suite: &suite, p: p, pool: &pool.Placer{Root: a.root}, now: now.UTC().Truncate(time.Second),
-		brought: map[string]bool{}}
+		descriptions: map[string]map[string][]byte{}}
 	rep := &Report{Results: make([]Result, len(batch)), Date: t.now}
 	order := make([]int, len(batch))
 	for i := range order {
@@ -114,6 +116,14 @@ func (t *transaction) paths() []string {
 			out = append(out, packagesPath(c, arch))
 		}
 		out = append(out, sourcesPath(c))
+		if t.translated(c) {
+			out = append(out, translationPath(c))
+		}
+		if t.suite.Contents {
+			for _, arch := range append(t.suite.archs(), "all") {
+				out = append(out, contentsPath(c, arch))
+			}
+		}
 	}
 	return out
 }
@@ -148,15 +158,23 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	rel := t.release()
 	var placed []string
 	states := map[string]index.State{}
-	for _, path := range t.paths() {
-		st := p.state(path)
-		isNew := st.Text.SHA256 == ""
-		if isNew {
+	paths := t.paths()
+	for _, path := range paths {
+		if p.state(path).Text.SHA256 == "" {
 			if err := t.begin(path); err != nil {
 				return false, err
 			}
 		}
-		if isNew || len(p.changes[path]) > 0 || !sameForms(st, forms) {
+	}
+	if err := t.derive(); err != nil {
+		return false, err
+	}
+	for _, path := range paths {
+		st, want := p.state(path), forms
+		if p.place(path).Format == index.Lines {
+			want = contentsForms
+		}
+		if st.Text.SHA256 == "" || len(p.changes[path]) > 0 || p.open[path] != nil && p.open[path].Changed() || !sameForms(st, want) {
 			x, err := p.index(path)
 			if err != nil {
 				return false, err
@@ -164,8 +182,8 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 			if err := x.Edit(p.changes[path]); err != nil {
 				return false, err
 			}
-			if x.Changed() || !x.Forms(forms) {
-				if st, err = x.Write(p.ctx, forms); err != nil {
+			if x.Changed() || !x.Forms(want) {
+				if st, err = x.Write(p.ctx, want); err != nil {
 					return false, err
 				}
 				placed = append(placed, path)
@@ -213,6 +231,10 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	}
 	return true, nil
 }
+
+// contentsForms is what Contents is published in: gzip alone, as Debian does;
+// nothing else is read by apt-file of all ages.
+var contentsForms = []index.Compression{index.Gzip}
 
 func sameForms(st index.State, forms []index.Compression) bool {
 	if len(st.Forms) != len(forms) {

@@ -358,25 +358,33 @@ func (x *File) All(yield func(key, records []byte) error) error {
 // records must be in the format and bear their key. The change is in memory
 // and in the cache until Write.
 func (x *File) Edit(edits map[string][]byte) error {
-	if len(edits) == 0 {
-		return nil
-	}
 	keys := make([]string, 0, len(edits))
 	for k := range edits {
 		keys = append(keys, k)
 	}
 	slices.Sort(keys)
+	return x.Merge(keys, func(key string, _ []byte) []byte { return edits[key] })
+}
+
+// Merge is Edit for changes that depend on what is there: merge gets the records
+// of each key, or nil, and returns what shall be there instead. The keys must be
+// sorted, each once. What merge got is valid during its call.
+func (x *File) Merge(keys []string, merge func(key string, old []byte) []byte) error {
+	if len(keys) == 0 {
+		return nil
+	}
 	f := x.place.Format
 	old := x.blocks
 	cut := &cutter{x: x}
 	changed := false
-	// put adds a new record, unless that is none.
+	// put adds the records of a key that is not there yet.
 	put := func(k string) error {
-		if len(edits[k]) == 0 {
+		records := merge(k, nil)
+		if len(records) == 0 {
 			return nil
 		}
 		changed = true
-		return cut.add([]byte(k), edits[k])
+		return cut.add([]byte(k), records)
 	}
 	for i := 0; i < len(old) || len(keys) > 0; {
 		if i == len(old) {
@@ -394,18 +402,16 @@ func (x *File) Edit(edits map[string][]byte) error {
 		}
 		here := keys[:n]
 		whole := len(cut.text) == 0 || f.cutsAt(len(cut.text), []byte(old[i].first))
-		if n == 0 && whole {
-			// If the next block loses its first key, where this one ends is
-			// to be decided again.
-			next := i+1 < len(old) && len(keys) > 0 && keys[0] == old[i+1].first && len(edits[keys[0]]) == 0
-			if !next {
-				if err := cut.flush(); err != nil {
-					return err
-				}
-				cut.out = append(cut.out, old[i])
-				i++
-				continue
+		// If the next block loses its first key, where this one ends is to be
+		// decided again.
+		next := i+1 < len(old) && len(keys) > 0 && keys[0] == old[i+1].first
+		if n == 0 && whole && !next {
+			if err := cut.flush(); err != nil {
+				return err
 			}
+			cut.out = append(cut.out, old[i])
+			i++
+			continue
 		}
 		text, err := x.st.read(&old[i], nil)
 		if err != nil {
@@ -421,10 +427,11 @@ func (x *File) Edit(edits map[string][]byte) error {
 				here = here[1:]
 			}
 			if len(here) > 0 && here[0] == string(key) {
-				if !bytes.Equal(edits[here[0]], records) {
+				now := merge(here[0], records)
+				if !bytes.Equal(now, records) {
 					changed = true
 				}
-				records = edits[here[0]]
+				records = now
 				here = here[1:]
 			}
 			if len(records) > 0 {
@@ -445,8 +452,37 @@ func (x *File) Edit(edits map[string][]byte) error {
 		return err
 	}
 	x.last = -1
-	if changed {
-		x.blocks, x.dirty = cut.out, true
+	if !changed {
+		return nil
+	}
+	x.dirty = true
+	x.blocks = cut.out
+	return x.reuse(old)
+}
+
+// reuse puts blocks of old in the place of new ones that are the same, so that
+// they need not be compressed again.
+func (x *File) reuse(old []block) error {
+	var a, b []byte
+	for i := range x.blocks {
+		n := &x.blocks[i]
+		if n.old >= 0 {
+			continue
+		}
+		j, ok := slices.BinarySearchFunc(old, n.first, func(o block, first string) int { return strings.Compare(o.first, first) })
+		if !ok || old[j].len != n.len || old[j].crc != n.crc || old[j].old < 0 {
+			continue
+		}
+		var err error
+		if a, err = x.st.read(n, a); err != nil {
+			return err
+		}
+		if b, err = x.st.read(&old[j], b); err != nil {
+			return err
+		}
+		if bytes.Equal(a, b) {
+			*n = old[j]
+		}
 	}
 	return nil
 }

@@ -1,0 +1,450 @@
+package archive
+
+import (
+	"bytes"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"packmill/archive/deb"
+	"packmill/archive/index"
+	"packmill/spool/deb822"
+	"packmill/spool/policy"
+)
+
+// derive adds the changes that follow from those of Packages and Sources.
+func (t *transaction) derive() error {
+	for _, step := range []func() error{t.settleAll, t.settleSources, t.deriveTranslations, t.deriveContents} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// touched are the packages whose entries change in any Packages of the
+// component, sorted.
+func (t *transaction) touched(component string) []string {
+	keys := map[string]bool{}
+	for _, arch := range append(t.suite.archs(), "all") {
+		for k := range t.p.changes[packagesPath(component, arch)] {
+			keys[k] = true
+		}
+	}
+	return sortedKeys(keys)
+}
+
+// settleAll takes a package out of binary-all that no architecture has from
+// there any more: each builds it itself now.
+func (t *transaction) settleAll() error {
+	for _, c := range t.suite.components() {
+		all := packagesPath(c, "all")
+	next:
+		for _, key := range t.touched(c) {
+			if _, ok := t.p.changes[all][key]; ok || len(t.suite.archs()) == 0 {
+				continue
+			}
+			if list, err := t.p.stanzas(all, key); err != nil {
+				return err
+			} else if len(list) == 0 {
+				continue
+			}
+			for _, arch := range t.suite.archs() {
+				list, err := t.p.stanzas(packagesPath(c, arch), key)
+				if err != nil {
+					return err
+				}
+				for i := range list {
+					if list[i].Get("Architecture") == "all" {
+						continue next
+					}
+				}
+			}
+			t.p.set(all, key, nil)
+		}
+	}
+	return nil
+}
+
+const extraSource = "Extra-Source-Only"
+
+// settleSources takes an older version of a source package out of Sources as
+// soon as none of its binaries is left, and marks it until then, so that
+// apt-get source does not offer it.
+func (t *transaction) settleSources() error {
+	names := map[string]bool{}
+	for _, c := range t.suite.components() {
+		for k := range t.p.changes[sourcesPath(c)] {
+			names[k] = true
+		}
+		for _, arch := range append(t.suite.archs(), "all") {
+			path := packagesPath(c, arch)
+			for k := range t.p.changes[path] {
+				// Its old source may have lost its last package.
+				old, err := t.p.before(path, k)
+				if err != nil {
+					return err
+				}
+				for i := range old {
+					name, _ := sourceOf(&old[i])
+					names[name] = true
+				}
+			}
+		}
+	}
+	for _, name := range sortedKeys(names) {
+		for _, c := range t.suite.components() {
+			list, err := t.p.stanzas(sourcesPath(c), name)
+			if err != nil {
+				return err
+			}
+			if len(list) == 0 || len(list) == 1 && list[0].Get(extraSource) == "" {
+				continue
+			}
+			slices.SortStableFunc(list, func(a, b deb822.Stanza) int {
+				return policy.CompareVersions(b.Get("Version"), a.Get("Version"))
+			})
+			var text []byte
+			for i := range list {
+				list[i].Del(extraSource)
+				if i > 0 {
+					used, err := t.hasBinaries(&list[i])
+					if err != nil {
+						return err
+					}
+					if !used {
+						continue
+					}
+					list[i].Set(extraSource, "yes")
+				}
+				text = append(list[i].Append(text), '\n')
+			}
+			t.p.set(sourcesPath(c), name, text)
+		}
+	}
+	return nil
+}
+
+// hasBinaries reports whether a package of the suite is built from exactly
+// this source.
+func (t *transaction) hasBinaries(src *deb822.Stanza) (bool, error) {
+	name, version := src.Get("Package"), src.Get("Version")
+	for _, pkg := range deb822.Words(strings.ReplaceAll(src.Get("Binary"), ",", " ")) {
+		for _, c := range t.suite.components() {
+			for _, arch := range append(t.suite.archs(), "all") {
+				list, err := t.p.stanzas(packagesPath(c, arch), pkg)
+				if err != nil {
+					return false, err
+				}
+				for i := range list {
+					if s, v := sourceOf(&list[i]); s == name && v == version {
+						return true, nil
+					}
+				}
+			}
+		}
+	}
+	return false, nil
+}
+
+// before are the stanzas that are published now, changes not included.
+func (p *published) before(path, key string) ([]deb822.Stanza, error) {
+	if p.rel == nil {
+		return nil, nil
+	}
+	if _, ok := p.rel.Sums[path]; !ok {
+		return nil, nil
+	}
+	x, err := p.index(path)
+	if err != nil {
+		return nil, err
+	}
+	text, err := x.Get(key)
+	if err != nil || len(text) == 0 {
+		return nil, err
+	}
+	return deb822.Parse(path, slices.Clone(text), deb822.Settings)
+}
+
+// splitDescription replaces a long description by its first line and the
+// checksum of the whole (apt's Description-md5), and keeps the whole for
+// Translation-en.
+func (t *transaction) splitDescription(component string, st *deb822.Stanza) {
+	d := st.Get("Description")
+	short, _, long := strings.Cut(d, "\n")
+	if !long {
+		return
+	}
+	one := deb822.Stanza{}
+	one.Set("Description", d)
+	text := bytes.TrimPrefix(one.Append(nil), []byte("Description: "))
+	sum := md5.Sum(text)
+	id := hex.EncodeToString(sum[:])
+	st.Set("Description", short)
+	st.Set("Description-md5", id)
+	entry := deb822.Stanza{}
+	entry.Set("Package", st.Get("Package"))
+	entry.Set("Description-md5", id)
+	entry.Set("Description-en", d)
+	key := component + "/" + st.Get("Package")
+	if t.descriptions[key] == nil {
+		t.descriptions[key] = map[string][]byte{}
+	}
+	t.descriptions[key][id] = append(entry.Append(nil), '\n')
+}
+
+// deriveTranslations keeps the descriptions that a package of the component
+// names, and no others.
+func (t *transaction) deriveTranslations() error {
+	for _, c := range t.suite.components() {
+		path := translationPath(c)
+		if !t.translated(c) {
+			continue
+		}
+		for _, key := range t.touched(c) {
+			have := map[string][]byte{}
+			list, err := t.p.stanzas(path, key)
+			if err != nil {
+				return err
+			}
+			for i := range list {
+				have[list[i].Get("Description-md5")] = append(list[i].Append(nil), '\n')
+			}
+			for id, text := range t.descriptions[c+"/"+key] {
+				have[id] = text
+			}
+			if len(have) == 0 {
+				continue
+			}
+			keep := map[string][]byte{}
+			for _, arch := range append(t.suite.archs(), "all") {
+				list, err := t.p.stanzas(packagesPath(c, arch), key)
+				if err != nil {
+					return err
+				}
+				for i := range list {
+					if id := list[i].Get("Description-md5"); have[id] != nil {
+						keep[id] = have[id]
+					}
+				}
+			}
+			var text []byte
+			for _, id := range sortedKeys(keep) {
+				text = append(text, keep[id]...)
+			}
+			t.p.set(path, key, text)
+		}
+	}
+	return nil
+}
+
+// translated reports whether the component has a Translation-en: also if the
+// setting is off by now, for the descriptions are nowhere else.
+func (t *transaction) translated(component string) bool {
+	return t.suite.Translations || t.p.state(translationPath(component)).Text.SHA256 != ""
+}
+
+// A label is a package's name in Contents: section and package.
+type label struct {
+	name string
+	gone bool
+}
+
+// contentsBatch bounds how many packages' files are in memory at once.
+const contentsBatch = 4000
+
+// deriveContents changes the lists of files.
+func (t *transaction) deriveContents() error {
+	if !t.suite.Contents {
+		return nil
+	}
+	for _, c := range t.suite.components() {
+		for _, arch := range append(t.suite.archs(), "all") {
+			if err := t.contents(c, arch); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (t *transaction) contents(component, arch string) error {
+	path, packages := contentsPath(component, arch), packagesPath(component, arch)
+	fresh := t.p.state(path).Text.SHA256 == ""
+	if len(t.p.changes[packages]) == 0 && !fresh {
+		return nil
+	}
+	x, err := t.p.index(path)
+	if err != nil {
+		return err
+	}
+	lines := map[string][]label{}
+	n := 0
+	flush := func() error {
+		err := x.Merge(sortedKeys(lines), func(file string, old []byte) []byte { return mergeLine(file, old, lines[file]) })
+		clear(lines)
+		n = 0
+		return err
+	}
+	add := func(st *deb822.Stanza, gone bool) error {
+		if st.Get("Architecture") != arch {
+			return nil
+		}
+		files, err := t.a.files(st)
+		if err != nil {
+			return err
+		}
+		name := st.Get("Package")
+		if s := st.Get("Section"); s != "" {
+			name = s + "/" + name
+		}
+		for _, f := range files {
+			lines[f] = append(lines[f], label{name, gone})
+		}
+		if n++; n >= contentsBatch {
+			return flush()
+		}
+		return nil
+	}
+	if fresh && t.p.state(packages).Text.SHA256 != "" {
+		// Contents were not wanted so far: all packages that stay.
+		pk, err := t.p.index(packages)
+		if err != nil {
+			return err
+		}
+		err = pk.All(func(key, records []byte) error {
+			if _, ok := t.p.changes[packages][string(key)]; ok {
+				return nil
+			}
+			list, err := deb822.Parse(packages, records, deb822.Settings)
+			for i := range list {
+				if err == nil {
+					err = add(&list[i], false)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, key := range sortedKeys(t.p.changes[packages]) {
+		var old []deb822.Stanza
+		if !fresh {
+			if old, err = t.p.before(packages, key); err != nil {
+				return err
+			}
+		}
+		now, err := t.p.stanzas(packages, key)
+		if err != nil {
+			return err
+		}
+		for i := range old {
+			if err := add(&old[i], true); err != nil {
+				return err
+			}
+		}
+		for i := range now {
+			if err := add(&now[i], false); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
+// mergeLine changes one line of Contents. The additions come after the
+// removals, so a package that keeps a file stays.
+func mergeLine(file string, old []byte, labels []label) []byte {
+	names := map[string]bool{}
+	if len(old) > 0 {
+		list := bytes.TrimRight(old, "\n")
+		list = list[bytes.LastIndexAny(list, " \t")+1:]
+		for _, n := range bytes.Split(list, []byte(",")) {
+			names[string(n)] = true
+		}
+	}
+	for _, l := range labels {
+		if l.gone {
+			delete(names, l.name)
+		}
+	}
+	for _, l := range labels {
+		if !l.gone {
+			names[l.name] = true
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return []byte(file + "\t" + strings.Join(sortedKeys(names), ",") + "\n")
+}
+
+// files returns what the package of a stanza installs, directories left out.
+// The list is kept in the cache; if it is not there the package is read.
+func (a *Archive) files(st *deb822.Stanza) ([]string, error) {
+	sha := st.Get("SHA256")
+	if len(sha) != 64 {
+		return nil, fmt.Errorf("package %s %s: no SHA256: %w", st.Get("Package"), st.Get("Version"), index.ErrDamaged)
+	}
+	data, err := os.ReadFile(a.filesCache(sha))
+	if err == nil {
+		if text, ok := bytes.CutSuffix(data, []byte("\n.\n")); ok { // whole
+			if len(text) == 0 {
+				return nil, nil
+			}
+			return strings.Split(string(text), "\n"), nil
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	name := st.Get("Filename")
+	if !filepath.IsLocal(name) {
+		return nil, fmt.Errorf("package %s: Filename %q: %w", st.Get("Package"), name, index.ErrDamaged)
+	}
+	p, err := deb.ReadFile(a.path(name), deb.Options{Old: true})
+	if err != nil {
+		return nil, err
+	}
+	if p.SHA256 != sha {
+		return nil, fmt.Errorf("package %s: %w", name, index.ErrDamaged)
+	}
+	return a.keepFiles(p)
+}
+
+func (a *Archive) filesCache(sha string) string { return a.path("cache", "files", sha[:2], sha) }
+
+// keepFiles writes a package's list into the cache.
+func (a *Archive) keepFiles(p *deb.Package) ([]string, error) {
+	var out []string
+	size := 3
+	for _, e := range p.Contents {
+		if e.Type == '5' || strings.ContainsAny(e.Path, "\n\r") || strings.TrimRight(e.Path, " \t") != e.Path {
+			continue // a directory, or a name that no line of Contents can hold
+		}
+		out = append(out, e.Path)
+		size += len(e.Path) + 1
+	}
+	data := make([]byte, 0, size)
+	for i, f := range out {
+		if i > 0 {
+			data = append(data, '\n')
+		}
+		data = append(data, f...)
+	}
+	data = append(data, "\n.\n"...)
+	name := a.filesCache(p.SHA256)
+	err := os.WriteFile(name, data, 0o644)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.MkdirAll(filepath.Dir(name), 0o755); err == nil {
+			err = os.WriteFile(name, data, 0o644)
+		}
+	}
+	return out, err
+}
