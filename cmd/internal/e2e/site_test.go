@@ -82,7 +82,14 @@ func prepare() error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
-	cmd := exec.Command("go", "build", "-o", bin+"/", "./cmd/...")
+	mains, err := filepath.Glob("../../*/main.go")
+	if err != nil || len(mains) == 0 {
+		return fmt.Errorf("no programs in cmd: %v", err)
+	}
+	cmd := exec.Command("go", "build", "-o", bin+"/")
+	for _, m := range mains {
+		cmd.Args = append(cmd.Args, "./cmd/"+filepath.Base(filepath.Dir(m)))
+	}
 	cmd.Dir = filepath.Dir(scripts)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)

@@ -97,7 +97,7 @@ func wholeWay(t *testing.T, publish string) {
 	// These wait for their turn behind it.
 	alice.dput("packmill", alice.make(source{name: "broken", version: "1", suite: suite, any: []string{"broken"}, fails: true}))
 	alice.dput("packmill", alice.make(source{name: "lacks", version: "2", suite: suite, any: []string{"lacks"}, needs: "no-such-package (>= 3)"}))
-	alice.dput("packmill", alice.make(source{name: "hand", version: "1:0.5~rc1-2", suite: suite, all: []string{"hand"}}))
+	alice.dput("packmill", alice.make(source{name: "hand", version: "1:0.5~rc1", suite: suite, all: []string{"hand"}}))
 
 	// What the archive says while one architecture is open.
 	s.until(3*time.Minute, arch+" of both is built", func() bool {
@@ -121,15 +121,15 @@ func wholeWay(t *testing.T, publish string) {
 	t.Logf("dropped to installable in %v; sbuild itself took %v", total.Round(time.Millisecond), s.built("both"))
 
 	// A person accepts with mv.
-	from := s.await(10*time.Second, "spool/review/"+suite, "hand", "1:0.5~rc1-2")
+	from := s.await(10*time.Second, "spool/review/"+suite, "hand", "1:0.5~rc1")
 	if out, err := s.run("mv", from, filepath.Join(s.tree, "spool/accepted", suite)+"/"); err != nil {
 		t.Fatalf("mv: %v\n%s", err, out)
 	}
 	for _, p := range []string{"broken", "lacks"} {
 		s.must("packmill", "review", "accept", p)
 	}
-	s.await(2*time.Minute, "archive/installed/"+suite+"/all/*", "hand", "1:0.5~rc1-2")
-	s.installs(chroot, suite, "hand", "1:0.5~rc1-2")
+	s.await(2*time.Minute, "archive/installed/"+suite+"/all/*", "hand", "1:0.5~rc1")
+	s.installs(chroot, suite, "hand", "1:0.5~rc1")
 
 	// One that fails and one that waits.
 	failed := s.await(2*time.Minute, "queue/"+suite+"/"+arch+"/build-attempted", "broken", "1")
