@@ -22,9 +22,6 @@ type Suite struct {
 	SourceFirst   bool     // Publish: source-first
 }
 
-// SourceArch is the word for a source where an architecture stands.
-const SourceArch = "source"
-
 // planFile is the item's list of jobs. It is written when every job lies
 // complete and synced under jobsDir, so it is the commit of the fan-out: with
 // it, what is left in jobsDir is still to be hatched; without it, what is in
@@ -138,7 +135,7 @@ func layEggs(it *spool.Item, t *Ticket, plan Plan, s Suite) error {
 		}
 	}
 	if s.SourceFirst && len(plan.Jobs) > 0 {
-		if err := layEgg(it, t, SourceArch, true); err != nil {
+		if err := layEgg(it, t, spool.SourceArch, true); err != nil {
 			return err
 		}
 	}
@@ -159,7 +156,7 @@ func layEgg(it *spool.Item, t *Ticket, arch string, files bool) error {
 		return err
 	}
 	job := *t
-	if arch != SourceArch {
+	if arch != spool.SourceArch {
 		job.BuildArch = arch
 		job.Remarks = ""
 	}
@@ -198,7 +195,7 @@ func engineFile(name string) bool {
 func hatch(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite, who string) error {
 	out := func(arch string, p spool.Place, reason string) error {
 		name := it.Name
-		if arch == SourceArch {
+		if arch == spool.SourceArch {
 			name.Arch = ""
 		}
 		err := it.Hatch(filepath.Join(jobsDir, arch), p, name, spool.MasterD, who, reason)
@@ -208,7 +205,7 @@ func hatch(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite, who 
 		return err
 	}
 	if s.SourceFirst && len(plan.Jobs) > 0 {
-		if err := out(SourceArch, spool.In(spool.Uploaded, s.Name), "the source goes ahead"); err != nil {
+		if err := out(spool.SourceArch, spool.In(spool.Uploaded, s.Name), "the source goes ahead"); err != nil {
 			return err
 		}
 	}

@@ -40,6 +40,9 @@ const (
 	Attic           State = "attic"            // superseded, cancelled, removed; swept by age
 )
 
+// SourceArch stands for a source where an architecture is asked for.
+const SourceArch = "source"
+
 // Unborn is the state before the first: an item is being made in tmp.
 const Unborn State = ""
 
@@ -172,7 +175,7 @@ func (p *Place) match(want, got []string) bool {
 			}
 			p.Suite = got[i]
 		case "ARCH":
-			if policy.CheckArch(got[i]) != nil {
+			if policy.CheckArch(got[i]) != nil && (got[i] != SourceArch || p.State != Installed) {
 				return false
 			}
 			p.Arch = got[i]

@@ -196,7 +196,7 @@ func (p *publisher) twice(e *entry) (bool, error) {
 	if e.arch != "" {
 		return false, nil
 	}
-	f, err := queue.FindJob(p.Tree, e.item.Place.Suite, queue.SourceArch, e.item.Name.Source, e.item.Name.Version)
+	f, err := queue.FindJob(p.Tree, e.item.Place.Suite, spool.SourceArch, e.item.Name.Source, e.item.Name.Version)
 	return f != nil, err
 }
 
@@ -334,7 +334,7 @@ func (p *publisher) file(e *entry) (spool.Verdict, error) {
 	}
 	arch := e.arch
 	if arch == "" {
-		arch = queue.SourceArch
+		arch = spool.SourceArch
 	}
 	return spool.Verdict{To: spool.In(spool.Installed, e.item.Place.Suite, arch), Reason: "published"}, nil
 }
