@@ -485,8 +485,8 @@ func checkSection(r *reading) error {
 			continue
 		}
 		seen[f.Section] = true
-		if !sectionForm.MatchString(f.Section) {
-			r.say("%s has the section %s; use lower case letters, digits and '-', such as utils or contrib/libs", show(f.Name), quote(f.Section))
+		if !sectionForm.MatchString(f.Section) || len(f.Section) > 100 {
+			r.say("%s has the section %s; use at most 100 lower case letters, digits and '-', such as utils or contrib/libs", show(f.Name), quote(f.Section))
 			continue
 		}
 		comp, _ := component(f.Section)
