@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"packmill/cmd/internal/settings"
 	"packmill/queue"
 	"packmill/spool"
+	"packmill/spool/durable"
 	"packmill/spool/openpgp"
 )
 
@@ -64,9 +66,33 @@ func (p *publisher) suites(ctx context.Context) (bool, error) {
 		if report.Changed {
 			p.Log.Info("published", "suite", s.Name)
 		}
+		if err := p.publicKeys(now, s); err != nil {
+			return false, err
+		}
 	}
 	p.done, p.renewed = now, time.Now()
 	return true, nil
+}
+
+// publicKeys writes the keys that clients and builders verify a suite with to
+// archive/keys/SUITE.asc.
+func (p *publisher) publicKeys(all *settings.Settings, s *settings.Suite) error {
+	var text []byte
+	for _, k := range s.SignWith {
+		signer, err := openpgp.ReadSigner(all.Path(k))
+		if err != nil {
+			return fmt.Errorf("suite %s: Sign-With: %w", s.Name, err)
+		}
+		text = append(text, signer.Public()...)
+	}
+	path := p.Tree.Path("archive", "keys", s.Name+".asc")
+	if old, err := os.ReadFile(path); len(text) == 0 || err == nil && bytes.Equal(old, text) {
+		return nil
+	}
+	if err := durable.MkdirAll(filepath.Dir(path), 0o775); err != nil {
+		return err
+	}
+	return durable.WriteFile(path, text, 0o644)
 }
 
 // suite is a suite of the settings as the archive wants it.

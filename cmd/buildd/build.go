@@ -308,7 +308,7 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *s
 	if t.BinNMU > 0 {
 		job.BinNMU = &build.BinNMU{Number: t.BinNMU, Changelog: t.BinNMUText, Maintainer: t.BinNMUBy, Time: t.BinNMUTime}
 	}
-	if err := b.prepare(job, s, all); err != nil {
+	if err := b.prepare(job, x, s); err != nil {
 		return nil, err
 	}
 	r, err := b.runner(x, s)

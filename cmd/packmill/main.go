@@ -24,6 +24,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"packmill/cmd/internal/daemon"
+	"packmill/queue/build"
 )
 
 const manual = `Shows what is where in a tree, and lets people decide.
@@ -49,12 +50,14 @@ type cli struct {
 	Review  reviewCmd  `cmd:"" help:"The reviewer's desk."`
 	Requeue requeueCmd `cmd:"" help:"Put items back to where they are tried again."`
 	Fsck    fsckCmd    `cmd:"" help:"Check that the tree keeps its promises."`
+	Chroot  chrootCmd  `cmd:"" help:"The chroots that builds run in."`
 }
 
 // errRefused says that nothing was done, for a reason that was printed.
 var errRefused = errors.New("refused")
 
 func main() {
+	build.Reexec()
 	var c cli
 	parser, err := kong.New(&c, kong.Name("packmill"), kong.Description(manual), kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}))
