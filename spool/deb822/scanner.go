@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	scanBuffer = 256 << 10 // bytes, to begin with
+	scanBuffer = 64 << 10 // bytes, to begin with
 	scanStanza = 64 << 20  // bytes of one stanza at most
 	scanFields = 256       // of one stanza at most
 )
