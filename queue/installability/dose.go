@@ -88,7 +88,7 @@ func Dose(ctx context.Context, x *Index, jobs []Job, tmp string) (answers []Answ
 	if err != nil {
 		return nil, err
 	}
-	for name, why := range all {
+	for name, b := range all {
 		kind, number, _ := strings.Cut(name, "-")
 		i, err := strconv.Atoi(number)
 		if err != nil || i < 0 || i >= len(jobs) {
@@ -96,10 +96,11 @@ func Dose(ctx context.Context, x *Index, jobs []Job, tmp string) (answers []Answ
 		}
 		switch kind {
 		case "build":
-			answers[i].Why = why
+			answers[i].Why = b.why
 		case "wait":
-			answers[i].Wait = why
+			answers[i].Wait = b.why
 		}
+		answers[i].miss(b.missing)
 	}
 	return answers, nil
 }
@@ -223,13 +224,18 @@ func (u *universe) keep(p *pkg) {
 	u.need(follow)
 }
 
+// broken is what the report says of a question.
+type broken struct {
+	why     string // lines
+	missing policy.Relations
+}
+
 // readReport reads dose's report: YAML of one shape, a list of packages, each
-// with a list of reasons of nested keys. It returns why each broken question is
-// so. A report of another shape, or one that is not of count sources or not
+// with a list of reasons of nested keys. It returns what is broken. A report of another shape, or one that is not of count sources or not
 // complete, is an error.
-func readReport(out []byte, arch string, count int) (map[string]string, error) {
-	all := make(map[string]string)
-	sources, broken := -1, -1
+func readReport(out []byte, arch string, count int) (map[string]broken, error) {
+	all := make(map[string]broken)
+	sources, told := -1, -1
 	root, err := readTree(strings.Split(string(out), "\n"))
 	if err != nil {
 		return nil, err
@@ -244,7 +250,7 @@ func readReport(out []byte, arch string, count int) (map[string]string, error) {
 			if n.key == "source-packages" {
 				sources = v
 			} else {
-				broken = v
+				told = v
 			}
 		case "report":
 			for _, item := range n.children {
@@ -255,12 +261,14 @@ func readReport(out []byte, arch string, count int) (map[string]string, error) {
 				if name == "" {
 					return nil, fmt.Errorf("%s: broken package without a name", program)
 				}
+				var b broken
 				var why []string
 				for _, reason := range item.child("reasons").items() {
-					text, err := explain(reason, name, arch)
+					text, missing, err := explain(reason, name, arch)
 					if err != nil {
 						return nil, fmt.Errorf("%s: reason for %s: %w", program, name, err)
 					}
+					b.missing = append(b.missing, missing...)
 					if !slices.Contains(why, text) {
 						why = append(why, text)
 					}
@@ -268,18 +276,20 @@ func readReport(out []byte, arch string, count int) (map[string]string, error) {
 				if why == nil {
 					return nil, fmt.Errorf("%s: no reason why %s is broken", program, name)
 				}
-				all[name] = strings.Join(why, "\n")
+				b.why = strings.Join(why, "\n")
+				all[name] = b
 			}
 		}
 	}
-	if sources != count || broken != len(all) {
-		return nil, fmt.Errorf("%s: judged %d of %d sources and told of %d of %d broken ones", program, sources, count, len(all), broken)
+	if sources != count || told != len(all) {
+		return nil, fmt.Errorf("%s: judged %d of %d sources and told of %d of %d broken ones", program, sources, count, len(all), told)
 	}
 	return all, nil
 }
 
-// explain makes a sentence of a reason.
-func explain(reason *node, question, arch string) (string, error) {
+// explain makes a sentence of a reason, and returns the relation that nothing
+// satisfies, if it is one of those.
+func explain(reason *node, question, arch string) (string, policy.Relations, error) {
 	begin := "build-depends on "
 	if strings.HasPrefix(question, "wait-") {
 		begin = "waits for "
@@ -288,33 +298,37 @@ func explain(reason *node, question, arch string) (string, error) {
 		pkg := m.child("pkg")
 		relation := plain(pkg.text("unsat-dependency"), arch)
 		if relation == "" {
-			return "", errors.New("no relation")
+			return "", nil, errors.New("no relation")
+		}
+		missing, err := policy.ParseRelations(relation)
+		if err != nil {
+			return "", nil, err
 		}
 		text := begin + chain(m.child("depchains"), question)
 		if needs := pkg.text("package"); needs != question {
 			text += needs + ", which depends on "
 		}
-		return text + "missing " + relation, nil
+		return text + "missing " + relation, missing, nil
 	}
 	c := reason.child("conflict")
 	if c == nil {
-		return "", errors.New("neither missing nor in conflict")
+		return "", nil, errors.New("neither missing nor in conflict")
 	}
 	// One side has the field. The source itself may be that one.
 	one, other := c.child("pkg1"), c.child("pkg2")
 	first, second := one.text("package"), other.text("package")
 	if first == "" || second == "" {
-		return "", errors.New("conflict of nothing")
+		return "", nil, errors.New("conflict of nothing")
 	}
 	relation := plain(one.text("unsat-conflict"), arch)
 	if relation == "" {
 		relation = second
 	}
 	if first == question {
-		return "build-conflicts with " + relation + ", but " + begin + chain(c.child("depchain2"), question) + second, nil
+		return "build-conflicts with " + relation + ", but " + begin + chain(c.child("depchain2"), question) + second, nil, nil
 	}
 	return begin + chain(c.child("depchain1"), question) + first + ", which conflicts with " + relation +
-		", but " + begin + chain(c.child("depchain2"), question) + second, nil
+		", but " + begin + chain(c.child("depchain2"), question) + second, nil, nil
 }
 
 // chain says by which packages the question leads to the trouble: of several

@@ -11,9 +11,13 @@ package installability
 
 import (
 	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -146,6 +150,25 @@ func (x *Index) add(sc *deb822.Scanner) error {
 	p.provides = string(sc.Get("Provides"))
 	x.packages[p.name] = p
 	return nil
+}
+
+// Digest names what the index holds: two with the same digest give the same
+// answers. Keep it beside an answer, and ask again only when it has changed.
+func (x *Index) Digest() string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\n", x.Arch)
+	for _, name := range slices.Sorted(maps.Keys(x.packages)) {
+		p := x.packages[name]
+		essential := ""
+		if p.essential {
+			essential = "essential"
+		}
+		for _, s := range [...]string{p.name, p.version, p.arch, p.multiArch, essential, p.depends, p.preDepends, p.conflicts, p.breaks, p.provides} {
+			io.WriteString(h, s)
+			h.Write([]byte{0}) // in no field: the scanner refuses it
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // Len returns the number of packages.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -152,7 +153,7 @@ func TestDose(t *testing.T) {
 	// Each alone has the same answer as all together.
 	for i := range cases {
 		one, err := Dose(context.Background(), x, all[i:i+1], tmp)
-		if err != nil || one[0] != got[i] {
+		if err != nil || !reflect.DeepEqual(one[0], got[i]) {
 			t.Errorf("%s alone: %v, %v, not %v", cases[i].name, one, err, got[i])
 		}
 	}
@@ -172,6 +173,19 @@ func TestDirect(t *testing.T) {
 		if text := relevant(&all[i], got[i]); text != want {
 			t.Errorf("%s:\ngot  %s\nwant %s", c.name, text, want)
 		}
+	}
+}
+
+func TestMissing(t *testing.T) {
+	x := index(t, suite)
+	j := []Job{{Source: "hello", Version: "1", Arch: "amd64", BuildDepends: "deep-dev", Waits: "nonesuch"}, {Source: "hello", Version: "1", Arch: "amd64", BuildDepends: "old-dev, new-dev"}}
+	got, err := Dose(context.Background(), x, j, t.TempDir())
+	if err != nil || !reflect.DeepEqual(got[0].Missing, []string{"libb-dev", "nonesuch"}) || got[1].Missing != nil || got[1].Why == "" {
+		t.Errorf("Dose: %+v, %v", got, err)
+	}
+	got, err = Direct(x, j)
+	if err != nil || !reflect.DeepEqual(got[0].Missing, []string{"nonesuch"}) || got[1].Missing != nil {
+		t.Errorf("Direct: %+v, %v", got, err)
 	}
 }
 
@@ -251,6 +265,18 @@ func TestUnsatisfied(t *testing.T) {
 	}
 }
 
+func TestDigest(t *testing.T) {
+	one := index(t, p("a1 1", "Depends: b1"), p("b1 1")).Digest()
+	if got := index(t, p("b1 1")+p("b1 0.5"), p("a1 1", "Section: x", "Depends: b1")).Digest(); got != one {
+		t.Error("another order, an older version or a field that does not matter changes the digest")
+	}
+	for _, other := range []string{p("a1 2", "Depends: b1") + p("b1 1"), p("a1 1") + p("b1 1"), p("a1 1", "Depends: b1"), p("a1 1", "Conflicts: b1") + p("b1 1"), p("a1 1", "Depends: b1", "Essential: yes") + p("b1 1")} {
+		if index(t, other).Digest() == one {
+			t.Errorf("the digest is the same for %s", other)
+		}
+	}
+}
+
 func TestReadIndex(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, pack func(io.Writer) (io.WriteCloser, error), text string) string {
@@ -310,8 +336,8 @@ func TestReadIndex(t *testing.T) {
 func TestReportRefused(t *testing.T) {
 	const good = "report:\n -\n  package: build-0\n  status: broken\n  reasons:\n   -\n    missing:\n     pkg:\n      package: build-0\n      unsat-dependency: y:amd64 (< 1)\n \nsource-packages: 2\nbroken-packages: 1\n"
 	got, err := readReport([]byte(good), "amd64", 2)
-	if err != nil || len(got) != 1 || got["build-0"] != "build-depends on missing y (<< 1)" {
-		t.Fatalf("good: %q, %v", got, err)
+	if err != nil || len(got) != 1 || got["build-0"].why != "build-depends on missing y (<< 1)" {
+		t.Fatalf("good: %v, %v", got, err)
 	}
 	for in, want := range map[string]string{
 		"": "judged -1 of 2 sources and told of 0 of -1 broken ones",
@@ -340,9 +366,9 @@ func FuzzReport(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for name, why := range all {
-			if name == "" || why == "" {
-				t.Errorf("%q is broken: %q", name, why)
+		for name, b := range all {
+			if name == "" || b.why == "" {
+				t.Errorf("%q is broken: %q", name, b.why)
 			}
 		}
 	})

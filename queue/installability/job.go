@@ -2,6 +2,7 @@ package installability
 
 import (
 	"fmt"
+	"slices"
 
 	"packmill/spool/policy"
 )
@@ -30,6 +31,10 @@ type Answer struct {
 	// Wait says in the same way why the relations of Job.Waits are not yet
 	// fulfilled; "" if they are, or if there are none.
 	Wait string
+	// Missing names the packages that are not there, or not in the version
+	// asked for, that Why and Wait tell of: of the build-dependencies or deeper.
+	// In order, each once. Conflicts name none.
+	Missing []string
 }
 
 // Installable reports whether a build can start, whatever was waited for.
@@ -98,15 +103,31 @@ func Direct(x *Index, jobs []Job) ([]Answer, error) {
 		if depends, _, err := j.Relations(x.Arch); err != nil {
 			a.Why = err.Error()
 		} else {
-			a.Why = sayMissing("build-depends on", x.Unsatisfied(depends))
+			missing := x.Unsatisfied(depends)
+			a.Why = sayMissing("build-depends on", missing)
+			a.miss(missing)
 		}
 		if waits, err := j.waits(); err != nil {
 			a.Wait = err.Error()
 		} else {
-			a.Wait = sayMissing("waits for", x.Unsatisfied(waits))
+			missing := x.Unsatisfied(waits)
+			a.Wait = sayMissing("waits for", missing)
+			a.miss(missing)
 		}
 	}
 	return answers, nil
+}
+
+// miss adds the packages' names to those that are missing.
+func (a *Answer) miss(relations policy.Relations) {
+	for _, or := range relations {
+		for i := range or {
+			if !slices.Contains(a.Missing, or[i].Name) {
+				a.Missing = append(a.Missing, or[i].Name)
+			}
+		}
+	}
+	slices.Sort(a.Missing)
 }
 
 func sayMissing(verb string, missing policy.Relations) string {
