@@ -6,6 +6,8 @@
 //	packmill review [ls | show ITEM | accept ITEM... | reject ITEM...]
 //	packmill requeue ITEM...
 //	packmill fsck
+//	packmill chroot create SUITE ARCH | update | ls | rm SUITE ARCH
+//	packmill key new NAME
 //
 // ITEM is a package (hello), a version of it (hello_2.10-3) or an item's whole
 // name. Every change goes through the one table of moves and is written into
@@ -51,6 +53,7 @@ type cli struct {
 	Requeue requeueCmd `cmd:"" help:"Put items back to where they are tried again."`
 	Fsck    fsckCmd    `cmd:"" help:"Check that the tree keeps its promises."`
 	Chroot  chrootCmd  `cmd:"" help:"The chroots that builds run in."`
+	Key     keyCmd     `cmd:"" help:"Keys of the archive and its builders."`
 }
 
 // errRefused says that nothing was done, for a reason that was printed.

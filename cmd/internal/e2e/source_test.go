@@ -44,7 +44,7 @@ func (u *uploader) id() string { return fmt.Sprintf("E2e %s <%s>", u.name, u.ema
 
 // stanza is the person's in control/uploaders.
 func (u *uploader) stanza(allow string) string {
-	return fmt.Sprintf("Name: %s\nFingerprint: %s\nKey: keys/%s.asc\nEmail: %s\nAllow: %s\n\n", u.name, u.fingerprint, u.name, u.email, allow)
+	return fmt.Sprintf("Name: %s\nFingerprint: %s\nEmail: %s\nAllow: %s\n\n", u.name, u.fingerprint, u.email, allow)
 }
 
 func (u *uploader) run(name string, args ...string) (string, error) {
