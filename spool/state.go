@@ -136,7 +136,19 @@ func (p Place) Dir() string {
 		if s.state != p.State {
 			continue
 		}
-		return strings.NewReplacer("SUITE", p.Suite, "ARCH", p.Arch, "HASH", p.Hash).Replace(s.dir)
+		// By hand: this runs several times for each item of a queue.
+		words := strings.Split(s.dir, "/")
+		for i, w := range words {
+			switch w {
+			case "SUITE":
+				words[i] = p.Suite
+			case "ARCH":
+				words[i] = p.Arch
+			case "HASH":
+				words[i] = p.Hash
+			}
+		}
+		return strings.Join(words, "/")
 	}
 	panic(fmt.Sprintf("spool: no such state: %q", p.State))
 }
