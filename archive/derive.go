@@ -87,7 +87,11 @@ func (t *transaction) settleSources() error {
 			path := packagesPath(c, arch)
 			for k := range t.p.changes[path] {
 				// Its old source may have lost its last package.
-				old, err := t.p.before(path, k)
+				text, err := t.p.before(path, k)
+				if err != nil {
+					return err
+				}
+				old, err := parse(path, text)
 				if err != nil {
 					return err
 				}
@@ -151,25 +155,6 @@ func (t *transaction) hasBinaries(src *deb822.Stanza) (bool, error) {
 		}
 	}
 	return false, nil
-}
-
-// before are the stanzas that are published now, changes not included.
-func (p *published) before(path, key string) ([]deb822.Stanza, error) {
-	if p.rel == nil {
-		return nil, nil
-	}
-	if _, ok := p.rel.Sums[path]; !ok {
-		return nil, nil
-	}
-	x, err := p.index(path)
-	if err != nil {
-		return nil, err
-	}
-	text, err := x.Get(key)
-	if err != nil || len(text) == 0 {
-		return nil, err
-	}
-	return deb822.Parse(path, slices.Clone(text), deb822.Settings)
 }
 
 // splitDescription replaces a long description by its first line and the
@@ -256,8 +241,8 @@ type label struct {
 	gone bool
 }
 
-// contentsBatch bounds how many packages' files are in memory at once.
-const contentsBatch = 4000
+// contentsBatch bounds how many files' names are in memory at once.
+const contentsBatch = 150_000
 
 // deriveContents changes the lists of files.
 func (t *transaction) deriveContents() error {
@@ -275,28 +260,74 @@ func (t *transaction) deriveContents() error {
 }
 
 func (t *transaction) contents(component, arch string) error {
-	path, packages := contentsPath(component, arch), packagesPath(component, arch)
-	fresh := t.p.state(path).Text.SHA256 == ""
-	if len(t.p.changes[packages]) == 0 && !fresh {
+	packages := packagesPath(component, arch)
+	if len(t.p.changes[packages]) == 0 {
 		return nil
 	}
-	x, err := t.p.index(path)
+	w, err := t.labels(component, arch)
 	if err != nil {
 		return err
 	}
-	lines := map[string][]label{}
-	n := 0
-	flush := func() error {
-		err := x.Merge(sortedKeys(lines), func(file string, old []byte) []byte { return mergeLine(file, old, lines[file]) })
-		clear(lines)
-		n = 0
+	for _, key := range sortedKeys(t.p.changes[packages]) {
+		old, err := t.p.before(packages, key)
+		if err != nil {
+			return err
+		}
+		if err := w.add(old, true); err != nil {
+			return err
+		}
+		if err := w.add(t.p.changes[packages][key], false); err != nil {
+			return err
+		}
+	}
+	return w.flush()
+}
+
+// beginContents makes the Contents of packages that are published already.
+func (t *transaction) beginContents(component, arch string) error {
+	packages := packagesPath(component, arch)
+	w, err := t.labels(component, arch)
+	if err != nil || t.p.state(packages).Text.SHA256 == "" {
 		return err
 	}
-	add := func(st *deb822.Stanza, gone bool) error {
-		if st.Get("Architecture") != arch {
-			return nil
+	x, err := t.p.index(packages)
+	if err != nil {
+		return err
+	}
+	err = x.All(func(_, records []byte) error { return w.add(records, false) })
+	if err != nil {
+		return err
+	}
+	return w.flush()
+}
+
+// A labeller writes packages into a Contents.
+type labeller struct {
+	a     *Archive
+	x     *index.File
+	path  string
+	arch  string
+	lines map[string][]label
+	n     int
+}
+
+func (t *transaction) labels(component, arch string) (*labeller, error) {
+	x, err := t.p.index(contentsPath(component, arch))
+	return &labeller{t.a, x, packagesPath(component, arch), arch, map[string][]label{}, 0}, err
+}
+
+// add notes the files of stanzas of Packages.
+func (w *labeller) add(records []byte, gone bool) error {
+	list, err := parse(w.path, records)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		st := &list[i]
+		if st.Get("Architecture") != w.arch {
+			continue
 		}
-		files, err := t.a.files(st)
+		files, err := w.a.files(st)
 		if err != nil {
 			return err
 		}
@@ -305,58 +336,21 @@ func (t *transaction) contents(component, arch string) error {
 			name = s + "/" + name
 		}
 		for _, f := range files {
-			lines[f] = append(lines[f], label{name, gone})
+			w.lines[f] = append(w.lines[f], label{name, gone})
 		}
-		if n++; n >= contentsBatch {
-			return flush()
-		}
-		return nil
+		w.n += len(files)
 	}
-	if fresh && t.p.state(packages).Text.SHA256 != "" {
-		// Contents were not wanted so far: all packages that stay.
-		pk, err := t.p.index(packages)
-		if err != nil {
-			return err
-		}
-		err = pk.All(func(key, records []byte) error {
-			if _, ok := t.p.changes[packages][string(key)]; ok {
-				return nil
-			}
-			list, err := deb822.Parse(packages, records, deb822.Settings)
-			for i := range list {
-				if err == nil {
-					err = add(&list[i], false)
-				}
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
+	if w.n >= contentsBatch {
+		return w.flush()
 	}
-	for _, key := range sortedKeys(t.p.changes[packages]) {
-		var old []deb822.Stanza
-		if !fresh {
-			if old, err = t.p.before(packages, key); err != nil {
-				return err
-			}
-		}
-		now, err := t.p.stanzas(packages, key)
-		if err != nil {
-			return err
-		}
-		for i := range old {
-			if err := add(&old[i], true); err != nil {
-				return err
-			}
-		}
-		for i := range now {
-			if err := add(&now[i], false); err != nil {
-				return err
-			}
-		}
-	}
-	return flush()
+	return nil
+}
+
+func (w *labeller) flush() error {
+	err := w.x.Merge(sortedKeys(w.lines), func(file string, old []byte) []byte { return mergeLine(file, old, w.lines[file]) })
+	clear(w.lines)
+	w.n = 0
+	return err
 }
 
 // mergeLine changes one line of Contents. The additions come after the

@@ -23,10 +23,6 @@ type Report struct {
 	Results []Result // one for each inclusion, in their order
 	Changed bool     // clients see something new
 	Date    time.Time
-
-	// NotForOpkg are packages that no opkg could install, each with the feed and
-	// the reason: the suite has them, its feeds go without.
-	NotForOpkg []string
 }
 
 // transaction is one publication in the making.
@@ -76,6 +72,9 @@ func (a *Archive) Publish(ctx context.Context, suite Suite, batch []Inclusion, n
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(i, j int) int { return rank(batch[i].Kind) - rank(batch[j].Kind) })
+	if err := t.begin(); err != nil {
+		return nil, err
+	}
 	for _, i := range order {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -83,14 +82,17 @@ func (a *Archive) Publish(ctx context.Context, suite Suite, batch []Inclusion, n
 		if rep.Results[i], err = t.include(&batch[i]); err != nil {
 			return nil, err
 		}
+		if p.size > absorbAt {
+			if err := t.absorb(); err != nil {
+				return nil, err
+			}
+		}
 	}
 	if err := t.pool.Sync(); err != nil {
 		return nil, err
 	}
-	if rep.Changed, err = t.commit(keys); err != nil {
-		return rep, err
-	}
-	return rep, t.feeds(keys, rep)
+	rep.Changed, err = t.commit(keys)
+	return rep, err
 }
 
 // rank sorts what brings sources before what may need them.
@@ -134,28 +136,60 @@ func (t *transaction) paths() []string {
 	return out
 }
 
-// begin fills an index that the suite has not had so far: an architecture that
-// is new has the packages of all.
-func (t *transaction) begin(path string) error {
-	dir, base := filepath.Split(path)
-	comp := filepath.Dir(filepath.Clean(dir))
-	if base != "Packages" || path == packagesPath(comp, "all") {
-		return nil
+// begin fills the indexes that the suite has not had so far: an architecture
+// that is new has the packages of all, and Contents have the files of what is
+// there.
+func (t *transaction) begin() error {
+	for _, c := range t.suite.components() {
+		all := packagesPath(c, "all")
+		for _, arch := range append(t.suite.archs(), "all") {
+			if path := packagesPath(c, arch); t.isNew(path) && arch != "all" && !t.isNew(all) {
+				x, err := t.p.index(all)
+				if err != nil {
+					return err
+				}
+				err = x.All(func(key, records []byte) error {
+					t.p.set(path, string(key), slices.Clone(records))
+					return nil
+				})
+				if err != nil {
+					return err
+				}
+			}
+			if t.suite.Contents && t.isNew(contentsPath(c, arch)) {
+				if err := t.beginContents(c, arch); err != nil {
+					return err
+				}
+			}
+		}
 	}
-	all := packagesPath(comp, "all")
-	if t.p.state(all).Text.SHA256 == "" {
-		return nil
-	}
-	x, err := t.p.index(all)
-	if err != nil {
+	return nil
+}
+
+func (t *transaction) isNew(path string) bool { return t.p.state(path).Text.SHA256 == "" }
+
+// absorbAt is how many bytes of changes are held in memory.
+const absorbAt = 12 << 20
+
+// absorb works out what follows from the changes and moves all into the index
+// files, where it is neither published nor in memory.
+func (t *transaction) absorb() error {
+	if err := t.derive(); err != nil {
 		return err
 	}
-	return x.All(func(key, records []byte) error {
-		if _, ok := t.p.changes[path][string(key)]; !ok {
-			t.p.set(path, string(key), slices.Clone(records))
+	for path, edits := range t.p.changes {
+		x, err := t.p.index(path)
+		if err != nil {
+			return err
 		}
-		return nil
-	})
+		if err := x.Edit(edits); err != nil {
+			return err
+		}
+	}
+	clear(t.p.changes)
+	clear(t.descriptions)
+	t.p.size = 0
+	return nil
 }
 
 // commit writes the indexes that changed and then the Release.
@@ -165,14 +199,7 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	var placed []string
 	states := map[string]index.State{}
 	paths := t.paths()
-	for _, path := range paths {
-		if p.state(path).Text.SHA256 == "" {
-			if err := t.begin(path); err != nil {
-				return false, err
-			}
-		}
-	}
-	if err := t.derive(); err != nil {
+	if err := t.absorb(); err != nil {
 		return false, err
 	}
 	for _, path := range paths {
@@ -180,20 +207,15 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 		if p.place(path).Format == index.Lines {
 			want = contentsForms
 		}
-		if st.Text.SHA256 == "" || len(p.changes[path]) > 0 || p.open[path] != nil && p.open[path].Changed() || !sameForms(st, want) {
+		if t.isNew(path) || p.open[path] != nil && p.open[path].Changed() || !sameForms(st, want) {
 			x, err := p.index(path)
 			if err != nil {
 				return false, err
 			}
-			if err := x.Edit(p.changes[path]); err != nil {
+			if st, err = x.Write(p.ctx, want); err != nil {
 				return false, err
 			}
-			if x.Changed() || !x.Forms(want) {
-				if st, err = x.Write(p.ctx, want); err != nil {
-					return false, err
-				}
-				placed = append(placed, path)
-			}
+			placed = append(placed, path)
 		}
 		states[path] = st
 		rel.Sums[path] = st.Text

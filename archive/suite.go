@@ -23,7 +23,8 @@ func contentsPath(component, arch string) string { return component + "/Contents
 func translationPath(component string) string    { return component + "/i18n/Translation-en" }
 
 // published is a suite as its InRelease describes it, with changes on top that
-// are not published yet.
+// are not published yet. The newest lie in changes; when these are many, they
+// move into the open index files (see transaction.absorb).
 type published struct {
 	a       *Archive
 	ctx     context.Context
@@ -32,6 +33,7 @@ type published struct {
 	rel     *release.Release // nil if there is none yet
 	open    map[string]*index.File
 	changes map[string]map[string][]byte // by path and key
+	size    int                          // bytes in changes
 }
 
 func (a *Archive) read(ctx context.Context, suite string) (*published, error) {
@@ -102,11 +104,18 @@ func (p *published) get(path, key string) ([]byte, error) {
 	if r, ok := p.changes[path][key]; ok {
 		return r, nil
 	}
-	if p.rel == nil {
-		return nil, nil
-	}
-	if _, ok := p.rel.Sums[path]; !ok {
-		return nil, nil
+	return p.before(path, key)
+}
+
+// before returns the records under key without the newest changes.
+func (p *published) before(path, key string) ([]byte, error) {
+	if p.open[path] == nil {
+		if p.rel == nil {
+			return nil, nil
+		}
+		if _, ok := p.rel.Sums[path]; !ok {
+			return nil, nil
+		}
 	}
 	x, err := p.index(path)
 	if err != nil {
@@ -121,15 +130,27 @@ func (p *published) set(path, key string, records []byte) {
 		p.changes[path] = map[string][]byte{}
 	}
 	p.changes[path][key] = records
+	p.size += len(key) + len(records) + 100
 }
+
+// own are the limits of what is read from our own indexes: more than any
+// package that was let in.
+var own = deb822.Limits{Size: 64 << 20, Fields: 400, Lines: 1 << 20, LineLength: 1 << 20}
 
 // stanzas are the records of key as stanzas.
 func (p *published) stanzas(path, key string) ([]deb822.Stanza, error) {
 	text, err := p.get(path, key)
-	if err != nil || len(text) == 0 {
+	if err != nil {
 		return nil, err
 	}
-	return deb822.Parse(path, text, deb822.Settings)
+	return parse(path, text)
+}
+
+func parse(path string, records []byte) ([]deb822.Stanza, error) {
+	if len(records) == 0 {
+		return nil, nil
+	}
+	return deb822.Parse(path, records, own)
 }
 
 // components the Release names.

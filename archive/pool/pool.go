@@ -117,7 +117,9 @@ func (p *Placer) Place(f *os.File, from, name, sha string) error {
 	default:
 		return fmt.Errorf("place %s: %w", name, err)
 	}
-	p.files = append(p.files, to)
+	if p.files = append(p.files, to); len(p.files) > few+1 {
+		p.files = p.files[:few+1] // enough to know that they are many
+	}
 	p.dirs[filepath.Dir(to)] = true
 	return nil
 }

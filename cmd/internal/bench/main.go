@@ -40,6 +40,7 @@ type area struct {
 
 var areas = []area{
 	{"engine", engine},
+	{"archive", archiveFigures},
 }
 
 // A Figure is one line of the result.
@@ -79,6 +80,13 @@ type flags struct {
 }
 
 func main() {
+	if done, err := archiveProcess(os.Args[1:]); done {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) > 1 && os.Args[1] == daemonArg {
 		if err := serveQueue(os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
