@@ -1,7 +1,6 @@
 package deb822
 
 import (
-	"bytes"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -32,6 +31,10 @@ const fewFields = 24
 // name in a stanza, lines of blanks only, and all that exceeds the limits.
 // The last newline may be missing. An error is always an *Error.
 func Parse(file string, data []byte, lim Limits) ([]Stanza, error) {
+	return parse(file, data, lim, lim.Lines)
+}
+
+func parse(file string, data []byte, lim Limits, most int) ([]Stanza, error) {
 	if int64(len(data)) > lim.Size {
 		return nil, &Error{File: file, Msg: fmt.Sprintf("%d bytes are more than the limit of %d; make the file smaller", len(data), lim.Size)}
 	}
@@ -41,6 +44,7 @@ func Parse(file string, data []byte, lim Limits) ([]Stanza, error) {
 		seen map[string]int // line of each field of cur, once it has many
 		text []string       // lines of the value of cur's last field
 		n    int
+		rest = string(data) // names and values are parts of it
 	)
 	fail := func(format string, args ...any) ([]Stanza, error) {
 		return nil, &Error{File: file, Line: n, Msg: fmt.Sprintf(format, args...)}
@@ -51,13 +55,9 @@ func Parse(file string, data []byte, lim Limits) ([]Stanza, error) {
 			text = text[:0]
 		}
 	}
-	for len(data) > 0 {
-		var raw []byte
-		if i := bytes.IndexByte(data, '\n'); i >= 0 {
-			raw, data = data[:i], data[i+1:]
-		} else {
-			raw, data = data, nil
-		}
+	for rest != "" {
+		var raw string
+		raw, rest, _ = strings.Cut(rest, "\n")
 		n++
 		if n > lim.Lines {
 			return fail("more than %d lines; make the file smaller", lim.Lines)
@@ -68,7 +68,7 @@ func Parse(file string, data []byte, lim Limits) ([]Stanza, error) {
 		if why := badLine(raw); why != "" {
 			return fail("%s", why)
 		}
-		if len(raw) == 0 {
+		if raw == "" {
 			if cur != nil {
 				endField()
 				cur = nil
@@ -79,17 +79,17 @@ func Parse(file string, data []byte, lim Limits) ([]Stanza, error) {
 			continue
 		}
 		if raw[0] == ' ' || raw[0] == '\t' {
-			line := trimRight(raw[1:])
-			if len(line) == 0 {
+			line := strings.TrimRight(raw[1:], " \t")
+			if line == "" {
 				return fail("line of blanks only; remove the blanks to end the stanza, or write \" .\" for an empty line in the field")
 			}
 			if cur == nil {
 				return fail("continuation line without a field before it; remove the blank at its beginning, or put the field's name above it")
 			}
-			text = append(text, string(line))
+			text = append(text, line)
 			continue
 		}
-		name, value, ok := bytes.Cut(raw, []byte(":"))
+		name, value, ok := strings.Cut(raw, ":")
 		if !ok {
 			return fail("no colon after the field name in %s; write \"Name: value\", or begin a continuation line with a blank", excerpt(raw))
 		}
@@ -97,7 +97,10 @@ func Parse(file string, data []byte, lim Limits) ([]Stanza, error) {
 			return fail("field name %s %s", excerpt(name), why)
 		}
 		if cur == nil {
-			out = append(out, Stanza{File: file, Line: n})
+			if len(out) == most {
+				return fail("a second stanza begins, where only one may be; remove it, or the empty line before it")
+			}
+			out = append(out, Stanza{File: file, Line: n, Fields: make([]Field, 0, 16)})
 			cur = &out[len(out)-1]
 			seen = nil
 		} else {
@@ -114,17 +117,17 @@ func Parse(file string, data []byte, lim Limits) ([]Stanza, error) {
 			}
 		}
 		if seen != nil {
-			key := strings.ToLower(string(name))
+			key := strings.ToLower(name)
 			before = seen[key]
 			seen[key] = n
-		} else if f, ok := cur.Lookup(string(name)); ok {
+		} else if f, ok := cur.Lookup(name); ok {
 			before = f.Line
 		}
 		if before != 0 {
 			return fail("field %s is here a second time, after line %d; remove one of them", name, before)
 		}
-		cur.Fields = append(cur.Fields, Field{Name: string(name), Line: n})
-		text = append(text, string(trim(value)))
+		cur.Fields = append(cur.Fields, Field{Name: name, Line: n})
+		text = append(text, strings.Trim(value, " \t"))
 	}
 	if cur != nil {
 		endField()
@@ -134,42 +137,51 @@ func Parse(file string, data []byte, lim Limits) ([]Stanza, error) {
 
 // ParseOne reads a file of exactly one stanza.
 func ParseOne(file string, data []byte, lim Limits) (*Stanza, error) {
-	all, err := Parse(file, data, lim)
-	switch {
-	case err != nil:
+	all, err := parse(file, data, lim, 1)
+	if err != nil {
 		return nil, err
-	case len(all) == 0:
+	}
+	if len(all) == 0 {
 		return nil, &Error{File: file, Msg: "no fields; one stanza of \"Name: value\" lines is needed"}
-	case len(all) > 1:
-		return nil, &Error{File: file, Line: all[1].Line, Msg: "a second stanza begins, where only one may be; remove it, or the empty line before it"}
 	}
 	return &all[0], nil
 }
 
 // badLine says why a line is refused, or "".
-func badLine(line []byte) string {
-	ascii := true
-	for _, c := range line {
-		if c >= utf8.RuneSelf {
-			ascii = false
-		} else if refused(c) {
-			switch {
-			case c == '\r':
-				return "carriage return; write lines that end in a newline alone (dos2unix does it)"
-			case c == 0:
-				return "NUL byte; this is not a text file"
-			}
+func badLine(line string) string {
+	i := 0
+	for i < len(line) && !odd[line[i]] {
+		i++
+	}
+	if i == len(line) {
+		return ""
+	}
+	for ; i < len(line); i++ {
+		switch c := line[i]; {
+		case c == '\r':
+			return "carriage return; write lines that end in a newline alone (dos2unix does it)"
+		case c == 0:
+			return "NUL byte; this is not a text file"
+		case refused(c):
 			return fmt.Sprintf("control character %#02x; remove it", c)
 		}
 	}
-	if !ascii && !utf8.Valid(line) {
+	if !utf8.ValidString(line) {
 		return "not UTF-8; convert the file (iconv -t UTF-8)"
 	}
 	return ""
 }
 
+// odd marks the bytes that need a closer look.
+var odd = func() (t [256]bool) {
+	for c := range t {
+		t[c] = refused(byte(c)) || c >= utf8.RuneSelf
+	}
+	return
+}()
+
 // badName says what is wrong with a field name (deb822(5)), or "".
-func badName(name []byte) string {
+func badName(name string) string {
 	switch {
 	case len(name) == 0:
 		return "is empty; write \"Name: value\""
@@ -180,7 +192,8 @@ func badName(name []byte) string {
 	case len(name) > 128:
 		return "is longer than 128 bytes; shorten it"
 	}
-	for _, c := range name {
+	for i := range len(name) {
+		c := name[i]
 		if c == ' ' || c == '\t' {
 			return "contains a blank; write the colon directly after the name, and begin a continuation line with a blank"
 		}
@@ -191,22 +204,8 @@ func badName(name []byte) string {
 	return ""
 }
 
-func trim(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
-		b = b[1:]
-	}
-	return trimRight(b)
-}
-
-func trimRight(b []byte) []byte {
-	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
-		b = b[:len(b)-1]
-	}
-	return b
-}
-
 // excerpt quotes the beginning of text from outside.
-func excerpt(b []byte) string {
+func excerpt[T string | []byte](b T) string {
 	const most = 40
 	if len(b) > most {
 		return fmt.Sprintf("%q...", b[:most])

@@ -258,3 +258,17 @@ func (s *Scanner) Line() int { return s.first }
 // Err returns the error that ended the reading, or nil at a good end. What
 // is wrong with the text is an *Error.
 func (s *Scanner) Err() error { return s.err }
+
+func trim(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	return trimRight(b)
+}
+
+func trimRight(b []byte) []byte {
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
+}

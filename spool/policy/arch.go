@@ -10,12 +10,12 @@ import (
 
 // CheckArch checks the name of a concrete architecture, or all. An
 // architecture need not be one that dpkg knows. Wildcards (any, linux-any)
-// and the word source are refused.
+// and the words source and master, which name other things, are refused.
 func CheckArch(arch string) error {
 	if err := checkWord("architecture", arch, MaxArch, "use lower-case letters, digits and '-', beginning with a letter or digit", "-"); err != nil {
 		return err
 	}
-	if arch == "source" {
+	if arch == "source" || arch == "master" {
 		return fmt.Errorf("architecture %q is not one to build for; name one such as amd64, or all", arch)
 	}
 	if isWildcard(arch) {

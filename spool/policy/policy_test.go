@@ -32,7 +32,7 @@ func TestNames(t *testing.T) {
 			"": "empty", "UNRELEASED": "begins with", "..": "begins with", "a/b": "a slash", "a%s": "contains '%'"}},
 		{"component", CheckComponent, []string{"main", "non-free-firmware"}, map[string]string{"": "empty", "a.b": "contains", "-a": "begins"}},
 		{"arch", CheckArch, []string{"amd64", "all", "kfreebsd-amd64", "amd64-glibc"}, map[string]string{
-			"": "empty", "any": "wildcard", "linux-any": "wildcard", "any-amd64": "wildcard", "source": "not one to build for", "!amd64": "begins", "x86_64": "contains '_'",
+			"": "empty", "any": "wildcard", "linux-any": "wildcard", "any-amd64": "wildcard", "source": "not one to build for", "master": "not one to build for", "!amd64": "begins", "x86_64": "contains '_'",
 			strings.Repeat("a", 41): "41 bytes long"}},
 		{"file", CheckFile, []string{"hello_2.10-3.dsc", "hello_2.10.orig.tar.gz", "libc6_2.36-9+deb12u1~bpo_amd64.deb", "X_1.changes", "a_..b"}, map[string]string{
 			"": "empty", "../a_b": "begins with '.'", "a_b/../../etc": "a slash", "/etc/a_b": "begins with a slash", ".a_b": "begins with '.'", "-x_a": "begins with '-'",
