@@ -7,6 +7,7 @@
 //
 //	pool/COMPONENT/h/hello/    the packages; a name never changes its bytes
 //	dists/SUITE/               Release, InRelease, indexes (see apt's sources.list(5))
+//	opkg/SUITE/ARCH/           feeds for opkg (see package opkg)
 //	snapshots/NAME/            frozen suites, made of hard links
 //	cache/                     may be thrown away at any time
 //	.lock                      held while something is published
@@ -58,6 +59,9 @@ type Suite struct {
 	// signature by each. Without any the suite is not signed, which apt accepts
 	// only with [trusted=yes].
 	SignWith []string
+
+	// Opkg makes feeds for opkg too; nil: none.
+	Opkg *Opkg
 
 	// Overrides replace the section and priority of packages, by name; a source
 	// package's is "src:NAME".
@@ -125,6 +129,11 @@ func (s *Suite) check() error {
 	}
 	for _, a := range s.archs() {
 		if err := policy.CheckArch(a); err != nil {
+			return bad(err)
+		}
+	}
+	if s.Opkg != nil {
+		if err := s.Opkg.Check(); err != nil {
 			return bad(err)
 		}
 	}

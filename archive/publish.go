@@ -23,6 +23,10 @@ type Report struct {
 	Results []Result // one for each inclusion, in their order
 	Changed bool     // clients see something new
 	Date    time.Time
+
+	// NotForOpkg are packages that no opkg could install, each with the feed and
+	// the reason: the suite has them, its feeds go without.
+	NotForOpkg []string
 }
 
 // transaction is one publication in the making.
@@ -91,8 +95,10 @@ func (a *Archive) Publish(ctx context.Context, suite Suite, batch []Inclusion, n
 	if err := t.pool.Sync(); err != nil {
 		return nil, err
 	}
-	rep.Changed, err = t.commit(keys)
-	return rep, err
+	if rep.Changed, err = t.commit(keys); err != nil {
+		return rep, err
+	}
+	return rep, t.feeds(keys, rep)
 }
 
 // rank sorts what brings sources before what may need them.

@@ -74,7 +74,7 @@ func ParseName(s string) (Name, error) {
 	}
 	if len(parts) == 4 {
 		n.Arch = parts[3]
-		if err := policy.CheckArch(n.Arch); err != nil && n.Arch != "source" {
+		if err := policy.CheckArch(n.Arch); err != nil && n.Arch != SourceArch {
 			return Name{}, fmt.Errorf("item name %q: %w", s, err)
 		}
 	}

@@ -40,6 +40,11 @@ type Loop struct {
 	// it begins by removing what an earlier run left. An error is our
 	// trouble, never the package's fault: the item stays and is tried again.
 	Handle func(context.Context, *Item) (Verdict, error)
+	// Batch, if set, takes Handle's place: it gets all items of one place
+	// that are there at the moment (at most BatchSize), claimed, in order,
+	// and gives a verdict for each. An error is for all of them.
+	Batch     func(context.Context, []*Item) ([]Verdict, error)
+	BatchSize int // 0 is 1000
 	// Also are further directories whose changes matter. An item's name
 	// there makes the loop look again at the items that stayed and are of
 	// the same source; any other name makes it scan.
@@ -58,6 +63,9 @@ type Loop struct {
 	Workers int           // items handled at a time; 0 is one
 	Once    bool          // end when nothing is left to do now
 	Tick    time.Duration // between scans that nothing asked for; 0 is a minute
+
+	// Moved is how many items the last Run moved.
+	Moved int
 
 	watch   *watcher
 	places  map[string]Place    // of the last scan, by directory
@@ -149,6 +157,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	l.known, l.busy = map[entry]bool{}, map[entry]bool{}
 	l.later, l.past = map[entry]time.Time{}, map[entry]past{}
 	l.results, l.said = make(chan result, l.Workers), map[string]string{}
+	l.Moved, l.failed = 0, false
 	l.watch = newWatcher(l.Tree.root, l.Log)
 	defer l.watch.close()
 
@@ -180,7 +189,7 @@ func (l *Loop) loop(ctx context.Context) error {
 		}
 		// A free hand first, then the newest hints, then the first name:
 		// so the oldest item is taken even after a build of hours.
-		if len(l.busy) < l.Workers {
+		if l.free() {
 			all := l.hear()
 			if all {
 				// Events that come in a crowd share a scan.
@@ -206,7 +215,11 @@ func (l *Loop) loop(ctx context.Context) error {
 					continue
 				}
 				l.busy[e] = true
-				go l.work(ctx, e)
+				if l.Batch != nil {
+					go l.workBatch(ctx, l.together(e))
+				} else {
+					go l.work(ctx, e)
+				}
 				continue
 			}
 		}
@@ -230,6 +243,84 @@ func (l *Loop) loop(ctx context.Context) error {
 	}
 }
 
+// free reports whether a worker has nothing to do. A batch is one work,
+// however many items it has.
+func (l *Loop) free() bool {
+	if l.Batch != nil {
+		return len(l.busy) == 0
+	}
+	return len(l.busy) < l.Workers
+}
+
+// together takes the other entries of e's place, e first.
+func (l *Loop) together(e entry) []entry {
+	size := l.BatchSize
+	if size == 0 {
+		size = 1000
+	}
+	batch, rest := []entry{e}, l.ready[:0]
+	for _, o := range l.ready {
+		if o.place == e.place && len(batch) < size {
+			batch = append(batch, o)
+			delete(l.known, o)
+			l.busy[o] = true
+			continue
+		}
+		rest = append(rest, o)
+	}
+	l.ready = rest
+	return batch
+}
+
+// workBatch is the handling of a batch, in its own goroutine.
+func (l *Loop) workBatch(ctx context.Context, batch []entry) {
+	start := time.Now()
+	results := make([]result, len(batch))
+	var items []*Item
+	var which []int
+	for i, e := range batch {
+		results[i].e = e
+		it, err := l.Tree.Claim(e.place, e.name)
+		if err != nil {
+			results[i].err = err
+			continue
+		}
+		items, which = append(items, it), append(which, i)
+	}
+	var verdicts []Verdict
+	var err error
+	if len(items) > 0 {
+		verdicts, err = l.Batch(ctx, items)
+		if err == nil && len(verdicts) != len(items) {
+			err = fmt.Errorf("%d verdicts for %d items", len(verdicts), len(items))
+		}
+	}
+	for n, it := range items {
+		r := &results[which[n]]
+		if r.err = err; err == nil {
+			r.verdict = verdicts[n]
+			l.obey(it, r, start)
+		}
+		it.Release()
+	}
+	for _, r := range results {
+		l.results <- r
+	}
+}
+
+// obey makes the move that the verdict of r asks for.
+func (l *Loop) obey(it *Item, r *result, start time.Time) {
+	if r.verdict.To.State == "" {
+		return
+	}
+	from := it.Place
+	if r.err = it.Move(l.By, l.Who, r.verdict); r.err != nil {
+		return
+	}
+	r.moved = true
+	l.logMove(it, from, r.verdict.Reason, start)
+}
+
 // interval is the time between scans that nothing asked for.
 func (l *Loop) interval() time.Duration {
 	if l.watch.polling() {
@@ -244,7 +335,7 @@ func (l *Loop) wait(ctx context.Context, until time.Time, progress *bool) (stop 
 	defer t.Stop()
 	// A loop with no hand free has no use for hints yet.
 	wake := l.watch.wake
-	if len(l.busy) >= l.Workers {
+	if !l.free() {
 		wake = nil
 	}
 	select {
@@ -346,6 +437,9 @@ func (l *Loop) hear() (scan bool) {
 			switch {
 			case mine && likeItem(name):
 				l.put(entry{p, name})
+				if l.Batch != nil {
+					l.stir(name)
+				}
 			case likeItem(name):
 				l.stir(name)
 			default:
@@ -476,6 +570,7 @@ func (l *Loop) settle(r result, progress *bool) error {
 	case r.moved:
 		delete(l.past, r.e)
 		*progress = true
+		l.Moved++
 	default:
 		l.past[r.e] = past{stay: true}
 		l.delay(r.e, r.verdict.Again)
@@ -508,7 +603,6 @@ func (l *Loop) work(ctx context.Context, e entry) {
 			}
 			l.logMove(it, from, via.Reason, start)
 			r.moved = true
-			from = it.Place
 		}
 	}
 	v, err := l.handle(ctx, it)
@@ -517,14 +611,7 @@ func (l *Loop) work(ctx context.Context, e entry) {
 		return
 	}
 	r.verdict = v
-	if v.To.State == "" {
-		return
-	}
-	if r.err = it.Move(l.By, l.Who, v); r.err != nil {
-		return
-	}
-	r.moved = true
-	l.logMove(it, from, v.Reason, start)
+	l.obey(it, &r, start)
 }
 
 func (l *Loop) logMove(it *Item, from Place, reason string, start time.Time) {

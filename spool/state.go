@@ -40,6 +40,9 @@ const (
 	Attic           State = "attic"            // superseded, cancelled, removed; swept by age
 )
 
+// SourceArch stands for a source where an architecture is asked for.
+const SourceArch = "source"
+
 // Unborn is the state before the first: an item is being made in tmp.
 const Unborn State = ""
 
@@ -133,7 +136,19 @@ func (p Place) Dir() string {
 		if s.state != p.State {
 			continue
 		}
-		return strings.NewReplacer("SUITE", p.Suite, "ARCH", p.Arch, "HASH", p.Hash).Replace(s.dir)
+		// By hand: this runs several times for each item of a queue.
+		words := strings.Split(s.dir, "/")
+		for i, w := range words {
+			switch w {
+			case "SUITE":
+				words[i] = p.Suite
+			case "ARCH":
+				words[i] = p.Arch
+			case "HASH":
+				words[i] = p.Hash
+			}
+		}
+		return strings.Join(words, "/")
 	}
 	panic(fmt.Sprintf("spool: no such state: %q", p.State))
 }
@@ -172,7 +187,7 @@ func (p *Place) match(want, got []string) bool {
 			}
 			p.Suite = got[i]
 		case "ARCH":
-			if policy.CheckArch(got[i]) != nil {
+			if policy.CheckArch(got[i]) != nil && (got[i] != SourceArch || p.State != Installed) {
 				return false
 			}
 			p.Arch = got[i]

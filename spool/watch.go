@@ -77,9 +77,12 @@ func (w *watcher) drain() {
 				return
 			}
 			// A chmod says nothing of arrivals, and our own access to
-			// files makes many.
-			if e.Op != fsnotify.Chmod {
-				w.hint(filepath.Dir(e.Name), filepath.Base(e.Name))
+			// files makes many. That an item left is no arrival either,
+			// and each claim makes one such event.
+			base := filepath.Base(e.Name)
+			left := e.Op == fsnotify.Rename || e.Op == fsnotify.Remove
+			if e.Op != fsnotify.Chmod && !(left && likeItem(base)) {
+				w.hint(filepath.Dir(e.Name), base)
 			}
 		case err, ok := <-w.notify.Errors:
 			if !ok {

@@ -26,10 +26,11 @@ import (
 // The kernel kills the helper when the daemon dies; all of them hold the
 // item's lock. A control group is used on top where one can be made.
 type cage struct {
-	log    *os.File
+	log    *os.File // nil: output is thrown away
 	lock   *os.File
 	limits Limits
 	disk   func() int64 // bytes in use now; nil: not watched
+	hold   []*os.File   // further descriptors of the helper, from 6 on
 }
 
 // exit is how a caged command ended.
@@ -114,6 +115,7 @@ func (c *cage) run(ctx context.Context, o *order, prepare func(pid int) error) (
 		cmd.SysProcAttr.Pdeathsig = 0
 	}
 	o.mapUsers(cmd.SysProcAttr)
+	cmd.ExtraFiles = append(cmd.ExtraFiles, c.hold...)
 
 	start := time.Now()
 	born := make(chan error)
@@ -181,7 +183,7 @@ func (c *cage) run(ctx context.Context, o *order, prepare func(pid int) error) (
 					b = b[:max(0, l-size.Load())]
 					logFull.Store(true)
 				}
-				if len(b) > 0 && logErr == nil {
+				if len(b) > 0 && logErr == nil && c.log != nil {
 					var w int
 					w, logErr = c.log.Write(b)
 					size.Add(int64(w))

@@ -17,6 +17,8 @@ import (
 	"packmill/spool/deb822"
 	"packmill/spool/durable"
 	"packmill/spool/policy"
+
+	"golang.org/x/sys/unix"
 )
 
 // Forged says that a result is not this build's, or not only: a person looks
@@ -342,6 +344,20 @@ func readPlain(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return readAll(f, path, limit)
+}
+
+// readPlainLinked is readPlain for a file that may have more names, as the
+// sources of an item have.
+func readPlainLinked(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	return readAll(f, path, limit)
+}
+
+func readAll(f *os.File, path string, limit int64) ([]byte, error) {
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {

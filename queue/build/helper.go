@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,24 +33,29 @@ type order struct {
 	Verb string
 	Init bool // in a pid and a mount namespace of its own
 
-	Argv  []string
-	Env   []string
-	Dir   string
-	User  *account // become this user for the command; nil: stay
-	Nice  int
-	Tasks int // more processes than this are refused to the user; 0: no limit
-	View  *view
-	Roots *idmap // a user namespace
+	Argv        []string
+	Env         []string
+	Dir         string
+	User        *account // become this user for the command; nil: stay
+	Nice        int
+	Tasks       int // more processes than this are refused to the user; 0: no limit
+	View        *view
+	Roots       *idmap // a user namespace
+	Inside      *inside
+	Personality bool // say that this is a 32-bit machine
 }
 
 // report is what a helper says at its end.
 type report struct {
-	Exit   int    // exit status of the command; -1: ended by Signal
-	Signal int    // signal that ended it
-	Error  string // the command was not run
-	Setup  bool   // Error needs a change of the machine
-	Stage  string // overlay: where the build ended
-	Disk   int64  // scratch space in use at the end, bytes
+	Exit   int           // exit status of the command; -1: ended by Signal
+	Signal int           // signal that ended it
+	Error  string        // the command was not run
+	Setup  bool          // Error needs a change of the machine
+	Stage  string        // overlay: where the build ended
+	Status string        // overlay: like sbuild's
+	Fetch  bool          // overlay: a download failed
+	Spent  time.Duration // overlay: before and after apt and the build
+	Disk   int64         // scratch space in use at the end, bytes
 }
 
 // view is a private place for a build user: a file system in memory with
@@ -88,9 +94,8 @@ func Reexec() {
 
 func helper() int {
 	reportFile := os.NewFile(reportFd, "report")
-	unix.CloseOnExec(orderFd)
-	unix.CloseOnExec(reportFd)
-	unix.CloseOnExec(lockFd)
+	// What the daemon handed over is for this process, not for the build.
+	unix.CloseRange(3, ^uint(0)>>1&0x7fffffff, unix.CLOSE_RANGE_CLOEXEC)
 	orders := bufio.NewReader(os.NewFile(orderFd, "order"))
 	line, err := orders.ReadBytes('\n')
 	if err != nil {
@@ -145,6 +150,8 @@ func (o *order) act(r *report) error {
 	switch o.Verb {
 	case "run":
 		return o.run(r)
+	case "overlay":
+		return o.overlay(r)
 	}
 	return fmt.Errorf("build helper: unknown verb %q", o.Verb)
 }

@@ -92,11 +92,20 @@ func subrange(file, name string, uid int) (start, count int, err error) {
 	return 0, 0, fmt.Errorf("%s gives user %s no range of 65536 ids; add one with: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s (or another free range): %w", file, name, name, ErrSetup)
 }
 
-// mapUsers prepares the user namespace. Root writes the maps itself; for
-// anybody else newuidmap does after the birth (see mapLater).
+// mapUsers prepares the user namespace. Root writes the maps itself. For
+// anybody else newuidmap does after the birth (see mapLater); until then the
+// helper is nobody there and would lose its capabilities when it is executed,
+// so it gets them as ambient ones.
 func (o *order) mapUsers(attr *syscall.SysProcAttr) {
 	m := o.Roots
-	if m == nil || os.Getuid() != 0 {
+	if m == nil {
+		return
+	}
+	if os.Getuid() != 0 {
+		last := number("/proc/sys/kernel/cap_last_cap")
+		for c := int64(0); c <= last; c++ {
+			attr.AmbientCaps = append(attr.AmbientCaps, uintptr(c))
+		}
 		return
 	}
 	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: m.UID, Size: 1}, {ContainerID: 1, HostID: m.SubUID, Size: m.Count}}

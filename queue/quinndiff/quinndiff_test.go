@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/spool/deb822"
+	"packmill/spool/policy"
 )
 
 func read(t testing.TB, sources string, packages ...string) (*Sources, *Packages) {
@@ -109,6 +111,8 @@ func TestDiff(t *testing.T) {
 			want:     "up-to-date installed 1.0-2"},
 		{name: "binNMU", sources: src("1.0-1", "any", two...), packages: bin("foo", "foo (1.0-1)", "1.0-1+b2", "amd64") + bin("libfoo", "foo (1.0-1)", "1.0-1+b10", "amd64"),
 			want: "up-to-date installed 1.0-1 +b10"},
+		{name: "binNMU, the higher first", sources: src("1.0-1", "any", two...), packages: bin("foo", "foo (1.0-1)", "1.0-1+b3", "amd64") + bin("libfoo", "foo (1.0-1)", "1.0-1+b2", "amd64"),
+			want: "up-to-date installed 1.0-1 +b3"},
 		{name: "binNMU of an older version", sources: src("1.0-2", "any", two...), packages: bin("foo", "foo (1.0-1)", "1.0-1+b2", "amd64"),
 			want: "out-of-date installed 1.0-1 +b2 older foo missing libfoo"},
 		{name: "source version that ends in +b1", sources: src("1.0+b1", "any", "foo deb devel optional arch=any"), packages: bin("foo", "", "1.0+b1", "amd64"),
@@ -141,6 +145,10 @@ func TestDiff(t *testing.T) {
 
 		{name: "taken over by another source", sources: src("1.0-1", "any", two...), packages: bin("foo", "", "1.0-1", "amd64") + bin("libfoo", "foo2", "2.0-1", "amd64"),
 			want: "up-to-date installed 1.0-1"},
+		{name: "taken over, the old one is still there", sources: src("1.0-1", "any", two...), packages: bin("foo", "", "1.0-1", "amd64") + bin("libfoo", "foo", "0.9-1", "amd64") + bin("libfoo", "foo2", "2.0-1", "amd64"),
+			want: "up-to-date installed 1.0-1"},
+		{name: "all taken over by another source", sources: src("1.0-1", "any", two...), packages: bin("foo", "foo2", "2.0-1", "amd64") + bin("libfoo", "foo2", "2.0-1", "amd64"),
+			want: "uncompiled"},
 		{name: "takes over from another source", sources: src("1.0-1", "any", two...), packages: bin("foo", "foo2", "0.1-1", "amd64") + bin("libfoo", "foo2", "0.1-1", "amd64"),
 			want: "uncompiled"},
 		{name: "under a build profile", sources: src("1.0-1", "any", "foo deb devel optional arch=any profile=!stage1", "foo-x deb devel optional arch=any profile=pkg.foo.x", "foo-y deb devel optional arch=any profile=pkg.foo.x+!nodoc,!stage1"),
@@ -244,8 +252,9 @@ func TestLines(t *testing.T) {
 func TestRefused(t *testing.T) {
 	var s Sources
 	err := s.Add(strings.NewReader(src("1-", "any") + strings.Replace(src("1", "any"), "foo", "../x", 1) + src("1", "any, all") + src("1", "any", "foo deb x") +
-		src("1", "any", "foo deb x optional arch=!any") + src("3", "any", "foo deb x optional arch=any")))
-	if err != nil || s.Len() != 1 || len(s.Refused) != 5 {
+		src("1", "any", "foo deb x optional arch=!any") + src("1", "any", "../x deb x optional arch=any") +
+		"Package: foo\nVersion: 1\nArchitecture: any\nSection: a b\n\nPackage: foo\nVersion: 1\nArchitecture: any\nPriority:\n x\n\nPackage: foo\nVersion: 1\nArchitecture: any\nBinary: a;b\n\n" + src("3", "any", "foo deb x optional arch=any")))
+	if err != nil || s.Len() != 1 || len(s.Refused) != 9 {
 		t.Errorf("Sources: %d, refused %v, %v", s.Len(), s.Refused, err)
 	}
 	var p Packages
@@ -271,6 +280,95 @@ func TestDiffStops(t *testing.T) {
 		}
 		break
 	}
+}
+
+// Who builds what is wanted has nothing left to build, on any architecture.
+func TestBuiltMeansUpToDate(t *testing.T) {
+	r := rand.New(rand.NewSource(3))
+	archs := []string{"amd64", "armhf", "hurd-i386", "all"}
+	lists := []string{"any", "all", "linux-any", "amd64", "any-i386", "armhf,hurd-any"}
+	for round := range 100 {
+		var sources strings.Builder
+		type made struct{ name, source, arch string }
+		var makes []made // what a build of each source makes, by its Package-List
+		packages := make(map[string]string)
+		versions := make(map[string]string)
+		for i := range 12 {
+			name := fmt.Sprintf("src%d", i)
+			version := fmt.Sprintf("%d:1.%d-%d", r.Intn(2), r.Intn(3), r.Intn(3)+1)
+			versions[name] = version
+			var list []string
+			fields := make(map[string]bool)
+			for j := range 1 + r.Intn(4) {
+				b := made{fmt.Sprintf("pkg%d-%d", i, j), name, lists[r.Intn(len(lists))]}
+				makes = append(makes, b)
+				list = append(list, b.name+" deb misc optional arch="+b.arch)
+				for a := range strings.SplitSeq(b.arch, ",") {
+					fields[a] = true
+				}
+				// Something may be there already: older, of this version, binNMU'd, newer.
+				for _, a := range archs {
+					if r.Intn(3) > 0 {
+						continue
+					}
+					of := []string{"0.9-1", version, version, "2:1-1"}[r.Intn(4)]
+					packages[a] += bin(b.name, name+" ("+of+")", of+[]string{"", "+b1"}[r.Intn(2)], a)
+				}
+			}
+			var words []string
+			for a := range fields {
+				words = append(words, a)
+			}
+			sources.WriteString("Package: " + name + "\nVersion: " + version + "\nArchitecture: " + strings.Join(words, " ") + "\nPackage-List:\n " + strings.Join(list, "\n ") + "\n\n")
+		}
+		for _, arch := range archs {
+			s, p := read(t, sources.String(), packages[arch])
+			for n := range Diff(s, p, arch, Options{}) {
+				if !n.State.Wanted() {
+					continue
+				}
+				for _, m := range makes {
+					if m.source == n.Source && policy.BuildsOn(strings.Split(m.arch, ","), arch) {
+						packages[arch] += bin(m.name, n.Source+" ("+versions[n.Source]+")", "9:9", arch)
+					}
+				}
+			}
+			s, p = read(t, sources.String(), packages[arch])
+			for n := range Diff(s, p, arch, Options{}) {
+				if n.State.Wanted() {
+					t.Fatalf("round %d, %s: %s is still %s", round, arch, n.Source, describe(n))
+				}
+			}
+		}
+	}
+}
+
+func FuzzDiff(f *testing.F) {
+	f.Add([]byte(src("1.0-1", "any all", "foo deb devel optional arch=any profile=!x+y", "foo-doc udeb contrib/doc optional arch=all")), []byte(bin("foo", "foo (1.0-1)", "1.0-1+b2", "amd64")))
+	f.Add([]byte("Package: foo\nVersion: 1\nArchitecture: any\nBinary: foo,\n libfoo\nSection: x\n y\n"), []byte("Package: libfoo\nSource: (1)\nVersion: 2\nArchitecture: amd64\n"))
+	f.Add([]byte("Source: a+\nVersion: 1\nArchitecture: linux-any\nPackage-List: a\n b deb"), []byte("Package: aa\nSource: b ()\nVersion: 1+b"))
+	f.Fuzz(func(t *testing.T, sources, packages []byte) {
+		var s Sources
+		var p Packages
+		_ = s.Add(bytes.NewReader(sources)) // what was read before an error counts too
+		_ = p.Add(bytes.NewReader(packages))
+		for _, arch := range []string{"amd64", "all"} {
+			count := 0
+			for n := range Diff(&s, &p, arch, Options{Udebs: true}) {
+				count++
+				line := n.Line()
+				if strings.ContainsAny(line, "\n\t\x00\x1b") || strings.Count(line, " ") != 1 {
+					t.Errorf("line %q", line)
+				}
+				if broken := len(n.Older)+len(n.Missing) > 0; broken && !n.State.Wanted() || n.State == Partial && n.Installed == "" || (n.State == NotForArch) != (n.Reason != "") {
+					t.Errorf("%s: %s", line, describe(n))
+				}
+			}
+			if count != s.Len() {
+				t.Errorf("%d answers for %d sources", count, s.Len())
+			}
+		}
+	})
 }
 
 // lists gives the indexes to measure with: real ones from the directory

@@ -124,8 +124,12 @@ func (s *Sources) read(sc *deb822.Scanner) (src source, err error) {
 	if src.archs, err = s.archs.add(sc.Get("Architecture")); err != nil {
 		return src, fmt.Errorf("source %s: %w", src.name, err)
 	}
-	src.section = s.words.add(sc.Get("Section"))
-	src.priority = s.words.add(sc.Get("Priority"))
+	if src.section, err = s.word(sc, "Section"); err != nil {
+		return src, err
+	}
+	if src.priority, err = s.word(sc, "Priority"); err != nil {
+		return src, err
+	}
 	if list := sc.Get("Package-List"); list != nil {
 		src.complete = true
 		if err := s.packageList(&src, list); err != nil {
@@ -137,11 +141,27 @@ func (s *Sources) read(sc *deb822.Scanner) (src source, err error) {
 	for rest != "" {
 		var one string
 		one, rest, _ = strings.Cut(rest, ",")
-		if one = strings.Trim(one, " \t\n"); one != "" {
-			src.binaries = append(src.binaries, binary{name: one})
+		if one = strings.Trim(one, " \t\n"); one == "" {
+			continue
 		}
+		if err := policy.CheckPackage(one); err != nil {
+			return src, fmt.Errorf("source %s: Binary: %w", src.name, err)
+		}
+		src.binaries = append(src.binaries, binary{name: one})
 	}
 	return src, nil
+}
+
+// word returns a field that is one word or absent; it stands in lines and
+// file names.
+func (s *Sources) word(sc *deb822.Scanner, field string) (string, error) {
+	value := sc.Get(field)
+	for _, c := range value {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("+-./_", c) >= 0) {
+			return "", fmt.Errorf("source %s: %s %.40q is not one word of letters, digits, '+', '-', '.', '/' and '_'", sc.Get("Package"), field, value)
+		}
+	}
+	return s.words.add(value), nil
 }
 
 // packageList reads lines of name, type, section, priority and key=value
@@ -180,6 +200,9 @@ func (s *Sources) packageList(src *source, list []byte) error {
 		}
 		if words[1] != "deb" && words[1] != "udeb" {
 			continue
+		}
+		if err := policy.CheckPackage(words[0]); err != nil {
+			return err
 		}
 		b := binary{name: words[0], component: "main", udeb: words[1] == "udeb"}
 		if component, _, ok := strings.Cut(words[2], "/"); ok {

@@ -65,6 +65,26 @@ passed() {
 	printf '%s' "$wipe"
 }
 
+# quietly LOG COMMAND...: its words go to LOG; a terminal shows the last of them.
+quietly() {
+	local log=$1 watcher='' status=0
+	shift
+	if [ -n "$terminal" ]; then
+		while kill -0 $$ 2>/dev/null; do
+			passing "$(tail -n 1 "$log" 2>/dev/null | tr -cd '[:print:]')"
+			sleep 0.3
+		done &
+		watcher=$!
+	fi
+	"$@" >>"$log" 2>&1 </dev/null || status=$?
+	if [ -n "$watcher" ]; then
+		kill "$watcher" 2>/dev/null
+		wait "$watcher" 2>/dev/null || true
+		passed
+	fi
+	return "$status"
+}
+
 # die TEXT: what is wrong and what to do about it.
 die() {
 	passed
@@ -149,7 +169,7 @@ install_packages() {
 			die "the package dput is installed, it conflicts with dput-ng, and it cannot upload over sftp: apt-get install dput-ng (it replaces dput), then run this again" ;;
 		esac
 	fi
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get -q update >>"$log" 2>&1 ||
+	quietly "$log" as_root env DEBIAN_FRONTEND=noninteractive apt-get -q update ||
 		die "apt-get update fails, see $log: check the network and /etc/apt/sources.list"
 	(
 		policy=/usr/sbin/policy-rc.d
@@ -158,8 +178,8 @@ install_packages() {
 			printf '#!/bin/sh\n# for the time of an installation: no new service starts\nexit 101\n' |
 				as_root install -m 755 /dev/stdin "$policy"
 		fi
-		as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-remove --no-install-recommends \
-			install "${want[@]}" >>"$log" 2>&1 </dev/null
+		quietly "$log" as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-remove --no-install-recommends \
+			install "${want[@]}"
 	) || die "apt-get install fails, see the end of $log: mend what apt says there, then run this again"
 	case " ${want[*]} " in *' openssh-server '*)
 		if [ -d /run/systemd/system ]; then

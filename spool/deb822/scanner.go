@@ -7,9 +7,9 @@ import (
 )
 
 const (
-	scanBuffer = 256 << 10 // bytes, to begin with
-	scanStanza = 64 << 20  // bytes of one stanza at most
-	scanFields = 256       // of one stanza at most
+	scanBuffer = 64 << 10 // bytes, to begin with
+	scanStanza = 64 << 20 // bytes of one stanza at most
+	scanFields = 256      // of one stanza at most
 )
 
 // Scanner reads an index (Packages, Sources) stanza by stanza:

@@ -7,7 +7,7 @@ import (
 )
 
 // Group shares directory syncs between goroutines: moves that happen together
-// pay for one fsync of each directory. The zero value is ready. A Group must
+// pay for few fsyncs of each directory. The zero value is ready. A Group must
 // not be copied.
 //
 // A caller's sync is one that began after the call, so everything that the
@@ -17,9 +17,15 @@ type Group struct {
 	dirs map[string]*dirSyncs
 }
 
-// dirSyncs is the work on one directory: one round runs, at most one waits.
+// atOnce is the number of fsyncs of one directory that run side by side before
+// callers begin to share. One by one is slower than no sharing at all: a journal
+// puts those that overlap into one commit, and without a journal they keep the
+// disk's queue filled.
+const atOnce = 4
+
+// dirSyncs is the work on one directory: some rounds run, at most one waits.
 type dirSyncs struct {
-	running bool
+	running int
 	waiting *round
 }
 
@@ -41,36 +47,39 @@ func (g *Group) SyncDir(dir string) error {
 		d = &dirSyncs{}
 		g.dirs[dir] = d
 	}
+	if d.running < atOnce {
+		d.running++
+		g.mu.Unlock()
+		err := SyncDir(dir)
+		g.next(dir, d)
+		return err
+	}
 	if d.waiting == nil {
 		d.waiting = &round{done: make(chan struct{})}
 	}
 	r := d.waiting
-	if d.running {
-		g.mu.Unlock()
-		<-r.done
-		return r.err
-	}
-	d.running = true
-	d.waiting = nil
 	g.mu.Unlock()
-	g.run(dir, d, r)
+	<-r.done
 	return r.err
 }
 
-// run does one round and starts the next if somebody came meanwhile.
-func (g *Group) run(dir string, d *dirSyncs, r *round) {
-	r.err = SyncDir(dir)
-	close(r.done)
+// next ends a running round and starts the one that waits.
+func (g *Group) next(dir string, d *dirSyncs) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	next := d.waiting
-	if next == nil {
-		d.running = false
-		delete(g.dirs, dir)
+	r := d.waiting
+	if r == nil {
+		if d.running--; d.running == 0 {
+			delete(g.dirs, dir)
+		}
 		return
 	}
 	d.waiting = nil
-	go g.run(dir, d, next)
+	go func() {
+		r.err = SyncDir(dir)
+		close(r.done)
+		g.next(dir, d)
+	}()
 }
 
 // Rename is the package's Rename with shared syncs.

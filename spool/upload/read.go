@@ -162,7 +162,7 @@ func (r *reading) prepare() error {
 		r.changesBad.addf("%s: it lists more than %d files; split the upload, or ask for a higher limit", show(r.up.Name), r.lim.Files)
 	}
 	for _, f := range c.Files {
-		if policy.CheckFile(f.Name) != nil {
+		if policy.CheckFile(f.Name) != nil || f.Name == r.up.Name {
 			continue
 		}
 		file, info, err := Open(r.dir, f.Name)

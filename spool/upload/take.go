@@ -60,6 +60,11 @@ func Open(dir, name string) (*os.File, fs.FileInfo, error) {
 	if err := policy.CheckFile(name); err != nil {
 		return nil, nil, &FileError{Name: name, Text: err.Error()}
 	}
+	return open(dir, name)
+}
+
+// open is Open for a name that was checked otherwise.
+func open(dir, name string) (*os.File, fs.FileInfo, error) {
 	dirfd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, &fs.PathError{Op: "open", Path: dir, Err: err}
@@ -283,7 +288,14 @@ const maxChanges = 8 << 20
 
 // readSmall reads a whole control file of an upload.
 func readSmall(dir, name string) ([]byte, error) {
-	f, info, err := Open(dir, name)
+	if err := policy.CheckFile(name); err != nil {
+		return nil, &FileError{Name: name, Text: err.Error()}
+	}
+	return slurp(dir, name)
+}
+
+func slurp(dir, name string) ([]byte, error) {
+	f, info, err := open(dir, name)
 	if err != nil {
 		return nil, err
 	}

@@ -287,7 +287,7 @@ func quote(s string) string {
 
 // show prints a name as it is if it is a plain one, else quoted.
 func show(name string) string {
-	if policy.CheckFile(name) == nil {
+	if policy.CheckFile(name) == nil || IsCommands(name) {
 		return name
 	}
 	return quote(name)

@@ -26,13 +26,16 @@ import (
 //   - Changes of one directory reach the disk in their order. At a cut any
 //     number of the unsynced ones is missing from the end on, for each
 //     directory apart. fsync of a directory puts all its changes so far on
-//     the disk, and nothing else: not the directory's own name in its parent,
-//     and not the files.
+//     the disk, and nothing else: not the directory's own name in its parent
+//     (but see below), and not the files.
 //   - A rename inside one directory is one change. A directory's rename to
 //     another directory is one change of both (all three file systems keep
 //     that): if one parent has it on the disk, so has the other. A file's
 //     rename to another directory can leave both names, if the new parent was
 //     synced and the old one was not (btrfs), but never neither.
+//   - A directory that was moved is not below a directory that is not there: a
+//     move into a new directory is on the disk only if the new directory's own
+//     name is. (POSIX does not say so; journals keep that order.)
 //   - Contents, sizes and modes of one file reach the disk in their order too,
 //     and independent of all names: a new name can stand for an empty file, for
 //     one that is cut off, or for one of full length with zeros in the place of
@@ -58,7 +61,8 @@ type node struct {
 	data   []byte           // a file at first, a link's target
 	ops    []op
 	syncs  []synced
-	poison int // seq of the first failed sync: nothing is sure after it
+	birth  []ref // the op that named a new directory
+	poison int   // seq of the first failed sync: nothing is sure after it
 }
 
 // A synced says that at seq the first n ops were on the disk.
@@ -69,9 +73,7 @@ type op struct {
 	seq int
 	// a directory
 	changes []change
-	pair    *node // the other parent of a rename
-	pairOp  int   // its op there
-	needs   bool  // this op can not be on the disk without the pair's
+	needs   []ref // this op is not on the disk without those
 	// a file
 	write  bool
 	off    int64
@@ -80,6 +82,12 @@ type op struct {
 	size   int64
 	chmod  bool
 	mode   fs.FileMode
+}
+
+// A ref is the op of that index of a node.
+type ref struct {
+	node *node
+	op   int
 }
 
 type change struct {
@@ -268,7 +276,12 @@ func (r *Record) create(path string) {
 		target, _ := os.Readlink(path)
 		n.data = []byte(target)
 	}
-	d.add(op{seq: r.seq, changes: []change{{filepath.Base(path), n}}})
+	o := op{seq: r.seq, changes: []change{{filepath.Base(path), n}}}
+	if fi.IsDir() {
+		n.birth = []ref{{d, len(d.ops)}}
+		o.needs = d.birth
+	}
+	d.add(o)
 }
 
 func (r *Record) rename(c *Call, n *node) {
@@ -282,9 +295,11 @@ func (r *Record) rename(c *Call, n *node) {
 	case from != nil && from == to:
 		from.add(op{seq: r.seq, changes: []change{{name, n}, {old, back}}})
 	case from != nil && to != nil:
-		src := op{seq: r.seq, changes: []change{{old, back}}, pair: to, pairOp: len(to.ops), needs: true}
-		dst := op{seq: r.seq, changes: []change{{name, n}}, pair: from, pairOp: len(from.ops)}
-		dst.needs = back != nil || n != nil && n.mode.IsDir()
+		src := op{seq: r.seq, changes: []change{{old, back}}, needs: []ref{{to, len(to.ops)}}}
+		dst := op{seq: r.seq, changes: []change{{name, n}}}
+		if back != nil || n != nil && n.mode.IsDir() {
+			dst.needs = append([]ref{{from, len(from.ops)}}, to.birth...)
+		}
 		from.add(src)
 		to.add(dst)
 	case from != nil: // out of the tree
@@ -390,9 +405,11 @@ func (r *Record) force(lo []int) {
 		again = false
 		for i, n := range r.all {
 			for _, o := range n.ops[:lo[i]] {
-				if o.needs && lo[o.pair.id] <= o.pairOp {
-					lo[o.pair.id] = o.pairOp + 1
-					again = true
+				for _, need := range o.needs {
+					if lo[need.node.id] <= need.op {
+						lo[need.node.id] = need.op + 1
+						again = true
+					}
 				}
 			}
 		}
@@ -404,12 +421,11 @@ func (r *Record) agree(keep []int) {
 	for again := true; again; {
 		again = false
 		for i, n := range r.all {
-			for k, o := range n.ops[:keep[i]] {
-				if o.needs && keep[o.pair.id] <= o.pairOp {
-					keep[i] = k
-					again = true
-					break
-				}
+			k := slices.IndexFunc(n.ops[:keep[i]], func(o op) bool {
+				return slices.ContainsFunc(o.needs, func(need ref) bool { return keep[need.node.id] <= need.op })
+			})
+			if k >= 0 {
+				keep[i], again = k, true
 			}
 		}
 	}

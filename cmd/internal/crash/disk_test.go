@@ -85,7 +85,7 @@ func TestDiskEnd(t *testing.T) {
 		{"move, no sync", []string{item, moved}},
 		{"move file", []string{item + " queue/b/plain=x"}},
 		{"move file, new", []string{item + " queue/b/plain=x", item + " +queue/a/plain queue/b/plain=x"}},
-		{"into new", []string{"", "queue/new/ queue/new/item/ queue/new/item/ticket=x"}},
+		{"into new", []string{"queue/new/ queue/new/item/ queue/new/item/ticket=x"}}, // see Record
 	} {
 		t.Run(tt.victim, func(t *testing.T) {
 			r, dir := recorded(t, tt.victim, nil)

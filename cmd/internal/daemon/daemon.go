@@ -15,6 +15,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	sd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"packmill/cmd/internal/settings"
@@ -121,6 +122,47 @@ func (e *Env) Loop(by spool.Actor, l *spool.Loop) *spool.Loop {
 		l.Ready = e.Room
 	}
 	return l
+}
+
+// Rounds serves loops with Once in turn until a round of all of them moves
+// nothing: what one of them does may be work for another.
+func Rounds(ctx context.Context, loops ...*spool.Loop) error {
+	var left error
+	for ctx.Err() == nil {
+		moved := 0
+		for _, l := range loops {
+			l.Once = true
+			err := l.Run(ctx)
+			if errors.Is(err, spool.ErrLeft) {
+				left = err
+			} else if err != nil {
+				return err
+			}
+			moved += l.Moved
+		}
+		if moved == 0 {
+			break
+		}
+	}
+	return left
+}
+
+// Together runs loops side by side until ctx ends; the first that ends badly
+// ends all.
+func Together(ctx context.Context, loops ...*spool.Loop) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range loops {
+		g.Go(func() error { return l.Run(ctx) })
+	}
+	return g.Wait()
+}
+
+// Serve is Rounds or Together, as --once says.
+func (e *Env) Serve(ctx context.Context, loops ...*spool.Loop) error {
+	if e.Once {
+		return Rounds(ctx, loops...)
+	}
+	return Together(ctx, loops...)
 }
 
 // Room says why nothing new should be begun: less space or fewer inodes are

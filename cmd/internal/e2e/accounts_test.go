@@ -93,7 +93,7 @@ func TestAccounts(t *testing.T) {
 
 	// Ann needs no signature: settings trust her account. A umask of hers that
 	// hides her files is her trouble, and she is told.
-	account := fmt.Sprintf("Name: ann\nAccount: %s\nAllow: source\n\nName: ben\nAccount: %s\nFingerprint: %s\nKey: keys/ben.asc\nAllow: source\n", ann, ben, b.fingerprint)
+	account := fmt.Sprintf("Name: ann\nAccount: %s\nAllow: source\n\nName: ben\nAccount: %s\nFingerprint: %s\nAllow: source\n", ann, ben, b.fingerprint)
 	sudo("install", "-d", "-o", who.name, filepath.Join(tree, "control/keys"))
 	sudo("cp", s.write("uploaders", account, 0o644), filepath.Join(tree, "control/uploaders"))
 	sudo("cp", filepath.Join(s.tree, "control/keys/ben.asc"), filepath.Join(tree, "control/keys/"))

@@ -14,14 +14,11 @@ import (
 
 // cache is where chroots are kept from one run to the next.
 func cache() string {
-	if d := os.Getenv("PACKMILL_CHROOT_CACHE"); d != "" {
-		return d
+	d := os.Getenv("PACKMILL_TEST_CACHE")
+	if d == "" {
+		d = filepath.Join(who.home, ".cache", "packmill-test")
 	}
-	d, err := os.UserCacheDir()
-	if err != nil {
-		d = "/var/cache"
-	}
-	return filepath.Join(d, "packmill", "chroots")
+	return filepath.Join(d, "e2e")
 }
 
 // base is the machine's own Debian mirror and release: URI and codename.
@@ -50,10 +47,6 @@ func (s *site) base() (uri, codename string) {
 // extra arguments as $1 and on. $own limits apt-get to the site's archive.
 func (s *site) client(chroot, suite, script string, args ...string) string {
 	s.t.Helper()
-	keys, _ := filepath.Glob(filepath.Join(s.tree, "archive", "*.asc"))
-	if len(keys) == 0 {
-		s.t.Fatalf("%s/archive holds no public key", s.tree)
-	}
 	set := fmt.Sprintf(`set -eu
 mkdir -p /etc/apt/keyrings && cat >/etc/apt/keyrings/packmill.asc
 echo "deb [signed-by=/etc/apt/keyrings/packmill.asc] http://127.0.0.1:%d/ $1 main" >/etc/apt/sources.list.d/packmill.list
@@ -62,7 +55,7 @@ own="-o Dir::Etc::sourcelist=/etc/apt/sources.list.d/packmill.list -o Dir::Etc::
 apt-get -q $own update --error-on=any
 %s`, s.web, s.web, script)
 	cmd := who.command(nil, filepath.Join(scripts, "lib", "in-chroot"), append([]string{chroot, "sh", "-c", set, "sh", suite}, args...)...)
-	cmd.Stdin = bytes.NewReader([]byte(read(s, keys[0])))
+	cmd.Stdin = bytes.NewReader([]byte(read(s, filepath.Join(s.tree, "archive/keys", suite+".asc"))))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		s.t.Fatalf("apt in a clean chroot: %v\n%s", err, out)

@@ -58,16 +58,16 @@ func kills(t *testing.T, n int, runner string, every time.Duration, rare int, wi
 	name := func(i int) string { return fmt.Sprintf("killed%02d", i) }
 	for i := range n {
 		p := name(i)
-		alice.dput("packmill", alice.make(source{name: p, version: "1-1", suite: suite, any: []string{p}, all: []string{p + "-doc"}}))
+		alice.dput("packmill", alice.make(source{name: p, version: "1.1", suite: suite, any: []string{p}, all: []string{p + "-doc"}}))
 	}
 	for i := range n {
-		s.await(time.Minute, "spool/review/"+suite, name(i), "1-1")
+		s.await(time.Minute, "spool/review/"+suite, name(i), "1.1")
 		s.must("packmill", "review", "accept", name(i))
 	}
 	begin := time.Now()
 	done := func(i int) bool {
-		_, a := s.in("archive/installed/"+suite+"/"+arch+"/*", name(i), "1-1")
-		_, b := s.in("archive/installed/"+suite+"/all/*", name(i), "1-1")
+		_, a := s.in("archive/installed/"+suite+"/"+arch+"/*", name(i), "1.1")
+		_, b := s.in("archive/installed/"+suite+"/all/*", name(i), "1.1")
 		return a && b
 	}
 	s.until(within, "all packages are installed", func() bool {
@@ -96,7 +96,7 @@ func kills(t *testing.T, n int, runner string, every time.Duration, rare int, wi
 	var names strings.Builder
 	for i := range n {
 		fmt.Fprintf(&names, " %s %s-doc", name(i), name(i))
-		for _, want := range []string{name(i) + "_1-1_" + arch + ".deb", name(i) + "-doc_1-1_all.deb", name(i) + "_1-1.dsc"} {
+		for _, want := range []string{name(i) + "_1.1_" + arch + ".deb", name(i) + "-doc_1.1_all.deb", name(i) + "_1.1.dsc"} {
 			if m, _ := filepath.Glob(filepath.Join(s.tree, "archive/pool/*/*/*", want)); len(m) != 1 {
 				t.Errorf("pool has %q, want exactly one %s", m, want)
 			}

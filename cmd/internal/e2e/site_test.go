@@ -55,9 +55,9 @@ func prepare() error {
 			return fmt.Errorf("%s is missing; install %s, or run scripts/test, which does", program, pkg)
 		}
 	}
-	name := os.Getenv("PACKMILL_TEST_USER")
+	name := os.Getenv("PACKMILL_BUILD_USER")
 	if os.Getuid() == 0 && name == "" {
-		return fmt.Errorf("builds never run as root: name a user with subordinate ids in PACKMILL_TEST_USER, or run scripts/test, which makes one")
+		return fmt.Errorf("builds never run as root: name a user with subordinate ids in PACKMILL_BUILD_USER, or run scripts/test, which makes one")
 	}
 	u, err := user.Current()
 	if os.Getuid() == 0 {
@@ -82,7 +82,14 @@ func prepare() error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
-	cmd := exec.Command("go", "build", "-o", bin+"/", "./cmd/...")
+	mains, err := filepath.Glob("../../*/main.go")
+	if err != nil || len(mains) == 0 {
+		return fmt.Errorf("no programs in cmd: %v", err)
+	}
+	cmd := exec.Command("go", "build", "-o", bin+"/")
+	for _, m := range mains {
+		cmd.Args = append(cmd.Args, "./cmd/"+filepath.Base(filepath.Dir(m)))
+	}
 	cmd.Dir = filepath.Dir(scripts)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
@@ -224,7 +231,7 @@ func (s *site) start(name string, argv ...string) {
 		if p.end {
 			return nil
 		}
-		p.cmd = who.command([]string{"PACKMILL_TREE=" + s.tree, "PACKMILL_CHROOT_CACHE=" + cache()}, argv[0], argv[1:]...)
+		p.cmd = who.command([]string{"PACKMILL_TREE=" + s.tree}, argv[0], argv[1:]...)
 		p.cmd.Stdout, p.cmd.Stderr = log, log
 		return p.cmd.Start()
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // uploader is a person with an OpenPGP key, a home directory and dput.
@@ -43,7 +44,7 @@ func (u *uploader) id() string { return fmt.Sprintf("E2e %s <%s>", u.name, u.ema
 
 // stanza is the person's in control/uploaders.
 func (u *uploader) stanza(allow string) string {
-	return fmt.Sprintf("Name: %s\nFingerprint: %s\nKey: keys/%s.asc\nEmail: %s\nAllow: %s\n\n", u.name, u.fingerprint, u.name, u.email, allow)
+	return fmt.Sprintf("Name: %s\nFingerprint: %s\nEmail: %s\nAllow: %s\n\n", u.name, u.fingerprint, u.email, allow)
 }
 
 func (u *uploader) run(name string, args ...string) (string, error) {
@@ -137,7 +138,7 @@ func (u *uploader) make(src source) string {
 		body += "\n\t@echo this package fails on purpose; exit 1"
 	}
 	text := strings.NewReplacer("NAME", src.name, "BODY", body, "ANY", strings.TrimSpace(binaries(src.any, arch)), "ALL", strings.TrimSpace(binaries(src.all, "all"))).Replace(rules)
-	changelog := fmt.Sprintf("%s (%s) %s; urgency=medium\n\n  * A version for a test.\n\n -- %s  Sat, 21 Nov 2026 12:00:00 +0000\n", src.name, src.version, src.suite, u.id())
+	changelog := fmt.Sprintf("%s (%s) %s; urgency=medium\n\n  * A version for a test.\n\n -- %s  %s\n", src.name, src.version, src.suite, u.id(), time.Now().UTC().Format(time.RFC1123Z))
 	for name, f := range map[string]struct {
 		text string
 		mode os.FileMode

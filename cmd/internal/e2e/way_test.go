@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"packmill/spool/openpgp"
 )
 
 // machine is the Debian architecture of this machine.
@@ -26,16 +24,17 @@ func machine(t *testing.T) string {
 	return strings.TrimSpace(string(out))
 }
 
-// key makes a secret key in control/keys and gives its name there.
+// key makes a key of the site's own and gives its fingerprint; its secret
+// half is control/private/NAME.key.
 func (s *site) key(name string) string {
 	s.t.Helper()
-	k, err := openpgp.Generate("E2e "+name, name+"@packmill.example", time.Now())
-	if err != nil {
-		s.t.Fatal(err)
+	out := s.must("packmill", "key", "new", name)
+	_, fpr, ok := strings.Cut(out, "Fingerprint: ")
+	if !ok {
+		s.t.Fatalf("packmill key new: %q", out)
 	}
-	s.mkdir("tree/control/keys")
-	s.write("tree/control/keys/"+name+".sec", string(k.Secret()), 0o600)
-	return "keys/" + name + ".sec"
+	fpr, _, _ = strings.Cut(fpr, "\n")
+	return fpr
 }
 
 // setting is what the tests vary.
@@ -56,11 +55,12 @@ func (s *site) set(x setting) {
 	if x.runner == "" {
 		x.runner = "sbuild"
 	}
-	archive, builder := s.key("archive"), s.key("builder")
-	s.write("tree/control/suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nReview: always\nLog-Review: auto\nPublish: %s\nBase: deb %s %s main\nSign-With: %s\n%s",
-		suite, strings.Join(x.archs, " "), x.publish, uri, codename, archive, x.extra), 0o644)
+	s.key("archive")
+	builder := s.key("builder")
+	s.write("tree/control/suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nReview: always\nLog-Review: auto\nPublish: %s\nBase: deb %s %s main\nSign-With: private/archive.key\n%s",
+		suite, strings.Join(x.archs, " "), x.publish, uri, codename, x.extra), 0o644)
 	s.write("tree/control/uploaders", strings.Join(x.people, ""), 0o644)
-	s.write("tree/control/builders", fmt.Sprintf("Name: here\nArchitectures: %s all\nRunner: %s\nChroots: %s\nKey: %s\n", strings.Join(x.archs, " "), x.runner, cache(), builder), 0o644)
+	s.write("tree/control/builders", fmt.Sprintf("Name: here\nArchitectures: %s all\nRunner: %s\nChroots: %s\nKey: private/builder.key\nFingerprint: %s\n", strings.Join(x.archs, " "), x.runner, cache(), builder), 0o644)
 }
 
 // TestWholeWay takes packages from a person's dput to a program that apt
@@ -97,7 +97,7 @@ func wholeWay(t *testing.T, publish string) {
 	// These wait for their turn behind it.
 	alice.dput("packmill", alice.make(source{name: "broken", version: "1", suite: suite, any: []string{"broken"}, fails: true}))
 	alice.dput("packmill", alice.make(source{name: "lacks", version: "2", suite: suite, any: []string{"lacks"}, needs: "no-such-package (>= 3)"}))
-	alice.dput("packmill", alice.make(source{name: "hand", version: "1:0.5~rc1-2", suite: suite, all: []string{"hand"}}))
+	alice.dput("packmill", alice.make(source{name: "hand", version: "1:0.5~rc1", suite: suite, all: []string{"hand"}}))
 
 	// What the archive says while one architecture is open.
 	s.until(3*time.Minute, arch+" of both is built", func() bool {
@@ -121,15 +121,15 @@ func wholeWay(t *testing.T, publish string) {
 	t.Logf("dropped to installable in %v; sbuild itself took %v", total.Round(time.Millisecond), s.built("both"))
 
 	// A person accepts with mv.
-	from := s.await(10*time.Second, "spool/review/"+suite, "hand", "1:0.5~rc1-2")
+	from := s.await(10*time.Second, "spool/review/"+suite, "hand", "1:0.5~rc1")
 	if out, err := s.run("mv", from, filepath.Join(s.tree, "spool/accepted", suite)+"/"); err != nil {
 		t.Fatalf("mv: %v\n%s", err, out)
 	}
 	for _, p := range []string{"broken", "lacks"} {
 		s.must("packmill", "review", "accept", p)
 	}
-	s.await(2*time.Minute, "archive/installed/"+suite+"/all/*", "hand", "1:0.5~rc1-2")
-	s.installs(chroot, suite, "hand", "1:0.5~rc1-2")
+	s.await(2*time.Minute, "archive/installed/"+suite+"/all/*", "hand", "1:0.5~rc1")
+	s.installs(chroot, suite, "hand", "1:0.5~rc1")
 
 	// One that fails and one that waits.
 	failed := s.await(2*time.Minute, "queue/"+suite+"/"+arch+"/build-attempted", "broken", "1")

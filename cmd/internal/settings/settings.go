@@ -70,7 +70,6 @@ type Suite struct {
 type Uploader struct {
 	Name         string
 	Fingerprints []string // primary keys, upper-case hexadecimal
-	Keys         []string // public key files, absolute or below control
 	Account      string   // the ssh account whose directory needs no signature
 	Email        string
 	Allow        Allow
@@ -96,7 +95,8 @@ type Builder struct {
 	Runner        string   // sbuild, overlay, or exec
 	Exec          string   // exec's program
 	Mode          string   // sbuild's chroot mode: unshare or schroot
-	Key           string   // secret key file that signs results
+	Fingerprint   string   // of the key that signs its results
+	Key           string   // that key's secret part, a file, where the builder runs
 	User          string   // the account that builds, if the daemon is root
 	Jobs          int
 	Chroots       string // directory of the chroots; default: the build user's
@@ -159,6 +159,10 @@ const (
 	NotifyFile    = "notify"
 	GeneralFile   = "general"
 )
+
+// KeysDir holds the public keys of everybody whom the settings name by
+// fingerprint, armored or binary, any number a file.
+const KeysDir = "keys"
 
 // Files are the names of the files in control.
 var Files = []string{SuitesFile, UploadersFile, BuildersFile, NotifyFile, GeneralFile}

@@ -67,22 +67,27 @@ func (r *reader) suite() Suite {
 
 func (r *reader) uploader() Uploader {
 	u := Uploader{
-		Name: r.need("Name", nil), Keys: r.words("Key", nil, nil),
-		Account: r.str("Account", ""), Email: r.str("Email", ""),
-	}
-	for _, f := range r.commas("Fingerprint", nil) {
-		f = strings.ToUpper(strings.ReplaceAll(f, " ", ""))
-		if len(f) != 40 || strings.Trim(f, "0123456789ABCDEF") != "" {
-			r.fail("Fingerprint", "%q is not the fingerprint of a version 4 OpenPGP key (40 hexadecimal digits); take what gpg --list-keys prints", f)
-			continue
-		}
-		u.Fingerprints = append(u.Fingerprints, f)
+		Name: r.need("Name", nil), Account: r.str("Account", ""), Email: r.str("Email", ""),
+		Fingerprints: r.fingerprints(),
 	}
 	if len(u.Fingerprints) == 0 && u.Account == "" {
 		r.fail("Name", "neither Fingerprint nor Account; nobody could upload as %q", u.Name)
 	}
 	u.Allow = r.allow()
 	return u
+}
+
+func (r *reader) fingerprints() []string {
+	var out []string
+	for _, f := range r.commas("Fingerprint", nil) {
+		f = strings.ToUpper(strings.ReplaceAll(f, " ", ""))
+		if len(f) != 40 || strings.Trim(f, "0123456789ABCDEF") != "" {
+			r.fail("Fingerprint", "%q is not the fingerprint of a version 4 OpenPGP key (40 hexadecimal digits); take what gpg --list-keys prints", f)
+			continue
+		}
+		out = append(out, f)
+	}
+	return out
 }
 
 // allow reads, with commas between them: "suites=sid experimental",
@@ -144,6 +149,11 @@ func (r *reader) builder() Builder {
 		Disk:          r.size("Disk", 0),
 		Stop:          r.one("Stop", "give-back", "give-back", "wait"),
 		Host:          r.str("Host", ""),
+	}
+	if f := r.fingerprints(); len(f) == 1 {
+		b.Fingerprint = f[0]
+	} else if len(f) > 1 {
+		r.fail("Fingerprint", "a builder signs with one key; write a stanza for each")
 	}
 	if len(b.Architectures) == 0 {
 		r.fail("Architectures", "missing; name what this builder builds, such as: Architectures: amd64 all")

@@ -63,7 +63,7 @@ func (s *Store) Get() *Settings {
 // stamp tells whether any file was written or replaced.
 func stamp(dir string) string {
 	out := ""
-	for _, name := range Files {
+	for _, name := range append([]string{KeysDir}, Files...) {
 		st, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
 			out += name + " -\n"

@@ -1,0 +1,125 @@
+package archive
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+
+	"packmill/archive/opkg"
+	"packmill/spool/openpgp"
+)
+
+// Opkg are the settings of a suite's feeds for opkg: one for each
+// architecture, with the packages of all components but Suite.Dbgsym.
+type Opkg struct {
+	opkg.Options        // names of architectures, extension
+	Sources      bool   // a feed "src" with the source packages
+	Key          string // file of the usign key that signs Packages.sig; "" leaves it out
+}
+
+// feeds brings the suite's opkg feeds in line with what is published. They are
+// made from the published indexes, so a run that was cut off before this, or in
+// it, is made good by the next one. Packages.asc bears the signature of the
+// suite's first key.
+func (t *transaction) feeds(keys []*loadedKey, rep *Report) error {
+	if t.suite.Opkg == nil {
+		return opkg.Drop(t.a.root, t.suite.Name, nil)
+	}
+	feed := opkg.Feed{Root: t.a.root, Suite: t.suite.Name, Options: t.suite.Opkg.Options}
+	if t.suite.Opkg.Key != "" {
+		k, err := opkg.ReadKey(t.suite.Opkg.Key)
+		if err != nil {
+			return fmt.Errorf("suite %s: usign key: %w", t.suite.Name, err)
+		}
+		feed.Usign = []*opkg.Key{k}
+	}
+	if len(keys) > 0 {
+		feed.OpenPGP = []*openpgp.Signer{keys[0].signer}
+	}
+	p, err := t.a.read(t.p.ctx, t.suite.Name)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	archs := t.suite.archs()
+	if t.suite.Opkg.Sources {
+		archs = append(archs, "source")
+	}
+	var names []string
+	for _, arch := range archs {
+		var indexes []opkg.Index
+		for _, c := range t.suite.components() {
+			if c == t.suite.Dbgsym {
+				continue
+			}
+			path := packagesPath(c, arch)
+			if arch == "source" {
+				path = sourcesPath(c)
+			}
+			indexes = append(indexes, opkg.Index{SHA256: p.state(path).Text.SHA256,
+				Open: func() (io.ReadCloser, error) { return p.text(path) }})
+		}
+		feed.Arch = arch
+		names = append(names, feed.Name())
+		did, err := feed.Publish(t.p.ctx, indexes, t.now)
+		if err != nil {
+			return err
+		}
+		rep.Changed = rep.Changed || did.Changed
+		for _, s := range did.Skipped {
+			rep.NotForOpkg = append(rep.NotForOpkg, feed.Name()+": "+s)
+		}
+	}
+	return opkg.Drop(t.a.root, t.suite.Name, names)
+}
+
+// text reads the plain text of an index.
+func (p *published) text(path string) (io.ReadCloser, error) {
+	x, err := p.index(path)
+	if err != nil {
+		return nil, err
+	}
+	r, w := io.Pipe()
+	go func() {
+		b := bufio.NewWriterSize(w, 256<<10)
+		err := x.All(func(_, records []byte) error {
+			_, err := b.Write(records)
+			return err
+		})
+		if err == nil {
+			err = b.Flush()
+		}
+		w.CloseWithError(err)
+	}()
+	return r, nil
+}
+
+// CheckFeeds applies every rule that an opkg client relies on to the suite's
+// feeds, and compares each package file with its index if deep is set. It
+// returns what is wrong, each with the feed's name.
+func (a *Archive) CheckFeeds(ctx context.Context, suite Suite, opt opkg.CheckOptions, deep bool) ([]string, error) {
+	names, err := opkg.Feeds(a.root, suite.Name)
+	if err != nil {
+		return nil, err
+	}
+	opt.Root, opt.SkipPackages = a.root, !deep
+	var out []string
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		opt.Archs = []string{name, "all"}
+		if suite.Opkg != nil && suite.Opkg.Arch["all"] != "" {
+			opt.Archs[1] = suite.Opkg.Arch["all"]
+		}
+		_, wrong, err := opkg.Check(a.path("opkg", suite.Name, name), opt)
+		if err != nil {
+			return nil, err
+		}
+		for _, w := range wrong {
+			out = append(out, name+": "+w)
+		}
+	}
+	return out, nil
+}

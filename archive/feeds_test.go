@@ -1,0 +1,104 @@
+package archive
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"packmill/archive/deb/debtest"
+	"packmill/archive/opkg"
+	"packmill/spool/openpgp"
+)
+
+func TestFeeds(t *testing.T) {
+	f := newFixture(t)
+	key, err := opkg.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "feed.key")
+	if err := os.WriteFile(file, key.Secret(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pub, err := opkg.ParsePublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := os.ReadFile(f.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := openpgp.ReadKeyring(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.suite.Dbgsym = "debug"
+	f.suite.Opkg = &Opkg{Options: opkg.Options{Arch: map[string]string{"amd64": "amd64-linux-glibc"}}, Sources: true, Key: file}
+	// check holds the feeds to opkg's rules, and to what they must list.
+	check := func(want map[string]string) {
+		t.Helper()
+		wrong, err := f.a.CheckFeeds(context.Background(), f.suite, opkg.CheckOptions{Usign: []*opkg.PublicKey{pub}, OpenPGP: ring, Now: time.Now().Add(time.Hour)}, true)
+		if err != nil || wrong != nil {
+			t.Errorf("check: %v: %s", err, strings.Join(wrong, "\n"))
+		}
+		got := map[string]string{}
+		names, err := opkg.Feeds(f.a.Root(), f.suite.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range names {
+			text, err := os.ReadFile(f.a.path("opkg", f.suite.Name, n, "Packages"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var list []string
+			for line := range strings.Lines(string(text)) {
+				if v, ok := strings.CutPrefix(line, "Filename: "); ok {
+					list = append(list, strings.TrimSuffix(filepath.Base(v), "\n"))
+				}
+			}
+			got[n] = strings.Join(list, " ")
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("feeds: got %v, want %v", got, want)
+		}
+	}
+	f.accepted()
+	check(map[string]string{"amd64-linux-glibc": "", "i386": "", "src": ""})
+	f.accepted(f.upload(hello("1:1.0")))
+	one := map[string]string{"amd64-linux-glibc": "hello_1.0_amd64-linux-glibc.opk hello-doc_1.0_all.opk", "i386": "hello-doc_1.0_all.opk", "src": "hello_1.0_src.opk"}
+	check(one)
+	if rep := f.accepted(); rep.Changed {
+		t.Error("nothing is new, but the report says so")
+	}
+
+	// A run that was cut off between the suite and its feeds is made good.
+	if err := os.RemoveAll(f.a.path("opkg")); err != nil {
+		t.Fatal(err)
+	}
+	if rep := f.accepted(); !rep.Changed {
+		t.Error("the feeds are there again, but the report says that nothing changed")
+	}
+	check(one)
+
+	f.accepted(f.upload(hello("1:2.0")))
+	f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "other", Version: "1"}, Debs: []debtest.Deb{
+		{Name: "other", Version: "1"}, {Name: "other-dbgsym", Version: "1", Source: "other", Fields: "Section: debug\nAuto-Built-Package: debug-symbols\n"}}}))
+	check(map[string]string{"amd64-linux-glibc": "hello_2.0_amd64-linux-glibc.opk hello-doc_2.0_all.opk other_1_amd64-linux-glibc.opk", "i386": "hello-doc_2.0_all.opk", "src": "hello_2.0_src.opk other_1_src.opk"})
+
+	f.suite.Architectures, f.suite.Opkg.Sources = []string{"amd64"}, false
+	f.accepted()
+	check(map[string]string{"amd64-linux-glibc": "hello_2.0_amd64-linux-glibc.opk hello-doc_2.0_all.opk other_1_amd64-linux-glibc.opk"})
+	unused, err := opkg.Unused(f.a.Root(), 0, time.Now().Add(time.Hour))
+	if err != nil || !slices.Contains(unused, "opkg/pool/main/h/hello/hello_1.0_amd64-linux-glibc.opk") || slices.Contains(unused, "opkg/pool/main/h/hello/hello_2.0_amd64-linux-glibc.opk") {
+		t.Errorf("unused: %v, %v", unused, err)
+	}
+	f.suite.Opkg = nil
+	f.accepted()
+	check(map[string]string{})
+}

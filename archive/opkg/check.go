@@ -1,0 +1,342 @@
+package opkg
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"packmill/spool/openpgp"
+	"packmill/spool/policy"
+)
+
+// CheckOptions say how a feed is checked.
+type CheckOptions struct {
+	// Root is the directory that Filename may not leave: the archive.
+	Root string
+
+	// Archs are the architectures that the feed's client is set up for.
+	// Empty: any.
+	Archs []string
+
+	// Usign and OpenPGP are the keys of which one must have signed
+	// Packages.sig and Packages.asc. nil: the file is not looked at.
+	Usign   []*PublicKey
+	OpenPGP *openpgp.Keyring
+	Now     time.Time // of the check of Packages.asc
+
+	// SkipPackages leaves the package files closed: only that they are there
+	// with the right size is checked.
+	SkipPackages bool
+}
+
+// Check applies every rule that an opkg client, upstream's or OpenWrt's, relies
+// on to the feed at dir, as that client would meet it. It returns the number of
+// entries and all that is wrong, each with file and line; the error is trouble
+// with reading.
+func Check(dir string, opt CheckOptions) (entries int, wrong []string, err error) {
+	c := checker{dir: dir, opt: opt}
+	text, err := os.ReadFile(filepath.Join(dir, "Packages"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, []string{"no Packages; an empty feed needs an empty one"}, nil
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	packed, err := os.ReadFile(filepath.Join(dir, "Packages.gz"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		c.wrong = append(c.wrong, "no Packages.gz; src/gz fetches nothing else")
+	case err != nil:
+		return 0, nil, err
+	default:
+		unpacked, err := readIndex(packed)
+		if err != nil {
+			c.wrong = append(c.wrong, "Packages.gz: "+err.Error())
+		} else if !bytes.Equal(unpacked, text) {
+			c.wrong = append(c.wrong, "Packages.gz is not Packages packed")
+		}
+	}
+	if err := c.signatures(text); err != nil {
+		return 0, nil, err
+	}
+	if err := c.index(text); err != nil {
+		return 0, nil, err
+	}
+	return c.entries, c.wrong, nil
+}
+
+type checker struct {
+	dir     string
+	opt     CheckOptions
+	wrong   []string
+	entries int
+	seen    map[string]bool // name, version, architecture
+	files   map[string]bool
+	line    int
+}
+
+func (c *checker) bad(line int, format string, args ...any) {
+	c.wrong = append(c.wrong, fmt.Sprintf("Packages:%d: %s", line, fmt.Sprintf(format, args...)))
+}
+
+func (c *checker) signatures(text []byte) error {
+	if c.opt.Usign != nil {
+		sig, err := os.ReadFile(filepath.Join(c.dir, "Packages.sig"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		verdict := errors.New("the file is missing")
+		for _, k := range c.opt.Usign {
+			if err == nil && verdict != nil {
+				verdict = k.Verify(text, sig)
+			}
+		}
+		if verdict != nil {
+			c.wrong = append(c.wrong, "Packages.sig: "+verdict.Error())
+		}
+	}
+	if c.opt.OpenPGP != nil {
+		sig, err := os.ReadFile(filepath.Join(c.dir, "Packages.asc"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		verdict := errors.New("the file is missing")
+		if err == nil {
+			if !bytes.HasPrefix(sig, []byte("-----BEGIN PGP SIGNATURE-----\n")) {
+				verdict = errors.New("is not armored")
+			} else {
+				_, verdict = c.opt.OpenPGP.VerifyDetached(bytes.NewReader(text), sig, c.opt.Now)
+			}
+		}
+		if verdict != nil {
+			c.wrong = append(c.wrong, "Packages.asc: "+verdict.Error())
+		}
+	}
+	return nil
+}
+
+// A rawField is a field as opkg's parser sees it: by lines, with case.
+type rawField struct {
+	name, value string
+	more        []string
+	line        int
+}
+
+// index goes over the lines themselves, not over a parser's result: what counts
+// is what opkg's own simple parser makes of them.
+func (c *checker) index(text []byte) error {
+	c.seen, c.files = map[string]bool{}, map[string]bool{}
+	if len(text) > 0 && !bytes.HasSuffix(text, []byte("\n\n")) {
+		c.wrong = append(c.wrong, "Packages does not end with an empty line")
+	}
+	var st []rawField
+	n := 0
+	for line := range bytes.Lines(text) {
+		n++
+		l := strings.TrimSuffix(string(line), "\n")
+		switch {
+		case l == "":
+			if st == nil {
+				c.bad(n, "a second empty line")
+				continue
+			}
+			if err := c.stanza(st); err != nil {
+				return err
+			}
+			st = nil
+		case strings.TrimSpace(l) == "":
+			c.bad(n, "a line of blanks does not separate entries")
+		case l[0] == ' ' || l[0] == '\t':
+			if st == nil {
+				c.bad(n, "an entry begins with a continued line")
+				continue
+			}
+			st[len(st)-1].more = append(st[len(st)-1].more, l)
+		default:
+			name, value, ok := strings.Cut(l, ": ")
+			if !ok || value == "" || value != strings.TrimSpace(value) {
+				c.bad(n, "%q is no field and value", l)
+				continue
+			}
+			st = append(st, rawField{name, value, nil, n})
+		}
+	}
+	if st != nil {
+		return c.stanza(st)
+	}
+	return nil
+}
+
+var (
+	hexMD5    = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	hexSHA256 = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	opkgArch  = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]*$`)
+	// one relation as opkg reads it: a name, perhaps a version
+	opkgRel      = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+( \((<<|<=|=|>=|>>) [A-Za-z0-9.+:~-]+\))?$`)
+	opkgProvided = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
+)
+
+func (c *checker) stanza(st []rawField) error {
+	c.entries++
+	at := map[string]*rawField{}
+	for i := range st {
+		f := &st[i]
+		var k kind
+		known := false
+		for _, w := range fields {
+			if strings.EqualFold(f.name, w.name) {
+				known, k = true, w.kind
+				if f.name != w.name {
+					c.bad(f.line, "%s: opkg knows it as %s only", f.name, w.name)
+				}
+			}
+		}
+		switch {
+		case at[f.name] != nil:
+			c.bad(f.line, "%s twice", f.name)
+		case f.name == "Installed-Size":
+			c.bad(f.line, "Installed-Size: opkg counts bytes, Debian KiB; leave it out")
+		case f.name == "SHA256":
+			c.bad(f.line, "SHA256: opkg knows SHA256sum only")
+		case !known:
+			c.bad(f.line, "%s: no field that opkg is known to read", f.name)
+		}
+		at[f.name] = f
+		if f.name != "Description" && f.more != nil {
+			c.bad(f.line, "%s is folded; opkg drops the further lines", f.name)
+		}
+		if k == relation || k == provides {
+			form := opkgRel
+			if k == provides {
+				form = opkgProvided
+			}
+			for or := range strings.SplitSeq(f.value, ", ") {
+				for one := range strings.SplitSeq(or, " | ") {
+					if !form.MatchString(one) {
+						c.bad(f.line, "%s: opkg cannot read %q", f.name, one)
+					} else if _, v, ok := strings.Cut(strings.TrimSuffix(one, ")"), " ("); ok {
+						if err := policy.CheckVersion(v[strings.IndexByte(v, ' ')+1:]); err != nil {
+							c.bad(f.line, "%s: %v", f.name, err)
+						}
+					}
+				}
+			}
+		}
+	}
+	first, last := st[0], st[len(st)-1]
+	if first.name != "Package" {
+		c.bad(first.line, "an entry begins with %s, want Package", first.name)
+	}
+	if at["Description"] != nil && last.name != "Description" {
+		c.bad(at["Description"].line, "Description is not the last field")
+	}
+	get := func(name string, check func(string) error) string {
+		f := at[name]
+		if f == nil {
+			c.bad(first.line, "no %s", name)
+			return ""
+		}
+		if err := check(f.value); err != nil {
+			c.bad(f.line, "%s: %v", name, err)
+		}
+		return f.value
+	}
+	match := func(re *regexp.Regexp) func(string) error {
+		return func(v string) error {
+			if !re.MatchString(v) {
+				return fmt.Errorf("%q is not of the form %s", v, re)
+			}
+			return nil
+		}
+	}
+	name, version := get("Package", policy.CheckPackage), get("Version", policy.CheckVersion)
+	arch := get("Architecture", match(opkgArch))
+	get("Description", func(string) error { return nil })
+	size := get("Size", match(regexp.MustCompile(`^[1-9][0-9]*$`)))
+	// One would do for upstream; OpenWrt's client checks the MD5 even beside a
+	// SHA-256, and a published sum must be right: so both, and both right.
+	md5, sha := get("MD5Sum", match(hexMD5)), get("SHA256sum", match(hexSHA256))
+	if c.opt.Archs != nil && !contains(c.opt.Archs, arch) {
+		c.bad(first.line, "architecture %s is none of the client's (%s), who ignores the entry", arch, strings.Join(c.opt.Archs, ", "))
+	}
+	if id := name + " " + version + " " + arch; c.seen[id] {
+		c.bad(first.line, "%s is listed twice", id)
+	} else {
+		c.seen[id] = true
+	}
+	filename := get("Filename", func(v string) error {
+		base := filepath.Base(v)
+		want := name + "_" + policy.WithoutEpoch(version) + "_" + arch
+		switch {
+		case strings.HasPrefix(v, "/"), strings.Contains(v, "://"), v != filepath.Clean(v):
+			return fmt.Errorf("%q is not a clean path relative to the feed", v)
+		case base != want+".opk" && base != want+".ipk":
+			return fmt.Errorf("%q; want the name %s.opk or .ipk", v, want)
+		case c.files[v]:
+			return fmt.Errorf("%q is listed twice", v)
+		}
+		c.files[v] = true
+		return nil
+	})
+	if filename == "" || strings.HasPrefix(filename, "/") {
+		return nil
+	}
+	return c.file(first.line, filename, name, version, arch, size, md5, sha)
+}
+
+// file checks the package file of an entry.
+func (c *checker) file(line int, filename, name, version, arch, size, md5, sha string) error {
+	full := filepath.Join(c.dir, filename)
+	if rel, err := filepath.Rel(c.opt.Root, full); err != nil || !filepath.IsLocal(rel) {
+		c.bad(line, "Filename: %s leaves the archive", filename)
+		return nil
+	}
+	fi, err := os.Lstat(full)
+	if errors.Is(err, fs.ErrNotExist) {
+		c.bad(line, "Filename: %s is not there", filename)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !fi.Mode().IsRegular() || strconv.FormatInt(fi.Size(), 10) != size {
+		c.bad(line, "%s has %d bytes, the index says %s", filename, fi.Size(), size)
+		return nil
+	}
+	if c.opt.SkipPackages {
+		return nil
+	}
+	p, err := ReadPackage(full)
+	if e := (*fs.PathError)(nil); errors.As(err, &e) {
+		return err
+	}
+	if err != nil {
+		c.bad(line, "%v", err)
+		return nil
+	}
+	if p.MD5 != md5 || p.SHA256 != sha {
+		c.bad(line, "%s has other checksums than the index says", filename)
+	}
+	for _, f := range [][2]string{{"Package", name}, {"Version", version}, {"Architecture", arch}} {
+		if got := p.Control.Get(f[0]); got != f[1] {
+			c.bad(line, "%s: its control file has %s %q, the index %q", filename, f[0], got, f[1])
+		}
+	}
+	return nil
+}
+
+func contains(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
+			return true
+		}
+	}
+	return false
+}

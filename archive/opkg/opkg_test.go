@@ -1,0 +1,686 @@
+package opkg_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"packmill/archive/deb"
+	"packmill/archive/deb/debtest"
+	"packmill/archive/opkg"
+	"packmill/spool/openpgp"
+)
+
+var now = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+
+func run(t *testing.T, dir, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// An archive is a pool and the stanzas of its index, as package archive keeps
+// them.
+type tree struct {
+	t       testing.TB
+	root    string
+	stanzas map[string]string // by path in the pool
+}
+
+func newTree(t testing.TB) *tree {
+	return &tree{t, t.TempDir(), map[string]string{}}
+}
+
+func (a *tree) add(d debtest.Deb) string {
+	a.t.Helper()
+	data := d.Bytes()
+	p, err := deb.Read(bytes.NewReader(data), d.FileName(), deb.Options{})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	name := "pool/main/" + p.Source[:1] + "/" + p.Source + "/" + d.FileName()
+	path := filepath.Join(a.root, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		a.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		a.t.Fatal(err)
+	}
+	a.stanzas[name] = fmt.Sprintf("%sFilename: %s\nSize: %d\nMD5sum: %s\nSHA256: %s\n", p.Text, name, p.Size, p.MD5, p.SHA256)
+	return name
+}
+
+func (a *tree) index() opkg.Index {
+	var b strings.Builder
+	for i, name := range slices.Sorted(keys(a.stanzas)) {
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		b.WriteString(a.stanzas[name])
+	}
+	return textIndex(b.String())
+}
+
+func textIndex(text string) opkg.Index {
+	return opkg.Index{SHA256: fmt.Sprintf("%x", sha256.Sum256([]byte(text))),
+		Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }}
+}
+
+func keys(m map[string]string) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+func (a *tree) publish(f *opkg.Feed, now time.Time) *opkg.Report {
+	a.t.Helper()
+	f.Root = a.root
+	rep, err := f.Publish(context.Background(), []opkg.Index{a.index()}, now)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return rep
+}
+
+func (a *tree) check(f *opkg.Feed, opt opkg.CheckOptions) []string {
+	a.t.Helper()
+	opt.Root, opt.Now = a.root, now
+	_, wrong, err := opkg.Check(f.Dir(), opt)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return wrong
+}
+
+func read(t testing.TB, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// TestRepack compares an .opk with the .deb it is made of, by tar and dpkg-deb.
+func TestRepack(t *testing.T) {
+	for _, packing := range []string{"xz", "gz", "zst", "none"} {
+		dir := t.TempDir()
+		d := debtest.Deb{Name: "hello", Version: "1:2.10-3", Packing: packing, Files: []debtest.File{
+			{Path: "usr/bin/hello", Mode: 0o755, Body: strings.Repeat("hello\n", 1<<20)},
+			{Path: "usr/share/" + strings.Repeat("long/", 60) + "name", Body: "x"},
+			{Path: "usr/bin/hi", Link: "hello"},
+		}}
+		path, err := d.Write(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		opk := filepath.Join(dir, "hello_2.10-3_amd64.opk")
+		p, info, err := opkg.Repack(path, opk, opkg.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Name != "hello" || p.Version != "1:2.10-3" {
+			t.Errorf("got %s %s", p.Name, p.Version)
+		}
+		data := read(t, opk)
+		if want := (opkg.Info{Size: int64(len(data)), MD5: strings.Fields(run(t, dir, "md5sum", opk))[0], SHA256: strings.Fields(run(t, dir, "sha256sum", opk))[0]}); info != want {
+			t.Errorf("info: got %+v, want %+v", info, want)
+		}
+		if got, want := run(t, dir, "tar", "-tzf", opk), "./debian-binary\n./control.tar.gz\n./data.tar.gz\n"; got != want {
+			t.Errorf("members: got %q, want %q", got, want)
+		}
+		run(t, dir, "tar", "-xzf", opk)
+		if got := read(t, filepath.Join(dir, "debian-binary")); got != "2.0\n" {
+			t.Errorf("debian-binary: got %q", got)
+		}
+		for flag, member := range map[string]string{"--ctrl-tarfile": "control.tar.gz", "--fsys-tarfile": "data.tar.gz"} {
+			got, err := exec.Command("gzip", "-dc", filepath.Join(dir, member)).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := exec.Command("dpkg-deb", flag, path).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%s: %s differs from the .deb's", packing, member)
+			}
+		}
+		f, err := opkg.ReadPackage(opk)
+		if err != nil || f.Info != info || f.Control.Get("Version") != "1:2.10-3" || !slices.Contains(f.Files, "./usr/bin/hi") {
+			t.Errorf("ReadPackage: %+v, %v", f, err)
+		}
+		again := filepath.Join(dir, "again.opk")
+		if _, _, err := opkg.Repack(path, again, opkg.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		if read(t, again) != data {
+			t.Errorf("%s: the second one has other bytes", packing)
+		}
+		if _, _, err := opkg.Repack(path, again, opkg.Options{}); !os.IsExist(err) {
+			t.Errorf("over a file: got %v", err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, ".new-*")); left != nil {
+			t.Errorf("left: %v", left)
+		}
+	}
+}
+
+func TestRepackMapsTheArchitecture(t *testing.T) {
+	dir := t.TempDir()
+	path, err := debtest.Deb{Name: "hello", Version: "1", Fields: "Depends: libc6 (>= 2),\n amd64-microcode\n"}.Write(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opk := filepath.Join(dir, "x.opk")
+	p, _, err := opkg.Repack(path, opk, opkg.Options{Arch: map[string]string{"amd64": "amd64-linux-glibc"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := opkg.ReadPackage(opk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(f.Text), strings.Replace(string(p.Text), "Architecture: amd64\n", "Architecture: amd64-linux-glibc\n", 1); got != want {
+		t.Errorf("control: got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestOptionsCheck(t *testing.T) {
+	for _, tt := range []struct {
+		opt  opkg.Options
+		want string
+	}{
+		{opkg.Options{}, "<nil>"},
+		{opkg.Options{Extension: "ipk", Arch: map[string]string{"amd64": "x86_64"}}, "<nil>"},
+		{opkg.Options{Extension: "deb"}, `extension "deb" of opkg packages; use opk or ipk`},
+		{opkg.Options{Arch: map[string]string{"amd64": "x", "i386": "x"}}, "architectures amd64 and i386 have the same name x for opkg; give each its own"},
+		{opkg.Options{Arch: map[string]string{"amd64": "../x"}}, "opkg's name for amd64: architecture"},
+	} {
+		if got := fmt.Sprint(tt.opt.Check()); !strings.HasPrefix(got, tt.want) {
+			t.Errorf("%+v: got %s, want %s", tt.opt, got, tt.want)
+		}
+	}
+}
+
+// full is a package with everything in its control file that opkg must not see.
+var full = debtest.Deb{Name: "full", Version: "2:1.0-1", Fields: `Source: full-source (1.0)
+Multi-Arch: same
+Essential: yes
+Section: utils
+Priority: optional
+Homepage: https://packmill.example/
+Pre-Depends: dpkg (>= 1.15)
+Depends: libc6 (>= 2.34), python3:any (>= 3.9),
+ perl | perl-base:native, one [amd64 i386],
+ two [!amd64], three [linux-any] <!nocheck>, four <cross>, libc6 (>= 2.34)
+Recommends: rr
+Suggests: ss
+Conflicts: cc (<< 2)
+Breaks: bb
+Replaces: bb
+Provides: pp (= 1.0), qq, full (= 1), qq (= 2)
+Tag: x::y
+Description: short
+ long
+  indented
+ .
+ end
+`}
+
+const fullEntry = `Package: full
+Version: 2:1.0-1
+Architecture: %s
+Essential: yes
+Maintainer: Packmill Tests <tests@packmill.example>
+Section: utils
+Priority: optional
+Source: full-source (1.0)
+Homepage: https://packmill.example/
+Pre-Depends: dpkg (>= 1.15)
+Depends: libc6 (>= 2.34), python3 (>= 3.9), perl | perl-base, one, three
+Recommends: rr
+Suggests: ss
+Conflicts: cc (<< 2)
+Replaces: bb
+Provides: pp, qq
+Filename: ../../pool/main/f/full-source/full_1.0-1_%s.%s
+Size: %d
+MD5Sum: %s
+SHA256sum: %s
+Description: short
+ long
+  indented
+ .
+ end
+
+`
+
+func TestFeed(t *testing.T) {
+	usign, err := opkg.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pgp, err := openpgp.Generate("Feed", "feed@packmill.example", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := openpgp.ReadKeyring([]byte(pgp.Public()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub, err := opkg.ParsePublicKey(usign.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, opt := range []opkg.Options{{}, {Extension: "ipk", Arch: map[string]string{"amd64": "x86_64-linux"}}} {
+		a := newTree(t)
+		a.add(full)
+		a.add(debtest.Deb{Name: "hello", Version: "1.0", Arch: "all"})
+		feed := &opkg.Feed{Suite: "stable", Arch: "amd64", Options: opt, Usign: []*opkg.Key{usign}, OpenPGP: []*openpgp.Signer{pgp}}
+		rep := a.publish(feed, now)
+		if !rep.Changed || rep.Entries != 2 || rep.Packed != 2 || rep.Skipped != nil {
+			t.Errorf("report: %+v", rep)
+		}
+		arch, ext := "amd64", "opk"
+		if opt.Arch != nil {
+			arch, ext = "x86_64-linux", "ipk"
+		}
+		if got, want := feed.Dir(), filepath.Join(a.root, "opkg/stable", arch); got != want {
+			t.Errorf("directory: got %s, want %s", got, want)
+		}
+		if wrong := a.check(feed, opkg.CheckOptions{Archs: []string{arch, "all"}, Usign: []*opkg.PublicKey{pub}, OpenPGP: ring}); wrong != nil {
+			t.Errorf("check: %s", strings.Join(wrong, "\n"))
+		}
+		opk, err := os.ReadFile(filepath.Join(a.root, "opkg/pool/main/f/full-source/full_1.0-1_"+arch+"."+ext))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := opkg.ReadPackage(filepath.Join(a.root, "opkg/pool/main/f/full-source/full_1.0-1_"+arch+"."+ext))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := read(t, filepath.Join(feed.Dir(), "Packages"))
+		if want := fmt.Sprintf(fullEntry, arch, arch, ext, len(opk), p.MD5, p.SHA256); !strings.HasPrefix(text, want) {
+			t.Errorf("entry: got\n%s\nwant\n%s", text, want)
+		}
+		// What others say of it: gzip, signify, gpgv.
+		if got := run(t, feed.Dir(), "gzip", "-dc", "Packages.gz"); got != text {
+			t.Errorf("gzip -dc: got %q", got)
+		}
+		keys := t.TempDir()
+		if err := os.WriteFile(filepath.Join(keys, "k.pub"), usign.Public(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		run(t, feed.Dir(), "signify-openbsd", "-V", "-p", filepath.Join(keys, "k.pub"), "-x", "Packages.sig", "-m", "Packages")
+		if err := os.WriteFile(filepath.Join(keys, "k.asc"), []byte(pgp.Public()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		run(t, keys, "gpg", "--homedir", keys, "--batch", "--quiet", "--dearmor", "-o", "k.gpg", "k.asc")
+		run(t, feed.Dir(), "gpgv", "--keyring", filepath.Join(keys, "k.gpg"), "Packages.asc", "Packages")
+	}
+}
+
+// TestFilenameLeadsThere follows Filename as clients do: by the text of a URL,
+// and by a path through the link.
+func TestFilenameLeadsThere(t *testing.T) {
+	a := newTree(t)
+	a.add(debtest.Deb{Name: "hello", Version: "1.0"})
+	feed := &opkg.Feed{Suite: "stable", Arch: "amd64"}
+	a.publish(feed, now)
+	name := "../../pool/main/h/hello/hello_1.0_amd64.opk"
+	want := read(t, filepath.Join(a.root, "opkg/pool/main/h/hello/hello_1.0_amd64.opk"))
+	if !strings.Contains(read(t, filepath.Join(feed.Dir(), "Packages")), "Filename: "+name+"\n") {
+		t.Fatal("no such Filename")
+	}
+	// Not filepath.Join, which would go by the text too.
+	if got := read(t, feed.Dir()+"/"+name); got != want {
+		t.Error("by file: another file")
+	}
+	srv := httptest.NewServer(http.FileServer(http.Dir(a.root)))
+	defer srv.Close()
+	base, err := url.Parse(srv.URL + "/opkg/stable/amd64/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := base.Parse(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.Get(u.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != 200 || string(got) != want {
+		t.Errorf("by http: %s: %s, %v", u, resp.Status, err)
+	}
+}
+
+func TestEmptyFeed(t *testing.T) {
+	usign, err := opkg.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub, err := opkg.ParsePublicKey(usign.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newTree(t)
+	feed := &opkg.Feed{Suite: "stable", Arch: "riscv64", Usign: []*opkg.Key{usign}}
+	if rep := a.publish(feed, now); !rep.Changed || rep.Entries != 0 {
+		t.Errorf("report: %+v", rep)
+	}
+	if wrong := a.check(feed, opkg.CheckOptions{Usign: []*opkg.PublicKey{pub}}); wrong != nil {
+		t.Errorf("check: %v", wrong)
+	}
+	if got := read(t, filepath.Join(feed.Dir(), "Packages")); got != "" {
+		t.Errorf("Packages: got %q", got)
+	}
+	if got := run(t, feed.Dir(), "gzip", "-dc", "Packages.gz"); got != "" {
+		t.Errorf("Packages.gz: got %q", got)
+	}
+}
+
+// TestIncremental changes an archive at random, and compares each feed with one
+// that is made from nothing.
+func TestIncremental(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	a := newTree(t)
+	usign, err := opkg.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	feed := &opkg.Feed{Suite: "s", Arch: "amd64", Usign: []*opkg.Key{usign}}
+	var have []string
+	for round := range 8 {
+		fresh := 0
+		for range 1 + rng.IntN(60) {
+			switch n := rng.IntN(10); {
+			case n < 7 || len(have) < 5:
+				d := debtest.Deb{Name: fmt.Sprintf("p%04d", rng.IntN(3000)), Version: fmt.Sprintf("1.%d", round), Arch: []string{"amd64", "all"}[rng.IntN(2)],
+					Fields: "Description: d\n" + strings.Repeat(fmt.Sprintf(" line %d of many that make it long enough to have several pieces\n", rng.IntN(1e6)), 60)}
+				name := "pool/main/" + d.Name[:1] + "/" + d.Name + "/" + d.FileName()
+				if _, there := a.stanzas[name]; !there {
+					have = append(have, a.add(d))
+					fresh++
+				}
+			case n < 9:
+				i := rng.IntN(len(have))
+				delete(a.stanzas, have[i])
+				have = slices.Delete(have, i, i+1)
+			default: // an override
+				name := have[rng.IntN(len(have))]
+				a.stanzas[name] = strings.Replace(a.stanzas[name], "Section: misc", "Section: other", 1)
+			}
+		}
+		// The clock goes on: a generation that has done its time goes away.
+		rep := a.publish(feed, time.Now().Add(time.Duration(round)*time.Hour))
+		if !rep.Changed || rep.Entries != len(a.stanzas) || rep.Skipped != nil || rep.Packed > fresh {
+			t.Fatalf("round %d: %+v for %d stanzas, %d new ones", round, rep, len(a.stanzas), fresh)
+		}
+		if wrong := a.check(feed, opkg.CheckOptions{SkipPackages: round%4 != 0}); wrong != nil {
+			t.Fatalf("round %d: %s", round, strings.Join(wrong, "\n"))
+		}
+		whole := &opkg.Feed{Root: a.root, Suite: "new" + fmt.Sprint(round), Arch: "amd64", Usign: feed.Usign}
+		if rep := a.publish(whole, now); rep.Packed != 0 {
+			t.Fatalf("round %d: packed again: %+v", round, rep)
+		}
+		for _, name := range []string{"Packages", "Packages.gz", "Packages.sig"} {
+			if read(t, filepath.Join(feed.Dir(), name)) != read(t, filepath.Join(whole.Dir(), name)) {
+				t.Fatalf("round %d: %s differs from a new one", round, name)
+			}
+		}
+		if again := a.publish(feed, time.Now()); again.Changed || again.Entries != len(a.stanzas) {
+			t.Fatalf("round %d: nothing new, but %+v", round, again)
+		}
+	}
+	list, err := filepath.Glob(filepath.Join(a.root, "opkg/s/.amd64.*"))
+	if err != nil || len(list) > 2 {
+		t.Errorf("generations left: %v", list)
+	}
+}
+
+// TestMemoryIsNotTruth throws away or breaks what a generation remembers.
+func TestMemoryIsNotTruth(t *testing.T) {
+	for name, hurt := range map[string]func(path string) error{
+		"gone":      os.Remove,
+		"empty":     func(p string) error { return os.WriteFile(p, nil, 0o644) },
+		"garbage":   func(p string) error { return os.WriteFile(p, []byte("entry x\nend\n"), 0o644) },
+		"truncated": func(p string) error { return os.Truncate(p, 300) },
+	} {
+		a := newTree(t)
+		for i := range 5 {
+			a.add(debtest.Deb{Name: fmt.Sprintf("hello%d", i), Version: "1.0"})
+		}
+		feed := &opkg.Feed{Suite: "s", Arch: "amd64"}
+		a.publish(feed, now)
+		want := read(t, filepath.Join(feed.Dir(), "Packages"))
+		if err := hurt(filepath.Join(feed.Dir(), ".made")); err != nil {
+			t.Fatal(err)
+		}
+		a.publish(feed, now)
+		a.add(debtest.Deb{Name: "zz", Version: "1.0"})
+		if rep := a.publish(feed, now); rep.Entries != 6 {
+			t.Errorf("%s: %+v", name, rep)
+		}
+		if got := read(t, filepath.Join(feed.Dir(), "Packages")); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: got\n%s", name, got)
+		}
+		if wrong := a.check(feed, opkg.CheckOptions{}); wrong != nil {
+			t.Errorf("%s: %v", name, wrong)
+		}
+	}
+}
+
+// TestSameNameOtherBytes holds that clients never see one name with two contents.
+func TestSameNameOtherBytes(t *testing.T) {
+	a := newTree(t)
+	name := a.add(debtest.Deb{Name: "hello", Version: "1.0"})
+	feed := &opkg.Feed{Suite: "s", Arch: "amd64"}
+	a.publish(feed, now)
+	opk := filepath.Join(a.root, "opkg/pool/main/h/hello/hello_1.0_amd64.opk")
+	before := read(t, opk)
+	// The same content, packed by another program: it stays as it is, and a
+	// new feed says what lies there.
+	dir := t.TempDir()
+	run(t, dir, "tar", "-xzf", opk)
+	run(t, dir, "gunzip", "data.tar.gz")
+	run(t, dir, "gzip", "-1", "-n", "data.tar")
+	run(t, dir, "tar", "--format=gnu", "-czf", opk, "./debian-binary", "./control.tar.gz", "./data.tar.gz")
+	after := read(t, opk)
+	if after == before {
+		t.Fatal("the other program packs as we do")
+	}
+	other := &opkg.Feed{Suite: "t", Arch: "amd64"}
+	if rep := a.publish(other, now); rep.Skipped != nil || rep.Packed != 0 || read(t, opk) != after {
+		t.Errorf("packed by others: %+v", rep)
+	}
+	if wrong := a.check(other, opkg.CheckOptions{}); wrong != nil {
+		t.Error(wrong)
+	}
+	// Other content under the old name.
+	if err := os.Remove(filepath.Join(a.root, name)); err != nil {
+		t.Fatal(err)
+	}
+	a.add(debtest.Deb{Name: "hello", Version: "1.0", Files: []debtest.File{{Path: "etc/other", Body: "bytes"}}})
+	rep := a.publish(feed, now)
+	if len(rep.Skipped) != 1 || !strings.Contains(rep.Skipped[0], "the opkg pool has another file of this name, which clients may have; raise the version") || rep.Entries != 0 {
+		t.Errorf("got %+v", rep)
+	}
+}
+
+func TestDamagedPool(t *testing.T) {
+	a := newTree(t)
+	name := a.add(debtest.Deb{Name: "hello", Version: "1.0"})
+	other := debtest.Deb{Name: "hello", Version: "1.0", Files: []debtest.File{{Path: "etc/other", Body: "bytes"}}}
+	if err := os.WriteFile(filepath.Join(a.root, name), other.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	feed := &opkg.Feed{Root: a.root, Suite: "s", Arch: "amd64"}
+	_, err := feed.Publish(context.Background(), []opkg.Index{a.index()}, now)
+	if err == nil || !strings.Contains(err.Error(), "run packmill archive check") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Lstat(feed.Dir()); !os.IsNotExist(err) {
+		t.Errorf("the feed: %v", err)
+	}
+}
+
+func TestSkipsWhatOpkgCannotHave(t *testing.T) {
+	a := newTree(t)
+	a.add(debtest.Deb{Name: "good", Version: "1.0"})
+	a.stanzas["zzz"] = "Package: evil\nVersion: 1\nArchitecture: amd64\nFilename: ../../etc/passwd\nSize: 1\nSHA256: " + strings.Repeat("0", 64) + "\nDescription: x\n"
+	rep := a.publish(&opkg.Feed{Suite: "s", Arch: "amd64"}, now)
+	if want := []string{`evil 1: Filename "../../etc/passwd" is not in the pool`}; rep.Entries != 1 || !slices.Equal(rep.Skipped, want) {
+		t.Errorf("got %+v, want skipped %q", rep, want)
+	}
+}
+
+func TestSources(t *testing.T) {
+	a := newTree(t)
+	dir := filepath.Join(a.root, "pool/main/h/hello")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	paths, err := debtest.Source{Name: "hello", Version: "1:2.0"}.Write(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := "Package: hello\nBinary: hello\nVersion: 1:2.0\nMaintainer: A <a@b.example>\nDirectory: pool/main/h/hello\nChecksums-Sha256:\n"
+	for _, p := range paths {
+		data := read(t, p)
+		text += fmt.Sprintf(" %x %d %s\n", sha256.Sum256([]byte(data)), len(data), filepath.Base(p))
+	}
+	feed := &opkg.Feed{Root: a.root, Suite: "s", Arch: "source"}
+	rep, err := feed.Publish(context.Background(), []opkg.Index{textIndex(text)}, now)
+	if err != nil || rep.Entries != 1 || rep.Skipped != nil {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	if wrong := a.check(feed, opkg.CheckOptions{Archs: []string{"src"}}); wrong != nil {
+		t.Errorf("check: %v", wrong)
+	}
+	got := read(t, filepath.Join(a.root, "opkg/s/src/Packages"))
+	for _, want := range []string{"Package: hello\nVersion: 1:2.0\nArchitecture: src\n", "Filename: ../../pool/main/h/hello/hello_2.0_src.opk\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("Packages: got\n%s\nwant\n%s", got, want)
+		}
+	}
+	x := t.TempDir()
+	run(t, x, "sh", "-c", "tar -xzf "+filepath.Join(a.root, "opkg/pool/main/h/hello/hello_2.0_src.opk")+" && tar -xzf data.tar.gz && dpkg-source --no-check -x usr/src/hello-2.0/hello_2.0.dsc out")
+	if _, err := os.Stat(filepath.Join(x, "out/debian/control")); err != nil {
+		t.Error(err)
+	}
+	// A source whose files are not what the index says.
+	if err := os.WriteFile(paths[1], []byte("other"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err = (&opkg.Feed{Root: a.root, Suite: "t", Arch: "source"}).Publish(context.Background(), []opkg.Index{textIndex(text)}, now)
+	if err == nil || !strings.Contains(err.Error(), "is not what its index says") {
+		t.Errorf("changed source: got %v", err)
+	}
+}
+
+func TestUnused(t *testing.T) {
+	a := newTree(t)
+	old := a.add(debtest.Deb{Name: "hello", Version: "1.0"})
+	feed := &opkg.Feed{Suite: "s", Arch: "amd64"}
+	a.publish(feed, now)
+	delete(a.stanzas, old)
+	a.add(debtest.Deb{Name: "hello", Version: "2.0"})
+	a.publish(feed, now)
+	for after, want := range map[time.Duration]int{time.Hour: 0, 25 * time.Hour: 1} {
+		got, err := opkg.Unused(a.root, 24*time.Hour, now.Add(after))
+		if err != nil || len(got) != want {
+			t.Errorf("after %v: got %v, %v, want %d", after, got, err, want)
+		}
+		for _, name := range got {
+			if name != "opkg/pool/main/h/hello/hello_1.0_amd64.opk" {
+				t.Errorf("got %s", name)
+			}
+		}
+	}
+	if err := opkg.Drop(a.root, "s", nil); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(filepath.Join(a.root, "opkg/s"))
+	if err != nil || len(left) != 0 {
+		t.Errorf("after Drop: %v, %v", left, err)
+	}
+}
+
+// TestReaders lets readers fetch the index and its signature from the directory
+// that they reached, while it changes: no pair may disagree.
+func TestReaders(t *testing.T) {
+	usign, err := opkg.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub, err := opkg.ParsePublicKey(usign.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newTree(t)
+	feed := &opkg.Feed{Suite: "s", Arch: "amd64", Usign: []*opkg.Key{usign}}
+	a.publish(feed, now)
+	stop, done := make(chan struct{}), make(chan error)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			d, err := os.OpenRoot(feed.Dir())
+			if err != nil {
+				done <- err
+				return
+			}
+			text, err := d.ReadFile("Packages")
+			sig, err2 := d.ReadFile("Packages.sig")
+			d.Close()
+			if err == nil {
+				err = err2
+			}
+			if err == nil {
+				err = pub.Verify(text, sig)
+			}
+			if err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	for i := range 40 {
+		a.add(debtest.Deb{Name: "hello", Version: fmt.Sprintf("1.%d", i)})
+		a.publish(feed, now)
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,189 @@
+package opkg
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"packmill/spool/deb822"
+)
+
+// A PackageFile is what an opkg package says about itself.
+type PackageFile struct {
+	Control *deb822.Stanza
+	Text    []byte   // the control file
+	Files   []string // the paths in data.tar.gz, "./usr/bin/hello"
+	Info
+}
+
+// ReadPackage reads an opkg package by the rules that both clients need: a
+// gzipped tar of ./debian-binary, ./control.tar.gz and ./data.tar.gz in this
+// order, one gzip member each, USTAR or GNU headers with whole seconds. It uses
+// the standard library only, not what Repack is made of.
+func ReadPackage(filename string) (*PackageFile, error) {
+	f, err := os.OpenFile(filename, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	sum := newSummer(io.Discard)
+	p := new(PackageFile)
+	if err := p.read(bufio.NewReader(io.TeeReader(f, sum))); err != nil {
+		return nil, fmt.Errorf("%s: %w", path.Base(filename), err)
+	}
+	p.Info = sum.info()
+	return p, nil
+}
+
+func (p *PackageFile) read(r *bufio.Reader) error {
+	members := []string{"./debian-binary", "./control.tar.gz", "./data.tar.gz"}
+	n := 0
+	return tarball(r, "the package", func(h *tar.Header, body io.Reader) error {
+		if n == len(members) || h.Name != members[n] {
+			return fmt.Errorf("member %d is %q, want %q", n+1, h.Name, append(members, "nothing")[n])
+		}
+		n++
+		if h.Typeflag != tar.TypeReg {
+			return fmt.Errorf("%s is no plain file", h.Name)
+		}
+		switch n {
+		case 1:
+			text, err := io.ReadAll(io.LimitReader(body, 5))
+			if err != nil {
+				return err
+			}
+			if string(text) != "2.0\n" {
+				return fmt.Errorf("debian-binary is %q, want %q", text, "2.0\n")
+			}
+			return nil
+		case 2:
+			return tarball(bufio.NewReader(body), h.Name, func(h *tar.Header, body io.Reader) error {
+				if h.Name == "./" && h.Typeflag == tar.TypeDir {
+					return nil
+				}
+				if rest, ok := strings.CutPrefix(h.Name, "./"); !ok || strings.Contains(rest, "/") || h.Typeflag != tar.TypeReg {
+					return fmt.Errorf("control.tar.gz holds %q; want plain files, ./control and its like", h.Name)
+				}
+				if h.Name != "./control" {
+					return nil
+				}
+				if p.Control != nil {
+					return errors.New("two control files")
+				}
+				var err error
+				if p.Text, err = io.ReadAll(io.LimitReader(body, 2<<20)); err != nil {
+					return err
+				}
+				p.Control, err = deb822.ParseOne("control", p.Text, deb822.Hostile)
+				return err
+			})
+		}
+		return tarball(bufio.NewReader(body), h.Name, func(h *tar.Header, _ io.Reader) error {
+			p.Files = append(p.Files, h.Name)
+			return nil
+		})
+	}, func() error {
+		switch {
+		case n < len(members):
+			return fmt.Errorf("no %s", members[n])
+		case p.Control == nil:
+			return errors.New("no control file")
+		}
+		return nil
+	})
+}
+
+// tarball walks over a gzipped tar archive that must be one gzip member.
+func tarball(r *bufio.Reader, name string, f func(*tar.Header, io.Reader) error, end ...func() error) error {
+	z, err := gzip.NewReader(r)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	z.Multistream(false)
+	tr := tar.NewReader(z)
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		switch {
+		case h.Format == tar.FormatPAX, h.Typeflag == tar.TypeXGlobalHeader:
+			return fmt.Errorf("%s: %q has PAX headers; OpenWrt's opkg installs nothing of it", name, h.Name)
+		case h.ModTime.Nanosecond() != 0:
+			return fmt.Errorf("%s: the time of %q is not in whole seconds", name, h.Name)
+		}
+		if err := f(h, tr); err != nil {
+			return err
+		}
+	}
+	if _, err := io.Copy(io.Discard, z); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if _, err := r.ReadByte(); err != io.EOF {
+		return fmt.Errorf("%s goes on after its gzip member; %w", name, errTail(err))
+	}
+	for _, f := range end {
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func errTail(err error) error {
+	if err != nil {
+		return err
+	}
+	return errors.New("opkg reads one member only")
+}
+
+// readIndex reads a gzipped index of one member.
+func readIndex(data []byte) ([]byte, error) {
+	r := bytes.NewReader(data)
+	z, err := gzip.NewReader(r)
+	if err != nil {
+		return nil, err
+	}
+	z.Multistream(false)
+	text, err := io.ReadAll(z)
+	if err != nil {
+		return nil, err
+	}
+	if r.Len() > 0 {
+		return nil, fmt.Errorf("goes on for %d bytes after its gzip member; opkg reads one member only", r.Len())
+	}
+	return text, nil
+}
+
+// contentSum sums up what a package file holds, whatever way it was packed: the
+// names of the members and their unpacked bytes.
+func contentSum(r io.Reader) ([32]byte, error) {
+	h := sha256.New()
+	err := tarball(bufio.NewReader(r), "the package", func(hdr *tar.Header, body io.Reader) error {
+		if strings.HasSuffix(hdr.Name, ".gz") {
+			z, err := gzip.NewReader(body)
+			if err != nil {
+				return err
+			}
+			body = z
+		}
+		part := sha256.New()
+		n, err := io.Copy(part, body)
+		fmt.Fprintf(h, "%q %d %x\n", hdr.Name, n, part.Sum(nil))
+		return err
+	})
+	return [32]byte(h.Sum(nil)), err
+}

@@ -1,0 +1,329 @@
+package opkg
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+
+	"packmill/archive/deb"
+	"packmill/spool/durable"
+	"packmill/spool/policy"
+)
+
+// Info is what an index says about a package file.
+type Info struct {
+	Size        int64
+	MD5, SHA256 string // lower-case hexadecimal
+}
+
+// Options say how packages are written. The zero value keeps Debian's names of
+// architectures and writes .opk files.
+type Options struct {
+	// Arch maps Debian's names of architectures to the clients', such as
+	// amd64 to amd64-linux-glibc. What is not in it keeps its name.
+	Arch map[string]string
+
+	// Extension is "opk" (ProteanOS; the default) or "ipk" (OpenWrt, Yocto).
+	Extension string
+}
+
+// arch is the clients' name of a Debian architecture.
+func (o Options) arch(debian string) string {
+	if a := o.Arch[debian]; a != "" {
+		return a
+	}
+	return debian
+}
+
+func (o Options) extension() string {
+	if o.Extension == "" {
+		return "opk"
+	}
+	return o.Extension
+}
+
+// Check says what is wrong with the options: a name that is no architecture's,
+// two architectures under one name, an unknown extension.
+func (o Options) Check() error {
+	back := map[string]string{}
+	for from, to := range o.Arch {
+		if err := policy.CheckArch(from); err != nil {
+			return err
+		}
+		// A client's name may have the underscores of x86_64.
+		if err := policy.CheckArch(strings.ReplaceAll(to, "_", "-")); err != nil {
+			return fmt.Errorf("opkg's name for %s: %w", from, err)
+		}
+		if other, twice := back[to]; twice {
+			return fmt.Errorf("architectures %s and %s have the same name %s for opkg; give each its own", min(from, other), max(from, other), to)
+		}
+		back[to] = from
+	}
+	if e := o.extension(); e != "opk" && e != "ipk" {
+		return fmt.Errorf("extension %q of opkg packages; use opk or ipk", e)
+	}
+	return nil
+}
+
+// FileName is the name of a package file: the version has no epoch, the
+// architecture is the clients'.
+func (o Options) FileName(name, version, debianArch string) string {
+	return name + "_" + policy.WithoutEpoch(version) + "_" + o.arch(debianArch) + "." + o.extension()
+}
+
+// Repack writes the .deb at debPath as an opkg package to dst, which must be a
+// new name (fs.ErrExist), and returns what the .deb says beside the new file's
+// size and sums. The same .deb gives the same bytes.
+//
+// The new file is a gzipped tar of debian-binary, control.tar.gz and
+// data.tar.gz, the only form that both opkg clients install. The archives in it
+// are the .deb's, unpacked and packed again; the control file is kept as it is,
+// but for Architecture where the options give it another name. The error is a
+// *deb.Refusal if the .deb is at fault.
+func Repack(debPath, dst string, opt Options) (*deb.Package, Info, error) {
+	if _, err := os.Lstat(dst); err == nil {
+		return nil, Info{}, &os.PathError{Op: "repack to", Path: dst, Err: os.ErrExist}
+	}
+	f, err := os.CreateTemp(filepath.Dir(dst), durable.NewPrefix+"*")
+	if err != nil {
+		return nil, Info{}, err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	p, info, err := repack(debPath, f, opt)
+	if err == nil {
+		err = durable.SyncFile(f)
+	}
+	if err == nil {
+		err = durable.Rename(f.Name(), dst)
+	}
+	return p, info, err
+}
+
+// repack is Repack into an open file, which is neither synced nor named.
+func repack(debPath string, f *os.File, opt Options) (*deb.Package, Info, error) {
+	var control bytes.Buffer
+	data := &spill{dir: filepath.Dir(f.Name())}
+	defer data.close()
+	gz := gzips.Get().(*gzip.Writer)
+	defer gzips.Put(gz)
+	gz.Reset(data)
+	p, err := deb.ReadFile(debPath, deb.Options{SkipContents: true, Old: true, ControlTar: &control, DataTar: gz})
+	if err == nil {
+		err = gz.Close()
+	}
+	if err != nil {
+		return nil, Info{}, err
+	}
+	controlTar, when, err := controlArchive(p, control.Bytes(), opt)
+	if err != nil {
+		return nil, Info{}, fmt.Errorf("repack %s: %w", debPath, err)
+	}
+	sum := newSummer(f)
+	if err := writeOuter(sum, when, controlTar, data); err != nil {
+		return nil, Info{}, fmt.Errorf("repack %s: %w", debPath, err)
+	}
+	if err := f.Chmod(0o644); err != nil {
+		return nil, Info{}, err
+	}
+	return p, sum.info(), nil
+}
+
+// writeOuter writes the gzipped tar around the three members. They are packed
+// already, so this layer does little.
+func writeOuter(w io.Writer, when time.Time, controlTar []byte, data *spill) error {
+	var packed bytes.Buffer
+	gz := gzips.Get().(*gzip.Writer)
+	defer gzips.Put(gz)
+	gz.Reset(&packed)
+	gz.Write(controlTar)
+	if err := gz.Close(); err != nil {
+		return err
+	}
+	outer := fasts.Get().(*gzip.Writer)
+	defer fasts.Put(outer)
+	outer.Reset(w)
+	tw := tar.NewWriter(outer)
+	for _, m := range []struct {
+		name string
+		size int64
+		copy func() error
+	}{
+		{"./debian-binary", 4, func() error { _, err := io.WriteString(tw, "2.0\n"); return err }},
+		{"./control.tar.gz", int64(packed.Len()), func() error { _, err := packed.WriteTo(tw); return err }},
+		{"./data.tar.gz", data.size, func() error { return data.writeTo(tw) }},
+	} {
+		err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: m.name, Size: m.size, Mode: 0o644, ModTime: when, Uname: "root", Gname: "root", Format: tar.FormatGNU})
+		if err == nil {
+			err = m.copy()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := tw.Close(); err != nil {
+		return err
+	}
+	return outer.Close()
+}
+
+// controlArchive returns the control.tar for opkg, and the time of its control
+// file, which becomes that of the members. It is the .deb's own wherever that
+// serves.
+func controlArchive(p *deb.Package, raw []byte, opt Options) ([]byte, time.Time, error) {
+	var (
+		out   bytes.Buffer
+		tr    = tar.NewReader(bytes.NewReader(raw))
+		tw    = tar.NewWriter(&out)
+		when  time.Time
+		plain = opt.arch(p.Architecture) == p.Architecture
+	)
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, when, err
+		}
+		body, err := io.ReadAll(tr)
+		if err != nil {
+			return nil, when, err
+		}
+		name := "./" + strings.TrimPrefix(h.Name, "./")
+		if h.Typeflag == tar.TypeDir {
+			name = "./"
+		}
+		plain = plain && name == h.Name
+		if name == "./control" {
+			when = h.ModTime.UTC()
+			if to := opt.arch(p.Architecture); to != p.Architecture {
+				body = replaceArch(body, p.Architecture, to)
+			}
+		}
+		err = tw.WriteHeader(&tar.Header{Typeflag: h.Typeflag, Name: name, Size: int64(len(body)), Mode: h.Mode & 0o7777, ModTime: h.ModTime, Uname: "root", Gname: "root", Format: tar.FormatGNU})
+		if err == nil {
+			_, err = tw.Write(body)
+		}
+		if err != nil {
+			return nil, when, err
+		}
+	}
+	if plain {
+		return raw, when, nil
+	}
+	return out.Bytes(), when, tw.Close()
+}
+
+// replaceArch gives the Architecture field another value and leaves every other
+// byte as it is. The text has been parsed strictly: the field is there, once.
+func replaceArch(text []byte, from, to string) []byte {
+	const field = "architecture:"
+	var out bytes.Buffer
+	for line := range bytes.Lines(text) {
+		if len(line) > len(field) && strings.EqualFold(string(line[:len(field)]), field) {
+			line = bytes.Replace(line, []byte(from), []byte(to), 1)
+		}
+		out.Write(line)
+	}
+	return out.Bytes()
+}
+
+// Packing for good: made once, fetched often. The writers cost a megabyte each.
+var (
+	gzips = writers(gzip.BestCompression)
+	fasts = writers(gzip.BestSpeed)
+)
+
+func writers(level int) *sync.Pool {
+	return &sync.Pool{New: func() any {
+		w, _ := gzip.NewWriterLevel(nil, level) // the level is a constant
+		return w
+	}}
+}
+
+// A spill holds a packed member until its size is known: in memory while it is
+// small, in a nameless file when it is not.
+type spill struct {
+	dir  string
+	buf  bytes.Buffer
+	file *os.File
+	size int64
+}
+
+const spillAt = 4 << 20
+
+func (s *spill) Write(p []byte) (int, error) {
+	if s.file == nil && s.buf.Len()+len(p) > spillAt {
+		f, err := os.CreateTemp(s.dir, durable.NewPrefix+"*")
+		if err != nil {
+			return 0, err
+		}
+		os.Remove(f.Name())
+		s.file = f
+		if _, err := s.buf.WriteTo(f); err != nil {
+			return 0, err
+		}
+	}
+	s.size += int64(len(p))
+	if s.file != nil {
+		return s.file.Write(p)
+	}
+	return s.buf.Write(p)
+}
+
+func (s *spill) writeTo(w io.Writer) error {
+	if s.file == nil {
+		_, err := s.buf.WriteTo(w)
+		return err
+	}
+	if _, err := s.file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	n, err := io.Copy(w, s.file)
+	if err == nil && n != s.size {
+		err = errors.New("a temporary file lost its end")
+	}
+	return err
+}
+
+func (s *spill) close() {
+	if s.file != nil {
+		s.file.Close()
+	}
+}
+
+// A summer sums up what it passes on.
+type summer struct {
+	w    io.Writer
+	size int64
+	md5  hash.Hash
+	sha  hash.Hash
+}
+
+func newSummer(w io.Writer) *summer { return &summer{w: w, md5: md5.New(), sha: sha256.New()} }
+
+func (s *summer) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	s.size += int64(n)
+	s.md5.Write(p[:n])
+	s.sha.Write(p[:n])
+	return n, err
+}
+
+func (s *summer) info() Info {
+	return Info{s.size, hex.EncodeToString(s.md5.Sum(nil)), hex.EncodeToString(s.sha.Sum(nil))}
+}

@@ -1,0 +1,141 @@
+package opkg
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"golang.org/x/sys/unix"
+
+	"packmill/spool/deb822"
+	"packmill/spool/policy"
+)
+
+// makeSource makes the entry of a source package: a package of architecture
+// "src" that installs the .dsc and its files below /usr/src. Clients see it only
+// if they have "arch src PRIORITY" in their configuration.
+func (f *Feed) makeSource(st *deb822.Stanza, tmp string) ([]byte, move, error) {
+	name, version := st.Get("Package"), st.Get("Version")
+	for _, err := range []error{policy.CheckSource(name), policy.CheckVersion(version)} {
+		if err != nil {
+			return nil, move{}, errSkip{err}
+		}
+	}
+	dir := st.Get("Directory")
+	inPool, ok := strings.CutPrefix(dir, "pool/")
+	if !ok || !filepath.IsLocal(dir) || path.Clean(dir) != dir {
+		return nil, move{}, errSkip{fmt.Errorf("Directory %q is not in the pool", dir)}
+	}
+	file, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return nil, move{}, err
+	}
+	defer file.Close()
+	c := deb822.Stanza{}
+	c.Set("Package", name)
+	c.Set("Version", version)
+	c.Set("Architecture", Source)
+	for _, field := range []string{"Maintainer", "Section", "Priority", "Homepage"} {
+		if v := oneLine(st.Get(field)); v != "" {
+			c.Set(field, v)
+		}
+	}
+	c.Set("Description", "source of "+name)
+	info, err := f.packSource(file, st, dir, c.Append(nil))
+	if err != nil {
+		return nil, move{}, err
+	}
+	to := path.Join("opkg/pool", inPool, name+"_"+policy.WithoutEpoch(version)+"_"+Source+"."+f.extension())
+	info, m, err := f.place(file, info, to)
+	if err != nil {
+		return nil, move{}, err
+	}
+	out, err := entry(nil, &c, c.Get("Description"), "../../"+strings.TrimPrefix(to, "opkg/"), info, Source, Options{})
+	if err != nil {
+		return nil, move{}, errSkip{err}
+	}
+	return out, m, nil
+}
+
+// packSource writes the package of a source. Everything in it has the time 0:
+// a source package has none of its own.
+func (f *Feed) packSource(file *os.File, st *deb822.Stanza, dir string, control []byte) (Info, error) {
+	data := &spill{dir: filepath.Dir(file.Name())}
+	defer data.close()
+	// The files are packed already: the quickest level does what can be done.
+	gz := fasts.Get().(*gzip.Writer)
+	defer fasts.Put(gz)
+	gz.Reset(data)
+	tw := tar.NewWriter(gz)
+	made := "./"
+	for _, part := range append([]string{""}, strings.Split(path.Join("usr/src", st.Get("Package")+"-"+policy.WithoutEpoch(st.Get("Version"))), "/")...) {
+		if part != "" {
+			made += part + "/"
+		}
+		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: made, Mode: 0o755, ModTime: time.Unix(0, 0), Uname: "root", Gname: "root", Format: tar.FormatGNU}); err != nil {
+			return Info{}, err
+		}
+	}
+	for line := range strings.SplitSeq(strings.TrimPrefix(st.Get("Checksums-Sha256"), "\n"), "\n") {
+		words := deb822.Words(line)
+		if len(words) != 3 || policy.CheckFile(words[2]) != nil {
+			return Info{}, errSkip{fmt.Errorf("Checksums-Sha256: %q is not sum, size and name", line)}
+		}
+		size, err := strconv.ParseInt(words[1], 10, 64)
+		if err != nil || size < 0 {
+			return Info{}, errSkip{fmt.Errorf("Checksums-Sha256: %q is no size", words[1])}
+		}
+		if err := addFile(tw, made+words[2], filepath.Join(f.Root, dir, words[2]), size, words[0]); err != nil {
+			return Info{}, err
+		}
+	}
+	if err := tw.Close(); err != nil {
+		return Info{}, err
+	}
+	if err := gz.Close(); err != nil {
+		return Info{}, err
+	}
+	var ctl bytes.Buffer
+	tw = tar.NewWriter(&ctl)
+	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "./control", Size: int64(len(control)), Mode: 0o644, ModTime: time.Unix(0, 0), Uname: "root", Gname: "root", Format: tar.FormatGNU}); err != nil {
+		return Info{}, err
+	}
+	if _, err := tw.Write(control); err != nil {
+		return Info{}, err
+	}
+	if err := tw.Close(); err != nil {
+		return Info{}, err
+	}
+	sum := newSummer(file)
+	if err := writeOuter(sum, time.Unix(0, 0), ctl.Bytes(), data); err != nil {
+		return Info{}, err
+	}
+	return sum.info(), file.Chmod(0o644)
+}
+
+func addFile(tw *tar.Writer, name, from string, size int64, sha string) error {
+	f, err := os.OpenFile(from, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(0, 0), Uname: "root", Gname: "root", Format: tar.FormatGNU}); err != nil {
+		return err
+	}
+	h := sha256.New()
+	n, err := io.Copy(io.MultiWriter(tw, h), f)
+	if err == nil && (n != size || hex.EncodeToString(h.Sum(nil)) != sha) || err == tar.ErrWriteTooLong {
+		return fmt.Errorf("%s is not what its index says; run packmill archive check", from)
+	}
+	return err
+}

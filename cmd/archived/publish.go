@@ -1,0 +1,381 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"packmill/archive"
+	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/settings"
+	"packmill/queue"
+	"packmill/spool"
+	"packmill/spool/durable"
+	"packmill/spool/openpgp"
+)
+
+// publisher is the archive daemon.
+type publisher struct {
+	*daemon.Env
+	archive *archive.Archive
+	done    *settings.Settings // those with which every suite was published last
+	renewed time.Time
+}
+
+func (p *publisher) loop() *spool.Loop {
+	return p.Loop(spool.Archived, &spool.Loop{
+		Places: func() []spool.Place {
+			for _, s := range p.Settings.Get().Suites {
+				if err := p.Tree.Ensure(spool.In(spool.Uploaded, s.Name)); err != nil {
+					p.Log.Error("make directory", "suite", s.Name, "err", err)
+				}
+			}
+			return p.Tree.Places(spool.Uploaded)
+		},
+		Also:   func() []string { return []string{p.Tree.Path("control"), p.Tree.Path("archive/incoming")} },
+		Before: p.suites,
+		Batch:  p.publish,
+		Poison: func(it *spool.Item) spool.Place { return refusedPlace(it, it.Place.Suite) },
+	})
+}
+
+// renew is how often a suite without changes is looked at, so that its
+// Release does not expire.
+const renew = time.Hour
+
+// suites makes every suite of the settings visible, empty ones too, and brings
+// it in line when the settings change.
+func (p *publisher) suites(ctx context.Context) (bool, error) {
+	now := p.Settings.Get()
+	if now == p.done && time.Since(p.renewed) < renew {
+		return false, nil
+	}
+	for i := range now.Suites {
+		s := &now.Suites[i]
+		report, err := p.archive.Publish(ctx, p.suite(now, s), nil, time.Now())
+		if err != nil {
+			return false, fmt.Errorf("publish %s: %w", s.Name, err)
+		}
+		if report.Changed {
+			p.Log.Info("published", "suite", s.Name)
+		}
+		if err := p.publicKeys(now, s); err != nil {
+			return false, err
+		}
+	}
+	p.done, p.renewed = now, time.Now()
+	return true, nil
+}
+
+// publicKeys writes the keys that clients and builders verify a suite with to
+// archive/keys/SUITE.asc.
+func (p *publisher) publicKeys(all *settings.Settings, s *settings.Suite) error {
+	var text []byte
+	for _, k := range s.SignWith {
+		signer, err := openpgp.ReadSigner(all.Path(k))
+		if err != nil {
+			return fmt.Errorf("suite %s: Sign-With: %w", s.Name, err)
+		}
+		text = append(text, signer.Public()...)
+	}
+	path := p.Tree.Path("archive", "keys", s.Name+".asc")
+	if old, err := os.ReadFile(path); len(text) == 0 || err == nil && bytes.Equal(old, text) {
+		return nil
+	}
+	if err := durable.MkdirAll(filepath.Dir(path), 0o775); err != nil {
+		return err
+	}
+	return durable.WriteFile(path, text, 0o644)
+}
+
+// suite is a suite of the settings as the archive wants it.
+func (p *publisher) suite(all *settings.Settings, s *settings.Suite) archive.Suite {
+	out := archive.Suite{
+		Name: s.Name, Codename: s.Codename, Aliases: s.Aliases,
+		Origin: s.Origin, Label: s.Label, Description: s.Description,
+		Components: s.Components, Architectures: s.Architectures,
+		ValidFor: s.ValidFor, NotAutomatic: s.NotAutomatic, ButAutomaticUpgrades: s.ButAutomatic,
+		Compress: s.Compress, Contents: s.Contents, Translations: s.Translations,
+	}
+	for _, k := range s.SignWith {
+		out.SignWith = append(out.SignWith, all.Path(k))
+	}
+	return out
+}
+
+// entry is one item of a batch on its way through a publication.
+type entry struct {
+	item    *spool.Item
+	ticket  *queue.Ticket
+	arch    string // "" of a source
+	verdict spool.Verdict
+	decided bool
+}
+
+func (e *entry) decide(v spool.Verdict) { e.verdict, e.decided = v, true }
+
+// publish is the loop's batch: everything that waits for one suite.
+func (p *publisher) publish(ctx context.Context, items []*spool.Item) ([]spool.Verdict, error) {
+	all := p.Settings.Get()
+	name := items[0].Place.Suite
+	s, ok := all.Suite(name)
+	entries := make([]*entry, len(items))
+	for i, it := range items {
+		e := &entry{item: it, arch: it.Arch()}
+		entries[i] = e
+		st, err := it.Ticket()
+		if err == nil {
+			e.ticket, err = queue.ReadTicket(st)
+		}
+		switch {
+		case err != nil:
+			e.decide(refuse(e, name, "the ticket cannot be read: "+err.Error()))
+		case !ok || s.Name != name:
+			e.decide(refuse(e, name, "there is no suite "+name+" in control/suites (any more)"))
+		case exists(it.Path(publishedFile)):
+			// An earlier run published it and was cut off after that.
+			v, err := p.file(e)
+			if err != nil {
+				return nil, err
+			}
+			e.decide(v)
+		}
+	}
+	if ok {
+		if err := p.include(ctx, all, s, entries); err != nil {
+			return nil, err
+		}
+	}
+	out := make([]spool.Verdict, len(entries))
+	for i, e := range entries {
+		out[i] = e.verdict
+	}
+	return out, nil
+}
+
+// include publishes what is ready among the undecided entries.
+func (p *publisher) include(ctx context.Context, all *settings.Settings, s *settings.Suite, entries []*entry) error {
+	var batch []archive.Inclusion
+	var in []*entry
+	for _, e := range entries {
+		if e.decided {
+			continue
+		}
+		ready, why, err := p.ready(ctx, s, e, entries)
+		if err != nil {
+			return err
+		}
+		if !ready {
+			e.decide(why)
+			continue
+		}
+		inc, reason := p.inclusion(all, s, e)
+		if reason != "" {
+			e.decide(refuse(e, s.Name, reason))
+			continue
+		}
+		batch, in = append(batch, inc), append(in, e)
+	}
+	if len(batch) == 0 {
+		return nil
+	}
+	start := time.Now()
+	report, err := p.archive.Publish(ctx, p.suite(all, s), batch, start)
+	if err != nil {
+		return fmt.Errorf("publish %s: %w", s.Name, err)
+	}
+	p.Log.Info("published", "suite", s.Name, "items", len(batch), "took", time.Since(start).Round(time.Millisecond))
+	for i, r := range report.Results {
+		e := in[i]
+		for _, n := range r.Notes {
+			p.Log.Warn("note", "item", e.item.Name.String(), "suite", s.Name, "reason", n)
+		}
+		if r.Outcome == archive.Refused {
+			e.decide(refuse(e, s.Name, r.Reason))
+			continue
+		}
+		// What is published is never published again, though its files
+		// are about to leave the item.
+		if err := e.item.WriteFile(publishedFile, []byte(strings.Join(r.Files, "\n")+"\n")); err != nil {
+			return err
+		}
+		v, err := p.file(e)
+		if err != nil {
+			return err
+		}
+		e.decide(v)
+	}
+	return nil
+}
+
+// twice reports whether the archive's records have this source already: with
+// Publish: source-first it went ahead, and now its copy comes from the master
+// queue.
+func (p *publisher) twice(e *entry) (bool, error) {
+	if e.arch != "" {
+		return false, nil
+	}
+	f, err := queue.FindJob(p.Tree, e.item.Place.Suite, spool.SourceArch, e.item.Name.Source, e.item.Name.Version)
+	return f != nil, err
+}
+
+// publishedFile in an item says that the archive has it; it lists the pool's
+// files.
+const publishedFile = "published"
+
+// ready says whether an entry can be published now: binaries need their
+// source, in the suite or in this batch; a source of a suite that publishes
+// together wants all its binaries beside it.
+func (p *publisher) ready(ctx context.Context, s *settings.Suite, e *entry, entries []*entry) (bool, spool.Verdict, error) {
+	same := func(o *entry) bool {
+		return o.item.Name.Source == e.item.Name.Source && o.item.Name.Version == e.item.Name.Version
+	}
+	if e.arch == "" {
+		if s.Publish != "together" {
+			return true, spool.Verdict{}, nil
+		}
+		names, err := p.Tree.List(e.item.Place)
+		if err != nil {
+			return false, spool.Verdict{}, err
+		}
+		for _, name := range names {
+			n, err := spool.ParseName(name)
+			if err != nil || n.Source != e.item.Name.Source || n.Version != e.item.Name.Version {
+				continue
+			}
+			if !slices.ContainsFunc(entries, func(o *entry) bool { return o.item.Name == n }) {
+				return false, spool.Stay(100*time.Millisecond, name+" is busy"), nil
+			}
+		}
+		return true, spool.Verdict{}, nil
+	}
+	if slices.ContainsFunc(entries, func(o *entry) bool { return o.arch == "" && same(o) && !o.decided }) {
+		return true, spool.Verdict{}, nil
+	}
+	has, err := p.archive.Has(ctx, s.Name, e.item.Name.Source, e.item.Name.Version)
+	if err != nil && !errors.Is(err, archive.ErrNoSuite) {
+		return false, spool.Verdict{}, err
+	}
+	if has {
+		return true, spool.Verdict{}, nil
+	}
+	return false, spool.Stay(0, "waits for its source"), nil
+}
+
+// inclusion checks the right of whoever signed, now and not when the item was
+// made: a key may have been revoked since.
+func (p *publisher) inclusion(all *settings.Settings, s *settings.Suite, e *entry) (archive.Inclusion, string) {
+	t := e.ticket
+	if e.arch == "" {
+		inc := archive.Inclusion{
+			Dir: e.item.Path(), Changes: t.Changes, Kind: archive.Source,
+			Component: t.Component,
+		}
+		if len(t.Has) > 0 {
+			inc.Kind |= archive.Binary
+			inc.Architectures = t.Has
+		}
+		if t.Fingerprint == "" {
+			if !slices.ContainsFunc(all.Uploaders, func(u settings.Uploader) bool { return u.Account != "" && u.Account == t.Account }) {
+				return inc, fmt.Sprintf("the account %q may not upload (any more): see control/uploaders", t.Account)
+			}
+			return inc, ""
+		}
+		return inc, p.signedBy(all, filepath.Join(inc.Dir, inc.Changes), all.UploaderKeys(), "control/uploaders")
+	}
+	inc := archive.Inclusion{
+		Dir: e.item.Path("result"), Changes: t.Result, Kind: archive.Binary,
+		Component: t.Component, Architectures: []string{e.arch},
+	}
+	if inc.Changes == "" {
+		return inc, "the ticket names no result"
+	}
+	return inc, p.signedBy(all, filepath.Join(inc.Dir, inc.Changes), all.BuilderKeys(e.arch), "the builders of "+e.arch+" in control/builders")
+}
+
+// signedBy returns "" if the file bears a good signature by one of the keys,
+// and otherwise why it does not.
+func (p *publisher) signedBy(all *settings.Settings, path string, fingerprints []string, whose string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	ring, _, err := all.Keyring(fingerprints)
+	if err != nil {
+		return err.Error()
+	}
+	if _, _, err := ring.VerifyClear(data, time.Now()); err != nil {
+		var r *openpgp.Refusal
+		if errors.As(err, &r) {
+			return fmt.Sprintf("%s: %s (keys of %s count)", filepath.Base(path), r.Text, whose)
+		}
+		return fmt.Sprintf("%s: %v", filepath.Base(path), err)
+	}
+	return ""
+}
+
+// refusedPlace is where what cannot be published goes: a source back to the
+// uploader's side, a result to the person who judges builds.
+func refusedPlace(it *spool.Item, suite string) spool.Place {
+	if arch := it.Arch(); arch != "" {
+		return spool.In(spool.BuildAttempted, suite, arch)
+	}
+	return spool.In(spool.Rejected)
+}
+
+func refuse(e *entry, suite, reason string) spool.Verdict {
+	return spool.Verdict{
+		To: refusedPlace(e.item, suite), Reason: reason,
+		Text: fmt.Sprintf("The archive refused it: %s\nWhen that is mended: packmill requeue %s\n", reason, e.item.Name),
+	}
+}
+
+// file makes an item fit for archive/installed: its history, log, ticket and
+// papers stay; what the pool has goes.
+func (p *publisher) file(e *entry) (spool.Verdict, error) {
+	err := filepath.WalkDir(e.item.Path(), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if pooled(d.Name()) {
+			return os.Remove(path)
+		}
+		return nil
+	})
+	if err != nil {
+		return spool.Verdict{}, err
+	}
+	e.item.Dirty()
+	if twice, err := p.twice(e); err != nil {
+		return spool.Verdict{}, err
+	} else if twice {
+		return spool.Verdict{To: spool.In(spool.Attic), Reason: "every architecture has settled; the source was published before"}, nil
+	}
+	arch := e.arch
+	if arch == "" {
+		arch = spool.SourceArch
+	}
+	return spool.Verdict{To: spool.In(spool.Installed, e.item.Place.Suite, arch), Reason: "published"}, nil
+}
+
+// pooled reports whether a file of an item is one that the pool keeps.
+func pooled(name string) bool {
+	for _, end := range []string{".deb", ".udeb", ".ddeb", ".asc"} {
+		if strings.HasSuffix(name, end) {
+			return true
+		}
+	}
+	return strings.Contains(name, ".tar.") || strings.HasSuffix(name, ".diff.gz")
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

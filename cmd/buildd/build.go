@@ -1,0 +1,419 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/settings"
+	"packmill/queue"
+	"packmill/queue/build"
+	"packmill/spool"
+	"packmill/spool/durable"
+	"packmill/spool/openpgp"
+)
+
+// builder is one build daemon.
+type builder struct {
+	*daemon.Env
+	arch string
+	name string // of the stanza; "" is the first of the architecture
+}
+
+// stanza finds the builder's own settings.
+func (b *builder) stanza() (*settings.Builder, error) {
+	all := b.Settings.Get()
+	for i := range all.Builders {
+		x := &all.Builders[i]
+		if b.name != "" && x.Name != b.name {
+			continue
+		}
+		if slices.Contains(x.Architectures, b.arch) {
+			return x, nil
+		}
+		if b.name != "" {
+			return nil, fmt.Errorf("the builder %s does not build %s (Architectures: %s)", b.name, b.arch, strings.Join(x.Architectures, " "))
+		}
+	}
+	if b.name != "" {
+		return nil, fmt.Errorf("there is no builder %s; add its stanza", b.name)
+	}
+	return nil, fmt.Errorf("no builder builds %s; add a stanza with: Name, Architectures: %s", b.arch, b.arch)
+}
+
+// who is the builder in histories: buildd-amd64, or buildd-amd64/big.
+func (b *builder) who() string {
+	if b.name != "" {
+		return b.Name + "/" + b.name
+	}
+	return b.Name
+}
+
+func (b *builder) loop() *spool.Loop {
+	l := b.Loop(spool.Buildd, &spool.Loop{
+		Places: b.places(spool.NeedsBuild),
+		Via:    b.take,
+		Handle: b.handle,
+		Before: b.giveBackLost,
+		Also:   b.buildingDirs,
+		Poison: func(it *spool.Item) spool.Place {
+			return spool.In(spool.BuildAttempted, it.Place.Suite, it.Place.Arch)
+		},
+	})
+	l.Who = b.who()
+	if x, err := b.stanza(); err == nil {
+		l.Workers = x.Jobs
+	}
+	return l
+}
+
+// places are the directories of a state that this builder serves: its own
+// architecture's in every suite that has it, and those of all where the suite
+// says that they are built on this architecture.
+func (b *builder) places(state spool.State) func() []spool.Place {
+	return func() []spool.Place {
+		x, err := b.stanza()
+		if err != nil {
+			b.Log.Error("settings", "err", err)
+			return nil
+		}
+		var out []spool.Place
+		for _, s := range b.Settings.Get().Suites {
+			if len(x.Suites) > 0 && !slices.Contains(x.Suites, s.Name) {
+				continue
+			}
+			var archs []string
+			if slices.Contains(s.Architectures, b.arch) {
+				archs = append(archs, b.arch)
+			}
+			if b.arch == "all" || s.IndepOn == b.arch && slices.Contains(x.Architectures, "all") {
+				archs = append(archs, "all")
+			}
+			for _, a := range archs {
+				p := spool.In(state, s.Name, a)
+				if err := b.Tree.Ensure(p); err != nil {
+					b.Log.Error("make directory", "state", state, "suite", s.Name, "err", err)
+				}
+				out = append(out, p)
+			}
+		}
+		return out
+	}
+}
+
+// buildingDirs are watched, so that a job that another builder lost is seen
+// when it is touched; the regular scan finds it anyway.
+func (b *builder) buildingDirs() []string {
+	var dirs []string
+	for _, p := range b.places(spool.Building)() {
+		dirs = append(dirs, b.Tree.Path(p.Dir()))
+	}
+	return dirs
+}
+
+// ticketOf reads an item's facts.
+func ticketOf(it *spool.Item) (*queue.Ticket, error) {
+	st, err := it.Ticket()
+	if err != nil {
+		return nil, err
+	}
+	return queue.ReadTicket(st)
+}
+
+// take is the move to building, unless this builder must not have the job now.
+func (b *builder) take(it *spool.Item) spool.Verdict {
+	if b.refusal(it) != nil {
+		return spool.Verdict{}
+	}
+	return spool.Verdict{To: spool.In(spool.Building, it.Place.Suite, it.Place.Arch), Reason: "taken"}
+}
+
+// notNow says why a builder does not take a job, and when it will look again.
+type notNow struct {
+	reason string
+	again  time.Duration
+}
+
+// refusal says why this builder does not take the job, or nil.
+func (b *builder) refusal(it *spool.Item) *notNow {
+	x, err := b.stanza()
+	if err != nil {
+		return &notNow{err.Error(), time.Minute}
+	}
+	if len(x.Packages) > 0 && !slices.ContainsFunc(x.Packages, func(p string) bool { ok, _ := path.Match(p, it.Name.Source); return ok }) {
+		return &notNow{"not one of the builder's Packages", time.Hour}
+	}
+	t, err := ticketOf(it)
+	if err != nil {
+		return nil // Handle says it
+	}
+	if len(x.Components) > 0 && !slices.Contains(x.Components, t.Component) {
+		return &notNow{"not one of the builder's Components", time.Hour}
+	}
+	if wait := time.Until(t.NotBefore); wait > 0 {
+		return &notNow{"given back; tried again at " + t.NotBefore.Format(time.RFC3339), wait}
+	}
+	return nil
+}
+
+// giveBackLost returns the jobs whose builder is gone: their lock is free.
+func (b *builder) giveBackLost(context.Context) (bool, error) {
+	did := false
+	for _, p := range b.places(spool.Building)() {
+		names, err := b.Tree.List(p)
+		if err != nil {
+			return did, err
+		}
+		for _, name := range names {
+			it, err := b.Tree.Claim(p, name)
+			if errors.Is(err, spool.ErrBusy) || errors.Is(err, spool.ErrGone) {
+				continue
+			}
+			if err != nil {
+				return did, err
+			}
+			err = b.giveBack(it)
+			it.Release()
+			if err != nil {
+				return did, err
+			}
+			did = true
+		}
+	}
+	return did, nil
+}
+
+// giveBack is what becomes of a job whose builder died. The attempt was
+// counted on disk when it began.
+func (b *builder) giveBack(it *spool.Item) error {
+	t, err := ticketOf(it)
+	if err != nil {
+		return err
+	}
+	v := b.again(it, t, "its builder ("+t.Builder+") is gone", 0)
+	if err := it.Move(spool.Buildd, b.who(), v); err != nil {
+		return err
+	}
+	b.Log.Warn("gave back", "item", it.Name.String(), "to", it.Place.Dir(), "reason", v.Reason)
+	return nil
+}
+
+// again sends a job back to needs-build, or, when that has happened Tries
+// times, to a person.
+func (b *builder) again(it *spool.Item, t *queue.Ticket, reason string, wait time.Duration) spool.Verdict {
+	tries := 3
+	if s, ok := b.Settings.Get().Suite(it.Place.Suite); ok {
+		tries = s.Tries
+	}
+	if t.Tries >= tries {
+		return spool.Verdict{
+			To: spool.In(spool.BuildAttempted, it.Place.Suite, it.Place.Arch), Reason: fmt.Sprintf("%s (%d attempts)", reason, t.Tries),
+			Text: fmt.Sprintf("%d attempts ended without a verdict on the package; the last: %s\nLook at the log and the builder, then: packmill requeue %s\n", t.Tries, reason, it.Name),
+		}
+	}
+	return spool.Verdict{To: spool.In(spool.NeedsBuild, it.Place.Suite, it.Place.Arch), Reason: "given back: " + reason}
+}
+
+// The names inside a job's item.
+const (
+	logFile   = "log"
+	workDir   = "work"
+	resultDir = "result"
+)
+
+// handle builds the claimed job.
+func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, error) {
+	if it.Place.State == spool.NeedsBuild {
+		if r := b.refusal(it); r != nil {
+			return spool.Stay(r.again, r.reason), nil
+		}
+		return spool.Stay(time.Second, "changed while it was looked at"), nil
+	}
+	x, err := b.stanza()
+	if err != nil {
+		return spool.Verdict{}, err
+	}
+	all := b.Settings.Get()
+	s, ok := all.Suite(it.Place.Suite)
+	if !ok {
+		return spool.Verdict{To: spool.In(spool.Attic), Reason: "the suite is not in the settings any more"}, nil
+	}
+	t, err := ticketOf(it)
+	if err != nil {
+		return b.unreadable(it, err), nil
+	}
+	// Counted before the attempt: a job that kills its builder comes to a
+	// person, not round for ever.
+	t.Tries++
+	t.Builder, t.NotBefore, t.Result = b.who(), time.Time{}, ""
+	if err := it.SetTicket(t.Stanza()); err != nil {
+		return spool.Verdict{}, err
+	}
+	res, err := b.run(ctx, it, t, x, s, all)
+	if err != nil {
+		if errors.Is(err, build.ErrSetup) {
+			b.Log.Error("this builder cannot build", "err", err)
+		}
+		return b.backOff(it, t, err.Error())
+	}
+	t.BuildSeconds = int(res.Usage.End.Sub(res.Usage.Start).Round(time.Second) / time.Second)
+	return b.judge(it, t, x, s, all, res)
+}
+
+func (b *builder) unreadable(it *spool.Item, err error) spool.Verdict {
+	return spool.Verdict{
+		To: spool.In(spool.BuildAttempted, it.Place.Suite, it.Place.Arch), Reason: "the ticket cannot be read",
+		Text: fmt.Sprintf("%v\nMend the file ticket, then: packmill requeue %s\n", err, it.Name),
+	}
+}
+
+// backOff gives a job back after our own trouble, with a delay that grows.
+func (b *builder) backOff(it *spool.Item, t *queue.Ticket, reason string) (spool.Verdict, error) {
+	t.NotBefore = time.Now().Add(min(time.Minute<<min(t.Tries-1, 8), 4*time.Hour))
+	if err := it.SetTicket(t.Stanza()); err != nil {
+		return spool.Verdict{}, err
+	}
+	return b.again(it, t, reason, 0), nil
+}
+
+// run prepares the item and calls the runner.
+func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *settings.Builder, s *settings.Suite, all *settings.Settings) (*build.Result, error) {
+	if err := keepLog(it, t.Tries); err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(it.Path(logFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o664)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	it.Dirty()
+	job := &build.Job{
+		Source: t.Source, Version: t.Version, Suite: s.Name, Arch: it.Place.Arch, On: b.arch,
+		Dsc: it.Path(t.Dsc), Dir: it.Path(workDir), Result: it.Path(resultDir),
+		Base: s.Base, Network: s.BuildNetwork,
+		Log: log, Lock: it.Lock(),
+		Limits: build.Limits{Wall: x.Timeout, Silence: x.Silence, Log: x.MaxLog, Memory: x.Memory, Tasks: x.Tasks, Disk: x.Disk},
+	}
+	if b.arch == "all" {
+		job.On = ""
+	}
+	if t.BinNMU > 0 {
+		job.BinNMU = &build.BinNMU{Number: t.BinNMU, Changelog: t.BinNMUText, Maintainer: t.BinNMUBy, Time: t.BinNMUTime}
+	}
+	if err := b.prepare(job, x, s); err != nil {
+		return nil, err
+	}
+	r, err := b.runner(x, s)
+	if err != nil {
+		return nil, err
+	}
+	res, err := r.Run(ctx, job)
+	if err != nil {
+		return nil, err
+	}
+	if err := durable.RemoveAll(it.Path(workDir)); err != nil {
+		b.Log.Warn("work directory stays", "item", it.Name.String(), "err", err)
+	}
+	return res, nil
+}
+
+// keepLog puts the log of an earlier attempt aside.
+func keepLog(it *spool.Item, tries int) error {
+	err := durable.Replace(it.Path(logFile), it.Path(fmt.Sprintf("%s.%d", logFile, tries-1)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// judge makes a verdict on the item of what the runner found.
+func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s *settings.Suite, all *settings.Settings, res *build.Result) (spool.Verdict, error) {
+	place := func(state spool.State) spool.Place { return spool.In(state, it.Place.Suite, it.Place.Arch) }
+	if newer, err := queue.Superseded(b.Tree, s.Name, t.Source, t.Version); err != nil {
+		return spool.Verdict{}, err
+	} else if newer != "" && t.BinNMU == 0 {
+		return spool.Verdict{To: spool.In(spool.Attic), Reason: "superseded by version " + newer + " while it was built"}, nil
+	}
+	switch res.Outcome {
+	case build.Good:
+		t.Result, t.Tries, t.DepWait = res.Changes, 0, ""
+		if s.LogReview == "auto" {
+			if err := b.sign(it, t, x, all); err != nil {
+				return b.backOff(it, t, "sign the result: "+err.Error())
+			}
+		}
+		if err := it.SetTicket(t.Stanza()); err != nil {
+			return spool.Verdict{}, err
+		}
+		it.Dirty()
+		if s.LogReview == "auto" {
+			return spool.Verdict{To: spool.In(spool.Uploaded, s.Name), Reason: "built and signed"}, nil
+		}
+		return spool.Verdict{
+			To: place(spool.Built), Reason: "built",
+			Text: fmt.Sprintf("Built. A person reads the log and signs result/%s, or says what else should become of it.\n", res.Changes),
+		}, nil
+	case build.Attempted, build.Quarantined:
+		if res.Suspect != "" && t.Tries < min(2, s.Tries) {
+			return b.backOff(it, t, "suspect ("+res.Suspect+"): "+res.Reason)
+		}
+		return spool.Verdict{
+			To: place(spool.BuildAttempted), Reason: res.Reason,
+			Text: fmt.Sprintf("The build failed: %s\nThe file log tells more. To try again: packmill requeue %s\n", res.Reason, it.Name),
+		}, b.uncount(it, t)
+	case build.DepWait:
+		t.DepWait = strings.Join(res.DepWait, ", ")
+		return spool.Verdict{
+			To: place(spool.DepWait), Reason: "waits for " + t.DepWait,
+			Text: fmt.Sprintf("Waits for: %s\nIt goes on by itself when the suite has them.\n", t.DepWait),
+		}, b.uncount(it, t)
+	case build.Uninstallable:
+		return spool.Verdict{
+			To: place(spool.BDUninstallable), Reason: res.Reason,
+			Text: fmt.Sprintf("Its build-dependencies cannot be installed: %s\n", res.Reason),
+		}, b.uncount(it, t)
+	}
+	if res.Stopped {
+		return spool.Verdict{To: place(spool.NeedsBuild), Reason: "given back: the builder was stopped"}, b.uncount(it, t)
+	}
+	return b.backOff(it, t, res.Reason)
+}
+
+// uncount takes the attempt back: it came to a verdict, or was not the
+// package's to answer for.
+func (b *builder) uncount(it *spool.Item, t *queue.Ticket) error {
+	t.Tries = 0
+	return it.SetTicket(t.Stanza())
+}
+
+// sign puts the builder's signature on the result's .changes.
+func (b *builder) sign(it *spool.Item, t *queue.Ticket, x *settings.Builder, all *settings.Settings) error {
+	if x.Key == "" {
+		return fmt.Errorf("the builder %s has no Key in control/builders, and Log-Review is auto", x.Name)
+	}
+	signer, err := openpgp.ReadSigner(all.Path(x.Key))
+	if err != nil {
+		return err
+	}
+	name := filepath.Join(resultDir, t.Result)
+	data, err := os.ReadFile(it.Path(name))
+	if err != nil {
+		return err
+	}
+	if openpgp.IsSigned(data) {
+		return fmt.Errorf("%s: the build signed it", t.Result)
+	}
+	signed, err := signer.Clearsign(data, time.Now())
+	if err != nil {
+		return err
+	}
+	return it.WriteFile(name, signed)
+}

@@ -1,0 +1,74 @@
+// Command buildd builds: it takes the oldest package that waits for its
+// architecture, builds it in a clean chroot, and hands good binaries to the
+// archive queue.
+//
+//	buildd-ARCH [--tree DIR] [--once] [--builder NAME]
+//	buildd --arch ARCH ...
+//
+// It is one program, installed under a name for each architecture. A package
+// goes from queue/SUITE/ARCH/needs-build to building, and from there to
+// archive/incoming (built; the result is signed with the builder's key), built
+// (where Log-Review is manual), build-attempted (the build failed), dep-wait
+// (packages that it needs are missing), bd-uninstallable, or back to
+// needs-build (the fault is not the package's).
+//
+// Any number of builders may serve an architecture, in as many processes. The
+// build inherits the lock on its item: if the daemon dies the job is either
+// still locked by the build, or free and given back by the next look of any
+// builder.
+//
+// Settings: control/builders (the stanza that --builder names, or the first of
+// this architecture), control/suites.
+//
+// Exit status: 0 done, 100 wrong use or settings, 111 may pass (start it
+// again).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"packmill/cmd/internal/daemon"
+	"packmill/queue/build"
+)
+
+const manual = `Builds: takes the oldest package that waits for its architecture, builds it in a clean chroot, and hands good binaries to the archive queue.
+
+Examples:
+  buildd-amd64 --tree /srv/packmill           run for ever
+  buildd --arch i386 --once                   build what waits for i386, and end
+  buildd-amd64 --builder big --tree DIR       as the builder "big" of control/builders`
+
+var cli struct {
+	daemon.Flags
+	Arch    string `help:"The architecture (default: from the program's name, buildd-ARCH)." placeholder:"ARCH"`
+	Builder string `help:"The stanza of control/builders (default: the first of the architecture)." placeholder:"NAME"`
+}
+
+func main() {
+	build.Reexec()
+	daemon.Main(filepath.Base(os.Args[0]), manual, &cli, run)
+}
+
+func run(ctx context.Context) error {
+	arch := cli.Arch
+	if arch == "" {
+		_, arch, _ = strings.Cut(filepath.Base(os.Args[0]), "buildd-")
+	}
+	if arch == "" {
+		return daemon.Wrong{Err: errors.New("which architecture? call it buildd-ARCH, or say --arch ARCH")}
+	}
+	env, err := cli.Start("buildd-" + arch)
+	if err != nil {
+		return err
+	}
+	b := &builder{Env: env, arch: arch, name: cli.Builder}
+	if _, err := b.stanza(); err != nil {
+		return daemon.Wrong{Err: fmt.Errorf("control/builders: %w", err)}
+	}
+	return env.Serve(ctx, b.loop())
+}

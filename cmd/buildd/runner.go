@@ -1,0 +1,84 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"packmill/archive"
+	"packmill/archive/deb"
+	"packmill/cmd/internal/settings"
+	"packmill/queue/build"
+	"packmill/queue/installability"
+	"packmill/spool/deb822"
+	"packmill/spool/policy"
+)
+
+// runner is what the settings say.
+func (b *builder) runner(x *settings.Builder, s *settings.Suite) (build.Runner, error) {
+	switch x.Runner {
+	case "exec":
+		return &build.Exec{Path: x.Exec, User: x.User}, nil
+	case "sbuild":
+		return &build.Sbuild{Chroots: x.ChrootStore(), Schroot: x.Mode == "schroot"}, nil
+	}
+	return nil, fmt.Errorf("the runner %q is not known", x.Runner)
+}
+
+// prepare adds to the job what needs the rest of the tree.
+func (b *builder) prepare(job *build.Job, x *settings.Builder, s *settings.Suite) error {
+	job.Control = func(path string) (*deb822.Stanza, error) {
+		p, err := deb.ReadFile(path, deb.Options{SkipContents: true})
+		if err != nil {
+			return nil, err
+		}
+		return p.Control, nil
+	}
+	if x.Runner == "exec" {
+		return nil
+	}
+	// A build can use what the archive has just published.
+	key, err := os.ReadFile(b.Tree.Path("archive", "keys", s.Name+".asc"))
+	if err == nil {
+		job.Repos = append(job.Repos, build.Repo{Dir: b.Tree.Path("archive"), Suite: s.Name, Components: s.Components, Key: key})
+	} else if !os.IsNotExist(err) {
+		return err
+	}
+	job.Missing = func(deps policy.Relations) (policy.Relations, error) { return b.missing(job, x, s, deps) }
+	return nil
+}
+
+// missing names the build-dependencies that neither the chroot's repositories
+// nor the suite have.
+func (b *builder) missing(job *build.Job, x *settings.Builder, s *settings.Suite, deps policy.Relations) (policy.Relations, error) {
+	on := job.On
+	if on == "" {
+		on = s.IndepOn
+	}
+	tmp, err := os.MkdirTemp("", "packmill-lists-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(tmp)
+	paths, err := x.ChrootStore().Lists(s.Name, on, tmp)
+	if err != nil {
+		return nil, err
+	}
+	a, err := archive.Open(b.Tree.Path("archive"))
+	if err != nil {
+		return nil, err
+	}
+	if len(job.Repos) > 0 {
+		files, err := a.IndexFiles(s.Name, on)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			paths = append(paths, f.Path)
+		}
+	}
+	index, err := installability.ReadIndex(on, paths...)
+	if err != nil {
+		return nil, err
+	}
+	return index.Unsatisfied(deps), nil
+}

@@ -1,0 +1,31 @@
+//go:build linux && amd64 && system
+
+package crash
+
+import (
+	"flag"
+	"testing"
+	"time"
+)
+
+var (
+	all    = flag.Bool("crash.all", false, "every point, every strike and every disk, however long it takes")
+	budget = flag.Duration("crash.time", 4*time.Minute, "time of all sweeps together")
+)
+
+// TestEngineFull is TestEngine for longer, or whole.
+func TestEngineFull(t *testing.T) {
+	for _, tt := range engineCases {
+		s := engineSweep(t, tt.name, tt.n, tt.at)
+		tally, err := s.Run(share(len(engineCases) * 4))
+		report(t, s, tally, err)
+	}
+}
+
+// share is one sweep's part of the time, of n.
+func share(n int) time.Duration {
+	if *all {
+		return 0
+	}
+	return *budget / time.Duration(n)
+}

@@ -1,0 +1,342 @@
+//go:build linux && amd64
+
+package crash
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Sweep strikes one program at its points, one strike a run, each on a fresh
+// copy of one small tree, restarts everything and checks the promises.
+type Sweep struct {
+	Name    string
+	Tree    string                                        // prepared; only copied
+	Program func(tree string) *Program                    // the one that is struck
+	Settle  func(tree string) error                       // runs everything until nothing moves
+	Check   func(tree string, acknowledged bool) []string // what is broken; nil: all is well
+
+	Scratch string // directory for copies
+	Seed    uint64
+	Workers int
+}
+
+// A Tally is how much was tried.
+type Tally struct {
+	Points int            // calls that change the tree, in a run that nothing struck
+	Acts   map[string]int // strikes tried, by what was done
+	Cuts   int            // moments of a power cut
+	States int            // disks after a power cut that were tried
+	Left   int            // points and states that the time did not reach
+	Took   time.Duration
+	Broken []string // each a sentence: where, what was done, what is wrong
+}
+
+func (t *Tally) String() string {
+	var acts []string
+	sum := 0
+	for a, n := range t.Acts {
+		acts = append(acts, fmt.Sprintf("%s %d", a, n))
+		sum += n
+	}
+	slices.Sort(acts)
+	return fmt.Sprintf("%d points, %d strikes (%s), %d disks of %d power cuts, %d not reached, %d broken, %s",
+		t.Points, sum, strings.Join(acts, ", "), t.States, t.Cuts, t.Left, len(t.Broken), t.Took.Round(time.Second))
+}
+
+// A strike is one thing to try: do act at call n. With always, every later
+// call that it fits fails too, until the program ends: a disk that is full
+// stays full.
+type strike struct {
+	n      int
+	act    Act
+	always bool
+}
+
+func (s strike) String() string {
+	if s.always {
+		return fmt.Sprintf("from call %d on, %s", s.n, s.act)
+	}
+	return fmt.Sprintf("call %d, %s", s.n, s.act)
+}
+
+// name is the strike without its point, for counts.
+func (s strike) name() string {
+	if s.always {
+		return s.act.String() + " for good"
+	}
+	return s.act.String()
+}
+
+// fits reports whether the act makes sense for a call.
+func (s strike) fits(c *Call) bool {
+	switch {
+	case s.act.Deed == Short || s.act.Deed == ShortKill:
+		return c.Writes()
+	case s.act.Errno == unix.EMFILE || s.act.Errno == unix.ENFILE:
+		return c.Opens()
+	case s.act.Errno == unix.ENOSPC || s.act.Errno == unix.EDQUOT:
+		return c.Grows()
+	case s.act.Errno == unix.EROFS:
+		return !c.Syncs()
+	}
+	// An open for reading changes nothing: a kill there is the kill before.
+	return !c.Opens() || c.Flags&openChanges != 0 || s.act.Deed == Fail
+}
+
+// strikes is what is tried at every call.
+var strikes = []strike{
+	{act: Act{Deed: KillBefore}},
+	{act: Act{Deed: KillAfter}},
+	{act: Act{Fail, unix.EIO}},
+	{act: Act{FailDone, unix.EIO}},
+	{act: Act{Fail, unix.ENOSPC}, always: true},
+	{act: Act{Fail, unix.EDQUOT}},
+	{act: Act{Fail, unix.EROFS}, always: true},
+	{act: Act{Fail, unix.EMFILE}},
+	{act: Act{Fail, unix.ENFILE}, always: true},
+	{act: Act{Deed: Short}},
+	{act: Act{Deed: ShortKill}},
+}
+
+// Run tries the strikes at every point and the disks of every power cut. With
+// a budget it tries as many as fit, chosen by chance from Seed; with none, all.
+func (s *Sweep) Run(budget time.Duration) (*Tally, error) {
+	start := time.Now()
+	t := &Tally{Acts: map[string]int{}}
+	calls, record, err := s.clean(t)
+	if err != nil {
+		return t, err
+	}
+	var jobs []func(dir string) (string, []string, error)
+	seen := map[string]bool{}
+	for cut := 1; cut <= record.Cuts(); cut++ {
+		for _, state := range record.States(cut, 3, s.Seed, seen) {
+			jobs = append(jobs, func(dir string) (string, []string, error) {
+				broken, err := s.cut(record, state, dir)
+				return "", broken, err
+			})
+		}
+	}
+	t.Cuts = record.Cuts()
+	for _, c := range calls {
+		for _, k := range strikes {
+			if k.n = c.N; k.fits(c) {
+				jobs = append(jobs, func(dir string) (string, []string, error) {
+					broken, err := s.strike(k, dir)
+					return k.name(), broken, err
+				})
+			}
+		}
+	}
+	rng := rand.New(rand.NewPCG(s.Seed, 1))
+	rng.Shuffle(len(jobs), func(i, j int) { jobs[i], jobs[j] = jobs[j], jobs[i] })
+
+	var mu sync.Mutex
+	var g sync.WaitGroup
+	next := 0
+	var failed error
+	for range max(1, s.Workers) {
+		g.Go(func() {
+			for {
+				mu.Lock()
+				if next == len(jobs) || failed != nil || budget > 0 && time.Since(start) > budget {
+					mu.Unlock()
+					return
+				}
+				job, dir := jobs[next], filepath.Join(s.Scratch, fmt.Sprint(next))
+				next++
+				mu.Unlock()
+				name, broken, err := job(dir)
+				mu.Lock()
+				if name == "" {
+					t.States++
+				} else {
+					t.Acts[name]++
+				}
+				t.Broken = append(t.Broken, broken...)
+				failed = errors.Join(failed, err)
+				mu.Unlock()
+				if len(broken) == 0 {
+					err = removeTree(dir)
+				}
+				if err != nil {
+					mu.Lock()
+					failed = errors.Join(failed, err)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	g.Wait()
+	t.Left = len(jobs) - next
+	t.Took = time.Since(start)
+	return t, failed
+}
+
+// clean runs the program once unharmed, and records it.
+func (s *Sweep) clean(t *Tally) ([]*Call, *Record, error) {
+	tree := filepath.Join(s.Scratch, "clean")
+	if err := CopyTree(s.Tree, tree); err != nil {
+		return nil, nil, err
+	}
+	record, err := NewRecord(tree)
+	if err != nil {
+		return nil, nil, err
+	}
+	p := s.Program(tree)
+	p.Children = true
+	var calls []*Call
+	run, err := Trace(p, nil, func(c *Call) {
+		c.Data = bytes.Clone(c.Data)
+		record.After(c)
+		calls = append(calls, c)
+	})
+	if err == nil && run.Exit() != 0 {
+		err = fmt.Errorf("exit status %d", run.Exit())
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s, unharmed: %w\n%s", s.Name, err, run.Output)
+	}
+	t.Points = len(calls)
+	if broken, err := s.after(tree, true, "unharmed"); err != nil || len(broken) > 0 {
+		return nil, nil, fmt.Errorf("%s, unharmed: %w: %s", s.Name, errors.Join(err, errors.New("the promises are broken")), strings.Join(broken, "\n"))
+	}
+	return calls, record, removeTree(tree)
+}
+
+// strike runs the program and does one thing to it.
+func (s *Sweep) strike(k strike, tree string) ([]string, error) {
+	if err := CopyTree(s.Tree, tree); err != nil {
+		return nil, err
+	}
+	p := s.Program(tree)
+	p.Children = true
+	p.Reads = k.act.Errno == unix.EMFILE || k.act.Errno == unix.ENFILE
+	what := ""
+	run, err := Trace(p, func(c *Call) Act {
+		if c.N < k.n || !k.always && what != "" || !k.fits(c) || c.Child && k.act.Deed != KillBefore && k.act.Deed != KillAfter {
+			return Act{}
+		}
+		if what == "" {
+			what = strings.ReplaceAll(c.String(), tree+"/", "")
+		}
+		return k.act
+	}, nil)
+	where := fmt.Sprintf("%s: %s (%s)", s.Name, k, what)
+	switch {
+	case errors.Is(err, ErrLimit):
+		return []string{fmt.Sprintf("%s: it stood still, or did not end\n%s", where, run.Output)}, nil
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", where, err)
+	}
+	var broken []string
+	if bytes.Contains(run.Output, []byte("panic:")) || bytes.Contains(run.Output, []byte("fatal error:")) {
+		broken = append(broken, fmt.Sprintf("%s: it panicked\n%s", where, run.Output))
+	}
+	if k.act.Deed == Fail && what != "" && run.Exit() > 0 && len(run.Output) == 0 {
+		broken = append(broken, where+": it ended without a word")
+	}
+	more, err := s.after(tree, run.Exit() == 0, where)
+	if len(more) > 0 {
+		more[0] += "\n" + strings.TrimSpace(string(run.Output))
+	}
+	return append(broken, more...), err
+}
+
+// cut goes on from a disk that a power cut left.
+func (s *Sweep) cut(r *Record, state *State, tree string) ([]string, error) {
+	if err := r.Make(state, tree); err != nil {
+		return nil, err
+	}
+	return s.after(tree, state.Cut == r.Cuts(), fmt.Sprintf("%s: power %s (%s)", s.Name, state, r.Call(state.Cut)))
+}
+
+// after restarts everything and checks.
+func (s *Sweep) after(tree string, acknowledged bool, where string) ([]string, error) {
+	if err := s.Settle(tree); err != nil {
+		return []string{fmt.Sprintf("%s: afterwards: %v", where, err)}, nil
+	}
+	var broken []string
+	for _, b := range s.Check(tree, acknowledged) {
+		broken = append(broken, where+": "+b)
+	}
+	return broken, nil
+}
+
+// CopyTree copies a tree of files, directories and links, with modes and times;
+// names of one file are names of one file again.
+func CopyTree(from, to string) error {
+	type stamp struct {
+		path string
+		info fs.FileInfo
+	}
+	var dirs []stamp
+	first := map[uint64]string{}
+	err := filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		dst := to + strings.TrimPrefix(path, from)
+		switch {
+		case e.IsDir():
+			dirs = append(dirs, stamp{dst, info})
+			return os.Mkdir(dst, 0o700)
+		case e.Type()&fs.ModeSymlink != 0:
+			target, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			return os.Symlink(target, dst)
+		case !e.Type().IsRegular():
+			return fmt.Errorf("copy %s: a %s", path, e.Type())
+		}
+		ino := inode(path, false)
+		if old, ok := first[ino]; ok {
+			return os.Link(old, dst)
+		}
+		first[ino] = dst
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(dst, data, 0o600); err != nil {
+			return err
+		}
+		return errors.Join(os.Chmod(dst, info.Mode().Perm()), os.Chtimes(dst, info.ModTime(), info.ModTime()))
+	})
+	for _, d := range slices.Backward(dirs) {
+		mode := d.info.Mode()
+		err = errors.Join(err, os.Chmod(d.path, mode.Perm()|mode&(fs.ModeSetgid|fs.ModeSticky)), os.Chtimes(d.path, d.info.ModTime(), d.info.ModTime()))
+	}
+	return err
+}
+
+// removeTree removes also what has no modes that allow it.
+func removeTree(dir string) error {
+	if err := os.RemoveAll(dir); err == nil {
+		return nil
+	}
+	filepath.WalkDir(dir, func(p string, e fs.DirEntry, _ error) error {
+		if e != nil && e.IsDir() {
+			os.Chmod(p, 0o700)
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
+}

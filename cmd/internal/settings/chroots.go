@@ -1,0 +1,36 @@
+package settings
+
+import (
+	"os"
+	"path/filepath"
+
+	"packmill/queue/build"
+)
+
+// ChrootDir is where a builder's chroots lie if its stanza does not say:
+// /var/cache/packmill/chroots for root, and below the user's cache directory
+// for others. PACKMILL_CHROOTS goes before both.
+func ChrootDir() string {
+	if dir := os.Getenv("PACKMILL_CHROOTS"); dir != "" {
+		return dir
+	}
+	if os.Getuid() != 0 {
+		if dir, err := os.UserCacheDir(); err == nil {
+			return filepath.Join(dir, "packmill", "chroots")
+		}
+	}
+	return "/var/cache/packmill/chroots"
+}
+
+// ChrootStore is the builder's directory of chroots. The build user counts
+// only where the process is root: others build as themselves.
+func (b *Builder) ChrootStore() *build.Chroots {
+	c := &build.Chroots{Dir: b.Chroots}
+	if c.Dir == "" {
+		c.Dir = ChrootDir()
+	}
+	if os.Getuid() == 0 {
+		c.User = b.User
+	}
+	return c
+}

@@ -1,0 +1,49 @@
+// Command master-buildd gives each architecture its job and passes a source on
+// when every architecture has settled.
+//
+//	master-buildd [--tree DIR] [--once]
+//
+// It takes accepted sources out of spool/accepted/SUITE, puts a job for each
+// architecture that the Architecture field names into
+// queue/SUITE/ARCH/needs-build, and the source into queue/SUITE/master. It
+// takes the source out of there, into the archive queue, when it has seen a
+// settled job for each of them: built and signed, tried and failed, or not for
+// that architecture. Jobs in dep-wait go back to needs-build when the archive
+// has what they wait for.
+//
+// Settings: control/suites (Architectures, Publish, Tries).
+//
+// Exit status: 0 done, 100 wrong use or settings, 111 may pass (start it
+// again).
+package main
+
+import (
+	"context"
+
+	"packmill/cmd/internal/daemon"
+)
+
+const manual = `Gives each architecture its job and passes a source on when every architecture has settled.
+
+It watches spool/accepted and queue/SUITE/master, and the queues and the archive for what settles a job.
+
+Examples:
+  master-buildd --tree /srv/packmill          run for ever
+  master-buildd --tree /srv/packmill --once   do what is to be done now, and end`
+
+var cli struct {
+	daemon.Flags
+}
+
+func main() {
+	daemon.Main("master-buildd", manual, &cli, run)
+}
+
+func run(ctx context.Context) error {
+	env, err := cli.Start("master-buildd")
+	if err != nil {
+		return err
+	}
+	m := &master{env}
+	return env.Serve(ctx, m.fanOut(), m.join(), m.release())
+}

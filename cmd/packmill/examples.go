@@ -1,0 +1,44 @@
+package main
+
+import (
+	"embed"
+	"errors"
+	"io/fs"
+	"path/filepath"
+
+	"packmill/cmd/internal/settings"
+	"packmill/spool"
+	"packmill/spool/durable"
+)
+
+//go:embed examples
+var examples embed.FS
+
+// writeExamples puts the example settings into control, where none are.
+func writeExamples(t *spool.Tree) ([]string, error) {
+	for _, d := range []struct {
+		name string
+		mode fs.FileMode
+	}{{settings.KeysDir, 0o775}, {"private", 0o750}} {
+		if err := durable.MkdirAll(t.Path("control", d.name), d.mode); err != nil {
+			return nil, err
+		}
+	}
+	var made []string
+	for _, name := range settings.Files {
+		data, err := examples.ReadFile(filepath.Join("examples", name))
+		if err != nil {
+			return nil, err
+		}
+		path := t.Path("control", name)
+		err = durable.CreateFile(path, data, 0o664)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		made = append(made, path)
+	}
+	return made, nil
+}

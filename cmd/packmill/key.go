@@ -1,0 +1,77 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/settings"
+	"packmill/spool/durable"
+	"packmill/spool/openpgp"
+	"packmill/spool/policy"
+)
+
+type keyCmd struct {
+	New keyNew `cmd:"" help:"Make a key of the archive's or a builder's own."`
+}
+
+type keyNew struct {
+	Name  string `arg:"" help:"What it is for: archive, or a builder's name. It names the files."`
+	Email string `help:"The address in the key." placeholder:"ADDRESS"`
+}
+
+func (keyNew) Help() string {
+	return `Makes an OpenPGP key without a passphrase: the secret half as control/private/NAME.key, the public half as control/keys/NAME.asc. A key that is there already stays.
+
+Examples:
+  packmill key new archive --email archive@example.org     for Sign-With in control/suites
+  packmill key new builder1                                for Key in control/builders`
+}
+
+func (k *keyNew) Run(c *cli) error {
+	t, err := c.open()
+	if err != nil {
+		return err
+	}
+	// The name becomes a file's.
+	if err := policy.CheckSuite(k.Name); err != nil {
+		return daemon.Wrong{Err: fmt.Errorf("%q cannot name a key: lower-case letters, digits, . + - only", k.Name)}
+	}
+	if k.Email == "" {
+		k.Email = k.Name + "@packmill.invalid"
+	}
+	if strings.ContainsAny(k.Email, "<>()\n") {
+		return daemon.Wrong{Err: fmt.Errorf("%q is no address: write it as name@host", k.Email)}
+	}
+	secret, public := t.Path("control", "private", k.Name+".key"), t.Path("control", settings.KeysDir, k.Name+".asc")
+	if c.DryRun {
+		fmt.Printf("would make %s and %s\n", secret, public)
+		return nil
+	}
+	signer, err := openpgp.Generate("Packmill "+k.Name, k.Email, time.Now())
+	if err != nil {
+		return err
+	}
+	for _, d := range []string{secret, public} {
+		if err := durable.MkdirAll(filepath.Dir(d), 0o750); err != nil {
+			return err
+		}
+	}
+	if err := durable.CreateFile(secret, signer.Secret(), 0o600); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("%w: %s is there already; take another name, or remove it first", errRefused, secret)
+		}
+		return err
+	}
+	if err := durable.WriteFile(public, signer.Public(), 0o644); err != nil {
+		return err
+	}
+	c.print(os.Stdout, map[string]string{"name": k.Name, "fingerprint": signer.Fingerprint(), "secret": secret, "public": public},
+		fmt.Sprintf("Fingerprint: %s\nKey: private/%s.key\n(the public half is %s)", signer.Fingerprint(), k.Name, public))
+	return nil
+}

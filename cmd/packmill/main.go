@@ -1,0 +1,83 @@
+// Command packmill is the person's command: it makes a tree, shows what is
+// where and why, lets reviewers decide, and puts back what was mended.
+//
+//	packmill init
+//	packmill status | ls | show ITEM
+//	packmill review [ls | show ITEM | accept ITEM... | reject ITEM...]
+//	packmill requeue ITEM...
+//	packmill fsck
+//	packmill chroot create SUITE ARCH | update | ls | rm SUITE ARCH
+//	packmill key new NAME
+//
+// ITEM is a package (hello), a version of it (hello_2.10-3) or an item's whole
+// name. Every change goes through the one table of moves and is written into
+// the item's history with the name of the person who made it, which the system
+// tells. What it does can be done with mv as well.
+//
+// Exit status: 0 done, 1 refused (nothing fits, or the table forbids it), 100
+// wrong use or settings, 111 may pass (try again).
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/alecthomas/kong"
+
+	"packmill/cmd/internal/daemon"
+	"packmill/queue/build"
+)
+
+const manual = `Shows what is where in a tree, and lets people decide.
+
+Examples:
+  packmill init                                 make a tree, with settings to fill in
+  packmill status                               how much is in each state
+  packmill ls hello                             where hello is
+  packmill review                               what waits for a reviewer
+  packmill review accept hello -m "looks good"
+  packmill requeue hello_2.10-3                 try again`
+
+// cli is the grammar. Each group of commands lies in a file of its own.
+type cli struct {
+	Tree   string `help:"The tree." default:"/var/lib/packmill" env:"PACKMILL_TREE" placeholder:"DIR" type:"path"`
+	JSON   bool   `name:"json" help:"Print JSON, one object a line."`
+	DryRun bool   `short:"n" help:"Say what would be done, and do nothing."`
+
+	Init    initCmd    `cmd:"" help:"Make a tree, or complete one."`
+	Status  statusCmd  `cmd:"" help:"Show how much is in each state."`
+	Ls      lsCmd      `cmd:"" help:"Show what is where."`
+	Show    showCmd    `cmd:"" help:"Show an item: its facts, its history, why it lies where it lies."`
+	Review  reviewCmd  `cmd:"" help:"The reviewer's desk."`
+	Requeue requeueCmd `cmd:"" help:"Put items back to where they are tried again."`
+	Fsck    fsckCmd    `cmd:"" help:"Check that the tree keeps its promises."`
+	Chroot  chrootCmd  `cmd:"" help:"The chroots that builds run in."`
+	Key     keyCmd     `cmd:"" help:"Keys of the archive and its builders."`
+}
+
+// errRefused says that nothing was done, for a reason that was printed.
+var errRefused = errors.New("refused")
+
+func main() {
+	build.Reexec()
+	var c cli
+	parser, err := kong.New(&c, kong.Name("packmill"), kong.Description(manual), kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}))
+	if err != nil {
+		panic(err) // a fault of the program, found by its first test
+	}
+	ctx, err := parser.Parse(os.Args[1:])
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "packmill: %v\nTry: packmill --help\n", err)
+		os.Exit(daemon.ExitWrong)
+	}
+	err = ctx.Run(&c)
+	if errors.Is(err, errRefused) {
+		if err != errRefused {
+			fmt.Fprintf(os.Stderr, "packmill: %v\n", err)
+		}
+		os.Exit(1)
+	}
+	os.Exit(daemon.Status("packmill", err))
+}

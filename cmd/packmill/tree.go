@@ -1,0 +1,387 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"packmill/cmd/internal/daemon"
+	"packmill/queue"
+	"packmill/spool"
+)
+
+// open opens the tree of the command line.
+func (c *cli) open() (*spool.Tree, error) {
+	unix.Umask(0o002)
+	t, err := spool.Open(c.Tree)
+	if err != nil {
+		return nil, daemon.Wrong{Err: err}
+	}
+	return t, nil
+}
+
+// who is the person, as the system knows: never an option, or a history could
+// be made to lie.
+func who() string {
+	if u, err := user.Current(); err == nil {
+		if sudo := os.Getenv("SUDO_USER"); u.Uid == "0" && sudo != "" {
+			return sudo + " (sudo)"
+		}
+		return u.Username
+	}
+	return fmt.Sprintf("uid %d", os.Getuid())
+}
+
+// print writes one JSON object a line, or the row that text makes of it.
+func (c *cli) print(w io.Writer, v any, text string) {
+	if !c.JSON {
+		fmt.Fprintln(w, text)
+		return
+	}
+	data, err := json.Marshal(v)
+	if err == nil {
+		fmt.Fprintf(w, "%s\n", data)
+	}
+}
+
+// table is aligned output for people.
+func table() *tabwriter.Writer { return tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0) }
+
+// age says how long ago a time was, in one unit.
+func age(t time.Time) string {
+	switch d := time.Since(t); {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", max(0, int(d.Seconds())))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	default:
+		return fmt.Sprintf("%dd", int(d.Hours()/24))
+	}
+}
+
+// row is an item as lists show it.
+type row struct {
+	Item    string    `json:"item"`
+	State   string    `json:"state"`
+	Suite   string    `json:"suite,omitempty"`
+	Arch    string    `json:"arch,omitempty"`
+	Source  string    `json:"source"`
+	Version string    `json:"version"`
+	Dir     string    `json:"dir"`
+	Since   time.Time `json:"since"`
+	Who     string    `json:"who,omitempty"`    // who moved it there
+	Reason  string    `json:"reason,omitempty"` // of the last move
+}
+
+// rowOf reads what a list shows of an item. An item that has moved on since it
+// was found has only its name.
+func rowOf(t *spool.Tree, f spool.Found) row {
+	r := row{
+		Item: f.Name.String(), State: string(f.Place.State), Suite: f.Place.Suite, Arch: f.Arch(),
+		Source: f.Name.Source, Version: f.Name.Version, Dir: f.Dir(), Since: f.Name.Time,
+	}
+	if events, err := spool.ReadHistory(t.Path(f.Dir())); err == nil && len(events) > 0 {
+		last := events[len(events)-1]
+		r.Since, r.Who, r.Reason = last.Time, last.Who, last.Reason
+	}
+	return r
+}
+
+type initCmd struct{}
+
+func (initCmd) Help() string {
+	return "Makes the tree at --tree with example settings in control, which say what to fill in. What is there already stays."
+}
+
+func (initCmd) Run(c *cli) error {
+	if c.DryRun {
+		fmt.Printf("would make or complete the tree %s\n", c.Tree)
+		return nil
+	}
+	unix.Umask(0o002)
+	t, err := spool.Init(c.Tree)
+	if err != nil {
+		return err
+	}
+	made, err := writeExamples(t)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("The tree is %s\n", t.Root())
+	for _, f := range made {
+		fmt.Printf("Fill in: %s\n", f)
+	}
+	return nil
+}
+
+type statusCmd struct{}
+
+func (statusCmd) Run(c *cli) error {
+	t, err := c.open()
+	if err != nil {
+		return err
+	}
+	w := table()
+	if !c.JSON {
+		fmt.Fprintln(w, "ITEMS\tSTATE\tSUITE\tARCH\tOLDEST")
+	}
+	incoming := 0
+	if entries, err := os.ReadDir(t.Path("spool/incoming")); err == nil {
+		incoming = len(entries)
+	}
+	type line struct {
+		State  string     `json:"state"`
+		Suite  string     `json:"suite,omitempty"`
+		Arch   string     `json:"arch,omitempty"`
+		Items  int        `json:"items"`
+		Oldest *time.Time `json:"oldest,omitempty"`
+	}
+	if incoming > 0 {
+		c.print(w, line{State: "incoming", Items: incoming}, fmt.Sprintf("%d\tincoming (files)\t\t\t", incoming))
+	}
+	// Installed has a directory for each letter; people want one line.
+	var lines []line
+	index := map[string]int{}
+	for _, p := range t.Places() {
+		names, err := t.List(p)
+		if err != nil {
+			return err
+		}
+		if len(names) == 0 {
+			continue
+		}
+		key := string(p.State) + "/" + p.Suite + "/" + p.Arch
+		i, ok := index[key]
+		if !ok {
+			i = len(lines)
+			index[key] = i
+			lines = append(lines, line{State: string(p.State), Suite: p.Suite, Arch: p.Arch})
+		}
+		lines[i].Items += len(names)
+		if n, err := spool.ParseName(names[0]); err == nil && (lines[i].Oldest == nil || n.Time.Before(*lines[i].Oldest)) {
+			lines[i].Oldest = &n.Time
+		}
+	}
+	for _, l := range lines {
+		oldest := ""
+		if l.Oldest != nil {
+			oldest = age(*l.Oldest)
+		}
+		c.print(w, l, fmt.Sprintf("%d\t%s\t%s\t%s\t%s", l.Items, l.State, l.Suite, l.Arch, oldest))
+	}
+	if len(lines) == 0 && incoming == 0 && !c.JSON {
+		fmt.Fprintln(w, "nothing is anywhere")
+	}
+	return w.Flush()
+}
+
+type lsCmd struct {
+	Item  string   `arg:"" optional:"" help:"hello, hello_2.10-3 or an item's whole name; all if missing."`
+	State []string `short:"s" help:"Only in these states." placeholder:"STATE"`
+}
+
+func (l *lsCmd) Run(c *cli) error {
+	t, err := c.open()
+	if err != nil {
+		return err
+	}
+	var states []spool.State
+	for _, s := range l.State {
+		ok := false
+		for _, r := range spool.Table() {
+			ok = ok || string(r.State) == s
+		}
+		if !ok {
+			return daemon.Wrong{Err: fmt.Errorf("there is no state %q; packmill status shows those that are in use", s)}
+		}
+		states = append(states, spool.State(s))
+	}
+	found, err := t.Find(l.Item, states...)
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 && l.Item != "" {
+		return fmt.Errorf("%w: nothing here is called %s", errRefused, spool.OneLine(l.Item))
+	}
+	w := table()
+	if !c.JSON {
+		fmt.Fprintln(w, "STATE\tSUITE\tARCH\tITEM\tSINCE\tWHY")
+	}
+	for _, f := range found {
+		r := rowOf(t, f)
+		c.print(w, r, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", r.State, r.Suite, r.Arch, r.Item, age(r.Since), r.Reason))
+	}
+	return w.Flush()
+}
+
+type showCmd struct {
+	Item string `arg:"" help:"hello, hello_2.10-3 or an item's whole name."`
+}
+
+func (s *showCmd) Run(c *cli) error {
+	t, err := c.open()
+	if err != nil {
+		return err
+	}
+	found, err := t.Find(s.Item)
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		return fmt.Errorf("%w: nothing here is called %s", errRefused, spool.OneLine(s.Item))
+	}
+	for _, f := range found {
+		dir := t.Path(f.Dir())
+		events, _ := spool.ReadHistory(dir)
+		if c.JSON {
+			c.print(os.Stdout, struct {
+				row
+				History []spool.Event `json:"history"`
+				Text    string        `json:"text,omitempty"`
+			}{rowOf(t, f), events, spool.Waiting(dir)}, "")
+			continue
+		}
+		fmt.Printf("%s\n", f.Dir())
+		if st, err := spool.ReadTicket(dir); err == nil {
+			for line := range strings.Lines(string(st.Append(nil))) {
+				fmt.Printf("  %s\n", clean(line))
+			}
+		}
+		fmt.Println()
+		for _, e := range events {
+			fmt.Printf("  %s  %s -> %s  by %s  %s\n", e.Time.Format(time.RFC3339), clean(e.From), clean(e.To), clean(e.Who), clean(e.Reason))
+		}
+		if text := spool.Waiting(dir); text != "" {
+			fmt.Println()
+			for line := range strings.Lines(text) {
+				fmt.Printf("  %s\n", clean(line))
+			}
+		}
+		fmt.Println()
+	}
+	return nil
+}
+
+// clean makes a line from outside fit for a terminal.
+func clean(line string) string { return strings.TrimRight(spool.OneLine(line), " ") }
+
+// act claims each item that the patterns name in the given states and calls do
+// on it. A pattern that names nothing, or something in more than one place, is
+// refused before anything is done.
+func (c *cli) act(patterns []string, states []spool.State, what string, do func(*spool.Tree, *spool.Item) error) error {
+	t, err := c.open()
+	if err != nil {
+		return err
+	}
+	var all []spool.Found
+	for _, p := range patterns {
+		found, err := t.Find(p, states...)
+		if err != nil {
+			return err
+		}
+		if len(found) == 0 {
+			return c.absent(t, p, what)
+		}
+		all = append(all, found...)
+	}
+	failed := 0
+	for _, f := range all {
+		if c.DryRun {
+			fmt.Printf("would %s %s\n", what, f.Dir())
+			continue
+		}
+		if err := c.actOn(t, f, do); err != nil {
+			fmt.Fprintf(os.Stderr, "packmill: %s: %v\n", f.Dir(), err)
+			failed++
+		}
+	}
+	if failed > 0 {
+		return errRefused
+	}
+	return nil
+}
+
+func (c *cli) actOn(t *spool.Tree, f spool.Found, do func(*spool.Tree, *spool.Item) error) error {
+	var it *spool.Item
+	var err error
+	for range 20 { // a mover lets go of it in milliseconds
+		if it, err = t.Claim(f.Place, f.Name.String()); !errors.Is(err, spool.ErrBusy) {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err != nil {
+		return err
+	}
+	defer it.Release()
+	from := it.Place
+	if err := do(t, it); err != nil {
+		return err
+	}
+	if it.Place != from {
+		c.print(os.Stdout, rowOf(t, spool.Found{Place: it.Place, Name: it.Name}), fmt.Sprintf("%s: %s -> %s", it.Name, from, it.Place))
+	}
+	return nil
+}
+
+// absent says where the thing is instead, if it is anywhere.
+func (c *cli) absent(t *spool.Tree, pattern, what string) error {
+	found, err := t.Find(pattern)
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		return fmt.Errorf("%w: nothing here is called %s", errRefused, spool.OneLine(pattern))
+	}
+	var where []string
+	for _, f := range found {
+		where = append(where, f.Place.String())
+	}
+	return fmt.Errorf("%w: %s cannot be %sed where it is: %s", errRefused, spool.OneLine(pattern), strings.TrimSuffix(what, "e"), strings.Join(where, ", "))
+}
+
+type requeueCmd struct {
+	Items   []string `arg:"" name:"item" help:"Items to try again."`
+	Message string   `short:"m" help:"Why." default:"requeued"`
+}
+
+func (requeueCmd) Help() string {
+	return `A refused upload is judged again, a failed or waiting build goes back to needs-build, a source in the master queue gets the jobs that it lacks.
+
+Examples:
+  packmill requeue hello_2.10-3 -m "key added to control/keys"`
+}
+
+// back is where each state's items are tried again.
+var back = map[spool.State]spool.State{
+	spool.Rejected: spool.Intake, spool.BuildAttempted: spool.NeedsBuild, spool.Failed: spool.NeedsBuild,
+	spool.DepWait: spool.NeedsBuild, spool.BDUninstallable: spool.NeedsBuild, spool.Built: spool.NeedsBuild,
+	spool.Master: spool.Accepted,
+}
+
+func (r *requeueCmd) Run(c *cli) error {
+	var states []spool.State
+	for s := range back {
+		states = append(states, s)
+	}
+	return c.act(r.Items, states, "requeue", func(t *spool.Tree, it *spool.Item) error {
+		to := it.Place
+		to.State = back[it.Place.State]
+		if it.Place.State == spool.Master {
+			if err := queue.Replan(it); err != nil {
+				return err
+			}
+		}
+		return it.Move(spool.Person, who(), spool.Verdict{To: to, Reason: r.Message})
+	})
+}

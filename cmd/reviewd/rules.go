@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"packmill/archive"
+	"packmill/cmd/internal/settings"
+	"packmill/queue"
+	"packmill/spool"
+	"packmill/spool/durable"
+	"packmill/spool/openpgp"
+	"packmill/spool/upload"
+)
+
+// rules are the settings as package upload wants them, made once for as long
+// as they are in force.
+type rules struct {
+	from      *settings.Settings
+	ring      *openpgp.Keyring
+	uploaders []*upload.Uploader
+	suites    []*upload.Suite
+}
+
+func (in *intake) currentRules() (*rules, error) {
+	now := in.Settings.Get()
+	if in.rules != nil && in.rules.from == now {
+		return in.rules, nil
+	}
+	ring, missing, err := now.Keyring(now.UploaderKeys())
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range missing {
+		in.Log.Warn("no public key in control/keys: its owner cannot upload", "fingerprint", f)
+	}
+	r := &rules{from: now, ring: ring}
+	for _, u := range now.Uploaders {
+		r.uploaders = append(r.uploaders, &upload.Uploader{
+			Name: u.Name, Email: u.Email, Fingerprints: u.Fingerprints, Account: u.Account, Unsigned: u.Account != "",
+			Allow: []upload.Right{{
+				Suites: u.Allow.Suites, Components: u.Allow.Components, Packages: u.Allow.Packages,
+				Source: u.Allow.Source, Binaries: stars(u.Allow.Binary), New: u.Allow.New,
+			}},
+		})
+	}
+	for _, s := range now.Suites {
+		x := &upload.Suite{
+			Name: s.Name, Aliases: append([]string{s.Codename}, s.Aliases...), Components: s.Components, Architectures: s.Architectures,
+			Formats: s.Formats, Below: s.Below, Checks: map[string]upload.Level{}, Limits: upload.Limits{Size: s.MaxUpload, FileSize: s.MaxUpload},
+		}
+		x.Binaries = map[string]upload.Binaries{"allow": upload.BinariesAllowed, "drop": upload.BinariesDropped, "refuse": upload.BinariesRefused}[s.Binaries]
+		for check, word := range s.Checks {
+			level, err := upload.ParseLevel(word)
+			if err != nil {
+				return nil, err
+			}
+			x.Checks[check] = level
+		}
+		r.suites = append(r.suites, x)
+	}
+	in.rules = r
+	return r, nil
+}
+
+// stars writes "any" as the pattern that it is for the checks.
+func stars(archs []string) []string {
+	var out []string
+	for _, a := range archs {
+		if a == "any" {
+			a = "*"
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// context is what the checks must know of the world for one upload.
+func (r *rules) context(in *intake, it *spool.Item, t *queue.Ticket) *upload.Context {
+	return &upload.Context{
+		Now: time.Now(), Keyring: r.ring, Uploaders: r.uploaders, Suites: r.suites, Account: t.Account,
+		Published: in.published,
+		Pool:      func(name string) (string, int64, bool) { return in.poolFile(it, name) },
+		Seen:      func(hash string) (string, bool) { return in.seen(it, hash) },
+	}
+}
+
+// published gives the versions of a source that a suite has, those on their
+// way included: a version that is accepted but not published yet counts.
+func (in *intake) published(suite, source string) ([]string, error) {
+	var out []string
+	versions, err := in.archive.Versions(context.Background(), source)
+	if err != nil && !errors.Is(err, archive.ErrNoSuite) {
+		return nil, err
+	}
+	for _, v := range versions {
+		if v.Suite == suite {
+			out = append(out, v.Version)
+		}
+	}
+	found, err := in.Tree.Find(source, spool.Accepted, spool.Master, spool.Uploaded)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range found {
+		if f.Place.Suite == suite && f.Name.Arch == "" {
+			out = append(out, f.Name.Version)
+		}
+	}
+	return out, nil
+}
+
+// poolFile looks a file up in the pool, where its source would have it.
+func (in *intake) poolFile(it *spool.Item, name string) (sha string, size int64, ok bool) {
+	for _, path := range in.poolPaths(it, name) {
+		if sha, size, err := in.archive.PoolFile(path); err == nil {
+			return sha, size, true
+		}
+	}
+	return "", 0, false
+}
+
+// poolPaths are where the pool could have a file of the item's source.
+func (in *intake) poolPaths(it *spool.Item, name string) []string {
+	var out []string
+	for _, component := range in.components() {
+		out = append(out, filepath.Join("pool", component, spool.Hash(it.Name.Source), it.Name.Source, name))
+	}
+	return out
+}
+
+// fromPool links a file of the pool into the item.
+func (in *intake) fromPool(it *spool.Item, name string) error {
+	var err error
+	for _, path := range in.poolPaths(it, name) {
+		if err = durable.Link(filepath.Join(in.archive.Root(), path), it.Path(name)); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("link %s from the pool: %w", name, err)
+}
+
+func (in *intake) components() []string {
+	var out []string
+	for _, s := range in.Settings.Get().Suites {
+		out = append(out, s.Components...)
+	}
+	return out
+}

@@ -1,0 +1,277 @@
+// Package installability says whether the build-dependencies of a source can
+// be installed, and if not, why.
+//
+// An Index holds the packages of one architecture: the suite's own and those
+// of its Base. Two judges read it: Dose follows every dependency with
+// dose-builddebcheck; Direct looks at the build-dependencies themselves only
+// and needs no other program. Both take build-dependencies as sbuild does:
+// of alternatives the first counts, and with it those that follow directly
+// and name the same package.
+package installability
+
+import (
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+
+	"packmill/spool/deb822"
+	"packmill/spool/policy"
+)
+
+// maxIndex bounds what one index may unpack to, in bytes.
+const maxIndex = 8 << 30
+
+// Index is the packages that a build on an architecture can be given. Of a
+// package in several versions it holds the newest, the one that apt would
+// install. It is safe for use by several goroutines.
+type Index struct {
+	// Arch is the architecture, not all.
+	Arch string
+	// Refused tells of entries that were left out because something in them
+	// is not valid.
+	Refused []error
+
+	packages map[string]*pkg
+	provides map[string][]provided
+}
+
+type pkg struct {
+	name, version, arch string
+	multiArch           string
+	essential           bool
+	// Fields as they stand in the index; closure parses what it needs.
+	depends, preDepends, conflicts, breaks, provides string
+}
+
+type provided struct {
+	by      *pkg
+	version string // "" if the name is provided without one
+}
+
+// ReadIndex reads Packages files of arch, which may be compressed: .gz, .xz
+// and .zst by their names' ends. A path that is not there is an error. One
+// bad entry is left out (see Index.Refused); a file that is no index is an error.
+func ReadIndex(arch string, paths ...string) (*Index, error) {
+	x := &Index{Arch: arch, packages: make(map[string]*pkg), provides: make(map[string][]provided)}
+	for _, path := range paths {
+		if err := x.readFile(path); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range x.packages {
+		if p.provides == "" {
+			continue
+		}
+		r, err := policy.ParseRelations(p.provides)
+		if err != nil {
+			x.Refused = append(x.Refused, fmt.Errorf("package %s: Provides: %w", p.name, err))
+			p.provides = ""
+			continue
+		}
+		for _, or := range r {
+			// Only = says which version is provided (Policy 7.5).
+			if len(or) == 1 && (or[0].Op == "" || or[0].Op == "=") {
+				x.provides[or[0].Name] = append(x.provides[or[0].Name], provided{p, or[0].Version})
+			}
+		}
+	}
+	return x, nil
+}
+
+func (x *Index) readFile(path string) (err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // only read from
+	var r io.Reader = f
+	switch {
+	case strings.HasSuffix(path, ".gz"):
+		r, err = gzip.NewReader(f)
+	case strings.HasSuffix(path, ".xz"):
+		r, err = xz.NewReader(f)
+	case strings.HasSuffix(path, ".zst"):
+		var z *zstd.Decoder
+		if z, err = zstd.NewReader(f, zstd.WithDecoderConcurrency(1)); err == nil {
+			defer z.Close()
+			r = z
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("unpack %s: %w", path, err)
+	}
+	limited := &io.LimitedReader{R: r, N: maxIndex}
+	sc := deb822.NewScanner(limited)
+	sc.File = path
+	for sc.Next() {
+		if err := x.add(sc); err != nil {
+			x.Refused = append(x.Refused, &deb822.Error{File: path, Line: sc.Line(), Msg: err.Error()})
+		}
+	}
+	if sc.Err() == nil && limited.N == 0 {
+		return fmt.Errorf("read %s: more than %d bytes", path, int64(maxIndex))
+	}
+	return sc.Err()
+}
+
+func (x *Index) add(sc *deb822.Scanner) error {
+	arch := string(sc.Get("Architecture"))
+	if arch != x.Arch && arch != "all" {
+		return nil // of another architecture: not for this build
+	}
+	p := &pkg{name: string(sc.Get("Package")), version: string(sc.Get("Version")), arch: arch}
+	if err := policy.CheckPackage(p.name); err != nil {
+		return err
+	}
+	if err := policy.CheckVersion(p.version); err != nil {
+		return fmt.Errorf("package %s: %w", p.name, err)
+	}
+	if before, ok := x.packages[p.name]; ok && policy.CompareVersions(before.version, p.version) >= 0 {
+		return nil
+	}
+	switch ma := string(sc.Get("Multi-Arch")); ma {
+	case "same", "foreign", "allowed":
+		p.multiArch = ma
+	}
+	p.essential = string(sc.Get("Essential")) == "yes"
+	p.depends = string(sc.Get("Depends"))
+	p.preDepends = string(sc.Get("Pre-Depends"))
+	p.conflicts = string(sc.Get("Conflicts"))
+	p.breaks = string(sc.Get("Breaks"))
+	p.provides = string(sc.Get("Provides"))
+	x.packages[p.name] = p
+	return nil
+}
+
+// Digest names what the index holds: two with the same digest give the same
+// answers. Keep it beside an answer, and ask again only when it has changed.
+func (x *Index) Digest() string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\n", x.Arch)
+	for _, name := range slices.Sorted(maps.Keys(x.packages)) {
+		p := x.packages[name]
+		essential := ""
+		if p.essential {
+			essential = "essential"
+		}
+		for _, s := range [...]string{p.name, p.version, p.arch, p.multiArch, essential, p.depends, p.preDepends, p.conflicts, p.breaks, p.provides} {
+			io.WriteString(h, s)
+			h.Write([]byte{0}) // in no field: the scanner refuses it
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// Len returns the number of packages.
+func (x *Index) Len() int { return len(x.packages) }
+
+// Version returns the version of the package in the index, or "".
+func (x *Index) Version(name string) string {
+	if p, ok := x.packages[name]; ok {
+		return p.version
+	}
+	return ""
+}
+
+// satisfies reports whether a package of the index satisfies the relation
+// itself; what that package depends on is not looked at.
+func (x *Index) satisfies(r *policy.Relation) bool {
+	switch r.Qualifier {
+	case "", "any", "native", x.Arch:
+	default:
+		return false // a foreign architecture, of which there is no index
+	}
+	if p, ok := x.packages[r.Name]; ok && r.SatisfiedBy(p.version) {
+		return true
+	}
+	for _, p := range x.provides[r.Name] {
+		if r.Op == "" || p.version != "" && r.SatisfiedBy(p.version) {
+			return true
+		}
+	}
+	return false
+}
+
+// Unsatisfied returns those of the relations that no package of the index
+// satisfies directly: for a failed installation of build-dependencies, what
+// exactly was missing. The relations are taken as they are: reduce them first
+// (Job.Relations, or Relations.For and FirstAlternatives).
+func (x *Index) Unsatisfied(relations policy.Relations) policy.Relations {
+	var missing policy.Relations
+next:
+	for _, or := range relations {
+		for i := range or {
+			if x.satisfies(&or[i]) {
+				continue next
+			}
+		}
+		missing = append(missing, or)
+	}
+	return missing
+}
+
+// DepWait sorts what Unsatisfied returned. wait is what a new or newer package
+// can satisfy, in the form that Dep-Wait takes: each name once, alone or with
+// >= or >>. rest can only be mended by a person: the package is there, too new.
+func (x *Index) DepWait(missing policy.Relations) (wait, rest policy.Relations) {
+	for _, or := range missing {
+		r := policy.Relation{Name: or[0].Name, Op: or[0].Op, Version: or[0].Version}
+		have := x.Version(r.Name)
+		switch {
+		case r.Op == "" || r.Op == ">=" || r.Op == ">>":
+		case r.Op == "=" && (have == "" || policy.CompareVersions(have, r.Version) < 0):
+			r.Op = ">="
+		case have == "":
+			// Any version is a beginning; one that is too new shows next time.
+			r.Op, r.Version = "", ""
+		default:
+			rest = append(rest, or)
+			continue
+		}
+		wait = waitFor(wait, r)
+	}
+	return wait, rest
+}
+
+// waitFor adds a relation to those of Dep-Wait; of two for one package the
+// stronger stays.
+func waitFor(wait policy.Relations, r policy.Relation) policy.Relations {
+	for i := range wait {
+		w := &wait[i][0]
+		if w.Name != r.Name {
+			continue
+		}
+		switch c := policy.CompareVersions(r.Version, w.Version); {
+		case r.Op == "":
+		case w.Op == "" || c > 0 || c == 0 && r.Op == ">>":
+			*w = r
+		}
+		return wait
+	}
+	return append(wait, []policy.Relation{r})
+}
+
+// FirstAlternatives keeps of each item the first alternative and those that
+// follow it directly with the same package name: foo (<< 2) | foo (>= 3) is
+// one dependency. This is sbuild's rule, without which a job would wait or
+// start for alternatives that the build never installs.
+func FirstAlternatives(relations policy.Relations) policy.Relations {
+	out := make(policy.Relations, 0, len(relations))
+	for _, or := range relations {
+		n := 1
+		for n < len(or) && or[n].Name == or[0].Name {
+			n++
+		}
+		out = append(out, or[:n])
+	}
+	return out
+}

@@ -1,0 +1,171 @@
+// Package queue turns an accepted source into a job for each architecture,
+// follows the jobs, and says when the source can go on: Debian's wanna-build,
+// with directories for its database.
+package queue
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"packmill/spool/deb822"
+	"packmill/spool/policy"
+)
+
+// Ticket is the facts of an item, written once by reviewd and handed on from
+// source to job. Nobody decides by it where an item is.
+type Ticket struct {
+	Source       string
+	Version      string // the source's, with epoch
+	Suite        string // Distribution, after aliases were resolved
+	Component    string
+	Section      string // of the source, as its .dsc or .changes has it
+	Priority     string
+	Urgency      string
+	Architecture []string // the .dsc's list
+	Binary       []string
+	Dsc          string // file names in the item
+	Changes      string
+	Uploader     string // the Name of control/uploaders
+	Fingerprint  string // of the key that signed the .changes
+	Account      string // of the drop directory
+	Email        string // the uploader's registered address
+	Maintainer   string
+	ChangedBy    string
+	Received     time.Time
+	Has          []string // architectures whose binaries came with the source
+	Remarks      string   // findings that did not refuse, a line each
+
+	// Of a job.
+	BuildArch      string    // a Debian architecture, or all
+	Tries          int       // attempts that ended without a verdict on the package
+	NotBefore      time.Time // of a job that was given back
+	Builder        string    // who has it, or had it last
+	DepWait        string    // relations that must be satisfied first
+	BinNMU         int       // 0: none
+	BinNMUText     string    // its changelog entry
+	BinNMUTime     time.Time
+	BinNMUBy       string
+	ExtraDepends   string
+	ExtraConflicts string
+	Result         string // the .changes of the binaries, in result/
+	BuildSeconds   int
+	Previous       string // why the previous version failed here
+}
+
+// fields lists the ticket's fields in the order of the file. One list serves
+// reading and writing.
+func (t *Ticket) fields() []field {
+	return []field{
+		{"Source", text{&t.Source}}, {"Version", text{&t.Version}}, {"Distribution", text{&t.Suite}},
+		{"Component", text{&t.Component}}, {"Section", text{&t.Section}}, {"Priority", text{&t.Priority}}, {"Urgency", text{&t.Urgency}},
+		{"Architecture", words{&t.Architecture}}, {"Binary", words{&t.Binary}},
+		{"Dsc", text{&t.Dsc}}, {"Changes", text{&t.Changes}},
+		{"Uploader", text{&t.Uploader}}, {"Fingerprint", text{&t.Fingerprint}}, {"Account", text{&t.Account}}, {"Email", text{&t.Email}},
+		{"Maintainer", text{&t.Maintainer}}, {"Changed-By", text{&t.ChangedBy}},
+		{"Received", moment{&t.Received}}, {"Has-Binaries", words{&t.Has}}, {"Remarks", text{&t.Remarks}},
+		{"Build-Architecture", text{&t.BuildArch}}, {"Tries", number{&t.Tries}}, {"Builder", text{&t.Builder}}, {"Not-Before", moment{&t.NotBefore}},
+		{"Dep-Wait", text{&t.DepWait}},
+		{"Binary-NMU", number{&t.BinNMU}}, {"Binary-NMU-Changelog", text{&t.BinNMUText}}, {"Binary-NMU-Time", moment{&t.BinNMUTime}}, {"Binary-NMU-By", text{&t.BinNMUBy}},
+		{"Extra-Depends", text{&t.ExtraDepends}}, {"Extra-Conflicts", text{&t.ExtraConflicts}},
+		{"Result", text{&t.Result}}, {"Build-Seconds", number{&t.BuildSeconds}}, {"Previous-Failure", text{&t.Previous}},
+	}
+}
+
+type field struct {
+	name  string
+	value value
+}
+
+// value is one kind of field.
+type value interface {
+	get() string
+	set(string) error
+}
+
+type text struct{ p *string }
+
+func (v text) get() string        { return *v.p }
+func (v text) set(s string) error { *v.p = s; return nil }
+
+type words struct{ p *[]string }
+
+func (v words) get() string        { return strings.Join(*v.p, " ") }
+func (v words) set(s string) error { *v.p = deb822.Words(s); return nil }
+
+type number struct{ p *int }
+
+func (v number) get() string {
+	if *v.p == 0 {
+		return ""
+	}
+	return strconv.Itoa(*v.p)
+}
+
+func (v number) set(s string) (err error) {
+	*v.p, err = strconv.Atoi(s)
+	return err
+}
+
+type moment struct{ p *time.Time }
+
+func (v moment) get() string {
+	if v.p.IsZero() {
+		return ""
+	}
+	return v.p.UTC().Format(time.RFC3339Nano)
+}
+
+func (v moment) set(s string) (err error) {
+	*v.p, err = time.Parse(time.RFC3339Nano, s)
+	return err
+}
+
+// Stanza is the ticket as the item's file has it; empty fields are left out.
+func (t *Ticket) Stanza() *deb822.Stanza {
+	st := &deb822.Stanza{}
+	for _, f := range t.fields() {
+		if v := f.value.get(); v != "" {
+			st.Set(f.name, v)
+		}
+	}
+	return st
+}
+
+// ReadTicket reads the facts from the item's file. Names and versions are
+// checked again: a person may have edited them.
+func ReadTicket(st *deb822.Stanza) (*Ticket, error) {
+	t := &Ticket{}
+	for _, f := range t.fields() {
+		if v := st.Get(f.name); v != "" {
+			if err := f.value.set(v); err != nil {
+				return nil, st.Errorf(f.name, "%v", err)
+			}
+		}
+	}
+	for name, err := range map[string]error{
+		"Source": policy.CheckSource(t.Source), "Version": policy.CheckVersion(t.Version), "Distribution": policy.CheckSuite(t.Suite),
+	} {
+		if err != nil {
+			return nil, st.Errorf(name, "%v", err)
+		}
+	}
+	for _, name := range []string{t.Dsc, t.Changes, t.Result} {
+		if name == "" {
+			continue
+		}
+		if err := policy.CheckFile(name); err != nil {
+			return nil, fmt.Errorf("ticket: %w", err)
+		}
+	}
+	return t, nil
+}
+
+// Plus is the version of a job's binaries: the source's, with +bN of a binNMU.
+func (t *Ticket) Plus() string {
+	if t.BinNMU > 0 {
+		return fmt.Sprintf("%s+b%d", t.Version, t.BinNMU)
+	}
+	return t.Version
+}

@@ -1,0 +1,206 @@
+package upload
+
+import (
+	"errors"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"packmill/spool/deb822"
+	"packmill/spool/openpgp"
+)
+
+// Verb is what a command asks for.
+type Verb string
+
+// The verbs of debianqueued, which dcut writes.
+const (
+	Remove     Verb = "rm"         // take waiting files away
+	Cancel     Verb = "cancel"     // take a deferred upload away
+	Reschedule Verb = "reschedule" // move a deferred upload to another day
+)
+
+// Command is one line of a .commands file, for one name.
+type Command struct {
+	Verb    Verb
+	Pattern string // a file name; with rm also a pattern (path.Match); never with a slash
+	Delayed int    // with rm: the day of the DELAYED directory that was named; -1 if none was
+	Search  bool   // with rm: look in all DELAYED directories too
+	Days    int    // with reschedule: 0 to 15
+}
+
+// Matches reports whether the command speaks of a file of this name.
+func (c Command) Matches(name string) bool {
+	if c.Verb != Remove {
+		return c.Pattern == name
+	}
+	ok, err := path.Match(c.Pattern, name)
+	return err == nil && ok
+}
+
+// Commands is a .commands file as dcut makes it (of dput-ng and of dput).
+type Commands struct {
+	Name      string
+	Uploader  *Uploader          // whose uploads it may touch
+	Signature *openpgp.Signature // nil if it came unsigned from a trusted account
+	Hash      string             // of the signed text, for the ledger
+	Archive   string             // the host it was meant for, as it says; "" if it does not
+	List      []Command
+}
+
+var commandsName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9+.~_@-]{0,200}\.commands$`)
+
+// IsCommands reports whether a file's name is that of a .commands file. Such names
+// are safe, but need not have the underscore that policy.CheckFile asks for:
+// dput-ng makes alice-1763731234.commands.
+func IsCommands(name string) bool { return commandsName.MatchString(name) }
+
+const maxCommands = 200
+
+var (
+	commandFile    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9+.~_-]*$`)
+	commandPattern = regexp.MustCompile(`^[A-Za-z0-9*?\[][A-Za-z0-9+.~_*?\[\]^-]*$`)
+	delayed        = regexp.MustCompile(`^(?:DELAYED/)?([0-9]{1,2})-day/(.*)$`)
+	inDays         = regexp.MustCompile(`^([0-9]{1,2})-days?$`)
+)
+
+// ParseCommands reads and verifies the .commands file of this name in dir. It is
+// signed by a registered uploader, or comes from an account that need not sign. The
+// findings are as Read's; unless there is an error among them the commands may
+// be carried out, on uploads of the same uploader. A signature over a day old is
+// refused, for what it says was meant for files of that day.
+func ParseCommands(dir, name string, ctx *Context) (*Commands, []Finding, error) {
+	c := &Commands{Name: name}
+	var findings []Finding
+	say := func(check string, text ...string) {
+		findings = append(findings, Finding{check, Error, show(name) + ": " + strings.Join(text, "")})
+	}
+	if !IsCommands(name) {
+		say("commands-name", "a file of commands is named like alice-1763731234.commands; make it with dcut")
+		return c, findings, nil
+	}
+	data, err := slurp(dir, name)
+	var fileErr *FileError
+	if errors.As(err, &fileErr) {
+		return c, []Finding{{"signature", Error, fileErr.Text}}, nil
+	}
+	if err != nil {
+		return c, nil, err
+	}
+	text := data
+	if account := ctx.byAccount(); !openpgp.IsSigned(data) && account != nil && account.Unsigned {
+		c.Uploader = account
+	} else {
+		keyring := ctx.Keyring
+		if keyring == nil {
+			keyring = &openpgp.Keyring{}
+		}
+		var verr error
+		if text, c.Signature, verr = keyring.VerifyClear(data, ctx.Now); verr != nil {
+			say("signature", verr.Error())
+			return c, findings, nil
+		}
+		if c.Uploader = ctx.byKey(c.Signature.Fingerprint); c.Uploader == nil {
+			say("rights", "the key ", c.Signature.Fingerprint, " is known, but belongs to no uploader; ask for it to be registered")
+			return c, findings, nil
+		}
+		if ctx.Now.Sub(c.Signature.Created) > maxCommandAge {
+			say("signature-age", "it was signed at ", stamp(c.Signature.Created), ", more than a day ago; make it again with dcut")
+		}
+	}
+	c.Hash = openpgp.CanonicalHash(text)
+	if ctx.Seen != nil {
+		if fate, ok := ctx.Seen(c.Hash); ok {
+			say("replay", "these commands were here before (", fate, "); make them again with dcut")
+		}
+	}
+	st, err := deb822.ParseOne(show(name), text, deb822.Hostile)
+	if err != nil {
+		findings = append(findings, Finding{"fields", Error, err.Error() + "; make it again with dcut"})
+		return c, findings, nil
+	}
+	c.Archive = st.Get("Archive")
+	if st.Get("Commands") == "" {
+		say("fields", "it has no field Commands; make it with dcut")
+		return c, findings, nil
+	}
+	for line := range strings.SplitSeq(st.Get("Commands"), "\n") {
+		words := deb822.Words(line)
+		if len(words) == 0 {
+			continue
+		}
+		list, why := parseCommand(words)
+		if why != "" {
+			say("commands", "the command ", quote(strings.Join(words, " ")), " ", why)
+			continue
+		}
+		if c.List = append(c.List, list...); len(c.List) > maxCommands {
+			say("commands", "it has more than ", strconv.Itoa(maxCommands), " commands; split it")
+			break
+		}
+	}
+	if len(c.List) == 0 && len(findings) == 0 {
+		say("commands", "it has no commands; give some to dcut")
+	}
+	return c, findings, nil
+}
+
+const maxCommandAge = 24 * time.Hour
+
+// parseCommand reads one line. why ends the sentence that begins "the command ...".
+func parseCommand(words []string) (list []Command, why string) {
+	verb, args := Verb(words[0]), words[1:]
+	switch verb {
+	case Remove:
+		search := false
+		for len(args) > 0 && strings.HasPrefix(args[0], "-") {
+			if args[0] != "--searchdirs" {
+				return nil, "has an option that is not known; --searchdirs is the only one"
+			}
+			search, args = true, args[1:]
+		}
+		for _, a := range args {
+			cmd := Command{Verb: verb, Pattern: a, Delayed: -1, Search: search}
+			if m := delayed.FindStringSubmatch(a); m != nil {
+				cmd.Delayed, _ = strconv.Atoi(m[1]) // two digits
+				cmd.Pattern = m[2]
+			}
+			if _, err := path.Match(cmd.Pattern, "x"); err != nil || !commandPattern.MatchString(cmd.Pattern) || cmd.Delayed > 15 {
+				return nil, "names a file that none here can be named; write the file's name alone, maybe with * and ?"
+			}
+			list = append(list, cmd)
+		}
+		if len(list) == 0 {
+			return nil, "names no file; write rm and the file's name"
+		}
+	case Cancel:
+		for _, a := range args {
+			if !commandFile.MatchString(a) || !strings.HasSuffix(a, ".changes") {
+				return nil, "does not name a .changes file; write cancel and the name of the upload's .changes"
+			}
+			list = append(list, Command{Verb: verb, Pattern: a, Delayed: -1})
+		}
+		if len(list) == 0 {
+			return nil, "names no file; write cancel and the name of the upload's .changes"
+		}
+	case Reschedule:
+		const form = "is not of the form: reschedule hello_2.10-3_source.changes 3-day"
+		if len(args) != 2 || !commandFile.MatchString(args[0]) || !strings.HasSuffix(args[0], ".changes") {
+			return nil, form
+		}
+		m := inDays.FindStringSubmatch(args[1])
+		if m == nil {
+			return nil, form
+		}
+		days, err := strconv.Atoi(m[1])
+		if err != nil || days > 15 {
+			return nil, "waits too long; 15 days are the most"
+		}
+		list = []Command{{Verb: verb, Pattern: args[0], Delayed: -1, Days: days}}
+	default:
+		return nil, "is not known; rm, cancel and reschedule are"
+	}
+	return list, ""
+}

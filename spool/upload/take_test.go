@@ -1,0 +1,395 @@
+package upload_test
+
+import (
+	"bytes"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"packmill/spool/upload"
+)
+
+func TestTake(t *testing.T) {
+	for _, size := range []int{0, 1, 1<<20 - 1, 1 << 20, 1<<20 + 1, 2 << 20, 5<<20 + 12345, 33 << 20} {
+		src, dst := t.TempDir(), t.TempDir()
+		data := []byte(noise(size))
+		put(t, filepath.Join(src, "a_1.tar.gz"), data)
+		got, err := upload.Take(src, dst, "a_1.tar.gz", upload.TakeOptions{MD5: true, SHA1: true})
+		if err != nil {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+		m, s1, s2 := md5.Sum(data), sha1.Sum(data), sha256.Sum256(data)
+		want := upload.Sums{Size: int64(size), MD5: hex.EncodeToString(m[:]), SHA1: hex.EncodeToString(s1[:]), SHA256: hex.EncodeToString(s2[:])}
+		if got != want {
+			t.Errorf("%d bytes: got %+v, want %+v", size, got, want)
+		}
+		copied, err := os.ReadFile(filepath.Join(dst, "a_1.tar.gz"))
+		if err != nil || !bytes.Equal(copied, data) {
+			t.Errorf("%d bytes: the copy differs (%v)", size, err)
+		}
+		var a, b unix.Stat_t
+		if err := unix.Stat(filepath.Join(src, "a_1.tar.gz"), &a); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Stat(filepath.Join(dst, "a_1.tar.gz"), &b); err != nil {
+			t.Fatal(err)
+		}
+		if a.Ino == b.Ino || b.Mode&0o777 != 0o644&^umask() {
+			t.Errorf("inodes %d and %d, mode %04o", a.Ino, b.Ino, b.Mode&0o777)
+		}
+		if again, err := upload.Sum(dst, "a_1.tar.gz", upload.TakeOptions{MD5: true, SHA1: true}); err != nil || again != want {
+			t.Errorf("Sum: got %+v, %v, want %+v", again, err, want)
+		}
+		if _, err := upload.Take(src, dst, "a_1.tar.gz", upload.TakeOptions{}); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("a name that is there: got %v, want fs.ErrExist", err)
+		}
+		if copied, err := os.ReadFile(filepath.Join(dst, "a_1.tar.gz")); err != nil || !bytes.Equal(copied, data) {
+			t.Errorf("%d bytes: a failed second Take changed the copy (%v)", size, err)
+		}
+	}
+}
+
+func umask() uint32 {
+	m := unix.Umask(0)
+	unix.Umask(m)
+	return uint32(m)
+}
+
+func put(t testing.TB, path string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestTakeRefuses: what is not an ordinary file of the uploader's own is not taken,
+// at once and without leaving anything.
+func TestTakeRefuses(t *testing.T) {
+	rows := []struct {
+		name string
+		file string
+		make func(dir, path string) error
+		opt  upload.TakeOptions
+		want string // "" for fs.ErrNotExist
+	}{
+		{"symbolic link", "a_1", func(dir, path string) error { return os.Symlink("/etc/passwd", path) }, upload.TakeOptions{}, `^a_1: it is a symbolic link; upload`},
+		{"dangling link", "a_1", func(dir, path string) error { return os.Symlink("nowhere", path) }, upload.TakeOptions{}, `symbolic link`},
+		{"hard link", "a_1", func(dir, path string) error {
+			if err := os.WriteFile(path, []byte("x"), 0o644); err != nil {
+				return err
+			}
+			return os.Link(path, filepath.Join(dir, "b_1"))
+		}, upload.TakeOptions{}, `2 hard links`},
+		{"FIFO", "a_1", func(dir, path string) error { return unix.Mkfifo(path, 0o644) }, upload.TakeOptions{}, `not a regular file`},
+		{"directory", "a_1", func(dir, path string) error { return os.Mkdir(path, 0o755) }, upload.TakeOptions{}, `not a regular file`},
+		{"socket", "a_1", func(dir, path string) error {
+			return unix.Mknod(path, unix.S_IFSOCK|0o644, 0)
+		}, upload.TakeOptions{}, `not a regular file`},
+		{"too large", "a_1", func(dir, path string) error { return os.WriteFile(path, make([]byte, 101), 0o644) }, upload.TakeOptions{MaxSize: 100}, `101 bytes, and 100 are the limit`},
+		{"sparse and huge", "a_1", func(dir, path string) error {
+			if err := os.WriteFile(path, nil, 0o644); err != nil {
+				return err
+			}
+			return os.Truncate(path, 1<<40)
+		}, upload.TakeOptions{}, `are the limit`},
+		{"gone", "a_1", func(dir, path string) error { return nil }, upload.TakeOptions{}, ""},
+		{"path", "../a_1", func(dir, path string) error { return nil }, upload.TakeOptions{}, `file name "\.\./a_1"`},
+		{"dot", ".", func(dir, path string) error { return nil }, upload.TakeOptions{}, `file name`},
+		{"empty name", "", func(dir, path string) error { return nil }, upload.TakeOptions{}, `file name`},
+		{"device", "a_1", func(dir, path string) error { return unix.Mknod(path, unix.S_IFCHR|0o644, 1<<8|3) }, upload.TakeOptions{}, `not a regular file`},
+	}
+	for _, r := range rows {
+		t.Run(r.name, func(t *testing.T) {
+			src, dst := t.TempDir(), t.TempDir()
+			if err := r.make(src, filepath.Join(src, "a_1")); err != nil {
+				if r.name == "device" && os.Geteuid() != 0 {
+					return // only root can plant one
+				}
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() {
+				_, err := upload.Take(src, dst, r.file, r.opt)
+				done <- err
+			}()
+			select {
+			case err := <-done:
+				var fileErr *upload.FileError
+				switch {
+				case r.want == "" && !errors.Is(err, fs.ErrNotExist):
+					t.Errorf("got %v, want fs.ErrNotExist", err)
+				case r.want != "" && (!errors.As(err, &fileErr) || !regexp.MustCompile(r.want).MatchString(fileErr.Text)):
+					t.Errorf("got %v, want a *FileError like %s", err, r.want)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("Take blocks")
+			}
+			left, err := os.ReadDir(dst)
+			if err != nil || len(left) != 0 {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+		})
+	}
+	// A directory that is a symbolic link is not followed.
+	dir := t.TempDir()
+	if err := os.Symlink("/etc", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := upload.Take(filepath.Join(dir, "link"), t.TempDir(), "nsswitch_conf", upload.TakeOptions{}); !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
+		t.Errorf("a linked directory: got %v", err)
+	}
+	// Two links are fine where the caller says so.
+	src := t.TempDir()
+	put(t, filepath.Join(src, "a_1"), []byte("x"))
+	if err := os.Link(filepath.Join(src, "a_1"), filepath.Join(src, "b_1")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := upload.Take(src, t.TempDir(), "a_1", upload.TakeOptions{Links: true}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTakeSwap: while a loop swaps, overwrites and grows the source, whatever Take
+// hashed is what lies in the destination.
+func TestTakeSwap(t *testing.T) {
+	src := t.TempDir()
+	path := filepath.Join(src, "a_1.tar")
+	one, two := bytes.Repeat([]byte("one "), 600_000), bytes.Repeat([]byte("two!"), 600_000)
+	put(t, path, one)
+	held, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; !stop.Load(); i++ {
+			data := one
+			if i%2 == 0 {
+				data = two
+			}
+			switch i % 4 {
+			case 0, 1: // through a handle that was opened before
+				_, _ = held.WriteAt(data[:len(data)/2], 0)
+			case 2:
+				_ = os.Truncate(path, int64(i%7)*1000+1_000_000)
+			case 3:
+				_ = os.Remove(path + ".new")
+				_ = os.WriteFile(path+".new", data, 0o644)
+				_ = os.Rename(path+".new", path)
+			}
+		}
+	})
+	taken := 0
+	for i := 0; i < 60; i++ {
+		dst := t.TempDir()
+		got, err := upload.Take(src, dst, "a_1.tar", upload.TakeOptions{MD5: true})
+		var fileErr *upload.FileError
+		if errors.As(err, &fileErr) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken++
+		data, err := os.ReadFile(filepath.Join(dst, "a_1.tar"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(data)
+		if hex.EncodeToString(sum[:]) != got.SHA256 || int64(len(data)) != got.Size {
+			t.Fatalf("round %d: what was hashed is not what was kept", i)
+		}
+	}
+	stop.Store(true)
+	wg.Wait()
+	if taken == 0 {
+		t.Error("no round took the file, so nothing was tested")
+	}
+}
+
+func TestPeek(t *testing.T) {
+	w := theWorld()
+	dir := t.TempDir()
+	name, err := pkg{Source: "fresh", Version: "1.0-1", Signer: w.ann, Date: now}.Write(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	files, err := upload.Peek(dir, name)
+	for _, f := range files {
+		names = append(names, f.Name)
+		if info, err := os.Stat(filepath.Join(dir, f.Name)); err != nil || info.Size() != f.Size {
+			t.Errorf("%s: size %d, %v", f.Name, f.Size, err)
+		}
+	}
+	if got, want := strings.Join(names, " "), "fresh_1.0-1.dsc fresh_1.0.orig.tar.gz fresh_1.0-1.debian.tar.gz"; err != nil || got != want {
+		t.Fatalf("got %q, %v, want %q", got, err, want)
+	}
+	// However a transfer is cut off, the file is not finished; or, if nothing but its
+	// last byte is missing, whole.
+	for i := range len(signed) - 1 {
+		put(t, filepath.Join(dir, name), signed[:i])
+		if _, err := upload.Peek(dir, name); err == nil || i > 40 && !errors.Is(err, upload.ErrUnfinished) {
+			t.Fatalf("signed, cut at %d of %d: got %v, want ErrUnfinished", i, len(signed), err)
+		}
+	}
+	plainDir := t.TempDir()
+	name, err = pkg{Source: "fresh", Version: "1.0-1", Date: now}.Write(plainDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := os.ReadFile(filepath.Join(plainDir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range plain {
+		put(t, filepath.Join(plainDir, name), plain[:i])
+		if _, err := upload.Peek(plainDir, name); !errors.Is(err, upload.ErrUnfinished) {
+			t.Fatalf("unsigned, cut at %d of %d: got %v, want ErrUnfinished", i, len(plain), err)
+		}
+	}
+	put(t, filepath.Join(plainDir, name), plain)
+	if files, err := upload.Peek(plainDir, name); err != nil || len(files) != 3 {
+		t.Errorf("unsigned: got %v, %v", files, err)
+	}
+	for _, bad := range hostile {
+		text := list(string(plain), bad, []byte("x"), "misc optional ")
+		put(t, filepath.Join(plainDir, name), []byte(text))
+		var fileErr *upload.FileError
+		if _, err := upload.Peek(plainDir, name); !errors.As(err, &fileErr) {
+			t.Errorf("%q: got %v, want a *FileError", bad, err)
+		}
+	}
+}
+
+func TestWriting(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a_1")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if busy, err := upload.Writing(dir, "a_1"); err != nil || !busy {
+		t.Errorf("open for writing: got %v, %v, want true", busy, err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if busy, err := upload.Writing(dir, "a_1"); err != nil || busy {
+		t.Errorf("closed: got %v, %v, want false", busy, err)
+	}
+	r, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if busy, err := upload.Writing(dir, "a_1"); err != nil || busy {
+		t.Errorf("open for reading: got %v, %v, want false", busy, err)
+	}
+}
+
+// BenchmarkTake stands beside one pass of copy and SHA-256 in one loop, the least that
+// intake could do: "take" is to reach 80 % of "bare".
+func BenchmarkTake(b *testing.B) {
+	const size = 256 << 20
+	src, dst := b.TempDir(), b.TempDir()
+	if err := os.WriteFile(filepath.Join(src, "a_1.tar"), []byte(noise(size)), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	run := func(name string, f func() error) {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(size)
+			for b.Loop() {
+				if err := f(); err != nil {
+					b.Fatal(err)
+				}
+				if err := os.Remove(filepath.Join(dst, "a_1.tar")); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	take := func(opt upload.TakeOptions) func() error {
+		return func() error {
+			_, err := upload.Take(src, dst, "a_1.tar", opt)
+			return err
+		}
+	}
+	run("bare", func() error {
+		in, err := os.Open(filepath.Join(src, "a_1.tar"))
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		out, err := os.Create(filepath.Join(dst, "a_1.tar"))
+		if err != nil {
+			return err
+		}
+		defer out.Close()
+		buf := make([]byte, 1<<20)
+		h := sha256.New()
+		for {
+			n, err := in.Read(buf)
+			h.Write(buf[:n])
+			if _, err := out.Write(buf[:n]); err != nil {
+				return err
+			}
+			if err == io.EOF {
+				return out.Sync()
+			}
+			if err != nil {
+				return err
+			}
+		}
+	})
+	run("take-sha256", take(upload.TakeOptions{}))
+	run("take-sha256-md5", take(upload.TakeOptions{MD5: true}))
+	run("take-all", take(upload.TakeOptions{MD5: true, SHA1: true}))
+}
+
+// BenchmarkRead is a small upload from Take to the verdict, with syncs.
+func BenchmarkRead(b *testing.B) {
+	w := theWorld()
+	src := b.TempDir()
+	name, err := pkg{Source: "fresh", Version: "1.0-1", Signer: w.ann, Date: now}.Write(src)
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := w.context()
+	for b.Loop() {
+		dst := b.TempDir()
+		files, err := upload.Peek(src, name)
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.Sums = map[string]upload.Sums{}
+		for _, f := range append(files, upload.File{Name: name}) {
+			if c.Sums[f.Name], err = upload.Take(src, dst, f.Name, upload.TakeOptions{MD5: true, SHA1: true}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if _, findings, err := upload.Read(dst, name, c); err != nil || len(findings) > 0 {
+			b.Fatal(findings, err)
+		}
+	}
+}
