@@ -107,6 +107,10 @@ func (p *publisher) suite(all *settings.Settings, s *settings.Suite) archive.Sui
 	for _, k := range s.SignWith {
 		out.SignWith = append(out.SignWith, all.Path(k))
 	}
+	if s.Opkg {
+		out.Opkg = &archive.Opkg{Sources: s.OpkgSource, Key: all.Path(s.OpkgKey)}
+		out.Opkg.Arch, out.Opkg.Extension = s.OpkgArchs, s.OpkgExtension
+	}
 	return out
 }
 

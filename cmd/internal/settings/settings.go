@@ -55,6 +55,8 @@ type Suite struct {
 	Opkg          bool
 	OpkgArchs     map[string]string // Debian's name -> opkg's
 	OpkgSource    bool
+	OpkgExtension string            // opk or ipk
+	OpkgKey       string            // usign secret key, a file
 	Formats       []string          // source formats that are taken
 	Binaries      string            // allow, drop or refuse: binaries in uploads
 	Checks        map[string]string // check's name -> error, warning or off

@@ -33,6 +33,8 @@ func (r *reader) suite() Suite {
 		Opkg:          r.yes("Opkg", true),
 		OpkgArchs:     r.pairs("Opkg-Architectures", "Debian's name=opkg's name"),
 		OpkgSource:    r.yes("Opkg-Source", false),
+		OpkgExtension: r.one("Opkg-Extension", "opk", "opk", "ipk"),
+		OpkgKey:       r.str("Opkg-Key", ""),
 		Formats:       r.commas("Formats", []string{"1.0", "3.0 (native)", "3.0 (quilt)"}),
 		Binaries:      r.one("Binaries", "allow", "allow", "drop", "refuse"),
 		Checks:        r.pairs("Checks", "check=error, check=warning or check=off"),
