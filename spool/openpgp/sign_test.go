@@ -16,6 +16,7 @@ import (
 // TestSignGpgv: gpgv 2.2 accepts what Clearsign makes and reads the same text,
 // for random texts with dashes, blanks at line ends and no last newline.
 func TestSignGpgv(t *testing.T) {
+	t.Parallel()
 	s, err := Generate("archive", "archive@example.org", time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -93,6 +94,7 @@ func TestSignRoundTrip(t *testing.T) {
 
 // TestApt: a Release file that Clearsign and Detach signed is accepted by apt.
 func TestApt(t *testing.T) {
+	t.Parallel()
 	s, err := Generate("archive", "archive@example.org", time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -157,6 +159,7 @@ func TestApt(t *testing.T) {
 // TestGnupgReads: gpg 2.2 imports a generated secret key and signs with it, and a
 // secret key of gpg's is read here.
 func TestGnupgReads(t *testing.T) {
+	t.Parallel()
 	s, err := Generate("Packmill archive", "archive@example.org", time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -203,8 +206,14 @@ func TestGnupgReads(t *testing.T) {
 	if _, err := ReadSigner(path); err == nil {
 		t.Error("a public key was read as a signer")
 	}
-	g.run("", "--passphrase", "secret", "--quick-gen-key", "locked@example.org", "ed25519", "sign", "never")
-	writeFile(t, path, g.run("", "--passphrase", "secret", "--export-secret-keys", "locked@example.org"))
+	locked, err := Generate("locked", "locked@example.org", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := locked.entity.EncryptPrivateKeys([]byte("secret"), nil); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, path, locked.Secret())
 	if _, err := ReadSigner(path); err == nil || !strings.Contains(err.Error(), "passphrase") {
 		t.Errorf("a key with a passphrase: got %v, want an error that says so", err)
 	}

@@ -21,6 +21,7 @@ const sampleText = "Format: 1.8\nSource: hello\n- dashed\n--- more\nFrom here\nt
 
 // TestHostile holds every row of the table of cases that other verifiers let through.
 func TestHostile(t *testing.T) {
+	t.Parallel()
 	g := newGnupg(t)
 	now := time.Now()
 	month := now.AddDate(0, -1, 0)
@@ -234,6 +235,7 @@ func (nopCloser) Close() error { return nil }
 
 // TestGood: what gpg signs is read, byte for byte what gpgv reads.
 func TestGood(t *testing.T) {
+	t.Parallel()
 	g := newGnupg(t)
 	keys := map[string][]byte{
 		"ed25519": g.key("a@example.org", "ed25519", "sign", "never", ""),

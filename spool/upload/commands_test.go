@@ -165,6 +165,7 @@ func TestCommandsWho(t *testing.T) {
 
 // TestDcut: what dput-ng's dcut makes is read.
 func TestDcut(t *testing.T) {
+	t.Parallel()
 	home, err := os.MkdirTemp("/tmp", "dcut") // gpg's socket needs a short path
 	if err != nil {
 		t.Fatal(err)

@@ -382,6 +382,7 @@ func corpus(t *testing.T, rows []row, check func(t *testing.T, r row, up *upload
 // TestCorpus: every upload of the corpus is judged as testdata/corpus.txt says, sentence by
 // sentence; that file is for reading.
 func TestCorpus(t *testing.T) {
+	t.Parallel()
 	if len(good) < 20 || len(bad) < 120 {
 		t.Errorf("%d good and %d bad uploads, want 20 and 120", len(good), len(bad))
 	}

@@ -47,6 +47,7 @@ func judge(t testing.TB, p pkg, c *upload.Context) (*upload.Upload, []upload.Fin
 // a command line or a line of a mail: none passes, none shows its bytes, and nothing
 // is written anywhere.
 func TestNamesInFields(t *testing.T) {
+	t.Parallel()
 	w := theWorld()
 	odd := []string{
 		"../x", "/etc/passwd", "..", ".", "-x", "a b", "$(id)", "`id`", "a;b", "a|b", "a\u202eb", "a\u0085b", "a\u009bb", "%s%n", "<b>", "a\\b", "a*", "~root", "a\u00a0b", strings.Repeat("a", 300),
@@ -162,6 +163,7 @@ func TestReplay(t *testing.T) {
 // TestVersionOrder: an upload passes exactly if it is newer than all that the suite has
 // and its files bear new names.
 func TestVersionOrder(t *testing.T) {
+	t.Parallel()
 	w := theWorld()
 	version := rapid.Custom(func(t *rapid.T) string {
 		v := rapid.StringMatching(`[0-9]{1,2}(\.[0-9a-c~+]{1,3})?-[0-9]{1,2}`).Draw(t, "v")
@@ -231,6 +233,7 @@ func TestSums(t *testing.T) {
 
 // TestBombIsCheap: a bomb costs neither memory nor time in proportion to what it claims.
 func TestBombIsCheap(t *testing.T) {
+	t.Parallel()
 	w := theWorld()
 	began := time.Now()
 	for name, bomb := range map[string]func() []byte{"sparse": sparseBomb, "xz": xzBomb, "dictionary": bigDictionary} {

@@ -369,9 +369,13 @@ func Peek(dir, name string) ([]File, error) {
 
 // Writing reports whether anybody has the file open for writing: it is still
 // arriving. It is exact on local file systems, for the file's owner or root; where
-// it cannot know it says no.
+// it cannot know it says no, as it does of what is no regular file.
 func Writing(dir, name string) (bool, error) {
 	f, _, err := Open(dir, name)
+	var fileErr *FileError
+	if errors.As(err, &fileErr) {
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}
