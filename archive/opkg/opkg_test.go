@@ -684,3 +684,51 @@ func TestReaders(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// BenchmarkFeed measures a feed of 10,000 packages: made from nothing, with one
+// package more, and with nothing new.
+func BenchmarkFeed(b *testing.B) {
+	a := newTree(b)
+	for _, u := range debtest.Corpus(10_000, "1.0") {
+		for _, d := range u.Debs {
+			a.add(d)
+		}
+	}
+	key, err := opkg.GenerateKey()
+	if err != nil {
+		b.Fatal(err)
+	}
+	index := a.index()
+	suite := 0
+	b.Run("first", func(b *testing.B) {
+		for b.Loop() {
+			if err := os.RemoveAll(filepath.Join(a.root, "opkg")); err != nil {
+				b.Fatal(err)
+			}
+			feed := &opkg.Feed{Root: a.root, Suite: "s", Arch: "amd64", Usign: []*opkg.Key{key}}
+			if _, err := feed.Publish(context.Background(), []opkg.Index{index}, now); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	feed := &opkg.Feed{Root: a.root, Suite: "s", Arch: "amd64", Usign: []*opkg.Key{key}}
+	b.Run("one more", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			suite++
+			a.add(debtest.Deb{Name: "mmm", Version: fmt.Sprint(suite)})
+			index = a.index()
+			b.StartTimer()
+			if _, err := feed.Publish(context.Background(), []opkg.Index{index}, now); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("nothing new", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := feed.Publish(context.Background(), []opkg.Index{index}, now); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
