@@ -1,0 +1,161 @@
+package mirror
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"packmill/spool/deb822"
+	"packmill/spool/policy"
+)
+
+// grouping collects files into uploads.
+type grouping struct {
+	byKey map[string]*Upload
+	list  []*Upload
+	seen  map[string]bool // paths of .debs: one for all architectures is in each index
+}
+
+func (g *grouping) upload(source, version, component string) *Upload {
+	key := source + " " + version + " " + component
+	u := g.byKey[key]
+	if u == nil {
+		u = &Upload{Source: source, Version: version, Component: component}
+		g.byKey[key] = u
+		g.list = append(g.list, u)
+	}
+	return u
+}
+
+// checkPath refuses a path that leaves the repository.
+func checkPath(name string) error {
+	if !filepath.IsLocal(name) || path.Clean(name) != strings.TrimPrefix(name, "./") {
+		return fmt.Errorf("the path %q is not a plain one below the repository", name)
+	}
+	return policy.CheckFile(path.Base(name))
+}
+
+func (g *grouping) source(s *deb822.Scanner, component string) error {
+	name, version, dir := string(s.Get("Package")), string(s.Get("Version")), string(s.Get("Directory"))
+	if err := policy.CheckSource(name); err != nil {
+		return err
+	}
+	if err := policy.CheckVersion(version); err != nil {
+		return err
+	}
+	md5s, err := list(string(s.Get("Files")))
+	if err != nil {
+		return fmt.Errorf("Files: %w", err)
+	}
+	shas, err := list(string(s.Get("Checksums-Sha256")))
+	if err != nil || len(shas) == 0 {
+		return errors.Join(errors.New("no Checksums-Sha256 that can be used"), err)
+	}
+	u := g.upload(name, version, component)
+	if u.HasSource {
+		return nil // the same one twice
+	}
+	u.HasSource, u.Maintainer = true, string(s.Get("Maintainer"))
+	dscs := 0
+	for _, w := range shas {
+		f := File{Name: w.name, Path: path.Join(dir, w.name), Size: w.size, SHA256: w.sum}
+		for _, m := range md5s {
+			if m.name == w.name && m.size == w.size {
+				f.MD5 = m.sum
+			}
+		}
+		if !isSHA256(w.sum) {
+			return fmt.Errorf("Checksums-Sha256: %q is no SHA-256", w.sum)
+		}
+		if err := checkPath(f.Path); err != nil {
+			return err
+		}
+		if strings.HasSuffix(w.name, ".dsc") {
+			dscs++
+			f.Name = name + "_" + policy.WithoutEpoch(version) + ".dsc"
+			f.Section, f.Priority = string(s.Get("Section")), string(s.Get("Priority"))
+		}
+		u.Files = append(u.Files, f)
+	}
+	if dscs != 1 {
+		return fmt.Errorf("source package %s %s has %d .dsc files, want one", name, version, dscs)
+	}
+	return nil
+}
+
+type sumLine struct {
+	sum, name string
+	size      int64
+}
+
+func list(v string) ([]sumLine, error) {
+	var out []sumLine
+	for line := range strings.SplitSeq(v, "\n") {
+		w := deb822.Words(line)
+		if len(w) == 0 {
+			continue
+		}
+		if len(w) != 3 {
+			return nil, fmt.Errorf("the line %q is not sum, size and name", line)
+		}
+		size, err := strconv.ParseInt(w[1], 10, 64)
+		if err != nil || size < 0 {
+			return nil, fmt.Errorf("the line %q has no size", line)
+		}
+		out = append(out, sumLine{w[0], w[2], size})
+	}
+	return out, nil
+}
+
+func (g *grouping) binary(s *deb822.Scanner, component string) error {
+	at := string(s.Get("Filename"))
+	if g.seen[at] {
+		return nil
+	}
+	if err := checkPath(at); err != nil {
+		return fmt.Errorf("Filename: %w", err)
+	}
+	g.seen[at] = true
+	if !strings.HasSuffix(at, ".deb") {
+		return nil // packages of the installer
+	}
+	name, version, arch := string(s.Get("Package")), string(s.Get("Version")), string(s.Get("Architecture"))
+	for _, err := range []error{policy.CheckPackage(name), policy.CheckVersion(version), policy.CheckArch(arch)} {
+		if err != nil {
+			return err
+		}
+	}
+	source, sourceVersion := name, version
+	if v := string(s.Get("Source")); v != "" {
+		n, rest, versioned := strings.Cut(v, " ")
+		source = n
+		if versioned {
+			sourceVersion = strings.TrimSuffix(strings.TrimPrefix(rest, "("), ")")
+		}
+		for _, err := range []error{policy.CheckSource(source), policy.CheckVersion(sourceVersion)} {
+			if err != nil {
+				return fmt.Errorf("Source: %w", err)
+			}
+		}
+	}
+	size, err := strconv.ParseInt(string(s.Get("Size")), 10, 64)
+	if err != nil || size < 0 {
+		return fmt.Errorf("Size: %q is no size", s.Get("Size"))
+	}
+	sha := string(s.Get("SHA256"))
+	if !isSHA256(sha) {
+		return fmt.Errorf("%s has no SHA256; let the repository's program write it", name)
+	}
+	u := g.upload(source, sourceVersion, component)
+	if u.Maintainer == "" {
+		u.Maintainer = string(s.Get("Maintainer"))
+	}
+	u.Files = append(u.Files, File{
+		Name: name + "_" + policy.WithoutEpoch(version) + "_" + arch + ".deb", Path: at, Size: size, SHA256: sha, MD5: strings.ToLower(string(s.Get("MD5sum"))),
+		Package: name, Arch: arch, Section: string(s.Get("Section")), Priority: string(s.Get("Priority")),
+	})
+	return nil
+}

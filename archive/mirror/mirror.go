@@ -1,0 +1,457 @@
+// Package mirror reads other apt repositories (made by reprepro, aptly, dak or
+// whatever else), over http or from a directory, and gives their packages as
+// uploads that package archive includes: the source package and the binaries
+// that were built from it, with a .changes of our own.
+//
+// What it gives is what the repository's keys have signed: Release is verified,
+// each index by Release, each file by its index. Repositories without SHA-256
+// are refused.
+package mirror
+
+import (
+	"bytes"
+	"cmp"
+	"compress/bzip2"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/mikelolasagasti/xz"
+	"golang.org/x/sys/unix"
+
+	"packmill/spool/deb822"
+	"packmill/spool/openpgp"
+	"packmill/spool/policy"
+)
+
+// Source says which repository is read, as a line of sources.list(5) does.
+type Source struct {
+	URL   string // http://, https:// or file://, or a directory: what "dists" lies in
+	Suite string // the directory below dists
+
+	// Components and Architectures to be read; empty: all that Release names.
+	Components, Architectures []string
+
+	// Keyring has the keys of which one must have signed Release. Without one
+	// Unsigned must be set, and the connection is what is trusted.
+	Keyring  *openpgp.Keyring
+	Unsigned bool
+
+	// Expired takes a Release whose Valid-Until has passed.
+	Expired bool
+
+	// Link makes hard links to the files of a repository on the same file
+	// system in place of copies. Only if nobody will ever write to them.
+	Link bool
+
+	Client *http.Client // http.DefaultClient if nil
+}
+
+// A Repository is one suite of a repository whose Release has been verified.
+type Repository struct {
+	src    Source
+	remote bool
+	root   string // a URL without its last slash, or a directory
+	sums   map[string]sum
+	byHash bool
+
+	Release    *deb822.Stanza // what was signed
+	SignedBy   string         // the key's fingerprint; "" if nothing was verified
+	Components []string
+	Archs      []string // concrete ones, without "all"
+}
+
+type sum struct {
+	sha  string
+	size int64
+}
+
+// An Upload is a source package and what was built from it in one component, as
+// far as the repository has it.
+type Upload struct {
+	Source, Version string // of the source package
+	Component       string
+	Maintainer      string
+	HasSource       bool // the source package is among the files
+	Files           []File
+}
+
+// Size is the number of bytes of all files.
+func (u *Upload) Size() int64 {
+	var n int64
+	for _, f := range u.Files {
+		n += f.Size
+	}
+	return n
+}
+
+// A File is one file of an upload.
+type File struct {
+	Name   string // the name that it gets
+	Path   string // where it lies, relative to the repository
+	Size   int64
+	SHA256 string
+	MD5    string // "" if the repository does not give it
+
+	Package, Arch, Section, Priority string // of a .deb; Section and Priority of a .dsc too
+}
+
+// Open reads and verifies the suite's Release.
+func Open(ctx context.Context, src Source, now time.Time) (*Repository, error) {
+	fail := func(err error) (*Repository, error) {
+		return nil, fmt.Errorf("open repository %s %s: %w", src.URL, src.Suite, err)
+	}
+	r := &Repository{src: src}
+	switch u, err := url.Parse(src.URL); {
+	case err != nil:
+		return fail(err)
+	case u.Scheme == "http" || u.Scheme == "https":
+		r.remote, r.root = true, strings.TrimRight(src.URL, "/")
+	case u.Scheme == "file":
+		r.root = u.Path
+	case u.Scheme == "":
+		r.root = src.URL
+	default:
+		return fail(fmt.Errorf("%s is not http, https or file", u.Scheme))
+	}
+	if src.Suite == "" || !filepath.IsLocal(src.Suite) || strings.HasSuffix(src.Suite, "/") {
+		return fail(fmt.Errorf("suite %q is no name below dists; flat repositories are not read", src.Suite))
+	}
+	if src.Keyring == nil && !src.Unsigned {
+		return fail(errors.New("no keyring: name the repository's keys, or say that it is to be trusted unsigned"))
+	}
+	text, err := r.release(ctx, now)
+	if err != nil {
+		return fail(err)
+	}
+	if r.Release, err = deb822.ParseOne("Release", text, releaseLimits); err != nil {
+		return fail(err)
+	}
+	if err := r.readRelease(now); err != nil {
+		return fail(err)
+	}
+	return r, nil
+}
+
+// Debian's own Release has some 2,000 lines; that of a suite with every
+// translation more.
+var releaseLimits = deb822.Limits{Size: 64 << 20, Fields: 200, Lines: 1_000_000, LineLength: 64 << 10}
+
+// release gets the text of Release: the signed part of InRelease, or Release
+// with Release.gpg where there is no InRelease.
+func (r *Repository) release(ctx context.Context, now time.Time) ([]byte, error) {
+	dir := "dists/" + r.src.Suite + "/"
+	in, err := r.get(ctx, dir+"InRelease", releaseLimits.Size)
+	if err == nil && r.src.Keyring != nil {
+		text, sig, err := r.src.Keyring.VerifyRelease(in, now)
+		if err != nil {
+			return nil, fmt.Errorf("InRelease: %w", err)
+		}
+		r.SignedBy = sig.Fingerprint
+		return text, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	text, err := r.get(ctx, dir+"Release", releaseLimits.Size)
+	if err != nil || r.src.Keyring == nil {
+		return text, err
+	}
+	detached, err := r.get(ctx, dir+"Release.gpg", 1<<20)
+	if err != nil {
+		return nil, err
+	}
+	sig, err := r.src.Keyring.VerifyReleaseGPG(bytes.NewReader(text), detached, now)
+	if err != nil {
+		return nil, fmt.Errorf("Release.gpg: %w", err)
+	}
+	r.SignedBy = sig.Fingerprint
+	return text, nil
+}
+
+func (r *Repository) readRelease(now time.Time) error {
+	rel := r.Release
+	if until := rel.Get("Valid-Until"); until != "" && !r.src.Expired {
+		t, err := time.Parse(time.RFC1123, strings.Replace(until, "+0000", "UTC", 1))
+		if err != nil {
+			return fmt.Errorf("Release: Valid-Until: %w", err)
+		}
+		if now.After(t) {
+			return fmt.Errorf("Release has expired at %s; get a newer one, or say that an expired one is taken", until)
+		}
+	}
+	if rel.Get("SHA256") == "" {
+		return errors.New("Release has no SHA256 field; let the repository's program write it")
+	}
+	r.sums = map[string]sum{}
+	for line := range strings.SplitSeq(strings.TrimPrefix(rel.Get("SHA256"), "\n"), "\n") {
+		w := deb822.Words(line)
+		if len(w) != 3 {
+			return fmt.Errorf("Release: SHA256: the line %q is not sum, size and path", line)
+		}
+		size, err := strconv.ParseInt(w[1], 10, 64)
+		if err != nil || size < 0 || !isSHA256(w[0]) {
+			return fmt.Errorf("Release: SHA256: the line %q is not sum, size and path", line)
+		}
+		r.sums[w[2]] = sum{w[0], size}
+	}
+	r.byHash = rel.Get("Acquire-By-Hash") == "yes"
+	choose := func(what string, have, want []string) ([]string, error) {
+		if len(want) == 0 {
+			return have, nil
+		}
+		for _, w := range want {
+			if !slices.Contains(have, w) {
+				return nil, fmt.Errorf("Release names no %s %s, only %s", what, w, strings.Join(have, ", "))
+			}
+		}
+		return want, nil
+	}
+	var err error
+	// Components of the form updates/main (security.debian.org of old) name
+	// the directory by their last part.
+	comps := deb822.Words(rel.Get("Components"))
+	for i := range comps {
+		comps[i] = path.Base(comps[i])
+	}
+	if r.Components, err = choose("component", comps, r.src.Components); err != nil {
+		return err
+	}
+	if r.Archs, err = choose("architecture", deb822.Words(rel.Get("Architectures")), r.src.Architectures); err != nil {
+		return err
+	}
+	r.Archs = slices.DeleteFunc(slices.Clone(r.Archs), func(a string) bool { return a == "all" || a == "source" })
+	for _, c := range r.Components {
+		if err := policy.CheckComponent(c); err != nil {
+			return fmt.Errorf("Release: %w", err)
+		}
+	}
+	for _, a := range r.Archs {
+		if err := policy.CheckArch(a); err != nil {
+			return fmt.Errorf("Release: %w", err)
+		}
+	}
+	return nil
+}
+
+func isSHA256(s string) bool {
+	raw, err := hex.DecodeString(s)
+	return err == nil && len(raw) == sha256.Size && s == strings.ToLower(s)
+}
+
+// Uploads reads the indexes and groups what they list. The uploads come in an
+// order in which an archive can take them: versions of a package go up, sources
+// go before binaries of other components.
+func (r *Repository) Uploads(ctx context.Context) ([]*Upload, error) {
+	g := &grouping{byKey: map[string]*Upload{}, seen: map[string]bool{}}
+	for _, c := range r.Components {
+		if err := r.index(ctx, c+"/source/Sources", func(s *deb822.Scanner) error { return g.source(s, c) }); err != nil {
+			return nil, err
+		}
+		for _, a := range append(slices.Clone(r.Archs), "all") {
+			if err := r.index(ctx, c+"/binary-"+a+"/Packages", func(s *deb822.Scanner) error { return g.binary(s, c) }); err != nil {
+				return nil, err
+			}
+		}
+	}
+	slices.SortStableFunc(g.list, func(a, b *Upload) int {
+		if c := cmp.Compare(a.Source, b.Source); c != 0 {
+			return c
+		}
+		if c := policy.CompareVersions(a.Version, b.Version); c != 0 {
+			return c
+		}
+		switch {
+		case a.HasSource == b.HasSource:
+			return cmp.Compare(a.Component, b.Component)
+		case a.HasSource:
+			return -1
+		}
+		return 1
+	})
+	return g.list, nil
+}
+
+// index calls f for each stanza of an index, if Release names it.
+func (r *Repository) index(ctx context.Context, name string, f func(*deb822.Scanner) error) error {
+	var form string
+	var s sum
+	for _, ext := range []string{".zst", ".gz", ".xz", ".bz2", ""} {
+		if at, ok := r.sums[name+ext]; ok {
+			form, s = ext, at
+			break
+		}
+	}
+	plain, known := r.sums[name]
+	switch {
+	case s.sha == "":
+		return nil
+	case known && plain.size == 0, form == "" && s.size == 0:
+		return nil
+	}
+	data, err := r.getIndex(ctx, name+form, s)
+	if err != nil {
+		return err
+	}
+	// No index has four gigabytes. Where Release knows the size, that it is.
+	limit := int64(4 << 30)
+	if known {
+		limit = plain.size
+	}
+	text, err := unpack(form, bytes.NewReader(data))
+	if err != nil {
+		return fmt.Errorf("%s%s: %w", name, form, err)
+	}
+	sc := deb822.NewScanner(&bounded{text, limit, name + form})
+	for sc.Next() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := f(sc); err != nil {
+			return fmt.Errorf("%s:%d: %w", name, sc.Line(), err)
+		}
+	}
+	if err := sc.Err(); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// getIndex gets an index by its checksum where the repository has that, so that
+// a publication in the meantime does no harm.
+func (r *Repository) getIndex(ctx context.Context, name string, s sum) ([]byte, error) {
+	dir := "dists/" + r.src.Suite + "/"
+	names := []string{name}
+	if r.byHash {
+		names = []string{path.Dir(name) + "/by-hash/SHA256/" + s.sha, name}
+	}
+	var err error
+	for _, n := range names {
+		var data []byte
+		if data, err = r.get(ctx, dir+n, s.size); err != nil {
+			continue
+		}
+		if got := sha256.Sum256(data); int64(len(data)) == s.size && hex.EncodeToString(got[:]) == s.sha {
+			return data, nil
+		}
+		err = fmt.Errorf("%s is not the one that Release names; the repository was changed just now, or is broken: try again", name)
+	}
+	return nil, err
+}
+
+func unpack(form string, r io.Reader) (io.Reader, error) {
+	switch form {
+	case ".gz":
+		return gzip.NewReader(r)
+	case ".xz":
+		return xz.NewReader(r, 128<<20)
+	case ".zst":
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(128<<20))
+		if err != nil {
+			return nil, err
+		}
+		return z, nil
+	case ".bz2":
+		return bzip2.NewReader(r), nil
+	}
+	return r, nil
+}
+
+// bounded ends with an error after so many bytes.
+type bounded struct {
+	r    io.Reader
+	left int64
+	name string
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, fmt.Errorf("%s unpacks to more than Release says", b.name)
+	}
+	return n, err
+}
+
+// get reads a small file of the repository whole. fs.ErrNotExist if it is not
+// there.
+func (r *Repository) get(ctx context.Context, name string, limit int64) ([]byte, error) {
+	body, err := r.open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	data, err := io.ReadAll(io.LimitReader(body, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s is larger than the %d bytes it may have", name, limit)
+	}
+	return data, nil
+}
+
+// open opens a file of the repository. The name has been checked to be local.
+func (r *Repository) open(ctx context.Context, name string) (io.ReadCloser, error) {
+	if !r.remote {
+		f, err := os.OpenFile(filepath.Join(r.root, name), os.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return nil, err
+		}
+		if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+			f.Close()
+			return nil, &fs.PathError{Op: "open", Path: name, Err: errors.New("is no regular file")}
+		}
+		return f, nil
+	}
+	// Names have '+', '~' and '%': each byte but the slashes is escaped as it
+	// must be in a path.
+	u := r.root + "/" + (&url.URL{Path: name}).EscapedPath()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.ReplaceAll(u, "+", "%2B"), nil)
+	if err != nil {
+		return nil, err
+	}
+	// The bytes themselves are wanted, whatever the server thinks of .gz.
+	req.Header.Set("Accept-Encoding", "identity")
+	req.Header.Set("User-Agent", "packmill")
+	client := r.src.Client
+	if client == nil {
+		client = http.DefaultClient
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return resp.Body, nil
+	case http.StatusNotFound, http.StatusGone:
+		resp.Body.Close()
+		return nil, &fs.PathError{Op: "get", Path: u, Err: fs.ErrNotExist}
+	}
+	resp.Body.Close()
+	return nil, &statusError{u, resp.StatusCode}
+}
+
+type statusError struct {
+	url  string
+	code int
+}
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("get %s: the server says %d %s", e.url, e.code, http.StatusText(e.code))
+}
