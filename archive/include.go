@@ -48,7 +48,15 @@ type Inclusion struct {
 	// the caller knows what its sender is allowed.
 	Architectures []string
 
+	// Overrides are for single packages what Section and Priority are for all,
+	// by the names of Suite.Overrides, which go before them.
+	Overrides map[string]Override
+
 	Force bool // the version may go down
+
+	// Sourceless takes binaries whose source package is not in the suite: of a
+	// repository that has none.
+	Sourceless bool
 }
 
 // Outcome is what became of an inclusion.
@@ -489,8 +497,8 @@ func (in *inclusion) override(key, section, priority string) (string, string) {
 		}
 		return ""
 	}
-	o := in.t.suite.Overrides[key]
-	return pick(o.Section, in.Section, section), pick(o.Priority, in.Priority, priority)
+	o, own := in.t.suite.Overrides[key], in.Overrides[key]
+	return pick(o.Section, own.Section, in.Section, section), pick(o.Priority, own.Priority, in.Priority, priority)
 }
 
 // sourceStanza is a .dsc as Sources has it.
@@ -562,7 +570,7 @@ func (in *inclusion) includeDeb(l *listed) error {
 	}
 	if s, err := in.t.findSource(in, p.Source, p.SourceVersion); err != nil {
 		return err
-	} else if !s {
+	} else if !s && !in.Sourceless {
 		return refuse("%s: its source package %s %s is not in %s; publish the source first", l.name, p.Source, p.SourceVersion, suite.Name)
 	}
 	if suite.Contents {

@@ -105,7 +105,7 @@ func (r *Repository) fetch(ctx context.Context, f *File, dir string) error {
 	}
 	var err error
 	for n, pause := 1, time.Second; ; n, pause = n+1, 2*pause {
-		if err = r.copy(ctx, f, to); err == nil || n == tries || !mayPass(err) {
+		if err = r.copy(ctx, f, to); err == nil || n == tries || !r.remote || !mayPass(err) {
 			return err
 		}
 		select {

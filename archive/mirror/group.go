@@ -155,7 +155,7 @@ func (g *grouping) binary(s *deb822.Scanner, component string) error {
 	}
 	u.Files = append(u.Files, File{
 		Name: name + "_" + policy.WithoutEpoch(version) + "_" + arch + ".deb", Path: at, Size: size, SHA256: sha, MD5: strings.ToLower(string(s.Get("MD5sum"))),
-		Package: name, Arch: arch, Section: string(s.Get("Section")), Priority: string(s.Get("Priority")),
+		Package: name, Version: version, Arch: arch, Section: string(s.Get("Section")), Priority: string(s.Get("Priority")),
 	})
 	return nil
 }

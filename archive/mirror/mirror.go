@@ -108,7 +108,8 @@ type File struct {
 	SHA256 string
 	MD5    string // "" if the repository does not give it
 
-	Package, Arch, Section, Priority string // of a .deb; Section and Priority of a .dsc too
+	Package, Version, Arch string // of a .deb
+	Section, Priority      string // of a .deb or .dsc, as the index has them
 }
 
 // Open reads and verifies the suite's Release.

@@ -1,0 +1,229 @@
+package archive
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"packmill/archive/mirror"
+	"packmill/spool/deb822"
+	"packmill/spool/durable"
+	"packmill/spool/policy"
+)
+
+// ImportOptions say how a repository is imported.
+type ImportOptions struct {
+	// Sourceless takes binaries whose source package the repository does not
+	// have.
+	Sourceless bool
+
+	// Fetches is how many files are fetched at a time; 4 if zero.
+	Fetches int
+
+	// Progress, if set, is called from several goroutines as files arrive.
+	Progress func(ImportProgress)
+
+	// DryRun finds out what there is to do, and does nothing.
+	DryRun bool
+}
+
+// ImportProgress says how far an import has come.
+type ImportProgress struct {
+	Uploads, AllUploads int
+	Bytes, AllBytes     int64
+}
+
+// ImportReport says what an import did.
+type ImportReport struct {
+	Report
+	Uploads []*mirror.Upload // what there was to do; Report.Results is in its order
+	There   int              // uploads that were in the suite already
+}
+
+// Import brings the packages of another repository into a suite, as one
+// publication: sources with their binaries, each checked as an upload is.
+// What is refused stays out and is reported; an old version in the repository is
+// passed over if the suite has a newer one. Fetched files lie below cache until
+// then, so an import that was cut off goes on where it was.
+func (a *Archive) Import(ctx context.Context, suite Suite, repo *mirror.Repository, opt ImportOptions, now time.Time) (*ImportReport, error) {
+	if err := suite.check(); err != nil {
+		return nil, err
+	}
+	all, err := repo.Uploads(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rep := &ImportReport{}
+	if rep.Uploads, err = a.missing(ctx, suite, all); err != nil {
+		return nil, err
+	}
+	rep.There = len(all) - len(rep.Uploads)
+	if opt.DryRun || len(rep.Uploads) == 0 {
+		return rep, nil
+	}
+	stage := a.path("cache", "import-"+suite.Name)
+	if err := os.MkdirAll(stage, 0o700); err != nil {
+		return nil, err
+	}
+	batch, err := fetchAll(ctx, repo, rep.Uploads, stage, opt)
+	if err != nil {
+		return nil, err
+	}
+	for i, u := range rep.Uploads {
+		batch[i].Component, batch[i].Sourceless = u.Component, opt.Sourceless
+		batch[i].Overrides = map[string]Override{}
+		for _, f := range u.Files {
+			if f.Package != "" {
+				batch[i].Overrides[f.Package] = Override{f.Section, f.Priority}
+			} else if filepath.Ext(f.Name) == ".dsc" {
+				batch[i].Overrides["src:"+u.Source] = Override{f.Section, f.Priority}
+			}
+		}
+	}
+	did, err := a.Publish(ctx, suite, batch, now)
+	if err != nil {
+		return nil, err
+	}
+	rep.Report = *did
+	return rep, durable.RemoveAll(stage)
+}
+
+// fetchAll fetches uploads into directories of their own below stage.
+func fetchAll(ctx context.Context, repo *mirror.Repository, uploads []*mirror.Upload, stage string, opt ImportOptions) ([]Inclusion, error) {
+	var (
+		mu   sync.Mutex
+		prog = ImportProgress{AllUploads: len(uploads)}
+	)
+	for _, u := range uploads {
+		prog.AllBytes += u.Size()
+	}
+	batch := make([]Inclusion, len(uploads))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(1, opt.Fetches))
+	if opt.Fetches == 0 {
+		g.SetLimit(4)
+	}
+	for i, u := range uploads {
+		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			// The name is the upload's own: another list after a restart must not
+			// meet its files under another number.
+			dir := filepath.Join(stage, u.Source+"_"+policy.WithoutEpoch(u.Version)+"_"+u.Component+"_"+strconv.Itoa(len(u.Version)))
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				return err
+			}
+			name, err := repo.Fetch(ctx, u, dir)
+			if err != nil {
+				return err
+			}
+			batch[i] = Inclusion{Dir: dir, Changes: name}
+			mu.Lock()
+			defer mu.Unlock()
+			prog.Uploads++
+			prog.Bytes += u.Size()
+			if opt.Progress != nil {
+				opt.Progress(prog)
+			}
+			return nil
+		})
+	}
+	return batch, g.Wait()
+}
+
+// missing leaves out what the suite has already, and old versions that it
+// could not take any more.
+func (a *Archive) missing(ctx context.Context, suite Suite, all []*mirror.Upload) ([]*mirror.Upload, error) {
+	p, err := a.read(ctx, suite.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	var out []*mirror.Upload
+	for _, u := range all {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		kept := *u
+		kept.Files = nil
+		news := false
+		for _, f := range u.Files {
+			if f.Package == "" {
+				kept.Files = append(kept.Files, f)
+				continue
+			}
+			state, err := p.compare(suite, f)
+			if err != nil {
+				return nil, err
+			}
+			if state == fresh {
+				kept.Files = append(kept.Files, f)
+				news = true
+			}
+		}
+		if u.HasSource {
+			there, err := p.hasSource(u)
+			if err != nil {
+				return nil, err
+			}
+			news = news || !there
+		}
+		if news {
+			out = append(out, &kept)
+		}
+	}
+	return out, nil
+}
+
+type standing int
+
+const (
+	fresh  standing = iota // the suite lacks it
+	same                   // it has exactly this
+	passed                 // it has a newer one
+)
+
+// compare says how a binary package stands to the suite.
+func (p *published) compare(suite Suite, f mirror.File) (standing, error) {
+	for _, c := range suite.components() {
+		list, err := p.stanzas(packagesPath(c, f.Arch), f.Package)
+		if err != nil {
+			return fresh, err
+		}
+		for i := range list {
+			if list[i].Get("SHA256") == f.SHA256 {
+				return same, nil
+			}
+			if policy.CompareVersions(list[i].Get("Version"), f.Version) > 0 {
+				return passed, nil
+			}
+		}
+	}
+	return fresh, nil
+}
+
+// hasSource reports whether the suite has the upload's source package, or a
+// newer one.
+func (p *published) hasSource(u *mirror.Upload) (bool, error) {
+	s, _, err := p.source(p.components(), u.Source, u.Version)
+	if err != nil || s != nil {
+		return s != nil, err
+	}
+	for _, c := range p.components() {
+		list, err := p.stanzas(sourcesPath(c), u.Source)
+		if err != nil {
+			return false, err
+		}
+		if slices.ContainsFunc(list, func(st deb822.Stanza) bool { return policy.CompareVersions(st.Get("Version"), u.Version) > 0 }) {
+			return true, nil
+		}
+	}
+	return false, nil
+}

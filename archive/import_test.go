@@ -1,0 +1,236 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"packmill/archive/deb/debtest"
+	"packmill/archive/mirror"
+	"packmill/spool/openpgp"
+)
+
+// origin is an archive to be imported.
+func origin(t *testing.T) (*fixture, mirror.Source) {
+	f := newFixture(t)
+	f.suite.Compress = []string{"gz", "xz", "zst"}
+	f.accepted(f.upload(hello("1:1.0~rc1+x")), f.upload(debtest.Upload{
+		Source: debtest.Source{Name: "libother", Version: "2"},
+		Debs:   []debtest.Deb{{Name: "libother1", Version: "2+b1", Fields: "Section: contrib/libs\n"}},
+	}))
+	f.suite.Overrides = map[string]Override{"hello": {Section: "games", Priority: "extra"}, "src:hello": {Section: "games"}}
+	f.accepted(f.upload(hello("1:1.1")))
+	return f, mirror.Source{URL: f.a.Root(), Suite: f.suite.Name, Keyring: ring(t, f.key)}
+}
+
+func ring(t *testing.T, files ...string) *openpgp.Keyring {
+	t.Helper()
+	var data [][]byte
+	for _, name := range files {
+		d, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data = append(data, d)
+	}
+	k, err := openpgp.ReadKeyring(data...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func open(t *testing.T, src mirror.Source) *mirror.Repository {
+	t.Helper()
+	r, err := mirror.Open(context.Background(), src, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestImport copies an archive over file and over http, and wants what clients
+// see to be the same.
+func TestImport(t *testing.T) {
+	from, src := origin(t)
+	srv := httptest.NewServer(http.FileServer(http.Dir(from.a.Root())))
+	defer srv.Close()
+	for name, change := range map[string]func(*mirror.Source){
+		"file":      func(*mirror.Source) {},
+		"file URL":  func(s *mirror.Source) { s.URL = "file://" + s.URL },
+		"hard link": func(s *mirror.Source) { s.Link = true },
+		"http":      func(s *mirror.Source) { s.URL = srv.URL },
+		"some":      func(s *mirror.Source) { s.Architectures, s.Components = []string{"amd64"}, []string{"contrib", "main"} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			to := newFixture(t)
+			src := src
+			change(&src)
+			repo := open(t, src)
+			if repo.SignedBy == "" {
+				t.Error("nobody signed the repository")
+			}
+			var calls atomic.Int64
+			rep, err := to.a.Import(context.Background(), to.suite, repo, ImportOptions{Progress: func(p ImportProgress) {
+				if calls.Add(1); p.AllUploads != 3 || p.Uploads > 3 || p.Bytes > p.AllBytes {
+					t.Errorf("progress: %+v", p)
+				}
+			}}, to.now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range rep.Results {
+				if r.Outcome != Published {
+					t.Errorf("%s: %v: %s", r.Changes, r.Outcome, r.Reason)
+				}
+			}
+			if calls.Load() != int64(len(rep.Uploads)) || !rep.Changed {
+				t.Errorf("report: %d calls, %+v", calls.Load(), rep)
+			}
+			for _, path := range []string{"main/binary-amd64/Packages", "contrib/binary-amd64/Packages", "main/binary-all/Packages", "main/source/Sources"} {
+				if got, want := to.text(path), from.text(path); got != want {
+					t.Errorf("%s: got\n%s\nwant\n%s", path, got, want)
+				}
+			}
+			again, err := to.a.Import(context.Background(), to.suite, repo, ImportOptions{}, to.now)
+			if err != nil || len(again.Uploads) != 0 || again.There != 3 || again.Changed {
+				t.Errorf("again: %+v, %v", again, err)
+			}
+			if left, _ := filepath.Glob(to.a.path("cache", "import-*")); left != nil {
+				t.Errorf("left: %v", left)
+			}
+		})
+	}
+}
+
+// TestImportGoesOn cuts an import off in the middle of its fetching.
+func TestImportGoesOn(t *testing.T) {
+	from, src := origin(t)
+	var broken atomic.Bool
+	var gets atomic.Int64
+	files := http.FileServer(http.Dir(from.a.Root()))
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/pool/") {
+			gets.Add(1)
+			if broken.Load() && strings.Contains(r.URL.Path, "libother") {
+				http.Error(w, "gone away", http.StatusForbidden)
+				return
+			}
+		}
+		files.ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	src.URL = srv.URL
+	to := newFixture(t)
+	broken.Store(true)
+	if _, err := to.a.Import(context.Background(), to.suite, open(t, src), ImportOptions{Fetches: 1}, to.now); err == nil || !strings.Contains(err.Error(), "the server says 403 Forbidden") {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := os.Stat(to.a.path("dists", "unstable", "Release")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("something was published: %v", err)
+	}
+	broken.Store(false)
+	before := gets.Load()
+	if _, err := to.a.Import(context.Background(), to.suite, open(t, src), ImportOptions{Fetches: 1}, to.now); err != nil {
+		t.Fatal(err)
+	}
+	if got := gets.Load() - before; got != 3 {
+		t.Errorf("fetched %d files in the second run, want the 3 that were missing", got)
+	}
+	if got, want := to.text("main/binary-amd64/Packages"), from.text("main/binary-amd64/Packages"); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestImportSourceless(t *testing.T) {
+	from, src := origin(t)
+	for _, c := range []string{"main", "contrib"} {
+		if err := os.RemoveAll(from.a.path("dists/unstable", c, "source")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A repository without sources, and without signature.
+	rel := filepath.Join(from.a.path("dists/unstable"), "Release")
+	data, err := os.ReadFile(rel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept [][]byte
+	for line := range bytes.Lines(data) {
+		if !bytes.Contains(line, []byte("/source/")) {
+			kept = append(kept, line)
+		}
+	}
+	if err := os.WriteFile(rel, bytes.Join(kept, nil), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	src.Keyring, src.Unsigned = nil, true
+	for _, sourceless := range []bool{false, true} {
+		to := newFixture(t)
+		rep, err := to.a.Import(context.Background(), to.suite, open(t, src), ImportOptions{Sourceless: sourceless}, to.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range rep.Results {
+			if want := "publish the source first"; sourceless && r.Outcome != Published || !sourceless && !strings.Contains(r.Reason, want) {
+				t.Errorf("sourceless %v: %s: %v: %s", sourceless, r.Changes, r.Outcome, r.Reason)
+			}
+		}
+		if got := strings.Contains(to.text("main/binary-amd64/Packages"), "Package: hello\n"); got != sourceless {
+			t.Errorf("sourceless %v: hello there: %v", sourceless, got)
+		}
+	}
+}
+
+func TestImportRefuses(t *testing.T) {
+	from, good := origin(t)
+	_, other := newKey(t, "other")
+	deb := "pool/main/h/hello/hello_1.1_amd64.deb"
+	for _, tt := range []struct {
+		name   string
+		source func(*mirror.Source)
+		hurt   string // a file to be changed
+		want   string
+	}{
+		{"no keyring", func(s *mirror.Source) { s.Keyring = nil }, "", "no keyring: name the repository's keys"},
+		{"other key", func(s *mirror.Source) { s.Keyring = ring(t, other) }, "", "InRelease: "},
+		{"no such suite", func(s *mirror.Source) { s.Suite = "nowhere" }, "", "no such file"},
+		{"path for a suite", func(s *mirror.Source) { s.Suite = "../x" }, "", "is no name below dists"},
+		{"scheme", func(s *mirror.Source) { s.URL = "ftp://x/" }, "", "ftp is not http, https or file"},
+		{"component", func(s *mirror.Source) { s.Components = []string{"non-free"} }, "", "Release names no component non-free, only main, contrib"},
+		{"architecture", func(s *mirror.Source) { s.Architectures = []string{"mips"} }, "", "Release names no architecture mips"},
+		{"changed InRelease", func(*mirror.Source) {}, "dists/unstable/InRelease", "InRelease: "},
+		{"changed package", func(*mirror.Source) {}, deb, deb + " is not the file that its index names"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			src := good
+			tt.source(&src)
+			if tt.hurt != "" {
+				path := filepath.Join(from.a.Root(), tt.hurt)
+				old, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer os.WriteFile(path, old, 0o644)
+				edit(t, path, func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
+			}
+			to := newFixture(t)
+			repo, err := mirror.Open(context.Background(), src, time.Now())
+			if err == nil {
+				_, err = to.a.Import(context.Background(), to.suite, repo, ImportOptions{}, to.now)
+			}
+			if !strings.Contains(fmt.Sprint(err), tt.want) {
+				t.Errorf("got %v, want %s", err, tt.want)
+			}
+		})
+	}
+}
