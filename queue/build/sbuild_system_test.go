@@ -144,7 +144,7 @@ func testRows(t *testing.T, r Runner) {
 			if !lockFree(t, job) {
 				t.Error("something still holds the lock")
 			}
-			if left, _ := filepath.Glob("/dev/shm/packmill-sbuild.*"); len(left) != 0 {
+			if left, _ := filepath.Glob(fmt.Sprintf("/dev/shm/packmill-sbuild.%d-*", os.Getpid())); len(left) != 0 {
 				t.Errorf("left: %v", left)
 			}
 		})

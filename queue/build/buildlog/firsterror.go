@@ -1,0 +1,256 @@
+package buildlog
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// FirstError is the line of a failed build's log that says what went wrong
+// first, with its surroundings. All text is escaped.
+type FirstError struct {
+	Kind   string   // one of compiler, linker, cmake, configure, meson, python, go, rust, java, perl, test, missing-file, shlibdeps, symbols, patch, dh, dpkg, space, killed, make, other
+	Line   int      // from 1
+	Text   string   // the line, without colours and blanks around it
+	Before []string // at most contextBefore lines
+	After  []string // at most contextAfter lines
+}
+
+const (
+	contextBefore = 4
+	contextAfter  = 8
+	shownLine     = 400 // bytes of a line that are kept
+)
+
+// sign is a shape of error lines. The words are looked for first, all in
+// lower case; the pattern decides.
+type sign struct {
+	kind    string
+	rank    int // of two lines in one log the one with the lower rank counts
+	words   []string
+	pattern *regexp.Regexp
+}
+
+// Ranks: what names its cause counts before what merely reports a failure,
+// and that before the programs that pass it on.
+const (
+	cause = iota
+	report
+	carrier
+	last
+	none
+)
+
+func re(s string) *regexp.Regexp { return regexp.MustCompile(s) }
+
+var errorSigns = []sign{
+	// The machine first: what follows them is a consequence.
+	{"space", cause, []string{"no space left", "disk quota"}, re(`No space left on device|Disk quota exceeded`)},
+	{"killed", cause, []string{"killed signal", "internal compiler error", "out of memory", "compiler unexpectedly", "cannot allocate", "memory exhausted"}, re(`Killed signal terminated program|internal compiler error|: out of memory|[Oo]ut of memory allocating|the compiler unexpectedly panicked|Cannot allocate memory|virtual memory exhausted`)},
+
+	{"configure", cause, []string{"configure: error", "autoreconf", "automake: error", "error: possibly undefined macro", "aclocal: error"}, re(`^configure: error: |: error: possibly undefined macro|^(?:auto\w+|aclocal|libtoolize): error: |^configure\.ac:\d+: error`)},
+	{"configure", cause, []string{"package requirements", "no package '"}, re(`Package requirements \(.*\) were not met|^No package '.*' found`)},
+	// Compilers that write file:line: gcc, clang, gfortran's driver, vala, ghc, ocaml.
+	{"compiler", cause, []string{"error"}, re(`^[^\s:][^:]*:\d+(?:[:.]\d+(?:-\d+)?)?:? (?:fatal )?error\b`)},
+	{"compiler", cause, []string{"error:"}, re(`^(?:cc1(?:plus|obj)?|g\+\+|gcc|c\+\+|cc|clang|gfortran|as|valac|ghc|ocaml\w*|javac): (?:fatal )?error:`)},
+	{"compiler", cause, []string{"error: "}, re(`^(?:Fatal )?Error: (?:Unbound|Syntax error|This expression|Symbol|Cannot open module|Type mismatch)`)},
+	{"linker", cause, []string{"undefined reference", "cannot find -l", "ld returned", "multiple definition", "undefined symbol"}, re(`undefined reference to|: cannot find -l\S+|ld\.lld: error:|rust-lld: error:|multiple definition of `)},
+	{"rust", cause, []string{"error["}, re(`^\s*error\[E\d{4}\]:`)},
+	{"rust", cause, []string{"could not compile", "error: no matching package", "error: failed to"}, re(`^error: (?:could not compile|no matching package|failed to (?:select|get|load|parse|run custom build))`)},
+	{"go", cause, []string{".go:"}, re(`^(?:vet: )?(?:\.{0,2}/)?[\w./@+~-]+\.go:\d+(?::\d+)?: (?:undefined|cannot |imported and not used|declared and not used|syntax error|too many|not enough|invalid|undeclared|missing|no required module|no non-test|type |could not import|assignment mismatch|[\w.]+ (?:redeclared|is not|undefined)|expected |unknown |duplicate )`)},
+	{"go", cause, []string{"cannot find package", "no required module", "cannot find module", "build constraints exclude"}, re(`cannot find package "|no required module provides package|cannot find module providing package|build constraints exclude all Go files|^go: .*: (?:cannot|no matching|missing|unknown|dial)`)},
+	{"java", cause, []string{".java:", "[error]", "build failed"}, re(`\.java:\d+: error: |^\[ERROR\] `)},
+
+	{"cmake", cause, []string{"cmake error", "could not find a package configuration"}, re(`^CMake Error`)},
+	{"meson", cause, []string{"meson.build"}, re(`^(?:\S*/)?meson\.build:\d+:\d+: ERROR: `)},
+	{"meson", report, []string{"ninja: error"}, re(`^ninja: error: `)},
+
+	{"perl", cause, []string{"can't locate", "compilation failed", "syntax error at"}, re(`^Can't locate \S+ in @INC|^syntax error at \S+ line \d+|^Can't (?:open|exec|load) .* at \S+ line \d+`)},
+	{"python", cause, []string{"error: ", "exception", "exit: "}, re(`^(?:E\s+)?(?:ModuleNotFoundError|ImportError|SyntaxError|IndentationError|TypeError|NameError|AttributeError|ValueError|KeyError|RuntimeError|AssertionError|FileNotFoundError|OSError|PermissionError|ConnectionError|UnicodeDecodeError|UnicodeEncodeError|IndexError|ZeroDivisionError|NotImplementedError|DeprecationWarning|LookupError|(?:[\w.]+\.)?\w*(?:Error|Exception|NotFound)): `)},
+	{"python", report, []string{"traceback (most"}, re(`^Traceback \(most recent call last\):`)},
+	{"python", report, []string{"error: "}, re(`^(?:ERROR|error): (?:invalid command|Could not find a version|No matching distribution|Backend|Missing dependencies)`)},
+
+	{"missing-file", cause, []string{"no such file", "not found", "cannot stat", "missing separator", "no rule to make", "can't find"}, re(`^(?:cp|mv|install|ln|cat|chmod|chrpath|rm|sed|tar|touch): .*(?:No such file or directory|cannot stat)|^(?:/\S+/)?(?:ba|da|z|k)?sh: (?:\d+: |line \d+: )?\S+: (?:command )?not found|^make(?:\[\d+\])?: (?:\S+: )?(?:No such file or directory|Command not found)|No rule to make target|^\S+:\d+: \*\*\* missing separator|^Can't find |env: .*: No such file|^\S+: \S+: No such file or directory`)},
+	{"missing-file", cause, []string{"missing files", "cannot find (any matches", "dh_missing: "}, re(`^dh_\w+: (?:error: )?(?:missing files, aborting|Cannot find \(any matches)|^dh_\w+: warning: Cannot find \(any matches|^dh_missing: (?:error|warning): .* exists in `)},
+
+	{"shlibdeps", cause, []string{"dpkg-shlibdeps: error"}, re(`^dpkg-shlibdeps: error: `)},
+	{"symbols", cause, []string{"dpkg-gensymbols"}, re(`^dpkg-gensymbols: error: |^dpkg-gensymbols: warning: some symbols or patterns disappeared`)},
+	{"patch", cause, []string{"hunk", "patch "}, re(`^Hunk #\d+ FAILED|^\d+ out of \d+ hunks? (?:FAILED|failed)|^Patch \S+ does not apply|^dpkg-source: (?:error|info): .*patch.*(?:does not apply|fails)|^error: patch failed`)},
+	{"patch", cause, []string{"dpkg-source: error"}, re(`^dpkg-source: error: `)},
+
+	{"test", report, []string{"fail"}, re(`^--- FAIL: |^FAIL(?:ED)?:? \S|^FAILED \S+::|^test \S+ \.\.\. FAILED|^\s*\d+/\d+ .* (?:FAIL|TIMEOUT)\b|^\s*\d+ - .*\((?:Failed|Timeout|SEGFAULT|Subprocess aborted|Not Run)\)|^\s*\d+ - .*\*\*\*(?:Failed|Exception|Timeout)|\*\*\*(?:Failed|Timeout|Exception)|^\s*\d+\) .*FAILED|^\[  FAILED  \] \S`)},
+	{"test", report, []string{"not ok"}, re(`^\s*not ok \d+`)},
+	{"test", report, []string{"panicked at", "panic:", "assertion"}, re(`^thread '.*' (?:\(\d+\) )?panicked at|^panic: |: Assertion .* failed\.|^FATAL: assertion`)},
+	{"test", report, []string{"failed"}, re(`^\s*Failed [Tt]est|^Failed \d+/\d+ (?:test programs|subtests)|\d+ tests? failed|^# FAIL: +[1-9]`)},
+
+	{"dpkg", cause, []string{"dpkg-gencontrol: error", "dpkg-deb: error", "dpkg-parsechangelog", "dpkg-genchanges: error", "dpkg-checkbuilddeps", "dpkg-buildflags: error"}, re(`^dpkg-(?:gencontrol|deb|genchanges|parsechangelog|buildflags|checkbuilddeps|genbuildinfo|architecture): error: `)},
+	{"dpkg", cause, []string{"unmet dependencies", "but it is not", "unable to", "e: failed", "e: could not", "e: unmet", "e: package", "e: version", "e: build-depends", "e: sub-process"}, re(`^E: (?:Unable to|Failed to|Could not|Unmet|Package|Version|Build-Depends|Sub-process)|^ \S+ : (?:Depends|Conflicts): `)},
+	{"dh", report, []string{"dh_", "dh: "}, re(`^(?:dh|dh_\w+): error: `)},
+
+	{"other", report, []string{"error:", "fatal:", "segmentation fault", "core dumped", "aborted"}, re(`^(?:[\w./+-]+: )*(?:fatal|FATAL|Fatal)(?: error)?: |^(?:[\w./+-]+: )*(?:error|ERROR|Error): |Segmentation fault|\(core dumped\)|^Aborted`)},
+	{"make", carrier, []string{"***"}, re(`^(?:g?make|ninja|scons|waf)(?:\[\d+\])?: \*\*\* `)},
+	{"make", carrier, []string{"failed:", "build stopped"}, re(`^FAILED: |^ninja: build stopped`)},
+	{"other", last, []string{"dpkg-buildpackage: error", "debian/rules"}, re(`^dpkg-buildpackage: error: `)},
+}
+
+// harmless are lines that look like errors and are not: results of probes,
+// makes that were told to go on, tests that fail as they should.
+var harmless = re(`(?i)^checking |\(ignored\)|^\s*(?:-- )?(?:Performing Test|Looking for|Check(?:ing)? )|^XFAIL|# TODO|# SKIP|: warning:|^libtool: |^(?:gcc|g\+\+|cc|c\+\+|clang|x86_64-\S+|i686-\S+|aarch64-\S+|/usr/bin/\S+) .* -c |\b0 (?:errors|failed|failures)|^dpkg-buildflags|no error|^PASS`)
+
+// packaging are the tools whose warnings become errors at their end.
+var packaging = re(`^(?:dh|dpkg-)[\w-]*: `)
+
+// stems are parts of the words of all signs: a line without one of them is
+// looked at no further.
+var stems = [][]byte{
+	[]byte("err"), []byte("fail"), []byte("***"), []byte("fatal"), []byte("not found"), []byte("no such file"), []byte("cannot"), []byte("can't"),
+	[]byte("undefined"), []byte("missing"), []byte(".go:"), []byte("panic"), []byte("assertion"), []byte("not ok"), []byte("exception"), []byte("traceback"),
+	[]byte("killed"), []byte("no space"), []byte("disk quota"), []byte("memory"), []byte("unexpectedly"), []byte("multiple def"), []byte("build con"),
+	[]byte("requirements"), []byte("no package '"), []byte("autoreconf"), []byte("exit: "), []byte("no rule"), []byte("hunk"), []byte("patch "), []byte("unmet"),
+	[]byte("is not"), []byte("unable"), []byte("could not"), []byte("e: "), []byte("segmentation"), []byte("core dumped"), []byte("aborted"), []byte("stopped"),
+	[]byte("debian/rules"), []byte("dpkg-"), []byte("dh_"), []byte("dh: "), []byte("ld returned"), []byte("compilation"), []byte("compile"),
+}
+
+// dump reports whether a part of the log begins in which a failed configure
+// run shows its own log: the errors of all its probes.
+func dump(line []byte) bool {
+	if !bytes.HasPrefix(line, []byte("==> ")) {
+		return false
+	}
+	for _, name := range []string{"config.log <==", "CMakeError.log <==", "CMakeOutput.log <==", "CMakeConfigureLog.yaml <==", "meson-log.txt <=="} {
+		if bytes.HasSuffix(line, []byte(name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// fell reports whether the build has failed at this line: what follows is
+// not its cause.
+func fell(line []byte) bool {
+	for _, begin := range []string{"dpkg-buildpackage: error: ", "make: *** [debian/rules"} {
+		if bytes.HasPrefix(line, []byte(begin)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Find reads the log of a failed build and returns what it names as its
+// first error, nil if nothing looks like one. It reads to the end, in one
+// pass and with little memory.
+func Find(log io.Reader) (*FirstError, error) {
+	r := bufio.NewReaderSize(log, 256<<10)
+	best := (*FirstError)(nil)
+	rank := none
+	var before [][]byte // ring of the last lines
+	var lower []byte
+	n, dumping, done := 0, false, false
+	for {
+		line, err := readLine(r)
+		if err != nil && err != io.EOF {
+			return nil, fmt.Errorf("read log: %w", err)
+		}
+		if err == io.EOF && len(line) == 0 {
+			break
+		}
+		n++
+		if best != nil && len(best.After) < contextAfter && n > best.Line {
+			best.After = append(best.After, show(line))
+		}
+		if !done {
+			text := line
+			if bytes.IndexByte(text, 0x1b) >= 0 {
+				text = Escape(nil, text) // without colours
+			}
+			text = bytes.TrimRight(text, " \r\t")
+			if dump(text) {
+				dumping = true
+			}
+			if k, rk := classify(text, &lower, rank); k != "" && rk < rank && (!dumping || rk >= carrier) {
+				best = &FirstError{Kind: k, Line: n, Text: strings.TrimSpace(show(text))}
+				for _, b := range before {
+					best.Before = append(best.Before, show(b))
+				}
+				rank = rk
+			}
+			if rank < last && fell(text) {
+				done = true
+			}
+		}
+		if done && len(best.After) >= contextAfter {
+			break
+		}
+		if len(before) == contextBefore {
+			first := before[0]
+			copy(before, before[1:])
+			before[contextBefore-1] = append(first[:0], line...)
+		} else {
+			before = append(before, append([]byte(nil), line...))
+		}
+		if err == io.EOF {
+			break
+		}
+	}
+	return best, nil
+}
+
+// commandLine is in the command of a compiler, not in what it says.
+var commandLine = []byte(" -Werror")
+
+// classify returns the kind and rank of the best sign that the line bears, if
+// its rank is below limit.
+func classify(line []byte, lower *[]byte, limit int) (kind string, rank int) {
+	rank = none
+	*lower = appendLower((*lower)[:0], line)
+	if !slices.ContainsFunc(stems, func(w []byte) bool { return bytes.Contains(*lower, w) }) || bytes.Contains(line, commandLine) {
+		return "", none
+	}
+	for i := range errorSigns {
+		s := &errorSigns[i]
+		if s.rank >= limit || s.rank >= rank {
+			continue
+		}
+		for _, w := range s.words {
+			if bytes.Contains(*lower, []byte(w)) {
+				if s.pattern.Match(line) && (packaging.Match(line) || !harmless.Match(line)) {
+					kind, rank = s.kind, s.rank
+				}
+				break
+			}
+		}
+	}
+	return kind, rank
+}
+
+// readLine returns the next line without its newline, of a long one only the
+// beginning. The slice is valid until the next call.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	line, err := r.ReadSlice('\n')
+	if err == nil {
+		return line[:len(line)-1], nil
+	}
+	if err != bufio.ErrBufferFull {
+		return line, err
+	}
+	line = append([]byte(nil), line[:shownLine]...)
+	for err == bufio.ErrBufferFull {
+		_, err = r.ReadSlice('\n')
+	}
+	if err == io.EOF {
+		err = nil // once more, and then nothing
+	}
+	return line, err
+}
+
+// show makes a line fit to be shown.
+func show(line []byte) string {
+	if len(line) > shownLine {
+		line = append(append([]byte(nil), line[:shownLine]...), " ..."...)
+	}
+	return string(Escape(nil, line))
+}

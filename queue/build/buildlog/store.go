@@ -1,0 +1,117 @@
+package buildlog
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"packmill/spool/durable"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+)
+
+// Suffix of compressed logs.
+const Suffix = ".zst"
+
+// Compress writes the log at src, compressed with zstd, to dst, which ends in
+// Suffix. When it returns without an error the copy is whole, was read back
+// and is on the disk; a crash before that leaves no dst. src stays. It
+// returns the sizes before and after in bytes.
+func Compress(dst, src string) (before, after int64, err error) {
+	fail := func(err error) (int64, int64, error) { return 0, 0, fmt.Errorf("compress log: %w", err) }
+	in, err := os.OpenFile(src, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return fail(err)
+	}
+	defer in.Close()
+	out, err := os.CreateTemp(filepath.Dir(dst), "."+filepath.Base(dst)+".")
+	if err != nil {
+		return fail(err)
+	}
+	defer os.Remove(out.Name())
+	defer out.Close()
+	enc, err := zstd.NewWriter(out, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true))
+	if err != nil {
+		return fail(err)
+	}
+	if before, err = io.Copy(enc, in); err != nil {
+		enc.Close()
+		return fail(err)
+	}
+	if err := errors.Join(enc.Close(), out.Chmod(0o644)); err != nil {
+		return fail(err)
+	}
+	if after, err = out.Seek(0, io.SeekCurrent); err != nil {
+		return fail(err)
+	}
+	// Read it back before anybody removes the plain one.
+	if _, err := out.Seek(0, io.SeekStart); err != nil {
+		return fail(err)
+	}
+	dec, err := newDecoder(out)
+	if err != nil {
+		return fail(err)
+	}
+	n, err := io.Copy(io.Discard, dec)
+	dec.Close()
+	if err != nil {
+		return fail(err)
+	}
+	if n != before {
+		return fail(fmt.Errorf("%d bytes were written and %d read back", before, n))
+	}
+	if err := durable.SyncFile(out); err != nil {
+		return fail(err)
+	}
+	if err := durable.Replace(out.Name(), dst); err != nil {
+		return fail(err)
+	}
+	return before, after, nil
+}
+
+// newDecoder reads our own logs: bounded memory whatever the file says.
+func newDecoder(r io.Reader) (*zstd.Decoder, error) {
+	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20), zstd.WithDecoderLowmem(true))
+}
+
+// Open opens a log at path or, if there is none, at path with Suffix, and
+// reads it uncompressed. What it gives is not escaped.
+func Open(path string) (io.ReadCloser, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) && !strings.HasSuffix(path, Suffix) {
+		path += Suffix
+		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		f.Close()
+		return nil, fmt.Errorf("open log %s: not a plain file", path)
+	}
+	if !strings.HasSuffix(path, Suffix) {
+		return f, nil
+	}
+	dec, err := newDecoder(bufio.NewReaderSize(f, 256<<10))
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open log %s: %w", path, err)
+	}
+	return &compressed{dec, f}, nil
+}
+
+type compressed struct {
+	*zstd.Decoder
+	file *os.File
+}
+
+func (c *compressed) Close() error {
+	c.Decoder.Close()
+	return c.file.Close()
+}
