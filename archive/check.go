@@ -1,0 +1,207 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"packmill/archive/index"
+	"packmill/archive/release"
+	"packmill/spool/deb822"
+	"packmill/spool/openpgp"
+)
+
+// Fault is something in an archive that a client would trip over.
+type Fault struct {
+	Path string // below the archive
+	Text string
+}
+
+func (f Fault) String() string { return f.Path + ": " + f.Text }
+
+// Check reads the archive as a client does and reports what does not fit:
+// InRelease, from there each index that it names, under its checksum, and from
+// there each file of the pool, at its size and, if deep, with its SHA-256. It
+// uses nothing that the publisher remembers. Only what no client could use is
+// a fault: an InRelease that is newer than Release is how a publication looks
+// from the middle.
+func (a *Archive) Check(ctx context.Context, deep bool) ([]Fault, error) {
+	suites, err := a.Suites()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("check %s: %w", a.root, err)
+	}
+	c := &check{a: a, deep: deep, pool: map[string]string{}}
+	for _, s := range suites {
+		if err := c.suite(ctx, s); err != nil {
+			return c.faults, fmt.Errorf("check %s: %w", s, err)
+		}
+	}
+	return c.faults, nil
+}
+
+type check struct {
+	a      *Archive
+	deep   bool
+	pool   map[string]string // file -> checksum it was checked for
+	faults []Fault
+}
+
+func (c *check) fault(path, format string, args ...any) {
+	c.faults = append(c.faults, Fault{path, fmt.Sprintf(format, args...)})
+}
+
+func (c *check) suite(ctx context.Context, suite string) error {
+	dir := filepath.Join("dists", suite)
+	data, err := os.ReadFile(c.a.path(dir, "InRelease"))
+	if errors.Is(err, fs.ErrNotExist) {
+		// A suite without keys has only a Release; a suite that is being
+		// made for the first time has neither.
+		if data, err = os.ReadFile(c.a.path(dir, "Release")); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if openpgp.IsSigned(data) && !bytes.HasSuffix(bytes.TrimRight(data, "\n"), []byte("-----END PGP SIGNATURE-----")) {
+		c.fault(filepath.Join(dir, "InRelease"), "it is cut off")
+		return nil
+	}
+	rel, err := release.Parse(filepath.Join(dir, "InRelease"), release.ClearText(data))
+	if err == nil && len(rel.Sums) == 0 {
+		err = errors.New("it names no index")
+	}
+	if err != nil {
+		c.fault(filepath.Join(dir, "InRelease"), "%v", err)
+		return nil
+	}
+	checked := map[string]bool{} // indexes of which one form was read to its end
+	names := make([]string, 0, len(rel.Sums))
+	for name := range rel.Sums {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.index(dir, name, rel, checked); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// index checks one file that the Release names.
+func (c *check) index(dir, name string, rel *release.Release, checked map[string]bool) error {
+	sum := rel.Sums[name]
+	form, base := index.Plain, name
+	for _, k := range index.Compressions {
+		if s := k.Suffix(); s != "" && strings.HasSuffix(name, s) {
+			form, base = k, strings.TrimSuffix(name, s)
+		}
+	}
+	path := filepath.Join(dir, filepath.Dir(name), "by-hash", "SHA256", sum.SHA256)
+	f, err := os.Open(c.a.path(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		// The sum of the plain text stands in every Release; the file is
+		// there only if the suite is published in that form.
+		if form == index.Plain && rel.Sums[base+".gz"].SHA256+rel.Sums[base+".xz"].SHA256+rel.Sums[base+".zst"].SHA256 != "" {
+			return nil
+		}
+		c.fault(path, "the Release names it (%s), and it is not there", name)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, f)
+	if err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); n != sum.Size || got != sum.SHA256 {
+		c.fault(path, "%d bytes with the SHA-256 %s, and the Release says %d and %s (%s)", n, got, sum.Size, sum.SHA256, name)
+		return nil
+	}
+	last := filepath.Base(base)
+	if checked[base] || last != "Packages" && last != "Sources" {
+		return nil
+	}
+	checked[base] = true
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	r, err := form.Reader(f)
+	if err != nil {
+		c.fault(path, "%v", err)
+		return nil
+	}
+	s := deb822.NewScanner(r)
+	for s.Next() {
+		if last == "Packages" {
+			c.file(path, string(s.Get("Filename")), string(s.Get("Size")), string(s.Get("SHA256")))
+			continue
+		}
+		for line := range strings.Lines(string(s.Get("Checksums-Sha256"))) {
+			w := deb822.Words(line)
+			if len(w) == 3 {
+				c.file(path, filepath.Join(string(s.Get("Directory")), w[2]), w[1], w[0])
+			}
+		}
+	}
+	if err := s.Err(); err != nil {
+		c.fault(path, "%v", err)
+	}
+	return nil
+}
+
+// file checks one file of the pool against what an index says of it.
+func (c *check) file(from, name, size, sum string) {
+	if !filepath.IsLocal(name) {
+		c.fault(from, "the file name %q leads out of the archive", name)
+		return
+	}
+	if old, ok := c.pool[name]; ok {
+		if old != sum {
+			c.fault(from, "%s has the SHA-256 %s here and %s elsewhere", name, sum, old)
+		}
+		return
+	}
+	c.pool[name] = sum
+	want, err := strconv.ParseInt(size, 10, 64)
+	if err != nil || len(sum) != 2*sha256.Size {
+		c.fault(from, "%s: no size or no SHA-256", name)
+		return
+	}
+	info, err := os.Lstat(c.a.path(name))
+	switch {
+	case err != nil:
+		c.fault(name, "%s names it, and it is not there", from)
+	case !info.Mode().IsRegular():
+		c.fault(name, "it is not a regular file")
+	case info.Size() != want:
+		c.fault(name, "%d bytes, and %s says %d", info.Size(), from, want)
+	case c.deep:
+		got, err := sumFile(c.a.path(name))
+		if err != nil {
+			c.fault(name, "%v", err)
+		} else if got.SHA256 != sum {
+			c.fault(name, "the SHA-256 is %s, and %s says %s", got.SHA256, from, sum)
+		}
+	}
+}
