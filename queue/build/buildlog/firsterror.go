@@ -112,7 +112,7 @@ var stems = [][]byte{
 	[]byte("killed"), []byte("no space"), []byte("disk quota"), []byte("memory"), []byte("unexpectedly"), []byte("multiple def"), []byte("build con"),
 	[]byte("requirements"), []byte("no package '"), []byte("autoreconf"), []byte("exit: "), []byte("no rule"), []byte("hunk"), []byte("patch "), []byte("unmet"),
 	[]byte("is not"), []byte("unable"), []byte("could not"), []byte("e: "), []byte("segmentation"), []byte("core dumped"), []byte("aborted"), []byte("stopped"),
-	[]byte("debian/rules"), []byte("dpkg-"), []byte("dh_"), []byte("dh: "), []byte("ld returned"), []byte("compilation"), []byte("compile"),
+	[]byte("debian/rules"), []byte("dpkg-"), []byte("dh_"), []byte("dh: "), []byte("ld returned"), []byte("compilation"), []byte("compile"), []byte("required"), []byte(".java:"), []byte("meson.build"),
 }
 
 // dump reports whether a part of the log begins in which a failed configure
