@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/queue/quinndiff/listtest"
 	"packmill/spool/deb822"
 	"packmill/spool/policy"
 )
@@ -343,6 +344,41 @@ func TestBuiltMeansUpToDate(t *testing.T) {
 	}
 }
 
+// The made lists are what they say they are.
+func TestMadeLists(t *testing.T) {
+	var sources, packages bytes.Buffer
+	if err := listtest.Write(&sources, &packages, 3800, 6300); err != nil {
+		t.Fatal(err)
+	}
+	s, p := read(t, sources.String(), packages.String())
+	if s.Len() != 3800 || p.Len() < 5500 || p.Len() > 6300 {
+		t.Errorf("%d sources, %d binaries", s.Len(), p.Len())
+	}
+	for _, arch := range []string{"amd64", "all"} {
+		for n := range Diff(s, p, arch, Options{}) {
+			if n.State == NotForArch {
+				continue
+			}
+			var i int
+			if _, err := fmt.Sscanf(n.Source, "sample%d", &i); err != nil {
+				t.Fatal(err)
+			}
+			want := UpToDate
+			switch {
+			case i%5 == 2 && arch == "all" && n.Installed == "":
+				continue // a single binary is for any here
+			case i%7 == 6:
+				want = OutOfDate
+			case i%11 == 10 && i > 20:
+				want = Uncompiled
+			}
+			if n.State != want {
+				t.Errorf("%s on %s: %s, want %s", n.Source, arch, describe(n), want)
+			}
+		}
+	}
+}
+
 func FuzzDiff(f *testing.F) {
 	f.Add([]byte(src("1.0-1", "any all", "foo deb devel optional arch=any profile=!x+y", "foo-doc udeb contrib/doc optional arch=all")), []byte(bin("foo", "foo (1.0-1)", "1.0-1+b2", "amd64")))
 	f.Add([]byte("Package: foo\nVersion: 1\nArchitecture: any\nBinary: foo,\n libfoo\nSection: x\n y\n"), []byte("Package: libfoo\nSource: (1)\nVersion: 2\nArchitecture: amd64\n"))
@@ -373,11 +409,15 @@ func FuzzDiff(f *testing.F) {
 
 // lists gives the indexes to measure with: real ones from the directory
 // PACKMILL_BENCH_LISTS (as apt keeps them: *_Sources, *binary-amd64_Packages)
-// or else made ones of Debian's size: 38,000 sources, 63,000 binaries.
+// or else made ones of Debian's size.
 func lists(b *testing.B) (sources, packages []byte) {
 	dir := os.Getenv("PACKMILL_BENCH_LISTS")
 	if dir == "" {
-		return made(38_000, 63_000)
+		var s, p bytes.Buffer
+		if err := listtest.Write(&s, &p, listtest.Sources, listtest.Binaries); err != nil {
+			b.Fatal(err)
+		}
+		return s.Bytes(), p.Bytes()
 	}
 	join := func(pattern string) (all []byte) {
 		files, err := filepath.Glob(filepath.Join(dir, pattern))
@@ -395,33 +435,6 @@ func lists(b *testing.B) (sources, packages []byte) {
 		return all
 	}
 	return join("*_Sources"), join("*binary-amd64_Packages")
-}
-
-func made(sources, binaries int) (s, p []byte) {
-	var sb, pb bytes.Buffer
-	filler := strings.Repeat(" 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef 123456 sample_1.2.3-1.debian.tar.xz\n", 3)
-	n := 0
-	for i := range sources {
-		arch := []string{"any", "all", "any all", "linux-any", "amd64 arm64"}[i%5]
-		fmt.Fprintf(&sb, "Package: sample%d\nBinary: sample%d-a, sample%d-b\nVersion: %d.2.3-1\nMaintainer: Sample Team <team+sample%d@example.org>\nBuild-Depends: debhelper-compat (= 13), libc6-dev, libsample%d-dev (>= 1.2)\nArchitecture: %s\nStandards-Version: 4.6.2\nFormat: 3.0 (quilt)\nFiles:\n%sChecksums-Sha256:\n%sHomepage: https://sample.example.org/\nVcs-Git: https://git.example.org/sample.git\nPackage-List: \n",
-			i, i, i, i%90+1, i, i, arch, filler, filler)
-		for _, x := range []string{"a", "b"}[:1+binaries*2/sources%2] {
-			for a := range strings.SplitSeq(arch, " ") {
-				fmt.Fprintf(&sb, " sample%d-%s deb libs optional arch=%s\n", i, x, a)
-			}
-			if n++; n > binaries {
-				continue
-			}
-			concrete := "amd64"
-			if arch == "all" {
-				concrete = "all"
-			}
-			fmt.Fprintf(&pb, "Package: sample%d-%s\nSource: sample%d\nVersion: %d.2.3-1\nInstalled-Size: 1234\nMaintainer: Sample Team <team+sample%d@example.org>\nArchitecture: %s\nDepends: libc6 (>= 2.34), libsample%d (= %d.2.3-1), libother-dev (>= 1.2~) | libother2-dev\nDescription: sample library with a synopsis - development files\nHomepage: https://sample.example.org/\nDescription-md5: 0123456789abcdef0123456789abcdef\nTag: devel::library, role::devel-lib, implemented-in::c,\n interface::commandline\nSection: libdevel\nPriority: optional\nFilename: pool/main/s/sample/sample%d-%s_%d.2.3-1_amd64.deb\nSize: 123456\nMD5sum: 0123456789abcdef0123456789abcdef\nSHA256: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n\n",
-				i, x, i, i%90+1, i, concrete, i, i%90+1, i, x, i%90+1)
-		}
-		fmt.Fprintf(&sb, "Directory: pool/main/s/sample%d\nPriority: optional\nSection: libs\n\n", i)
-	}
-	return sb.Bytes(), pb.Bytes()
 }
 
 // BenchmarkDiff reads Sources and Packages and holds them against each

@@ -41,6 +41,7 @@ type area struct {
 var areas = []area{
 	{"engine", engine},
 	{"archive", archiveFigures},
+	{"queue", listFigures},
 }
 
 // A Figure is one line of the result.
@@ -80,12 +81,14 @@ type flags struct {
 }
 
 func main() {
-	if done, err := archiveProcess(os.Args[1:]); done {
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			os.Exit(1)
+	for _, process := range []func([]string) (bool, error){archiveProcess, listProcess} {
+		if done, err := process(os.Args[1:]); done {
+			if err != nil {
+				fmt.Fprintln(os.Stderr, "bench:", err)
+				os.Exit(1)
+			}
+			return
 		}
-		return
 	}
 	if len(os.Args) > 1 && os.Args[1] == daemonArg {
 		if err := serveQueue(os.Args[2]); err != nil {
