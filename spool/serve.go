@@ -500,6 +500,11 @@ func (l *Loop) fallDue(now time.Time) {
 		if at, ok := l.later[x.e]; ok && at.Equal(x.at) {
 			delete(l.later, x.e)
 			l.put(x.e)
+			// What stayed while this one was busy is judged with it now:
+			// nothing else will happen to it.
+			if l.Batch != nil {
+				l.stir(x.e.name)
+			}
 		}
 	}
 }

@@ -511,6 +511,41 @@ func TestStirLooksAgain(t *testing.T) {
 	until(t, "it moved", func() bool { return count(tree, In(Review, "sid")) == 1 })
 }
 
+// Two items that need each other in one batch, one of which is still held by
+// its mover at the first look: the other one stayed by then, and must be looked
+// at again with it.
+func TestBatchTakesWhatStayedWithTheBusy(t *testing.T) {
+	tree := newTree(t)
+	source := NewName(50, t0, "hello", "1")
+	binary := source
+	binary.Arch = "amd64"
+	born(t, tree, In(Intake), Reviewd, source)
+	born(t, tree, In(Intake), Reviewd, binary)
+	mover, err := tree.Claim(In(Intake), binary.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := testLoop(tree)
+	l.Tick = time.Hour
+	var looks atomic.Int32
+	l.Batch = func(_ context.Context, items []*Item) ([]Verdict, error) {
+		looks.Add(1)
+		out := make([]Verdict, len(items))
+		for i := range out {
+			if len(items) == 2 {
+				out[i] = Verdict{To: In(Rejected)}
+			} else {
+				out[i] = Stay(0, "waits for the other")
+			}
+		}
+		return out, nil
+	}
+	serve(t, l)
+	until(t, "the source was looked at alone", func() bool { return looks.Load() > 0 })
+	mover.Release()
+	until(t, "both moved", func() bool { return count(tree, In(Rejected)) == 2 })
+}
+
 // What lies in tmp is nobody's item and is never served.
 func TestCreateLeavesNothingWhenFillFails(t *testing.T) {
 	tree := newTree(t)
