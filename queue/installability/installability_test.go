@@ -211,6 +211,23 @@ func TestNoBuildEssential(t *testing.T) {
 	}
 }
 
+// An architecture that dpkg does not know is one all the same.
+func TestOwnArchitecture(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "Packages")
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll(suite, "amd64", "amd64-plain")), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	x, err := ReadIndex("amd64-plain", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := []Job{{Source: "hello", Version: "1", Arch: "amd64-plain", BuildDepends: "gcc, tool, nonesuch [linux-any]"}, {Source: "hello", Version: "1", Arch: "all", BuildDepends: "deep-dev [any]"}}
+	got, err := Dose(context.Background(), x, j, t.TempDir())
+	if err != nil || got[0].Why != "" || got[1].Why != cases[10].dose {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
 func TestDoseErrors(t *testing.T) {
 	x := index(t, suite)
 	j := []Job{{Source: "hello", Version: "1", Arch: "amd64", BuildDepends: "gcc"}}
