@@ -34,7 +34,8 @@ func (f Fault) String() string { return f.Path + ": " + f.Text }
 // there each file of the pool, at its size and, if deep, with its SHA-256. It
 // uses nothing that the publisher remembers. Only what no client could use is
 // a fault: an InRelease that is newer than Release is how a publication looks
-// from the middle.
+// from the middle. Deep also unpacks each form of each index and compares the
+// text, and checks the snapshots, whose paths are snapshots/NAME/....
 func (a *Archive) Check(ctx context.Context, deep bool) ([]Fault, error) {
 	suites, err := a.Suites()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -44,6 +45,18 @@ func (a *Archive) Check(ctx context.Context, deep bool) ([]Fault, error) {
 		return nil, fmt.Errorf("check %s: %w", a.root, err)
 	}
 	c := &check{a: a, deep: deep, pool: map[string]string{}}
+	for i := range suites {
+		suites[i] = filepath.Join("dists", suites[i])
+	}
+	if deep {
+		snaps, err := a.Snapshots()
+		if err != nil {
+			return nil, fmt.Errorf("check %s: %w", a.root, err)
+		}
+		for _, s := range snaps {
+			suites = append(suites, filepath.Join("snapshots", s.Name, "dists", s.Suite))
+		}
+	}
 	for _, s := range suites {
 		if err := c.suite(ctx, s); err != nil {
 			return c.faults, fmt.Errorf("check %s: %w", s, err)
@@ -63,8 +76,7 @@ func (c *check) fault(path, format string, args ...any) {
 	c.faults = append(c.faults, Fault{path, fmt.Sprintf(format, args...)})
 }
 
-func (c *check) suite(ctx context.Context, suite string) error {
-	dir := filepath.Join("dists", suite)
+func (c *check) suite(ctx context.Context, dir string) error {
 	data, err := os.ReadFile(c.a.path(dir, "InRelease"))
 	if errors.Is(err, fs.ErrNotExist) {
 		// A suite without keys has only a Release; a suite that is being
@@ -138,6 +150,11 @@ func (c *check) index(dir, name string, rel *release.Release, checked map[string
 		c.fault(path, "%d bytes with the SHA-256 %s, and the Release says %d and %s (%s)", n, got, sum.Size, sum.SHA256, name)
 		return nil
 	}
+	if c.deep {
+		if err := c.text(path, f, form, rel.Sums[base]); err != nil {
+			return err
+		}
+	}
 	last := filepath.Base(base)
 	if checked[base] || last != "Packages" && last != "Sources" {
 		return nil
@@ -166,6 +183,25 @@ func (c *check) index(dir, name string, rel *release.Release, checked map[string
 	}
 	if err := s.Err(); err != nil {
 		c.fault(path, "%v", err)
+	}
+	return nil
+}
+
+// text unpacks a form of an index and compares it with the plain text's sum.
+func (c *check) text(path string, f *os.File, form index.Compression, want index.Sum) error {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	h := sha256.New()
+	r, err := form.Reader(f)
+	var n int64
+	if err == nil {
+		n, err = io.Copy(h, r)
+	}
+	if err != nil {
+		c.fault(path, "%v", err)
+	} else if got := hex.EncodeToString(h.Sum(nil)); n != want.Size || got != want.SHA256 {
+		c.fault(path, "unpacked it has %d bytes with the SHA-256 %s, and the Release says %d and %s", n, got, want.Size, want.SHA256)
 	}
 	return nil
 }

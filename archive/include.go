@@ -194,7 +194,7 @@ func (in *inclusion) run() error {
 	for i := range in.items {
 		it := &in.items[i]
 		if _, err := in.t.pool.Check(it.name, it.sum.SHA256, it.sum.Size); errors.Is(err, pool.ErrClash) {
-			return refuse("%s: the archive has a file of this name with other content; published files never change, so give the package a new version", path(it.name))
+			return refuse("%s: the archive has a file of this name with other content; published files never change, so give the package a new version", filepath.Base(it.name))
 		} else if err != nil {
 			return err
 		}
@@ -216,8 +216,6 @@ func (in *inclusion) run() error {
 	}
 	return nil
 }
-
-func path(name string) string { return filepath.Base(name) }
 
 // readChanges reads the .changes: one list of files from Files and
 // Checksums-Sha256, which must agree.

@@ -1,0 +1,177 @@
+package archive
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"packmill/spool/durable"
+)
+
+// Collected says what Collect did, or would do; the names are relative to the
+// archive.
+type Collected struct {
+	Waiting []string // no suite or snapshot names them, but not for long enough
+	Moved   []string // into the attic
+	Deleted []string // from the attic
+	Bytes   int64    // that the attic gave back
+}
+
+// unnamedFile remembers in the cache since when nothing names a pool file. If
+// it is lost the time begins again.
+const unnamedFile = "cache/unnamed"
+
+// Collect moves the pool files that no suite and no snapshot has named for the
+// stay into attic, below "pool/", and deletes what has lain there for the stay.
+// Clients that hold an older Release can fetch its packages for so long.
+// The attic must be on the archive's file system.
+func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration, dry bool, now time.Time) (*Collected, error) {
+	unlock, err := a.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	views, err := a.views()
+	if err != nil {
+		return nil, err
+	}
+	named := map[string]bool{}
+	for _, v := range views {
+		p, err := a.readView(ctx, v)
+		if errors.Is(err, ErrNoSuite) {
+			continue // a directory without a publication names nothing
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := p.references(named); err != nil {
+			return nil, fmt.Errorf("collect: %s: %w", v, err)
+		}
+	}
+	since, err := a.readUnnamed()
+	if err != nil {
+		return nil, err
+	}
+	out := &Collected{}
+	still := map[string]time.Time{}
+	err = filepath.WalkDir(a.path("pool"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return errors.Join(err, ctx.Err())
+		}
+		name, err := filepath.Rel(a.root, path)
+		if err != nil || named[name] {
+			return err
+		}
+		t, ok := since[name]
+		if !ok {
+			t = now
+		}
+		if now.Sub(t) < stay {
+			still[name] = t
+			out.Waiting = append(out.Waiting, name)
+			return nil
+		}
+		out.Moved = append(out.Moved, name)
+		if dry {
+			return nil
+		}
+		to := filepath.Join(attic, name)
+		if err := durable.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			return err
+		}
+		// The stay in the attic begins now.
+		if err := os.Chtimes(path, now, now); err != nil {
+			return err
+		}
+		return durable.Replace(path, to)
+	})
+	if err != nil {
+		return out, fmt.Errorf("collect: %w", err)
+	}
+	moved := map[string]bool{}
+	for _, m := range out.Moved {
+		moved[m] = true
+	}
+	err = filepath.WalkDir(filepath.Join(attic, "pool"), func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(attic, path)
+		if err != nil || moved[name] {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil || now.Sub(info.ModTime()) < stay {
+			return err
+		}
+		out.Deleted = append(out.Deleted, name)
+		out.Bytes += info.Size()
+		if dry {
+			return nil
+		}
+		return durable.Remove(path)
+	})
+	if err != nil {
+		return out, fmt.Errorf("collect: %w", err)
+	}
+	if dry {
+		return out, nil
+	}
+	for _, top := range []string{a.path("pool"), filepath.Join(attic, "pool")} {
+		removeEmpty(top)
+	}
+	return out, a.writeUnnamed(still)
+}
+
+// removeEmpty removes the empty directories below top. One that somebody fills
+// meanwhile is not empty, and stays.
+func removeEmpty(top string) {
+	list, err := os.ReadDir(top)
+	if err != nil {
+		return
+	}
+	for _, e := range list {
+		if e.IsDir() {
+			dir := filepath.Join(top, e.Name())
+			removeEmpty(dir)
+			_ = os.Remove(dir) // fails if it is not empty, as it should
+		}
+	}
+}
+
+func (a *Archive) readUnnamed() (map[string]time.Time, error) {
+	out := map[string]time.Time{}
+	f, err := os.Open(a.path(unnamedFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		when, name, ok := strings.Cut(sc.Text(), " ")
+		t, err := time.Parse(time.RFC3339, when)
+		if ok && err == nil {
+			out[name] = t
+		}
+	}
+	return out, nil
+}
+
+func (a *Archive) writeUnnamed(m map[string]time.Time) error {
+	var b strings.Builder
+	for _, name := range sortedKeys(m) {
+		fmt.Fprintf(&b, "%s %s\n", m[name].UTC().Format(time.RFC3339), name)
+	}
+	return durable.WriteFile(a.path(unnamedFile), []byte(b.String()), 0o644)
+}

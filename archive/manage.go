@@ -1,0 +1,742 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"packmill/archive/index"
+	"packmill/archive/pool"
+	"packmill/archive/release"
+	"packmill/spool/deb822"
+	"packmill/spool/durable"
+	"packmill/spool/openpgp"
+	"packmill/spool/policy"
+)
+
+// Entry is a package in a suite.
+type Entry struct {
+	Component string
+	Arch      string // of the package: "all" too; "source" for a source package
+	Package   string
+	Version   string
+	Source    string // of a binary package
+}
+
+// List returns the packages of a suite, or of a snapshot ("NAME/SUITE"), whose
+// name or whose source's name matches the pattern (path.Match; "" matches all),
+// sorted by name.
+func (a *Archive) List(ctx context.Context, view, pattern string) ([]Entry, error) {
+	var out []Entry
+	err := a.each(ctx, view, func(e Entry, _ *deb822.Scanner) error {
+		if pattern != "" {
+			ok, err := path.Match(pattern, e.Package)
+			if err != nil {
+				return fmt.Errorf("pattern %q: %w", pattern, err)
+			}
+			if !ok && e.Source != "" {
+				ok, _ = path.Match(pattern, e.Source)
+			}
+			if !ok {
+				return nil
+			}
+		}
+		out = append(out, e)
+		return nil
+	})
+	slices.SortFunc(out, func(x, y Entry) int {
+		return strings.Compare(x.Package+" "+x.Arch+" "+x.Version, y.Package+" "+y.Arch+" "+y.Version)
+	})
+	return slices.Compact(out), err
+}
+
+// each calls do for each package of a view; one of all comes once.
+func (a *Archive) each(ctx context.Context, view string, do func(Entry, *deb822.Scanner) error) error {
+	dir, err := a.view(view)
+	if err != nil {
+		return err
+	}
+	rel, err := release.Read(dir)
+	if err != nil {
+		return err
+	}
+	if rel == nil {
+		return fmt.Errorf("suite %s: %w", view, ErrNoSuite)
+	}
+	p := &published{a: a, ctx: ctx, name: view, dir: dir, rel: rel}
+	for _, c := range p.components() {
+		for _, arch := range append(p.archs(), "all", "source") {
+			at := packagesPath(c, arch)
+			if arch == "source" {
+				at = sourcesPath(c)
+			}
+			st := p.state(at)
+			if st.Text.SHA256 == "" {
+				continue
+			}
+			r, err := p.place(at).Published(st)
+			if err != nil {
+				return err
+			}
+			sc := deb822.NewScanner(r)
+			for err == nil && sc.Next() {
+				e := Entry{Component: c, Arch: arch, Package: string(sc.Get("Package")), Version: string(sc.Get("Version"))}
+				if arch != "source" {
+					if string(sc.Get("Architecture")) != arch {
+						continue
+					}
+					src, _, _ := strings.Cut(string(sc.Get("Source")), " ")
+					if e.Source = src; src == "" {
+						e.Source = e.Package
+					}
+				}
+				err = do(e, sc)
+			}
+			r.Close()
+			if err == nil {
+				err = sc.Err()
+			}
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				return fmt.Errorf("read %s: %w", at, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Show returns the stanzas of a package, source or binary, as they are
+// published.
+func (a *Archive) Show(ctx context.Context, view, name string) ([]string, error) {
+	var out []string
+	err := a.each(ctx, view, func(e Entry, sc *deb822.Scanner) error {
+		if e.Package == name {
+			out = append(out, string(sc.Raw()))
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Difference is a package that two views do not have in the same version.
+type Difference struct {
+	Package, Arch string
+	Old, New      string // versions; "" if it is not there
+}
+
+// Diff compares two suites or snapshots, sorted by package.
+func (a *Archive) Diff(ctx context.Context, from, to string) ([]Difference, error) {
+	type key struct{ name, arch string }
+	versions := map[key][2]string{}
+	for i, view := range []string{from, to} {
+		err := a.each(ctx, view, func(e Entry, sc *deb822.Scanner) error {
+			k := key{e.Package, e.Arch}
+			v := versions[k]
+			if sc.Get(extraSource) == nil && (v[i] == "" || policy.CompareVersions(v[i], e.Version) < 0) {
+				v[i] = e.Version
+				versions[k] = v
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	var out []Difference
+	for k, v := range versions {
+		if v[0] != v[1] {
+			out = append(out, Difference{k.name, k.arch, v[0], v[1]})
+		}
+	}
+	slices.SortFunc(out, func(x, y Difference) int { return strings.Compare(x.Package+" "+x.Arch, y.Package+" "+y.Arch) })
+	return out, nil
+}
+
+// Plan says what a change of a suite does, or would do.
+type Plan struct {
+	Added, Removed []Entry
+	Notes          []string // a sentence each
+	Refused        []string // what was asked for and cannot be, a sentence each
+	Changed        bool     // clients see something new
+}
+
+// change runs do on a suite as a transaction; with dry nothing is written.
+func (a *Archive) change(ctx context.Context, suite Suite, now time.Time, dry bool, do func(*transaction, *Plan) error) (*Plan, error) {
+	if err := suite.check(); err != nil {
+		return nil, err
+	}
+	keys, err := a.signers(&suite)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := a.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	p, err := a.read(ctx, suite.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	t := &transaction{a: a, suite: &suite, p: p, pool: &pool.Placer{Root: a.root}, now: now.UTC().Truncate(time.Second),
+		descriptions: map[string]map[string][]byte{}}
+	if err := t.begin(); err != nil {
+		return nil, err
+	}
+	plan := &Plan{}
+	if err := do(t, plan); err != nil || dry || len(plan.Refused) > 0 {
+		return plan, err
+	}
+	if err := t.pool.Sync(); err != nil {
+		return plan, err
+	}
+	if plan.Changed, err = t.commit(keys); err != nil {
+		return plan, err
+	}
+	rep := &Report{Changed: plan.Changed}
+	err = t.feeds(keys, rep)
+	plan.Changed = rep.Changed
+	for _, s := range rep.NotForOpkg {
+		plan.Notes = append(plan.Notes, s+".")
+	}
+	return plan, err
+}
+
+// bundle is a source package with its binaries in a suite.
+type bundle struct {
+	name, version string
+	component     string
+	source        *deb822.Stanza
+	binaries      []built
+}
+
+// built is a binary package's stanza.
+type built struct {
+	component string
+	st        deb822.Stanza
+}
+
+// bundle finds a source, in its newest or the given version, and what was
+// built from it. It is nil if there is none.
+func (p *published) bundle(name, version string) (*bundle, error) {
+	b := &bundle{name: name}
+	for _, c := range p.components() {
+		list, err := p.stanzas(sourcesPath(c), name)
+		if err != nil {
+			return nil, err
+		}
+		for i := range list {
+			v := list[i].Get("Version")
+			if version == "" && (b.source == nil || policy.CompareVersions(v, b.version) > 0) || version == v {
+				b.source, b.version, b.component = &list[i], v, c
+			}
+		}
+	}
+	if b.source == nil {
+		return nil, nil
+	}
+	names := deb822.Words(strings.ReplaceAll(b.source.Get("Binary"), ",", " "))
+	for _, n := range slices.Clone(names) {
+		names = append(names, n+"-dbgsym")
+	}
+	slices.Sort(names)
+	for _, n := range slices.Compact(names) {
+		for _, c := range p.components() {
+			for _, arch := range append(p.archs(), "all") {
+				list, err := p.stanzas(packagesPath(c, arch), n)
+				if err != nil {
+					return nil, err
+				}
+				for i := range list {
+					src, v := sourceOf(&list[i])
+					if src == name && v == b.version && list[i].Get("Architecture") == arch {
+						b.binaries = append(b.binaries, built{c, list[i]})
+					}
+				}
+			}
+		}
+	}
+	return b, nil
+}
+
+// put enters a bundle into a suite, by the rules of an upload.
+func (t *transaction) put(b *bundle, force bool, plan *Plan) error {
+	suite := t.suite
+	refused := func(format string, args ...any) { plan.Refused = append(plan.Refused, fmt.Sprintf(format, args...)) }
+	if !slices.Contains(suite.components(), b.component) {
+		refused("%s %s: %s has no component %s.", b.name, b.version, suite.Name, b.component)
+		return nil
+	}
+	text := append(b.source.Append(nil), '\n')
+	for _, c := range suite.components() {
+		list, err := t.p.stanzas(sourcesPath(c), b.name)
+		if err != nil {
+			return err
+		}
+		for i := range list {
+			v := list[i].Get("Version")
+			switch cmp := policy.CompareVersions(b.version, v); {
+			case cmp < 0 && !force:
+				refused("%s %s: %s has the newer version %s; force it if that is meant.", b.name, b.version, suite.Name, v)
+			case cmp > 0:
+				text = append(list[i].Append(text), '\n')
+			}
+		}
+		if c != b.component && len(list) > 0 {
+			t.p.set(sourcesPath(c), b.name, nil)
+		}
+	}
+	t.p.set(sourcesPath(b.component), b.name, text)
+	plan.Added = append(plan.Added, Entry{b.component, "source", b.name, b.version, ""})
+	for i := range b.binaries {
+		x := &b.binaries[i]
+		name, arch := x.st.Get("Package"), x.st.Get("Architecture")
+		e := Entry{x.component, arch, name, x.st.Get("Version"), b.name}
+		archs := []string{arch}
+		if arch == "all" {
+			archs = append(suite.archs(), "all")
+		} else if !slices.Contains(suite.archs(), arch) {
+			plan.Notes = append(plan.Notes, fmt.Sprintf("%s %s of %s stays out: %s has no such architecture.", name, e.Version, arch, suite.Name))
+			continue
+		}
+		if !slices.Contains(suite.components(), x.component) {
+			refused("%s %s: %s has no component %s.", name, e.Version, suite.Name, x.component)
+			continue
+		}
+		record := append(x.st.Append(nil), '\n')
+		for _, arch := range archs {
+			for _, c := range suite.components() {
+				list, err := t.p.stanzas(packagesPath(c, arch), name)
+				if err != nil {
+					return err
+				}
+				for j := range list {
+					if v := list[j].Get("Version"); policy.CompareVersions(e.Version, v) < 0 && !force {
+						refused("%s %s: %s has the newer version %s for %s; force it if that is meant.", name, e.Version, suite.Name, v, arch)
+					}
+				}
+				if c != x.component && len(list) > 0 {
+					t.p.set(packagesPath(c, arch), name, nil)
+				}
+			}
+			t.p.set(packagesPath(x.component, arch), name, record)
+		}
+		plan.Added = append(plan.Added, e)
+	}
+	return nil
+}
+
+// drop takes a bundle out of a suite.
+func (t *transaction) drop(b *bundle, plan *Plan) error {
+	list, err := t.p.stanzas(sourcesPath(b.component), b.name)
+	if err != nil {
+		return err
+	}
+	var rest []byte
+	for i := range list {
+		if list[i].Get("Version") != b.version {
+			rest = append(list[i].Append(rest), '\n')
+		}
+	}
+	t.p.set(sourcesPath(b.component), b.name, rest)
+	plan.Removed = append(plan.Removed, Entry{b.component, "source", b.name, b.version, ""})
+	for i := range b.binaries {
+		x := &b.binaries[i]
+		if err := t.dropBinary(x.component, &x.st, plan); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *transaction) dropBinary(component string, st *deb822.Stanza, plan *Plan) error {
+	name, arch := st.Get("Package"), st.Get("Architecture")
+	archs := []string{arch}
+	if arch == "all" {
+		archs = append(t.suite.archs(), "all")
+	}
+	for _, a := range archs {
+		at := packagesPath(component, a)
+		list, err := t.p.stanzas(at, name)
+		if err != nil {
+			return err
+		}
+		if len(list) == 1 && list[0].Get("SHA256") == st.Get("SHA256") {
+			t.p.set(at, name, nil)
+		}
+	}
+	src, _ := sourceOf(st)
+	plan.Removed = append(plan.Removed, Entry{component, arch, name, st.Get("Version"), src})
+	return nil
+}
+
+// splitName is "hello" or "hello_2.10-3".
+func splitName(s string) (name, version string) {
+	name, version, _ = strings.Cut(s, "_")
+	return name, version
+}
+
+// Copy enters source packages with all their binaries into a suite as another
+// suite or snapshot has them, all of them at once or none. A source is "hello"
+// or "hello_2.10-3". With force versions may go down.
+func (a *Archive) Copy(ctx context.Context, from string, to Suite, sources []string, force, dry bool, now time.Time) (*Plan, error) {
+	src, err := a.readView(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	defer src.close()
+	return a.change(ctx, to, now, dry, func(t *transaction, plan *Plan) error {
+		for _, s := range sources {
+			b, err := src.bundle(splitName(s))
+			if err != nil {
+				return err
+			}
+			if b == nil {
+				plan.Refused = append(plan.Refused, fmt.Sprintf("%s: %s has no such source package.", s, from))
+				continue
+			}
+			b.source.Del(extraSource)
+			if err := t.put(b, force, plan); err != nil {
+				return err
+			}
+			if err := t.translate(src, b); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// translate brings along the descriptions of a bundle.
+func (t *transaction) translate(src *published, b *bundle) error {
+	for i := range b.binaries {
+		x := &b.binaries[i]
+		name := x.st.Get("Package")
+		list, err := src.stanzas(translationPath(x.component), name)
+		if err != nil {
+			return err
+		}
+		for j := range list {
+			key, id := x.component+"/"+name, list[j].Get("Description-md5")
+			if t.descriptions[key] == nil {
+				t.descriptions[key] = map[string][]byte{}
+			}
+			t.descriptions[key][id] = append(list[j].Append(nil), '\n')
+		}
+	}
+	return nil
+}
+
+// readView reads a suite or, as "NAME/SUITE", a snapshot.
+func (a *Archive) readView(ctx context.Context, view string) (*published, error) {
+	dir, err := a.view(view)
+	if err != nil {
+		return nil, err
+	}
+	rel, err := release.Read(dir)
+	if err != nil {
+		return nil, err
+	}
+	if rel == nil {
+		return nil, fmt.Errorf("suite %s: %w", view, ErrNoSuite)
+	}
+	name := filepath.Base(dir)
+	if strings.Contains(view, "/") {
+		name = "snapshots/" + view
+	}
+	return &published{a: a, ctx: ctx, name: name, dir: dir, rel: rel, open: map[string]*index.File{}, changes: map[string]map[string][]byte{}}, nil
+}
+
+// Move is Copy, and then takes the packages out of the suite they came from.
+// Between the two both have them.
+func (a *Archive) Move(ctx context.Context, from, to Suite, sources []string, force, dry bool, now time.Time) (*Plan, error) {
+	plan, err := a.Copy(ctx, from.Name, to, sources, force, dry, now)
+	if err != nil || len(plan.Refused) > 0 {
+		return plan, err
+	}
+	rest, err := a.Remove(ctx, from, sources, dry, now)
+	if rest != nil {
+		plan.Removed = rest.Removed
+		plan.Notes = append(plan.Notes, rest.Notes...)
+		plan.Refused = rest.Refused
+		plan.Changed = plan.Changed || rest.Changed
+	}
+	return plan, err
+}
+
+// Remove takes packages out of a suite: a source with all its binaries, or a
+// binary package if no source has the name. The files stay in the pool until
+// nothing names them (see Collect). What gets uninstallable by it is said by
+// Breaks.
+func (a *Archive) Remove(ctx context.Context, suite Suite, names []string, dry bool, now time.Time) (*Plan, error) {
+	return a.change(ctx, suite, now, dry, func(t *transaction, plan *Plan) error {
+		for _, n := range names {
+			found := false
+			for {
+				b, err := t.p.bundle(splitName(n))
+				if err != nil {
+					return err
+				}
+				if b == nil {
+					break
+				}
+				found = true
+				if err := t.drop(b, plan); err != nil {
+					return err
+				}
+			}
+			name, version := splitName(n)
+			for _, c := range t.p.components() {
+				for _, arch := range append(t.p.archs(), "all") {
+					list, err := t.p.stanzas(packagesPath(c, arch), name)
+					if err != nil {
+						return err
+					}
+					for i := range list {
+						if found || version != "" && list[i].Get("Version") != version {
+							continue
+						}
+						if err := t.dropBinary(c, &list[i], plan); err != nil {
+							return err
+						}
+					}
+				}
+			}
+			if !found && len(plan.Removed) == 0 {
+				plan.Refused = append(plan.Refused, fmt.Sprintf("%s: %s has no such package.", n, t.suite.Name))
+			}
+		}
+		return nil
+	})
+}
+
+// Override gives a package ("src:NAME" for a source) another section or
+// priority where it is published now; "" leaves one. Later versions need it in
+// the suite's settings.
+func (a *Archive) Override(ctx context.Context, suite Suite, name string, o Override, dry bool, now time.Time) (*Plan, error) {
+	return a.change(ctx, suite, now, dry, func(t *transaction, plan *Plan) error {
+		src, isSource := strings.CutPrefix(name, "src:")
+		for _, c := range t.suite.components() {
+			var paths []string
+			if isSource {
+				paths = []string{sourcesPath(c)}
+			} else {
+				for _, arch := range append(t.suite.archs(), "all") {
+					paths = append(paths, packagesPath(c, arch))
+				}
+			}
+			for _, at := range paths {
+				list, err := t.p.stanzas(at, src)
+				if err != nil {
+					return err
+				}
+				if len(list) == 0 {
+					continue
+				}
+				var text []byte
+				for i := range list {
+					if o.Section != "" {
+						list[i].Set("Section", o.Section)
+					}
+					if o.Priority != "" {
+						list[i].Set("Priority", o.Priority)
+					}
+					text = append(list[i].Append(text), '\n')
+					plan.Added = append(plan.Added, Entry{Component: c, Arch: list[i].Get("Architecture"), Package: src, Version: list[i].Get("Version")})
+				}
+				t.p.set(at, src, text)
+			}
+		}
+		if len(plan.Added) == 0 {
+			plan.Refused = append(plan.Refused, fmt.Sprintf("%s: %s has no such package.", name, t.suite.Name))
+		}
+		return nil
+	})
+}
+
+// Snapshot keeps a suite as it is now, at snapshots/NAME, an address that apt
+// can use: hard links to the indexes, and a link to the pool, of which nothing
+// goes that a snapshot names. The name is new or has not got this suite yet.
+func (a *Archive) Snapshot(ctx context.Context, suite, name string) error {
+	if err := policy.CheckSuite(name); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	unlock, err := a.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	p, err := a.readView(ctx, suite)
+	if err != nil {
+		return err
+	}
+	top := a.path("snapshots", name)
+	to := filepath.Join(top, "dists", filepath.Base(p.dir))
+	if _, err := os.Lstat(to); err == nil {
+		return fmt.Errorf("snapshot %s: %w; choose another name", name, fs.ErrExist)
+	}
+	tmp := filepath.Join(top, "dists", ".new-"+filepath.Base(p.dir))
+	if err := durable.RemoveAll(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := durable.MkdirAll(filepath.Dir(tmp), 0o755); err != nil {
+		return err
+	}
+	if err := linkSuite(p.rel, p.dir, tmp); err != nil {
+		return err
+	}
+	for _, n := range []string{"Release", "Release.gpg", "InRelease"} {
+		if err := os.Link(filepath.Join(p.dir, n), filepath.Join(tmp, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := durable.SyncTree(tmp); err != nil {
+		return err
+	}
+	if err := durable.Symlink("../../pool", filepath.Join(top, "pool")); err != nil {
+		return err
+	}
+	return durable.Rename(tmp, to)
+}
+
+// linkSuite links the indexes that a Release names from one suite's directory
+// into another, under their names and their checksums.
+func linkSuite(rel *release.Release, from, to string) error {
+	for _, at := range sortedKeys(rel.Sums) {
+		sum := rel.Sums[at]
+		hash := filepath.Join(filepath.Dir(filepath.FromSlash(at)), "by-hash", "SHA256", sum.SHA256)
+		if _, err := os.Lstat(filepath.Join(from, hash)); errors.Is(err, fs.ErrNotExist) {
+			continue // a plain text that is only summed
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(to, hash)), 0o755); err != nil {
+			return err
+		}
+		for _, name := range []string{hash, filepath.FromSlash(at)} {
+			if err := os.Link(filepath.Join(from, hash), filepath.Join(to, name)); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Rollback makes a suite what a snapshot has, by one exchange of directories.
+// The Release gets a new date, for apt takes no older one; the indexes that
+// clients may be reading stay under their checksums.
+func (a *Archive) Rollback(ctx context.Context, suite Suite, snapshot string, now time.Time) error {
+	if err := suite.check(); err != nil {
+		return err
+	}
+	keys, err := a.signers(&suite)
+	if err != nil {
+		return err
+	}
+	unlock, err := a.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	src, err := a.readView(ctx, snapshot+"/"+suite.Name)
+	if err != nil {
+		return err
+	}
+	cur, err := a.read(ctx, suite.Name)
+	if err != nil {
+		return err
+	}
+	tmp := a.path("dists", ".new-"+suite.Name)
+	if err := durable.RemoveAll(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := linkSuite(src.rel, src.dir, tmp); err != nil {
+		return err
+	}
+	if cur.rel != nil {
+		olds, err := filepath.Glob(filepath.Join(cur.dir, "*", "*", "by-hash", "SHA256", "*"))
+		if err != nil {
+			return err
+		}
+		more, err := filepath.Glob(filepath.Join(cur.dir, "*", "by-hash", "SHA256", "*"))
+		if err != nil {
+			return err
+		}
+		for _, old := range append(olds, more...) {
+			name, err := filepath.Rel(cur.dir, old)
+			if err != nil {
+				return err
+			}
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(tmp, name)), 0o755); err != nil {
+				return err
+			}
+			if err := os.Link(old, filepath.Join(tmp, name)); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+			// Superseded from now on.
+			if err := os.Chtimes(old, now, now); err != nil {
+				return err
+			}
+		}
+	}
+	t := &transaction{a: a, suite: &suite, p: src, now: now.UTC().Truncate(time.Second)}
+	rel := t.release()
+	for _, f := range []string{"Architectures", "Components"} { // as they were
+		for i := range rel.Fields {
+			if rel.Fields[i].Name == f {
+				rel.Fields[i].Value = src.rel.Get(f)
+			}
+		}
+	}
+	rel.Sums = src.rel.Sums
+	var signers []*openpgp.Signer
+	for _, k := range keys {
+		signers = append(signers, k.signer)
+	}
+	if err := release.Sign(tmp, rel.Text(), signers, t.now); err != nil {
+		return err
+	}
+	if err := durable.SyncTree(tmp); err != nil {
+		return err
+	}
+	if cur.rel == nil {
+		return durable.Rename(tmp, cur.dir)
+	}
+	if err := durable.Exchange(tmp, cur.dir); err != nil {
+		return err
+	}
+	return durable.RemoveAll(tmp)
+}
+
+// RemoveSnapshot takes a snapshot away. Its packages stay in the pool until
+// nothing names them and Collect has waited.
+func (a *Archive) RemoveSnapshot(ctx context.Context, name string) error {
+	if err := policy.CheckSuite(name); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	unlock, err := a.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	from := a.path("snapshots", name)
+	if _, err := os.Lstat(from); err != nil {
+		return fmt.Errorf("remove snapshot: %w", err)
+	}
+	gone := a.path("snapshots", ".gone-"+name)
+	if err := durable.RemoveAll(gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := durable.Rename(from, gone); err != nil {
+		return err
+	}
+	return durable.RemoveAll(gone)
+}
