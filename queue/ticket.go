@@ -30,12 +30,15 @@ type Ticket struct {
 	Uploader     string // the Name of control/uploaders
 	Fingerprint  string // of the key that signed the .changes
 	Account      string // of the drop directory
+	Drop         string // that directory, below spool/incoming
+	Commands     string // of dcut: the .commands file, and then there is no Changes
 	Email        string // the uploader's registered address
 	Maintainer   string
 	ChangedBy    string
 	Received     time.Time
-	Has          []string // architectures whose binaries came with the source
-	Remarks      string   // findings that did not refuse, a line each
+	Since        time.Time // of an upload that took an older one's place in review: since when that one waited
+	Has          []string  // architectures whose binaries came with the source
+	Remarks      string    // findings that did not refuse, a line each
 
 	// Of a job.
 	BuildArch      string    // a Debian architecture, or all
@@ -62,9 +65,9 @@ func (t *Ticket) fields() []field {
 		{"Component", text{&t.Component}}, {"Section", text{&t.Section}}, {"Priority", text{&t.Priority}}, {"Urgency", text{&t.Urgency}},
 		{"Architecture", words{&t.Architecture}}, {"Binary", words{&t.Binary}},
 		{"Dsc", text{&t.Dsc}}, {"Changes", text{&t.Changes}},
-		{"Uploader", text{&t.Uploader}}, {"Fingerprint", text{&t.Fingerprint}}, {"Account", text{&t.Account}}, {"Email", text{&t.Email}},
+		{"Uploader", text{&t.Uploader}}, {"Fingerprint", text{&t.Fingerprint}}, {"Account", text{&t.Account}}, {"Drop", text{&t.Drop}}, {"Commands", text{&t.Commands}}, {"Email", text{&t.Email}},
 		{"Maintainer", text{&t.Maintainer}}, {"Changed-By", text{&t.ChangedBy}},
-		{"Received", moment{&t.Received}}, {"Has-Binaries", words{&t.Has}}, {"Remarks", text{&t.Remarks}},
+		{"Received", moment{&t.Received}}, {"Since", moment{&t.Since}}, {"Has-Binaries", words{&t.Has}}, {"Remarks", text{&t.Remarks}},
 		{"Build-Architecture", text{&t.BuildArch}}, {"Tries", number{&t.Tries}}, {"Builder", text{&t.Builder}}, {"Not-Before", moment{&t.NotBefore}},
 		{"Dep-Wait", text{&t.DepWait}},
 		{"Binary-NMU", number{&t.BinNMU}}, {"Binary-NMU-Changelog", text{&t.BinNMUText}}, {"Binary-NMU-Time", moment{&t.BinNMUTime}}, {"Binary-NMU-By", text{&t.BinNMUBy}},

@@ -207,6 +207,7 @@ type Verdict struct {
 	Again  time.Duration // of an item that stays: look again then; 0: when something happens
 	Class  int           // of a move: a new class, with NewClass
 	Renew  bool          // Class is meant
+	Since  time.Time     // of a move: a new time in the name, for what takes an older item's place in the order; zero: as it is
 }
 
 // Stay is the verdict that nothing can be done yet.
@@ -252,6 +253,9 @@ func (it *Item) Move(by Actor, who string, v Verdict) error {
 	name := it.nameAt(to)
 	if v.Renew {
 		name.Class = v.Class
+	}
+	if !v.Since.IsZero() {
+		name.Time = v.Since.UTC().Truncate(time.Microsecond)
 	}
 	if err := it.rename(it.Path(), to, &name); err != nil {
 		return fmt.Errorf("move %s: %s -> %s: %w", it.Name, it.Place, to, err)

@@ -53,6 +53,9 @@ type Loop struct {
 	// left, or turns plain files into items. It reports whether it did
 	// anything.
 	Before func(context.Context) (bool, error)
+	// Nudge, if set, asks for a scan with each token: for what no event tells,
+	// such as a writer that closes its file.
+	Nudge <-chan struct{}
 	// Ready, if set, says why nothing can be begun now (a full disk). It is
 	// asked before each item.
 	Ready func() error
@@ -343,6 +346,8 @@ func (l *Loop) wait(ctx context.Context, until time.Time, progress *bool) (stop 
 		return true, nil
 	case <-t.C:
 	case <-wake:
+	case <-l.Nudge:
+		l.watch.lost()
 	case r := <-l.results:
 		return false, l.settle(r, progress)
 	}

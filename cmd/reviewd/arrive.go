@@ -9,135 +9,222 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sort"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"packmill/cmd/internal/incoming"
 	"packmill/queue"
 	"packmill/spool"
 	"packmill/spool/deb822"
+	"packmill/spool/durable"
 	"packmill/spool/policy"
 	"packmill/spool/upload"
 )
-
-// incoming is the drop directory below the tree.
-const incoming = "spool/incoming"
 
 // uploadDir inside an intake item holds the uploader's own files, renamed out
 // of incoming: the claim. The copies that are checked and kept lie in the item
 // itself, and uploadDir goes when they are complete.
 const uploadDir = "upload"
 
-// drops lists the drop directories: "" is the shared one, the others are
-// accounts.
-func (in *intake) drops() []string {
-	out := []string{""}
-	entries, err := os.ReadDir(in.Tree.Path(incoming))
-	if err != nil {
-		return out
-	}
-	for _, e := range entries {
-		if e.IsDir() && policy.CheckFile(e.Name()) == nil {
-			out = append(out, e.Name())
-		}
-	}
-	return out
-}
+// settle is how long a .changes that can never be good must have been left
+// alone, where the kernel cannot tell whether anybody writes to it.
+const settle = time.Minute
 
-func (in *intake) dropDirs() []string {
-	var dirs []string
-	for _, a := range in.drops() {
-		dirs = append(dirs, in.Tree.Path(incoming, a))
-	}
-	return dirs
-}
-
-// arrivals claims every upload in the drop directories that is complete.
+// arrivals claims every upload in the drop directories that is complete, and
+// carries out what waits for its day.
 func (in *intake) arrivals(ctx context.Context) (bool, error) {
 	did := false
+	in.nudged = false
 	var errs []error
-	for _, account := range in.drops() {
-		for _, name := range in.changesIn(account) {
+	for _, d := range in.box.Dirs() {
+		for _, name := range in.box.Names(d) {
+			arrive := in.arrive
+			switch {
+			case incoming.IsChanges(name):
+			case upload.IsCommands(name):
+				arrive = in.arriveCommands
+			default:
+				continue
+			}
 			if ctx.Err() != nil {
 				return did, nil
 			}
 			if err := in.Room(); err != nil {
 				return did, err
 			}
-			took, err := in.arrive(account, name)
+			took, err := arrive(d, name)
 			did = did || took
+			if errors.Is(err, durable.ErrInDoubt) {
+				return did, err
+			}
 			if err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", filepath.Join(incoming, account, name), err))
+				errs = append(errs, fmt.Errorf("%s: %w", filepath.Join(d.String(), name), err))
 			}
 		}
+	}
+	if err := in.sweep(ctx); err != nil {
+		errs = append(errs, err)
 	}
 	return did, errors.Join(errs...)
 }
 
-// changesIn lists the .changes files of a drop directory, oldest name first.
-func (in *intake) changesIn(account string) []string {
-	f, err := os.Open(in.Tree.Path(incoming, account))
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return nil
-	}
-	var out []string
-	for _, n := range names {
-		if strings.HasSuffix(n, ".changes") && policy.CheckFile(n) == nil {
-			out = append(out, n)
-		}
-	}
-	sort.Strings(out)
-	return out
-}
-
 // arrive claims one upload if it is complete, or will never be.
-func (in *intake) arrive(account, name string) (bool, error) {
-	dir := in.Tree.Path(incoming, account)
-	files, err := upload.Peek(dir, name)
+func (in *intake) arrive(d incoming.Dir, name string) (bool, error) {
+	dir := in.box.Path(d)
+	var st unix.Stat_t
+	if unix.Lstat(in.box.Path(d, name), &st) != nil {
+		return false, nil // another process was faster
+	}
+	newest := incoming.Changed(&st)
+	if wait := time.Duration(d.Days)*24*time.Hour - time.Since(newest); wait > 0 {
+		in.noteWaiting(d, name, fmt.Sprintf("deferred for %d days, until %s", d.Days, newest.Add(time.Duration(d.Days)*24*time.Hour).UTC().Format(time.RFC3339)))
+		return false, nil
+	}
+	files, err := in.box.Peek(d, name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
+	case errors.Is(err, fs.ErrPermission):
+		return in.overdue(d, name, newest, name+" cannot be read: its mode forbids it (chmod 644)")
 	case errors.Is(err, upload.ErrUnfinished):
-		return in.overdue(account, name, "the .changes file is cut off")
+		return in.overdue(d, name, newest, "the .changes file is cut off")
 	case hopeless(err):
-		// It will never be good: let the checks say what is wrong.
-		if busy, err := upload.Writing(dir, name); err != nil || busy {
+		// It will never be good: let the checks say what is wrong. But half
+		// a file may look like that too.
+		if in.writing(dir, name) || !canLease(&st) && time.Since(newest) < settle {
+			in.lookAgain(newest)
 			return false, nil
 		}
-		return in.claim(account, name)
+		return in.claim(d, name)
 	case err != nil:
 		return false, err
 	}
-	if busy, err := upload.Writing(dir, name); err != nil || busy {
-		return false, nil
-	}
 	var missing []string
+	if in.writing(dir, name) {
+		missing = append(missing, name+stillWritten)
+		in.lookAgain(newest)
+	}
+	if st.Nlink > 1 {
+		// An older sftp renames by a link and an unlink.
+		missing = append(missing, fmt.Sprintf("%s has %d names", name, st.Nlink))
+	}
 	for _, f := range files {
-		st, err := os.Lstat(filepath.Join(dir, f.Name))
-		switch {
-		case err != nil:
-			missing = append(missing, f.Name+" is not there")
-		case !st.Mode().IsRegular():
-			// A link or a pipe under a listed name: nothing to wait for.
-		case st.Size() < f.Size:
-			missing = append(missing, fmt.Sprintf("%s has %d of %d bytes", f.Name, st.Size(), f.Size))
-		default:
-			if busy, err := upload.Writing(dir, f.Name); err == nil && busy {
-				missing = append(missing, f.Name+" is still being written")
+		why, at := in.lacks(d, f)
+		if why != "" {
+			missing = append(missing, why)
+			if strings.HasSuffix(why, stillWritten) {
+				in.lookAgain(at)
 			}
+		}
+		if at.After(newest) {
+			newest = at
 		}
 	}
 	if len(missing) > 0 {
-		return in.overdue(account, name, strings.Join(missing, "; "))
+		return in.overdue(d, name, newest, strings.Join(missing, "; "))
 	}
-	return in.claim(account, name)
+	return in.claim(d, name)
+}
+
+const stillWritten = " is still being written"
+
+// The end of a writer is an event that nobody hears.
+const (
+	lookSoon = 50 * time.Millisecond
+	lookLate = 30 * time.Second
+)
+
+// lookAgain asks for another scan: soon, if the file is being changed now,
+// later the longer nothing has happened to it.
+func (in *intake) lookAgain(last time.Time) {
+	if in.nudged {
+		return
+	}
+	in.nudged = true
+	time.AfterFunc(min(max(lookSoon, time.Since(last)/4), lookLate), func() {
+		select {
+		case in.nudge <- struct{}{}:
+		default:
+		}
+	})
+}
+
+// lacks says why a file that a .changes lists cannot be taken yet, "" if it
+// can, and when it was last changed.
+func (in *intake) lacks(d incoming.Dir, f upload.File) (why string, at time.Time) {
+	dir := in.box.Path(d)
+	var st unix.Stat_t
+	if err := unix.Lstat(filepath.Join(dir, f.Name), &st); err != nil {
+		if _, err := in.elsewhere(f); err == nil {
+			return "", at
+		}
+		return f.Name + " is not there", at
+	}
+	at = incoming.Changed(&st)
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		// A link or a pipe under a listed name: nothing to wait for.
+	case st.Size < f.Size:
+		return fmt.Sprintf("%s has %d of %d bytes", f.Name, st.Size, f.Size), at
+	case st.Nlink > 1:
+		return fmt.Sprintf("%s has %d names", f.Name, st.Nlink), at
+	default:
+		busy, err := upload.Writing(dir, f.Name)
+		if errors.Is(err, fs.ErrPermission) {
+			return f.Name + " cannot be read: its mode forbids it (chmod 644)", at
+		}
+		if err == nil && busy {
+			return f.Name + stillWritten, at
+		}
+	}
+	return "", at
+}
+
+// elsewhere finds a file in another upload of the same source that is here
+// already, or in the pool: two uploads that share an orig tarball share one
+// file, and whoever is claimed first takes it along. The content is compared.
+func (in *intake) elsewhere(f upload.File) (string, error) {
+	source, _, ok := strings.Cut(f.Name, "_")
+	if !ok || !strings.Contains(f.Name, ".orig") || f.SHA256 == "" || policy.CheckSource(source) != nil {
+		return "", fs.ErrNotExist
+	}
+	found, err := in.Tree.Find(source, spool.Intake, spool.Review, spool.Accepted, spool.Rejected, spool.Master, spool.Uploaded)
+	if err != nil {
+		return "", err
+	}
+	var dirs []string
+	for _, x := range found {
+		if x.Arch() == "" {
+			dirs = append(dirs, in.Tree.Path(x.Dir()))
+		}
+	}
+	for _, c := range in.components() {
+		dirs = append(dirs, filepath.Join(in.archive.Root(), "pool", c, spool.Hash(source), source))
+	}
+	for _, dir := range dirs {
+		st, err := os.Lstat(filepath.Join(dir, f.Name))
+		if err != nil || st.Size() != f.Size {
+			continue
+		}
+		if sums, err := upload.Sum(dir, f.Name, upload.TakeOptions{}); err == nil && sums.SHA256 == f.SHA256 {
+			return filepath.Join(dir, f.Name), nil
+		}
+	}
+	return "", fs.ErrNotExist
+}
+
+// writing reports whether somebody has the file open for writing.
+func (in *intake) writing(dir, name string) bool {
+	busy, err := upload.Writing(dir, name)
+	return err == nil && busy
+}
+
+// canLease reports whether Writing can know: a lease is for the file's owner,
+// or root.
+func canLease(st *unix.Stat_t) bool {
+	return os.Geteuid() == 0 || int(st.Uid) == os.Geteuid()
 }
 
 // hopeless reports whether Peek said that the file can never be taken.
@@ -147,20 +234,14 @@ func hopeless(err error) bool {
 	return errors.As(err, &bad) || errors.As(err, &text)
 }
 
-// overdue refuses an upload that was not completed in time. Its other files
-// stay where they are.
-func (in *intake) overdue(account, name, what string) (bool, error) {
-	st, err := os.Lstat(in.Tree.Path(incoming, account, name))
-	if err != nil {
+// overdue refuses an upload in which nothing has moved for too long: newest is
+// when anything did last.
+func (in *intake) overdue(d incoming.Dir, name string, newest time.Time, what string) (bool, error) {
+	if time.Since(newest) < in.patience()+time.Duration(d.Days)*24*time.Hour {
+		in.noteWaiting(d, name, what)
 		return false, nil
 	}
-	limit := in.patience()
-	age := time.Since(st.ModTime())
-	if age < limit {
-		in.noteWaiting(account, name, what)
-		return false, nil
-	}
-	return in.claim(account, name)
+	return in.claim(d, name)
 }
 
 // patience is the shortest Incomplete of the suites: which suite an unfinished
@@ -176,22 +257,28 @@ func (in *intake) patience() time.Duration {
 }
 
 // noteWaiting says once what an upload still lacks.
-func (in *intake) noteWaiting(account, name, what string) {
-	key := account + "/" + name
+func (in *intake) noteWaiting(d incoming.Dir, name, what string) {
+	key := filepath.Join(d.Rel, name)
 	if in.waiting[key] != what {
 		in.waiting[key] = what
 		in.Log.Info("waits for the rest", "item", key, "reason", what)
+		in.status(d.Account, name, "waits in "+d.String()+": "+what, "")
 	}
 }
 
 // claim makes the intake item and renames the .changes into it. Whoever
 // renames it has the upload; who comes second finds it gone.
-func (in *intake) claim(account, name string) (bool, error) {
-	delete(in.waiting, account+"/"+name)
-	source, version := guess(in.Tree.Path(incoming, account), name)
-	ticket := &queue.Ticket{Source: source, Version: version, Suite: "unknown", Changes: name, Account: account, Received: time.Now().UTC()}
-	it, err := in.Tree.Create(spool.In(spool.Intake), spool.NewName(spool.NormalClass, ticket.Received, source, version),
-		spool.Reviewd, in.Name, "arrived as "+filepath.Join(account, name), func(dir string) error {
+func (in *intake) claim(d incoming.Dir, name string) (bool, error) {
+	delete(in.waiting, filepath.Join(d.Rel, name))
+	source, version := guess(in.box.Path(d), name)
+	return in.birth(&queue.Ticket{Source: source, Version: version, Changes: name}, d, name)
+}
+
+// birth makes an intake item for the named file and renames it into it.
+func (in *intake) birth(ticket *queue.Ticket, d incoming.Dir, name string) (bool, error) {
+	ticket.Suite, ticket.Account, ticket.Drop, ticket.Received = "unknown", d.Account, d.Rel, time.Now().UTC()
+	it, err := in.Tree.Create(spool.In(spool.Intake), spool.NewName(spool.NormalClass, ticket.Received, ticket.Source, ticket.Version),
+		spool.Reviewd, in.Name, "arrived as "+filepath.Join(d.Rel, name), func(dir string) error {
 			if err := os.Mkdir(filepath.Join(dir, uploadDir), 0o775); err != nil {
 				return err
 			}
@@ -201,7 +288,7 @@ func (in *intake) claim(account, name string) (bool, error) {
 		return false, err
 	}
 	defer it.Release()
-	if _, err := in.fetch(it, account, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := durable.Rename(in.box.Path(d, name), it.Path(uploadDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return true, err
 	}
 	return true, nil
@@ -235,10 +322,4 @@ func guess(dir, name string) (source, version string) {
 		}
 	}
 	return source, version
-}
-
-// sameFile tells whether two names are one file.
-func sameFile(a, b string) bool {
-	var x, y unix.Stat_t
-	return unix.Lstat(a, &x) == nil && unix.Lstat(b, &y) == nil && x.Dev == y.Dev && x.Ino == y.Ino
 }

@@ -7,12 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/incoming"
 	"packmill/queue"
 	"packmill/spool"
 	"packmill/spool/durable"
@@ -25,13 +25,25 @@ type intake struct {
 	archive *archive.Archive
 	rules   *rules            // made of the settings in force
 	waiting map[string]string // what unfinished uploads lack, as it was logged
+	box     *incoming.Box
+	swept   time.Time       // when sweep ran last
+	stuck   map[string]bool // strays that could not be moved
+	nudge   chan struct{}   // asks the loop to look again
+	nudged  bool            // a nudge is on its way; of the loop's goroutine
 }
 
 func (in *intake) loop() *spool.Loop {
-	in.waiting = map[string]string{}
+	in.waiting, in.stuck, in.box = map[string]string{}, map[string]bool{}, &incoming.Box{Tree: in.Tree}
+	in.nudge = make(chan struct{}, 1)
 	return in.Loop(spool.Reviewd, &spool.Loop{
+		Nudge:  in.nudge,
 		Places: func() []spool.Place { return []spool.Place{spool.In(spool.Intake)} },
-		Also:   in.dropDirs,
+		Also: func() (dirs []string) {
+			for _, d := range in.box.Dirs() {
+				dirs = append(dirs, in.box.Path(d))
+			}
+			return dirs
+		},
 		Before: in.arrivals,
 		Handle: in.judge,
 		Poison: func(*spool.Item) spool.Place { return spool.In(spool.Rejected) },
@@ -50,6 +62,12 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 	if err != nil {
 		return spool.Verdict{}, err
 	}
+	if t.Commands != "" {
+		return in.judgeCommands(it, t)
+	}
+	if t.Changes == "" {
+		return spool.Verdict{To: spool.In(spool.Attic), Reason: "strays: no .changes listed them for longer than Keep-Strays"}, nil
+	}
 	r, err := in.currentRules()
 	if err != nil {
 		return spool.Verdict{}, err
@@ -61,6 +79,9 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 		if errors.Is(err, errTaken) {
 			return spool.Verdict{To: spool.In(spool.Attic), Reason: "another process took the upload"}, nil
 		}
+		if errors.Is(err, errWriting) {
+			return spool.Stay(stillWriting, "somebody writes to it"), nil
+		}
 		if err != nil {
 			return spool.Verdict{}, err
 		}
@@ -68,6 +89,10 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 		return spool.Verdict{}, err
 	}
 	u, findings, err := upload.Read(it.Path(), t.Changes, ctx)
+	if errors.Is(err, fs.ErrNotExist) && len(early) > 0 {
+		// Of a .changes that is no plain file there is no copy.
+		u, findings, err = &upload.Upload{Name: t.Changes}, nil, nil
+	}
 	if err != nil {
 		return spool.Verdict{}, err
 	}
@@ -77,10 +102,18 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 		findings = append(findings, upload.Finding{Check: "name", Level: upload.Error,
 			Text: "the .changes file changed while it was taken in; upload it again"})
 	}
+	var older []spool.Found
+	if u.Suite != nil && upload.Worst(findings) < upload.Error {
+		var more []upload.Finding
+		if older, more, err = in.waitingUploads(u); err != nil {
+			return spool.Verdict{}, err
+		}
+		findings = append(findings, more...)
+	}
 	fill(t, u, findings)
 	bad := upload.Worst(findings) >= upload.Error
 	if !bad {
-		if err := in.remember(it, u); err != nil {
+		if err := in.remember(it, u.Hash); err != nil {
 			return spool.Verdict{}, err
 		}
 	}
@@ -115,38 +148,29 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 	}
 	it.Dirty()
 	suite := u.Suite.Name
-	if s, ok := in.Settings.Get().Suite(suite); ok && (s.Review == "never" || s.Review == "new" && !u.New) {
-		return spool.Verdict{To: spool.In(spool.Accepted, suite), Reason: "accepted by rule: Review: " + s.Review}, nil
+	place, err := in.takePlace(it, t, older)
+	if err != nil {
+		return spool.Verdict{}, err
 	}
-	return spool.Verdict{To: spool.In(spool.Review, suite), Reason: "complete and verified"}, nil
+	if s, ok := in.Settings.Get().Suite(suite); ok && (s.Review == "never" || s.Review == "new" && !u.New) {
+		place.To, place.Reason = spool.In(spool.Accepted, suite), "accepted by rule: Review: "+s.Review
+		return place, nil
+	}
+	place.To = spool.In(spool.Review, suite)
+	if place.Reason == "" {
+		place.Reason = "complete and verified"
+	}
+	return place, nil
 }
 
 // errTaken says that an intake item got no upload: another process was faster.
 var errTaken = errors.New("another process took the upload")
 
-// fetch brings a file from the drop directory into the item's upload
-// directory: renamed, or linked if another upload there lists it too.
-func (in *intake) fetch(it *spool.Item, account, name string) (linked bool, err error) {
-	from, to := in.Tree.Path(incoming, account, name), it.Path(uploadDir, name)
-	if _, err := os.Lstat(to); err == nil {
-		return sameFile(from, to), nil // by an earlier run
-	}
-	if !strings.HasSuffix(name, ".changes") && in.wanted(account, name) {
-		return true, durable.Link(from, to)
-	}
-	return false, durable.Rename(from, to)
-}
+// errWriting says that somebody writes to a file of the upload.
+var errWriting = errors.New("somebody writes to the upload")
 
-// wanted reports whether another .changes in the drop directory lists a file.
-func (in *intake) wanted(account, name string) bool {
-	for _, c := range in.changesIn(account) {
-		files, err := upload.Peek(in.Tree.Path(incoming, account), c)
-		if err == nil && slices.ContainsFunc(files, func(f upload.File) bool { return f.Name == name }) {
-			return true
-		}
-	}
-	return false
-}
+// stillWriting is how long an upload that somebody writes to is left alone.
+const stillWriting = 500 * time.Millisecond
 
 // copy makes the item's own copies of the upload's files, of which nobody has
 // a handle, and hashes them on the way. It begins by removing what an earlier
@@ -156,28 +180,21 @@ func (in *intake) copy(it *spool.Item, t *queue.Ticket, ctx *upload.Context) ([]
 	if err := sweep(it); err != nil {
 		return nil, err
 	}
+	d, own := incoming.ParseDir(t.Drop), it.Path(uploadDir)
 	ctx.Sums = map[string]upload.Sums{}
-	if _, err := in.fetch(it, t.Account, t.Changes); errors.Is(err, fs.ErrNotExist) {
-		return nil, errTaken
-	} else if err != nil {
-		return nil, err
-	}
-	var findings []upload.Finding
-	take := func(name string, links bool) error {
-		sums, err := upload.Take(it.Path(uploadDir), it.Path(), name, upload.TakeOptions{Links: links, MD5: true, SHA1: true})
-		var bad *upload.FileError
-		if errors.As(err, &bad) {
-			findings = append(findings, upload.Finding{Check: "file", Level: upload.Error, Text: bad.Text})
-			return nil
-		}
+	// A crash may have come between the item's birth and the claim.
+	if _, err := os.Lstat(filepath.Join(own, t.Changes)); errors.Is(err, fs.ErrNotExist) {
+		moved, err := durable.MoveAll(in.box.Path(d), own, []string{t.Changes})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		ctx.Sums[name] = sums
-		return nil
+		if len(moved) == 0 {
+			return nil, errTaken
+		}
 	}
-	if err := take(t.Changes, false); err != nil || len(findings) > 0 {
-		return findings, err
+	taker := taker{in: in, it: it, patient: time.Since(t.Received) < in.patience(), sums: ctx.Sums}
+	if err := taker.take(own, t.Changes); err != nil || len(taker.findings) > 0 {
+		return taker.findings, err
 	}
 	if t.Account == "" && !in.signed(it, t, ctx) {
 		return nil, nil // Read says why
@@ -186,19 +203,81 @@ func (in *intake) copy(it *spool.Item, t *queue.Ticket, ctx *upload.Context) ([]
 	if err != nil {
 		return nil, nil // Read says why
 	}
+	// What another upload there lists as well stays for that one, and is
+	// copied where it lies.
+	shared := in.box.Listed(d)
+	var mine []string
 	for _, f := range files {
-		linked, err := in.fetch(it, t.Account, f.Name)
+		if !shared[f.Name] {
+			mine = append(mine, f.Name)
+		}
+	}
+	if _, err := durable.MoveAll(in.box.Path(d), own, mine); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	for _, f := range files {
+		from := own
+		if _, err := os.Lstat(filepath.Join(own, f.Name)); errors.Is(err, fs.ErrNotExist) {
+			from = in.box.Path(d)
+		}
+		err := taker.take(from, f.Name)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // Read says that it is missing
+			err = in.borrow(it, f) // or Read says that it is missing
 		}
 		if err != nil {
 			return nil, err
 		}
-		if err := take(f.Name, linked); err != nil {
-			return nil, err
-		}
 	}
-	return findings, nil
+	return taker.findings, nil
+}
+
+// borrow links a file that another upload took along, if there is one.
+func (in *intake) borrow(it *spool.Item, f upload.File) error {
+	from, err := in.elsewhere(f)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	it.Dirty()
+	if err := durable.Link(from, it.Path(f.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// taker copies files into an item and gathers what is wrong with them.
+type taker struct {
+	in       *intake
+	it       *spool.Item
+	patient  bool // wait for those who still write
+	sums     map[string]upload.Sums
+	findings []upload.Finding
+}
+
+func (k *taker) take(dir, name string) error {
+	var bad *upload.FileError
+	for range 2 {
+		if k.patient && k.in.writing(dir, name) {
+			return errWriting
+		}
+		sums, err := upload.Take(dir, k.it.Path(), name, upload.TakeOptions{MD5: true, SHA1: true})
+		if err == nil {
+			k.sums[name] = sums
+			return nil
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			bad = &upload.FileError{Name: name, Text: name + ": its mode forbids to read it; upload it with mode 644"}
+			break
+		}
+		if !errors.As(err, &bad) {
+			return err
+		}
+		// A file that changed under the copy gets a second chance.
+	}
+	k.findings = append(k.findings, upload.Finding{Check: "file", Level: upload.Error, Text: bad.Text})
+	return nil
 }
 
 // signed reports whether the .changes bears a good signature of an uploader.
@@ -219,7 +298,7 @@ func sweep(it *spool.Item) error {
 	}
 	for _, e := range entries {
 		switch n := e.Name(); {
-		case n == spool.TicketFile, n == spool.HistoryFile, n == spool.ReasonFile, n == uploadDir, strings.HasPrefix(n, ".tries"):
+		case n == spool.TicketFile, n == spool.HistoryFile, n == spool.ReasonFile, n == uploadDir, n == toldFile, strings.HasPrefix(n, ".tries"):
 		default:
 			if err := durable.RemoveAll(it.Path(n)); err != nil {
 				return err
@@ -334,8 +413,8 @@ func (in *intake) ledgerPath(hash string) string {
 
 // remember puts an upload into the ledger, before it is acknowledged. Its own
 // entry from an earlier run is no replay.
-func (in *intake) remember(it *spool.Item, u *upload.Upload) error {
-	path := in.ledgerPath(u.Hash)
+func (in *intake) remember(it *spool.Item, hash string) error {
+	path := in.ledgerPath(hash)
 	if err := durable.MkdirAll(filepath.Dir(path), 0o775); err != nil {
 		return err
 	}
@@ -357,5 +436,32 @@ func (in *intake) seen(it *spool.Item, hash string) (string, bool) {
 	if name == it.Name.String() {
 		return "", false
 	}
+	if n, err := spool.ParseName(name); err == nil {
+		if p, ok := in.whereIs(n); ok {
+			fate += ", and is in " + p.String()
+		}
+	}
 	return fate, true
+}
+
+// whereIs finds the source item that was born under a name: its order may
+// have changed since.
+func (in *intake) whereIs(born spool.Name) (spool.Place, bool) {
+	found, err := in.Tree.Find(born.ID())
+	if err != nil {
+		return spool.Place{}, false
+	}
+	for _, f := range found {
+		if f.Name == born {
+			return f.Place, true
+		}
+		st, err := spool.ReadTicket(in.Tree.Path(f.Dir()))
+		if err != nil || f.Arch() != "" && f.Arch() != spool.SourceArch {
+			continue
+		}
+		if t, err := queue.ReadTicket(st); err == nil && t.Received.Truncate(time.Microsecond).Equal(born.Time) {
+			return f.Place, true
+		}
+	}
+	return spool.Place{}, false
 }

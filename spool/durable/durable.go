@@ -229,11 +229,15 @@ func SyncTree(dir string) error {
 }
 
 // syncPath syncs a file by name. A file that cannot be opened for reading is
-// opened for writing: fsync needs any descriptor.
+// opened for writing: fsync needs any descriptor. For one that its owner lets
+// nobody open, the whole file system is synced.
 func syncPath(path string) error {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrPermission) {
 		f, err = os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return SyncFS(filepath.Dir(path))
 	}
 	if err != nil {
 		return err

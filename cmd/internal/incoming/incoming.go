@@ -1,0 +1,228 @@
+// Package incoming reads the drop directories: spool/incoming, a directory in
+// it for each ssh account, and the DELAYED directories of both. They hold
+// plain files, as uploaders leave them, and no items.
+package incoming
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"packmill/spool"
+	"packmill/spool/policy"
+	"packmill/spool/upload"
+)
+
+// Root is the drop directory below the tree.
+const Root = "spool/incoming"
+
+// DelayedDir is where uploads wait for some days, in directories 0-day to
+// 15-day, as dput --delayed puts them.
+const DelayedDir = "DELAYED"
+
+// StatusSuffix ends the name of the file in which an uploader finds what
+// became of the .changes whose name precedes it.
+const StatusSuffix = ".status"
+
+var dayDir = regexp.MustCompile(`^([0-9]|1[0-5])-day$`)
+
+// accountName is what a directory of an ssh account may be called.
+var accountName = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.+-]{0,63}$`)
+
+// Dir is one directory in which uploads arrive.
+type Dir struct {
+	Rel     string // below Root: "", "alice", "DELAYED/3-day", "alice/DELAYED/3-day"
+	Account string // of ssh, or "" for the shared directory
+	Days    int    // that an upload waits after its arrival
+}
+
+// String is the directory below the tree.
+func (d Dir) String() string { return filepath.Join(Root, d.Rel) }
+
+// ParseDir is the inverse of Rel.
+func ParseDir(rel string) Dir {
+	d := Dir{Rel: rel}
+	parts := strings.Split(rel, "/")
+	if n := len(parts); n >= 2 && parts[n-2] == DelayedDir && dayDir.MatchString(parts[n-1]) {
+		d.Days, _ = strconv.Atoi(strings.TrimSuffix(parts[n-1], "-day")) // two digits at most
+		parts = parts[:n-2]
+	}
+	if len(parts) == 1 {
+		d.Account = parts[0]
+	}
+	return d
+}
+
+// Delayed is the directory of the same account whose uploads wait so many days.
+func (d Dir) Delayed(days int) Dir {
+	return ParseDir(filepath.Join(d.Account, DelayedDir, fmt.Sprintf("%d-day", days)))
+}
+
+// Box reads the drop directories of a tree. It may be used by several
+// goroutines.
+type Box struct {
+	Tree *spool.Tree
+
+	mu   sync.Mutex
+	seen map[string]peeked
+}
+
+// peeked is what a .changes lists, as long as nobody touches it: a crowd of
+// waiting uploads is read once.
+type peeked struct {
+	id    string // of the file as it was read
+	files []upload.File
+	err   error
+}
+
+// Path is a drop directory's absolute path, or that of something in it.
+func (b *Box) Path(d Dir, elem ...string) string {
+	return filepath.Join(append([]string{b.Tree.Path(Root, d.Rel)}, elem...)...)
+}
+
+// Dirs lists the drop directories that there are, the shared one first.
+func (b *Box) Dirs() []Dir {
+	out := append([]Dir{{}}, b.delayed("")...)
+	entries, err := os.ReadDir(b.Tree.Path(Root))
+	if err != nil {
+		return out
+	}
+	for _, e := range entries {
+		if e.IsDir() && e.Name() != DelayedDir && accountName.MatchString(e.Name()) {
+			out = append(out, ParseDir(e.Name()))
+			out = append(out, b.delayed(e.Name())...)
+		}
+	}
+	return out
+}
+
+// Of lists the drop directories of one account, "" for the shared ones.
+func (b *Box) Of(account string) []Dir {
+	return append([]Dir{ParseDir(account)}, b.delayed(account)...)
+}
+
+func (b *Box) delayed(below string) []Dir {
+	rel := filepath.Join(below, DelayedDir)
+	if st, err := os.Lstat(b.Tree.Path(Root, rel)); err != nil || !st.IsDir() {
+		return nil
+	}
+	entries, err := os.ReadDir(b.Tree.Path(Root, rel))
+	if err != nil {
+		return nil
+	}
+	var out []Dir
+	for _, e := range entries {
+		if e.IsDir() && dayDir.MatchString(e.Name()) {
+			out = append(out, ParseDir(filepath.Join(rel, e.Name())))
+		}
+	}
+	return out
+}
+
+// Names lists a drop directory, sorted. One that cannot be read is empty.
+func (b *Box) Names(d Dir) []string {
+	f, err := os.Open(b.Path(d))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil
+	}
+	sort.Strings(names)
+	return names
+}
+
+// IsChanges reports whether a file of this name can be the head of an upload.
+func IsChanges(name string) bool {
+	return strings.HasSuffix(name, ".changes") && policy.CheckFile(name) == nil
+}
+
+// Listed gives the names that the .changes files of a drop directory list.
+func (b *Box) Listed(d Dir) map[string]bool {
+	out := map[string]bool{}
+	for _, n := range b.Names(d) {
+		if !IsChanges(n) {
+			continue
+		}
+		files, err := b.Peek(d, n)
+		if err != nil {
+			continue
+		}
+		for _, f := range files {
+			out[f.Name] = true
+		}
+	}
+	return out
+}
+
+// Peek is upload.Peek of a .changes in a drop directory.
+func (b *Box) Peek(d Dir, name string) ([]upload.File, error) {
+	path := b.Path(d, name)
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return upload.Peek(b.Path(d), name)
+	}
+	id := fmt.Sprint(st.Dev, st.Ino, st.Size, st.Mode, st.Ctim)
+	b.mu.Lock()
+	p, ok := b.seen[path]
+	b.mu.Unlock()
+	if ok && p.id == id {
+		return p.files, p.err
+	}
+	p = peeked{id: id}
+	p.files, p.err = upload.Peek(b.Path(d), name)
+	// A file that was written within the clock's tick may change again
+	// without a new time.
+	if time.Since(Changed(&st)) > time.Second {
+		b.mu.Lock()
+		if b.seen == nil || len(b.seen) > 10000 {
+			b.seen = map[string]peeked{}
+		}
+		b.seen[path] = p
+		b.mu.Unlock()
+	}
+	return p.files, p.err
+}
+
+// Changed is when anything happened to a file last. Uploaders set mtimes as
+// they like, but nobody sets a ctime.
+func Changed(st *unix.Stat_t) time.Time { return time.Unix(st.Ctim.Unix()) }
+
+// Stray is something in a drop directory that belongs to nothing.
+type Stray struct {
+	Dir  Dir
+	Name string // any bytes
+	Size int64
+	Age  time.Duration
+}
+
+// Strays lists what no .changes in a drop directory lists. Directories of
+// accounts, uploads, commands and our own notes are no strays.
+func (b *Box) Strays(d Dir) []Stray {
+	listed := b.Listed(d)
+	var out []Stray
+	for _, n := range b.Names(d) {
+		if listed[n] || IsChanges(n) || upload.IsCommands(n) || strings.HasSuffix(n, ".changes"+StatusSuffix) {
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Lstat(b.Path(d, n), &st) != nil {
+			continue
+		}
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR && (n == DelayedDir && d.Days == 0 || d.Rel == "" && accountName.MatchString(n)) {
+			continue
+		}
+		out = append(out, Stray{d, n, st.Size, time.Since(Changed(&st))})
+	}
+	return out
+}

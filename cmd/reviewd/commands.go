@@ -1,0 +1,330 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"packmill/cmd/internal/incoming"
+	"packmill/queue"
+	"packmill/spool"
+	"packmill/spool/durable"
+	"packmill/spool/upload"
+)
+
+// answersFile in an item of commands has a line for each command that was
+// carried out: a second run goes on behind the last.
+const answersFile = "answers"
+
+// arriveCommands claims a .commands file that is whole.
+func (in *intake) arriveCommands(d incoming.Dir, name string) (bool, error) {
+	var st unix.Stat_t
+	if unix.Lstat(in.box.Path(d, name), &st) != nil {
+		return false, nil
+	}
+	newest := incoming.Changed(&st)
+	data, err := os.ReadFile(in.box.Path(d, name))
+	regular := st.Mode&unix.S_IFMT == unix.S_IFREG
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case regular && (err != nil || len(data) == 0 || data[len(data)-1] != '\n' || in.writing(in.box.Path(d), name) ||
+		bytes.HasPrefix(data, []byte("-----BEGIN PGP SIGNED MESSAGE-----")) && !bytes.Contains(data, []byte("\n-----END PGP SIGNATURE-----"))):
+		if time.Since(newest) < in.patience() {
+			return false, nil
+		}
+	}
+	return in.birth(&queue.Ticket{Source: "dcut", Version: "0", Commands: name}, d, name)
+}
+
+// judgeCommands verifies a .commands file and carries it out, with the rights
+// of who signed it.
+func (in *intake) judgeCommands(it *spool.Item, t *queue.Ticket) (spool.Verdict, error) {
+	r, err := in.currentRules()
+	if err != nil {
+		return spool.Verdict{}, err
+	}
+	if !upload.IsCommands(t.Commands) {
+		return spool.Verdict{}, fmt.Errorf("ticket: %q is not the name of a .commands file", t.Commands)
+	}
+	own := it.Path(uploadDir)
+	if _, err := os.Lstat(filepath.Join(own, t.Commands)); errors.Is(err, fs.ErrNotExist) {
+		moved, err := durable.MoveAll(in.box.Path(incoming.ParseDir(t.Drop)), own, []string{t.Commands})
+		if err != nil {
+			return spool.Verdict{}, err
+		}
+		if len(moved) == 0 {
+			return spool.Verdict{To: spool.In(spool.Attic), Reason: "another process took it"}, nil
+		}
+	}
+	c, findings, err := upload.ParseCommands(own, t.Commands, r.context(in, it, t))
+	if err != nil {
+		return spool.Verdict{}, err
+	}
+	if c.Uploader != nil {
+		t.Uploader, t.Email = c.Uploader.Name, c.Uploader.Email
+	}
+	if c.Signature != nil {
+		t.Fingerprint = c.Signature.Fingerprint
+	}
+	if err := it.SetTicket(t.Stanza()); err != nil {
+		return spool.Verdict{}, err
+	}
+	it.Dirty()
+	if upload.Worst(findings) >= upload.Error {
+		var b strings.Builder
+		fmt.Fprintf(&b, "%s was refused.\n\n", t.Commands)
+		for _, f := range findings {
+			fmt.Fprintf(&b, "%s (%s): %s\n", f.Level, f.Check, f.Text)
+		}
+		return spool.Verdict{To: spool.In(spool.Rejected), Reason: firstError(findings), Text: b.String()}, nil
+	}
+	if err := in.remember(it, c.Hash); err != nil {
+		return spool.Verdict{}, err
+	}
+	x := &executor{in: in, it: it, rules: r, uploader: c.Uploader, account: t.Account, drop: incoming.ParseDir(t.Drop)}
+	done, _ := os.ReadFile(it.Path(answersFile))
+	for i, cmd := range c.List {
+		if i < bytes.Count(done, []byte("\n")) {
+			continue
+		}
+		answer, err := x.do(cmd)
+		if err != nil {
+			return spool.Verdict{}, err
+		}
+		line := spool.OneLine(fmt.Sprintf("%s %s: %s", cmd.Verb, cmd.Pattern, answer)) + "\n"
+		if err := durable.Append(it.Path(answersFile), []byte(line), 0o664); err != nil {
+			return spool.Verdict{}, err
+		}
+	}
+	answers, err := os.ReadFile(it.Path(answersFile))
+	if err != nil {
+		return spool.Verdict{}, err
+	}
+	return spool.Verdict{
+		To: spool.In(spool.Attic), Reason: fmt.Sprintf("%d commands of %s", len(c.List), c.Uploader.Name),
+		Text: fmt.Sprintf("%s was carried out:\n\n%s", t.Commands, answers),
+	}, nil
+}
+
+// executor carries out the commands of one uploader. What it takes away goes
+// into the commands' own item, and with it to the attic.
+type executor struct {
+	in       *intake
+	it       *spool.Item
+	rules    *rules
+	uploader *upload.Uploader
+	account  string
+	drop     incoming.Dir
+}
+
+func (x *executor) do(c upload.Command) (string, error) {
+	switch c.Verb {
+	case upload.Remove:
+		return x.remove(c)
+	case upload.Cancel:
+		return x.cancel(c)
+	case upload.Reschedule:
+		return x.reschedule(c)
+	}
+	return "not known", nil
+}
+
+// remove takes waiting files away.
+func (x *executor) remove(c upload.Command) (string, error) {
+	dirs := []incoming.Dir{incoming.ParseDir(x.account)}
+	switch {
+	case c.Delayed >= 0:
+		dirs = []incoming.Dir{dirs[0].Delayed(c.Delayed)}
+	case c.Search:
+		dirs = x.in.box.Of(x.account)
+	}
+	var gone, others []string
+	for _, d := range dirs {
+		owners := x.owners(d)
+		var names []string
+		for _, n := range x.in.box.Names(d) {
+			st, err := os.Lstat(x.in.box.Path(d, n))
+			if err != nil || st.IsDir() || !c.Matches(n) || strings.HasSuffix(n, incoming.StatusSuffix) {
+				continue
+			}
+			if o := owners[n]; o != "" && o != x.uploader.Name {
+				others = append(others, n)
+				continue
+			}
+			names = append(names, n)
+		}
+		moved, err := x.away(d, names)
+		if err != nil {
+			return "", err
+		}
+		gone = append(gone, moved...)
+	}
+	switch {
+	case len(gone)+len(others) == 0:
+		return "no such file waits", nil
+	case len(others) > 0:
+		return fmt.Sprintf("removed %s; of another uploader, and not touched: %s", list(gone), list(others)), nil
+	}
+	return "removed " + list(gone), nil
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "nothing"
+	}
+	return strings.Join(names, " ")
+}
+
+// away moves files of a drop directory into the item.
+func (x *executor) away(d incoming.Dir, names []string) ([]string, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	to := x.it.Path(uploadDir, "from-"+strings.ReplaceAll(d.String(), "/", "_"))
+	if err := durable.MkdirAll(to, 0o775); err != nil {
+		return nil, err
+	}
+	return durable.MoveAll(x.in.box.Path(d), to, names)
+}
+
+// owners says whose the files of a drop directory are, as far as signatures
+// tell: the uploader's name, by file.
+func (x *executor) owners(d incoming.Dir) map[string]string {
+	out := map[string]string{}
+	for _, n := range x.in.box.Names(d) {
+		if !incoming.IsChanges(n) {
+			continue
+		}
+		who := x.owner(d, n)
+		files, err := x.in.box.Peek(d, n)
+		if err != nil || who == "" {
+			out[n] = who
+			continue
+		}
+		out[n] = who
+		for _, f := range files {
+			if out[f.Name] == "" || out[f.Name] == x.uploader.Name {
+				out[f.Name] = who
+			}
+		}
+	}
+	return out
+}
+
+// owner is who signed a waiting .changes, or whose account it lies in; "" if
+// nobody can tell.
+func (x *executor) owner(d incoming.Dir, name string) string {
+	f, _, err := upload.Open(x.in.box.Path(d), name)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	var data bytes.Buffer
+	if _, err := data.ReadFrom(f); err != nil || x.rules.ring == nil {
+		return ""
+	}
+	_, sig, err := x.rules.ring.VerifyClear(data.Bytes(), time.Now())
+	if err != nil {
+		return ""
+	}
+	for _, u := range x.rules.uploaders {
+		if slices.Contains(u.Fingerprints, sig.Fingerprint) {
+			return u.Name
+		}
+	}
+	return ""
+}
+
+// deferred finds a .changes in the DELAYED directories.
+func (x *executor) deferred(name string) (d incoming.Dir, files []string, refusal string) {
+	for _, d := range x.in.box.Of(x.account)[1:] {
+		if _, err := os.Lstat(x.in.box.Path(d, name)); err != nil || !incoming.IsChanges(name) {
+			continue
+		}
+		if o := x.owner(d, name); o != "" && o != x.uploader.Name {
+			return d, nil, "it is another uploader's"
+		}
+		listed, err := x.in.box.Peek(d, name)
+		if err != nil {
+			return d, []string{name}, ""
+		}
+		owners := x.owners(d)
+		for _, f := range listed {
+			if o := owners[f.Name]; o == "" || o == x.uploader.Name {
+				files = append(files, f.Name)
+			}
+		}
+		return d, append(files, name), ""
+	}
+	return d, nil, "no such upload is deferred"
+}
+
+// cancel takes a deferred upload away, or one that waits for review or for the
+// queues.
+func (x *executor) cancel(c upload.Command) (string, error) {
+	d, files, refusal := x.deferred(c.Pattern)
+	if refusal == "" {
+		_, err := x.away(d, files)
+		return "cancelled in " + d.String(), err
+	}
+	found, err := x.in.Tree.Find("", spool.Review, spool.Accepted)
+	if err != nil {
+		return "", err
+	}
+	for _, f := range found {
+		st, err := spool.ReadTicket(x.in.Tree.Path(f.Dir()))
+		if err != nil || st.Get("Changes") != c.Pattern {
+			continue
+		}
+		if st.Get("Uploader") != x.uploader.Name {
+			return "it is another uploader's", nil
+		}
+		it, err := x.in.Tree.Claim(f.Place, f.Name.String())
+		if errors.Is(err, spool.ErrGone) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		from := it.Place
+		err = it.Move(spool.Reviewd, x.in.Name, spool.Verdict{To: spool.In(spool.Attic), Reason: "cancelled by its uploader, " + x.uploader.Name})
+		it.Release()
+		if err != nil {
+			return "", err
+		}
+		return "cancelled in " + from.String(), nil
+	}
+	if refusal == "no such upload is deferred" {
+		refusal = "no such upload is deferred or waits for review"
+	}
+	return refusal, nil
+}
+
+// reschedule makes a deferred upload wait so many days from now.
+func (x *executor) reschedule(c upload.Command) (string, error) {
+	d, files, refusal := x.deferred(c.Pattern)
+	if refusal != "" {
+		return refusal, nil
+	}
+	to := d.Delayed(c.Days)
+	if err := durable.MkdirAll(x.in.box.Path(to), 0o775); err != nil {
+		return "", err
+	}
+	if to != d {
+		if _, err := durable.MoveAll(x.in.box.Path(d), x.in.box.Path(to), files); errors.Is(err, fs.ErrExist) {
+			return "a file of the same name waits in " + to.String() + " already", nil
+		} else if err != nil {
+			return "", err
+		}
+	}
+	return "waits in " + to.String() + ", from now", nil
+}

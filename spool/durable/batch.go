@@ -1,0 +1,42 @@
+package durable
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// MoveAll moves the named entries of one directory to another and syncs each
+// of the two once, the new one first. It never replaces. Names that are gone
+// are passed over; after an error some may have been moved, and it can be done
+// again. What is moved is not synced itself.
+func MoveAll(from, to string, names []string) (moved []string, err error) {
+	for _, name := range names {
+		a, b := filepath.Join(from, name), filepath.Join(to, name)
+		id, err := identify(a)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return moved, &fs.PathError{Op: "rename", Path: a, Err: err}
+		}
+		err = unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_NOREPLACE)
+		switch {
+		case err == nil || happened(id, a, b):
+			moved = append(moved, name)
+		case errors.Is(err, fs.ErrNotExist):
+		default:
+			return moved, &os.LinkError{Op: "rename", Old: a, New: b, Err: err}
+		}
+	}
+	if len(moved) == 0 {
+		return nil, nil
+	}
+	if err := SyncDir(to); err != nil {
+		return moved, err
+	}
+	return moved, SyncDir(from)
+}
