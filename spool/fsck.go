@@ -158,7 +158,7 @@ func (c *checker) leads(rel string) bool {
 		if len(got) > len(want) {
 			continue
 		}
-		var p Place
+		p := Place{State: s.state}
 		if p.match(want[:len(got)], got) {
 			return true
 		}
@@ -296,9 +296,11 @@ func (c *checker) count(p Place, n Name) {
 		if p.State != Installed {
 			c.items["job "+id] = append(c.items["job "+id], f)
 		}
-	case p.State == Uploaded || p.State == Installed:
-		// In source-first the source goes ahead, and its queue item stays.
-		c.items["published source "+id] = append(c.items["published source "+id], f)
+	case p.State == Uploaded:
+		// In source-first the source goes ahead, and comes again when all
+		// architectures have settled.
+	case p.State == Installed:
+		c.items["installed source "+id] = append(c.items["installed source "+id], f)
 	default:
 		c.items["source "+id] = append(c.items["source "+id], f)
 	}

@@ -81,6 +81,7 @@ func TestFsck(t *testing.T) {
 			pub.Arch = "source"
 			sound(t, tree, In(Uploaded, "sid"), pub)
 			sound(t, tree, In(Attic), name)
+			sound(t, tree, Place{State: Installed, Suite: "sid", Arch: SourceArch, Hash: "h"}, name)
 			write(t, tree, "spool/incoming/alice/hello.changes", "x")
 			write(t, tree, "archive/pool/main/h/hello/hello.deb", "x")
 		}, "", "", ""},

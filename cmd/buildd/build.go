@@ -277,7 +277,7 @@ func (b *builder) unreadable(it *spool.Item, err error) spool.Verdict {
 
 // backOff gives a job back after our own trouble, with a delay that grows.
 func (b *builder) backOff(it *spool.Item, t *queue.Ticket, reason string) (spool.Verdict, error) {
-	t.NotBefore = time.Now().Add(min(time.Minute<<min(t.Tries-1, 8), 4*time.Hour))
+	t.NotBefore = time.Now().Add(min(time.Minute<<min(max(t.Tries-1, 0), 8), 4*time.Hour))
 	if err := it.SetTicket(t.Stanza()); err != nil {
 		return spool.Verdict{}, err
 	}
@@ -344,12 +344,13 @@ func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s 
 	}
 	switch res.Outcome {
 	case build.Good:
-		t.Result, t.Tries, t.DepWait = res.Changes, 0, ""
 		if s.LogReview == "auto" {
+			t.Result = res.Changes
 			if err := b.sign(it, t, x, all); err != nil {
 				return b.backOff(it, t, "sign the result: "+err.Error())
 			}
 		}
+		t.Result, t.Tries, t.DepWait = res.Changes, 0, ""
 		if err := it.SetTicket(t.Stanza()); err != nil {
 			return spool.Verdict{}, err
 		}

@@ -377,11 +377,13 @@ func (r *requeueCmd) Run(c *cli) error {
 	return c.act(r.Items, states, "requeue", func(t *spool.Tree, it *spool.Item) error {
 		to := it.Place
 		to.State = back[it.Place.State]
-		if it.Place.State == spool.Master {
-			if err := queue.Replan(it); err != nil {
-				return err
-			}
+		replan := it.Place.State == spool.Master
+		err := it.Move(spool.Person, who(), spool.Verdict{To: to, Reason: r.Message})
+		if err == nil && replan {
+			// Nobody takes it before the lock drops. A source without a
+			// plan in the master queue would be stuck there.
+			err = queue.Replan(it)
 		}
-		return it.Move(spool.Person, who(), spool.Verdict{To: to, Reason: r.Message})
+		return err
 	})
 }

@@ -17,8 +17,20 @@ var (
 func TestEngineFull(t *testing.T) {
 	for _, tt := range engineCases {
 		s := engineSweep(t, tt.name, tt.n, tt.at)
-		tally, err := s.Run(share(len(engineCases) * 4))
+		tally, err := s.Run(share(20))
 		report(t, s, tally, err)
+	}
+}
+
+// TestDaemonsFull is TestDaemons for longer, or whole: -crash.all.
+func TestDaemonsFull(t *testing.T) {
+	for i := range scenarios {
+		c := &scenarios[i]
+		t.Run(c.name, func(t *testing.T) {
+			s := c.sweep(t)
+			tally, err := s.Run(share(len(scenarios) + 2))
+			report(t, s, tally, err)
+		})
 	}
 }
 

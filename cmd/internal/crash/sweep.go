@@ -24,6 +24,7 @@ type Sweep struct {
 	Name    string
 	Tree    string                                        // prepared; only copied
 	Program func(tree string) *Program                    // the one that is struck
+	Instant func(tree string) []string                    // what is broken at once, before anything is restarted; may be nil
 	Settle  func(tree string) error                       // runs everything until nothing moves
 	Check   func(tree string, acknowledged bool) []string // what is broken; nil: all is well
 
@@ -265,10 +266,15 @@ func (s *Sweep) cut(r *Record, state *State, tree string) ([]string, error) {
 
 // after restarts everything and checks.
 func (s *Sweep) after(tree string, acknowledged bool, where string) ([]string, error) {
-	if err := s.Settle(tree); err != nil {
-		return []string{fmt.Sprintf("%s: afterwards: %v", where, err)}, nil
-	}
 	var broken []string
+	if s.Instant != nil {
+		for _, b := range s.Instant(tree) {
+			broken = append(broken, where+": at once: "+b)
+		}
+	}
+	if err := s.Settle(tree); err != nil {
+		return append(broken, fmt.Sprintf("%s: afterwards: %v", where, err)), nil
+	}
 	for _, b := range s.Check(tree, acknowledged) {
 		broken = append(broken, where+": "+b)
 	}

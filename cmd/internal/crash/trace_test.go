@@ -27,7 +27,14 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	if filepath.Base(os.Args[0]) == builderName {
+		os.Exit(runBuilder())
+	}
+	code := m.Run()
+	for _, f := range cleanups {
+		f()
+	}
+	os.Exit(code)
 }
 
 var victims = map[string]func() error{

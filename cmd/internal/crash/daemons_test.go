@@ -1,0 +1,242 @@
+//go:build linux && amd64
+
+package crash
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"packmill/spool/upload/uploadtest"
+)
+
+// A scenario is one program that is struck, on a tree that stands just before
+// it.
+type scenario struct {
+	name    string
+	prepare func(t testing.TB) *site
+	argv    []string
+	again   [][]string // what runs afterwards, until nothing moves
+	// want is where the items must be in the end: "DIR SOURCE_VERSION". A
+	// verb that did not say that it was done may be undone.
+	want   []string
+	undone []string
+}
+
+const (
+	rev  = "spool/review/sid"
+	acc  = "spool/accepted/sid"
+	up   = "archive/incoming/sid"
+	inst = "archive/installed/sid/"
+)
+
+var (
+	reviewd  = [][]string{{"reviewd", "--once"}}
+	masterd  = [][]string{{"master-buildd", "--once"}}
+	builddA  = [][]string{{"buildd", "--arch", "amd64", "--once"}}
+	archived = [][]string{{"archived", "--once"}}
+)
+
+// accepted makes a site with uploads that have come to accepted.
+func accepted(t testing.TB, publish string, sources ...string) *site {
+	s := newSite(t, "never", publish)
+	for _, x := range sources {
+		s.drop(uploadtest.Package{Source: x, Version: "1-1"})
+	}
+	s.must("reviewd", "--once")
+	return s
+}
+
+func queued(t testing.TB, publish string, sources ...string) *site {
+	s := accepted(t, publish, sources...)
+	s.must("master-buildd", "--once")
+	return s
+}
+
+func builtAll(t testing.TB, publish string, sources ...string) *site {
+	s := queued(t, publish, sources...)
+	s.must("buildd", "--arch", "amd64", "--once")
+	s.must("buildd", "--arch", "arm64", "--once")
+	return s
+}
+
+var scenarios = []scenario{
+	{
+		name: "reviewd",
+		prepare: func(t testing.TB) *site {
+			s := newSite(t, "always", "together")
+			s.drop(uploadtest.Package{Source: "hello"})
+			s.drop(uploadtest.Package{Source: "tampered", Changes: func(text string) string {
+				return strings.Replace(text, "Maintainer: ", "Maintainer: x", 1) + "Nonsense\n"
+			}})
+			return s
+		},
+		argv: reviewd[0], again: reviewd,
+		// A claim that got nothing before the crash is a record in the attic.
+		want: []string{rev + " hello_1-1", "spool/rejected tampered_1-1", "?attic hello_1-1", "?attic tampered_1-1"},
+	},
+	{
+		name: "master-buildd, fan-out", prepare: func(t testing.TB) *site { return accepted(t, "source-first", "hello") },
+		argv: masterd[0], again: masterd,
+		want: []string{"queue/sid/master hello_1-1", "queue/sid/amd64/needs-build hello_1-1", "queue/sid/arm64/needs-build hello_1-1", up + " hello_1-1"},
+	},
+	{
+		name: "master-buildd, join", prepare: func(t testing.TB) *site { return builtAll(t, "together", "hello") },
+		argv: masterd[0], again: masterd,
+		want: []string{up + " hello_1-1", up + " hello_1-1", up + " hello_1-1"},
+	},
+	{
+		name: "buildd", prepare: func(t testing.TB) *site { return queued(t, "together", "hello", "broken", "waiting") },
+		argv: builddA[0], again: builddA,
+		want: []string{
+			"queue/sid/master broken_1-1", "queue/sid/master hello_1-1", "queue/sid/master waiting_1-1",
+			"queue/sid/arm64/needs-build broken_1-1", "queue/sid/arm64/needs-build hello_1-1", "queue/sid/arm64/needs-build waiting_1-1",
+			"queue/sid/amd64/build-attempted broken_1-1", "queue/sid/amd64/dep-wait waiting_1-1", up + " hello_1-1",
+		},
+	},
+	{
+		name: "archived",
+		prepare: func(t testing.TB) *site {
+			s := builtAll(t, "together", "hello")
+			s.must("master-buildd", "--once")
+			return s
+		},
+		argv: archived[0], again: archived,
+		want: []string{inst + "amd64/h hello_1-1", inst + "arm64/h hello_1-1", inst + "source/h hello_1-1"},
+	},
+	{
+		name: "archived, a second version",
+		prepare: func(t testing.TB) *site {
+			s := builtAll(t, "together", "hello")
+			for range 2 {
+				s.must("master-buildd", "--once")
+				s.must("archived", "--once")
+			}
+			s.drop(uploadtest.Package{Source: "hello", Version: "1-2", NoOrig: true})
+			for _, d := range once[:4] {
+				s.must(d[0], d[1:]...)
+			}
+			s.must("master-buildd", "--once")
+			return s
+		},
+		argv: archived[0], again: archived,
+		want: []string{
+			inst + "amd64/h hello_1-1", inst + "arm64/h hello_1-1", inst + "source/h hello_1-1",
+			inst + "amd64/h hello_1-2", inst + "arm64/h hello_1-2", inst + "source/h hello_1-2",
+		},
+	},
+	{
+		name: "packmill review accept",
+		prepare: func(t testing.TB) *site {
+			s := newSite(t, "always", "together")
+			s.drop(uploadtest.Package{Source: "hello"})
+			s.must("reviewd", "--once")
+			return s
+		},
+		argv: []string{"packmill", "review", "accept", "hello"}, again: reviewd,
+		want: []string{acc + " hello_1-1"}, undone: []string{rev + " hello_1-1"},
+	},
+	{
+		name: "packmill review reject",
+		prepare: func(t testing.TB) *site {
+			s := newSite(t, "always", "together")
+			s.drop(uploadtest.Package{Source: "hello"})
+			s.must("reviewd", "--once")
+			return s
+		},
+		argv: []string{"packmill", "review", "reject", "hello", "-m", "no"}, again: reviewd,
+		want: []string{"spool/rejected hello_1-1"}, undone: []string{rev + " hello_1-1"},
+	},
+	{
+		name: "packmill requeue, a failed build",
+		prepare: func(t testing.TB) *site {
+			s := queued(t, "together", "broken")
+			s.must("buildd", "--arch", "amd64", "--once")
+			return s
+		},
+		argv: []string{"packmill", "requeue", "broken"}, again: masterd,
+		// It names the source in the master queue, too.
+		want:   []string{"queue/sid/amd64/needs-build broken_1-1", "queue/sid/arm64/needs-build broken_1-1", "queue/sid/master broken_1-1"},
+		undone: []string{"queue/sid/amd64/build-attempted broken_1-1", "queue/sid/arm64/needs-build broken_1-1", "queue/sid/master broken_1-1"},
+	},
+	{
+		name: "packmill requeue, a refused upload",
+		prepare: func(t testing.TB) *site {
+			s := newSite(t, "always", "together")
+			s.drop(uploadtest.Package{Source: "hello"})
+			s.must("reviewd", "--once")
+			s.must("packmill", "review", "reject", "hello", "-m", "no")
+			return s
+		},
+		argv: []string{"packmill", "requeue", "hello"}, again: reviewd,
+		want: []string{rev + " hello_1-1"}, undone: []string{"spool/rejected hello_1-1"},
+	},
+	{
+		name: "packmill fsck --repair",
+		prepare: func(t testing.TB) *site {
+			s := queued(t, "together", "hello")
+			s.write("queue/sid/amd64/needs-build/core", "x")
+			old := time.Now().Add(-time.Hour)
+			s.write("tmp/new-1/x", "x")
+			if err := os.Chtimes(filepath.Join(s.tree, "tmp/new-1"), old, old); err != nil {
+				t.Fatal(err)
+			}
+			m, _ := filepath.Glob(filepath.Join(s.tree, "queue/sid/arm64/needs-build/*"))
+			to := filepath.Join(s.tree, "queue/sid/arm64/failed", filepath.Base(m[0]))
+			if err := os.Rename(m[0], to); err != nil {
+				t.Fatal(err)
+			}
+			return s
+		},
+		argv: []string{"packmill", "fsck", "--repair"}, again: [][]string{{"packmill", "fsck", "--repair"}},
+		want: []string{"queue/sid/amd64/needs-build hello_1-1", "queue/sid/arm64/failed hello_1-1", "queue/sid/master hello_1-1"},
+	},
+}
+
+// sweep prepares the scenario.
+func (c *scenario) sweep(t testing.TB) *Sweep {
+	s := c.prepare(t)
+	sent := sums(t, filepath.Join(s.tree, "spool"))
+	for _, part := range []string{"queue", "archive/incoming"} {
+		for k, v := range sums(t, filepath.Join(s.tree, part)) {
+			sent[k] = v
+		}
+	}
+	for k, v := range sent {
+		// What people sent: the sources, and the builders' packages.
+		if !strings.Contains(v, ".tar.") && !strings.HasSuffix(v, ".dsc") && !strings.HasSuffix(v, ".changes") && !strings.HasSuffix(v, ".deb") {
+			delete(sent, k)
+		}
+	}
+	return &Sweep{
+		Name: c.name, Tree: s.tree, Scratch: s.dir, Seed: 1, Workers: 2,
+		Program: func(tree string) *Program { return s.command(tree, c.argv[0], c.argv[1:]...) },
+		Instant: served,
+		Settle:  func(tree string) error { return s.settle(tree, c.again) },
+		Check: func(tree string, acknowledged bool) []string {
+			broken := append(sound(tree), witness(tree, sent)...)
+			broken = append(broken, incomplete(tree)...)
+			at := where(tree, c.want...)
+			if len(at) > 0 && c.undone != nil && !acknowledged {
+				if other := where(tree, c.undone...); len(other) == 0 {
+					at = nil
+				}
+			}
+			return append(broken, at...)
+		},
+	}
+}
+
+// TestDaemons sweeps each program for a moment, at points of chance.
+func TestDaemons(t *testing.T) {
+	for i := range scenarios {
+		c := &scenarios[i]
+		t.Run(c.name, func(t *testing.T) {
+			s := c.sweep(t)
+			tally, err := s.Run(400 * time.Millisecond)
+			report(t, s, tally, err)
+		})
+	}
+}
