@@ -29,8 +29,8 @@ type cage struct {
 	log    *os.File // nil: output is thrown away
 	lock   *os.File
 	limits Limits
-	disk   func() int64 // bytes in use now; nil: not watched
-	hold   []*os.File   // further descriptors of the helper, from 6 on
+	disk   []string   // directories whose size is watched
+	hold   []*os.File // further descriptors of the helper, from 6 on
 }
 
 // exit is how a caged command ended.
@@ -212,7 +212,10 @@ func (c *cage) run(ctx context.Context, o *order, prepare func(pid int) error) (
 	defer ticker.Stop()
 	done := ctx.Done()
 	hardKill := time.Time{}
-	diskEvery, diskNext := tick, time.Now().Add(tick)
+	// Limits that no control group keeps are watched by sampling.
+	unkept := c.limits.Memory > 0 && group.memory == "" || c.limits.Tasks > 0 && group.pids == ""
+	watch := newWatch(c.disk)
+	measured := time.Now()
 	for running := true; running; {
 		select {
 		case <-dead:
@@ -235,7 +238,8 @@ func (c *cage) run(ctx context.Context, o *order, prepare func(pid int) error) (
 			case group.refusedForks() > 0:
 				end(LimitTasks)
 			}
-			if l.Memory > 0 && group.memory == "" || l.Tasks > 0 && group.pids == "" {
+			if unkept && now.Sub(measured) > time.Second {
+				measured = now
 				tasks, memory := measure(cmd.Process.Pid)
 				x.Usage.Memory = max(x.Usage.Memory, memory)
 				if l.Memory > 0 && memory > l.Memory {
@@ -245,12 +249,7 @@ func (c *cage) run(ctx context.Context, o *order, prepare func(pid int) error) (
 					end(LimitTasks)
 				}
 			}
-			if c.disk != nil && now.After(diskNext) {
-				begin := time.Now()
-				used := c.disk()
-				// A large tree takes long to walk: at most a tenth of the time.
-				diskEvery = max(tick, 10*time.Since(begin))
-				diskNext = time.Now().Add(diskEvery)
+			if used := watch.look(now, l.Disk); used > 0 {
 				x.Usage.Disk = max(x.Usage.Disk, used)
 				if l.Disk > 0 && used > l.Disk {
 					end(LimitDisk)
@@ -294,9 +293,7 @@ func (c *cage) run(ctx context.Context, o *order, prepare func(pid int) error) (
 	} else if err := json.Unmarshal(data, &x.report); err != nil {
 		x.Killed = true
 	}
-	if c.disk != nil {
-		x.Usage.Disk = max(x.Usage.Disk, c.disk())
-	}
+	x.Usage.Disk = max(x.Usage.Disk, watch.walk(time.Now()))
 	x.Usage.Disk = max(x.Usage.Disk, x.report.Disk)
 	x.Usage.Log = size.Load()
 	x.Usage.End = time.Now().UTC()

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"packmill/spool/durable"
 
@@ -54,6 +55,70 @@ func usage(dir string) int64 {
 		return nil
 	})
 	return total
+}
+
+// watch looks after the size of directories without walking them all the
+// time: a walk is needed only when their file systems have filled by a good
+// part of what the directories may still grow.
+type watch struct {
+	dirs   []string
+	size   int64 // of the directories, at the last walk
+	filled int64 // bytes in use on their file systems then
+	at     time.Time
+	cost   time.Duration
+}
+
+// How often a directory is walked: for its limit and for the record.
+const (
+	walkSoonest = time.Second
+	walkLatest  = 20 * time.Second
+)
+
+func newWatch(dirs []string) *watch {
+	w := &watch{dirs: dirs, at: time.Now()}
+	w.filled = w.fill()
+	return w
+}
+
+// fill is what is in use on the file systems of the directories.
+func (w *watch) fill() int64 {
+	var total int64
+	seen := map[unix.Fsid]bool{}
+	for _, dir := range w.dirs {
+		var st unix.Statfs_t
+		if unix.Statfs(dir, &st) == nil && !seen[st.Fsid] {
+			seen[st.Fsid] = true
+			total += int64(st.Blocks-st.Bfree) * st.Bsize
+		}
+	}
+	return total
+}
+
+// walk measures the directories, in bytes.
+func (w *watch) walk(now time.Time) int64 {
+	w.filled = w.fill()
+	begin := time.Now()
+	w.size = 0
+	for _, dir := range w.dirs {
+		w.size += usage(dir)
+	}
+	w.at, w.cost = now, time.Since(begin)
+	return w.size
+}
+
+// look returns the size of the directories if it was worth measuring, else 0.
+func (w *watch) look(now time.Time, limit int64) int64 {
+	if len(w.dirs) == 0 {
+		return 0
+	}
+	age := now.Sub(w.at)
+	if age > max(walkLatest, 100*w.cost) {
+		return w.walk(now)
+	}
+	if limit > 0 && age > max(walkSoonest, 20*w.cost) && w.fill()-w.filled > (limit-w.size)/8 {
+		return w.walk(now)
+	}
+	return 0
 }
 
 // takeBack makes the plain files of dir ours again after a build as another

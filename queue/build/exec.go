@@ -87,7 +87,7 @@ func (r *Exec) Run(ctx context.Context, job *Job) (*Result, error) {
 		"PACKMILL_BINNMU=" + number,
 		"PACKMILL_RESULT=" + job.Result,
 	}, r.Env...)
-	c := &cage{log: job.Log, lock: job.Lock, limits: job.Limits, disk: func() int64 { return usage(job.Dir) + usage(job.Result) }}
+	c := &cage{log: job.Log, lock: job.Lock, limits: job.Limits, disk: []string{job.Dir, job.Result}}
 	ready := time.Now()
 	x, err := c.run(ctx, o, nil)
 	if err != nil {

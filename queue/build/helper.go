@@ -305,5 +305,12 @@ func (v *view) mount(user *account) error {
 			return fmt.Errorf("build view: mount %s: %w", strings.TrimPrefix(f.Name(), viewRoot), err)
 		}
 	}
+	// Programs that insist on /tmp get this one: nobody else sees what they
+	// write there, and it goes too.
+	if exists(viewRoot + "/tmp") {
+		if err := unix.Mount(viewRoot+"/tmp", "/tmp", "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("build view: mount /tmp: %w", err)
+		}
+	}
 	return nil
 }

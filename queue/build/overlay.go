@@ -117,7 +117,7 @@ func (r *Overlay) Run(ctx context.Context, job *Job) (*Result, error) {
 		return nil, err
 	}
 	c := &cage{log: job.Log, lock: job.Lock, limits: job.Limits, hold: []*os.File{chroot.lock}}
-	c.disk = func() int64 { return usage(job.Result) }
+	c.disk = []string{job.Result}
 	if os.Getuid() == 0 {
 		if err := os.Chown(job.Result, user.UID, user.GID); err != nil {
 			return nil, fmt.Errorf("result directory: %w", err)
@@ -149,7 +149,7 @@ func (r *Overlay) Run(ctx context.Context, job *Job) (*Result, error) {
 				return nil, fmt.Errorf("scratch space for builds: %w", err)
 			}
 		}
-		c.disk = func() int64 { return usage(in.Upper) + usage(job.Result) }
+		c.disk = []string{in.Upper, job.Result}
 	}
 
 	o := &order{Verb: "overlay", Init: true, Roots: ids, Nice: job.Nice, Inside: in, Personality: personalityOf(on) != "" && personalityOf(machine) == ""}

@@ -67,7 +67,7 @@ var rows = []row{
 		job: func(t *testing.T, job *Job) { job.Limits.Silence = 15 * time.Second }},
 	{name: "wall", source: source{build: "while :; do echo x; sleep 0.2; done"}, outcome: Attempted, reason: "limit of time",
 		job: func(t *testing.T, job *Job) { job.Limits.Wall = 40 * time.Second }},
-	{name: "log", source: source{build: "yes"}, outcome: Attempted, reason: "its log reached",
+	{name: "log", source: source{build: "yes $$(printf %01000d 0)"}, outcome: Attempted, reason: "its log reached",
 		job: func(t *testing.T, job *Job) { job.Limits.Log = 10 << 20 }},
 	{name: "fork bomb", source: source{build: "sh -c 'bomb() { bomb | bomb & }; bomb; sleep 1000'"}, outcome: Attempted, suspect: SuspectTasks,
 		job: func(t *testing.T, job *Job) { job.Limits.Tasks = 200 }},
