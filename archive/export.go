@@ -1,0 +1,306 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"packmill/archive/release"
+	"packmill/spool/durable"
+)
+
+// manifest lists the files that someone else needs to have a suite: in the
+// order in which they must arrive, so that no client ever finds a file missing
+// that another one names. The names are relative to the archive, or to the
+// snapshot.
+type manifest struct {
+	pool    []string
+	indexes []string // under their checksums first, then under their names
+	release []string // Release and Release.gpg
+	last    string   // InRelease, or Release of a suite without keys
+	links   []string // aliases of the suite, symbolic links
+}
+
+func (a *Archive) manifest(ctx context.Context, view string) (*manifest, *published, error) {
+	p, err := a.readView(ctx, view)
+	if err != nil {
+		return nil, nil, err
+	}
+	m := &manifest{}
+	named := map[string]bool{}
+	if err := p.references(named); err != nil {
+		return nil, nil, err
+	}
+	m.pool = sortedKeys(named)
+	suite := filepath.Base(p.dir)
+	top := filepath.Join("dists", suite)
+	for _, at := range sortedKeys(p.rel.Sums) {
+		at = filepath.FromSlash(at)
+		hash := filepath.Join(filepath.Dir(at), "by-hash", "SHA256", p.rel.Sums[filepath.ToSlash(at)].SHA256)
+		if _, err := os.Lstat(filepath.Join(p.dir, hash)); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		m.indexes = append(m.indexes, filepath.Join(top, hash), filepath.Join(top, at))
+	}
+	slices.SortStableFunc(m.indexes, func(x, y string) int {
+		// "by-hash" before plain names.
+		return boolInt(!strings.Contains(x, "/by-hash/")) - boolInt(!strings.Contains(y, "/by-hash/"))
+	})
+	m.indexes = slices.Compact(m.indexes)
+	for _, n := range []string{"Release", "Release.gpg", "InRelease"} {
+		if _, err := os.Lstat(filepath.Join(p.dir, n)); err == nil {
+			m.release = append(m.release, filepath.Join(top, n))
+		}
+	}
+	if len(m.release) == 0 {
+		return nil, nil, fmt.Errorf("suite %s: %w", view, ErrNoSuite)
+	}
+	m.last = m.release[len(m.release)-1]
+	m.release = m.release[:len(m.release)-1]
+	if !strings.Contains(view, "/") {
+		list, err := os.ReadDir(a.path("dists"))
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, e := range list {
+			if to, err := os.Readlink(a.path("dists", e.Name())); err == nil && to == suite {
+				m.links = append(m.links, filepath.Join("dists", e.Name()))
+			}
+		}
+	}
+	return m, p, nil
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// base is the directory that a manifest's names begin in.
+func (p *published) base() string { return filepath.Dir(filepath.Dir(p.dir)) }
+
+// Transfer says what an export or push did.
+type Transfer struct {
+	Files, There int   // sent, and there already
+	Bytes        int64 // sent
+}
+
+// Export writes a suite or snapshot, with the packages that it names and no
+// others, into a directory that can be served or carried away. What is there
+// already is not written again; a client that reads the directory meanwhile
+// sees the old publication or the new one. With link, files are hard-linked
+// where that is possible. Progress may be nil.
+func (a *Archive) Export(ctx context.Context, view, dir string, link, dry bool, progress func(done, all int)) (*Transfer, error) {
+	m, p, err := a.manifest(ctx, view)
+	if err != nil {
+		return nil, err
+	}
+	t := &Transfer{}
+	all := slices.Concat(m.pool, m.indexes, m.release, []string{m.last})
+	for i, name := range all {
+		if err := ctx.Err(); err != nil {
+			return t, err
+		}
+		if progress != nil {
+			progress(i, len(all))
+		}
+		from, to := filepath.Join(p.base(), name), filepath.Join(dir, name)
+		info, err := os.Stat(from)
+		if err != nil {
+			return t, fmt.Errorf("export %s: %w", name, err)
+		}
+		there, err := sameThere(from, info, to, strings.HasPrefix(name, "pool/") || strings.Contains(name, "/by-hash/"))
+		if err != nil {
+			return t, err
+		}
+		if there {
+			t.There++
+			continue
+		}
+		t.Files++
+		t.Bytes += info.Size()
+		if dry {
+			continue
+		}
+		if err := durable.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			return t, err
+		}
+		if err := place(from, to, link); err != nil {
+			return t, fmt.Errorf("export %s: %w", name, err)
+		}
+	}
+	for _, l := range m.links {
+		if dry {
+			break
+		}
+		if err := durable.Symlink(filepath.Base(p.dir), filepath.Join(dir, l)); err != nil {
+			return t, err
+		}
+	}
+	return t, nil
+}
+
+// sameThere reports whether to has from's content. Names that never change
+// their content are believed at the same size.
+func sameThere(from string, info fs.FileInfo, to string, constant bool) (bool, error) {
+	old, err := os.Stat(to)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if os.SameFile(info, old) {
+		return true, nil
+	}
+	if old.Size() != info.Size() || constant {
+		return old.Size() == info.Size(), nil
+	}
+	x, err := sumFile(from)
+	if err != nil {
+		return false, err
+	}
+	y, err := sumFile(to)
+	return x == y, err
+}
+
+// place puts a file at to in one step, synced.
+func place(from, to string, link bool) error {
+	tmp := filepath.Join(filepath.Dir(to), ".new-"+filepath.Base(to))
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if !link || os.Link(from, tmp) != nil {
+		src, err := os.Open(from)
+		if err != nil {
+			return err
+		}
+		defer src.Close()
+		dst, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+		if err != nil {
+			return err
+		}
+		if _, err := io.Copy(dst, src); err != nil {
+			dst.Close()
+			return err
+		}
+		if err := durable.SyncFile(dst); err != nil {
+			dst.Close()
+			return err
+		}
+		if err := dst.Close(); err != nil {
+			return err
+		}
+	}
+	return durable.Replace(tmp, to)
+}
+
+// Rsync sends a suite or snapshot to an rsync target ("host:/srv/archive/",
+// "rsync://host/module/", or a directory): packages first, then indexes,
+// InRelease last, so that the target can be served all the time. Nothing is
+// deleted there. Options go to rsync as they are. What rsync writes goes to out.
+func (a *Archive) Rsync(ctx context.Context, view, target string, dry bool, options []string, out io.Writer) error {
+	if strings.HasPrefix(target, "-") {
+		return fmt.Errorf("rsync target %q: begins with a dash", target)
+	}
+	m, p, err := a.manifest(ctx, view)
+	if err != nil {
+		return err
+	}
+	for _, step := range [][]string{m.pool, m.indexes, append(m.release, m.links...), {m.last}} {
+		if len(step) == 0 {
+			continue
+		}
+		args := []string{"--archive", "--relative", "--files-from=-", "--from0", "--no-implied-dirs", "--mkpath"}
+		if dry {
+			args = append(args, "--dry-run", "--itemize-changes")
+		}
+		args = append(append(args, options...), "--", p.base()+"/", target)
+		cmd := exec.CommandContext(ctx, "rsync", args...)
+		cmd.Stdin = strings.NewReader(strings.Join(step, "\x00"))
+		var stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = out, &stderr
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("rsync to %s: %w: %s", target, err, strings.TrimSpace(stderr.String()))
+		}
+	}
+	return nil
+}
+
+// Handler serves the archive for trying it out: what clients need, and nothing
+// else that lies there. For real use a web server does it.
+func (a *Archive) Handler() http.Handler {
+	files := http.FileServer(http.Dir(a.root))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		top, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		switch top {
+		case "", "pool", "dists", "opkg", "snapshots", "keys":
+		default:
+			http.NotFound(w, r)
+			return
+		}
+		if strings.Contains(r.URL.Path, "/.") {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		switch {
+		case strings.Contains(r.URL.Path, "/by-hash/") || strings.HasPrefix(r.URL.Path, "/pool/"):
+			w.Header().Set("Cache-Control", "public, max-age=86400")
+		default:
+			w.Header().Set("Cache-Control", "no-cache")
+		}
+		files.ServeHTTP(w, r)
+	})
+}
+
+// Sources is the text of a .sources file (sources.list(5)) for a suite at the
+// address, with the public keys in it, ready to be put into
+// /etc/apt/sources.list.d.
+func (a *Archive) Sources(suite Suite, address string) (string, error) {
+	keys, err := a.signers(&suite)
+	if err != nil {
+		return "", err
+	}
+	p, err := a.readView(context.Background(), suite.Name)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "Types: deb deb-src\nURIs: %s\nSuites: %s\nComponents: %s\n", address, suite.Name, strings.Join(p.components(), " "))
+	if len(keys) == 0 {
+		b.WriteString("Trusted: yes\n")
+		return b.String(), nil
+	}
+	b.WriteString("Signed-By:\n")
+	for _, k := range keys {
+		for line := range strings.Lines(string(k.signer.Public())) {
+			line = strings.TrimRight(line, "\n")
+			if line == "" {
+				line = "."
+			}
+			b.WriteString(" " + line + "\n")
+		}
+	}
+	return b.String(), nil
+}
+
+// SignedBy returns the fingerprints of the keys that sign the suite now.
+func (a *Archive) SignedBy(suite string) ([]string, error) {
+	dir, err := a.view(suite)
+	if err != nil {
+		return nil, err
+	}
+	return release.SignedBy(dir)
+}

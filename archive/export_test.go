@@ -1,0 +1,114 @@
+package archive
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"packmill/archive/deb/debtest"
+)
+
+func TestBreaks(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	up := func(name, depends string) Inclusion {
+		d := debtest.Deb{Name: name, Version: "1"}
+		if depends != "" {
+			d.Fields = "Depends: " + depends + "\n"
+		}
+		return f.upload(debtest.Upload{Source: debtest.Source{Name: name, Version: "1"}, Debs: []debtest.Deb{d}})
+	}
+	f.accepted(up("base", "libc6 (>= 2.36)"), up("user", "base (>= 1), libc6"), up("second", "user"), up("either", "base | other"), up("other", ""), up("broken", "nothing-of-ours (= 1), base"))
+	p := f.planned(f.a.Remove(ctx, f.suite, []string{"base"}, true, f.now))
+	got, err := f.a.Breaks(ctx, "unstable", p.Removed)
+	if want := "[{second 1 amd64 base (>= 1)} {user 1 amd64 base (>= 1)}]"; err != nil || fmt.Sprint(got) != want {
+		t.Errorf("got %v, %v, want %s", got, err, want)
+	}
+	if got, err := f.a.Breaks(ctx, "unstable", nil); err != nil || len(got) > 0 {
+		t.Errorf("without a removal: got %v, %v, want nothing", got, err)
+	}
+}
+
+func TestExportAndRsync(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.accepted(f.upload(hello("1")))
+	f.accepted(f.upload(hello("2")))
+	dir := filepath.Join(t.TempDir(), "srv", "archive")
+	far := filepath.Join(t.TempDir(), "far", "archive")
+	send := func() {
+		t.Helper()
+		if _, err := f.a.Export(ctx, "unstable", dir, true, false, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.a.Rsync(ctx, "unstable", far, false, nil, new(bytes.Buffer)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send()
+	for _, d := range []string{dir, far} {
+		list := strings.Join(tree(t, filepath.Join(d, "pool")), " ")
+		if want := "main/h/hello/hello-doc_2_all.deb main/h/hello/hello_2.dsc main/h/hello/hello_2.tar.xz main/h/hello/hello_2_amd64.deb"; list != want {
+			t.Errorf("%s: got %s, want %s", d, list, want)
+		}
+		c := newClient(t, strings.ReplaceAll(f.source(), f.a.Root(), d), f.key, "amd64")
+		c.run("apt-get", "update")
+		c.run("apt-get", "download", "hello=2")
+		if to, err := os.Readlink(filepath.Join(d, "dists/sid")); err != nil || to != "unstable" {
+			t.Errorf("%s: alias: got %q, %v", d, to, err)
+		}
+	}
+	again, err := f.a.Export(ctx, "unstable", dir, true, false, nil)
+	if err != nil || again.Files != 0 {
+		t.Errorf("a second export: got %+v, %v, want nothing sent", again, err)
+	}
+	f.accepted(f.upload(hello("3")))
+	send()
+	for _, d := range []string{dir, far} {
+		c := newClient(t, strings.ReplaceAll(f.source(), f.a.Root(), d), f.key, "i386")
+		c.run("apt-get", "update")
+		c.run("apt-get", "download", "hello-doc=3")
+	}
+}
+
+func TestHandler(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.accepted(f.upload(hello("1")))
+	s := httptest.NewServer(f.a.Handler())
+	defer s.Close()
+	c := newClient(t, strings.ReplaceAll(f.source(), "file:"+f.a.Root(), s.URL), f.key, "amd64")
+	c.run("apt-get", "update")
+	c.run("apt-get", "download", "hello")
+	for _, p := range []string{"/cache/", "/.lock", "/incoming/", "/dists/.new-unstable/", "/../archive.go"} {
+		r, err := http.Get(s.URL + p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		if r.StatusCode != http.StatusNotFound && r.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s: got %s, want not found", p, r.Status)
+		}
+	}
+}
+
+func TestSourcesFile(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.accepted(f.upload(hello("1")))
+	text, err := f.a.Sources(f.suite, "file:"+f.a.Root())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, "", "", "amd64")
+	if err := os.WriteFile(filepath.Join(c.dir, "etc/sources.list.d/packmill.sources"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.run("apt-get", "update")
+	c.run("apt-get", "download", "hello")
+}
