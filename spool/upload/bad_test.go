@@ -276,8 +276,18 @@ var bad = append([]row{
 	{name: "bad name in Binary", bend: all(taking("amd64", "fresh_1.0-1_amd64.deb"), changes("Binary: fresh", "Binary: fresh $(id)"))},
 	{name: "binary of no form", bend: taking("", "fresh_amd64.deb")},
 	{name: "debug symbols alone", bend: all(taking("amd64", "fresh-dbgsym_1.0-1_amd64.deb"), changes("Maintainer: Test Person <test@example.org>", "Maintainer: none"))},
-	{name: "binaries without their source", bend: binaryOnly("fresh", "")},
-	{name: "binNMU of a source that is not there", bend: binaryOnly("fresh (1.0-7)", "")},
+	{name: "binaries without their source", bend: binaryOnly("fresh")},
+	{name: "binNMU of a source that is not there", bend: binaryOnly("fresh (1.0-7)")},
+	{name: "binNMU for all architectures", bend: all(binaryOnly("fresh (1.0-1)"), func(p *pkg, _ *world) {
+		p.Files = append(p.Files, uploadtest.File{Name: "fresh-doc_1.0-1+b1_all.deb", Arch: "all"})
+		bend := p.Changes
+		p.Changes = func(s string) string {
+			return sub("Architecture: amd64 all", "Architecture: amd64 all\nBinary-Only: yes", "\nVersion: 1.0-1", "\nVersion: 1.0-1+b1",
+				"Binary: fresh", "Binary: fresh fresh-doc")(bend(s))
+		}
+	}), world: func(c *upload.Context) {
+		c.Published = func(string, string) ([]string, error) { return []string{"1.0-1"}, nil }
+	}},
 	{name: "unsound binary", bend: taking("amd64", "fresh_1.0-1_amd64.deb"), world: func(c *upload.Context) {
 		c.Deb = func(path string, u *upload.Upload, f upload.File) ([]string, error) {
 			return []string{f.Name + ": it is not a Debian package; build it again"}, nil
@@ -470,7 +480,7 @@ func withBuildinfo(source, version, rest string) func(*pkg, *world) {
 }
 
 // binaryOnly is an upload as a builder makes it.
-func binaryOnly(source, _ string) func(*pkg, *world) {
+func binaryOnly(source string) func(*pkg, *world) {
 	return all(taking("amd64", "fresh_1.0-1_amd64.deb"), func(p *pkg, _ *world) {
 		p.Changes = func(s string) string {
 			s = sub("Architecture: source amd64", "Architecture: amd64", "Source: fresh", "Source: "+source)(s)

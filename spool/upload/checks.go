@@ -106,6 +106,8 @@ func table() []check {
 		{"binaries-dropped", Remark, false, "binaries are left out", checkBinariesDropped},
 		{"binary", Error, false, "the Binary field does not fit the files", checkBinary},
 		{"binary-source", Error, true, "binaries without their source", checkBinarySource},
+		{"binnmu-all", Error, false, "a binNMU of packages for all architectures", checkBinNMUAll},
+		{"takes-over", Warning, false, "another source builds one of its binary packages now", checkTakesOver},
 		{"dbgsym", Warning, false, "debug symbols without their package", checkDbgsym},
 		{"deb", Error, true, "a binary package is not sound", checkDeb},
 		{"buildinfo", Error, false, "the .buildinfo is of another build", checkBuildinfo},
@@ -1000,6 +1002,38 @@ func checkBinarySource(r *reading) error {
 		return nil
 	}
 	r.say("the upload has binaries of %s %s, but %s does not have that source; upload the source first", quote(c.Source), quote(c.SourceVersion), r.up.Suite.Name)
+	return nil
+}
+
+func checkBinNMUAll(r *reading) error {
+	if !r.up.Changes.BinaryOnly {
+		return nil
+	}
+	for _, f := range r.up.Changes.Files {
+		if _, arch, ok := debName(f.Name); ok && arch == "all" {
+			r.say("%s is for all architectures, which a binNMU must not rebuild; upload a new version of the source", show(f.Name))
+		}
+	}
+	return nil
+}
+
+func checkTakesOver(r *reading) error {
+	if r.ctx.BuiltBy == nil || r.up.Suite == nil {
+		return nil
+	}
+	names := slices.Clone(r.up.Changes.Binary)
+	if r.up.Dsc != nil {
+		names = append(names, r.up.Dsc.Binary...)
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if policy.CheckPackage(name) != nil {
+			continue
+		}
+		if source, ok := r.ctx.BuiltBy(r.up.Suite.Name, name); ok && source != r.up.Changes.Source {
+			r.say("the binary package %s is built by the source %s in %s; agree with its maintainer, or rename yours", name, show(source), r.up.Suite.Name)
+		}
+	}
 	return nil
 }
 

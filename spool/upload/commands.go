@@ -31,8 +31,12 @@ type Command struct {
 	Days    int    // with reschedule: 0 to 15
 }
 
-// Matches reports whether the command speaks of a file of this name.
+// Matches reports whether the command speaks of a file of this name. No pattern
+// reaches a name that begins with a dot or holds a slash.
 func (c Command) Matches(name string) bool {
+	if !commandFile.MatchString(name) {
+		return false
+	}
 	if c.Verb != Remove {
 		return c.Pattern == name
 	}
@@ -75,7 +79,7 @@ func ParseCommands(dir, name string, ctx *Context) (*Commands, []Finding, error)
 	c := &Commands{Name: name}
 	var findings []Finding
 	say := func(check string, text ...string) {
-		findings = append(findings, Finding{check, Error, show(name) + ": " + strings.Join(text, "")})
+		findings = append(findings, Finding{check, Error, ascii(show(name) + ": " + strings.Join(text, ""))})
 	}
 	if !IsCommands(name) {
 		say("commands-name", "a file of commands is named like alice-1763731234.commands; make it with dcut")
@@ -118,7 +122,7 @@ func ParseCommands(dir, name string, ctx *Context) (*Commands, []Finding, error)
 	}
 	st, err := deb822.ParseOne(show(name), text, deb822.Hostile)
 	if err != nil {
-		findings = append(findings, Finding{"fields", Error, err.Error() + "; make it again with dcut"})
+		findings = append(findings, Finding{"fields", Error, ascii(err.Error()) + "; make it again with dcut"})
 		return c, findings, nil
 	}
 	c.Archive = st.Get("Archive")

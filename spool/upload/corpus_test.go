@@ -222,6 +222,9 @@ var good = []row{
 			p.Files = append(p.Files, uploadtest.File{Name: "fresh_1.0-1_amd64.buildinfo", Data: buildinfo("fresh", "1.0-1", "")})
 		}))},
 	{name: "binaries dropped", bend: all(set(func(p *pkg) { p.Distribution = "dropping" }), binary("armhf", "fresh_1.0-1_armhf.deb"))},
+	{name: "takes a package over", world: func(c *upload.Context) {
+		c.BuiltBy = func(suite, name string) (string, bool) { return "stale", suite == "stable" && name == "fresh" }
+	}},
 	{name: "odd but harmless members", bend: all(member(tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/\u00fcml\u00e4ut \u202e", Mode: 0o644}, "x"),
 		member(tar.Header{Typeflag: tar.TypeDir, Name: "fresh-1.0/shared/", Mode: 0o2775}, ""),
 		func(p *pkg, _ *world) {

@@ -321,11 +321,12 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// FuzzTarball: no bytes in place of a tarball panic the listing, or make it say anything
-// unprintable.
+// FuzzTarball: no bytes in place of a tarball or a diff panic the listing, or make it say
+// anything unprintable.
 func FuzzTarball(f *testing.F) {
 	w := theWorld()
-	for _, how := range []string{"gz", "xz", "zst"} {
+	const gz, xz, diff = 0, 1, 2
+	for kind, how := range []string{"gz", "xz"} {
 		var raw bytes.Buffer
 		tw := tar.NewWriter(&raw)
 		for _, h := range []tar.Header{
@@ -339,18 +340,38 @@ func FuzzTarball(f *testing.F) {
 			}
 		}
 		tw.Close()
+		// Mostly the text itself is bent, and packed whole.
+		f.Add(byte(kind), true, raw.Bytes())
 		packed, err := uploadtest.Pack(how, raw.Bytes())
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(how == "gz", packed)
+		f.Add(byte(kind), false, packed)
 	}
-	f.Add(true, sparseBomb())
-	f.Add(false, bigDictionary())
-	f.Fuzz(func(t *testing.T, gz bool, data []byte) {
-		p := pkg{Signer: w.ann, Packing: "xz", Version: "4", Tarball: func(string, []byte) []byte { return data }}
-		if gz {
-			p.Packing = "gz"
+	f.Add(byte(gz), false, sparseBomb())
+	f.Add(byte(xz), false, bigDictionary())
+	f.Add(byte(diff), true, []byte("--- a/x\n+++ b/debian/changelog\n@@ -0,0 +1,2 @@\n+fresh (1.0-1) stable; urgency=low\n+\n"))
+	f.Add(byte(diff), true, []byte("+++ /etc/x\n@@ -1,99999999999 +1,-3 @@\n-x\n@@\n\\ No newline\n"))
+	f.Fuzz(func(t *testing.T, kind byte, pack bool, data []byte) {
+		p := pkg{Signer: w.ann, Packing: "gz", Version: "4"}
+		switch kind % 3 {
+		case xz:
+			p.Packing = "xz"
+		case diff:
+			p.Version, p.Format = "1.0-1", "1.0"
+		}
+		if pack {
+			packed, err := uploadtest.Pack(p.Packing, data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data = packed
+		}
+		p.Tarball = func(which string, packed []byte) []byte {
+			if which == "native" || which == "diff" {
+				return data
+			}
+			return packed
 		}
 		_, findings := judge(t, p, w.context())
 		for _, x := range findings {
@@ -359,6 +380,31 @@ func FuzzTarball(f *testing.F) {
 					t.Fatalf("a finding holds %q: %q", c, x.Text)
 				}
 			}
+		}
+	})
+}
+
+// FuzzCommands: no text panics the parser of .commands, and what it accepts is safe.
+func FuzzCommands(f *testing.F) {
+	f.Add([]byte("Archive: x\nCommands:\n rm --searchdirs a_1.dsc DELAYED/3-day/b_*.deb\n cancel a_1.changes\n reschedule a_1.changes 3-day\n"))
+	f.Add([]byte("Commands: rm [a-\n"))
+	c := theWorld().context()
+	c.Account = "dora"
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, text []byte) {
+		put(t, filepath.Join(dir, "x.commands"), text)
+		got, findings, err := upload.ParseCommands(dir, "x.commands", c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, cmd := range got.List {
+			if cmd.Pattern == "" || strings.ContainsAny(cmd.Pattern, "/\\\x00\n") || cmd.Pattern[0] == '.' || cmd.Pattern[0] == '-' ||
+				cmd.Matches("..") || cmd.Matches(".") || cmd.Days < 0 || cmd.Days > 15 || cmd.Delayed > 15 {
+				t.Fatalf("accepted %+v", cmd)
+			}
+		}
+		if len(got.List) == 0 && len(findings) == 0 {
+			t.Fatal("nothing to do, and nothing to say")
 		}
 	})
 }

@@ -44,7 +44,7 @@ func (r *reading) say(format string, args ...any) {
 	r.texts[name]++
 	switch n := r.texts[name]; {
 	case n <= maxTexts:
-		r.findings = append(r.findings, Finding{name, r.level(), fmt.Sprintf(format, args...)})
+		r.findings = append(r.findings, Finding{name, r.level(), ascii(fmt.Sprintf(format, args...))})
 	case n == maxTexts+1:
 		r.findings = append(r.findings, Finding{name, r.level(), "and more of this kind, which are not listed"})
 	}

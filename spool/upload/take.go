@@ -248,6 +248,7 @@ func pump(dst io.Writer, r io.Reader, hashes []hash.Hash, parallel bool) (total 
 			free <- b
 		}
 	})
+	file, _ := dst.(*os.File)
 	for err == nil {
 		b := <-free
 		var rerr error
@@ -259,6 +260,11 @@ func pump(dst io.Writer, r io.Reader, hashes []hash.Hash, parallel bool) (total 
 		}
 		if dst != nil && b.n > 0 {
 			_, err = dst.Write(b.data[:b.n])
+			if file != nil && total%(8*block) == 0 {
+				// The disk begins now, beside the hashing, what the sync at the end waits
+				// for. It is a hint: an error of the disk is still fsync's to tell.
+				_ = unix.SyncFileRange(int(file.Fd()), total-8*block, 8*block, unix.SYNC_FILE_RANGE_WRITE)
+			}
 		}
 		out <- b
 		if rerr == io.EOF || rerr == io.ErrUnexpectedEOF {

@@ -314,26 +314,14 @@ func TestWriting(t *testing.T) {
 	}
 }
 
-// BenchmarkTake stands beside one pass of copy and SHA-256 in one loop, the least that
-// intake could do: "take" is to reach 80 % of "bare".
+// BenchmarkTake sets Take beside one pass of copy and SHA-256 in one loop, the least
+// that intake could do. They take turns, and the best time of each counts: the
+// metrics are shares of that pass's speed, of which the goal is 0.8.
 func BenchmarkTake(b *testing.B) {
 	const size = 256 << 20
 	src, dst := b.TempDir(), b.TempDir()
 	if err := os.WriteFile(filepath.Join(src, "a_1.tar"), []byte(noise(size)), 0o644); err != nil {
 		b.Fatal(err)
-	}
-	run := func(name string, f func() error) {
-		b.Run(name, func(b *testing.B) {
-			b.SetBytes(size)
-			for b.Loop() {
-				if err := f(); err != nil {
-					b.Fatal(err)
-				}
-				if err := os.Remove(filepath.Join(dst, "a_1.tar")); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
 	}
 	take := func(opt upload.TakeOptions) func() error {
 		return func() error {
@@ -341,36 +329,63 @@ func BenchmarkTake(b *testing.B) {
 			return err
 		}
 	}
-	run("bare", func() error {
-		in, err := os.Open(filepath.Join(src, "a_1.tar"))
+	ways := []struct {
+		name string
+		run  func() error
+	}{
+		{"bare", func() error { return bareCopy(filepath.Join(src, "a_1.tar"), filepath.Join(dst, "a_1.tar")) }},
+		{"sha256", take(upload.TakeOptions{})},
+		{"sha256+md5", take(upload.TakeOptions{MD5: true})},
+		{"all", take(upload.TakeOptions{MD5: true, SHA1: true})},
+	}
+	best := make([]time.Duration, len(ways))
+	b.SetBytes(size * int64(len(ways)))
+	for b.Loop() {
+		for i, w := range ways {
+			began := time.Now()
+			if err := w.run(); err != nil {
+				b.Fatal(err)
+			}
+			if d := time.Since(began); best[i] == 0 || d < best[i] {
+				best[i] = d
+			}
+			if err := os.Remove(filepath.Join(dst, "a_1.tar")); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(size/best[0].Seconds()/1e6, "MB/s-bare")
+	for i, w := range ways[1:] {
+		b.ReportMetric(float64(best[0])/float64(best[i+1]), w.name)
+	}
+}
+
+func bareCopy(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	buf := make([]byte, 1<<20)
+	h := sha256.New()
+	for {
+		n, err := in.Read(buf)
+		h.Write(buf[:n])
+		if _, err := out.Write(buf[:n]); err != nil {
+			return err
+		}
+		if err == io.EOF {
+			return out.Sync()
+		}
 		if err != nil {
 			return err
 		}
-		defer in.Close()
-		out, err := os.Create(filepath.Join(dst, "a_1.tar"))
-		if err != nil {
-			return err
-		}
-		defer out.Close()
-		buf := make([]byte, 1<<20)
-		h := sha256.New()
-		for {
-			n, err := in.Read(buf)
-			h.Write(buf[:n])
-			if _, err := out.Write(buf[:n]); err != nil {
-				return err
-			}
-			if err == io.EOF {
-				return out.Sync()
-			}
-			if err != nil {
-				return err
-			}
-		}
-	})
-	run("take-sha256", take(upload.TakeOptions{}))
-	run("take-sha256-md5", take(upload.TakeOptions{MD5: true}))
-	run("take-all", take(upload.TakeOptions{MD5: true, SHA1: true}))
+	}
 }
 
 // BenchmarkRead is a small upload from Take to the verdict, with syncs.

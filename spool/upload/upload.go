@@ -196,6 +196,9 @@ type Context struct {
 	// Seen says what became of an upload with this hash: a phrase such as
 	// "accepted on 2026-11-21". false if it is new.
 	Seen func(hash string) (fate string, ok bool)
+	// BuiltBy gives the source of which the suite has a binary package; false if it
+	// has no such package.
+	BuiltBy func(suite, pkg string) (source string, ok bool)
 	// Deb looks into a binary package and returns sentences of what is wrong with it.
 	Deb func(path string, u *Upload, f File) ([]string, error)
 }
@@ -291,6 +294,24 @@ func show(name string) string {
 		return name
 	}
 	return quote(name)
+}
+
+// ascii escapes what is not printable ASCII in a whole sentence. It is the last
+// line: the parsers that sentences come from quote by rules of their own.
+func ascii(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if r >= 0x20 && r <= 0x7e {
+			b.WriteRune(r)
+			continue
+		}
+		q := strconv.QuoteRuneToASCII(r)
+		b.WriteString(q[1 : len(q)-1])
+	}
+	return b.String()
 }
 
 // stamp is a time in a sentence.
