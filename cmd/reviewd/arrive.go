@@ -262,7 +262,7 @@ func (in *intake) noteWaiting(d incoming.Dir, name, what string) {
 	if in.waiting[key] != what {
 		in.waiting[key] = what
 		in.Log.Info("waits for the rest", "item", key, "reason", what)
-		in.status(d.Account, name, "waits in "+d.String()+": "+what, "")
+		writeStatus(in.Env, in.box, d.Account, name, d.String(), time.Now(), "waits: "+what, "")
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"packmill/queue"
 	"packmill/spool"
 	"packmill/spool/durable"
+	"packmill/spool/upload"
 )
 
 // toldFile in an item has a line for each thing that was mailed about it: the
@@ -150,7 +151,7 @@ func (t *teller) tell(ctx context.Context, p spool.Place, name string) bool {
 	if r, ok := t.again[dir]; ok && time.Now().Before(r.at) {
 		return false
 	}
-	at, ok := t.arrival(p, name)
+	at, last, ok := t.arrival(p, name)
 	if !ok {
 		return false
 	}
@@ -165,6 +166,10 @@ func (t *teller) tell(ctx context.Context, p spool.Place, name string) bool {
 	tk, err := queue.ReadTicket(st)
 	if err != nil || tk.BuildArch != "" {
 		return true // a build's job is not an upload
+	}
+	text := spool.Waiting(dir)
+	if first := tk.Changes + tk.Commands; first != "" {
+		writeStatus(t.Env, t.box, tk.Account, first, p.String(), last.Time, last.Reason, text)
 	}
 	event := ""
 	switch p.State {
@@ -186,8 +191,6 @@ func (t *teller) tell(ctx context.Context, p spool.Place, name string) bool {
 			return true
 		}
 	}
-	text := spool.Waiting(dir)
-	t.statusOf(p, tk, at, text)
 	if event != "" && !t.mail(ctx, dir, key, event, p, n, tk, at, text) {
 		return false
 	}
@@ -202,33 +205,38 @@ func (t *teller) tell(ctx context.Context, p spool.Place, name string) bool {
 	return true
 }
 
-// arrival is the move that brought an item to the state it is told of. A move
+// arrival is the move that brought an item to the state it is told of, and the
+// last one. A move
 // that a person made with mv is written into the history first, which needs the lock: not
 // ok says that it is held, or that the item has gone.
-func (t *teller) arrival(p spool.Place, name string) (spool.Event, bool) {
+func (t *teller) arrival(p spool.Place, name string) (at, last spool.Event, ok bool) {
 	dir := t.Tree.Path(p.Dir(), name)
 	events, err := spool.ReadHistory(dir)
 	if err != nil {
-		return spool.Event{}, true
+		return at, last, true
 	}
 	if len(events) == 0 || events[len(events)-1].To != p.Dir() {
 		it, err := t.Tree.Claim(p, name)
 		if err != nil {
-			return spool.Event{}, false
+			return at, last, false
 		}
 		it.Release()
 		if events, err = spool.ReadHistory(dir); err != nil {
-			return spool.Event{}, true
+			return at, last, true
 		}
 	}
+	if len(events) == 0 {
+		return at, last, true
+	}
+	last = events[len(events)-1]
 	accepted := p.State == spool.Accepted || p.State == spool.Master || p.State == spool.Uploaded
 	for i := len(events) - 1; i >= 0; i-- {
 		to, ok := spool.PlaceOf(events[i].To)
 		if !accepted && events[i].From != events[i].To || ok && to.State == spool.Accepted {
-			return events[i], true
+			return events[i], last, true
 		}
 	}
-	return spool.Event{}, true
+	return at, last, true
 }
 
 // mail sends what there is to send, and reports whether that is done.
@@ -297,37 +305,34 @@ func body(event string, n spool.Name, t *queue.Ticket, at spool.Event, text stri
 	return b.String()
 }
 
-// statusOf writes where an upload is beside where it arrived, if that is an
-// account's own directory.
-func (t *teller) statusOf(p spool.Place, tk *queue.Ticket, at spool.Event, text string) {
-	name := tk.Changes
-	if tk.Commands != "" {
-		name = tk.Commands
-	}
-	if name == "" {
-		return
-	}
-	writeStatus(t.Env, t.box, tk.Account, name, fmt.Sprintf("%s since %s: %s", p, at.Time.UTC().Format(time.RFC3339), at.Reason), text)
-}
-
-// status writes the note about an upload that still arrives.
-func (in *intake) status(account, name, line, text string) {
-	writeStatus(in.Env, in.box, account, name, line, text)
-}
-
-// writeStatus writes the note for an uploader: one line, and the text if there
-// is one. The directory is the account's: a name that it has made itself, of
-// whatever kind, is replaced and never followed. The note is for people; that
-// it cannot be written keeps nobody.
-func writeStatus(env *daemon.Env, box *incoming.Box, account, name, line, text string) {
+// writeStatus writes beside where an upload arrived what became of it, if that is
+// an account's own directory: one line, and the text if there is one. A later
+// word stays. The directory is the account's: a name that it has made itself,
+// of whatever kind, is replaced and never followed. The note is for people;
+// that it cannot be written keeps nobody.
+func writeStatus(env *daemon.Env, box *incoming.Box, account, name, where string, since time.Time, what, text string) {
 	if account == "" {
 		return
 	}
-	path := box.Path(incoming.ParseDir(account), name+incoming.StatusSuffix)
+	dir := box.Path(incoming.ParseDir(account))
+	path := filepath.Join(dir, name+incoming.StatusSuffix)
+	since = since.UTC().Truncate(time.Second)
+	if f, _, err := upload.Open(dir, name+incoming.StatusSuffix); err == nil {
+		head := make([]byte, 512)
+		n, _ := f.Read(head)
+		f.Close()
+		line, _, _ := strings.Cut(string(head[:n]), "\n")
+		if old := strings.SplitN(line, " ", 4); len(old) == 4 && old[1] == "since" {
+			at, err := time.Parse(time.RFC3339, strings.TrimSuffix(old[2], ":"))
+			if err == nil && (at.After(since) || at.Equal(since) && old[0] == where) {
+				return
+			}
+		}
+	}
 	if text != "" {
 		text = "\n" + text
 	}
-	data := []byte(spool.OneLine(line) + "\n" + text)
+	data := []byte(spool.OneLine(fmt.Sprintf("%s since %s: %s", where, since.Format(time.RFC3339), what)) + "\n" + text)
 	os.Remove(path)
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o644)
 	if err == nil {
