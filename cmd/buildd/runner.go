@@ -20,6 +20,8 @@ func (b *builder) runner(x *settings.Builder, s *settings.Suite) (build.Runner, 
 		return &build.Exec{Path: x.Exec, User: x.User}, nil
 	case "sbuild":
 		return &build.Sbuild{Chroots: x.ChrootStore(), Schroot: x.Mode == "schroot"}, nil
+	case "overlay":
+		return &build.Overlay{Chroots: x.ChrootStore()}, nil
 	}
 	return nil, fmt.Errorf("the runner %q is not known", x.Runner)
 }
