@@ -20,7 +20,8 @@ import (
 // were first looked at, without a lock and without the time they were looked at. So a Keyring
 // keeps the packets and reads the one key afresh for each verification.
 type Keyring struct {
-	keys []ringKey
+	keys    []ringKey
+	skipped []error
 }
 
 type ringKey struct {
@@ -57,10 +58,11 @@ type part struct {
 // ReadKeyring reads public keys from any number of files' contents, each binary
 // or ASCII armored (also several blocks in one file). Copies of one key are
 // merged: signatures, user IDs, subkeys and revocations of all copies count. A key
-// that cannot be used at all (unknown algorithm, no user ID) is an error, as is a
-// secret key; no keys at all give an empty keyring.
+// that cannot be used at all (unknown algorithm, no user ID that it signed) is left out,
+// see Skipped; a secret key is an error; no keys at all give an empty keyring.
 func ReadKeyring(data ...[]byte) (*Keyring, error) {
 	var bundles []*bundle
+	var skipped []error
 	byFpr := map[string]*bundle{}
 	for i, d := range data {
 		blocks, err := dearmor(d, "PGP PUBLIC KEY BLOCK")
@@ -68,10 +70,11 @@ func ReadKeyring(data ...[]byte) (*Keyring, error) {
 			return nil, fmt.Errorf("read keyring %d: %w", i+1, err)
 		}
 		for _, b := range blocks {
-			found, err := readBundles(b)
+			found, unread, err := readBundles(b)
 			if err != nil {
 				return nil, fmt.Errorf("read keyring %d: %w", i+1, err)
 			}
+			skipped = append(skipped, unread...)
 			for _, f := range found {
 				fpr := string(f.primary.Fingerprint)
 				if old := byFpr[fpr]; old != nil {
@@ -83,11 +86,12 @@ func ReadKeyring(data ...[]byte) (*Keyring, error) {
 			}
 		}
 	}
-	k := &Keyring{}
+	k := &Keyring{skipped: skipped}
 	for _, b := range bundles {
 		key, err := b.ringKey()
 		if err != nil {
-			return nil, fmt.Errorf("read key %X: %w", b.primary.Fingerprint, err)
+			k.skipped = append(k.skipped, fmt.Errorf("read key %X: %w", b.primary.Fingerprint, err))
+			continue
 		}
 		k.keys = append(k.keys, key)
 	}
@@ -102,6 +106,9 @@ func (k *Keyring) Fingerprints() []string {
 	}
 	return out
 }
+
+// Skipped says which keys of the files are left out, and why.
+func (k *Keyring) Skipped() []error { return k.skipped }
 
 // Only returns the part of the keyring that has one of the given primary
 // fingerprints (compared without case and blanks), and those of them that it does not have.
@@ -167,50 +174,57 @@ func dearmor(data []byte, kind string) ([][]byte, error) {
 }
 
 // readBundles splits a sequence of transferable public keys (RFC 4880 section 11.1).
-func readBundles(data []byte) ([]*bundle, error) {
-	var out []*bundle
+// Those whose primary key is of a version or algorithm that nobody here reads are skipped.
+func readBundles(data []byte) (out []*bundle, skipped []error, err error) {
+	skipping := false
 	var cur *bundle
 	var last *part
 	r := packet.NewOpaqueReader(bytes.NewReader(data))
 	for {
 		op, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return out, nil
+			return out, skipped, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("packets: %w", err)
+			return nil, nil, fmt.Errorf("packets: %w", err)
 		}
 		switch op.Tag {
 		case tagSecretKey, tagSecretSub:
-			return nil, fmt.Errorf("it holds a secret key; put the public key there (gpg --export)")
+			return nil, nil, fmt.Errorf("it holds a secret key; put the public key there (gpg --export)")
 		case tagPublicKey:
 			p, err := op.Parse()
-			if err != nil {
-				return nil, fmt.Errorf("primary key: %w", err)
-			}
 			pub, ok := p.(*packet.PublicKey)
-			if !ok {
-				return nil, fmt.Errorf("primary key: not a public key packet")
+			if err != nil || !ok {
+				skipped = append(skipped, fmt.Errorf("read key %d of a file: %w", len(out)+len(skipped)+1, err))
+				skipping = true
+				continue
 			}
+			skipping = false
 			last = &part{head: *op}
 			cur = &bundle{primary: pub, parts: []*part{last}}
 			out = append(out, cur)
 		case tagUserID, tagPublicSub, tagUserAttr:
+			if skipping {
+				continue
+			}
 			if cur == nil {
-				return nil, fmt.Errorf("it does not begin with a primary key")
+				return nil, nil, fmt.Errorf("it does not begin with a primary key")
 			}
 			last = &part{head: *op}
 			if op.Tag != tagUserAttr { // pictures say nothing here
 				cur.parts = append(cur.parts, last)
 			}
 		case tagSignature:
+			if skipping {
+				continue
+			}
 			if cur == nil {
-				return nil, fmt.Errorf("it does not begin with a primary key")
+				return nil, nil, fmt.Errorf("it does not begin with a primary key")
 			}
 			last.sigs = append(last.sigs, *op)
 		case tagMarker, tagTrust, tagPadding:
 		default:
-			return nil, fmt.Errorf("packet type %d does not belong into a key", op.Tag)
+			return nil, nil, fmt.Errorf("packet type %d does not belong into a key", op.Tag)
 		}
 	}
 }

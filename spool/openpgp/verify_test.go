@@ -287,6 +287,48 @@ func TestGood(t *testing.T) {
 	}
 }
 
+// TestSkipped: one key that cannot be read does not keep the others out.
+func TestSkipped(t *testing.T) {
+	s, err := Generate("good", "good@example.org", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks, err := dearmor(s.Public(), "PGP PUBLIC KEY BLOCK")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(packets ...packet.OpaquePacket) []byte {
+		var buf bytes.Buffer
+		for _, p := range packets {
+			if err := p.Serialize(&buf); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return buf.Bytes()
+	}
+	old := write(packet.OpaquePacket{Tag: tagPublicKey, Contents: []byte{3, 0, 0, 0, 0, 0, 0, 1}},
+		packet.OpaquePacket{Tag: tagUserID, Contents: []byte("Old <old@example.org>")},
+		packet.OpaquePacket{Tag: tagSignature, Contents: []byte{3, 5}})
+	other, err := Generate("other", "other@example.org", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var noUser bytes.Buffer
+	if err := other.entity.PrimaryKey.Serialize(&noUser); err != nil {
+		t.Fatal(err)
+	}
+	k := ring(t, append(old, blocks[0]...), noUser.Bytes())
+	if got := k.Fingerprints(); len(got) != 1 || got[0] != s.Fingerprint() {
+		t.Errorf("got %q, want the good key", got)
+	}
+	if len(k.Skipped()) != 2 {
+		t.Errorf("skipped: got %v, want two", k.Skipped())
+	}
+	if _, err := ReadKeyring(write(packet.OpaquePacket{Tag: tagUserID, Contents: []byte("x")})); err == nil {
+		t.Error("a user ID without a key was taken")
+	}
+}
+
 // TestAgain: nothing that one verification learns about a key, at its time,
 // changes the next; and many at once are fine (the race detector looks).
 func TestAgain(t *testing.T) {
