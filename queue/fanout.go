@@ -196,7 +196,9 @@ func hatch(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite, who 
 	out := func(arch string, p spool.Place, reason string) error {
 		name := it.Name
 		if arch == spool.SourceArch {
-			name.Arch = ""
+			// Not the name under which the source itself will come
+			// from the master queue.
+			name.Arch = spool.SourceArch
 		}
 		err := it.Hatch(filepath.Join(jobsDir, arch), p, name, spool.MasterD, who, reason)
 		if errors.Is(err, spool.ErrGone) {

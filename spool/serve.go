@@ -255,8 +255,14 @@ func (l *Loop) free() bool {
 	return len(l.busy) < l.Workers
 }
 
-// together takes the other entries of e's place, e first.
+// together takes the other entries of e's place, in order; also those that
+// stayed: what one of them waited for may be e.
 func (l *Loop) together(e entry) []entry {
+	for o := range l.later {
+		if o.place == e.place && l.past[o].stay {
+			l.put(o)
+		}
+	}
 	size := l.BatchSize
 	if size == 0 {
 		size = 1000
@@ -272,6 +278,7 @@ func (l *Loop) together(e entry) []entry {
 		rest = append(rest, o)
 	}
 	l.ready = rest
+	sort.Slice(batch, func(i, j int) bool { return batch[i].before(batch[j]) })
 	return batch
 }
 

@@ -561,3 +561,27 @@ func TestCreateLeavesNothingWhenFillFails(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// A batch has all that lies there, also what stayed before: the item that
+// comes may be the one that the others wait for, and find them there.
+func TestBatchTakesWhatStayed(t *testing.T) {
+	tree := newTree(t)
+	l := testLoop(tree)
+	l.Tick = time.Hour
+	var looks atomic.Int32
+	l.Batch = func(_ context.Context, items []*Item) ([]Verdict, error) {
+		looks.Add(1)
+		out := make([]Verdict, len(items))
+		for i := range items {
+			if len(items) > 1 {
+				out[i].To = In(Rejected)
+			}
+		}
+		return out, nil
+	}
+	born(t, tree, In(Intake), Reviewd, NewName(50, t0, "binary", "1"))
+	serve(t, l)
+	until(t, "the first look", func() bool { return count(tree, In(Intake)) == 1 && looks.Load() > 0 })
+	born(t, tree, In(Intake), Reviewd, NewName(50, t0, "source", "1"))
+	until(t, "both went together", func() bool { return count(tree, In(Rejected)) == 2 })
+}

@@ -27,6 +27,7 @@ type publisher struct {
 	archive *archive.Archive
 	done    *settings.Settings // those with which every suite was published last
 	renewed time.Time
+	filed   map[string]bool // sources of this batch that are about to be in Installed
 }
 
 func (p *publisher) loop() *spool.Loop {
@@ -114,6 +115,15 @@ func (p *publisher) suite(all *settings.Settings, s *settings.Suite) archive.Sui
 	return out
 }
 
+// jobArch is the architecture of binaries, "" of a source: also of one that
+// goes ahead of its binaries, whose name ends in _source.
+func jobArch(it *spool.Item) string {
+	if arch := it.Arch(); arch != spool.SourceArch {
+		return arch
+	}
+	return ""
+}
+
 // entry is one item of a batch on its way through a publication.
 type entry struct {
 	item    *spool.Item
@@ -130,9 +140,10 @@ func (p *publisher) publish(ctx context.Context, items []*spool.Item) ([]spool.V
 	all := p.Settings.Get()
 	name := items[0].Place.Suite
 	s, ok := all.Suite(name)
+	p.filed = map[string]bool{}
 	entries := make([]*entry, len(items))
 	for i, it := range items {
-		e := &entry{item: it, arch: it.Arch()}
+		e := &entry{item: it, arch: jobArch(it)}
 		entries[i] = e
 		st, err := it.Ticket()
 		if err == nil {
@@ -226,8 +237,23 @@ func (p *publisher) twice(e *entry) (bool, error) {
 	if e.arch != "" {
 		return false, nil
 	}
-	f, err := queue.FindJob(p.Tree, e.item.Place.Suite, spool.SourceArch, e.item.Name.Source, e.item.Name.Version)
-	return f != nil, err
+	id := e.item.Place.Suite + " " + e.item.Name.ID()
+	if p.filed[id] {
+		return true, nil
+	}
+	at := spool.In(spool.Installed, e.item.Place.Suite, spool.SourceArch)
+	at.Hash = spool.Hash(e.item.Name.Source)
+	names, err := p.Tree.List(at)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		if n, err := spool.ParseName(name); err == nil && n.ID() == e.item.Name.ID() {
+			return true, nil
+		}
+	}
+	p.filed[id] = true
+	return false, nil
 }
 
 // publishedFile in an item says that the archive has it; it lists the pool's
@@ -328,7 +354,7 @@ func (p *publisher) signedBy(all *settings.Settings, path string, fingerprints [
 // refusedPlace is where what cannot be published goes: a source back to the
 // uploader's side, a result to the person who judges builds.
 func refusedPlace(it *spool.Item, suite string) spool.Place {
-	if arch := it.Arch(); arch != "" {
+	if arch := jobArch(it); arch != "" {
 		return spool.In(spool.BuildAttempted, suite, arch)
 	}
 	return spool.In(spool.Rejected)

@@ -276,6 +276,9 @@ func (in *intake) claim(d incoming.Dir, name string) (bool, error) {
 
 // birth makes an intake item for the named file and renames it into it.
 func (in *intake) birth(ticket *queue.Ticket, d incoming.Dir, name string) (bool, error) {
+	if begun, err := in.begun(ticket, d, name); err != nil || begun {
+		return false, err
+	}
 	ticket.Suite, ticket.Account, ticket.Drop, ticket.Received = "unknown", d.Account, d.Rel, time.Now().UTC()
 	it, err := in.Tree.Create(spool.In(spool.Intake), spool.NewName(spool.NormalClass, ticket.Received, ticket.Source, ticket.Version),
 		spool.Reviewd, in.Name, "arrived as "+filepath.Join(d.Rel, name), func(dir string) error {
@@ -292,6 +295,31 @@ func (in *intake) birth(ticket *queue.Ticket, d incoming.Dir, name string) (bool
 		return true, err
 	}
 	return true, nil
+}
+
+// begun reports whether an intake item waits for this upload already: a
+// process made it and was killed before it could rename the .changes into it,
+// or is just about to. Judging it fetches the upload.
+func (in *intake) begun(ticket *queue.Ticket, d incoming.Dir, name string) (bool, error) {
+	names, err := in.Tree.List(spool.In(spool.Intake))
+	if err != nil {
+		return false, err
+	}
+	for _, n := range names {
+		x, err := spool.ParseName(n)
+		if err != nil || x.Source != ticket.Source || x.Version != ticket.Version {
+			continue
+		}
+		dir := in.Tree.Path(spool.In(spool.Intake).Dir(), n)
+		st, err := spool.ReadTicket(dir)
+		if err != nil || st.Get("Changes") != ticket.Changes || st.Get("Commands") != ticket.Commands || st.Get("Drop") != d.Rel {
+			continue
+		}
+		if entries, err := os.ReadDir(filepath.Join(dir, uploadDir)); err == nil && len(entries) == 0 {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // guess reads the source and version of a .changes that nobody has verified,

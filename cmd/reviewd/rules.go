@@ -106,7 +106,7 @@ func (in *intake) published(suite, source string) ([]string, error) {
 		return nil, err
 	}
 	for _, f := range found {
-		if f.Place.Suite == suite && f.Name.Arch == "" {
+		if f.Place.Suite == suite && (f.Name.Arch == "" || f.Name.Arch == spool.SourceArch) {
 			out = append(out, f.Name.Version)
 		}
 	}

@@ -10,15 +10,17 @@
 package installability
 
 import (
+	"bufio"
+	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
@@ -57,8 +59,9 @@ type provided struct {
 	version string // "" if the name is provided without one
 }
 
-// ReadIndex reads Packages files of arch, which may be compressed: .gz, .xz
-// and .zst by their names' ends. A path that is not there is an error. One
+// ReadIndex reads Packages files of arch, which may be compressed with gzip, xz
+// or zstd: their first bytes tell, for a file under by-hash has no telling name.
+// A path that is not there is an error. One
 // bad entry is left out (see Index.Refused); a file that is no index is an error.
 func ReadIndex(arch string, paths ...string) (*Index, error) {
 	x := &Index{Arch: arch, packages: make(map[string]*pkg), provides: make(map[string][]provided)}
@@ -93,15 +96,21 @@ func (x *Index) readFile(path string) (err error) {
 		return err
 	}
 	defer f.Close() // only read from
-	var r io.Reader = f
+	head := bufio.NewReaderSize(f, 64<<10)
+	magic, err := head.Peek(6)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	var r io.Reader = head
+	err = nil
 	switch {
-	case strings.HasSuffix(path, ".gz"):
-		r, err = gzip.NewReader(f)
-	case strings.HasSuffix(path, ".xz"):
-		r, err = xz.NewReader(f)
-	case strings.HasSuffix(path, ".zst"):
+	case bytes.HasPrefix(magic, []byte("\x1f\x8b")):
+		r, err = gzip.NewReader(head)
+	case bytes.HasPrefix(magic, []byte("\xfd7zXZ\x00")):
+		r, err = xz.NewReader(head)
+	case bytes.HasPrefix(magic, []byte("\x28\xb5\x2f\xfd")):
 		var z *zstd.Decoder
-		if z, err = zstd.NewReader(f, zstd.WithDecoderConcurrency(1)); err == nil {
+		if z, err = zstd.NewReader(head, zstd.WithDecoderConcurrency(1)); err == nil {
 			defer z.Close()
 			r = z
 		}

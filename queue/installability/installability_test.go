@@ -327,9 +327,9 @@ func TestReadIndex(t *testing.T) {
 	if got, want := x.Refused[0].Error(), filepath.Join(dir, "c.zst")+`:5: package name "Four" begins with 'F'`; !strings.HasPrefix(got, want) {
 		t.Errorf("refused: got %s, want %s", got, want)
 	}
-	for name, want := range map[string]string{"none": "no such file", "b.gz": "unpack"} {
+	for name, want := range map[string]string{"none": "no such file", "b.gz": "gzip"} {
 		if name == "b.gz" {
-			if err := os.WriteFile(filepath.Join(dir, name), []byte("no gzip"), 0o666); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte("\x1f\x8b no gzip"), 0o666); err != nil {
 				t.Fatal(err)
 			}
 		}

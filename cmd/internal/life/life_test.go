@@ -1,0 +1,213 @@
+package life
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"packmill/spool/upload/uploadtest"
+)
+
+// The main job, step by step: upload, review, queues, build, hand on, publish.
+func TestSixSteps(t *testing.T) {
+	t.Parallel()
+	m := newMill(t, "Review: always")
+	// 1. A maintainer uploads a source package and its .changes file.
+	m.upload(uploadtest.Package{Source: "hello", Version: "2.10-3"})
+	m.once("reviewd")
+	m.want(m.where(), "review source hello_2.10-3")
+	// 2. A reviewer accepts it. It enters the master build queue and the
+	// queue of every architecture that it is for.
+	m.packmill("review", "accept", "hello", "-m", "looks good")
+	m.once("master-buildd")
+	m.want(m.where(), "master source hello_2.10-3", "needs-build amd64 hello_2.10-3")
+	// 3. The build daemon builds it, and it leaves the queue.
+	// 4. No architecture has it any more: the source goes on.
+	m.once("buildd-amd64")
+	m.want(m.where(), "master source hello_2.10-3", "uploaded amd64 hello_2.10-3")
+	m.once("master-buildd")
+	m.want(m.where(), "uploaded source hello_2.10-3", "uploaded amd64 hello_2.10-3")
+	// 5. The archive daemon includes the source with all its binaries.
+	m.once("archived")
+	m.want(m.where(), "installed amd64 hello_2.10-3", "installed source hello_2.10-3")
+	for _, f := range []string{"hello_2.10-3.dsc", "hello_2.10-3_amd64.deb"} {
+		if _, err := os.Stat(filepath.Join(m.tree, "archive/pool/main/h/hello", f)); err != nil {
+			t.Error(err)
+		}
+	}
+	m.sound()
+	// The history tells the story.
+	got := m.packmill("show", "hello")
+	for _, want := range []string{"looks good", "to build on amd64", "built and signed", "published"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("packmill show: no %q in\n%s", want, got)
+		}
+	}
+}
+
+// A move with mv is an accept, and the history says so.
+func TestAcceptByHand(t *testing.T) {
+	t.Parallel()
+	m := newMill(t, "Review: always")
+	m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
+	m.once("reviewd")
+	names, err := filepath.Glob(filepath.Join(m.tree, "spool/review/stable/*hello*"))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("review: %v, %v", names, err)
+	}
+	m.must(os.MkdirAll(filepath.Join(m.tree, "spool/accepted/stable"), 0o775))
+	m.must(os.Rename(names[0], filepath.Join(m.tree, "spool/accepted/stable", filepath.Base(names[0]))))
+	m.want(m.settle(), "installed amd64 hello_1.0", "installed source hello_1.0")
+	if got := m.packmill("show", "hello"); !strings.Contains(got, "by mv  moved by hand") {
+		t.Errorf("the history does not tell of the move by hand:\n%s", got)
+	}
+	m.sound()
+}
+
+// Architectures: any, all, both, one that the suite does not have, wildcards.
+func TestArchitectures(t *testing.T) {
+	t.Parallel()
+	m := newMill(t, "Architectures: amd64 i386")
+	for name, arch := range map[string]string{"anyy": "any", "docs": "all", "linux": "linux-any", "only": "i386", "hurd": "hurd-any"} {
+		m.upload(uploadtest.Package{Source: name, Version: "1", Architecture: arch})
+	}
+	m.once("reviewd")
+	m.once("master-buildd")
+	m.want(m.where(),
+		"master source anyy_1", "needs-build amd64 anyy_1", "needs-build i386 anyy_1",
+		"master source docs_1", "needs-build all docs_1", "auto-not-for-us amd64 docs_1", "auto-not-for-us i386 docs_1",
+		"master source linux_1", "needs-build amd64 linux_1", "needs-build i386 linux_1",
+		"master source only_1", "auto-not-for-us amd64 only_1", "needs-build i386 only_1",
+		"uploaded source hurd_1", "auto-not-for-us amd64 hurd_1", "auto-not-for-us i386 hurd_1")
+	m.want(m.settle(),
+		"installed source anyy_1", "installed amd64 anyy_1", "installed i386 anyy_1",
+		"installed source docs_1", "installed all docs_1", "auto-not-for-us amd64 docs_1", "auto-not-for-us i386 docs_1",
+		"installed source linux_1", "installed amd64 linux_1", "installed i386 linux_1",
+		"installed source only_1", "auto-not-for-us amd64 only_1", "installed i386 only_1",
+		"installed source hurd_1", "auto-not-for-us amd64 hurd_1", "auto-not-for-us i386 hurd_1")
+	m.sound()
+}
+
+// Debian's story: Needs-Build to Installed with Failed, Dep-Wait and a new
+// version in between.
+func TestDebianStory(t *testing.T) {
+	t.Parallel()
+	m := newMill(t, "Publish: source-first")
+	date := time.Now().Add(-time.Minute) // of both: they share the upstream tarball
+	m.script("app_1.0-1_amd64", "fail undefined reference to frobnicate")
+	m.upload(uploadtest.Package{Source: "app", Version: "1.0-1", Date: date})
+	// The source goes ahead; the build fails and waits for a person.
+	m.want(m.settle(), "build-attempted amd64 app_1.0-1", "installed source app_1.0-1", "attic source app_1.0-1")
+	// A new version needs a library that is not there.
+	m.upload(uploadtest.Package{Source: "app", Version: "1.0-2", BuildDepends: "libfrob (>= 2)", Date: date})
+	m.want(m.settle(), "attic amd64 app_1.0-1", "attic source app_1.0-1", "installed source app_1.0-1",
+		"dep-wait amd64 app_1.0-2", "installed source app_1.0-2", "master source app_1.0-2")
+	if got := m.packmill("show", "app_1.0-2"); !strings.Contains(got, "libfrob (>= 2)") {
+		t.Errorf("packmill show does not say what it waits for:\n%s", got)
+	}
+	// The library in a version too old does not help; the next one does.
+	m.upload(uploadtest.Package{Source: "libfrob", Version: "1.9"})
+	m.settle()
+	if got := m.where(); !strings.Contains(got, "dep-wait amd64 app_1.0-2") {
+		t.Fatalf("libfrob 1.9 let app go on:\n%s", got)
+	}
+	m.upload(uploadtest.Package{Source: "libfrob", Version: "2.0"})
+	got := m.settle()
+	for _, want := range []string{"installed amd64 app_1.0-2", "installed amd64 libfrob_2.0"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	m.sound()
+}
+
+// Together: nothing is published before every architecture has settled.
+func TestTogether(t *testing.T) {
+	t.Parallel()
+	m := newMill(t, "Architectures: amd64 i386")
+	m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
+	for _, d := range []string{"reviewd", "master-buildd", "buildd-amd64", "master-buildd", "archived"} {
+		m.once(d)
+	}
+	m.want(m.where(), "master source hello_1.0", "needs-build i386 hello_1.0", "uploaded amd64 hello_1.0")
+	m.script("hello_1.0_i386", "fail no such instruction")
+	m.want(m.settle(), "build-attempted i386 hello_1.0", "installed amd64 hello_1.0", "installed source hello_1.0")
+	// Mended on the builder's side, the late binaries come on their own.
+	m.script("hello_1.0_i386", "")
+	m.packmill("requeue", "hello_1.0")
+	m.want(m.settle(), "installed i386 hello_1.0", "installed amd64 hello_1.0", "installed source hello_1.0")
+	m.sound()
+}
+
+// A builder's own trouble is given back, and after some tries shown to a
+// person; a result that is not this build's is never published.
+func TestTrouble(t *testing.T) {
+	t.Parallel()
+	m := newMill(t, "Tries: 1")
+	m.script("hello_1.0_amd64", "trouble")
+	m.script("forged_1.0_amd64", "forge")
+	m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
+	m.upload(uploadtest.Package{Source: "forged", Version: "1.0"})
+	got := m.settle()
+	for _, want := range []string{"build-attempted amd64 hello_1.0", "build-attempted amd64 forged_1.0"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	pool, _ := filepath.Glob(filepath.Join(m.tree, "archive/pool/main/*/*/*.deb"))
+	if len(pool) != 0 {
+		t.Errorf("published: %v", pool)
+	}
+	m.sound()
+}
+
+// A newer version retires the older one's open jobs; what is being built ends
+// and is not published.
+func TestSuperseded(t *testing.T) {
+	t.Parallel()
+	m := newMill(t)
+	m.script("hello_1.0_amd64", "sleep 3s")
+	m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
+	m.once("reviewd")
+	m.once("master-buildd")
+	b := m.start("buildd-amd64")
+	_ = b
+	m.until("the first version is being built", func() bool { return strings.Contains(m.where(), "building amd64 hello_1.0") })
+	m.upload(uploadtest.Package{Source: "hello", Version: "1.1"})
+	m.once("reviewd")
+	m.once("master-buildd")
+	m.until("both have ended", func() bool {
+		w := m.where()
+		return strings.Contains(w, "attic amd64 hello_1.0") && strings.Contains(w, "uploaded amd64 hello_1.1")
+	})
+	m.want(m.settle(), "attic amd64 hello_1.0", "attic source hello_1.0", "installed amd64 hello_1.1", "installed source hello_1.1")
+	m.sound()
+}
+
+// Every daemon dies at random, again and again, while twenty packages pass
+// through: each is published once.
+func TestKill(t *testing.T) {
+	t.Parallel()
+	m := newMill(t, "Tries: 100")
+	var want []string
+	var all []*running
+	for _, name := range []string{"reviewd", "master-buildd", "buildd-amd64", "archived"} {
+		all = append(all, m.start(name))
+	}
+	for i := range 20 {
+		p := uploadtest.Package{Source: fmt.Sprintf("pkg%02d", i), Version: "1.0"}
+		m.upload(p)
+		want = append(want, "installed amd64 "+p.Source+"_1.0", "installed source "+p.Source+"_1.0")
+		all[rand.N(len(all))].kill()
+	}
+	for range 10 {
+		all[rand.N(len(all))].kill()
+	}
+	m.until("all are installed", func() bool { return strings.Count(m.where(), "installed ") == len(want) })
+	m.want(m.where(), want...)
+	m.sound()
+}

@@ -1,0 +1,306 @@
+// Package life tests whole lives of packages through the real daemons, with
+// real signatures and the instant builder.
+package life
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"packmill/spool"
+	"packmill/spool/openpgp"
+	"packmill/spool/upload/uploadtest"
+)
+
+// bin is where TestMain built the programs.
+var bin string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "packmill-life-*")
+	if err == nil {
+		bin = dir
+		var out []byte
+		cmd := exec.Command("go", "build", "-o", dir+"/", "packmill/cmd/...")
+		if out, err = cmd.CombinedOutput(); err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "build the programs:", err)
+		os.Exit(1)
+	}
+	status := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(status)
+}
+
+// mill is a tree with settings, keys and an instant builder.
+type mill struct {
+	*testing.T
+	tree   string
+	home   string // of the instant builder
+	signer *openpgp.Signer
+}
+
+// newMill makes a tree with one suite, stable; lines are added to its stanza.
+func newMill(t *testing.T, lines ...string) *mill {
+	t.Helper()
+	dir := t.TempDir()
+	m := &mill{T: t, tree: filepath.Join(dir, "tree"), home: filepath.Join(dir, "instant")}
+	m.must(os.MkdirAll(filepath.Join(m.home, "script"), 0o755))
+	m.must(os.Symlink(m.tree, filepath.Join(m.home, "tree")))
+	program, err := os.ReadFile(filepath.Join(bin, "instant"))
+	m.must(err)
+	m.must(os.WriteFile(filepath.Join(m.home, "instant"), program, 0o755))
+	m.packmill("init")
+
+	then := time.Now().Add(-time.Hour)
+	key := func(name string) *openpgp.Signer {
+		s, err := openpgp.Generate(name, name+"@example.org", then)
+		m.must(err)
+		m.must(os.WriteFile(filepath.Join(m.tree, "control/private", name+".key"), s.Secret(), 0o600))
+		m.must(os.WriteFile(filepath.Join(m.tree, "control/keys", name+".asc"), s.Public(), 0o644))
+		return s
+	}
+	m.signer = key("uploader")
+	builder := key("builder")
+	key("archive")
+	suite := append([]string{"Suite: stable", "Sign-With: private/archive.key"}, lines...)
+	for _, d := range []string{"Architectures: amd64", "Review: never"} {
+		name, _, _ := strings.Cut(d, " ")
+		if !strings.Contains(strings.Join(lines, "\n"), name) {
+			suite = append(suite, d)
+		}
+	}
+	m.control("suites", strings.Join(suite, "\n"))
+	m.control("uploaders", "Name: Up Loader\nFingerprint: "+m.signer.Fingerprint()+"\nEmail: up@example.org")
+	m.control("builders", "Name: b1\nArchitectures: amd64 i386 all\nFingerprint: "+builder.Fingerprint()+"\nKey: private/builder.key\nJobs: 2\nRunner: exec "+m.home+"/instant")
+	return m
+}
+
+func (m *mill) must(err error) {
+	m.Helper()
+	if err != nil {
+		m.Fatal(err)
+	}
+}
+
+// control writes a settings file.
+func (m *mill) control(name, text string) {
+	m.Helper()
+	m.must(os.WriteFile(filepath.Join(m.tree, "control", name), []byte(text+"\n"), 0o644))
+}
+
+// script tells the instant builder what becomes of a build.
+func (m *mill) script(id, orders string) {
+	m.Helper()
+	path := filepath.Join(m.home, "script", id)
+	if orders == "" {
+		m.must(os.Remove(path))
+		return
+	}
+	m.must(os.WriteFile(path, []byte(orders+"\n"), 0o644))
+}
+
+// upload writes a signed upload into the drop directory.
+func (m *mill) upload(p uploadtest.Package) {
+	m.Helper()
+	p.Signer = m.signer
+	_, err := p.Write(filepath.Join(m.tree, "spool/incoming"))
+	m.must(err)
+}
+
+// packmill runs the person's command and returns what it printed.
+func (m *mill) packmill(args ...string) string {
+	m.Helper()
+	out, err := m.try(args...)
+	if err != nil {
+		m.Fatalf("packmill %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func (m *mill) try(args ...string) (string, error) {
+	cmd := exec.Command(filepath.Join(bin, "packmill"), append([]string{"--tree", m.tree}, args...)...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// daemons are the programs with what they need to be told.
+var daemons = map[string][]string{
+	"reviewd": nil, "master-buildd": nil, "archived": nil,
+	"buildd-amd64": {"--arch", "amd64"}, "buildd-i386": {"--arch", "i386"},
+}
+
+func (m *mill) command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	program, _, _ := strings.Cut(name, "-amd64")
+	program, _, _ = strings.Cut(program, "-i386")
+	args = append(append([]string{"--tree", m.tree}, daemons[name]...), args...)
+	return exec.CommandContext(ctx, filepath.Join(bin, program), args...)
+}
+
+// once runs one daemon until nothing is left for it to do.
+func (m *mill) once(name string) {
+	m.Helper()
+	var out bytes.Buffer
+	cmd := m.command(m.Context(), name, "--once")
+	cmd.Stderr = &out
+	if err := cmd.Run(); err != nil {
+		m.Fatalf("%s --once: %v\n%s", name, err, &out)
+	}
+	if m.Failed() {
+		m.Log(out.String())
+	}
+}
+
+// settle runs every daemon in turn until nothing moves.
+func (m *mill) settle() string {
+	m.Helper()
+	before := ""
+	for range 50 {
+		for _, d := range []string{"reviewd", "master-buildd", "buildd-amd64", "master-buildd", "archived"} {
+			m.once(d)
+		}
+		if strings.Contains(m.suites(), "i386") {
+			m.once("buildd-i386")
+		}
+		now := m.where()
+		if now == before {
+			return now
+		}
+		before = now
+	}
+	m.Fatal("it does not come to rest")
+	return ""
+}
+
+func (m *mill) suites() string {
+	data, err := os.ReadFile(filepath.Join(m.tree, "control/suites"))
+	m.must(err)
+	return string(data)
+}
+
+// where lists every item: "state arch source_version", sorted.
+func (m *mill) where() string {
+	m.Helper()
+	tree, err := spool.Open(m.tree)
+	m.must(err)
+	found, err := tree.Find("")
+	m.must(err)
+	var lines []string
+	for _, f := range found {
+		arch := f.Arch()
+		if arch == "" {
+			arch = "source"
+		}
+		lines = append(lines, fmt.Sprintf("%s %s %s", f.Place.State, arch, f.Name.ID()))
+	}
+	sort.Strings(lines)
+	return strings.Join(lines, "\n")
+}
+
+// want compares where everything is.
+func (m *mill) want(got string, lines ...string) {
+	m.Helper()
+	sort.Strings(lines)
+	if want := strings.Join(lines, "\n"); got != want {
+		m.Fatalf("the tree:\n%s\nwant:\n%s\n%s%s", got, want, m.packmill("ls"), m.logs())
+	}
+}
+
+// sound runs fsck.
+func (m *mill) sound() {
+	m.Helper()
+	if out, err := m.try("fsck"); err != nil {
+		m.Errorf("fsck: %v\n%s", err, out)
+	}
+}
+
+// until waits for a condition.
+func (m *mill) until(what string, ok func() bool) {
+	m.Helper()
+	deadline := time.Now().Add(150 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			m.Fatalf("after 150 s still not: %s\n%s", what, m.packmill("ls"))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// running is a daemon in the background.
+type running struct {
+	m    *mill
+	name string
+	cmd  *exec.Cmd
+	log  bytes.Buffer
+}
+
+func (m *mill) start(name string) *running {
+	m.Helper()
+	r := &running{m: m, name: name, cmd: m.command(context.Background(), name)}
+	r.cmd.Stderr = &r.log
+	m.must(r.cmd.Start())
+	m.Cleanup(func() {
+		r.cmd.Process.Signal(syscall.SIGTERM)
+		r.cmd.Wait()
+		if m.Failed() {
+			m.Logf("%s:\n%s", name, tail(r.log.String()))
+		}
+	})
+	return r
+}
+
+// kill is kill -9, and a new start.
+func (r *running) kill() {
+	r.m.Helper()
+	r.cmd.Process.Kill()
+	r.cmd.Wait()
+	log := r.log
+	r.cmd = r.m.command(context.Background(), r.name)
+	r.log = log
+	r.cmd.Stderr = &r.log
+	r.m.must(r.cmd.Start())
+}
+
+// builds reads the instant builder's own record: how often each build began.
+func (m *mill) builds() map[string]int {
+	m.Helper()
+	out := map[string]int{}
+	data, err := os.ReadFile(filepath.Join(m.home, "builds"))
+	if os.IsNotExist(err) {
+		return out
+	}
+	m.must(err)
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		if len(f) == 4 && f[1] == "begin" {
+			out[f[2]]++
+		}
+	}
+	return out
+}
+
+// tail is the end of a long log.
+func tail(s string) string { return s[max(0, len(s)-4000):] }
+
+// logs are the build logs that lie in the tree.
+func (m *mill) logs() string {
+	out := ""
+	filepath.WalkDir(m.tree, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Name() == "log" {
+			data, _ := os.ReadFile(path)
+			out += path + ":\n" + tail(string(data))
+		}
+		return nil
+	})
+	return out
+}
