@@ -60,7 +60,11 @@ func (p *publisher) suites(ctx context.Context) (bool, error) {
 	}
 	for i := range now.Suites {
 		s := &now.Suites[i]
-		report, err := p.archive.Publish(ctx, p.suite(now, s), nil, time.Now())
+		suite, err := now.Archive(s)
+		if err != nil {
+			return false, err
+		}
+		report, err := p.archive.Publish(ctx, suite, nil, time.Now())
 		if err != nil {
 			return false, fmt.Errorf("publish %s: %w", s.Name, err)
 		}
@@ -94,25 +98,6 @@ func (p *publisher) publicKeys(all *settings.Settings, s *settings.Suite) error 
 		return err
 	}
 	return durable.WriteFile(path, text, 0o644)
-}
-
-// suite is a suite of the settings as the archive wants it.
-func (p *publisher) suite(all *settings.Settings, s *settings.Suite) archive.Suite {
-	out := archive.Suite{
-		Name: s.Name, Codename: s.Codename, Aliases: s.Aliases,
-		Origin: s.Origin, Label: s.Label, Description: s.Description,
-		Components: s.Components, Architectures: s.Architectures,
-		ValidFor: s.ValidFor, NotAutomatic: s.NotAutomatic, ButAutomaticUpgrades: s.ButAutomatic,
-		Compress: s.Compress, Contents: s.Contents, Translations: s.Translations,
-	}
-	for _, k := range s.SignWith {
-		out.SignWith = append(out.SignWith, all.Path(k))
-	}
-	if s.Opkg {
-		out.Opkg = &archive.Opkg{Sources: s.OpkgSource, Key: all.Path(s.OpkgKey)}
-		out.Opkg.Arch, out.Opkg.Extension = s.OpkgArchs, s.OpkgExtension
-	}
-	return out
 }
 
 // jobArch is the architecture of binaries, "" of a source: also of one that
@@ -202,7 +187,11 @@ func (p *publisher) include(ctx context.Context, all *settings.Settings, s *sett
 		return nil
 	}
 	start := time.Now()
-	report, err := p.archive.Publish(ctx, p.suite(all, s), batch, start)
+	suite, err := all.Archive(s)
+	if err != nil {
+		return err
+	}
+	report, err := p.archive.Publish(ctx, suite, batch, start)
 	if err != nil {
 		return fmt.Errorf("publish %s: %w", s.Name, err)
 	}

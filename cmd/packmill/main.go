@@ -8,6 +8,8 @@
 //	packmill fsck
 //	packmill chroot create SUITE ARCH | update | ls | rm SUITE ARCH
 //	packmill key new NAME
+//	packmill archive [ls | show | include | copy | move | rm | override | diff] ...
+//	packmill archive [snapshot | rollback | gc | check | import | export | push | serve] ...
 //
 // ITEM is a package (hello), a version of it (hello_2.10-3) or an item's whole
 // name. Every change goes through the one table of moves and is written into
@@ -54,6 +56,7 @@ type cli struct {
 	Fsck    fsckCmd    `cmd:"" help:"Check that the tree keeps its promises."`
 	Chroot  chrootCmd  `cmd:"" help:"The chroots that builds run in."`
 	Key     keyCmd     `cmd:"" help:"Keys of the archive and its builders."`
+	Archive archiveCmd `cmd:"" help:"The archive by hand: look, copy, remove, snapshots, mirrors."`
 }
 
 // errRefused says that nothing was done, for a reason that was printed.

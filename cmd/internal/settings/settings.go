@@ -52,6 +52,9 @@ type Suite struct {
 	Compress      []string // gz, xz, zst, plain
 	Contents      bool
 	Translations  bool
+	Dbgsym        string        // component of automatic debug packages; "" leaves them in their own
+	Override      string        // file of sections and priorities; "": none
+	IndexStay     time.Duration // how long superseded indexes stay under their checksums
 	Opkg          bool
 	OpkgArchs     map[string]string // Debian's name -> opkg's
 	OpkgSource    bool

@@ -30,6 +30,9 @@ func (r *reader) suite() Suite {
 		Compress:      r.words("Compress", []string{"gz", "xz"}, oneOf("gz", "xz", "zst", "plain")),
 		Contents:      r.yes("Contents", true),
 		Translations:  r.yes("Translations", true),
+		Dbgsym:        r.str("Dbgsym", ""),
+		Override:      r.str("Override", ""),
+		IndexStay:     r.span("Index-Stay", 3*day),
 		Opkg:          r.yes("Opkg", true),
 		OpkgArchs:     r.pairs("Opkg-Architectures", "Debian's name=opkg's name"),
 		OpkgSource:    r.yes("Opkg-Source", false),
@@ -43,6 +46,9 @@ func (r *reader) suite() Suite {
 		Incomplete:    r.span("Incomplete", day),
 		MaxUpload:     r.size("Max-Upload", 20<<30),
 		KeepRejected:  r.span("Keep-Rejected", 30*day),
+	}
+	if x.Dbgsym != "" {
+		r.check("Dbgsym", x.Dbgsym, policy.CheckComponent)
 	}
 	x.Codename = r.str("Codename", x.Name)
 	r.check("Codename", x.Codename, policy.CheckSuite)

@@ -1,0 +1,573 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"packmill/archive"
+	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/settings"
+)
+
+// archiveCmd is the archive by hand. VIEW is a suite, or a snapshot of one as
+// NAME/SUITE.
+type archiveCmd struct {
+	Ls       archiveLs       `cmd:"" help:"List the packages of a suite or snapshot."`
+	Show     archiveShow     `cmd:"" help:"Show a package as it is published."`
+	Include  archiveInclude  `cmd:"" help:"Publish uploads past the queues."`
+	Copy     archiveCopy     `cmd:"" help:"Give a suite packages that another suite or snapshot has."`
+	Move     archiveMove     `cmd:"" help:"Copy, and take them out of where they were."`
+	Rm       archiveRm       `cmd:"" help:"Take packages out of a suite; says first what that breaks."`
+	Override archiveOverride `cmd:"" help:"Change a package's section or priority."`
+	Snapshot archiveSnapshot `cmd:"" help:"Keep suites as they are, at an address of their own."`
+	Rollback archiveRollback `cmd:"" help:"Make a suite what a snapshot is."`
+	Diff     archiveDiff     `cmd:"" help:"Say what changed between two suites or snapshots."`
+	Gc       archiveGc       `cmd:"" help:"Put away files that no suite and no snapshot names."`
+	Check    archiveCheck    `cmd:"" help:"Read everything that clients can get, and compare it."`
+	Import   archiveImport   `cmd:"" help:"Take over another apt repository."`
+	Export   archiveExport   `cmd:"" help:"Write a suite or snapshot into a directory."`
+	Push     archivePush     `cmd:"" help:"Send a suite or snapshot to another place."`
+	Serve    archiveServe    `cmd:"" help:"Serve the archive over http, for trying."`
+	Sources  archiveSources  `cmd:"" help:"Print the .sources file that clients need."`
+	Key      archiveKey      `cmd:"" help:"Keys that sign a suite."`
+}
+
+func (archiveCmd) Help() string {
+	return `A VIEW is a suite (unstable) or a snapshot of one (monday/unstable). A PACKAGE is a source (hello), a version of it (hello_2.10-3) or a binary package.
+
+Examples:
+  packmill archive ls unstable 'hello*'
+  packmill archive copy testing stable hello world     a transition at once
+  packmill archive rm unstable hello --dry-run         what would break
+  packmill archive snapshot create stable 2026-11
+  packmill archive rollback stable 2026-11
+  packmill archive import unstable http://old.example/debian sid --keyring old.asc`
+}
+
+// library opens the tree's archive and its settings.
+func (c *cli) library() (*archive.Archive, *settings.Settings, error) {
+	t, err := c.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := c.control()
+	if err != nil {
+		return nil, nil, err
+	}
+	a, err := archive.Open(t.Path("archive"))
+	return a, s, err
+}
+
+// suite is a suite of the settings as the archive wants it.
+func (c *cli) suite(s *settings.Settings, name string) (archive.Suite, error) {
+	x, ok := s.Suite(name)
+	if !ok {
+		var names []string
+		for i := range s.Suites {
+			names = append(names, s.Suites[i].Name)
+		}
+		return archive.Suite{}, daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites, only %s", name, strings.Join(names, ", "))}
+	}
+	out, err := s.Archive(x)
+	if err != nil {
+		return out, daemon.Wrong{Err: err}
+	}
+	return out, nil
+}
+
+// interruptible ends with the first interrupt; a publication in its midst
+// leaves nothing visible.
+func interruptible() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+}
+
+// outcome prints what a change did.
+func (c *cli) outcome(p *archive.Plan, err error) error {
+	if err != nil {
+		return missing(err)
+	}
+	did := map[bool][2]string{false: {"added", "removed"}, true: {"would add", "would remove"}}[c.DryRun || len(p.Refused) > 0]
+	one := func(what string, list []archive.Entry) {
+		for _, e := range list {
+			c.print(os.Stdout, struct {
+				Does string `json:"does"`
+				entry
+			}{what, entryOf(e)}, fmt.Sprintf("%s %s %s %s (%s)", what, e.Package, e.Version, e.Arch, e.Component))
+		}
+	}
+	one(did[0], p.Added)
+	one(did[1], p.Removed)
+	for _, n := range p.Notes {
+		c.print(os.Stdout, map[string]string{"note": n}, "note: "+n)
+	}
+	for _, r := range p.Refused {
+		fmt.Fprintln(os.Stderr, r)
+	}
+	if len(p.Refused) > 0 {
+		return errRefused
+	}
+	return nil
+}
+
+// missing turns a suite that is not there into a refusal.
+func missing(err error) error {
+	if errors.Is(err, archive.ErrNoSuite) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("%w: %w", errRefused, err)
+	}
+	return err
+}
+
+type entry struct {
+	Package   string `json:"package"`
+	Version   string `json:"version"`
+	Arch      string `json:"arch"`
+	Component string `json:"component"`
+	Source    string `json:"source,omitempty"`
+}
+
+func entryOf(e archive.Entry) entry {
+	return entry{e.Package, e.Version, e.Arch, e.Component, e.Source}
+}
+
+type archiveLs struct {
+	View    string `arg:"" help:"A suite or snapshot."`
+	Pattern string `arg:"" optional:"" help:"Names or source names: shell wildcards."`
+}
+
+func (x *archiveLs) Run(c *cli) error {
+	a, _, err := c.library()
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	list, err := a.List(ctx, x.View, x.Pattern)
+	if err != nil {
+		return missing(err)
+	}
+	w := table()
+	if !c.JSON {
+		fmt.Fprintln(w, "PACKAGE\tVERSION\tARCH\tCOMPONENT\tSOURCE")
+	}
+	for _, e := range list {
+		c.print(w, entryOf(e), fmt.Sprintf("%s\t%s\t%s\t%s\t%s", e.Package, e.Version, e.Arch, e.Component, e.Source))
+	}
+	return w.Flush()
+}
+
+type archiveShow struct {
+	View    string `arg:"" help:"A suite or snapshot."`
+	Package string `arg:"" help:"A source or binary package."`
+}
+
+func (x *archiveShow) Run(c *cli) error {
+	a, _, err := c.library()
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	list, err := a.Show(ctx, x.View, x.Package)
+	if err != nil {
+		return missing(err)
+	}
+	if len(list) == 0 {
+		return fmt.Errorf("%w: %s has no package %s", errRefused, x.View, x.Package)
+	}
+	for _, text := range list {
+		c.print(os.Stdout, map[string]string{"stanza": text}, text+"\n")
+	}
+	return nil
+}
+
+type archiveInclude struct {
+	Suite   string   `arg:"" help:"A suite of control/suites."`
+	Changes []string `arg:"" help:"The .changes files." type:"existingfile"`
+	Force   bool     `help:"Versions may go down."`
+}
+
+func (archiveInclude) Help() string {
+	return "Publishes what .changes files list, all at once, checked as archived checks it but without review and build. Who runs this is trusted: signatures are not asked for."
+}
+
+func (x *archiveInclude) Run(c *cli) error {
+	a, s, err := c.library()
+	if err != nil {
+		return err
+	}
+	suite, err := c.suite(s, x.Suite)
+	if err != nil {
+		return err
+	}
+	var batch []archive.Inclusion
+	for _, n := range x.Changes {
+		batch = append(batch, archive.Inclusion{Dir: filepath.Dir(n), Changes: filepath.Base(n), Force: x.Force})
+	}
+	if c.DryRun {
+		for _, n := range x.Changes {
+			fmt.Printf("would include %s in %s\n", n, suite.Name)
+		}
+		return nil
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	rep, err := a.Publish(ctx, suite, batch, time.Now())
+	if err != nil {
+		return err
+	}
+	return c.results(rep.Results)
+}
+
+// results prints what became of uploads.
+func (c *cli) results(list []archive.Result) error {
+	bad := false
+	for _, r := range list {
+		text := r.Changes + ": " + r.Outcome.String()
+		if r.Reason != "" {
+			text += ": " + r.Reason
+		}
+		for _, n := range r.Notes {
+			text += "\n  note: " + n
+		}
+		c.print(os.Stdout, map[string]any{"changes": r.Changes, "outcome": r.Outcome.String(), "reason": r.Reason, "notes": r.Notes, "files": r.Files}, text)
+		bad = bad || r.Outcome == archive.Refused
+	}
+	if bad {
+		return errRefused
+	}
+	return nil
+}
+
+type archiveCopy struct {
+	From     string   `arg:"" help:"A suite or snapshot."`
+	To       string   `arg:"" help:"A suite of control/suites."`
+	Packages []string `arg:"" name:"package" help:"Source packages: hello or hello_2.10-3."`
+	Force    bool     `help:"Versions may go down."`
+}
+
+func (x *archiveCopy) Run(c *cli) error {
+	a, s, err := c.library()
+	if err != nil {
+		return err
+	}
+	to, err := c.suite(s, x.To)
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	return c.outcome(a.Copy(ctx, x.From, to, x.Packages, x.Force, c.DryRun, time.Now()))
+}
+
+type archiveMove struct {
+	From     string   `arg:"" help:"A suite of control/suites."`
+	To       string   `arg:"" help:"A suite of control/suites."`
+	Packages []string `arg:"" name:"package" help:"Source packages: hello or hello_2.10-3."`
+	Force    bool     `help:"Versions may go down."`
+}
+
+func (x *archiveMove) Run(c *cli) error {
+	a, s, err := c.library()
+	if err != nil {
+		return err
+	}
+	from, err := c.suite(s, x.From)
+	if err != nil {
+		return err
+	}
+	to, err := c.suite(s, x.To)
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	return c.outcome(a.Move(ctx, from, to, x.Packages, x.Force, c.DryRun, time.Now()))
+}
+
+type archiveRm struct {
+	Suite    string   `arg:"" help:"A suite of control/suites."`
+	Packages []string `arg:"" name:"package" help:"Source packages with all their binaries, or binary packages."`
+	Force    bool     `help:"Remove them though that breaks others."`
+	NoCheck  bool     `help:"Do not look what it breaks (dose-debcheck)."`
+}
+
+func (x *archiveRm) Run(c *cli) error {
+	a, s, err := c.library()
+	if err != nil {
+		return err
+	}
+	suite, err := c.suite(s, x.Suite)
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	plan, err := a.Remove(ctx, suite, x.Packages, true, time.Now())
+	if err != nil {
+		return missing(err)
+	}
+	var broken []archive.Broken
+	if !x.NoCheck && len(plan.Refused) == 0 {
+		if broken, err = a.Breaks(ctx, suite.Name, plan.Removed); err != nil {
+			return err
+		}
+	}
+	for _, b := range broken {
+		text := fmt.Sprintf("breaks %s %s %s", b.Package, b.Version, b.Arch)
+		if b.Wants != "" {
+			text += ", which needs " + b.Wants
+		}
+		c.print(os.Stdout, map[string]string{"breaks": b.Package, "version": b.Version, "arch": b.Arch, "needs": b.Wants}, text)
+	}
+	if c.DryRun || len(plan.Refused) > 0 {
+		return c.outcome(plan, nil)
+	}
+	if len(broken) > 0 && !x.Force {
+		return fmt.Errorf("%w: %d packages would not be installable any more; remove them too, or use --force", errRefused, len(broken))
+	}
+	return c.outcome(a.Remove(ctx, suite, x.Packages, false, time.Now()))
+}
+
+type archiveOverride struct {
+	Suite    string `arg:"" help:"A suite of control/suites."`
+	Package  string `arg:"" help:"A binary package, or src:NAME."`
+	Section  string `help:"The new section." placeholder:"SECTION"`
+	Priority string `help:"The new priority." placeholder:"PRIORITY"`
+}
+
+func (archiveOverride) Help() string {
+	return "Changes the package where it is published, and writes the line into the suite's Override file, if control/suites names one, so that later versions get it too."
+}
+
+func (x *archiveOverride) Run(c *cli) error {
+	a, s, err := c.library()
+	if err != nil {
+		return err
+	}
+	suite, err := c.suite(s, x.Suite)
+	if err != nil {
+		return err
+	}
+	o := archive.Override{Section: x.Section, Priority: x.Priority}
+	if o == (archive.Override{}) {
+		return daemon.Wrong{Err: errors.New("nothing to change: use --section or --priority")}
+	}
+	for _, v := range []string{o.Section, o.Priority} {
+		if strings.ContainsAny(v, " \t\n,") {
+			return daemon.Wrong{Err: fmt.Errorf("%q is not one word", v)}
+		}
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	plan, err := a.Override(ctx, suite, x.Package, o, c.DryRun, time.Now())
+	if set, _ := s.Suite(x.Suite); err == nil && !c.DryRun && len(plan.Refused) == 0 {
+		if set.Override != "" {
+			err = archive.WriteOverride(s.Path(set.Override), x.Package, o)
+		} else {
+			plan.Notes = append(plan.Notes, "the next version brings its own values again: the suite has no Override file.")
+		}
+	}
+	return c.outcome(plan, err)
+}
+
+type archiveDiff struct {
+	From string `arg:"" help:"A suite or snapshot."`
+	To   string `arg:"" help:"A suite or snapshot."`
+}
+
+func (x *archiveDiff) Run(c *cli) error {
+	a, _, err := c.library()
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	list, err := a.Diff(ctx, x.From, x.To)
+	if err != nil {
+		return missing(err)
+	}
+	w := table()
+	if !c.JSON {
+		fmt.Fprintf(w, "PACKAGE\tARCH\t%s\t%s\n", strings.ToUpper(x.From), strings.ToUpper(x.To))
+	}
+	dash := func(v string) string {
+		if v == "" {
+			return "-"
+		}
+		return v
+	}
+	for _, d := range list {
+		c.print(w, map[string]string{"package": d.Package, "arch": d.Arch, "from": d.Old, "to": d.New},
+			fmt.Sprintf("%s\t%s\t%s\t%s", d.Package, d.Arch, dash(d.Old), dash(d.New)))
+	}
+	return w.Flush()
+}
+
+type archiveRollback struct {
+	Suite    string `arg:"" help:"A suite of control/suites."`
+	Snapshot string `arg:"" help:"The snapshot's name."`
+}
+
+func (x *archiveRollback) Run(c *cli) error {
+	a, s, err := c.library()
+	if err != nil {
+		return err
+	}
+	suite, err := c.suite(s, x.Suite)
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	list, err := a.Diff(ctx, suite.Name, x.Snapshot+"/"+suite.Name)
+	if err != nil {
+		return missing(err)
+	}
+	if !c.DryRun {
+		if err := a.Rollback(ctx, suite, x.Snapshot, time.Now()); err != nil {
+			return missing(err)
+		}
+	}
+	would := ""
+	if c.DryRun {
+		would = "would make "
+	}
+	c.print(os.Stdout, map[string]any{"suite": suite.Name, "snapshot": x.Snapshot, "packages": len(list), "done": !c.DryRun},
+		fmt.Sprintf("%s%s what it was in %s: %d packages differ", would, suite.Name, x.Snapshot, len(list)))
+	return nil
+}
+
+type archiveSnapshot struct {
+	Create snapshotCreate `cmd:"" help:"Keep a suite as it is now."`
+	Ls     snapshotLs     `cmd:"" default:"1" help:"List snapshots."`
+	Rm     snapshotRm     `cmd:"" help:"Remove a snapshot."`
+}
+
+type snapshotCreate struct {
+	Suite string `arg:"" help:"The suite."`
+	Name  string `arg:"" help:"The snapshot's name; it becomes snapshots/NAME."`
+}
+
+func (x *snapshotCreate) Run(c *cli) error {
+	a, _, err := c.library()
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	if !c.DryRun {
+		if err := a.Snapshot(ctx, x.Suite, x.Name); err != nil {
+			return missing(err)
+		}
+	}
+	text := "kept " + x.Suite + " as snapshots/" + x.Name
+	if c.DryRun {
+		text = "would keep " + x.Suite + " as snapshots/" + x.Name
+	}
+	c.print(os.Stdout, map[string]any{"suite": x.Suite, "snapshot": x.Name, "done": !c.DryRun}, text)
+	return nil
+}
+
+type snapshotLs struct{}
+
+func (snapshotLs) Run(c *cli) error {
+	a, _, err := c.library()
+	if err != nil {
+		return err
+	}
+	list, err := a.Snapshots()
+	if err != nil {
+		return err
+	}
+	for _, s := range list {
+		c.print(os.Stdout, map[string]string{"snapshot": s.Name, "suite": s.Suite}, s.Name+"/"+s.Suite)
+	}
+	return nil
+}
+
+type snapshotRm struct {
+	Name string `arg:"" help:"The snapshot's name."`
+}
+
+func (x *snapshotRm) Run(c *cli) error {
+	a, _, err := c.library()
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	text := "removed snapshots/" + x.Name
+	if c.DryRun {
+		text = "would remove snapshots/" + x.Name
+	} else if err := a.RemoveSnapshot(ctx, x.Name); err != nil {
+		return missing(err)
+	}
+	c.print(os.Stdout, map[string]any{"snapshot": x.Name, "done": !c.DryRun}, text)
+	return nil
+}
+
+type archiveGc struct {
+	Stay time.Duration `help:"How long a file waits in the pool, and then in the attic." default:"72h"`
+}
+
+func (x *archiveGc) Run(c *cli) error {
+	a, _, err := c.library()
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	did, err := a.Collect(ctx, filepath.Join(c.Tree, "attic"), x.Stay, c.DryRun, time.Now())
+	if err != nil {
+		return err
+	}
+	would := ""
+	if c.DryRun {
+		would = "would be "
+	}
+	if !c.JSON {
+		for _, n := range did.Moved {
+			fmt.Printf("%sput into the attic: %s\n", would, n)
+		}
+		for _, n := range did.Deleted {
+			fmt.Printf("%sdeleted from the attic: %s\n", would, n)
+		}
+	}
+	c.print(os.Stdout, map[string]any{"waiting": did.Waiting, "moved": did.Moved, "deleted": did.Deleted, "bytes": did.Bytes, "done": !c.DryRun},
+		fmt.Sprintf("%d files that nothing names wait, %d %sput into the attic, %d %sdeleted (%d bytes)", len(did.Waiting), len(did.Moved), would, len(did.Deleted), would, did.Bytes))
+	return nil
+}
+
+type archiveCheck struct {
+	Quick bool `help:"Compare sizes in the pool, not contents."`
+}
+
+func (x *archiveCheck) Run(c *cli) error {
+	a, _, err := c.library()
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	faults, err := a.Check(ctx, !x.Quick)
+	if err != nil {
+		return err
+	}
+	for _, f := range faults {
+		c.print(os.Stdout, map[string]string{"path": f.Path, "fault": f.Text}, f.String())
+	}
+	if len(faults) > 0 {
+		return fmt.Errorf("%w: %d faults", errRefused, len(faults))
+	}
+	if !c.JSON {
+		fmt.Println("no fault found")
+	}
+	return nil
+}

@@ -1,0 +1,368 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"packmill/archive"
+	"packmill/archive/mirror"
+	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/settings"
+	"packmill/spool/durable"
+	"packmill/spool/openpgp"
+)
+
+// bar is a line of progress for a person who looks; nothing if standard error
+// is no terminal.
+type bar struct {
+	mu   sync.Mutex
+	last time.Time
+	on   bool
+}
+
+func newBar() *bar { return &bar{on: term.IsTerminal(int(os.Stderr.Fd()))} }
+
+func (b *bar) show(done, all int64, what string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.on || all == 0 || time.Since(b.last) < 100*time.Millisecond && done < all {
+		return
+	}
+	b.last = time.Now()
+	n := int(30 * done / all)
+	fmt.Fprintf(os.Stderr, "\r[%s%s] %3d %% %s", strings.Repeat("#", n), strings.Repeat(" ", 30-n), 100*done/all, what)
+}
+
+func (b *bar) end() {
+	if b.on && !b.last.IsZero() {
+		fmt.Fprint(os.Stderr, "\r\x1b[K")
+	}
+}
+
+type archiveImport struct {
+	Suite         string   `arg:"" help:"The suite of control/suites that gets the packages."`
+	From          string   `arg:"" help:"Where the other repository lies: http://, https:// or a directory; what its dists lies in."`
+	Dist          string   `arg:"" help:"Its suite: the directory below dists."`
+	Components    []string `help:"Only these of its components." placeholder:"NAME"`
+	Architectures []string `help:"Only these of its architectures." placeholder:"ARCH"`
+	Keyring       []string `help:"Public keys, one of which must have signed it." type:"existingfile" placeholder:"FILE"`
+	Unsigned      bool     `help:"Take it without a signature."`
+	Expired       bool     `help:"Take it though its Valid-Until has passed."`
+	Sourceless    bool     `help:"Take binaries whose source it does not have."`
+	Link          bool     `help:"Make hard links to its files where that is possible: nobody may ever write to them."`
+}
+
+func (x *archiveImport) Run(c *cli) error {
+	a, s, err := c.library()
+	if err != nil {
+		return err
+	}
+	suite, err := c.suite(s, x.Suite)
+	if err != nil {
+		return err
+	}
+	src := mirror.Source{URL: x.From, Suite: x.Dist, Components: x.Components, Architectures: x.Architectures,
+		Unsigned: x.Unsigned, Expired: x.Expired, Link: x.Link}
+	if len(x.Keyring) == 0 && !x.Unsigned {
+		return daemon.Wrong{Err: errors.New("say with --keyring which keys sign the repository, or --unsigned")}
+	}
+	if len(x.Keyring) > 0 {
+		var keys [][]byte
+		for _, n := range x.Keyring {
+			data, err := os.ReadFile(n)
+			if err != nil {
+				return err
+			}
+			keys = append(keys, data)
+		}
+		if src.Keyring, err = openpgp.ReadKeyring(keys...); err != nil {
+			return daemon.Wrong{Err: err}
+		}
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	repo, err := mirror.Open(ctx, src, time.Now())
+	if err != nil {
+		return err
+	}
+	b := newBar()
+	rep, err := a.Import(ctx, suite, repo, archive.ImportOptions{Sourceless: x.Sourceless, DryRun: c.DryRun,
+		Progress: func(p archive.ImportProgress) {
+			b.show(p.Bytes, p.AllBytes, fmt.Sprintf("%d of %d uploads", p.Uploads, p.AllUploads))
+		}}, time.Now())
+	b.end()
+	if err != nil {
+		return err
+	}
+	if c.DryRun {
+		for _, u := range rep.Uploads {
+			c.print(os.Stdout, map[string]any{"source": u.Source, "version": u.Version, "component": u.Component, "bytes": u.Size()},
+				fmt.Sprintf("would import %s %s (%s, %d files)", u.Source, u.Version, u.Component, len(u.Files)))
+		}
+	}
+	var bad []archive.Result
+	for _, r := range rep.Results {
+		if r.Outcome == archive.Refused {
+			bad = append(bad, r)
+		}
+	}
+	c.print(os.Stdout, map[string]int{"imported": len(rep.Results) - len(bad), "refused": len(bad), "there": rep.There},
+		fmt.Sprintf("%d imported, %d refused, %d there already", len(rep.Results)-len(bad), len(bad), rep.There))
+	return c.results(bad)
+}
+
+type archiveExport struct {
+	View string `arg:"" help:"A suite or snapshot."`
+	Dir  string `arg:"" help:"Where to." type:"path"`
+	Link bool   `help:"Make hard links where that is possible."`
+}
+
+func (x *archiveExport) Run(c *cli) error {
+	a, _, err := c.library()
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	b := newBar()
+	t, err := a.Export(ctx, x.View, x.Dir, x.Link, c.DryRun, func(done, all int) { b.show(int64(done), int64(all), "") })
+	b.end()
+	if err != nil {
+		return missing(err)
+	}
+	c.transferred(t, x.Dir)
+	return nil
+}
+
+func (c *cli) transferred(t *archive.Transfer, to string) {
+	would := ""
+	if c.DryRun {
+		would = "would be "
+	}
+	c.print(os.Stdout, map[string]any{"sent": t.Files, "there": t.There, "bytes": t.Bytes, "done": !c.DryRun},
+		fmt.Sprintf("%d files (%d bytes) %swritten to %s, %d are there already", t.Files, t.Bytes, would, to, t.There))
+}
+
+type archivePush struct {
+	View    string   `arg:"" help:"A suite or snapshot."`
+	Target  string   `arg:"" help:"What rsync understands (host:/srv/archive/), or s3://BUCKET/PREFIX."`
+	Option  []string `help:"An option for rsync, such as --option=--bwlimit=1000." placeholder:"OPTION"`
+	S3URL   string   `name:"s3-url" help:"The address of the S3-compatible store." env:"AWS_ENDPOINT_URL_S3,AWS_ENDPOINT_URL" placeholder:"URL"`
+	Region  string   `help:"Its region." env:"AWS_REGION,AWS_DEFAULT_REGION" default:"us-east-1"`
+	TakeIt  bool     `name:"take-over" help:"Replace what somebody else has published at the S3 target since."`
+	Virtual bool     `name:"virtual-host" help:"Put the bucket's name in the host's, as Amazon wants it."`
+}
+
+func (archivePush) Help() string {
+	return "Packages go first, indexes then, InRelease last, so that the target can be used all the time. For S3 the keys are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN)."
+}
+
+func (x *archivePush) Run(c *cli) error {
+	a, _, err := c.library()
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	rest, ok := strings.CutPrefix(x.Target, "s3://")
+	if !ok {
+		out := os.Stdout
+		if c.JSON {
+			out = os.Stderr
+		}
+		return missing(a.Rsync(ctx, x.View, x.Target, c.DryRun, x.Option, out))
+	}
+	bucket, prefix, _ := strings.Cut(rest, "/")
+	if x.S3URL == "" {
+		return daemon.Wrong{Err: errors.New("say with --s3-url where the store is")}
+	}
+	store := &archive.S3{URL: x.S3URL, Region: x.Region, Bucket: bucket, Prefix: prefix, VirtualHost: x.Virtual,
+		AccessKey: os.Getenv("AWS_ACCESS_KEY_ID"), SecretKey: os.Getenv("AWS_SECRET_ACCESS_KEY"), Token: os.Getenv("AWS_SESSION_TOKEN")}
+	b := newBar()
+	t, err := a.PushS3(ctx, x.View, store, x.TakeIt, c.DryRun, func(done, all int) { b.show(int64(done), int64(all), "") })
+	b.end()
+	if errors.Is(err, archive.ErrFence) {
+		return fmt.Errorf("%w: %w", errRefused, err)
+	}
+	if err != nil {
+		return missing(err)
+	}
+	c.transferred(t, x.Target)
+	return nil
+}
+
+type archiveServe struct {
+	Listen string `help:"The address." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
+}
+
+func (x *archiveServe) Run(c *cli) error {
+	a, _, err := c.library()
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	l, err := net.Listen("tcp", x.Listen)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("serving %s at http://%s/ until interrupted\n", a.Root(), l.Addr())
+	s := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	go func() {
+		<-ctx.Done()
+		s.Close()
+	}()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+type archiveSources struct {
+	Suite string `arg:"" help:"A suite of control/suites."`
+	URL   string `arg:"" help:"Where clients find the archive." placeholder:"URL"`
+}
+
+func (x *archiveSources) Run(c *cli) error {
+	a, s, err := c.library()
+	if err != nil {
+		return err
+	}
+	suite, err := c.suite(s, x.Suite)
+	if err != nil {
+		return err
+	}
+	text, err := a.Sources(suite, x.URL)
+	if err != nil {
+		return missing(err)
+	}
+	fmt.Print(text)
+	return nil
+}
+
+type archiveKey struct {
+	Export keyExport `cmd:"" help:"Print the public keys that sign a suite."`
+	Rotate keyRotate `cmd:"" help:"Make a further key that signs a suite, or retire the oldest."`
+}
+
+type keyExport struct {
+	Suite string `arg:"" help:"A suite of control/suites."`
+}
+
+func (x *keyExport) Run(c *cli) error {
+	_, s, err := c.library()
+	if err != nil {
+		return err
+	}
+	suite, err := c.suite(s, x.Suite)
+	if err != nil {
+		return err
+	}
+	for _, n := range suite.SignWith {
+		k, err := openpgp.ReadSigner(n)
+		if err != nil {
+			return err
+		}
+		c.print(os.Stdout, map[string]string{"fingerprint": k.Fingerprint(), "file": n, "public": string(k.Public())}, strings.TrimRight(string(k.Public()), "\n"))
+	}
+	return nil
+}
+
+type keyRotate struct {
+	Suite  string `arg:"" help:"A suite of control/suites."`
+	Retire bool   `help:"Take the oldest key out, when all clients have the new one."`
+	Email  string `help:"The address in the new key." placeholder:"ADDRESS"`
+}
+
+func (keyRotate) Help() string {
+	return `Makes a new key and adds it to Sign-With of the suite in control/suites: from then on everything bears both signatures. Hand out the new key (packmill archive sources, or key export); when all clients have it, run this again with --retire. archived sees the change by itself.`
+}
+
+func (x *keyRotate) Run(c *cli) error {
+	_, s, err := c.library()
+	if err != nil {
+		return err
+	}
+	set, ok := s.Suite(x.Suite)
+	if !ok {
+		return daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites", x.Suite)}
+	}
+	keys := slices.Clone(set.SignWith)
+	text := ""
+	if x.Retire {
+		if len(keys) < 2 {
+			return fmt.Errorf("%w: %s is signed by %d key; rotate without --retire first", errRefused, set.Name, len(keys))
+		}
+		text = fmt.Sprintf("retired %s; its file stays", keys[0])
+		keys = keys[1:]
+	} else {
+		name := filepath.Join("private", fmt.Sprintf("%s-%s.key", set.Name, time.Now().UTC().Format("20060102T150405")))
+		keys = append(keys, name)
+		text = fmt.Sprintf("%s signs with %s from now on", set.Name, strings.Join(keys, " and "))
+		if !c.DryRun {
+			email := x.Email
+			if email == "" {
+				email = set.Name + "@packmill.invalid"
+			}
+			if strings.ContainsAny(email, "<>()\n") {
+				return daemon.Wrong{Err: fmt.Errorf("%q is no address: write it as name@host", email)}
+			}
+			k, err := openpgp.Generate("Packmill "+set.Name, email, time.Now())
+			if err != nil {
+				return err
+			}
+			if err := durable.MkdirAll(filepath.Dir(s.Path(name)), 0o750); err != nil {
+				return err
+			}
+			if err := durable.CreateFile(s.Path(name), k.Secret(), 0o600); err != nil {
+				return err
+			}
+		}
+	}
+	if c.DryRun {
+		text = "would do: " + text
+	} else if err := setField(s.Path(settings.SuitesFile), set, "Sign-With", strings.Join(keys, " ")); err != nil {
+		return err
+	}
+	c.print(os.Stdout, map[string]any{"suite": set.Name, "sign-with": keys, "done": !c.DryRun}, text)
+	return nil
+}
+
+// setField gives a suite's field another value and leaves the rest of the file,
+// comments too, as it is.
+func setField(file string, set *settings.Suite, field, value string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	lines := strings.SplitAfter(string(data), "\n")
+	at := set.Stanza.Line // after the first field
+	old, ok := set.Stanza.Lookup(field)
+	if ok {
+		at = old.Line - 1
+		end := at + 1
+		for end < len(lines) && (strings.HasPrefix(lines[end], " ") || strings.HasPrefix(lines[end], "\t")) {
+			end++
+		}
+		if !strings.HasPrefix(strings.ToLower(lines[at]), strings.ToLower(field)+":") {
+			return fmt.Errorf("%s has changed meanwhile; try again", file)
+		}
+		lines = slices.Delete(lines, at, end)
+	}
+	lines = slices.Insert(lines, at, field+": "+value+"\n")
+	info, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(file, []byte(strings.Join(lines, "")), info.Mode().Perm())
+}
