@@ -115,7 +115,11 @@ func (w *watch) look(now time.Time, limit int64) int64 {
 	if age > max(walkLatest, 100*w.cost) {
 		return w.walk(now)
 	}
-	if limit > 0 && age > max(walkSoonest, 20*w.cost) && w.fill()-w.filled > (limit-w.size)/8 {
+	if limit <= 0 || age < 2*w.cost {
+		return 0
+	}
+	grown, left := w.fill()-w.filled, limit-w.size
+	if grown >= left || grown > left/8 && age > max(walkSoonest, 20*w.cost) {
 		return w.walk(now)
 	}
 	return 0

@@ -181,6 +181,8 @@ func (res *Result) attempted(job *Job, reason string) {
 		res.Reason += "; the log says that no space was left, so it may not be the package's fault"
 	case SuspectCompiler:
 		res.Reason += "; a compiler crashed, so it may not be the package's fault"
+	case SuspectTasks:
+		res.Reason += "; no more processes could be started, so it may not be the package's fault"
 	case SuspectMemory:
 		res.Reason += "; memory ran out, so it may not be the package's fault"
 	}

@@ -54,6 +54,8 @@ func TestExecOutcomes(t *testing.T) {
 		{"attempted", "echo 'foo.c:1: error'; exit 2", Attempted, "the build failed", "", ""},
 		{"no space", "echo 'write: No space left on device'; exit 2", Attempted, "no space", SuspectSpace, ""},
 		{"compiler", "echo 'x.c:3:1: internal compiler error: in foo'; exit 2", Attempted, "compiler crashed", SuspectCompiler, ""},
+		{"no more processes", "echo 'sh: 1: Cannot fork'; exit 2", Attempted, "no more processes", SuspectTasks, ""},
+		{"no more threads", "echo 'fork: retry: Resource temporarily unavailable'; exit 2", Attempted, "no more processes", SuspectTasks, ""},
 		{"dep-wait", `printf 'libfoo-dev (>= 2)\n\nbar\n' > $PACKMILL_RESULT/dep-wait; exit 3`, DepWait, "libfoo-dev (>= 2), bar", "", "libfoo-dev (>= 2)|bar"},
 		{"dep-wait, alternatives", `echo 'a | b' > $PACKMILL_RESULT/dep-wait; exit 3`, GiveBack, "not one package", "", ""},
 		{"dep-wait, rubbish", `echo '$(id)' > $PACKMILL_RESULT/dep-wait; exit 3`, GiveBack, "not readable", "", ""},

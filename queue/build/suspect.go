@@ -13,6 +13,7 @@ var signs = []struct {
 }{
 	{regexp.MustCompile(`No space left on device|Disk quota exceeded|\bENOSPC\b`), SuspectSpace},
 	{regexp.MustCompile(`(?m)Killed signal terminated program|virtual memory exhausted|Cannot allocate memory|LLVM ERROR: out of memory|out of memory allocating \d+ bytes|java\.lang\.OutOfMemoryError|\(core dumped\).*oom|fatal error: runtime: out of memory`), SuspectMemory},
+	{regexp.MustCompile(`(?:[Cc]annot fork|fork:(?: retry:)?|vfork:|posix_spawn: |clone: |creat(?:e|ing) (?:new )?(?:OS )?thread:?).*Resource temporarily unavailable|(?m)(?:^|: )Cannot fork$`), SuspectTasks},
 	{regexp.MustCompile(`internal compiler error|Segmentation fault signal terminated program|the compiler unexpectedly panicked|PLEASE submit a bug report to .*llvm|fatal error: (?:Aborted|Bus error) signal terminated program`), SuspectCompiler},
 	{regexp.MustCompile(`(?m)^E: Build killed with signal TERM after \d+ minutes of inactivity`), SuspectStall},
 }
