@@ -118,6 +118,7 @@ func table() []check {
 		{"tar-size", Error, true, "a tarball is a bomb, or over a limit", fromTarballs("tar-size")},
 		{"tar-name", Error, true, "a tarball has a member outside of its tree", fromTarballs("tar-name")},
 		{"tar-type", Error, true, "a tarball has a device in it", fromTarballs("tar-type")},
+		{"tar-fifo", Error, false, "a tarball has a FIFO in it", fromTarballs("tar-fifo")}, // dpkg's own has
 		{"tar-closed", Error, false, "a tarball has a directory that its owner cannot enter", fromTarballs("tar-closed")},
 		{"tar-mode", Warning, false, "a tarball has a set-user-ID file", fromTarballs("tar-mode")},
 		{"tar-link", Warning, false, "a tarball has a symbolic link out of its tree", fromTarballs("tar-link")},

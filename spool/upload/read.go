@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"packmill/spool/openpgp"
 	"packmill/spool/policy"
@@ -237,34 +239,57 @@ func (r *reading) readDsc(name string) error {
 	return nil
 }
 
-// readTarballs lists the tarballs of the source package that came with it.
+// readTarballs lists the tarballs of the source package that came with it, side by
+// side. An upstream tarball that the archive has already was listed when it first came.
 func (r *reading) readTarballs() error {
 	if r.up.Dsc == nil {
 		return nil
 	}
+	type result struct {
+		name string
+		l    *listing
+		err  error
+	}
+	var results []*result
+	var work sync.WaitGroup
+	slots := make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))
 	for _, f := range r.up.Dsc.Files {
-		info := r.present[f.Name]
-		k := kindOf(f.Name)
+		info, k := r.present[f.Name], kindOf(f.Name)
 		if info == nil || k != kindTar && k != kindDiff {
 			continue
 		}
-		if sum := r.sums[f.Name]; sum.SHA256 != f.SHA256 {
+		if r.sums[f.Name].SHA256 != f.SHA256 {
 			continue // it is not what it says; that is told, and enough
 		}
-		file, _, err := Open(r.dir, f.Name)
-		if err != nil {
-			return err
+		if sha, _, ok := r.ctx.pool(f.Name); ok && sha == f.SHA256 && strings.Contains(f.Name, ".orig") {
+			continue
 		}
-		var l *listing
-		if k == kindDiff {
-			l = listDiff(file, f.Name, info.Size(), r.lim)
-		} else {
-			l = list(file, f.Name, info.Size(), !strings.Contains(f.Name, ".debian.tar."), r.ctx.Now, r.lim)
+		res := &result{name: f.Name}
+		results = append(results, res)
+		work.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			file, _, err := Open(r.dir, res.name)
+			if err != nil {
+				res.err = err
+				return
+			}
+			defer file.Close()
+			if k == kindDiff {
+				res.l = listDiff(file, res.name, info.Size(), r.lim)
+			} else {
+				res.l = list(file, res.name, info.Size(), !strings.Contains(res.name, ".debian.tar."), r.ctx.Now, r.lim)
+			}
+		})
+	}
+	work.Wait()
+	for _, res := range results {
+		if res.err != nil {
+			return res.err
 		}
-		file.Close()
-		r.tarballs = append(r.tarballs, l)
-		if k == kindDiff || strings.Contains(f.Name, ".debian.tar.") || !strings.Contains(f.Name, ".orig") {
-			r.tarSource, r.tree = f.Name, l
+		r.tarballs = append(r.tarballs, res.l)
+		if kindOf(res.name) == kindDiff || !strings.Contains(res.name, ".orig") {
+			r.tarSource, r.tree = res.name, res.l
 		}
 	}
 	return nil

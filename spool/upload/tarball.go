@@ -216,8 +216,10 @@ func (l *listing) entry(h *tar.Header, name string, prefixed bool, now time.Time
 		}
 	case tar.TypeXGlobalHeader:
 		return // git-archive writes one
-	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-		bad("tar-type", "is a device or a FIFO; pack files, directories and symbolic links only")
+	case tar.TypeChar, tar.TypeBlock:
+		bad("tar-type", "is a device; pack files, directories and symbolic links only")
+	case tar.TypeFifo:
+		bad("tar-fifo", "is a FIFO; let the build make it")
 	default:
 		bad("tar-type", "is of the unknown type %s; pack files, directories and symbolic links only", quote(string(rune(h.Typeflag))))
 	}
