@@ -85,6 +85,7 @@ func (t *Tree) Fsck() ([]Finding, error) {
 	}
 	c.births()
 	c.twice()
+	c.rights()
 	return c.findings, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -316,15 +317,12 @@ func (t *Tree) Create(p Place, name Name, by Actor, who, reason string, fill fun
 	if !Legal(Unborn, p.State, by) {
 		return nil, fmt.Errorf("create %s in %s by %s: %w", name, p, by, ErrIllegal)
 	}
-	dir, err := os.MkdirTemp(t.Path("tmp"), "new-*")
+	dir, err := t.birthDir()
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
 	it := &Item{tree: t, Place: p, Name: name}
 	it.lock, err = lockDir(dir)
-	if err == nil {
-		err = os.Chmod(dir, 0o775)
-	}
 	if err == nil {
 		err = fill(dir)
 	}
@@ -337,6 +335,19 @@ func (t *Tree) Create(p Place, name Name, by Actor, who, reason string, fill fun
 		return nil, fmt.Errorf("create %s in %s: %w", name, p, err)
 	}
 	return it, nil
+}
+
+// birthDir makes a directory under tmp for an item that is to be. It is made
+// with its final mode and never changed: where the daemons are different users
+// it has group and setgid bit from tmp, and a service that may not set such
+// bits itself still gets them.
+func (t *Tree) birthDir() (string, error) {
+	for {
+		dir := t.Path("tmp", fmt.Sprintf("new-%016x", rand.Uint64()))
+		if err := os.Mkdir(dir, 0o775); !errors.Is(err, fs.ErrExist) {
+			return dir, err
+		}
+	}
 }
 
 // born gives a finished directory its first line of history, syncs it and

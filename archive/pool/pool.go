@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -82,6 +83,11 @@ func (p *Placer) Place(f *os.File, from, name, sha string) error {
 	if err != nil {
 		return err
 	}
+	// Who owns a file can write to it, or has it open for writing, whatever
+	// its mode: of another user's file the pool takes a copy.
+	if sys, ok := want.Sys().(*syscall.Stat_t); !ok || int(sys.Uid) != os.Geteuid() {
+		return p.placeCopy(f, to, name, sha, want.Size())
+	}
 	if want.Mode().Perm() != 0o644 {
 		if err := f.Chmod(0o644); err != nil {
 			return fmt.Errorf("place %s: %w", name, err)
@@ -117,10 +123,30 @@ func (p *Placer) Place(f *os.File, from, name, sha string) error {
 	default:
 		return fmt.Errorf("place %s: %w", name, err)
 	}
+	p.placed(to)
+	return nil
+}
+
+// placed notes what Sync must write out.
+func (p *Placer) placed(to string) {
 	if p.files = append(p.files, to); len(p.files) > few+1 {
 		p.files = p.files[:few+1] // enough to know that they are many
 	}
 	p.dirs[filepath.Dir(to)] = true
+}
+
+// placeCopy is Place by a copy.
+func (p *Placer) placeCopy(f *os.File, to, name, sha string, size int64) error {
+	there, err := p.Check(name, sha, size)
+	if err != nil {
+		return fmt.Errorf("place %s: %w", name, err)
+	}
+	if !there {
+		if err := p.copy(f, to, name, sha); err != nil {
+			return err
+		}
+	}
+	p.placed(to)
 	return nil
 }
 

@@ -302,6 +302,12 @@ func (p *publisher) inclusion(all *settings.Settings, s *settings.Suite, e *entr
 			inc.Architectures = t.Has
 		}
 		if t.Fingerprint == "" {
+			// Nothing but the ticket vouches for it.
+			if ok, err := e.item.MadeBy(spool.UserReview, spool.UserMaster); err != nil {
+				return inc, err.Error()
+			} else if !ok {
+				return inc, "the ticket names no key, and was not written by " + spool.UserReview + " or " + spool.UserMaster
+			}
 			if !slices.ContainsFunc(all.Uploaders, func(u settings.Uploader) bool { return u.Account != "" && u.Account == t.Account }) {
 				return inc, fmt.Sprintf("the account %q may not upload (any more): see control/uploaders", t.Account)
 			}

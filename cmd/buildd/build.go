@@ -354,6 +354,9 @@ func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s 
 		if err := it.SetTicket(t.Stanza()); err != nil {
 			return spool.Verdict{}, err
 		}
+		if err := share(it.Path(resultDir)); err != nil {
+			return spool.Verdict{}, err
+		}
 		it.Dirty()
 		if s.LogReview == "auto" {
 			return spool.Verdict{To: spool.In(spool.Uploaded, s.Name), Reason: "built and signed"}, nil
@@ -417,4 +420,25 @@ func (b *builder) sign(it *spool.Item, t *queue.Ticket, x *settings.Builder, all
 		return err
 	}
 	return it.WriteFile(name, signed)
+}
+
+// share opens a result to the tree's group: the daemon that publishes it may
+// be another user, and empties the directory then.
+func share(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		switch mode := info.Mode().Perm() | 0o060; {
+		case d.IsDir():
+			return os.Chmod(path, mode|0o010)
+		case d.Type().IsRegular() && mode != info.Mode().Perm():
+			return os.Chmod(path, mode)
+		}
+		return nil
+	})
 }

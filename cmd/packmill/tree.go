@@ -97,13 +97,15 @@ func rowOf(t *spool.Tree, f spool.Found) row {
 	return r
 }
 
-type initCmd struct{}
+type initCmd struct {
+	Users bool `help:"Give the tree to the daemons' own accounts (root only; the accounts must exist)."`
+}
 
 func (initCmd) Help() string {
 	return "Makes the tree at --tree with example settings in control, which say what to fill in. What is there already stays."
 }
 
-func (initCmd) Run(c *cli) error {
+func (i initCmd) Run(c *cli) error {
 	if c.DryRun {
 		fmt.Printf("would make or complete the tree %s\n", c.Tree)
 		return nil
@@ -116,6 +118,11 @@ func (initCmd) Run(c *cli) error {
 	made, err := writeExamples(t)
 	if err != nil {
 		return err
+	}
+	if i.Users {
+		if err := t.SetRights(); err != nil {
+			return daemon.Wrong{Err: err}
+		}
 	}
 	fmt.Printf("The tree is %s\n", t.Root())
 	for _, f := range made {

@@ -262,7 +262,7 @@ func (k *taker) take(dir, name string) error {
 		if k.patient && k.in.writing(dir, name) {
 			return errWriting
 		}
-		sums, err := upload.Take(dir, k.it.Path(), name, upload.TakeOptions{MD5: true, SHA1: true})
+		sums, err := upload.Take(dir, k.it.Path(), name, upload.TakeOptions{MD5: true, SHA1: true, Mode: 0o664})
 		if err == nil {
 			k.sums[name] = sums
 			return nil

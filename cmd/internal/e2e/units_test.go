@@ -26,7 +26,7 @@ func TestUnits(t *testing.T) {
 			t.Fatal(err)
 		}
 		text := strings.ReplaceAll(string(data), "/usr/local/bin/", bin+"/")
-		for _, need := range []string{"RestartPreventExitStatus=100\n", "Restart=on-failure\n", "User=packmill\n", "Type=notify\n"} {
+		for _, need := range []string{"RestartPreventExitStatus=100\n", "Restart=on-failure\n", "\nUser=packmill-", "Type=notify\n"} {
 			if !strings.Contains(text, need) {
 				t.Errorf("%s does not say %q", filepath.Base(u), strings.TrimSpace(need))
 			}

@@ -1,0 +1,258 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// The accounts of the daemons, where each runs as its own user.
+const (
+	UserReview  = "packmill-review"
+	UserMaster  = "packmill-master"
+	UserBuild   = "packmill-build"
+	UserArchive = "packmill-archive"
+)
+
+// The groups that open directories to them and to people. An item belongs to
+// GroupAll and is writable for it; who may reach it is decided by the
+// directories above it, which belong to the narrower groups.
+const (
+	GroupAll     = "packmill"         // every daemon, and every person who moves items
+	GroupReview  = "packmill-review"  // reviewd, and reviewers
+	GroupDesk    = "packmill-desk"    // who takes from or refuses into accepted and rejected: reviewd, reviewers, master-buildd, archived
+	GroupQueue   = "packmill-queue"   // master-buildd, buildd, and who works on the build queues; archived, which gives back refused binaries
+	GroupPublish = "packmill-publish" // the archive queue: master-buildd, buildd, archived
+)
+
+// Members says which of the groups each account is in, beside its own. People
+// are added by hand: a reviewer to GroupAll, GroupReview and GroupDesk.
+var Members = []struct {
+	User   string
+	Groups []string
+}{
+	{UserReview, []string{GroupAll, GroupDesk}},
+	{UserMaster, []string{GroupAll, GroupDesk, GroupQueue, GroupPublish}},
+	{UserBuild, []string{GroupAll, GroupQueue, GroupPublish}},
+	{UserArchive, []string{GroupAll, GroupDesk, GroupQueue, GroupPublish}},
+}
+
+// Right is the owner, group and mode of one directory of the tree.
+type Right struct {
+	Dir   string // below the tree
+	Owner string
+	Group string
+	Mode  fs.FileMode // with ModeSetgid and ModeSticky
+	// Shared says that what is made below takes the group over: the
+	// directories of suites and architectures.
+	Shared bool
+}
+
+// Rights is the list of owners, groups and modes of a tree whose daemons run as
+// different users. packmill init --users makes it so, and fsck checks it. In a
+// tree that belongs to one user the list has no meaning.
+//
+// buildd, which runs what strangers wrote, reaches the queues, the archive
+// queue and nothing else; uploaders see their own directories only.
+var Rights = []Right{
+	{".", "root", "root", 0o755, false},
+	{"control", "root", GroupAll, 0o750, false},
+	{"control/private", "root", GroupAll, 0o710, false},
+	{"tmp", "root", GroupAll, fs.ModeSetgid | fs.ModeSticky | 0o770, false},
+	{"journal", "root", GroupAll, fs.ModeSetgid | 0o770, false},
+	{"attic", "root", GroupAll, fs.ModeSetgid | 0o770, false},
+	{"spool", "root", "root", 0o755, false},
+	{"spool/incoming", UserReview, GroupReview, fs.ModeSticky | 0o773, false},
+	{"spool/intake", UserReview, GroupReview, fs.ModeSetgid | 0o770, false},
+	{"spool/review", UserReview, GroupReview, fs.ModeSetgid | 0o770, true},
+	{"spool/accepted", UserReview, GroupDesk, fs.ModeSetgid | 0o770, true},
+	{"spool/rejected", UserReview, GroupDesk, fs.ModeSetgid | 0o770, false},
+	{"queue", UserMaster, GroupQueue, fs.ModeSetgid | 0o775, true},
+	{"archive", UserArchive, UserArchive, 0o755, false},
+	{"archive/incoming", UserArchive, GroupPublish, fs.ModeSetgid | 0o775, true},
+	{"archive/pool", UserArchive, UserArchive, 0o755, false},
+	{"archive/dists", UserArchive, UserArchive, 0o755, false},
+	{"archive/installed", UserArchive, UserArchive, 0o755, false},
+}
+
+// ids resolves the names of a Right.
+func (r Right) ids() (uid, gid int, err error) {
+	u, err := user.Lookup(r.Owner)
+	if err != nil {
+		return 0, 0, fmt.Errorf("rights: %w; make the accounts first: systemd-sysusers scripts/systemd/packmill.sysusers", err)
+	}
+	g, err := user.LookupGroup(r.Group)
+	if err != nil {
+		return 0, 0, fmt.Errorf("rights: %w; make the groups first: systemd-sysusers scripts/systemd/packmill.sysusers", err)
+	}
+	if uid, err = strconv.Atoi(u.Uid); err != nil {
+		return 0, 0, err
+	}
+	gid, err = strconv.Atoi(g.Gid)
+	return uid, gid, err
+}
+
+// SetRights gives the tree to the daemons' accounts: every directory of the
+// list, the directories of suites and architectures below the shared ones, and
+// the items. It must be called by root, and may be called again at any time.
+func (t *Tree) SetRights() error {
+	all, err := user.LookupGroup(GroupAll)
+	if err != nil {
+		return fmt.Errorf("rights: %w; make the groups first: systemd-sysusers scripts/systemd/packmill.sysusers", err)
+	}
+	gid, err := strconv.Atoi(all.Gid)
+	if err != nil {
+		return err
+	}
+	for _, r := range Rights {
+		if err := t.setRight(r); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	for _, p := range t.Places() {
+		if p.State == Installed {
+			continue // the archive's own records
+		}
+		names, err := t.List(p)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if err := giveItem(t.Path(p.Dir(), name), gid); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (t *Tree) setRight(r Right) error {
+	uid, gid, err := r.ids()
+	if err != nil {
+		return err
+	}
+	dirs := []string{t.Path(r.Dir)}
+	if r.Shared {
+		for _, p := range t.Places() {
+			for d := p.Dir(); d != "." && d != r.Dir; d = filepath.Dir(d) {
+				if strings.HasPrefix(d, r.Dir+"/") && !slices.Contains(dirs, t.Path(d)) {
+					dirs = append(dirs, t.Path(d))
+				}
+			}
+		}
+	}
+	for i, d := range dirs {
+		mode := r.Mode
+		if i > 0 {
+			mode = fs.ModeSetgid | 0o775
+		}
+		if err := os.Lchown(d, uid, gid); err != nil {
+			return fmt.Errorf("rights: %w", err)
+		}
+		if err := os.Chmod(d, mode); err != nil {
+			return fmt.Errorf("rights: %w", err)
+		}
+	}
+	return nil
+}
+
+// giveItem makes an item the group's. Its owner stays who made it: that is a
+// fact that others decide by (see MadeBy).
+func giveItem(dir string, gid int) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if err := os.Lchown(path, -1, gid); err != nil {
+			return fmt.Errorf("rights: %w", err)
+		}
+		if d.IsDir() {
+			return os.Chmod(path, fs.ModeSetgid|0o775)
+		}
+		if d.Type().IsRegular() {
+			return os.Chmod(path, 0o664)
+		}
+		return nil
+	})
+}
+
+// Separate reports whether the tree's daemons run as different users: tmp
+// belongs to GroupAll.
+func (t *Tree) Separate() bool {
+	g, err := user.LookupGroup(GroupAll)
+	if err != nil {
+		return false
+	}
+	var st unix.Stat_t
+	return unix.Stat(t.Path("tmp"), &st) == nil && strconv.Itoa(int(st.Gid)) == g.Gid
+}
+
+// MadeBy reports whether the item's directory and its ticket belong to one of
+// the accounts. In a tree of one user everything is made by that one, and the
+// answer is yes. A daemon asks it before it takes a fact from a ticket that
+// nothing else vouches for.
+func (it *Item) MadeBy(users ...string) (bool, error) {
+	if !it.tree.Separate() {
+		return true, nil
+	}
+	var uids []uint32
+	for _, name := range users {
+		u, err := user.Lookup(name)
+		if err != nil {
+			return false, err
+		}
+		n, err := strconv.ParseUint(u.Uid, 10, 32)
+		if err != nil {
+			return false, err
+		}
+		uids = append(uids, uint32(n))
+	}
+	for _, path := range []string{it.Path(), it.Path(TicketFile)} {
+		st, err := os.Lstat(path)
+		if err != nil {
+			return false, err
+		}
+		if sys, ok := st.Sys().(*syscall.Stat_t); !ok || !slices.Contains(uids, sys.Uid) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// WrongRight is the kind of Finding for a directory that does not fit Rights.
+const WrongRight Kind = "wrong right"
+
+// rights compares the directories with the list, in a tree to which it
+// applies.
+func (c *checker) rights() {
+	if !c.tree.Separate() {
+		return
+	}
+	for _, r := range Rights {
+		uid, gid, err := r.ids()
+		if err != nil {
+			c.report(Finding{WrongRight, r.Dir, err.Error(), "make the accounts", nil})
+			continue
+		}
+		st, err := os.Lstat(c.tree.Path(r.Dir))
+		if err != nil {
+			continue // missing, which parts says, or not there yet
+		}
+		sys, ok := st.Sys().(*syscall.Stat_t)
+		mode := st.Mode() & (fs.ModePerm | fs.ModeSetgid | fs.ModeSticky)
+		if ok && int(sys.Uid) == uid && int(sys.Gid) == gid && mode == r.Mode {
+			continue
+		}
+		c.report(Finding{WrongRight, r.Dir, fmt.Sprintf("it must be %s, of %s and group %s", r.Mode, r.Owner, r.Group),
+			"packmill init --users makes it so", func() error { return c.tree.setRight(r) }})
+	}
+}
