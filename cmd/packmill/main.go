@@ -3,9 +3,10 @@
 //
 //	packmill init
 //	packmill status | ls | show ITEM
-//	packmill review [ls | show ITEM | accept ITEM... | reject ITEM...]
+//	packmill review [ls | show ITEM | accept ITEM... | reject ITEM... | hold ITEM... | ask ITEM...]
 //	packmill requeue ITEM...
 //	packmill fsck
+//	packmill completion bash
 //	packmill chroot create SUITE ARCH | update | ls | rm SUITE ARCH
 //	packmill key new NAME
 //	packmill archive [ls | show | include | copy | move | rm | override | diff] ...
@@ -57,6 +58,9 @@ type cli struct {
 	Chroot  chrootCmd  `cmd:"" help:"The chroots that builds run in."`
 	Key     keyCmd     `cmd:"" help:"Keys of the archive and its builders."`
 	Archive archiveCmd `cmd:"" help:"The archive by hand: look, copy, remove, snapshots, mirrors."`
+
+	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
+	Complete   completeCmd   `cmd:"" hidden:""`
 }
 
 // errRefused says that nothing was done, for a reason that was printed.

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"packmill/spool"
+)
+
+type completionCmd struct {
+	Shell string `arg:"" enum:"bash" help:"The shell: bash."`
+}
+
+func (completionCmd) Help() string {
+	return `Examples:
+  source <(packmill completion bash)
+  packmill completion bash >/etc/bash_completion.d/packmill`
+}
+
+// bashCompletion asks the program itself, so it knows the items of the moment.
+const bashCompletion = `_packmill() {
+	local IFS=$'\n'
+	COMPREPLY=($(packmill complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
+}
+complete -F _packmill packmill
+`
+
+func (completionCmd) Run(*cli) error {
+	fmt.Print(bashCompletion)
+	return nil
+}
+
+// completeCmd prints what the last of its words may become, a line each. It is
+// for completion scripts.
+type completeCmd struct {
+	Words []string `arg:"" optional:"" passthrough:"" help:"The words of the command line so far; the last is completed."`
+}
+
+func (x *completeCmd) Run(c *cli) error {
+	words := x.Words
+	if len(words) > 0 && words[0] == "--" {
+		words = words[1:]
+	}
+	last := ""
+	if len(words) > 0 {
+		last, words = words[len(words)-1], words[:len(words)-1]
+	}
+	parser, err := kong.New(&cli{}, kong.Name("packmill"))
+	if err != nil {
+		return err
+	}
+	node := parser.Model.Node
+	path, value := []string{}, false
+	for _, w := range words {
+		switch {
+		case value:
+			value = false
+		case w == "--tree" || w == "-m" || w == "--message":
+			value = true
+		case strings.HasPrefix(w, "--tree="):
+			c.Tree = strings.TrimPrefix(w, "--tree=")
+		default:
+			i := slices.IndexFunc(node.Children, func(n *kong.Node) bool { return n.Name == w })
+			if i >= 0 {
+				node, path = node.Children[i], append(path, w)
+			}
+		}
+	}
+	for i, w := range words {
+		if w == "--tree" && i+1 < len(words) {
+			c.Tree = words[i+1]
+		}
+	}
+	if value {
+		return nil // a word of the person's own
+	}
+	var out []string
+	if strings.HasPrefix(last, "-") {
+		for _, group := range node.AllFlags(true) {
+			for _, f := range group {
+				out = append(out, "--"+f.Name)
+			}
+		}
+	} else {
+		for _, n := range node.Children {
+			if !n.Hidden {
+				out = append(out, n.Name)
+			}
+		}
+		if states, ok := completed[strings.Join(path, " ")]; ok {
+			out = append(out, itemIDs(c.Tree, states)...)
+		}
+	}
+	slices.Sort(out)
+	for _, w := range slices.Compact(out) {
+		if strings.HasPrefix(w, last) {
+			fmt.Fprintln(os.Stdout, w)
+		}
+	}
+	return nil
+}
+
+// completed says which items a command takes: those of these states, or of all.
+var completed = map[string][]spool.State{
+	"ls": nil, "show": nil,
+	"review show": {spool.Review}, "review accept": {spool.Review}, "review reject": {spool.Review}, "review hold": {spool.Review}, "review ask": {spool.Review},
+	"requeue": {spool.Rejected, spool.BuildAttempted, spool.Failed, spool.DepWait, spool.BDUninstallable, spool.Built, spool.Master},
+}
+
+// itemIDs are the names by which a person may say the items. An epoch's colon,
+// at which bash splits words, is written as in the item's name.
+func itemIDs(root string, states []spool.State) []string {
+	t, err := spool.Open(root)
+	if err != nil {
+		return nil
+	}
+	found, err := t.Find("", states...)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, f := range found {
+		out = append(out, f.Name.Source, f.Name.Source+"_"+strings.ReplaceAll(f.Name.Version, ":", "%3a"))
+	}
+	return out
+}
