@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -153,8 +154,12 @@ func (u *uploader) make(src source) string {
 			u.s.t.Fatal(err)
 		}
 	}
-	for _, p := range []string{tree, filepath.Join(tree, "debian")} {
-		u.s.own(p)
+	err := filepath.WalkDir(tree, func(path string, _ fs.DirEntry, err error) error {
+		u.s.own(path)
+		return err
+	})
+	if err != nil {
+		u.s.t.Fatal(err)
 	}
 	if out, err := u.in(tree, "dpkg-buildpackage", "-S", "-d", "-nc", "--sign-key="+u.fingerprint); err != nil {
 		u.s.t.Fatalf("%v\n%s", err, out)
