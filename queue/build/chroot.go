@@ -51,6 +51,9 @@ type Chroot struct {
 // Name is how people call the chroot.
 func (c *Chroot) Name() string { return c.Suite + "-" + c.Arch }
 
+// Tarball is the path of the chroot's tar file, for other programs.
+func (c *Chroot) Tarball() string { return filepath.Join(c.dir, tarFile) }
+
 // Errors of chroots.
 var ErrNoChroot = errors.New("no such chroot")
 

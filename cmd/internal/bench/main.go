@@ -29,6 +29,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"packmill/queue/build"
+
 	"github.com/alecthomas/kong"
 )
 
@@ -40,6 +42,7 @@ type area struct {
 
 var areas = []area{
 	{"engine", engine},
+	{"build", buildFigures},
 	{"archive", archiveFigures},
 	{"queue", listFigures},
 }
@@ -81,6 +84,7 @@ type flags struct {
 }
 
 func main() {
+	build.Reexec()
 	for _, process := range []func([]string) (bool, error){archiveProcess, listProcess} {
 		if done, err := process(os.Args[1:]); done {
 			if err != nil {

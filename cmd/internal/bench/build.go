@@ -1,0 +1,327 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"packmill/queue/build"
+)
+
+// buildFigures measures the runners on the same sources: a tiny package and
+// hello, each built bare by dpkg-buildpackage on this machine, by the overlay
+// runner, by our sbuild and by sbuild as it comes; without their tests, which
+// would need more on this machine than debhelper. The chroot is kept in
+// PACKMILL_TEST_CACHE, as the system tests keep it; root names the build user
+// in PACKMILL_BUILD_USER.
+func buildFigures(b *bench) error {
+	if err := os.Chmod(b.dir, 0o755); err != nil {
+		return err
+	}
+	if err := execFigure(b); err != nil {
+		return err
+	}
+	chroots, arch, err := benchChroots(b)
+	if err != nil {
+		return err
+	}
+	for _, s := range []struct {
+		name, version string
+		make          func(dir string) error
+		runs          int
+	}{{"tiny", "1.0", makeTiny, 3}, {"hello", "", fetchHello, 1}} {
+		dir := filepath.Join(b.dir, s.name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+		if err := s.make(dir); err != nil {
+			return fmt.Errorf("source of %s: %w", s.name, err)
+		}
+		found, err := filepath.Glob(filepath.Join(dir, "*.dsc"))
+		if err != nil || len(found) != 1 {
+			return fmt.Errorf("source of %s: found %v, %v", s.name, found, err)
+		}
+		dsc := found[0]
+		version := strings.TrimSuffix(dsc[strings.LastIndex(dsc, "_")+1:], ".dsc")
+		b.progress("building %s: bare, overlay, sbuild", s.name)
+		bare, err := repeat(s.runs, func() (time.Duration, error) { return bareBuild(b, dsc) })
+		if err != nil {
+			return fmt.Errorf("bare build of %s: %w", s.name, err)
+		}
+		b.figure(Figure{Name: "build." + s.name + ".bare", Value: bare.Seconds(), Unit: "s"})
+		run := func(r build.Runner) func() (time.Duration, error) {
+			return func() (time.Duration, error) { return runnerBuild(b, r, dsc, s.name, version, arch) }
+		}
+		overlay, err := repeat(s.runs, run(&build.Overlay{Chroots: chroots}))
+		if err != nil {
+			return err
+		}
+		more := overlay - bare
+		b.figure(Figure{Name: "build." + s.name + ".overlay", Value: overlay.Seconds(), Unit: "s", Versus: "bare dpkg-buildpackage",
+			Ratio: overlay.Seconds() / bare.Seconds(), Goal: "at most 1.0 s more", Met: more <= time.Second})
+		ours, err := repeat(1, run(&build.Sbuild{Chroots: chroots}))
+		if err != nil {
+			return err
+		}
+		plain, err := plainSbuild(b, chroots, arch, dsc)
+		if err != nil {
+			return fmt.Errorf("sbuild as it comes, of %s: %w", s.name, err)
+		}
+		b.figure(Figure{Name: "build." + s.name + ".sbuild", Value: ours.Seconds(), Unit: "s", Versus: "sbuild as it comes",
+			Ratio: ours.Seconds() / plain.Seconds(), Goal: "ratio <= 0.95", Met: ours.Seconds() <= 0.95*plain.Seconds()})
+	}
+	return nil
+}
+
+// repeat returns the middle of several runs.
+func repeat(n int, f func() (time.Duration, error)) (time.Duration, error) {
+	var took []time.Duration
+	for range n {
+		d, err := f()
+		if err != nil {
+			return 0, err
+		}
+		took = append(took, d)
+	}
+	slices.Sort(took)
+	return took[len(took)/2], nil
+}
+
+// execFigure measures what the runner adds to a program.
+func execFigure(b *bench) error {
+	program := filepath.Join(b.dir, "builder")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\nexit 2\n"), 0o755); err != nil {
+		return err
+	}
+	source := filepath.Join(b.dir, "exec")
+	if err := os.Mkdir(source, 0o755); err != nil {
+		return err
+	}
+	dsc := filepath.Join(source, "none_1.dsc")
+	if err := os.WriteFile(dsc, []byte("Source: none\n"), 0o644); err != nil {
+		return err
+	}
+	const runs = 40
+	bare, err := repeat(runs, func() (time.Duration, error) {
+		start := time.Now()
+		exec.Command(program).Run()
+		return time.Since(start), nil
+	})
+	if err != nil {
+		return err
+	}
+	ours, err := repeat(runs, func() (time.Duration, error) {
+		start := time.Now()
+		_, err := runJob(b, &build.Exec{Path: program}, dsc, "none", "1", "amd64")
+		return time.Since(start), err
+	})
+	if err != nil {
+		return err
+	}
+	b.figure(Figure{Name: "build.exec.overhead", Value: (ours - bare).Seconds(), Unit: "s", Versus: "the program alone",
+		Ratio: ours.Seconds() / bare.Seconds(), Goal: "< 0.3 s", Met: ours-bare < 300*time.Millisecond})
+	return nil
+}
+
+// runJob builds once, in fresh directories.
+func runJob(b *bench, r build.Runner, dsc, source, version, arch string) (*build.Result, error) {
+	dir, err := os.MkdirTemp(b.dir, "job-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	return r.Run(context.Background(), &build.Job{
+		Source: source, Version: version, Suite: "sid", Arch: arch, Dsc: dsc, Log: log, Parallel: 2, Profiles: []string{"nocheck"},
+		Dir: filepath.Join(dir, "work"), Result: filepath.Join(dir, "result"), Limits: build.Limits{Wall: time.Hour, Disk: 8 << 30},
+	})
+}
+
+// runnerBuild builds and insists on a good result.
+func runnerBuild(b *bench, r build.Runner, dsc, source, version, arch string) (time.Duration, error) {
+	start := time.Now()
+	res, err := runJob(b, r, dsc, source, version, arch)
+	if err != nil {
+		return 0, err
+	}
+	took := time.Since(start)
+	if res.Outcome != build.Good {
+		return 0, fmt.Errorf("%T: %v: %s", r, res.Outcome, res.Reason)
+	}
+	return took, nil
+}
+
+// benchChroots finds or makes the chroot.
+func benchChroots(b *bench) (*build.Chroots, string, error) {
+	cache := os.Getenv("PACKMILL_TEST_CACHE")
+	if cache == "" {
+		dir, err := os.UserCacheDir()
+		if err != nil || os.Getuid() == 0 {
+			dir = "/var/cache"
+		}
+		cache = filepath.Join(dir, "packmill-test")
+	}
+	c := &build.Chroots{Dir: filepath.Join(cache, "chroots")}
+	if os.Getuid() == 0 {
+		if c.User = os.Getenv("PACKMILL_BUILD_USER"); c.User == "" {
+			c.User = "packmill-test"
+		}
+	}
+	out, err := exec.Command("dpkg", "--print-architecture").Output()
+	if err != nil {
+		return nil, "", err
+	}
+	arch := strings.TrimSpace(string(out))
+	base, err := build.SystemBase()
+	if err != nil {
+		return nil, "", err
+	}
+	ch, err := c.Lookup("sid", arch)
+	if err == nil && ch.Stale(base, 24*time.Hour, time.Now()) == "" {
+		return c, arch, nil
+	}
+	if err != nil && !errors.Is(err, build.ErrNoChroot) {
+		return nil, "", err
+	}
+	b.progress("making a chroot in %s", c.Dir)
+	return c, arch, c.Create(context.Background(), "sid", arch, base, nil)
+}
+
+// makeTiny makes a source package that takes nothing but make and dpkg.
+func makeTiny(dir string) error {
+	tree := filepath.Join(dir, "tiny-1.0")
+	for path, text := range map[string]string{
+		"debian/control":       "Source: tiny\nSection: devel\nPriority: optional\nMaintainer: A Builder <builder@example.org>\nStandards-Version: 4.6.2\nRules-Requires-Root: no\n\nPackage: tiny\nArchitecture: any\nDescription: tiny\n Tiny.\n",
+		"debian/changelog":     "tiny (1.0) unstable; urgency=medium\n\n  * First.\n\n -- A Builder <builder@example.org>  Sat, 21 Nov 2026 00:00:00 +0000\n",
+		"debian/source/format": "3.0 (native)\n",
+		"debian/rules":         "#!/usr/bin/make -f\nbuild build-arch build-indep clean binary-indep:\nbinary binary-arch:\n\tmkdir -p debian/tiny/DEBIAN\n\tdpkg-gencontrol -ptiny -Pdebian/tiny\n\tdpkg-deb --root-owner-group -b debian/tiny ..\n",
+	} {
+		path = filepath.Join(tree, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+			return err
+		}
+	}
+	cmd := exec.Command("dpkg-source", "-b", tree)
+	cmd.Dir = dir
+	if err := output(cmd); err != nil {
+		return err
+	}
+	return os.RemoveAll(tree)
+}
+
+// fetchHello downloads the source package hello from this machine's own
+// mirror, with lists of its own.
+func fetchHello(dir string) error {
+	base, err := build.SystemBase()
+	if err != nil {
+		return err
+	}
+	state := dir + ".apt"
+	defer os.RemoveAll(state)
+	if err := os.MkdirAll(filepath.Join(state, "lists/partial"), 0o755); err != nil {
+		return err
+	}
+	list := filepath.Join(state, "sources.list")
+	if err := os.WriteFile(list, []byte(strings.Replace(base[0], "deb ", "deb-src ", 1)+"\n"), 0o644); err != nil {
+		return err
+	}
+	options := []string{"-qq", "-o", "Dir::Etc::SourceList=" + list, "-o", "Dir::Etc::SourceParts=/nonexistent", "-o", "Dir::State::Lists=" + state + "/lists",
+		"-o", "Dir::Cache=" + state, "-o", "APT::Sandbox::User=root"}
+	for _, args := range [][]string{{"update"}, {"source", "--download-only", "hello"}} {
+		cmd := exec.Command("apt-get", append(options, args...)...)
+		cmd.Dir = dir
+		if err := output(cmd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// output runs a command; its error carries what it said.
+func output(cmd *exec.Cmd) error {
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, out[max(0, len(out)-1000):])
+	}
+	return nil
+}
+
+// bareBuild unpacks and builds on this very machine, without a chroot and
+// without a look at build-dependencies.
+func bareBuild(b *bench, dsc string) (time.Duration, error) {
+	dir, err := os.MkdirTemp(b.dir, "bare-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	start := time.Now()
+	if err := output(exec.Command("dpkg-source", "--no-check", "-x", dsc, dir+"/tree")); err != nil {
+		return 0, err
+	}
+	cmd := exec.Command("dpkg-buildpackage", "-us", "-uc", "-B", "-d")
+	cmd.Dir = dir + "/tree"
+	cmd.Env = append(os.Environ(), "DEB_BUILD_OPTIONS=parallel=2 nocheck", "DEB_BUILD_PROFILES=nocheck", "LC_ALL=C.UTF-8", "FORCE_UNSAFE_CONFIGURE=1")
+	if err := output(cmd); err != nil {
+		return 0, err
+	}
+	return time.Since(start), nil
+}
+
+// plainSbuild builds with sbuild's own defaults and the same tarball, which
+// it unpacks on the disk.
+func plainSbuild(b *bench, c *build.Chroots, arch, dsc string) (time.Duration, error) {
+	ch, err := c.Lookup("sid", arch)
+	if err != nil {
+		return 0, err
+	}
+	dir, err := os.MkdirTemp(b.dir, "plain-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	rc := filepath.Join(dir, "rc")
+	text := fmt.Sprintf("$unshare_tmpdir_template = '%s/tmp.sbuild.XXXXXXXXXX';\n$log_dir = '%s';\n1;\n", dir, dir)
+	if err := os.WriteFile(rc, []byte(text), 0o644); err != nil {
+		return 0, err
+	}
+	cmd := exec.Command("sbuild", "--chroot-mode=unshare", "--chroot="+ch.Tarball(), "--dist=sid", "--arch-any", "--no-arch-all", "--no-run-lintian", "--profiles=nocheck", "--build-dir="+dir, dsc)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "DEB_BUILD_OPTIONS=parallel=2 nocheck", "SBUILD_CONFIG="+rc, "HOME="+dir)
+	if os.Getuid() == 0 {
+		u, err := user.Lookup(c.User)
+		if err != nil {
+			return 0, err
+		}
+		uid, err1 := strconv.Atoi(u.Uid)
+		gid, err2 := strconv.Atoi(u.Gid)
+		if err := errors.Join(err1, err2, os.Chown(dir, uid, gid), os.Chmod(dir, 0o755)); err != nil {
+			return 0, err
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+		cmd.Env = append(cmd.Env, "USER="+c.User, "LOGNAME="+c.User)
+	}
+	start := time.Now()
+	if err := output(cmd); err != nil {
+		return 0, err
+	}
+	return time.Since(start), nil
+}
