@@ -3,11 +3,16 @@ package queue
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"packmill/spool"
 	"packmill/spool/deb822"
@@ -20,6 +25,15 @@ type Suite struct {
 	Name          string
 	Architectures []string // without all
 	SourceFirst   bool     // Publish: source-first
+
+	Weights Weights // of the order; nil: every source keeps the class that it has
+	// Specific, if set, reports whether a source may be built on an
+	// architecture (Packages-arch-specific).
+	Specific func(source, arch string) bool
+	// Judge, if set, says why a new job cannot be built yet: the state in
+	// which it begins (needs-build, or bd-uninstallable), and the text for
+	// its REASON. dsc is the path of its .dsc.
+	Judge func(t *Ticket, dsc string) (spool.State, string)
 }
 
 // planFile is the item's list of jobs. It is written when every job lies
@@ -36,6 +50,7 @@ type Plan struct {
 	Jobs      []string // architectures that build it, all among them
 	NotForUs  []string // architectures of the suite that the Architecture field leaves out
 	HasBinary []string // architectures whose binaries came with the source
+	Class     int      // of the source and its jobs
 }
 
 // MakePlan compares the .dsc's Architecture list with the suite (wildcards as
@@ -46,7 +61,7 @@ func MakePlan(t *Ticket, s Suite) Plan {
 		switch {
 		case slices.Contains(t.Has, a):
 			p.HasBinary = append(p.HasBinary, a)
-		case policy.BuildsOn(t.Architecture, a):
+		case policy.BuildsOn(t.Architecture, a) && (s.Specific == nil || s.Specific(t.Source, a)):
 			p.Jobs = append(p.Jobs, a)
 		case a != "all":
 			p.NotForUs = append(p.NotForUs, a)
@@ -66,7 +81,16 @@ func ReadPlan(dir string) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	return Plan{deb822.Words(st.Get("Jobs")), deb822.Words(st.Get("Not-For-Us")), deb822.Words(st.Get("Has-Binaries"))}, nil
+	p := Plan{
+		Jobs: deb822.Words(st.Get("Jobs")), NotForUs: deb822.Words(st.Get("Not-For-Us")), HasBinary: deb822.Words(st.Get("Has-Binaries")),
+		Class: spool.NormalClass,
+	}
+	if c := st.Get("Class"); c != "" {
+		if p.Class, err = strconv.Atoi(c); err != nil || p.Class < 0 || p.Class > 99 {
+			return Plan{}, st.Errorf("Class", "%q is not two digits", c)
+		}
+	}
+	return p, nil
 }
 
 // Replan forgets a source's plan, so that its next fan-out gives every
@@ -78,6 +102,7 @@ func (p Plan) text() []byte {
 	st.Set("Jobs", strings.Join(p.Jobs, " "))
 	st.Set("Not-For-Us", strings.Join(p.NotForUs, " "))
 	st.Set("Has-Binaries", strings.Join(p.HasBinary, " "))
+	st.Set("Class", fmt.Sprintf("%02d", p.Class))
 	return st.Append(nil)
 }
 
@@ -98,7 +123,11 @@ func FanOut(tree *spool.Tree, it *spool.Item, s Suite, who string) (spool.Verdic
 	plan, err := ReadPlan(it.Path())
 	if errors.Is(err, fs.ErrNotExist) {
 		plan = MakePlan(t, s)
-		err = layEggs(it, t, plan, s)
+		plan.Class = it.Name.Class
+		if s.Weights != nil {
+			plan.Class = s.Weights.Class(t, note(tree, s.Name, t))
+		}
+		err = layEggs(tree, it, t, plan, s)
 	}
 	if err != nil {
 		return spool.Verdict{}, err
@@ -116,19 +145,40 @@ func FanOut(tree *spool.Tree, it *spool.Item, s Suite, who string) (spool.Verdic
 		}
 		return spool.Verdict{To: spool.In(spool.Uploaded, s.Name), Reason: reason}, nil
 	}
-	return spool.Verdict{To: spool.In(spool.Master, s.Name), Reason: "to build on " + strings.Join(plan.Jobs, " ")}, nil
+	return spool.Verdict{
+		To: spool.In(spool.Master, s.Name), Reason: "to build on " + strings.Join(plan.Jobs, " "),
+		Class: plan.Class, Renew: true,
+	}, nil
+}
+
+// note is what quinn-diff would say: an older version of the source is in the
+// archive, or none.
+func note(tree *spool.Tree, suite string, t *Ticket) string {
+	p := spool.In(spool.Installed, suite, spool.SourceArch)
+	p.Hash = spool.Hash(t.Source)
+	names, err := tree.List(p)
+	if err == nil && slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, "_"+t.Source+"_") }) {
+		return NoteOutOfDate
+	}
+	return NoteUncompiled
 }
 
 // layEggs writes every job, complete, into the source item.
-func layEggs(it *spool.Item, t *Ticket, plan Plan, s Suite) error {
+func layEggs(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite) error {
 	if err := durable.RemoveAll(it.Path(jobsDir)); err != nil {
 		return err
 	}
+	failures, err := previous(tree, s.Name, t.Source, t.Version)
+	if err != nil {
+		return err
+	}
 	for _, a := range plan.Jobs {
+		t.Previous = failures[a]
 		if err := layEgg(it, t, a, true); err != nil {
 			return err
 		}
 	}
+	t.Previous = ""
 	for _, a := range plan.NotForUs {
 		if err := layEgg(it, t, a, false); err != nil {
 			return err
@@ -163,6 +213,11 @@ func layEgg(it *spool.Item, t *Ticket, arch string, files bool) error {
 	if err := os.WriteFile(filepath.Join(dir, spool.TicketFile), job.Stanza().Append(nil), 0o664); err != nil {
 		return err
 	}
+	if arch != spool.SourceArch {
+		if err := writeBirth(dir, t.Suite, arch, ledgerKey(t.Source, t.Version, 0)); err != nil {
+			return err
+		}
+	}
 	if !files {
 		return nil
 	}
@@ -185,7 +240,7 @@ func layEgg(it *spool.Item, t *Ticket, arch string, files bool) error {
 // is not handed on.
 func engineFile(name string) bool {
 	switch name {
-	case spool.TicketFile, spool.HistoryFile, spool.ReasonFile, planFile, "log":
+	case spool.TicketFile, spool.HistoryFile, spool.ReasonFile, planFile, birthFile, failedFile, "log":
 		return true
 	}
 	return strings.HasPrefix(name, ".")
@@ -194,15 +249,36 @@ func engineFile(name string) bool {
 // hatch renames each job that is still in the source item to its queue.
 func hatch(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite, who string) error {
 	out := func(arch string, p spool.Place, reason string) error {
+		dir := it.Path(jobsDir, arch)
+		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+			return nil // by an earlier run
+		}
 		name := it.Name
+		name.Class = plan.Class
 		if arch == spool.SourceArch {
 			// Not the name under which the source itself will come
 			// from the master queue.
 			name.Arch = spool.SourceArch
+		} else if err := enter(tree, s.Name, arch, ledgerKey(t.Source, t.Version, 0), dir); errors.Is(err, ErrTwice) {
+			return nil // requeued, or given here by another way: never twice
+		} else if err != nil {
+			return err
+		}
+		if p.State == spool.NeedsBuild && s.Judge != nil {
+			job := *t
+			job.BuildArch = arch
+			state, text := s.Judge(&job, filepath.Join(dir, t.Dsc))
+			if state != p.State {
+				p.State = state
+				reason, _, _ = strings.Cut(text, "\n")
+				if err := os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte(text+"\n"), 0o664); err != nil {
+					return err
+				}
+			}
 		}
 		err := it.Hatch(filepath.Join(jobsDir, arch), p, name, spool.MasterD, who, reason)
 		if errors.Is(err, spool.ErrGone) {
-			return nil // by an earlier run
+			return nil
 		}
 		return err
 	}
@@ -212,31 +288,94 @@ func hatch(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite, who 
 		}
 	}
 	for _, a := range plan.Jobs {
-		if _, err := os.Lstat(it.Path(jobsDir, a)); errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if have, err := FindJob(tree, s.Name, a, t.Source, t.Version); err != nil {
-			return err
-		} else if have != nil {
-			continue // requeued, or given here by another way: never twice
-		}
 		if err := out(a, spool.In(spool.NeedsBuild, s.Name, a), "accepted"); err != nil {
 			return err
 		}
 	}
 	for _, a := range plan.NotForUs {
-		if _, err := os.Lstat(it.Path(jobsDir, a)); errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if have, err := FindJob(tree, s.Name, a, t.Source, t.Version); err != nil {
-			return err
-		} else if have != nil {
-			continue
-		}
 		reason := fmt.Sprintf("Architecture: %s", strings.Join(t.Architecture, " "))
+		if policy.BuildsOn(t.Architecture, a) {
+			reason = "Packages-arch-specific excludes it"
+		}
 		if err := out(a, spool.In(spool.AutoNotForUs, s.Name, a), reason); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Job is a job that no upload brings: quinn-diff found that the archive lacks
+// it, or a person asked for a binNMU.
+type Job struct {
+	Ticket *Ticket
+	Arch   string
+	Class  int
+	Time   time.Time         // in its name; a binNMU's is the same for all architectures
+	Files  map[string]string // the source's: name in the job -> path, on the tree's file system
+	State  spool.State       // needs-build, or bd-uninstallable
+	Text   string            // REASON
+	By     spool.Actor
+	Who    string
+	Reason string
+}
+
+// Make makes the job. ErrTwice says that there is one, somewhere: then none is
+// made, whoever asks at the same time.
+func Make(tree *spool.Tree, j *Job) (spool.Found, error) {
+	t := *j.Ticket
+	t.BuildArch = j.Arch
+	key := ledgerKey(t.Source, t.Version, t.BinNMU)
+	if have, err := FindJob(tree, t.Suite, j.Arch, t.Source, t.Version); err != nil {
+		return spool.Found{}, err
+	} else if have != nil && (t.BinNMU == 0 || have.Place.State != spool.Installed) {
+		return *have, fmt.Errorf("%s on %s in %s: %w", key, j.Arch, t.Suite, ErrTwice)
+	}
+	name := spool.NewName(j.Class, j.Time, t.Source, t.Version)
+	it, err := tree.Create(spool.In(j.State, t.Suite, j.Arch), name, j.By, j.Who, j.Reason, func(dir string) error {
+		if err := os.WriteFile(filepath.Join(dir, spool.TicketFile), t.Stanza().Append(nil), 0o664); err != nil {
+			return err
+		}
+		if j.Text != "" {
+			if err := os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte(strings.TrimRight(j.Text, "\n")+"\n"), 0o664); err != nil {
+				return err
+			}
+		}
+		for name, path := range j.Files {
+			if err := linkOrCopy(path, filepath.Join(dir, name)); err != nil {
+				return err
+			}
+		}
+		if err := writeBirth(dir, t.Suite, j.Arch, key); err != nil {
+			return err
+		}
+		return enter(tree, t.Suite, j.Arch, key, dir)
+	})
+	if err != nil {
+		return spool.Found{}, err
+	}
+	defer it.Release()
+	return spool.Found{Place: it.Place, Name: it.Name}, nil
+}
+
+// linkOrCopy hard-links a file, and copies what the system does not let this
+// user link (protected_hardlinks).
+func linkOrCopy(from, to string) error {
+	err := os.Link(from, to)
+	if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, unix.EXDEV) {
+		return err
+	}
+	r, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o664)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(w, r)
+	if cerr := w.Close(); err == nil {
+		err = cerr
+	}
+	return err
 }

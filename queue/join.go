@@ -3,6 +3,7 @@ package queue
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"packmill/spool"
@@ -15,9 +16,35 @@ var jobStates = []spool.State{
 	spool.DepWait, spool.BDUninstallable, spool.Failed, spool.NotForUs, spool.AutoNotForUs,
 }
 
+// open are the states in which work may still come by itself.
+var open = []spool.State{spool.NeedsBuild, spool.Building, spool.Built, spool.DepWait, spool.BDUninstallable}
+
 // settled are the states in which a job keeps no source waiting.
 var settled = []spool.State{
 	spool.Uploaded, spool.Installed, spool.BuildAttempted, spool.Failed, spool.NotForUs, spool.AutoNotForUs, spool.Attic,
+}
+
+// findNamed looks where a job is under its source's own name, which it has
+// unless a person changed its order: one call for each state, and no listing
+// of long queues.
+func findNamed(tree *spool.Tree, states []spool.State, suite, arch string, name spool.Name) *spool.Found {
+	for _, s := range states {
+		p, n := spool.In(s, suite, arch), name
+		switch s {
+		case spool.Installed:
+			p.Hash = spool.Hash(name.Source)
+		case spool.Uploaded, spool.Attic:
+			p.Arch, n.Arch = "", arch
+			if s == spool.Attic {
+				p.Suite = ""
+			}
+		}
+		f := &spool.Found{Place: p, Name: n}
+		if _, err := os.Lstat(tree.Path(f.Dir())); err == nil && (s != spool.Attic || sameSuite(tree, f, suite)) {
+			return f
+		}
+	}
+	return nil
 }
 
 // FindJob looks for the job of exactly this source version on an
@@ -79,20 +106,23 @@ func Join(tree *spool.Tree, it *spool.Item, s Suite) (spool.Verdict, error) {
 	if err != nil {
 		return spool.Verdict{}, fmt.Errorf("plan of %s: %w; fan it out again with: packmill requeue %s", it.Name, err, it.Name)
 	}
-	var done, open []string
+	var done, waits []string
 	for _, a := range plan.Jobs {
-		f, err := findJob(tree, settled, s.Name, a, it.Name.Source, it.Name.Version)
-		if err != nil {
-			return spool.Verdict{}, err
+		f := findNamed(tree, settled, s.Name, a, it.Name)
+		if f == nil && findNamed(tree, open, s.Name, a, it.Name) == nil {
+			// Somebody gave it another order.
+			if f, err = findJob(tree, settled, s.Name, a, it.Name.Source, it.Name.Version); err != nil {
+				return spool.Verdict{}, err
+			}
 		}
 		if f == nil {
-			open = append(open, a)
+			waits = append(waits, a)
 			continue
 		}
 		done = append(done, a+": "+string(f.Place.State))
 	}
-	if len(open) > 0 {
-		return spool.Stay(0, "waits for "+strings.Join(open, " ")), nil
+	if len(waits) > 0 {
+		return spool.Stay(0, "waits for "+strings.Join(waits, " ")), nil
 	}
 	return spool.Verdict{To: spool.In(spool.Uploaded, s.Name), Reason: strings.Join(done, ", ")}, nil
 }
@@ -156,22 +186,59 @@ func Superseded(tree *spool.Tree, suite, source, version string) (string, error)
 	return newest, nil
 }
 
-// Previous returns why the newest older version of the source failed on the
-// architecture, for the next version's job: "" if it did not.
-func Previous(tree *spool.Tree, suite, arch, source string) string {
-	names, err := tree.List(spool.In(spool.Failed, suite, arch))
+// failedFile in a job keeps what people said of its failures, also after it was
+// given back: REASON only lasts until the next move.
+const failedFile = "failed"
+
+// previous returns, for each architecture, why the newest older version of the
+// source failed there, for the next version's job.
+func previous(tree *spool.Tree, suite, source, version string) (map[string]string, error) {
+	out, of := map[string]string{}, map[string]string{}
+	for _, p := range tree.Places(spool.Attic, spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Building,
+		spool.Built, spool.BuildAttempted, spool.Failed, spool.Uploaded) {
+		if p.Suite != suite && p.State != spool.Attic {
+			continue
+		}
+		names, err := tree.List(p)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			if !strings.Contains(name, "_"+source+"_") {
+				continue
+			}
+			n, err := spool.ParseName(name)
+			f := spool.Found{Place: p, Name: n}
+			if err != nil || n.Source != source || f.Arch() == "" || policy.CompareVersions(n.Version, version) >= 0 {
+				continue
+			}
+			if have, ok := of[f.Arch()]; ok && policy.CompareVersions(have, n.Version) > 0 {
+				continue
+			}
+			if p.State == spool.Attic && !sameSuite(tree, &f, suite) {
+				continue
+			}
+			if text := failedText(tree.Path(f.Dir())); text != "" {
+				out[f.Arch()], of[f.Arch()] = text, n.Version
+			}
+		}
+	}
+	return out, nil
+}
+
+// failedText is what people said of a job's failures, the last of it if it is
+// long.
+func failedText(dir string) string {
+	data, err := os.ReadFile(filepath.Join(dir, failedFile))
 	if err != nil {
 		return ""
 	}
-	text := ""
-	for _, name := range names {
-		n, err := spool.ParseName(name)
-		if err != nil || n.Source != source {
-			continue
-		}
-		if _, err := os.Lstat(tree.Path(spool.In(spool.Failed, suite, arch).Dir(), name)); err == nil {
-			text = n.Version + ": " + strings.TrimSpace(spool.Waiting(tree.Path(spool.In(spool.Failed, suite, arch).Dir(), name)))
-		}
+	text := strings.TrimSpace(strings.ToValidUTF8(string(data), "?"))
+	if len(text) > maxPrevious {
+		text = strings.ToValidUTF8("[...]\n"+text[len(text)-maxPrevious:], "")
 	}
 	return text
 }
+
+// maxPrevious is how many bytes of an older version's failure go on.
+const maxPrevious = 4000

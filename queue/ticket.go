@@ -45,6 +45,10 @@ type Ticket struct {
 	Tries          int       // attempts that ended without a verdict on the package
 	NotBefore      time.Time // of a job that was given back
 	Builder        string    // who has it, or had it last
+	TakenBy        string    // the person who builds it by hand: no builder gives it back
+	BaseClass      string    // two digits, before a person changed the order
+	BuildPriority  int       // of bp
+	Index          string    // digest of the index on which the last attempt was made
 	DepWait        string    // relations that must be satisfied first
 	BinNMU         int       // 0: none
 	BinNMUText     string    // its changelog entry
@@ -68,7 +72,8 @@ func (t *Ticket) fields() []field {
 		{"Uploader", text{&t.Uploader}}, {"Fingerprint", text{&t.Fingerprint}}, {"Account", text{&t.Account}}, {"Drop", text{&t.Drop}}, {"Commands", text{&t.Commands}}, {"Email", text{&t.Email}},
 		{"Maintainer", text{&t.Maintainer}}, {"Changed-By", text{&t.ChangedBy}},
 		{"Received", moment{&t.Received}}, {"Since", moment{&t.Since}}, {"Has-Binaries", words{&t.Has}}, {"Remarks", text{&t.Remarks}},
-		{"Build-Architecture", text{&t.BuildArch}}, {"Tries", number{&t.Tries}}, {"Builder", text{&t.Builder}}, {"Not-Before", moment{&t.NotBefore}},
+		{"Build-Architecture", text{&t.BuildArch}}, {"Tries", number{&t.Tries}}, {"Builder", text{&t.Builder}}, {"Taken-By", text{&t.TakenBy}},
+		{"Base-Class", text{&t.BaseClass}}, {"Build-Priority", number{&t.BuildPriority}}, {"Index", text{&t.Index}}, {"Not-Before", moment{&t.NotBefore}},
 		{"Dep-Wait", text{&t.DepWait}},
 		{"Binary-NMU", number{&t.BinNMU}}, {"Binary-NMU-Changelog", text{&t.BinNMUText}}, {"Binary-NMU-Time", moment{&t.BinNMUTime}}, {"Binary-NMU-By", text{&t.BinNMUBy}},
 		{"Extra-Depends", text{&t.ExtraDepends}}, {"Extra-Conflicts", text{&t.ExtraConflicts}},

@@ -139,7 +139,7 @@ func (c *checker) walk(dir string) error {
 		rel := filepath.Join(dir, e.Name())
 		switch {
 		case slices.Contains(foreign, rel), dir == "archive" && rel != "archive/incoming" && rel != "archive/installed",
-			rel == "lost+found" && e.IsDir():
+			rel == "lost+found" && e.IsDir(), isLedger(rel):
 		case e.IsDir() && c.leads(rel):
 			if err := c.walk(rel); err != nil {
 				return err
@@ -149,6 +149,12 @@ func (c *checker) walk(dir string) error {
 		}
 	}
 	return nil
+}
+
+// isLedger reports whether rel is queue/SUITE/ARCH/ledger.
+func isLedger(rel string) bool {
+	w := strings.Split(rel, "/")
+	return len(w) == 4 && w[0] == "queue" && w[3] == LedgerDir
 }
 
 // leads reports whether rel is the beginning of some shape.
@@ -240,10 +246,16 @@ func (c *checker) item(p Place, n Name) {
 				return err
 			}})
 	}
-	if p.State == Building {
+	if p.State == Building && !takenByHand(dir) {
 		c.report(Finding{Abandoned, rel, "no process has its lock, so its builder is gone", "buildd gives it back when it looks next", nil})
 	}
 	c.leftovers(p, n)
+}
+
+// takenByHand reports whether a person builds the job, without a lock.
+func takenByHand(dir string) bool {
+	t, err := ReadTicket(dir)
+	return err == nil && t.Get("Taken-By") != ""
 }
 
 // misfit says why the item at dir is not one of that name, "" if it is.

@@ -40,6 +40,10 @@ const (
 	Attic           State = "attic"            // superseded, cancelled, removed; swept by age
 )
 
+// LedgerDir is the directory beside a job's states, queue/SUITE/ARCH/ledger,
+// in which package queue keeps who was born. It is no state.
+const LedgerDir = "ledger"
+
 // SourceArch stands for a source where an architecture is asked for.
 const SourceArch = "source"
 
@@ -249,17 +253,18 @@ var Rules = []Rule{
 	{[]State{NeedsBuild}, []State{DepWait, BDUninstallable}, []Actor{MasterD}, "installability"},
 	{[]State{BDUninstallable, DepWait}, []State{NeedsBuild, BDUninstallable, DepWait}, []Actor{MasterD}, "installability"},
 	{[]State{Building}, []State{Built, BuildAttempted, DepWait, BDUninstallable, NeedsBuild, Uploaded, Attic}, []Actor{Buildd}, "a build ended"},
-	{[]State{Building}, []State{Built, BuildAttempted, NeedsBuild, Failed, DepWait, Uploaded}, []Actor{Person}, "a person built it, or took it from a dead builder"},
+	{[]State{Building}, []State{Built, BuildAttempted, NeedsBuild, Failed, DepWait, Uploaded, NotForUs}, []Actor{Person}, "a person built it, or took it from a dead builder"},
 	{[]State{Built}, []State{Uploaded}, []Actor{Buildd, Person}, "the log is signed"},
+	{[]State{Built, BuildAttempted}, []State{Built, BuildAttempted, Uploaded}, []Actor{Person}, "a person built it"},
 	{[]State{Built, BuildAttempted}, []State{NeedsBuild}, []Actor{Person, MasterD}, "give back"},
 	{[]State{BDUninstallable, DepWait, Failed, Uploaded}, []State{NeedsBuild}, []Actor{Person}, "give back, with override"},
 	{[]State{Built, BuildAttempted, DepWait, NeedsBuild, BDUninstallable, Uploaded}, []State{Failed}, []Actor{Person}, "failed"},
 	{[]State{NeedsBuild, BDUninstallable, Built, BuildAttempted, Failed, Uploaded}, []State{DepWait}, []Actor{Person}, "dep-wait"},
-	{append([]State{AutoNotForUs}, open...), []State{NotForUs}, []Actor{Person}, "no-build"},
+	{append([]State{AutoNotForUs, Uploaded}, open...), []State{NotForUs}, []Actor{Person}, "no-build"},
 	{[]State{NotForUs}, []State{Failed, NeedsBuild}, []Actor{Person}, "no-build taken back"},
 	{[]State{AutoNotForUs}, []State{NeedsBuild, Attic}, []Actor{MasterD}, "the Architecture field changed"},
 	{open, []State{AutoNotForUs, Attic, Installed}, []Actor{MasterD}, "merge: not for this architecture; superseded; already in the archive"},
-	{[]State{Building, NotForUs}, []State{Attic}, []Actor{MasterD, Person}, "superseded, or removed"},
+	{[]State{Building, NotForUs, AutoNotForUs}, []State{Attic}, []Actor{MasterD, Person}, "superseded, or removed"},
 	{open, []State{Attic}, []Actor{Person}, "cancelled"},
 
 	{[]State{Uploaded}, []State{Installed, Rejected, BuildAttempted, Attic}, []Actor{Archived}, "included; refused; superseded"},

@@ -119,15 +119,6 @@ func (b *builder) buildingDirs() []string {
 	return dirs
 }
 
-// ticketOf reads an item's facts.
-func ticketOf(it *spool.Item) (*queue.Ticket, error) {
-	st, err := it.Ticket()
-	if err != nil {
-		return nil, err
-	}
-	return queue.ReadTicket(st)
-}
-
 // take is the move to building, unless this builder must not have the job now.
 func (b *builder) take(it *spool.Item) spool.Verdict {
 	if b.refusal(it) != nil {
@@ -151,7 +142,7 @@ func (b *builder) refusal(it *spool.Item) *notNow {
 	if len(x.Packages) > 0 && !slices.ContainsFunc(x.Packages, func(p string) bool { ok, _ := path.Match(p, it.Name.Source); return ok }) {
 		return &notNow{"not one of the builder's Packages", time.Hour}
 	}
-	t, err := ticketOf(it)
+	t, err := queue.TicketOf(it)
 	if err != nil {
 		return nil // Handle says it
 	}
@@ -180,30 +171,31 @@ func (b *builder) giveBackLost(context.Context) (bool, error) {
 			if err != nil {
 				return did, err
 			}
-			err = b.giveBack(it)
+			gave, err := b.giveBack(it)
 			it.Release()
 			if err != nil {
 				return did, err
 			}
-			did = true
+			did = did || gave
 		}
 	}
 	return did, nil
 }
 
 // giveBack is what becomes of a job whose builder died. The attempt was
-// counted on disk when it began.
-func (b *builder) giveBack(it *spool.Item) error {
-	t, err := ticketOf(it)
-	if err != nil {
-		return err
+// counted on disk when it began. What a person took with packmill wb take
+// stays theirs.
+func (b *builder) giveBack(it *spool.Item) (bool, error) {
+	t, err := queue.TicketOf(it)
+	if err != nil || t.TakenBy != "" {
+		return false, err
 	}
 	v := b.again(it, t, "its builder ("+t.Builder+") is gone", 0)
 	if err := it.Move(spool.Buildd, b.who(), v); err != nil {
-		return err
+		return false, err
 	}
 	b.Log.Warn("gave back", "item", it.Name.String(), "to", it.Place.Dir(), "reason", v.Reason)
-	return nil
+	return true, nil
 }
 
 // again sends a job back to needs-build, or, when that has happened Tries
@@ -246,14 +238,14 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 	if !ok {
 		return spool.Verdict{To: spool.In(spool.Attic), Reason: "the suite is not in the settings any more"}, nil
 	}
-	t, err := ticketOf(it)
+	t, err := queue.TicketOf(it)
 	if err != nil {
 		return b.unreadable(it, err), nil
 	}
 	// Counted before the attempt: a job that kills its builder comes to a
 	// person, not round for ever.
 	t.Tries++
-	t.Builder, t.NotBefore, t.Result = b.who(), time.Time{}, ""
+	t.Builder, t.TakenBy, t.NotBefore, t.Result = b.who(), "", time.Time{}, ""
 	if err := it.SetTicket(t.Stanza()); err != nil {
 		return spool.Verdict{}, err
 	}

@@ -1,0 +1,390 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"packmill/spool"
+	"packmill/spool/durable"
+	"packmill/spool/policy"
+)
+
+// Request is an operation that a person asks for on one job.
+type Request struct {
+	Op       Op
+	Who      string // as the system knows the person
+	Override bool
+	Message  string // -m
+	Number   int    // of nmu and bp
+	Version  string // if set, the version that the person means: another is refused
+	Now      time.Time
+
+	// Result, of uploaded and built, puts the files of a result that was
+	// built elsewhere into the directory and returns its .changes' name. Nil:
+	// what is there stays.
+	Result func(dir string) (string, error)
+	// Sign, of uploaded, is asked whether the result's .changes is signed as
+	// the archive wants it: nil if so. The version is the full one, +bN too.
+	Signed func(path, version string) error
+	// BinNMU makes the new job of nmu.
+	BinNMU func(installed *Ticket, f spool.Found) (spool.Found, error)
+	// Dry says that nothing is to be done.
+	Dry bool
+}
+
+// Reply is what became of a request.
+type Reply struct {
+	Role    Role
+	From    spool.Place
+	To      spool.Place
+	Name    spool.Name
+	Refusal string // why not, a sentence; "" if it was done
+	Warning string
+	Ticket  *Ticket // as it was
+}
+
+// Owned reports whether who took the job and still answers for it.
+func Owned(t *Ticket, state spool.State, who string) bool {
+	switch state {
+	case spool.Building, spool.Built, spool.BuildAttempted:
+		return t.Builder == who
+	}
+	return false
+}
+
+// Ask does what a person asks for, if the specification allows it. A refusal
+// is not an error. ErrBusy says that a daemon works on the job at this moment,
+// ErrGone that it has moved: look for it again.
+func Ask(tree *spool.Tree, f spool.Found, r *Request) (*Reply, error) {
+	it, err := tree.Claim(f.Place, f.Name.String())
+	if err != nil {
+		return nil, err
+	}
+	defer it.Release()
+	t, err := TicketOf(it)
+	if err != nil {
+		return nil, err
+	}
+	t.BuildArch = f.Arch()
+	reply := &Reply{Role: Other, From: f.Place, To: f.Place, Name: f.Name, Ticket: t}
+	switch {
+	case Owned(t, f.Place.State, r.Who):
+		reply.Role = Owner
+	case r.Override:
+		reply.Role = Override
+	}
+	s := SpecOf(f.Place.State, r.Op, reply.Role)
+	if s == nil {
+		return nil, fmt.Errorf("%s of a job in %s by %s: the specification does not say", r.Op, f.Place.State, reply.Role)
+	}
+	say := strings.ReplaceAll(s.Say, "%o", orNobody(t.Builder))
+	if s.Refused() {
+		reply.Refusal = say
+		return reply, nil
+	}
+	reply.Warning = say
+	if why := r.check(s, t, f); why != "" {
+		reply.Refusal = why
+		return reply, nil
+	}
+	if s.To != Same {
+		reply.To = spool.In(s.To, f.Place.Suite, f.Arch())
+		if s.To == spool.Uploaded {
+			reply.To.Arch = ""
+		}
+	}
+	if r.Dry {
+		return reply, nil
+	}
+	return reply, r.do(it, t, s, reply)
+}
+
+func orNobody(s string) string {
+	if s == "" {
+		return "somebody"
+	}
+	return s
+}
+
+// Absent is the reply for a job that is not there.
+func Absent(op Op) *Reply {
+	return &Reply{Role: Other, Refusal: SpecOf(spool.Unborn, op, Other).Say}
+}
+
+// check says what is wrong with the request itself.
+func (r *Request) check(s *Spec, t *Ticket, f spool.Found) string {
+	if r.Version != "" && policy.CompareVersions(r.Version, t.Version) != 0 {
+		return fmt.Sprintf("its version is %s, not %s", t.Version, r.Version)
+	}
+	has := func(e Effect) bool { return slices.Contains(s.Do, e) }
+	switch {
+	case has(AppendText) && strings.TrimSpace(r.Message) == "" && r.Op == Fail:
+		return "say why it failed, with -m"
+	case has(MergeWait):
+		if strings.TrimSpace(r.Message) == "" {
+			return `say what it waits for, with -m "libfoo-dev (>= 2)"`
+		}
+		if _, err := WaitRelations(r.Message); err != nil {
+			return err.Error()
+		}
+	case has(SetExtra):
+		if _, err := policy.ParseRelations(r.Message); err != nil {
+			return err.Error()
+		}
+	case has(Rename) && (r.Number < -1000 || r.Number > 1000):
+		return "a build priority is a number from -1000 to 1000; 10 are a class"
+	case has(CancelBinNMU) && (r.Number != 0 || t.BinNMU == 0):
+		if t.BinNMU > 0 {
+			return fmt.Sprintf("the binNMU +b%d is asked for already; nmu 0 cancels it", t.BinNMU)
+		}
+		return "it is not in the archive yet; a binNMU rebuilds what is there"
+	case has(MakeBinNMU):
+		switch {
+		case r.Number == 0:
+			return "there is no binNMU to cancel"
+		case strings.TrimSpace(r.Message) == "":
+			return "say why, with -m: it is the changelog entry"
+		case strings.ContainsAny(r.Message, "\n\r"):
+			return "the changelog entry of a binNMU is one line"
+		case f.Arch() == "all":
+			return "packages for all are not rebuilt as +bN (their version is the source's for every architecture); upload a new version"
+		case r.BinNMU == nil:
+			return "this program makes no binNMUs"
+		}
+	}
+	return ""
+}
+
+// do does it. What is written into the item is written before the move; a
+// crash in between leaves a request that can be made again.
+func (r *Request) do(it *spool.Item, t *Ticket, s *Spec, reply *Reply) error {
+	reason := string(r.Op)
+	if reply.Role == Override {
+		reason += " (override)"
+	}
+	if m := strings.TrimSpace(r.Message); m != "" {
+		reason += ": " + m
+	}
+	v := spool.Verdict{To: reply.To, Reason: reason}
+	before := string(t.Stanza().Append(nil))
+	// What is not moved keeps its REASON.
+	keep := s.To == Same
+	if keep {
+		v.Text = spool.Waiting(it.Path())
+	}
+	for _, e := range s.Do {
+		switch e {
+		case SetOwner:
+			t.Builder, t.TakenBy = r.Who, r.Who
+		case ClearOwner:
+			t.Builder, t.TakenBy = "", ""
+		case ClearTries:
+			t.Tries, t.NotBefore, t.Index = 0, time.Time{}, ""
+		case ClearWait:
+			t.DepWait = ""
+		case KeepText:
+			if it.Place.State == spool.Failed {
+				if err := keepFailure(it, t, "", "", r.Now); err != nil {
+					return err
+				}
+			}
+		case AppendText:
+			if err := keepFailure(it, t, r.Who, r.text(), r.Now); err != nil {
+				return err
+			}
+			v.Text = failedText(it.Path())
+		case MergeWait:
+			merged, err := MergeWaits(t.DepWait, r.Message)
+			if err != nil {
+				return err
+			}
+			t.DepWait = merged
+			v.Text = fmt.Sprintf("Waits for: %s\nIt goes on by itself when the suite has them.\n", merged)
+		case SayNotForUs:
+			v.Text = fmt.Sprintf("Not for this architecture, says %s: %s\nTo take that back: packmill wb nfu %s . %s . %s\n",
+				r.Who, orNothing(r.Message), t.Source+"_"+t.Version, it.Arch(), it.Place.Suite)
+		case TakeResult:
+			if r.Result != nil {
+				name, err := r.Result(it.Path("result"))
+				if err != nil {
+					return err
+				}
+				t.Result = name
+				it.Dirty()
+			}
+		case NeedResult:
+			if t.Result == "" {
+				reply.Refusal, reply.To = "there is no result in the job; name its .changes file with --changes", it.Place
+				return nil
+			}
+			if r.Signed != nil {
+				if err := r.Signed(it.Path("result", t.Result), t.Plus()); err != nil {
+					reply.Refusal, reply.To = err.Error(), it.Place
+					return nil
+				}
+			}
+		case MakeBinNMU:
+			made, err := r.BinNMU(t, spool.Found{Place: it.Place, Name: it.Name})
+			if errors.Is(err, ErrTwice) {
+				reply.Refusal = "there is a job for that binNMU already"
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			reply.To, reply.Name = made.Place, made.Name
+			return nil
+		case CancelBinNMU:
+			v.To, v.Text = spool.In(spool.Attic), ""
+			reply.To, keep = v.To, false
+			v.Reason = "the binNMU is cancelled"
+		case Rename:
+			v.Class, v.Renew = classWith(t, it.Name.Class, r.Number), true
+			if t.BaseClass == "" {
+				t.BaseClass = fmt.Sprintf("%02d", it.Name.Class)
+			}
+			t.BuildPriority = r.Number
+			v.Reason = fmt.Sprintf("build priority %d", r.Number)
+		case SetExtra:
+			if r.Op == ExtraDepends {
+				t.ExtraDepends = strings.TrimSpace(r.Message)
+			} else {
+				t.ExtraConflicts = strings.TrimSpace(r.Message)
+			}
+			t.Index = ""
+		}
+	}
+	if s.To == spool.BuildAttempted && v.Text == "" {
+		v.Text = fmt.Sprintf("Tried and failed, says %s: %s\nTo try again: packmill wb gb %s . %s . %s\n",
+			r.Who, orNothing(r.Message), t.Source+"_"+t.Version, it.Arch(), it.Place.Suite)
+	}
+	if s.To == spool.Built && v.Text == "" {
+		v.Text = fmt.Sprintf("Built by %s. A person reads the log and signs the result, or says what else should become of it.\n", r.Who)
+	}
+	if string(t.Stanza().Append(nil)) != before {
+		if err := it.SetTicket(t.Stanza()); err != nil {
+			return err
+		}
+	}
+	if keep && !v.Renew && v.To == it.Place {
+		if r.Op == Info {
+			return nil
+		}
+		if v.Text != "" && v.Text != spool.Waiting(it.Path()) {
+			if err := it.WriteFile(spool.ReasonFile, []byte(strings.TrimRight(v.Text, "\n")+"\n")); err != nil {
+				return err
+			}
+		}
+		return it.Note(r.Who, v.Reason)
+	}
+	if v.Renew && v.Class == it.Name.Class {
+		return it.Note(r.Who, v.Reason)
+	}
+	if err := it.Move(spool.Person, r.Who, v); err != nil {
+		return err
+	}
+	reply.To, reply.Name = it.Place, it.Name
+	return nil
+}
+
+// classWith is the class of a job whose build priority is n: from the class that it
+// had without one, so that it can be asked for again and again.
+func classWith(t *Ticket, class, n int) int {
+	var base int
+	if _, err := fmt.Sscanf(t.BaseClass, "%02d", &base); err == nil {
+		class = base
+	}
+	return min(99, max(0, class-n/classPoints))
+}
+
+func (r *Request) text() string {
+	if r.Op == NoBuild {
+		return strings.TrimSpace("It was not for this architecture; that was taken back. " + r.Message)
+	}
+	return strings.TrimSpace(r.Message)
+}
+
+func orNothing(s string) string {
+	if strings.TrimSpace(s) == "" {
+		return "(no reason given)"
+	}
+	return strings.TrimSpace(s)
+}
+
+// keepFailure adds a text to a job's failures, under a line with version, time
+// and person. Without one it only sees to it that what stood in REASON before
+// there was such a file is not lost.
+func keepFailure(it *spool.Item, t *Ticket, who, text string, now time.Time) error {
+	old, err := os.ReadFile(it.Path(failedFile))
+	if errors.Is(err, fs.ErrNotExist) && it.Place.State == spool.Failed {
+		if reason := spool.Waiting(it.Path()); reason != "" {
+			old, err = []byte(t.Plus()+" failed:\n"+strings.TrimRight(reason, "\n")+"\n"), nil
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if text != "" {
+		// An earlier run may have been cut off before the move.
+		entry := fmt.Sprintf("%s failed, says %s:\n%s\n", t.Plus(), who, text)
+		if !strings.HasSuffix(string(old), entry) {
+			old = append(old, entry...)
+		}
+	}
+	if len(old) == 0 {
+		return nil
+	}
+	return durable.WriteFile(it.Path(failedFile), old, 0o664)
+}
+
+// WaitRelations reads a list for Dep-Wait: each package by its name alone, or
+// with >= or >>; there are no alternatives.
+func WaitRelations(list string) (policy.Relations, error) {
+	r, err := policy.ParseRelations(list)
+	if err != nil {
+		return nil, err
+	}
+	for _, or := range r {
+		switch {
+		case len(or) != 1:
+			return nil, fmt.Errorf("%s: a job waits for one package each, not for one of several; name the one that the build takes", policy.Relations{or})
+		case or[0].Op != "" && or[0].Op != ">=" && or[0].Op != ">>":
+			return nil, fmt.Errorf("%s: a job waits for a newer package only: use >= or >>, or the name alone", policy.Relations{or})
+		case len(or[0].Archs) > 0 || len(or[0].Profiles) > 0:
+			return nil, fmt.Errorf("%s: the list is for one architecture; leave the restriction out", policy.Relations{or})
+		}
+	}
+	if len(r) == 0 {
+		return nil, errors.New("the list of packages is empty")
+	}
+	return r, nil
+}
+
+// MergeWaits adds a list to what a job waits for. Of two relations for one package the
+// newer takes the older's place.
+func MergeWaits(old, more string) (string, error) {
+	add, err := WaitRelations(more)
+	if err != nil {
+		return "", err
+	}
+	var merged policy.Relations
+	if old != "" {
+		if merged, err = policy.ParseRelations(old); err != nil {
+			return "", err
+		}
+	}
+	for _, or := range add {
+		i := slices.IndexFunc(merged, func(m []policy.Relation) bool { return m[0].Name == or[0].Name })
+		if i >= 0 {
+			merged[i] = or
+		} else {
+			merged = append(merged, or)
+		}
+	}
+	return merged.String(), nil
+}

@@ -1,0 +1,241 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"packmill/spool"
+	"packmill/spool/durable"
+	"packmill/spool/policy"
+)
+
+// ErrTwice says that the architecture has a job for this version already, in
+// whatever state: none is made.
+var ErrTwice = errors.New("there is a job for it already")
+
+// birthFile lies in every job, and its second name in the ledger of its
+// architecture, queue/SUITE/ARCH/ledger/SOURCE_VERSION (with _bN for a
+// binNMU). Making that second name is the one step that decides who may make
+// a job: link(2) fails for all but the first. The job may then be anywhere,
+// or on its way: as long as it exists the kernel counts two names, so nothing
+// has to be looked for in directories between which jobs move.
+//
+// A count of one says that the job was swept, or that its maker died before
+// it was born: then another may be made.
+const birthFile = "birth"
+
+// ledgerKey is the name of a job's entry in the ledger.
+func ledgerKey(source, version string, binNMU int) string {
+	key := source + "_" + strings.ReplaceAll(version, ":", "%3a")
+	if binNMU > 0 {
+		key += fmt.Sprintf("_b%d", binNMU)
+	}
+	return key
+}
+
+// writeBirth makes the file that enter links; dir is a job that is not born
+// yet.
+func writeBirth(dir, suite, arch, key string) error {
+	return os.WriteFile(filepath.Join(dir, birthFile), fmt.Appendf(nil, "%s %s %s\n", suite, arch, key), 0o664)
+}
+
+// enter writes the job that is being made at dir into the ledger: ErrTwice if
+// another is there. A second call for the same directory is no error. The
+// link becomes durable with the job: whoever moves dir to its place syncs the
+// file first.
+func enter(tree *spool.Tree, suite, arch, key, dir string) error {
+	ledger := tree.Path("queue", suite, arch, spool.LedgerDir)
+	lock, err := lockLedger(ledger)
+	if err != nil {
+		return fmt.Errorf("ledger of %s %s: %w", suite, arch, err)
+	}
+	defer lock.Close()
+	entry, birth := filepath.Join(ledger, key), filepath.Join(dir, birthFile)
+	for {
+		err := os.Link(birth, entry)
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		var have, mine unix.Stat_t
+		if err := unix.Lstat(entry, &have); err != nil {
+			return &fs.PathError{Op: "stat", Path: entry, Err: err}
+		}
+		if err := unix.Lstat(birth, &mine); err != nil {
+			return &fs.PathError{Op: "stat", Path: birth, Err: err}
+		}
+		if have.Ino == mine.Ino && have.Dev == mine.Dev {
+			return nil
+		}
+		if have.Nlink > 1 && !retired(tree, arch, key, have.Ino) {
+			return fmt.Errorf("%s on %s in %s: %w", key, arch, suite, ErrTwice)
+		}
+		if err := os.Remove(entry); err != nil {
+			return err
+		}
+	}
+}
+
+// lockLedger makes the ledger if need be and locks it.
+func lockLedger(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = durable.MkdirAll(dir, 0o775); err == nil {
+			f, err = os.Open(dir)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	for {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, &fs.PathError{Op: "flock", Path: dir, Err: err}
+	}
+	return f, nil
+}
+
+// retired reports whether the job with this birth was seen in the attic: no
+// daemon takes anything out of there.
+func retired(tree *spool.Tree, arch, key string, ino uint64) bool {
+	names, err := tree.List(spool.In(spool.Attic))
+	if err != nil {
+		return false
+	}
+	source, _, _ := strings.Cut(key, "_")
+	for _, name := range names {
+		if !strings.Contains(name, "_"+source+"_") || !strings.HasSuffix(name, "_"+arch) {
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Lstat(tree.Path(spool.In(spool.Attic).Dir(), name, birthFile), &st) == nil && st.Ino == ino {
+			return true
+		}
+	}
+	return false
+}
+
+// known reports whether the ledger has a job that lives.
+func known(tree *spool.Tree, suite, arch, key string) bool {
+	var st unix.Stat_t
+	if unix.Lstat(tree.Path("queue", suite, arch, spool.LedgerDir, key), &st) != nil || st.Nlink < 2 {
+		return false
+	}
+	return !retired(tree, arch, key, st.Ino)
+}
+
+// Adopt writes the jobs that no program of ours made (by a copy of the tree, or
+// before there was a ledger) into it. What is published already is left out:
+// the archive's indexes tell of it.
+func Adopt(tree *spool.Tree) error {
+	for _, p := range tree.Places(jobStates...) {
+		if p.State == spool.Installed {
+			continue
+		}
+		names, err := tree.List(p)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			n, err := spool.ParseName(name)
+			f := spool.Found{Place: p, Name: n}
+			if err != nil || f.Arch() == "" || f.Arch() == spool.SourceArch {
+				continue
+			}
+			if err := adopt(tree, f); err != nil && !errors.Is(err, spool.ErrBusy) && !errors.Is(err, spool.ErrGone) && !errors.Is(err, ErrTwice) {
+				return fmt.Errorf("adopt %s: %w", f.Dir(), err)
+			}
+		}
+	}
+	return nil
+}
+
+func adopt(tree *spool.Tree, f spool.Found) error {
+	var st unix.Stat_t
+	if unix.Lstat(tree.Path(f.Dir(), birthFile), &st) == nil && st.Nlink > 1 {
+		return nil
+	}
+	it, err := tree.Claim(f.Place, f.Name.String())
+	if err != nil {
+		return err
+	}
+	defer it.Release()
+	t, err := TicketOf(it)
+	if err != nil {
+		return nil // its daemon says so
+	}
+	key := ledgerKey(t.Source, t.Version, t.BinNMU)
+	if err := writeBirth(it.Path(), f.Place.Suite, f.Arch(), key); err != nil {
+		return err
+	}
+	if err := durable.SyncTree(it.Path()); err != nil {
+		return err
+	}
+	return enter(tree, f.Place.Suite, f.Arch(), key, it.Path())
+}
+
+// SweepLedger takes away the entries of jobs that are no more, and reports how
+// many.
+func SweepLedger(tree *spool.Tree, suite, arch string) (int, error) {
+	dir := tree.Path("queue", suite, arch, spool.LedgerDir)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return 0, err
+	}
+	lock, err := lockLedger(dir)
+	if err != nil {
+		return 0, err
+	}
+	defer lock.Close()
+	n := 0
+	for _, e := range entries {
+		var st unix.Stat_t
+		path := filepath.Join(dir, e.Name())
+		if unix.Lstat(path, &st) != nil || st.Nlink > 1 {
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// TicketOf reads the facts of a claimed item.
+func TicketOf(it *spool.Item) (*Ticket, error) {
+	st, err := it.Ticket()
+	if err != nil {
+		return nil, err
+	}
+	return ReadTicket(st)
+}
+
+// TicketAt reads the facts of an item that was found and is not claimed.
+func TicketAt(tree *spool.Tree, f spool.Found) (*Ticket, error) {
+	st, err := spool.ReadTicket(tree.Path(f.Dir()))
+	if err != nil {
+		return nil, err
+	}
+	return ReadTicket(st)
+}
+
+// newer orders versions of one source, a binNMU above its source's version.
+func newer(a, b *Ticket) int {
+	if c := policy.CompareVersions(a.Version, b.Version); c != 0 {
+		return c
+	}
+	return a.BinNMU - b.BinNMU
+}
