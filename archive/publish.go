@@ -8,7 +8,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"packmill/archive/index"
 	"packmill/archive/pool"
@@ -202,28 +205,43 @@ func (t *transaction) absorb() error {
 func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	p, forms := t.p, t.suite.forms()
 	rel := t.release()
-	var placed []string
-	states := map[string]index.State{}
 	paths := t.paths()
 	if err := t.absorb(); err != nil {
 		return false, err
 	}
+	var placed []string
+	states := map[string]index.State{}
+	var mu sync.Mutex
+	var g errgroup.Group
+	g.SetLimit(writers)
 	for _, path := range paths {
 		st, want := p.state(path), forms
 		if p.place(path).Format == index.Lines {
 			want = contentsForms
 		}
-		if t.isNew(path) || p.open[path] != nil && p.open[path].Changed() || !sameForms(st, want) {
-			x, err := p.index(path)
-			if err != nil {
-				return false, err
-			}
-			if st, err = x.Write(p.ctx, want); err != nil {
-				return false, err
-			}
-			placed = append(placed, path)
+		if !t.isNew(path) && (p.open[path] == nil || !p.open[path].Changed()) && sameForms(st, want) {
+			mu.Lock()
+			states[path] = st
+			mu.Unlock()
+			continue
 		}
-		states[path] = st
+		x, err := p.index(path)
+		if err != nil {
+			return false, errors.Join(err, g.Wait())
+		}
+		placed = append(placed, path)
+		g.Go(func() error {
+			st, err := x.Write(p.ctx, want)
+			mu.Lock()
+			states[path] = st
+			mu.Unlock()
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return false, err
+	}
+	for path, st := range states {
 		rel.Sums[path] = st.Text
 		for c, sum := range st.Forms {
 			rel.Sums[path+c.Suffix()] = sum
@@ -241,9 +259,10 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 		}
 	}
 	for path, st := range states {
-		if err := p.place(path).Link(st); err != nil {
-			return false, err
-		}
+		g.Go(func() error { return p.place(path).Link(st) })
+	}
+	if err := g.Wait(); err != nil {
+		return false, err
 	}
 	var signers []*openpgp.Signer
 	for _, k := range keys {
@@ -255,15 +274,36 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	if err := t.names(); err != nil {
 		return true, err
 	}
-	for _, path := range placed {
-		if err := p.open[path].Save(); err != nil {
-			return true, err
-		}
-		if err := t.sweep(path, states[path]); err != nil {
-			return true, err
-		}
+	current, err := t.current()
+	if err != nil {
+		return true, err
 	}
-	return true, nil
+	for _, path := range placed {
+		g.Go(func() error {
+			if err := p.open[path].Save(); err != nil {
+				return err
+			}
+			return t.sweep(path, current)
+		})
+	}
+	return true, g.Wait()
+}
+
+// writers is how many indexes are written at a time: what they wait for most
+// is the disk, and syncs that come together cost one.
+const writers = 4
+
+// current are the checksums of what is published now.
+func (t *transaction) current() (map[string]bool, error) {
+	rel, err := release.Read(t.p.dir)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]bool{}
+	for _, s := range rel.Sums {
+		out[s.SHA256] = true
+	}
+	return out, nil
 }
 
 // contentsForms is what Contents is published in: gzip alone, as Debian does;
@@ -364,21 +404,12 @@ func (t *transaction) names() error {
 
 // sweep removes old indexes of the path's directory after their stay. Current
 // ones are safe however old they are.
-func (t *transaction) sweep(path string, _ index.State) error {
+func (t *transaction) sweep(path string, current map[string]bool) error {
 	stay := t.suite.Stay
 	if stay == 0 {
 		stay = defaultStay
 	}
-	place := t.p.place(path)
-	dir := filepath.Dir(place.ByHash("x"))
-	rel, err := release.Read(t.p.dir)
-	if err != nil {
-		return err
-	}
-	current := map[string]bool{}
-	for _, s := range rel.Sums {
-		current[s.SHA256] = true
-	}
+	dir := filepath.Dir(t.p.place(path).ByHash("x"))
 	list, err := os.ReadDir(dir)
 	if err != nil {
 		return err

@@ -502,6 +502,9 @@ func (x *File) Write(ctx context.Context, forms []Compression) (State, error) {
 		}
 		fs = append(fs, f)
 	}
+	if err := durable.SyncDir(filepath.Dir(x.place.ByHash("x"))); err != nil {
+		return State{}, err
+	}
 	x.forms = fs
 	x.state.Forms = map[Compression]Sum{}
 	for i := range fs {
@@ -698,13 +701,15 @@ func (x *File) writeForm(ctx context.Context, c Compression) (form, error) {
 	// The name says the content, so what is there already is the same; if it
 	// has another size it is the remains of an accident.
 	to := x.place.ByHash(out.sum.SHA256)
-	if st, err := os.Stat(to); err == nil && st.Size() == at {
-		return out, nil
+	if st, err := os.Stat(to); err == nil {
+		if st.Size() == at {
+			return out, nil
+		}
+		if err := os.Remove(to); err != nil {
+			return out, err
+		}
 	}
-	if err := durable.Replace(tmp.Name(), to); err != nil {
-		return out, err
-	}
-	return out, nil
+	return out, os.Link(tmp.Name(), to)
 }
 
 // Link gives the published forms their plain names, each in one step, and

@@ -321,7 +321,7 @@ func TestRemovalOfABlocksFirstKey(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 11))
 	dir := t.TempDir()
 	whole := map[string][]byte{}
-	for i := range 4000 {
+	for i := range 1500 {
 		k := fmt.Sprintf("p%05d", i)
 		whole[k] = []byte(stanza(r, k))
 	}
