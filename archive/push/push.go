@@ -1,0 +1,460 @@
+// Package push copies an archive to where clients fetch it from: to another
+// machine by rsync, or to S3-compatible storage.
+//
+// The order is that of a publication: the pool, the indexes under their
+// checksums, their plain names, Release and Release.gpg, InRelease last; so a
+// client of the copy sees the old publication whole or the new one. What has
+// left the archive leaves the copy some time later, so that a client in the
+// middle of its work finds its files.
+//
+// A manifest says what the copy has. A push transfers what is not in it, and
+// lists nothing. rsync's manifest lies in the archive's cache; without it rsync
+// compares everything once. That of S3 is an object in the bucket, and it is the
+// fence too: each step that counts is a conditional write (If-Match), so of two
+// programs that push to one place one stops before it does harm.
+package push
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"packmill/spool/durable"
+)
+
+// Options say how a push is done.
+type Options struct {
+	// Stay is how long a file stays in the copy after it has left the archive;
+	// three days if zero.
+	Stay time.Duration
+
+	// TakeOver goes on where another machine's push to the same place has begun
+	// and not ended. Only if that one is known to be dead.
+	TakeOver bool
+
+	DryRun   bool           // find out what there is to do, and do nothing
+	Progress func(Progress) // called from several goroutines
+}
+
+const defaultStay = 72 * time.Hour
+
+// Progress says how far a push has come.
+type Progress struct {
+	Files, AllFiles int
+	Bytes, AllBytes int64
+}
+
+// Report says what a push did, or would do.
+type Report struct {
+	Sent    []string // paths, in the order of sending
+	Bytes   int64
+	Removed []string
+}
+
+// A phase is a step of the order above. All of one is there before the next begins.
+type phase int
+
+const (
+	poolFiles phase = iota // content never changes under a name
+	hashed                 // the same
+	plainNames
+	releases // and links, and the signatures of opkg's feeds
+	inReleases
+	phases
+)
+
+// forGood reports whether the content under a name never changes.
+func (p phase) forGood() bool { return p <= hashed }
+
+// A file is one that the copy must have.
+type file struct {
+	path  string // in the copy
+	from  string // here, absolute
+	link  string // of a symbolic link, its target
+	size  int64
+	phase phase
+	sha   string // filled in for what can change
+}
+
+// A target is where the copy lies.
+type target interface {
+	// flat reports whether it has no symbolic links: what they lead to is then
+	// sent under each name.
+	flat() bool
+	// load gets the manifest. It may be empty.
+	load(ctx context.Context) (*manifest, error)
+	// begin says that files are about to change, and stops others who do the
+	// same.
+	begin(ctx context.Context, m *manifest) error
+	send(ctx context.Context, p phase, files []*file, m *manifest, done func(*file)) error
+	remove(ctx context.Context, paths []string) error
+	// finish stores the manifest.
+	finish(ctx context.Context, m *manifest) error
+}
+
+// ErrFence says that another program pushes to the same place, or has done so
+// since this push began.
+var ErrFence = errors.New("another push to the same place is under way, or was done meanwhile; run one at a time, then push again")
+
+// Freeze makes a copy of what changes under its name in the archive at root,
+// dists and opkg, in dir, by hard links. The caller holds the archive's lock. The
+// pool needs no copy: its names never change their bytes.
+func Freeze(root, dir string) error {
+	if err := durable.RemoveAll(dir); err != nil {
+		return err
+	}
+	for _, top := range []string{"dists", "opkg"} {
+		err := filepath.WalkDir(filepath.Join(root, top), func(name string, d fs.DirEntry, err error) error {
+			if err != nil {
+				if errors.Is(err, fs.ErrNotExist) {
+					return nil
+				}
+				return err
+			}
+			rel, err := filepath.Rel(root, name)
+			if err != nil {
+				return err
+			}
+			to := filepath.Join(dir, rel)
+			switch {
+			case rel == "opkg/pool":
+				return fs.SkipDir
+			case strings.HasPrefix(d.Name(), durable.NewPrefix):
+				if d.IsDir() {
+					return fs.SkipDir
+				}
+				return nil
+			case d.IsDir():
+				return os.MkdirAll(to, 0o755)
+			case d.Type()&fs.ModeSymlink != 0:
+				link, err := os.Readlink(name)
+				if err != nil {
+					return err
+				}
+				return os.Symlink(link, to)
+			case d.Type().IsRegular():
+				return os.Link(name, to)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// files lists what the copy must have, by phase and path.
+func files(root, frozen string, flat bool) ([]*file, error) {
+	var out []*file
+	for _, top := range []string{"pool", "opkg/pool"} {
+		err := filepath.WalkDir(filepath.Join(root, top), func(name string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil || d.IsDir() || !d.Type().IsRegular() || strings.HasPrefix(d.Name(), durable.NewPrefix) {
+				return err
+			}
+			fi, err := d.Info()
+			if err != nil {
+				return err
+			}
+			rel, err := filepath.Rel(root, name)
+			if err != nil {
+				return err
+			}
+			out = append(out, &file{path: rel, from: name, size: fi.Size(), phase: poolFiles})
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, top := range []string{"dists", "opkg"} {
+		list, err := os.ReadDir(filepath.Join(frozen, top))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range list {
+			if err := tree(frozen, top+"/"+e.Name(), top+"/"+e.Name(), flat, 0, &out); err != nil {
+				return nil, err
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b *file) int {
+		if c := cmp.Compare(a.phase, b.phase); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.path, b.path)
+	})
+	return out, nil
+}
+
+// tree lists what lies below at in the frozen copy, under the name of as. For
+// a flat target links are followed, and what only links lead to is left out
+// under its own name.
+func tree(frozen, at, as string, flat bool, depth int, out *[]*file) error {
+	name := filepath.Join(frozen, at)
+	fi, err := os.Lstat(name)
+	if err != nil {
+		return err
+	}
+	hidden := strings.HasPrefix(path.Base(as), ".")
+	switch {
+	case depth > 20:
+		return fmt.Errorf("%s: links lead in a circle", as)
+	case fi.Mode()&fs.ModeSymlink != 0:
+		link, err := os.Readlink(name)
+		if err != nil {
+			return err
+		}
+		if !flat {
+			*out = append(*out, &file{path: as, from: name, link: link, phase: releases})
+			return nil
+		}
+		to := path.Join(path.Dir(at), link)
+		if path.IsAbs(link) || !filepath.IsLocal(to) {
+			return fmt.Errorf("%s is a link to %s, out of the archive", as, link)
+		}
+		return tree(frozen, to, as, flat, depth+1, out)
+	case fi.IsDir():
+		if flat && hidden {
+			return nil
+		}
+		list, err := os.ReadDir(name)
+		if err != nil {
+			return err
+		}
+		for _, e := range list {
+			if err := tree(frozen, at+"/"+e.Name(), as+"/"+e.Name(), flat, depth+1, out); err != nil {
+				return err
+			}
+		}
+	case fi.Mode().IsRegular():
+		if flat && hidden {
+			return nil
+		}
+		f := &file{path: as, from: name, size: fi.Size(), phase: plainNames}
+		switch base := path.Base(as); {
+		case strings.Contains(as, "/by-hash/"):
+			f.phase = hashed
+		case strings.HasPrefix(as, "opkg/"):
+			// A flat target has no generations: a signature is the last to come.
+			if flat && (base == "Packages.sig" || base == "Packages.asc") {
+				f.phase = releases
+			}
+		case strings.Count(as, "/") > 2:
+		case base == "InRelease":
+			f.phase = inReleases
+		case base == "Release", base == "Release.gpg":
+			f.phase = releases
+		}
+		*out = append(*out, f)
+	}
+	return nil
+}
+
+// run is a push: the same for every target.
+func run(ctx context.Context, t target, root, frozen string, opt Options, now time.Time) (*Report, error) {
+	all, err := files(root, frozen, t.flat())
+	if err != nil {
+		return nil, err
+	}
+	m, err := t.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var todo [phases][]*file
+	rep := &Report{}
+	there := make(map[string]bool, len(all))
+	for _, f := range all {
+		there[f.path] = true
+		old, known := m.entries[f.path]
+		if !f.phase.forGood() {
+			if f.sha, err = f.sum(); err != nil {
+				return nil, err
+			}
+		}
+		if known && old.size == f.size && old.sha == f.sha {
+			old.gone = time.Time{}
+			m.entries[f.path] = old
+			continue
+		}
+		todo[f.phase] = append(todo[f.phase], f)
+		rep.Sent = append(rep.Sent, f.path)
+		rep.Bytes += f.size
+	}
+	stay := opt.Stay
+	if stay == 0 {
+		stay = defaultStay
+	}
+	forgot := false
+	for p, e := range m.entries {
+		switch {
+		case there[p]:
+		case e.gone.IsZero():
+			e.gone = now.UTC()
+			m.entries[p] = e
+			forgot = true
+		case now.Sub(e.gone) >= stay:
+			rep.Removed = append(rep.Removed, p)
+		}
+	}
+	slices.Sort(rep.Removed)
+	if opt.DryRun || len(rep.Sent) == 0 && len(rep.Removed) == 0 && !forgot && !m.open {
+		return rep, nil
+	}
+	if err := t.begin(ctx, m); err != nil {
+		return nil, err
+	}
+	prog := Progress{AllFiles: len(rep.Sent), AllBytes: rep.Bytes}
+	done := func(f *file) {
+		prog.Files++
+		prog.Bytes += f.size
+		if opt.Progress != nil {
+			opt.Progress(prog)
+		}
+	}
+	for p := range phases {
+		if len(todo[p]) == 0 {
+			continue
+		}
+		if err := t.send(ctx, p, todo[p], m, done); err != nil {
+			return nil, err
+		}
+		for _, f := range todo[p] {
+			e := m.entries[f.path]
+			e.size, e.sha, e.gone = f.size, f.sha, time.Time{}
+			m.entries[f.path] = e
+		}
+	}
+	if len(rep.Removed) > 0 {
+		if err := t.remove(ctx, rep.Removed); err != nil {
+			return nil, err
+		}
+		for _, p := range rep.Removed {
+			delete(m.entries, p)
+		}
+	}
+	return rep, t.finish(ctx, m)
+}
+
+// sum identifies the content of a file that can change.
+func (f *file) sum() (string, error) {
+	if f.link != "" {
+		return "-> " + f.link, nil
+	}
+	r, err := os.Open(f.from)
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, r); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// A manifest says what a copy has. Its text has a line for the format, one that
+// says who is at work on the copy, if anybody is, and one for each file:
+// size, sum or "-", tag or "-", the time at which the file left the archive or
+// "-", path. Tags are the target's own.
+type manifest struct {
+	entries map[string]entry
+	open    bool   // a push has begun and not ended
+	owner   string // whose, or whose it was
+	tag     string // of the manifest itself
+}
+
+type entry struct {
+	size int64
+	sha  string
+	tag  string
+	gone time.Time
+}
+
+const manifestFormat = "packmill push manifest 1"
+
+func (m *manifest) text() []byte {
+	var b bytes.Buffer
+	state := "closed"
+	if m.open {
+		state = "open"
+	}
+	fmt.Fprintf(&b, "%s\n%s %s\n", manifestFormat, state, strconv.Quote(m.owner))
+	for _, p := range slices.Sorted(func(yield func(string) bool) {
+		for p := range m.entries {
+			if !yield(p) {
+				return
+			}
+		}
+	}) {
+		e := m.entries[p]
+		gone := "-"
+		if !e.gone.IsZero() {
+			gone = e.gone.Format(time.RFC3339)
+		}
+		fmt.Fprintf(&b, "%d %s %s %s %s\n", e.size, strconv.Quote(e.sha), strconv.Quote(e.tag), gone, p)
+	}
+	return b.Bytes()
+}
+
+func parseManifest(data []byte) (*manifest, error) {
+	m := &manifest{entries: map[string]entry{}}
+	s := bufio.NewScanner(bytes.NewReader(data))
+	bad := func() (*manifest, error) {
+		return nil, errors.New("the manifest of the copy cannot be read; remove it, and the next push sends everything again")
+	}
+	if !s.Scan() || s.Text() != manifestFormat || !s.Scan() {
+		return bad()
+	}
+	state, owner, _ := strings.Cut(s.Text(), " ")
+	var err error
+	if m.owner, err = strconv.Unquote(owner); err != nil || state != "open" && state != "closed" {
+		return bad()
+	}
+	m.open = state == "open"
+	for s.Scan() {
+		var e entry
+		size, rest, _ := strings.Cut(s.Text(), " ")
+		var errs [4]error
+		if e.size, errs[0] = strconv.ParseInt(size, 10, 64); errs[0] != nil {
+			return bad()
+		}
+		for _, to := range []*string{&e.sha, &e.tag} {
+			q, err := strconv.QuotedPrefix(rest)
+			if err != nil {
+				return bad()
+			}
+			*to, errs[1] = strconv.Unquote(q)
+			rest = strings.TrimPrefix(rest[len(q):], " ")
+		}
+		gone, p, ok := strings.Cut(rest, " ")
+		if gone != "-" {
+			e.gone, errs[2] = time.Parse(time.RFC3339, gone)
+		}
+		if errors.Join(errs[:]...) != nil || !ok || !filepath.IsLocal(p) {
+			return bad()
+		}
+		m.entries[p] = e
+	}
+	return m, s.Err()
+}
