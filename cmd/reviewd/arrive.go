@@ -25,7 +25,7 @@ import (
 
 // uploadDir inside an intake item holds the uploader's own files, renamed out
 // of incoming: the claim. The copies that are checked and kept lie in the item
-// itself, and uploadDir goes when they are complete.
+// itself, and uploadDir goes when they are complete (see settleUpload).
 const uploadDir = "upload"
 
 // settle is how long a .changes that can never be good must have been left

@@ -73,6 +73,9 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 		return spool.Verdict{}, err
 	}
 	ctx := r.context(in, it, t)
+	if err := emptyTaken(it); err != nil {
+		return spool.Verdict{}, err
+	}
 	var early []upload.Finding
 	if _, err := os.Lstat(it.Path(uploadDir)); err == nil {
 		early, err = in.copy(it, t, ctx)
@@ -132,18 +135,13 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 	if bad {
 		// What was not copied, or is somebody else's, goes with the
 		// item: nothing that a person sent is deleted.
-		if err := in.keepRest(it); err != nil {
+		if err := settleUpload(it); err != nil {
 			return spool.Verdict{}, err
 		}
 		it.Dirty()
 		return spool.Verdict{To: spool.In(spool.Rejected), Reason: firstError(findings), Text: refusal(t, findings)}, nil
 	}
-	// The copies are synced one by one; with the directory they are all
-	// there, and only then may the uploader's own files go.
-	if err := durable.SyncDir(it.Path()); err != nil {
-		return spool.Verdict{}, err
-	}
-	if err := durable.RemoveAll(it.Path(uploadDir)); err != nil {
+	if err := settleUpload(it); err != nil {
 		return spool.Verdict{}, err
 	}
 	it.Dirty()
@@ -182,15 +180,14 @@ func (in *intake) copy(it *spool.Item, t *queue.Ticket, ctx *upload.Context) ([]
 	}
 	d, own := incoming.ParseDir(t.Drop), it.Path(uploadDir)
 	ctx.Sums = map[string]upload.Sums{}
-	// A crash may have come between the item's birth and the claim.
+	// A crash may have come between the item's birth and the claim, or a
+	// power cut left it in both places. Another one of that name is a new
+	// upload.
+	if _, err := durable.MoveAll(in.box.Path(d), own, []string{t.Changes}); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
 	if _, err := os.Lstat(filepath.Join(own, t.Changes)); errors.Is(err, fs.ErrNotExist) {
-		moved, err := durable.MoveAll(in.box.Path(d), own, []string{t.Changes})
-		if err != nil {
-			return nil, err
-		}
-		if len(moved) == 0 {
-			return nil, errTaken
-		}
+		return nil, errTaken
 	}
 	taker := taker{in: in, it: it, patient: time.Since(t.Received) < in.patience(), sums: ctx.Sums}
 	if err := taker.take(own, t.Changes); err != nil || len(taker.findings) > 0 {
@@ -308,28 +305,44 @@ func sweep(it *spool.Item) error {
 	return nil
 }
 
-// keepRest empties the upload directory of a refused item: files of which the
-// item has a copy go, the others are kept beside it.
-func (in *intake) keepRest(it *spool.Item) error {
-	entries, err := os.ReadDir(it.Path(uploadDir))
+// takenDir is what uploadDir is called when the copies count and it does not.
+const takenDir = ".taken"
+
+// settleUpload makes the copies the item's files for good. The copies are
+// synced one by one, and with the directory they are all there; then one
+// rename says that what the uploader sent is not needed any more, and only then
+// it goes. As long as uploadDir has its name the copies are made anew from it,
+// so it must never be there in part.
+func settleUpload(it *spool.Item) error {
+	if err := durable.SyncDir(it.Path()); err != nil {
+		return err
+	}
+	if err := durable.Rename(it.Path(uploadDir), it.Path(takenDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return emptyTaken(it)
+}
+
+// emptyTaken ends what settleUpload began: files of which the item has a copy
+// go, the others are kept beside it.
+func emptyTaken(it *spool.Item) error {
+	entries, err := os.ReadDir(it.Path(takenDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
+	var rest []string
 	for _, e := range entries {
-		if _, err := os.Lstat(it.Path(e.Name())); err == nil {
-			continue
-		}
-		if err := durable.Rename(it.Path(uploadDir, e.Name()), it.Path(e.Name())); err != nil {
-			return err
+		if _, err := os.Lstat(it.Path(e.Name())); errors.Is(err, fs.ErrNotExist) {
+			rest = append(rest, e.Name())
 		}
 	}
-	if err := durable.SyncDir(it.Path()); err != nil {
+	if _, err := durable.MoveAll(it.Path(takenDir), it.Path(), rest); err != nil {
 		return err
 	}
-	return durable.RemoveAll(it.Path(uploadDir))
+	return durable.RemoveAll(it.Path(takenDir))
 }
 
 // fill writes what was found out into the ticket.

@@ -12,7 +12,8 @@ import (
 // MoveAll moves the named entries of one directory to another and syncs each
 // of the two once, the new one first. It never replaces. Names that are gone
 // are passed over; after an error some may have been moved, and it can be done
-// again. What is moved is not synced itself.
+// again. A name that a power cut left in both (a file's move is not one change
+// on every file system) is taken out of from. What is moved is not synced itself.
 func MoveAll(from, to string, names []string) (moved []string, err error) {
 	for _, name := range names {
 		a, b := filepath.Join(from, name), filepath.Join(to, name)
@@ -24,6 +25,11 @@ func MoveAll(from, to string, names []string) (moved []string, err error) {
 			return moved, &fs.PathError{Op: "rename", Path: a, Err: err}
 		}
 		err = unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_NOREPLACE)
+		if errors.Is(err, fs.ErrExist) {
+			if there, ierr := identify(b); ierr == nil && there == id {
+				err = os.Remove(a)
+			}
+		}
 		switch {
 		case err == nil || happened(id, a, b):
 			moved = append(moved, name)

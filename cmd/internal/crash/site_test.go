@@ -12,11 +12,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"packmill/archive"
 	"packmill/archive/deb/debtest"
@@ -46,9 +49,7 @@ func runBuilder() int {
 	}
 	source, version, arch, result := field("Source"), field("Version"), os.Getenv("PACKMILL_ARCH"), os.Getenv("PACKMILL_RESULT")
 	fmt.Printf("building %s %s for %s\n", source, version, arch)
-	if d, err := time.ParseDuration(os.Getenv("PACKMILL_TEST_SLOW")); err == nil {
-		time.Sleep(d)
-	}
+	alone(source + "_" + version + "_" + arch)
 	switch {
 	case strings.HasPrefix(source, "broken"):
 		fmt.Println("it does not compile")
@@ -70,6 +71,21 @@ func runBuilder() int {
 		return 1
 	}
 	return 0
+}
+
+// alone notes when two builds of one thing run at the same time: the soak test
+// makes the directory in which each holds a lock for as long as it lives.
+func alone(key string) {
+	dir := filepath.Join(filepath.Dir(os.Args[0]), "busy")
+	f, err := os.OpenFile(filepath.Join(dir, key), os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return
+	}
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		os.WriteFile(filepath.Join(dir, "TWICE-"+key), nil, 0o666)
+	}
+	time.Sleep(100 * time.Millisecond)
+	runtime.KeepAlive(f)
 }
 
 // programs are the project's own, compiled once.

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -270,12 +271,17 @@ func (t *tracer) thread(tid int) *thread {
 }
 
 func tgid(tid int) int {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
-	_, rest, _ := strings.Cut(string(b), "\nTgid:")
-	var n int
-	if _, err := fmt.Sscan(rest, &n); err != nil {
-		return tid
+	if n := status(tid, "Tgid"); n != 0 {
+		return n
 	}
+	return tid
+}
+
+// status is a number in /proc/TID/status, 0 if there is none.
+func status(tid int, field string) (n int) {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
+	_, rest, _ := strings.Cut(string(b), "\n"+field+":")
+	fmt.Sscan(rest, &n)
 	return n
 }
 
@@ -283,7 +289,7 @@ func tgid(tid int) int {
 func (t *tracer) loop() error {
 	for {
 		var ws unix.WaitStatus
-		tid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD, nil)
+		tid, err := t.wait(&ws)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -300,6 +306,29 @@ func (t *tracer) loop() error {
 		if err := t.stopped(t.thread(tid), ws); err != nil && !errors.Is(err, unix.ESRCH) {
 			return err // EXITKILL ends the program with this thread
 		}
+	}
+}
+
+// wait waits for a traced thread. This thread may have other children: those
+// that another goroutine started when it ran here. They are that one's to wait
+// for, so it looks first whose turn it is.
+func (t *tracer) wait(ws *unix.WaitStatus) (int, error) {
+	for {
+		var info struct {
+			signo, errno, code, _, pid int32
+			_                          [108]byte
+		}
+		_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)),
+			unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT|unix.WALL|unix.WNOTHREAD, 0, 0)
+		if errno != 0 {
+			return 0, errno
+		}
+		tid := int(info.pid)
+		if t.threads[tid] == nil && status(tid, "TracerPid") != unix.Gettid() {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		return unix.Wait4(tid, ws, unix.WALL|unix.WNOTHREAD, nil)
 	}
 }
 
