@@ -101,8 +101,7 @@ func TestAccounts(t *testing.T) {
 	sudo("cp", s.write("suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nBase: deb %s %s main\n", suite, machine(t), uri, codename), 0o644), filepath.Join(tree, "control/suites"))
 	s.start("reviewd", "reviewd", "--tree", tree)
 
-	c := a.make(source{name: "plain", version: "1", suite: suite, all: []string{"plain"}})
-	write(t, c, unsigned(read(s, c)))
+	c := a.make(source{name: "plain", version: "1", suite: suite, all: []string{"plain"}, unsigned: true})
 	a.dput("raw", c)
 	in := func(state, name string) bool {
 		m, _ := filepath.Glob(filepath.Join(tree, "spool", state, "*_"+name+"_1"))
@@ -138,10 +137,13 @@ func TestAccounts(t *testing.T) {
 
 	// What an uploader cannot do.
 	for _, x := range []struct{ do, want string }{
-		{"ls /", "Permission denied"},
-		{"ls /" + ann, "ermission denied"},
-		{"put /etc/hostname /" + ann + "/x", "ermission denied"},
+		{"ls /incoming", "ermission denied"},
+		{"ls /incoming/" + ann, "ermission denied"},
+		{"ls /review", "ermission denied"},
+		{"ls /rejected", "ermission denied"},
+		{"put /etc/hostname /incoming/" + ann + "/x", "ermission denied"},
 		{"put /etc/hostname /x", "ermission denied"},
+		{"put /etc/hostname /accepted/x", "ermission denied"},
 		{"symlink x y", "ermission denied"},
 		{"mkdir d", "ermission denied"},
 		{"chmod 777 .", "ermission denied"},

@@ -83,6 +83,7 @@ type source struct {
 	fails         bool     // debian/rules ends with an error
 	slow          int      // seconds of the build
 	noise         string   // a further line of debian/rules in the build
+	unsigned      bool
 }
 
 const rules = `#!/usr/bin/make -f
@@ -161,7 +162,11 @@ func (u *uploader) make(src source) string {
 	if err != nil {
 		u.s.t.Fatal(err)
 	}
-	if out, err := u.in(tree, "dpkg-buildpackage", "-S", "-d", "-nc", "--sign-key="+u.fingerprint); err != nil {
+	sign := []string{"--sign-key=" + u.fingerprint}
+	if src.unsigned {
+		sign = []string{"-us", "-uc"}
+	}
+	if out, err := u.in(tree, "dpkg-buildpackage", append([]string{"-S", "-d", "-nc"}, sign...)...); err != nil {
 		u.s.t.Fatalf("%v\n%s", err, out)
 	}
 	return filepath.Join(dir, fmt.Sprintf("%s_%s_source.changes", src.name, withoutEpoch(src.version)))
