@@ -130,7 +130,7 @@ type Suite struct {
 	Formats       []string         // of source packages; empty: 1.0, 3.0 (native), 3.0 (quilt)
 	Binaries      Binaries         // in uploads with source
 	Below         []string         // suites whose versions a new version must not fall behind
-	Checks        map[string]Level // other levels than Checks() says
+	Checks        map[string]Level // other levels than Checks() says; those of fixed checks are not listened to
 	Limits        Limits           // zero fields: DefaultLimits
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"packmill/spool/deb822"
 	"packmill/spool/policy"
+	"packmill/spool/upload"
 )
 
 func (r *reader) suite() Suite {
@@ -66,11 +67,30 @@ func (r *reader) suite() Suite {
 		r.fail("Indep-On", "%q is not one of the suite's Architectures (%s)", x.IndepOn, strings.Join(x.Architectures, " "))
 	}
 	for check, level := range x.Checks {
-		if level != "error" && level != "warning" && level != "off" {
-			r.fail("Checks", "%s=%s: the level is error, warning or off", check, level)
+		if _, err := upload.ParseLevel(level); err != nil {
+			r.fail("Checks", "%s=%s: the level is error, warning, remark or off", check, level)
+		}
+		if known, fixed := settable(check); fixed {
+			r.fail("Checks", "%s cannot be set: what the archive promises hangs on it", check)
+		} else if known != nil {
+			r.fail("Checks", "%q is no check; a suite may set: %s", check, strings.Join(known, " "))
 		}
 	}
 	return x
+}
+
+// settable says whether a suite may set the level of a check. If there is no
+// check of that name it returns those that there are.
+func settable(name string) (known []string, fixed bool) {
+	for _, c := range upload.Checks() {
+		if c.Name == name {
+			return nil, c.Fixed
+		}
+		if !c.Fixed {
+			known = append(known, c.Name)
+		}
+	}
+	return known, false
 }
 
 func (r *reader) uploader() Uploader {
