@@ -37,6 +37,11 @@ type Request struct {
 	Dry bool
 }
 
+// Refusal is the error of a BinNMU function that says why none is made.
+type Refusal string
+
+func (r Refusal) Error() string { return string(r) }
+
 // Reply is what became of a request.
 type Reply struct {
 	Role    Role
@@ -232,6 +237,11 @@ func (r *Request) do(it *spool.Item, t *Ticket, s *Spec, reply *Reply) error {
 			made, err := r.BinNMU(t, spool.Found{Place: it.Place, Name: it.Name})
 			if errors.Is(err, ErrTwice) {
 				reply.Refusal = "there is a job for that binNMU already"
+				return nil
+			}
+			var refusal Refusal
+			if errors.As(err, &refusal) {
+				reply.Refusal = string(refusal)
 				return nil
 			}
 			if err != nil {

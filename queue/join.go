@@ -97,6 +97,55 @@ func sameSuite(tree *spool.Tree, f *spool.Found, suite string) bool {
 	return err == nil && st.Get("Distribution") == suite
 }
 
+// Lookup finds the job that a person means by pattern (hello or hello_2.10-3)
+// on an architecture: of several the newest version's, and what is still open
+// before what is in the archive. Nil says that none was seen.
+func Lookup(tree *spool.Tree, suite, arch, pattern string) (*spool.Found, error) {
+	var best *spool.Found
+	source, _, _ := strings.Cut(pattern, "_")
+	if policy.CheckSource(source) != nil {
+		return nil, nil
+	}
+	for _, s := range jobStates {
+		p := spool.In(s, suite, arch)
+		switch s {
+		case spool.Installed:
+			p.Hash = spool.Hash(source)
+		case spool.Uploaded:
+			p.Arch = ""
+		}
+		names, err := tree.List(p)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			if !strings.Contains(name, "_"+source+"_") {
+				continue
+			}
+			n, err := spool.ParseName(name)
+			f := &spool.Found{Place: p, Name: n}
+			if err != nil || f.Arch() != arch || !n.Matches(pattern) {
+				continue
+			}
+			if best == nil || ahead(f, best) {
+				best = f
+			}
+		}
+	}
+	return best, nil
+}
+
+// ahead reports whether a person more likely means a than b.
+func ahead(a, b *spool.Found) bool {
+	if c := policy.CompareVersions(a.Name.Version, b.Name.Version); c != 0 {
+		return c > 0
+	}
+	if x, y := a.Place.State == spool.Installed, b.Place.State == spool.Installed; x != y {
+		return y
+	}
+	return a.Name.Time.After(b.Name.Time)
+}
+
 // Join says whether a source may leave the master queue: when a settled job is
 // found for each architecture of its plan. It decides by presence: a job that
 // was not seen, because it was just moving or for whatever reason, keeps the

@@ -4,6 +4,7 @@
 //	packmill init
 //	packmill status | ls | show ITEM
 //	packmill review [ls | show ITEM | accept ITEM... | reject ITEM... | hold ITEM... | ask ITEM...]
+//	packmill wb CMD PKG[_VERSION]... . ARCH... [. SUITE] [. -m TEXT]
 //	packmill requeue ITEM...
 //	packmill fsck
 //	packmill completion bash
@@ -53,6 +54,7 @@ type cli struct {
 	Ls      lsCmd      `cmd:"" help:"Show what is where."`
 	Show    showCmd    `cmd:"" help:"Show an item: its facts, its history, why it lies where it lies."`
 	Review  reviewCmd  `cmd:"" help:"The reviewer's desk."`
+	Wb      wbCmd      `cmd:"" help:"Operations on build jobs, in the words of Debian's wb."`
 	Requeue requeueCmd `cmd:"" help:"Put items back to where they are tried again."`
 	Fsck    fsckCmd    `cmd:"" help:"Check that the tree keeps its promises."`
 	Chroot  chrootCmd  `cmd:"" help:"The chroots that builds run in."`

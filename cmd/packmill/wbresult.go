@@ -1,0 +1,92 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"packmill/spool/durable"
+	"packmill/spool/policy"
+	"packmill/spool/upload"
+)
+
+// signed says why the archive would not take a result: it is of another
+// version, or no builder of the architecture signed it.
+func (d *wbRun) signed(path, version, arch string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("the result cannot be read: %w", err)
+	}
+	ring, _, err := d.set.Keyring(d.set.BuilderKeys(arch))
+	if err != nil {
+		return err
+	}
+	text, _, err := ring.VerifyClear(data, time.Now())
+	if err != nil {
+		return fmt.Errorf("%s: %w (keys of the builders of %s in control/builders count)", filepath.Base(path), err, arch)
+	}
+	c, err := upload.ParseChanges(filepath.Base(path), text)
+	if err != nil {
+		return err
+	}
+	if policy.CompareVersions(c.Version, version) != 0 {
+		return fmt.Errorf("%s is of version %s, and the job is of %s", filepath.Base(path), c.Version, version)
+	}
+	return nil
+}
+
+// takeResult copies a .changes and the files that it lists into a job's
+// directory of results. Each file is hashed on the way.
+func takeResult(changes, dir string) (string, error) {
+	data, err := os.ReadFile(changes)
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Base(changes)
+	if err := policy.CheckFile(name); err != nil {
+		return "", err
+	}
+	files, err := upload.Peek(filepath.Dir(changes), name)
+	if err != nil {
+		return "", err
+	}
+	if err := durable.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o775); err != nil {
+		return "", err
+	}
+	for _, f := range files {
+		if err := copyListed(filepath.Join(filepath.Dir(changes), f.Name), filepath.Join(dir, f.Name), f); err != nil {
+			return "", err
+		}
+	}
+	return name, os.WriteFile(filepath.Join(dir, name), data, 0o664)
+}
+
+func copyListed(from, to string, want upload.File) error {
+	r, err := os.OpenFile(from, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o664)
+	if err != nil {
+		return err
+	}
+	h := sha256.New()
+	n, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(r, want.Size+1))
+	if cerr := w.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil && (n != want.Size || hex.EncodeToString(h.Sum(nil)) != want.SHA256) {
+		err = fmt.Errorf("%s is not the file that the .changes lists", filepath.Base(from))
+	}
+	return err
+}
