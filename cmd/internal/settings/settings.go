@@ -217,14 +217,17 @@ func read(path string) ([]deb822.Stanza, error) {
 // cross checks what one stanza says of another.
 func (s *Settings) cross() []error {
 	var errs []error
-	owner := map[string]string{}
+	owner := map[string]int{}
 	for i := range s.Suites {
 		x := &s.Suites[i]
 		for _, n := range append([]string{x.Name, x.Codename}, x.Aliases...) {
-			if o, ok := owner[n]; ok && o != x.Name {
-				errs = append(errs, x.Stanza.Errorf("Suite", "%q is a name of the suites %s and %s; a name can mean only one", n, o, x.Name))
+			switch o, ok := owner[n]; {
+			case ok && o != i && s.Suites[o].Name == x.Name:
+				errs = append(errs, x.Stanza.Errorf("Suite", "there is a second stanza for the suite %s; put them together", x.Name))
+			case ok && o != i:
+				errs = append(errs, x.Stanza.Errorf("Suite", "%q is a name of the suites %s and %s; a name can mean only one", n, s.Suites[o].Name, x.Name))
 			}
-			owner[n] = x.Name
+			owner[n] = i
 		}
 		for _, b := range x.Below {
 			if !slices.ContainsFunc(s.Suites, func(o Suite) bool { return o.Name == b }) {

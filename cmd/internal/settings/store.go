@@ -60,10 +60,17 @@ func (s *Store) Get() *Settings {
 	return s.now
 }
 
-// stamp tells whether any file was written or replaced.
+// stamp tells whether any file was written or replaced; a key that was exported
+// anew over its old file (it may be revoked now) changes no directory.
 func stamp(dir string) string {
 	out := ""
-	for _, name := range append([]string{KeysDir}, Files...) {
+	names := append([]string{KeysDir}, Files...)
+	if keys, err := os.ReadDir(filepath.Join(dir, KeysDir)); err == nil {
+		for _, k := range keys {
+			names = append(names, filepath.Join(KeysDir, k.Name()))
+		}
+	}
+	for _, name := range names {
 		st, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
 			out += name + " -\n"

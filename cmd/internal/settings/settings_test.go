@@ -1,0 +1,190 @@
+package settings
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"packmill/spool/openpgp"
+)
+
+const suite = "Suite: stable\nArchitectures: amd64 i386\n"
+
+// control writes files into a directory and returns it.
+func control(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// TestWrong: what is wrong is refused with file, line and cure, all of it at once.
+func TestWrong(t *testing.T) {
+	rows := []struct {
+		file, text string
+		want       string // of the error, without the directory; several lines for several errors
+	}{
+		{"suites", "Suite: stable\n", "suites:1: missing; name the architectures that the suite is built for, such as: Architectures: amd64"},
+		{"suites", "Architectures: amd64\n", "suites:1: the stanza has no Suite"},
+		{"suites", suite + "Review: sometimes\n", "suites:3: "},
+		{"suites", suite + "Publish: now\n", "suites:3: "},
+		{"suites", suite + "Tries: many\n", "suites:3: "},
+		{"suites", suite + "Tries: 0\n", "suites:3: "},
+		{"suites", suite + "Incomplete: soon\n", "suites:3: "},
+		{"suites", suite + "Max-Upload: 1 elephant\n", "suites:3: "},
+		{"suites", suite + "Contents: perhaps\n", "suites:3: "},
+		{"suites", suite + "Compress: lzma\n", "suites:3: "},
+		{"suites", suite + "Indep-On: arm64\n", `suites:3: "arm64" is not one of the suite's Architectures (amd64 i386)`},
+		{"suites", "Suite: stable\nArchitectures: amd64 all\n", `suites:2: "all" is not an architecture to build on`},
+		{"suites", "Suite: stable\nArchitectures: ../amd64\n", "suites:2: architecture "},
+		{"suites", "Suite: ../stable\nArchitectures: amd64\n", "suites:1: "},
+		{"suites", suite + "Reveiw: never\n", "Review"},
+		{"suites", suite + "Checks: date=loud\n", "suites:3: date=loud: the level is error, warning, remark or off"},
+		{"suites", suite + "Checks: dates=off\n", `suites:3: "dates" is no check; a suite may set: signature-age `},
+		{"suites", suite + "Checks: signature=off\n", "suites:3: signature cannot be set: what the archive promises hangs on it"},
+		{"suites", suite + "Checks: checksum=warning\n", "suites:3: checksum cannot be set"},
+		{"suites", suite + "Below: testing\n", `there is no suite "testing"`},
+
+		{"suites", suite + "\n" + suite, "suites:4: there is a second stanza for the suite stable; put them together"},
+		{"suites", suite + "Aliases: x\n\nSuite: other\nArchitectures: amd64\nAliases: x\n", `"x" is a name of the suites stable and other; a name can mean only one`},
+		{"suites", suite + "Suite: again\n", "suites:3: "},
+		{"suites", "no colon\n", "suites:1: "},
+		{"uploaders", "Name: ann\n", `uploaders:1: neither Fingerprint nor Account; nobody could upload as "ann"`},
+		{"uploaders", "Account: ann\n", "uploaders:1: the stanza has no Name"},
+		{"uploaders", "Name: ann\nFingerprint: DEADBEEF\n", `uploaders:2: "DEADBEEF" is not the fingerprint`},
+		{"uploaders", "Name: ann\nAccount: ann\nAllow: everything\n", `uploaders:3: "everything" is not known`},
+		{"uploaders", "Name: ann\nAccount: ann\nAllow: packages=[\n", "uploaders:3: packages=[: not a pattern"},
+		{"builders", "Name: b\n", "builders:1: missing; name what this builder builds"},
+		{"builders", "Name: b\nArchitectures: amd64\nRunner: exec relative\n", "builders:3: "},
+		{"builders", "Name: b\nArchitectures: amd64\nRunner: pbuilder\n", "builders:3: "},
+		{"general", "Two-Persons: both\n", "general:1: "},
+		{"general", "Reserve: -1\n", "general:1: "},
+	}
+	for _, r := range rows {
+		dir := control(t, map[string]string{r.file: r.text})
+		_, err := Load(dir)
+		if r.want == "" {
+			continue
+		}
+		if err == nil {
+			t.Errorf("%q: no error, want %q", r.text, r.want)
+			continue
+		}
+		if got := strings.ReplaceAll(err.Error(), dir+"/", ""); !strings.Contains(got, r.want) {
+			t.Errorf("%q:\ngot  %s\nwant %s", r.text, got, r.want)
+		}
+	}
+	_, err := Load(control(t, map[string]string{
+		"suites": suite + "Tries: x\nReview: y\n", "uploaders": "Name: z\n",
+	}))
+	if err == nil || strings.Count(err.Error(), "\n") != 2 {
+		t.Errorf("three faults: got %v, want a line for each", err)
+	}
+}
+
+func TestGood(t *testing.T) {
+	dir := control(t, map[string]string{
+		"suites":    "# ours\n" + suite + "Codename: bookworm\nAliases: current\nChecks: date=off maintainer=warning\nIncomplete: 2h\nMax-Upload: 1G\n",
+		"uploaders": "Name: ann\nFingerprint: 0123 4567 89ab cdef 0123  4567 89AB CDEF 0123 4567\nAllow: suites=stable, packages=lib* hello, source, binary=amd64, new=no\n\nName: dora\nAccount: dora\n",
+		"builders":  "Name: b\nArchitectures: amd64 all\nFingerprint: 0123456789ABCDEF0123456789ABCDEF01234567\n",
+	})
+	s, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"stable", "bookworm", "current"} {
+		if x, ok := s.Suite(name); !ok || x.Name != "stable" {
+			t.Errorf("Suite(%q): got %v, %v", name, x, ok)
+		}
+	}
+	x := s.Suites[0]
+	if x.IndepOn != "amd64" || x.Incomplete != 2*time.Hour || x.Review != "always" || x.Publish != "together" || x.Tries != 3 {
+		t.Errorf("suite: got %+v", x)
+	}
+	if diff := cmp.Diff(map[string]string{"date": "off", "maintainer": "warning"}, x.Checks); diff != "" {
+		t.Error(diff)
+	}
+	want := Allow{Suites: []string{"stable"}, Packages: []string{"lib*", "hello"}, Source: true, Binary: []string{"amd64"}}
+	if diff := cmp.Diff(want, s.Uploaders[0].Allow); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(Allow{Source: true, New: true}, s.Uploaders[1].Allow); diff != "" {
+		t.Error(diff)
+	}
+	if got := s.BuilderKeys("all"); len(got) != 1 || len(s.BuilderKeys("i386")) != 0 {
+		t.Errorf("BuilderKeys: got %v and %v", got, s.BuilderKeys("i386"))
+	}
+}
+
+// TestStore: wrong settings leave the last good ones in force, and a key that is
+// written over is noticed.
+func TestStore(t *testing.T) {
+	key, err := openpgp.Generate("ann", "ann@example.org", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := control(t, map[string]string{"suites": suite, "uploaders": "Name: ann\nFingerprint: " + key.Fingerprint() + "\n", "keys/ann.asc": string(key.Public())})
+	var log bytes.Buffer
+	s, err := NewStore(dir, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := func() *Settings {
+		s.mu.Lock()
+		s.checked = time.Time{} // as if a while had passed
+		s.mu.Unlock()
+		return s.Get()
+	}
+	first := look()
+	if ring, missing, err := first.Keyring(first.UploaderKeys()); err != nil || len(missing) != 0 || len(ring.Fingerprints()) != 1 {
+		t.Errorf("Keyring: got %v, missing %v, %v", ring, missing, err)
+	}
+	if look() != first {
+		t.Error("read again though nothing changed")
+	}
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("suites", suite+"Review: sometimes\n")
+	if look() != first || !strings.Contains(log.String(), "the last good ones stay in force") {
+		t.Errorf("wrong settings: got others, log %q", &log)
+	}
+	write("suites", suite+"Review: never\n")
+	second := look()
+	if second == first || second.Suites[0].Review != "never" {
+		t.Error("mended settings are not in force")
+	}
+	// In place, so that the directory of keys does not change.
+	other, err := openpgp.Generate("bob", "bob@example.org", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("keys/ann.asc", string(other.Public())+"\n")
+	third := look()
+	if third == second {
+		t.Fatal("a key that was written over is not noticed")
+	}
+	if _, missing, err := third.Keyring(third.UploaderKeys()); err != nil || len(missing) != 1 {
+		t.Errorf("Keyring: missing %v, %v, want ann's", missing, err)
+	}
+	if _, err := NewStore(control(t, map[string]string{"suites": "Suite: x\n"}), slog.Default()); err == nil {
+		t.Error("wrong settings at the start are no error")
+	}
+}
