@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -204,38 +202,6 @@ func place(from, to string, link bool) error {
 		}
 	}
 	return durable.Replace(tmp, to)
-}
-
-// Rsync sends a suite or snapshot to an rsync target ("host:/srv/archive/",
-// "rsync://host/module/", or a directory): packages first, then indexes,
-// InRelease last, so that the target can be served all the time. Nothing is
-// deleted there. Options go to rsync as they are. What rsync writes goes to out.
-func (a *Archive) Rsync(ctx context.Context, view, target string, dry bool, options []string, out io.Writer) error {
-	if strings.HasPrefix(target, "-") {
-		return fmt.Errorf("rsync target %q: begins with a dash", target)
-	}
-	m, p, err := a.manifest(ctx, view)
-	if err != nil {
-		return err
-	}
-	for _, step := range [][]string{m.pool, m.indexes, append(m.release, m.links...), {m.last}} {
-		if len(step) == 0 {
-			continue
-		}
-		args := []string{"--archive", "--relative", "--files-from=-", "--from0", "--no-implied-dirs", "--mkpath"}
-		if dry {
-			args = append(args, "--dry-run", "--itemize-changes")
-		}
-		args = append(append(args, options...), "--", p.base()+"/", target)
-		cmd := exec.CommandContext(ctx, "rsync", args...)
-		cmd.Stdin = strings.NewReader(strings.Join(step, "\x00"))
-		var stderr bytes.Buffer
-		cmd.Stdout, cmd.Stderr = out, &stderr
-		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("rsync to %s: %w: %s", target, err, strings.TrimSpace(stderr.String()))
-		}
-	}
-	return nil
 }
 
 // Handler serves the archive for trying it out: what clients need, and nothing

@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"bytes"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -9,8 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"packmill/archive/deb/debtest"
+	"packmill/archive/push"
 )
 
 func TestBreaks(t *testing.T) {
@@ -46,7 +47,7 @@ func TestExportAndRsync(t *testing.T) {
 		if _, err := f.a.Export(ctx, "unstable", dir, true, false, nil); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.a.Rsync(ctx, "unstable", far, false, nil, new(bytes.Buffer)); err != nil {
+		if _, err := f.a.Push(ctx, "unstable", &push.Rsync{Dest: far}, push.Options{}, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}

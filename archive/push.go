@@ -2,53 +2,64 @@ package archive
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
 
+	"packmill/archive/opkg"
 	"packmill/archive/push"
 	"packmill/spool/durable"
-	"packmill/spool/policy"
 )
 
 // Destination is where Push copies the archive to: a *push.Rsync or *push.S3.
 type Destination interface {
-	Push(ctx context.Context, root, frozen string, opt push.Options, now time.Time) (*push.Report, error)
+	Push(ctx context.Context, src push.Source, opt push.Options, now time.Time) (*push.Report, error)
 }
 
-// ErrPushing says that another process of this archive pushes under the name.
-var ErrPushing = errors.New("a push of this name is under way")
+// ErrPushing says that another process of this archive pushes to the place.
+var ErrPushing = errors.New("a push to this place is under way")
 
-// Push brings the copy at a destination in line with the archive. The name is
-// the caller's, one for each destination; what the push keeps lies under it in
-// the cache. The archive is locked for the moment of looking at it only:
-// publications go on meanwhile.
-func (a *Archive) Push(ctx context.Context, name string, to Destination, opt push.Options, now time.Time) (*push.Report, error) {
-	if err := policy.CheckSuite(name); err != nil {
-		return nil, fmt.Errorf("push: name of the destination: %w", err)
+// Push brings the copy at a destination in line with the archive, or, if view is
+// not "", with a suite or snapshot of it: its opkg feeds, and the packages that
+// it names. Only a push of the whole archive removes there what has left here.
+// Other archives' suites must not lie at the same destination. The archive is
+// locked for the moment of looking at it only: publications go on meanwhile.
+func (a *Archive) Push(ctx context.Context, view string, to Destination, opt push.Options, now time.Time) (*push.Report, error) {
+	id := ""
+	switch d := to.(type) {
+	case *push.Rsync:
+		id = d.Dest
+	case *push.S3:
+		id = strings.Join([]string{d.Endpoint, d.Bucket, d.Prefix}, " ")
 	}
-	mine := flock.New(a.path("cache", "push-"+name+".lock"))
+	sum := sha256.Sum256([]byte(id))
+	name := a.path("cache", "push-"+hex.EncodeToString(sum[:8]))
+	mine := flock.New(name + ".lock")
 	ok, err := mine.TryLock()
 	if err != nil {
-		return nil, fmt.Errorf("push %s: %w", name, err)
+		return nil, fmt.Errorf("push: %w", err)
 	}
 	if !ok {
-		return nil, fmt.Errorf("push %s: %w", name, ErrPushing)
+		return nil, ErrPushing
 	}
 	defer mine.Close()
-	frozen := a.path("cache", "push-"+name)
-	defer durable.RemoveAll(frozen)
-	if err := a.freeze(ctx, frozen); err != nil {
-		return nil, fmt.Errorf("push %s: %w", name, err)
+	defer durable.RemoveAll(name)
+	src, err := a.freeze(ctx, view, name)
+	if err != nil {
+		return nil, fmt.Errorf("push: %w", err)
 	}
 	switch d := to.(type) {
 	case *push.Rsync:
 		if d.Manifest == "" {
 			own := *d
-			own.Manifest = a.path("cache", "push-"+name+".manifest")
+			own.Manifest = name + ".manifest"
 			to = &own
 		}
 	case *push.S3:
@@ -62,14 +73,39 @@ func (a *Archive) Push(ctx context.Context, name string, to Destination, opt pus
 			to = &own
 		}
 	}
-	return to.Push(ctx, a.root, frozen, opt, now)
+	return to.Push(ctx, src, opt, now)
 }
 
-func (a *Archive) freeze(ctx context.Context, dir string) error {
+// freeze says what a push sends, as it is at one moment.
+func (a *Archive) freeze(ctx context.Context, view, dir string) (push.Source, error) {
+	src := push.Source{Root: a.root, Frozen: dir}
 	unlock, err := a.lock(ctx)
 	if err != nil {
-		return err
+		return src, err
 	}
 	defer unlock()
-	return push.Freeze(a.root, dir)
+	if view == "" {
+		return src, push.Freeze(a.root, dir, "")
+	}
+	p, err := a.readView(ctx, view)
+	if err != nil {
+		return src, err
+	}
+	defer p.close()
+	if p.rel == nil {
+		return src, fmt.Errorf("suite %s: %w", view, ErrNoSuite)
+	}
+	src.Part, src.Root = true, p.base()
+	suite := filepath.Base(p.dir)
+	if err := push.Freeze(src.Root, dir, suite); err != nil {
+		return src, err
+	}
+	named := map[string]bool{}
+	if err := p.references(named); err != nil {
+		return src, err
+	}
+	src.Pool = sortedKeys(named)
+	files, err := opkg.Files(dir, suite)
+	src.Pool = append(src.Pool, files...)
+	return src, err
 }

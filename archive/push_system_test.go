@@ -187,7 +187,7 @@ func TestPushToS3(t *testing.T) {
 	to := &push.S3{Endpoint: rec.URL, Bucket: "bucket", Credentials: push.Credentials{Access: "tester", Secret: "not-a-secret"}, Large: 5 << 20}
 	now := time.Now()
 	try := func(opt push.Options) (*push.Report, error) {
-		return f.a.Push(context.Background(), "cloud", to, opt, now)
+		return f.a.Push(context.Background(), "", to, opt, now)
 	}
 	do := func(opt push.Options) *push.Report {
 		t.Helper()
@@ -282,7 +282,7 @@ func TestPushToS3(t *testing.T) {
 				}
 			}
 			rec.mu.Unlock()
-			if _, err := f.a.Push(ctx, "cloud", to, push.Options{}, now); err == nil {
+			if _, err := f.a.Push(ctx, "", to, push.Options{}, now); err == nil {
 				t.Errorf("%s: a push that was cut off says that all is well", at)
 			}
 			cancel()
@@ -300,16 +300,17 @@ func TestPushToS3(t *testing.T) {
 		// Another archive's push has begun and not ended.
 		f.accepted(f.upload(hello("1:4.0")))
 		other := *to
-		other.Owner = "elsewhere:/srv/archive"
+		// To this archive it is another place.
+		other.Owner, other.Endpoint = "elsewhere:/srv/archive", endpoint
 		var met atomic.Bool
 		rec.mu.Lock()
 		rec.before = func(method, path string) {
 			if method == "PUT" && strings.Contains(path, "/by-hash/") && met.CompareAndSwap(false, true) {
-				if _, err := f.a.Push(context.Background(), "other", &other, push.Options{}, now); !errors.Is(err, push.ErrFence) {
+				if _, err := f.a.Push(context.Background(), "", &other, push.Options{}, now); !errors.Is(err, push.ErrFence) {
 					t.Errorf("while another push runs: got %v, want %v", err, push.ErrFence)
 				}
 				// Somebody says that the first one is dead, and is wrong.
-				if _, err := f.a.Push(context.Background(), "other", &other, push.Options{TakeOver: true}, now); err != nil {
+				if _, err := f.a.Push(context.Background(), "", &other, push.Options{TakeOver: true}, now); err != nil {
 					t.Errorf("taking over: %v", err)
 				}
 			}
@@ -335,7 +336,7 @@ func TestPushToS3(t *testing.T) {
 	t.Run("wrong key", func(t *testing.T) {
 		bad := *to
 		bad.Secret = "wrong"
-		if _, err := f.a.Push(context.Background(), "bad", &bad, push.Options{}, now); err == nil || !strings.Contains(err.Error(), "403 Forbidden") {
+		if _, err := f.a.Push(context.Background(), "", &bad, push.Options{}, now); err == nil || !strings.Contains(err.Error(), "403 Forbidden") {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -69,7 +69,7 @@ func TestPushByRsync(t *testing.T) {
 	now := time.Now()
 	do := func(opt push.Options) *push.Report {
 		t.Helper()
-		rep, err := f.a.Push(context.Background(), "far", to, opt, now)
+		rep, err := f.a.Push(context.Background(), "", to, opt, now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +121,11 @@ func TestPushByRsync(t *testing.T) {
 
 	// Without its manifest, and with a broken one, it comes to the same.
 	for _, text := range []string{"", "garbage"} {
-		manifest := f.a.path("cache", "push-far.manifest")
+		list, err := filepath.Glob(f.a.path("cache", "push-*.manifest"))
+		if err != nil || len(list) != 1 {
+			t.Fatalf("manifests: %v, %v", list, err)
+		}
+		manifest := list[0]
 		if err := os.Remove(manifest); err != nil {
 			t.Fatal(err)
 		}
@@ -134,7 +138,7 @@ func TestPushByRsync(t *testing.T) {
 		do(push.Options{})
 		sameTree(t, publicTree(t, dest), publicTree(t, f.a.Root()))
 	}
-	if left, _ := filepath.Glob(f.a.path("cache", "push-far")); left != nil {
+	if left, _ := filepath.Glob(f.a.path("cache", "push-*/*")); left != nil {
 		t.Errorf("left: %v", left)
 	}
 }
@@ -177,11 +181,11 @@ func TestPushFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := &push.Rsync{Dest: file + "/below"}
-	if _, err := f.a.Push(context.Background(), "far", bad, push.Options{}, time.Now()); err == nil || !strings.Contains(err.Error(), "rsync: ") {
+	if _, err := f.a.Push(context.Background(), "", bad, push.Options{}, time.Now()); err == nil || !strings.Contains(err.Error(), "rsync: ") {
 		t.Errorf("got %v", err)
 	}
 	dest := t.TempDir()
-	if _, err := f.a.Push(context.Background(), "far", &push.Rsync{Dest: dest}, push.Options{}, time.Now()); err != nil {
+	if _, err := f.a.Push(context.Background(), "", &push.Rsync{Dest: dest}, push.Options{}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	sameTree(t, publicTreeOf(t, dest, "pool", "dists"), publicTreeOf(t, f.a.Root(), "pool", "dists"))
@@ -206,22 +210,65 @@ func TestPushesDoNotMeet(t *testing.T) {
 	f := newFixture(t)
 	f.accepted(f.upload(hello("1:1.0")))
 	stop := errors.New("stop")
-	outer := destinationFunc(func() error {
-		_, err := f.a.Push(context.Background(), "far", &push.Rsync{Dest: t.TempDir()}, push.Options{}, time.Now())
+	var outer destinationFunc
+	outer = func() error {
+		_, err := f.a.Push(context.Background(), "", outer, push.Options{}, time.Now())
 		if !errors.Is(err, ErrPushing) {
 			t.Errorf("inner push: got %v, want %v", err, ErrPushing)
 		}
 		// A publication is not held up.
 		f.accepted(f.upload(hello("1:2.0")))
 		return stop
-	})
-	if _, err := f.a.Push(context.Background(), "far", outer, push.Options{}, time.Now()); !errors.Is(err, stop) {
+	}
+	if _, err := f.a.Push(context.Background(), "", outer, push.Options{}, time.Now()); !errors.Is(err, stop) {
 		t.Errorf("outer push: got %v", err)
 	}
 }
 
 type destinationFunc func() error
 
-func (d destinationFunc) Push(context.Context, string, string, push.Options, time.Time) (*push.Report, error) {
+func (d destinationFunc) Push(context.Context, push.Source, push.Options, time.Time) (*push.Report, error) {
 	return nil, d()
+}
+
+// TestPushView sends one of two suites, and then the other one to the same place.
+func TestPushView(t *testing.T) {
+	f := newFixture(t)
+	f.suite.Opkg = &Opkg{}
+	f.accepted(f.upload(hello("1:1.0")))
+	first := f.suite
+	f.suite.Name, f.suite.Codename, f.suite.Aliases = "stable", "", nil
+	f.accepted(f.upload(hello("1:0.9")))
+	dest := t.TempDir()
+	to := &push.Rsync{Dest: dest}
+	do := func(view string) *push.Report {
+		t.Helper()
+		rep, err := f.a.Push(context.Background(), view, to, push.Options{Stay: time.Nanosecond}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rep
+	}
+	do(first.Name)
+	got := strings.Join(publicTreeOf(t, dest, "pool", "dists", "opkg"), "\n")
+	for _, want := range []string{"hello_1.0_amd64.deb", "hello_1.0_amd64.opk", "dists/sid -> unstable", "dists/unstable/InRelease"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s in\n%s", want, got)
+		}
+	}
+	for _, bad := range []string{"hello_0.9", "stable/InRelease 0", "opkg/stable"} {
+		if strings.Contains(got, bad) {
+			t.Errorf("%s in\n%s", bad, got)
+		}
+	}
+	if rep := do("stable"); len(rep.Removed) != 0 {
+		t.Errorf("removed %v", rep.Removed)
+	}
+	sameTree(t, publicTree(t, dest), publicTree(t, f.a.Root()))
+	if rep := do(""); len(rep.Sent) != 0 || len(rep.Removed) != 0 {
+		t.Errorf("all is there, but %+v", rep)
+	}
+	if _, err := f.a.Push(context.Background(), "nowhere", to, push.Options{}, time.Now()); !errors.Is(err, ErrNoSuite) {
+		t.Errorf("got %v, want %v", err, ErrNoSuite)
+	}
 }

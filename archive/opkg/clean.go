@@ -66,18 +66,12 @@ func Unused(root string, stay time.Duration, now time.Time) ([]string, error) {
 		if !s.IsDir() || s.Name() == "pool" || strings.HasPrefix(s.Name(), ".") {
 			continue
 		}
-		feeds, err := Feeds(root, s.Name())
+		files, err := Files(root, s.Name())
 		if err != nil {
 			return nil, err
 		}
-		for _, feed := range feeds {
-			text, err := os.ReadFile(filepath.Join(root, "opkg", s.Name(), feed, "Packages"))
-			if err != nil {
-				return nil, err
-			}
-			for _, name := range filenames(text) {
-				used[filepath.Join("opkg", s.Name(), name)] = true
-			}
+		for _, name := range files {
+			used[name] = true
 		}
 	}
 	var out []string
@@ -99,6 +93,26 @@ func Unused(root string, stay time.Duration, now time.Time) ([]string, error) {
 	})
 	slices.Sort(out)
 	return out, err
+}
+
+// Files lists the package files that the suite's feeds name, relative to root.
+func Files(root, suite string) ([]string, error) {
+	feeds, err := Feeds(root, suite)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, feed := range feeds {
+		text, err := os.ReadFile(filepath.Join(root, "opkg", suite, feed, "Packages"))
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range filenames(text) {
+			out = append(out, filepath.Join("opkg", suite, name))
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
 }
 
 // Drop removes the feeds of a suite that are not in keep (names of feeds), the

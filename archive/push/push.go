@@ -58,10 +58,23 @@ type Progress struct {
 	Bytes, AllBytes int64
 }
 
+// Source is what is pushed.
+type Source struct {
+	Root   string // the archive's directory, or a snapshot's: what "pool" lies in
+	Frozen string // a copy made by Freeze
+
+	// Part says that it is not the whole archive: Pool lists the files of the
+	// pools that belong to it, relative to Root. Several parts may be pushed to
+	// one place, so nothing is removed there.
+	Part bool
+	Pool []string
+}
+
 // Report says what a push did, or would do.
 type Report struct {
 	Sent    []string // paths, in the order of sending
-	Bytes   int64
+	There   int      // files that are there already
+	Bytes   int64    // sent
 	Removed []string
 }
 
@@ -111,11 +124,20 @@ type target interface {
 var ErrFence = errors.New("another push to the same place is under way, or was done meanwhile; run one at a time, then push again")
 
 // Freeze makes a copy of what changes under its name in the archive at root,
-// dists and opkg, in dir, by hard links. The caller holds the archive's lock. The
-// pool needs no copy: its names never change their bytes.
-func Freeze(root, dir string) error {
+// dists and opkg, in dir, by hard links; of one suite and its aliases, or of all
+// if suite is "". The caller holds the archive's lock. The pool needs no copy: its
+// names never change their bytes.
+func Freeze(root, dir, suite string) error {
 	if err := durable.RemoveAll(dir); err != nil {
 		return err
+	}
+	other := func(rel, name string) bool {
+		top, rest, _ := strings.Cut(rel, "/")
+		if suite == "" || rest == "" || strings.Contains(rest, "/") || rest == suite {
+			return false
+		}
+		to, err := os.Readlink(name)
+		return top != "dists" || err != nil || to != suite
 	}
 	for _, top := range []string{"dists", "opkg"} {
 		err := filepath.WalkDir(filepath.Join(root, top), func(name string, d fs.DirEntry, err error) error {
@@ -133,6 +155,11 @@ func Freeze(root, dir string) error {
 			switch {
 			case rel == "opkg/pool":
 				return fs.SkipDir
+			case other(rel, name):
+				if d.IsDir() {
+					return fs.SkipDir
+				}
+				return nil
 			case strings.HasPrefix(d.Name(), durable.NewPrefix):
 				if d.IsDir() {
 					return fs.SkipDir
@@ -159,9 +186,21 @@ func Freeze(root, dir string) error {
 }
 
 // files lists what the copy must have, by phase and path.
-func files(root, frozen string, flat bool) ([]*file, error) {
+func files(src Source, flat bool) ([]*file, error) {
+	root, frozen := src.Root, src.Frozen
 	var out []*file
-	for _, top := range []string{"pool", "opkg/pool"} {
+	tops := []string{"pool", "opkg/pool"}
+	if src.Part {
+		tops = nil
+	}
+	for _, rel := range src.Pool {
+		fi, err := os.Lstat(filepath.Join(root, rel))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, &file{path: rel, from: filepath.Join(root, rel), size: fi.Size(), phase: poolFiles})
+	}
+	for _, top := range tops {
 		err := filepath.WalkDir(filepath.Join(root, top), func(name string, d fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
@@ -272,8 +311,8 @@ func tree(frozen, at, as string, flat bool, depth int, out *[]*file) error {
 }
 
 // run is a push: the same for every target.
-func run(ctx context.Context, t target, root, frozen string, opt Options, now time.Time) (*Report, error) {
-	all, err := files(root, frozen, t.flat())
+func run(ctx context.Context, t target, src Source, opt Options, now time.Time) (*Report, error) {
+	all, err := files(src, t.flat())
 	if err != nil {
 		return nil, err
 	}
@@ -295,6 +334,7 @@ func run(ctx context.Context, t target, root, frozen string, opt Options, now ti
 		if known && old.size == f.size && old.sha == f.sha {
 			old.gone = time.Time{}
 			m.entries[f.path] = old
+			rep.There++
 			continue
 		}
 		todo[f.phase] = append(todo[f.phase], f)
@@ -308,7 +348,7 @@ func run(ctx context.Context, t target, root, frozen string, opt Options, now ti
 	forgot := false
 	for p, e := range m.entries {
 		switch {
-		case there[p]:
+		case there[p], src.Part:
 		case e.gone.IsZero():
 			e.gone = now.UTC()
 			m.entries[p] = e

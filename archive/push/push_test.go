@@ -56,7 +56,7 @@ func TestLinksOutOfTheArchive(t *testing.T) {
 		if err := os.Symlink(to, filepath.Join(dir, "dists/loop")); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := files(t.TempDir(), dir, true); err == nil {
+		if _, err := files(Source{Root: t.TempDir(), Frozen: dir}, true); err == nil {
 			t.Errorf("%s: accepted", to)
 		}
 	}

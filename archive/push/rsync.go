@@ -25,10 +25,13 @@ type Rsync struct {
 	Manifest string
 }
 
-// Push brings the copy in line with the archive at root, of which frozen is a
-// copy made by Freeze. Two pushes with one Manifest must not run at a time.
-func (r *Rsync) Push(ctx context.Context, root, frozen string, opt Options, now time.Time) (*Report, error) {
-	rep, err := run(ctx, &rsyncRun{r, root, frozen}, root, frozen, opt, now)
+// Push brings the copy in line with the archive. Two pushes with one Manifest
+// must not run at a time.
+func (r *Rsync) Push(ctx context.Context, src Source, opt Options, now time.Time) (*Report, error) {
+	if strings.HasPrefix(r.Dest, "-") || r.Dest == "" {
+		return nil, fmt.Errorf("rsync target %q: is empty or begins with a dash", r.Dest)
+	}
+	rep, err := run(ctx, &rsyncRun{r, src.Root, src.Frozen}, src, opt, now)
 	if err != nil {
 		return nil, fmt.Errorf("push to %s: %w", r.Dest, err)
 	}

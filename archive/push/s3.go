@@ -47,10 +47,9 @@ type S3 struct {
 
 const manifestKey = ".packmill/manifest"
 
-// Push brings the bucket in line with the archive at root, of which frozen is a
-// copy made by Freeze.
-func (s *S3) Push(ctx context.Context, root, frozen string, opt Options, now time.Time) (*Report, error) {
-	rep, err := run(ctx, &s3Run{S3: s, takeOver: opt.TakeOver}, root, frozen, opt, now)
+// Push brings the bucket in line with the archive.
+func (s *S3) Push(ctx context.Context, src Source, opt Options, now time.Time) (*Report, error) {
+	rep, err := run(ctx, &s3Run{S3: s, takeOver: opt.TakeOver}, src, opt, now)
 	if err != nil {
 		return nil, fmt.Errorf("push to bucket %s: %w", s.Bucket, err)
 	}

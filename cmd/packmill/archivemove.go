@@ -16,6 +16,7 @@ import (
 
 	"packmill/archive"
 	"packmill/archive/mirror"
+	"packmill/archive/push"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/settings"
 	"packmill/spool/durable"
@@ -154,17 +155,18 @@ func (c *cli) transferred(t *archive.Transfer, to string) {
 }
 
 type archivePush struct {
-	View    string   `arg:"" help:"A suite or snapshot."`
-	Target  string   `arg:"" help:"What rsync understands (host:/srv/archive/), or s3://BUCKET/PREFIX."`
-	Option  []string `help:"An option for rsync, such as --option=--bwlimit=1000." placeholder:"OPTION"`
-	S3URL   string   `name:"s3-url" help:"The address of the S3-compatible store." env:"AWS_ENDPOINT_URL_S3,AWS_ENDPOINT_URL" placeholder:"URL"`
-	Region  string   `help:"Its region." env:"AWS_REGION,AWS_DEFAULT_REGION" default:"us-east-1"`
-	TakeIt  bool     `name:"take-over" help:"Replace what somebody else has published at the S3 target since."`
-	Virtual bool     `name:"virtual-host" help:"Put the bucket's name in the host's, as Amazon wants it."`
+	View    string        `arg:"" help:"A suite or snapshot, or 'all': the whole archive."`
+	Target  string        `arg:"" help:"What rsync understands (host:/srv/archive/), or s3://BUCKET/PREFIX."`
+	Option  []string      `help:"An option for rsync, such as --option=--bwlimit=1000." placeholder:"OPTION"`
+	S3URL   string        `name:"s3-url" help:"The address of the S3-compatible store." env:"AWS_ENDPOINT_URL_S3,AWS_ENDPOINT_URL" placeholder:"URL"`
+	Region  string        `help:"Its region." env:"AWS_REGION,AWS_DEFAULT_REGION" default:"us-east-1"`
+	TakeIt  bool          `name:"take-over" help:"Go on where another machine's push to the S3 target has begun and not ended."`
+	Virtual bool          `name:"virtual-host" help:"Put the bucket's name in the host's, as Amazon wants it."`
+	Stay    time.Duration `help:"How long a file stays at the target after it has left the archive." default:"72h"`
 }
 
 func (archivePush) Help() string {
-	return "Packages go first, indexes then, InRelease last, so that the target can be used all the time. For S3 the keys are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN)."
+	return "Packages go first, indexes then, InRelease last, so that the target can be used all the time. opkg feeds go along. Nothing is listed there: a manifest says what there is. With 'all', what has left the archive leaves the target too, after its stay; otherwise nothing is removed. For S3 the keys are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN)."
 }
 
 func (x *archivePush) Run(c *cli) error {
@@ -172,32 +174,40 @@ func (x *archivePush) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
+	var to archive.Destination = &push.Rsync{Dest: x.Target, Args: x.Option}
+	if rest, ok := strings.CutPrefix(x.Target, "s3://"); ok {
+		bucket, prefix, _ := strings.Cut(rest, "/")
+		if x.S3URL == "" {
+			return daemon.Wrong{Err: errors.New("say with --s3-url where the store is")}
+		}
+		to = &push.S3{Endpoint: x.S3URL, Region: x.Region, Bucket: bucket, Prefix: strings.Trim(prefix, "/"), Virtual: x.Virtual,
+			Credentials: push.Credentials{Access: os.Getenv("AWS_ACCESS_KEY_ID"), Secret: os.Getenv("AWS_SECRET_ACCESS_KEY"), Token: os.Getenv("AWS_SESSION_TOKEN")}}
+	}
+	view := x.View
+	if view == "all" {
+		view = ""
+	}
 	ctx, stop := interruptible()
 	defer stop()
-	rest, ok := strings.CutPrefix(x.Target, "s3://")
-	if !ok {
-		out := os.Stdout
-		if c.JSON {
-			out = os.Stderr
-		}
-		return missing(a.Rsync(ctx, x.View, x.Target, c.DryRun, x.Option, out))
-	}
-	bucket, prefix, _ := strings.Cut(rest, "/")
-	if x.S3URL == "" {
-		return daemon.Wrong{Err: errors.New("say with --s3-url where the store is")}
-	}
-	store := &archive.S3{URL: x.S3URL, Region: x.Region, Bucket: bucket, Prefix: prefix, VirtualHost: x.Virtual,
-		AccessKey: os.Getenv("AWS_ACCESS_KEY_ID"), SecretKey: os.Getenv("AWS_SECRET_ACCESS_KEY"), Token: os.Getenv("AWS_SESSION_TOKEN")}
 	b := newBar()
-	t, err := a.PushS3(ctx, x.View, store, x.TakeIt, c.DryRun, func(done, all int) { b.show(int64(done), int64(all), "") })
+	rep, err := a.Push(ctx, view, to, push.Options{DryRun: c.DryRun, TakeOver: x.TakeIt, Stay: x.Stay, Progress: func(p push.Progress) {
+		b.show(p.Bytes, p.AllBytes, fmt.Sprintf("%d of %d files", p.Files, p.AllFiles))
+	}}, time.Now())
 	b.end()
-	if errors.Is(err, archive.ErrFence) {
+	if errors.Is(err, push.ErrFence) || errors.Is(err, archive.ErrPushing) {
 		return fmt.Errorf("%w: %w", errRefused, err)
 	}
 	if err != nil {
 		return missing(err)
 	}
-	c.transferred(t, x.Target)
+	c.transferred(&archive.Transfer{Files: len(rep.Sent), There: rep.There, Bytes: rep.Bytes}, x.Target)
+	if len(rep.Removed) > 0 {
+		would := ""
+		if c.DryRun {
+			would = "would be "
+		}
+		c.print(os.Stdout, map[string]any{"removed": rep.Removed, "done": !c.DryRun}, fmt.Sprintf("%d files %sremoved from %s", len(rep.Removed), would, x.Target))
+	}
 	return nil
 }
 
