@@ -166,7 +166,7 @@ func Open(root string) (*Archive, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range []string{"pool", "dists", "cache"} {
+	for _, d := range []string{"pool", "dists"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			return nil, fmt.Errorf("open archive: %w", err)
 		}
@@ -184,6 +184,10 @@ func (a *Archive) path(name ...string) string {
 // lock waits until no other process changes the archive. The lock file is
 // never removed.
 func (a *Archive) lock(ctx context.Context) (unlock func(), err error) {
+	// Only who changes the archive writes to it: readers may be other users.
+	if err := os.MkdirAll(a.path("cache"), 0o755); err != nil {
+		return nil, fmt.Errorf("lock archive: %w", err)
+	}
 	l := flock.New(a.path(".lock"))
 	ok, err := l.TryLockContext(ctx, 20*time.Millisecond)
 	if err != nil || !ok {

@@ -226,7 +226,9 @@ func layEgg(it *spool.Item, t *Ticket, arch string, files bool) error {
 		return err
 	}
 	for _, e := range entries {
-		if !e.Type().IsRegular() || engineFile(e.Name()) {
+		// The upload's own files: their names have an underscore, and
+		// those of the item's records have none.
+		if !e.Type().IsRegular() || policy.CheckFile(e.Name()) != nil {
 			continue
 		}
 		if err := os.Link(it.Path(e.Name()), filepath.Join(dir, e.Name())); err != nil {
@@ -234,16 +236,6 @@ func layEgg(it *spool.Item, t *Ticket, arch string, files bool) error {
 		}
 	}
 	return nil
-}
-
-// engineFile reports whether a file of an item belongs to this item alone and
-// is not handed on.
-func engineFile(name string) bool {
-	switch name {
-	case spool.TicketFile, spool.HistoryFile, spool.ReasonFile, planFile, birthFile, failedFile, "log":
-		return true
-	}
-	return strings.HasPrefix(name, ".")
 }
 
 // hatch renames each job that is still in the source item to its queue.

@@ -217,7 +217,7 @@ func retire(tree *spool.Tree, p spool.Place, name, version, who string, by spool
 // suite's queues after the given one, or "".
 func Superseded(tree *spool.Tree, suite, source, version string) (string, error) {
 	newest := ""
-	for _, s := range []spool.State{spool.Accepted, spool.Master, spool.Uploaded} {
+	for _, s := range []spool.State{spool.Master, spool.Uploaded} {
 		names, err := tree.List(spool.In(s, suite))
 		if err != nil {
 			return "", err

@@ -2,8 +2,10 @@ package index
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,6 +29,12 @@ func createStore(path string) (*store, error) {
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".text-")
 	if err != nil {
+		return nil, err
+	}
+	// What it says is published anyway, and other daemons read it as other
+	// users.
+	if err := f.Chmod(0o644); err != nil {
+		f.Close()
 		return nil, err
 	}
 	return &store{f: f, name: filepath.Base(f.Name())}, nil
@@ -213,6 +221,10 @@ func (x *File) readDirectory() bool {
 		return false
 	}
 	f, err := os.OpenFile(filepath.Join(filepath.Dir(x.place.Cache), name), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrPermission) {
+		// Another user's archive: it can be read.
+		f, err = os.Open(filepath.Join(filepath.Dir(x.place.Cache), name))
+	}
 	if err != nil {
 		return false
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"packmill/cmd/internal/daemon"
@@ -346,7 +347,7 @@ func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s 
 		if err := it.SetTicket(t.Stanza()); err != nil {
 			return spool.Verdict{}, err
 		}
-		if err := share(it.Path(resultDir)); err != nil {
+		if err := share(it, it.Path(resultDir)); err != nil {
 			return spool.Verdict{}, err
 		}
 		it.Dirty()
@@ -414,23 +415,35 @@ func (b *builder) sign(it *spool.Item, t *queue.Ticket, x *settings.Builder, all
 	return it.WriteFile(name, signed)
 }
 
-// share opens a result to the tree's group: the daemon that publishes it may
-// be another user, and empties the directory then.
-func share(dir string) error {
+// share opens a result to the tree's group, which the item has: the daemon
+// that publishes it may be another user, and empties the directory then.
+func share(it *spool.Item, dir string) error {
+	st, err := os.Stat(it.Path())
+	if err != nil {
+		return err
+	}
+	gid := -1
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		gid = int(sys.Gid)
+	}
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
+		}
+		if !d.IsDir() && !d.Type().IsRegular() {
+			return nil
 		}
 		info, err := d.Info()
 		if err != nil {
 			return err
 		}
-		switch mode := info.Mode().Perm() | 0o060; {
-		case d.IsDir():
-			return os.Chmod(path, mode|0o010)
-		case d.Type().IsRegular() && mode != info.Mode().Perm():
-			return os.Chmod(path, mode)
+		if err := os.Lchown(path, -1, gid); err != nil {
+			return err
 		}
-		return nil
+		mode := info.Mode().Perm() | 0o060
+		if d.IsDir() {
+			mode |= 0o010
+		}
+		return os.Chmod(path, mode)
 	})
 }

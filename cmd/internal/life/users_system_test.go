@@ -1,0 +1,158 @@
+//go:build system
+
+package life
+
+import (
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"packmill/spool"
+	"packmill/spool/upload/uploadtest"
+)
+
+// credential is a user with all its groups.
+func credential(t *testing.T, name string) *syscall.Credential {
+	t.Helper()
+	u, err := user.Lookup(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := func(s string) uint32 {
+		n, err := strconv.ParseUint(s, 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return uint32(n)
+	}
+	c := &syscall.Credential{Uid: number(u.Uid), Gid: number(u.Gid)}
+	groups, err := u.GroupIds()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range groups {
+		c.Groups = append(c.Groups, number(g))
+	}
+	return c
+}
+
+// own gives a file to a user.
+func own(t *testing.T, name string, paths ...string) {
+	t.Helper()
+	c := credential(t, name)
+	for _, p := range paths {
+		if err := os.Chown(p, int(c.Uid), int(c.Gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Each daemon as its own user: the way of a package, and what each of them
+// cannot reach.
+func TestUsers(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can run the daemons as different users")
+	}
+	sysusers, err := filepath.Abs("../../../scripts/systemd/packmill.sysusers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("systemd-sysusers", sysusers).CombinedOutput(); err != nil {
+		t.Fatalf("systemd-sysusers: %v (Debian's package systemd has it)\n%s", err, out)
+	}
+	m := newMill(t, "Review: always")
+	// The test's own directories are closed to others.
+	for d := filepath.Dir(m.tree); d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		m.must(os.Chmod(d, 0o755))
+	}
+	m.must(os.Chmod(bin, 0o755))
+	own(t, spool.UserBuild, filepath.Join(m.tree, "control/private/builder.key"), m.home)
+	own(t, spool.UserArchive, filepath.Join(m.tree, "control/private/archive.key"))
+	m.packmill("init", "--users")
+
+	as := func(name string, argv ...string) (string, error) {
+		cmd := exec.Command(argv[0], argv[1:]...)
+		cmd.Dir = "/"
+		cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/nonexistent"}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential(t, name)}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	daemon := func(name, program string, args ...string) {
+		t.Helper()
+		argv := append([]string{filepath.Join(bin, program), "--tree", m.tree, "--once"}, args...)
+		if out, err := as(name, argv...); err != nil {
+			t.Fatalf("%s as %s: %v\n%s", program, name, err, out)
+		}
+	}
+
+	// A stranger drops an upload, and one in alice's own directory.
+	m.must(os.MkdirAll(filepath.Join(m.tree, "spool/incoming/alice"), 0o770))
+	m.must(os.Chmod(filepath.Join(m.tree, "spool/incoming/alice"), 0o770))
+	own(t, spool.UserReview, filepath.Join(m.tree, "spool/incoming/alice"))
+	m.must(os.WriteFile(filepath.Join(m.tree, "spool/incoming/alice/secret"), []byte("x"), 0o644))
+	m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
+	dropped, err := filepath.Glob(filepath.Join(m.tree, "spool/incoming/hello*"))
+	m.must(err)
+	own(t, "nobody", dropped...)
+
+	daemon(spool.UserReview, "reviewd")
+	m.want(m.where(), "review source hello_1.0")
+	m.packmill("review", "accept", "hello")
+	daemon(spool.UserMaster, "master-buildd")
+	daemon(spool.UserBuild, "buildd", "--arch", "amd64")
+	daemon(spool.UserMaster, "master-buildd")
+	daemon(spool.UserArchive, "archived")
+	m.want(m.where(), "installed amd64 hello_1.0", "installed source hello_1.0")
+	m.sound()
+
+	// A second one waits in review, to be reached for.
+	m.upload(uploadtest.Package{Source: "world", Version: "1.0"})
+	daemon(spool.UserReview, "reviewd")
+	waiting, err := filepath.Glob(filepath.Join(m.tree, "spool/review/stable/*world*"))
+	if err != nil || len(waiting) != 1 {
+		t.Fatalf("review: %v %v", waiting, err)
+	}
+	deb := filepath.Join(m.tree, "archive/pool/main/h/hello/hello_1.0_amd64.deb")
+	for _, tc := range []struct {
+		who   string
+		shell string
+		ok    bool
+	}{
+		{spool.UserBuild, "cat " + deb, true},
+		{spool.UserBuild, "echo x >>" + deb, false},
+		{spool.UserBuild, "rm " + deb, false},
+		{spool.UserBuild, "touch " + m.tree + "/archive/dists/stable/InRelease", false},
+		{spool.UserBuild, "mv " + waiting[0] + " " + m.tree + "/archive/incoming/stable/", false},
+		{spool.UserBuild, "ls " + filepath.Dir(waiting[0]), false},
+		{spool.UserBuild, "touch " + waiting[0] + "/ticket", false},
+		{spool.UserBuild, "ls " + m.tree + "/spool/accepted", false},
+		{spool.UserBuild, "cat " + m.tree + "/control/private/archive.key", false},
+		{spool.UserMaster, "cat " + m.tree + "/control/private/archive.key", false},
+		{spool.UserMaster, "touch " + m.tree + "/archive/pool/x", false},
+		{spool.UserReview, "touch " + m.tree + "/archive/pool/x", false},
+		{spool.UserArchive, "ls " + m.tree + "/spool/review", false},
+		{"nobody", "touch " + m.tree + "/spool/incoming/mine", true},
+		{"nobody", "ls " + m.tree + "/spool/incoming", false},
+		{"nobody", "cat " + m.tree + "/spool/incoming/alice/secret", false},
+		{"nobody", "ls " + filepath.Dir(waiting[0]), false},
+		{"nobody", "touch " + m.tree + "/tmp/x", false},
+	} {
+		out, err := as(tc.who, "sh", "-c", tc.shell)
+		if (err == nil) != tc.ok {
+			t.Errorf("%s: %s: got %v (%s), want success %v", tc.who, tc.shell, err, strings.TrimSpace(out), tc.ok)
+		}
+	}
+	// What init made and somebody changed, fsck says and mends.
+	m.must(os.Chmod(filepath.Join(m.tree, "spool/review"), 0o777))
+	if out, err := m.try("fsck"); err == nil || !strings.Contains(out, "spool/review: wrong right") {
+		t.Errorf("fsck of an open review directory: %v\n%s", err, out)
+	}
+	m.packmill("fsck", "--repair")
+	m.sound()
+}
