@@ -26,6 +26,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -55,7 +56,8 @@ type Suite struct {
 	Translations bool     // long descriptions go to Translation-en
 	Dbgsym       string   // component of automatic debug packages; "" leaves them in their own
 
-	// SignWith are files of secret keys; with several every file bears a
+	// SignWith are files of secret keys, or "gpg:FINGERPRINT" of keys that
+	// gpg-agent holds; with several every file bears a
 	// signature by each. Without any the suite is not signed, which apt accepts
 	// only with [trusted=yes].
 	SignWith []string
@@ -196,19 +198,31 @@ func (a *Archive) lock(ctx context.Context) (unlock func(), err error) {
 	return func() { l.Close() }, nil
 }
 
+// sameKey reports whether a key's file is still the one that was read. A key
+// that gpg-agent holds has none.
+func sameKey(a, b fs.FileInfo) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
+}
+
 // signers loads the suite's keys; a key whose file has not changed is read once.
 func (a *Archive) signers(s *Suite) ([]*loadedKey, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var out []*loadedKey
 	for _, name := range s.SignWith {
-		info, err := os.Stat(name)
-		if err != nil {
-			return nil, fmt.Errorf("suite %s: signing key: %w", s.Name, err)
+		var info fs.FileInfo
+		if !strings.HasPrefix(name, openpgp.AgentPrefix) {
+			var err error
+			if info, err = os.Stat(name); err != nil {
+				return nil, fmt.Errorf("suite %s: signing key: %w", s.Name, err)
+			}
 		}
 		k := a.keys[name]
-		if k == nil || !os.SameFile(k.info, info) || !k.info.ModTime().Equal(info.ModTime()) || k.info.Size() != info.Size() {
-			signer, err := openpgp.ReadSigner(name)
+		if k == nil || !sameKey(k.info, info) {
+			signer, err := openpgp.OpenSigner(name)
 			if err != nil {
 				return nil, fmt.Errorf("suite %s: %w", s.Name, err)
 			}

@@ -550,3 +550,40 @@ func TestEpochAndSuffixes(t *testing.T) {
 	f.accepted(inc)
 	f.wantHave("main/binary-amd64/Packages", "hello "+v+"+b1, hello-doc "+v)
 }
+
+// A key may stay with gpg-agent, beside one in a file.
+func TestKeyOfGpgAgent(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("GNUPGHOME", home)
+	t.Cleanup(func() { exec.Command("gpgconf", "--homedir", home, "--kill", "gpg-agent").Run() })
+	if out, err := exec.Command("gpg", "--batch", "--passphrase", "", "--quick-generate-key", "agent@packmill.example", "rsa3072", "sign", "0").CombinedOutput(); err != nil {
+		t.Fatalf("gpg --quick-generate-key: %v\n%s", err, out)
+	}
+	list, err := exec.Command("gpg", "--batch", "--with-colons", "--list-secret-keys").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fpr := regexp.MustCompile(`(?m)^fpr:+([0-9A-F]{40}):`).FindSubmatch(list)
+	public := filepath.Join(home, "public.asc")
+	if out, err := exec.Command("gpg", "--batch", "--armor", "--output", public, "--export", string(fpr[1])).CombinedOutput(); err != nil {
+		t.Fatalf("gpg --export: %v\n%s", err, out)
+	}
+	f := newFixture(t)
+	f.suite.Description = "a field with an end -\n- and a dash"
+	f.suite.SignWith = append(f.suite.SignWith, "gpg:"+string(fpr[1]))
+	f.now = time.Now()
+	f.accepted(f.upload(hello("1")))
+	if f.accepted().Changed {
+		t.Error("the same keys: got a new Release")
+	}
+	dir := f.a.path("dists/unstable/")
+	gpgv(t, []string{f.key, public}, dir+"/InRelease")
+	gpgv(t, []string{f.key, public}, dir+"/Release.gpg", dir+"/Release")
+	for _, k := range []string{f.key, public} {
+		newClient(t, f.source(), k, "amd64").run("apt-get", "update")
+	}
+	f.suite.SignWith = []string{"gpg:0123456789012345678901234567890123456789"}
+	if _, err := f.a.Publish(context.Background(), f.suite, nil, f.now); err == nil || !strings.Contains(err.Error(), "gpg does not know it") {
+		t.Errorf("an unknown key: got %v", err)
+	}
+}

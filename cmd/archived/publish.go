@@ -84,7 +84,7 @@ func (p *publisher) suites(ctx context.Context) (bool, error) {
 func (p *publisher) publicKeys(all *settings.Settings, s *settings.Suite) error {
 	var text []byte
 	for _, k := range s.SignWith {
-		signer, err := openpgp.ReadSigner(all.Path(k))
+		signer, err := openpgp.OpenSigner(all.Path(k))
 		if err != nil {
 			return fmt.Errorf("suite %s: Sign-With: %w", s.Name, err)
 		}

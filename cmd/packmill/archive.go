@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -61,8 +63,44 @@ func (c *cli) library() (*archive.Archive, *settings.Settings, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := become(t.Path("archive")); err != nil {
+		return nil, nil, err
+	}
 	a, err := archive.Open(t.Path("archive"))
 	return a, s, err
+}
+
+// become makes root the owner of a directory for the rest of the run, so that
+// nothing is left there that the owner cannot change.
+func become(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil || os.Geteuid() != 0 {
+		return nil // who is not root finds out what is allowed
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid == 0 {
+		return nil
+	}
+	groups := []int{int(owner.Gid)}
+	if u, err := user.LookupId(strconv.Itoa(int(owner.Uid))); err == nil {
+		if ids, err := u.GroupIds(); err == nil {
+			for _, id := range ids {
+				if n, err := strconv.Atoi(id); err == nil {
+					groups = append(groups, n)
+				}
+			}
+		}
+	}
+	if err := syscall.Setgroups(groups); err != nil {
+		return fmt.Errorf("become the owner of %s: %w", dir, err)
+	}
+	if err := syscall.Setgid(int(owner.Gid)); err != nil {
+		return fmt.Errorf("become the owner of %s: %w", dir, err)
+	}
+	if err := syscall.Setuid(int(owner.Uid)); err != nil {
+		return fmt.Errorf("become the owner of %s: %w", dir, err)
+	}
+	return nil
 }
 
 // suite is a suite of the settings as the archive wants it.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/term"
@@ -279,7 +280,7 @@ func (x *keyExport) Run(c *cli) error {
 		return err
 	}
 	for _, n := range suite.SignWith {
-		k, err := openpgp.ReadSigner(n)
+		k, err := openpgp.OpenSigner(n)
 		if err != nil {
 			return err
 		}
@@ -299,7 +300,10 @@ func (keyRotate) Help() string {
 }
 
 func (x *keyRotate) Run(c *cli) error {
-	_, s, err := c.library()
+	if _, err := c.open(); err != nil {
+		return err
+	}
+	s, err := c.control() // whose files are not the archive's
 	if err != nil {
 		return err
 	}
@@ -337,6 +341,9 @@ func (x *keyRotate) Run(c *cli) error {
 			if err := durable.CreateFile(s.Path(name), k.Secret(), 0o600); err != nil {
 				return err
 			}
+			if err := ownedAs(s.Path(name), s.Path(keys[0])); err != nil {
+				return err
+			}
 		}
 	}
 	if c.DryRun {
@@ -346,6 +353,21 @@ func (x *keyRotate) Run(c *cli) error {
 	}
 	c.print(os.Stdout, map[string]any{"suite": set.Name, "sign-with": keys, "done": !c.DryRun}, text)
 	return nil
+}
+
+// ownedAs gives a new key the owner, group and mode of the key before it, or
+// archived could not read it.
+func ownedAs(file, like string) error {
+	info, err := os.Stat(like)
+	if err != nil || os.Geteuid() != 0 {
+		return nil // a key of gpg-agent, or nobody who could give files away
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		if err := os.Chown(file, int(st.Uid), int(st.Gid)); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(file, info.Mode().Perm())
 }
 
 // setField gives a suite's field another value and leaves the rest of the file,
@@ -374,5 +396,11 @@ func setField(file string, set *settings.Suite, field, value string) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(file, []byte(strings.Join(lines, "")), info.Mode().Perm())
+	if err := durable.WriteFile(file, []byte(strings.Join(lines, "")), info.Mode().Perm()); err != nil {
+		return err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
+		return os.Chown(file, int(st.Uid), int(st.Gid))
+	}
+	return nil
 }

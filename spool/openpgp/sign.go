@@ -25,6 +25,7 @@ import (
 type Signer struct {
 	mu     sync.Mutex // the library caches on the entity
 	entity *openpgp.Entity
+	agent  string // fingerprint, if gpg signs
 }
 
 // Generate makes a new signing key without expiry: EdDSA on Curve25519 as
@@ -116,6 +117,9 @@ func (s *Signer) UserID() string {
 func (s *Signer) sign(data []byte, text bool, now time.Time) ([]byte, crypto.Hash, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.agent != "" {
+		return s.byAgent(data, text)
+	}
 	for _, key := range s.secrets() {
 		if key.Encrypted {
 			return nil, 0, errors.New("sign: the secret key has a passphrase; remove it (gpg --change-passphrase), for no person is there to type it")

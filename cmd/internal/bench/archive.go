@@ -513,16 +513,31 @@ func middleUse(us []used) used {
 	return u
 }
 
-// archiveFigures measures package archive.
-func archiveFigures(b *bench) error {
+// installPeers takes from Debian what the figures stand beside.
+func installPeers(b *bench) error {
+	packages := map[string]string{"reprepro": "reprepro", "aptly": "aptly", "apt-ftparchive": "apt-utils", "gpg": "gnupg", "xz": "xz-utils"}
 	var missing []string
-	for _, p := range archivePeers {
-		if _, err := exec.LookPath(p.program); err != nil {
-			missing = append(missing, p.program)
+	for program, name := range packages {
+		if _, err := exec.LookPath(program); err != nil {
+			missing = append(missing, name)
 		}
 	}
-	if len(missing) > 0 {
-		return fmt.Errorf("not installed: %s; run apt-get install reprepro aptly apt-utils gnupg xz-utils", strings.Join(missing, ", "))
+	if len(missing) == 0 {
+		return nil
+	}
+	slices.Sort(missing)
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("not installed: %s; run as root: apt-get install %s", strings.Join(missing, ", "), strings.Join(missing, " "))
+	}
+	b.progress("archive: installing %s", strings.Join(missing, ", "))
+	_, err := measured([]string{"DEBIAN_FRONTEND=noninteractive"}, "/", append([]string{"apt-get", "install", "-y", "--no-install-recommends"}, missing...)...)
+	return err
+}
+
+// archiveFigures measures package archive.
+func archiveFigures(b *bench) error {
+	if err := installPeers(b); err != nil {
+		return err
 	}
 	key, gnupg, fpr, err := benchKey(b)
 	if err != nil {

@@ -13,9 +13,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"packmill/spool/deb822"
+	"packmill/spool/openpgp"
 )
 
 // Settings is everything in control, read at one moment. It is never changed
@@ -45,7 +47,7 @@ type Suite struct {
 	Publish       string   // together or source-first
 	Tries         int      // attempts that end without a verdict before a person is asked
 	IndepOn       string   // the architecture whose builders build all
-	SignWith      []string // secret key files, absolute or below control
+	SignWith      []string // secret key files, absolute or below control, or gpg:FINGERPRINT
 	ValidFor      time.Duration
 	NotAutomatic  bool
 	ButAutomatic  bool
@@ -148,9 +150,10 @@ func (s *Settings) Suite(name string) (*Suite, bool) {
 	return nil, false
 }
 
-// Path resolves a file name of the settings: relative ones lie in control.
+// Path resolves a file name of the settings: relative ones lie in control. The
+// name of a key that gpg-agent holds stays as it is.
 func (s *Settings) Path(name string) string {
-	if name == "" || filepath.IsAbs(name) {
+	if name == "" || strings.HasPrefix(name, openpgp.AgentPrefix) || filepath.IsAbs(name) {
 		return name
 	}
 	return filepath.Join(s.Dir, name)
