@@ -10,8 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"packmill/cmd/internal/incoming"
@@ -35,39 +38,55 @@ const settle = time.Minute
 // arrivals claims every upload in the drop directories that is complete, and
 // carries out what waits for its day.
 func (in *intake) arrivals(ctx context.Context) (bool, error) {
-	did := false
+	in.mu.Lock()
 	in.nudged = false
+	in.mu.Unlock()
+	if err := in.Room(); err != nil {
+		return false, err
+	}
+	// Several directories at a time: their syncs share the journal's commits.
+	var g errgroup.Group
+	g.SetLimit(workers)
+	var did atomic.Bool
+	var mu sync.Mutex
 	var errs []error
 	for _, d := range in.box.Dirs() {
-		for _, name := range in.box.Names(d) {
-			arrive := in.arrive
-			switch {
-			case incoming.IsChanges(name):
-			case upload.IsCommands(name):
-				arrive = in.arriveCommands
-			default:
-				continue
+		g.Go(func() error {
+			for _, name := range in.box.Names(d) {
+				arrive := in.arrive
+				switch {
+				case incoming.IsChanges(name):
+				case upload.IsCommands(name):
+					arrive = in.arriveCommands
+				default:
+					continue
+				}
+				if ctx.Err() != nil {
+					return nil
+				}
+				took, err := arrive(d, name)
+				if took {
+					did.Store(true)
+				}
+				if errors.Is(err, durable.ErrInDoubt) {
+					return err
+				}
+				if err != nil {
+					mu.Lock()
+					errs = append(errs, fmt.Errorf("%s: %w", filepath.Join(d.String(), name), err))
+					mu.Unlock()
+				}
 			}
-			if ctx.Err() != nil {
-				return did, nil
-			}
-			if err := in.Room(); err != nil {
-				return did, err
-			}
-			took, err := arrive(d, name)
-			did = did || took
-			if errors.Is(err, durable.ErrInDoubt) {
-				return did, err
-			}
-			if err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", filepath.Join(d.String(), name), err))
-			}
-		}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return did.Load(), err
 	}
 	if err := in.sweep(ctx); err != nil {
 		errs = append(errs, err)
 	}
-	return did, errors.Join(errs...)
+	return did.Load(), errors.Join(errs...)
 }
 
 // arrive claims one upload if it is complete, or will never be.
@@ -139,6 +158,8 @@ const (
 // lookAgain asks for another scan: soon, if the file is being changed now,
 // later the longer nothing has happened to it.
 func (in *intake) lookAgain(last time.Time) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	if in.nudged {
 		return
 	}
@@ -259,8 +280,11 @@ func (in *intake) patience() time.Duration {
 // noteWaiting says once what an upload still lacks.
 func (in *intake) noteWaiting(d incoming.Dir, name, what string) {
 	key := filepath.Join(d.Rel, name)
-	if in.waiting[key] != what {
-		in.waiting[key] = what
+	in.mu.Lock()
+	said := in.waiting[key] == what
+	in.waiting[key] = what
+	in.mu.Unlock()
+	if !said {
 		in.Log.Info("waits for the rest", "item", key, "reason", what)
 		writeStatus(in.Env, in.box, d.Account, name, d.String(), time.Now(), "waits: "+what, "")
 	}
@@ -269,7 +293,9 @@ func (in *intake) noteWaiting(d incoming.Dir, name, what string) {
 // claim makes the intake item and renames the .changes into it. Whoever
 // renames it has the upload; who comes second finds it gone.
 func (in *intake) claim(d incoming.Dir, name string) (bool, error) {
+	in.mu.Lock()
 	delete(in.waiting, filepath.Join(d.Rel, name))
+	in.mu.Unlock()
 	source, version := guess(in.box.Path(d), name)
 	return in.birth(&queue.Ticket{Source: source, Version: version, Changes: name}, d, name)
 }
@@ -291,7 +317,8 @@ func (in *intake) birth(ticket *queue.Ticket, d incoming.Dir, name string) (bool
 		return false, err
 	}
 	defer it.Release()
-	if err := durable.Rename(in.box.Path(d, name), it.Path(uploadDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// Whoever judges it syncs both directories before the original goes.
+	if err := durable.RenameUnsynced(in.box.Path(d, name), it.Path(uploadDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return true, err
 	}
 	return true, nil

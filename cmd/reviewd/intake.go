@@ -8,7 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
@@ -19,25 +22,31 @@ import (
 	"packmill/spool/upload"
 )
 
+// workers is how many uploads are judged at a time: most of it is waiting for
+// the disk, and syncs that come together cost one commit.
+const workers = 4
+
 // intake is the review daemon.
 type intake struct {
 	*daemon.Env
 	archive *archive.Archive
+	mu      sync.Mutex        // of rules, waiting and nudged
 	rules   *rules            // made of the settings in force
 	waiting map[string]string // what unfinished uploads lack, as it was logged
 	box     *incoming.Box
 	swept   time.Time       // when sweep ran last
 	stuck   map[string]bool // strays that could not be moved
 	nudge   chan struct{}   // asks the loop to look again
-	nudged  bool            // a nudge is on its way; of the loop's goroutine
+	nudged  bool            // a nudge is on its way; one is enough
 }
 
 func (in *intake) loop() *spool.Loop {
 	in.waiting, in.stuck, in.box = map[string]string{}, map[string]bool{}, &incoming.Box{Tree: in.Tree}
 	in.nudge = make(chan struct{}, 1)
 	return in.Loop(spool.Reviewd, &spool.Loop{
-		Nudge:  in.nudge,
-		Places: func() []spool.Place { return []spool.Place{spool.In(spool.Intake)} },
+		Nudge:   in.nudge,
+		Workers: workers,
+		Places:  func() []spool.Place { return []spool.Place{spool.In(spool.Intake)} },
 		Also: func() (dirs []string) {
 			for _, d := range in.box.Dirs() {
 				dirs = append(dirs, in.box.Path(d))
@@ -61,6 +70,9 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 	t, err := queue.ReadTicket(st)
 	if err != nil {
 		return spool.Verdict{}, err
+	}
+	if in.outrun(it) {
+		return spool.Verdict{}, fmt.Errorf("an older upload of it is being judged: %w", spool.ErrBusy)
 	}
 	if t.Commands != "" {
 		return in.judgeCommands(it, t)
@@ -114,25 +126,10 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 		findings = append(findings, more...)
 	}
 	fill(t, u, findings)
-	bad := upload.Worst(findings) >= upload.Error
-	if !bad {
-		if err := in.remember(it, u.Hash); err != nil {
+	if upload.Worst(findings) >= upload.Error {
+		if err := it.SetTicket(t.Stanza()); err != nil {
 			return spool.Verdict{}, err
 		}
-	}
-	if err := it.SetTicket(t.Stanza()); err != nil {
-		return spool.Verdict{}, err
-	}
-	if !bad {
-		// An item is complete in itself: what the uploader left to the
-		// pool (an upstream tarball) is linked beside the rest.
-		for _, f := range u.Pool {
-			if err := in.fromPool(it, f.Name); err != nil {
-				return spool.Verdict{}, err
-			}
-		}
-	}
-	if bad {
 		// What was not copied, or is somebody else's, goes with the
 		// item: nothing that a person sent is deleted.
 		if err := settleUpload(it); err != nil {
@@ -141,10 +138,27 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 		it.Dirty()
 		return spool.Verdict{To: spool.In(spool.Rejected), Reason: firstError(findings), Text: refusal(t, findings)}, nil
 	}
-	if err := settleUpload(it); err != nil {
+	// An item is complete in itself: what the uploader left to the pool (an
+	// upstream tarball) is linked beside the rest.
+	for _, f := range u.Pool {
+		if err := in.fromPool(it, f.Name); err != nil {
+			return spool.Verdict{}, err
+		}
+	}
+	// The ticket's own sync is one of the item's directory, which settles the
+	// upload too; the ledger is as early.
+	if err := markTaken(it); err != nil {
 		return spool.Verdict{}, err
 	}
-	it.Dirty()
+	var g errgroup.Group
+	g.Go(func() error { return in.remember(it, u.Hash) })
+	g.Go(func() error { return it.SetTicket(t.Stanza()) })
+	if err := g.Wait(); err != nil {
+		return spool.Verdict{}, err
+	}
+	if err := emptyTaken(it); err != nil {
+		return spool.Verdict{}, err
+	}
 	suite := u.Suite.Name
 	place, err := in.takePlace(it, t, older)
 	if err != nil {
@@ -159,6 +173,29 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 		place.Reason = "complete and verified"
 	}
 	return place, nil
+}
+
+// outrun reports whether an older upload of the same source is in intake too:
+// they are judged in the order in which they came, one after the other, or
+// the first would be refused for a lower version. One that does not get on
+// for a minute stops nobody.
+func (in *intake) outrun(it *spool.Item) bool {
+	names, err := in.Tree.List(spool.In(spool.Intake))
+	if err != nil {
+		return false
+	}
+	for _, name := range names {
+		if name >= it.Name.String() {
+			return false
+		}
+		if !strings.Contains(name, "_"+it.Name.Source+"_") {
+			continue
+		}
+		if n, err := spool.ParseName(name); err == nil && n.Source == it.Name.Source && n.Source != "unknown" && time.Since(n.Time) < time.Minute {
+			return true
+		}
+	}
+	return false
 }
 
 // errTaken says that an intake item got no upload: another process was faster.
@@ -189,16 +226,16 @@ func (in *intake) copy(it *spool.Item, t *queue.Ticket, ctx *upload.Context) ([]
 	if _, err := os.Lstat(filepath.Join(own, t.Changes)); errors.Is(err, fs.ErrNotExist) {
 		return nil, errTaken
 	}
-	taker := taker{in: in, it: it, patient: time.Since(t.Received) < in.patience(), sums: ctx.Sums}
+	taker := &taker{in: in, it: it, patient: time.Since(t.Received) < in.patience(), sums: ctx.Sums}
 	if err := taker.take(own, t.Changes); err != nil || len(taker.findings) > 0 {
 		return taker.findings, err
 	}
 	if t.Account == "" && !in.signed(it, t, ctx) {
-		return nil, nil // Read says why
+		return nil, syncMove(own, in.box.Path(d)) // Read says why
 	}
 	files, err := upload.Peek(it.Path(), t.Changes)
 	if err != nil {
-		return nil, nil // Read says why
+		return nil, syncMove(own, in.box.Path(d)) // Read says why
 	}
 	// What another upload there lists as well stays for that one, and is
 	// copied where it lies.
@@ -209,23 +246,36 @@ func (in *intake) copy(it *spool.Item, t *queue.Ticket, ctx *upload.Context) ([]
 			mine = append(mine, f.Name)
 		}
 	}
-	if _, err := durable.MoveAll(in.box.Path(d), own, mine); err != nil && !errors.Is(err, fs.ErrExist) {
+	if _, err := durable.MoveAllUnsynced(in.box.Path(d), own, mine); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
+	var g errgroup.Group
+	g.SetLimit(workers)
+	g.Go(func() error { return syncMove(own, in.box.Path(d)) })
 	for _, f := range files {
-		from := own
-		if _, err := os.Lstat(filepath.Join(own, f.Name)); errors.Is(err, fs.ErrNotExist) {
-			from = in.box.Path(d)
-		}
-		err := taker.take(from, f.Name)
-		if errors.Is(err, fs.ErrNotExist) {
-			err = in.borrow(it, f) // or Read says that it is missing
-		}
-		if err != nil {
-			return nil, err
-		}
+		g.Go(func() error {
+			from := own
+			if _, err := os.Lstat(filepath.Join(own, f.Name)); errors.Is(err, fs.ErrNotExist) {
+				from = in.box.Path(d)
+			}
+			err := taker.take(from, f.Name)
+			if errors.Is(err, fs.ErrNotExist) {
+				err = in.borrow(it, f) // or Read says that it is missing
+			}
+			return err
+		})
 	}
-	return taker.findings, nil
+	err = g.Wait()
+	return taker.findings, err
+}
+
+// syncMove syncs two directories after files went from one to the other: the
+// new names first, or a power cut could leave neither.
+func syncMove(to, from string) error {
+	if err := durable.SyncDir(to); err != nil {
+		return err
+	}
+	return durable.SyncDir(from)
 }
 
 // borrow links a file that another upload took along, if there is one.
@@ -237,7 +287,6 @@ func (in *intake) borrow(it *spool.Item, f upload.File) error {
 	if err != nil {
 		return err
 	}
-	it.Dirty()
 	if err := durable.Link(from, it.Path(f.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -249,6 +298,7 @@ type taker struct {
 	in       *intake
 	it       *spool.Item
 	patient  bool // wait for those who still write
+	mu       sync.Mutex
 	sums     map[string]upload.Sums
 	findings []upload.Finding
 }
@@ -261,7 +311,9 @@ func (k *taker) take(dir, name string) error {
 		}
 		sums, err := upload.Take(dir, k.it.Path(), name, upload.TakeOptions{MD5: true, SHA1: true, Mode: 0o664})
 		if err == nil {
+			k.mu.Lock()
 			k.sums[name] = sums
+			k.mu.Unlock()
 			return nil
 		}
 		if errors.Is(err, fs.ErrPermission) {
@@ -273,6 +325,8 @@ func (k *taker) take(dir, name string) error {
 		}
 		// A file that changed under the copy gets a second chance.
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.findings = append(k.findings, upload.Finding{Check: "file", Level: upload.Error, Text: bad.Text})
 	return nil
 }
@@ -309,21 +363,32 @@ func sweep(it *spool.Item) error {
 const takenDir = ".taken"
 
 // settleUpload makes the copies the item's files for good. The copies are
-// synced one by one, and with the directory they are all there; then one
-// rename says that what the uploader sent is not needed any more, and only then
-// it goes. As long as uploadDir has its name the copies are made anew from it,
-// so it must never be there in part.
+// synced one by one; one rename says that what the uploader sent is not needed
+// any more, and only when that is on the disk, and with it the names of the copies, it
+// goes. As long as uploadDir has its name the copies are made anew from it, so
+// it must never be there in part.
 func settleUpload(it *spool.Item) error {
-	if err := durable.SyncDir(it.Path()); err != nil {
+	if err := markTaken(it); err != nil {
 		return err
 	}
-	if err := durable.Rename(it.Path(uploadDir), it.Path(takenDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := durable.SyncDir(it.Path()); err != nil {
 		return err
 	}
 	return emptyTaken(it)
 }
 
-// emptyTaken ends what settleUpload began: files of which the item has a copy
+// markTaken is the rename of settleUpload; the caller syncs the item's
+// directory before emptyTaken. The rename is never on the disk without the
+// names that were made in the same directory before it.
+func markTaken(it *spool.Item) error {
+	err := durable.RenameUnsynced(it.Path(uploadDir), it.Path(takenDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// emptyTaken ends what markTaken began: files of which the item has a copy
 // go, the others are kept beside it.
 func emptyTaken(it *spool.Item) error {
 	entries, err := os.ReadDir(it.Path(takenDir))

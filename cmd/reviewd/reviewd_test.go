@@ -527,6 +527,7 @@ func TestAgain(t *testing.T) {
 // TestRace: two accounts upload the same version of a package at the same
 // time. One of them has it, the other is told; no file of either is lost.
 func TestRace(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	k := keys()
 	a, b := hello, hello
@@ -555,6 +556,7 @@ func TestRace(t *testing.T) {
 // TestOpenHandle: while somebody has a file open for writing the upload waits;
 // what he writes after the claim changes nothing.
 func TestOpenHandle(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	dir, names := s.make(hello)
 	s.put("", dir, names[:len(names)-1]...)
@@ -580,6 +582,7 @@ func TestOpenHandle(t *testing.T) {
 // TestUnfinished: what is not complete in time is refused, with what is
 // missing; the files that came are kept.
 func TestUnfinished(t *testing.T) {
+	t.Parallel()
 	for _, drop := range []string{"", "ann"} {
 		s := newSite(t, "Incomplete: 1s")
 		dir, names := s.make(hello)
@@ -602,6 +605,7 @@ func TestUnfinished(t *testing.T) {
 
 // TestStrays: what belongs to nothing stays, and goes to the attic in time.
 func TestStrays(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.write("spool/incoming/hello_1.0.orig.tar.gz", "no .changes\n")
 	s.write("spool/incoming/ann/a b\nc", "a hostile name\n")
@@ -673,6 +677,7 @@ func TestOddFiles(t *testing.T) {
 // with the cure when none comes. Root reads it all the same, so the daemon
 // runs as somebody else then.
 func TestUnreadable(t *testing.T) {
+	t.Parallel()
 	for _, mended := range []bool{true, false} {
 		s := newSite(t, "Incomplete: 2s")
 		if os.Getuid() == 0 {
@@ -719,6 +724,7 @@ func TestUnreadable(t *testing.T) {
 // TestNewer: a newer upload of a package that waits takes its place in the
 // order; the older goes to the attic. A lower version is refused.
 func TestNewer(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	version := func(v string) {
 		dir, names := s.make(uploadtest.Package{Source: "hello", Version: v})

@@ -27,6 +27,8 @@ type rules struct {
 
 func (in *intake) currentRules() (*rules, error) {
 	now := in.Settings.Get()
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	if in.rules != nil && in.rules.from == now {
 		return in.rules, nil
 	}

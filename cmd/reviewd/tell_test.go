@@ -71,6 +71,7 @@ func subjects(letters []letter) (out []string) {
 // TestTold: each step is mailed once, to those whom it concerns, whoever made
 // it and whenever.
 func TestTold(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	o := s.mail("")
 	dir, names := s.make(hello)
@@ -128,6 +129,7 @@ func TestTold(t *testing.T) {
 // TestToldOfStrangers: what an unsigned file says is no address; the account's
 // own directory says what is wrong, also to a key that nobody knows.
 func TestToldOfStrangers(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	o := s.mail("")
 	for _, drop := range []string{"", "ann"} {
@@ -152,6 +154,7 @@ func TestToldOfStrangers(t *testing.T) {
 
 // TestToldInTheEnd: a sendmail that fails is asked again, and keeps nobody.
 func TestToldInTheEnd(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	flag := filepath.Join(t.TempDir(), "down")
 	if err := os.WriteFile(flag, nil, 0o644); err != nil {
@@ -178,6 +181,7 @@ func TestToldInTheEnd(t *testing.T) {
 // TestInjection: nothing in an upload can make a header, a recipient or an
 // escape sequence.
 func TestInjection(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	o := s.mail("")
 	for i, m := range []string{
@@ -241,6 +245,7 @@ func byAnn(t *testing.T) func([]byte) []byte {
 
 // TestCommands: dcut takes back what its signer has sent, and nothing else.
 func TestCommands(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	o := s.mail("")
 	k := keys()
@@ -331,6 +336,7 @@ func TestCommands(t *testing.T) {
 // TestSwept: what was refused goes to the attic in time, and from there for
 // good; a birth that nobody holds goes too, and nothing that is young.
 func TestSwept(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "Keep-Rejected: 1s")
 	dir, names := s.make(uploadtest.Package{Source: "bad", Version: "1.0-1", Signer: keys().stranger})
 	s.put("ann", dir, names...)

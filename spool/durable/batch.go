@@ -9,12 +9,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// RenameUnsynced is Rename without its syncs. It is for a first step that a
+// power cut may take back, when whoever comes next finds the old name and does
+// it again; the caller syncs both directories before anything is built on it.
+func RenameUnsynced(from, to string) error {
+	return rename(from, to, unix.RENAME_NOREPLACE, func(string) error { return nil })
+}
+
 // MoveAll moves the named entries of one directory to another and syncs each
 // of the two once, the new one first. It never replaces. Names that are gone
 // are passed over; after an error some may have been moved, and it can be done
 // again. A name that a power cut left in both (a file's move is not one change
 // on every file system) is taken out of from. What is moved is not synced itself.
 func MoveAll(from, to string, names []string) (moved []string, err error) {
+	if moved, err = MoveAllUnsynced(from, to, names); err != nil || len(moved) == 0 {
+		return moved, err
+	}
+	if err := SyncDir(to); err != nil {
+		return moved, err
+	}
+	return moved, SyncDir(from)
+}
+
+// MoveAllUnsynced is MoveAll without the syncs, as RenameUnsynced is.
+func MoveAllUnsynced(from, to string, names []string) (moved []string, err error) {
 	for _, name := range names {
 		a, b := filepath.Join(from, name), filepath.Join(to, name)
 		id, err := identify(a)
@@ -38,11 +56,5 @@ func MoveAll(from, to string, names []string) (moved []string, err error) {
 			return moved, &os.LinkError{Op: "rename", Old: a, New: b, Err: err}
 		}
 	}
-	if len(moved) == 0 {
-		return nil, nil
-	}
-	if err := SyncDir(to); err != nil {
-		return moved, err
-	}
-	return moved, SyncDir(from)
+	return moved, nil
 }

@@ -42,6 +42,7 @@ type area struct {
 
 var areas = []area{
 	{"engine", engine},
+	{"intake", intake},
 	{"build", buildFigures},
 	{"archive", archiveFigures},
 	{"queue", listFigures},
