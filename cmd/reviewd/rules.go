@@ -85,6 +85,7 @@ func (r *rules) context(in *intake, it *spool.Item, t *queue.Ticket) *upload.Con
 	return &upload.Context{
 		Now: time.Now(), Keyring: r.ring, Uploaders: r.uploaders, Suites: r.suites, Account: t.Account,
 		Published: in.published,
+		Deb:       inspect,
 		Pool:      func(name string) (string, int64, bool) { return in.poolFile(it, name) },
 		Seen:      func(hash string) (string, bool) { return in.seen(it, hash) },
 	}
