@@ -170,7 +170,7 @@ func (o *order) run(r *report) error {
 	}
 	attr := &syscall.SysProcAttr{Setsid: true}
 	if o.User != nil {
-		attr.Credential = &syscall.Credential{Uid: uint32(o.User.UID), Gid: uint32(o.User.GID), Groups: []uint32{uint32(o.User.GID)}}
+		attr.Credential = &syscall.Credential{Uid: uint32(o.User.UID), Gid: uint32(o.User.GID), Groups: o.User.Groups}
 	}
 	argv := o.Argv
 	if o.Tasks > 0 && os.Getuid() != 0 {

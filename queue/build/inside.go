@@ -44,8 +44,12 @@ func (o *order) overlay(r *report) error {
 		}
 	}()
 	if o.Personality {
+		// A thread's, and its children's.
+		runtime.LockOSThread()
 		const perLinux32 = 0x0008 // personality(2)
-		unix.Syscall(unix.SYS_PERSONALITY, perLinux32, 0, 0)
+		if _, _, err := unix.Syscall(unix.SYS_PERSONALITY, perLinux32, 0, 0); err != 0 {
+			return fmt.Errorf("personality: %w", err)
+		}
 	}
 	if err := in.populate(); err != nil {
 		return err

@@ -2,7 +2,10 @@
 
 package build
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestOverlayRows(t *testing.T) {
 	testRows(t, &Overlay{Chroots: testChroots(t, "amd64")})
@@ -14,4 +17,21 @@ func TestOverlayStop(t *testing.T) {
 
 func TestOverlayOwnArchive(t *testing.T) {
 	testOwnArchive(t, &Overlay{Chroots: testChroots(t, "amd64")})
+}
+
+// A machine that runs another architecture's programs builds for it without
+// an emulator.
+func TestOverlayI386(t *testing.T) {
+	if machineArch() != "amd64" {
+		t.Fatal("this test is for amd64 machines")
+	}
+	r := &Overlay{Chroots: testChroots(t, "i386")}
+	job := newSystemJob(t)
+	job.Arch = "i386"
+	source{build: "uname -m\ngcc -dumpmachine\ntest $$(getconf LONG_BIT) = 32"}.make(t, job)
+	res := mustRun(t, r, job)
+	log := logText(t, job)
+	if res.Outcome != Good || res.Changes != "hello_1.0_i386.changes" || !strings.Contains(log, "\ni686\n") || !strings.Contains(log, "\ni686-linux-gnu\n") {
+		t.Errorf("got %v: %s\n%s", res.Outcome, res.Reason, log)
+	}
 }

@@ -32,7 +32,9 @@ import (
 // Limits.Disk. Elsewhere it unpacks below Scratch.
 //
 // In schroot mode it uses the machine's schroot of the name <suite>-<arch>,
-// and the build has the network: it is refused unless Job.Network is set.
+// the build user must be in the group sbuild, and the build has the network:
+// it is refused unless Job.Network is set. A build that is killed leaves its
+// session's directory, which schroot --end-session --all-sessions removes.
 type Sbuild struct {
 	Chroots *Chroots
 	Schroot bool          // use schroot instead of unshare mode

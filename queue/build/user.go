@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 type account struct {
 	Name     string
 	UID, GID int
+	Groups   []uint32 // all of them; schroot looks at them
 }
 
 // lookupAccount finds the user that builds run as. Root must name one: no
@@ -29,7 +31,7 @@ func lookupAccount(name string) (*account, error) {
 		if name != "" && name != u.Username {
 			return nil, fmt.Errorf("build as %s: this process runs as %s and cannot become another user: %w", name, u.Username, ErrSetup)
 		}
-		return &account{u.Username, os.Getuid(), os.Getgid()}, nil
+		return &account{Name: u.Username, UID: os.Getuid(), GID: os.Getgid()}, nil
 	}
 	if name == "" {
 		return nil, fmt.Errorf("builds never run as root: name a build user (Build-User) or run the daemon as one: %w", ErrSetup)
@@ -46,7 +48,18 @@ func lookupAccount(name string) (*account, error) {
 	if uid == 0 {
 		return nil, fmt.Errorf("build user %s is root: builds never run as root: %w", name, ErrSetup)
 	}
-	return &account{name, uid, gid}, nil
+	a := &account{Name: name, UID: uid, GID: gid, Groups: []uint32{uint32(gid)}}
+	groups, err := u.GroupIds()
+	if err != nil {
+		return nil, fmt.Errorf("build user %s: %w", name, err)
+	}
+	for _, g := range groups {
+		// A build user in root's group is a mistake of somebody's.
+		if n, err := strconv.ParseUint(g, 10, 32); err == nil && n != 0 && !slices.Contains(a.Groups, uint32(n)) {
+			a.Groups = append(a.Groups, uint32(n))
+		}
+	}
+	return a, nil
 }
 
 // idmap maps a user namespace: its root is the account, and its users and
