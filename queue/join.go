@@ -54,6 +54,12 @@ func FindJob(tree *spool.Tree, suite, arch, source, version string) (*spool.Foun
 	return findJob(tree, jobStates, suite, arch, source, version)
 }
 
+// Retired looks for the source of a version in the attic: binaries that wait
+// for it wait in vain. nil says that it was not seen there.
+func Retired(tree *spool.Tree, suite, source, version string) (*spool.Found, error) {
+	return findJob(tree, []spool.State{spool.Attic}, suite, "", source, version)
+}
+
 func findJob(tree *spool.Tree, states []spool.State, suite, arch, source, version string) (*spool.Found, error) {
 	for _, s := range states {
 		p := spool.In(s, suite, arch)

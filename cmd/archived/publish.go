@@ -285,6 +285,12 @@ func (p *publisher) ready(ctx context.Context, s *settings.Suite, e *entry, entr
 	if has {
 		return true, spool.Verdict{}, nil
 	}
+	// A newer version took the source away while this was built, or lay here.
+	if gone, err := queue.Retired(p.Tree, s.Name, e.item.Name.Source, e.item.Name.Version); err != nil {
+		return false, spool.Verdict{}, err
+	} else if gone != nil {
+		return false, spool.Verdict{To: spool.In(spool.Attic), Reason: "its source is in the attic"}, nil
+	}
 	return false, spool.Stay(0, "waits for its source"), nil
 }
 

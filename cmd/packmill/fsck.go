@@ -1,12 +1,26 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+
+	"packmill/archive"
+	"packmill/spool"
 )
 
 type fsckCmd struct {
-	Repair bool `help:"Mend what has one right answer."`
+	Repair bool `help:"Mend what has one right answer, and put the rest where a person finds it."`
+	Deep   bool `help:"Read every byte of the archive's pool."`
+}
+
+func (fsckCmd) Help() string {
+	return `Reports everything that breaks the tree's promises, and what would mend it; changes nothing without --repair. It may run beside working daemons. With -n, --repair only says what it would do.
+
+Examples:
+  packmill fsck
+  packmill fsck --repair -n
+  packmill fsck --deep`
 }
 
 func (f *fsckCmd) Run(c *cli) error {
@@ -18,6 +32,18 @@ func (f *fsckCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
+	// What a client of the archive would trip over is a person's to mend: the
+	// pool's bytes are nowhere else.
+	if a, err := archive.Open(t.Path("archive")); err != nil {
+		return err
+	} else if faults, err := a.Check(context.Background(), f.Deep); err != nil {
+		return err
+	} else {
+		for _, x := range faults {
+			findings = append(findings, spool.Finding{Kind: "archive", Path: "archive/" + x.Path, Text: x.Text,
+				Cure: "restore the file from a backup, or remove the package and upload it again"})
+		}
+	}
 	left := 0
 	for _, x := range findings {
 		c.print(os.Stdout, x, x.String())
@@ -26,6 +52,7 @@ func (f *fsckCmd) Run(c *cli) error {
 			continue
 		}
 		if c.DryRun {
+			fmt.Printf("would mend %s: %s\n", x.Path, x.Cure)
 			left++
 			continue
 		}

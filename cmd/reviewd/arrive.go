@@ -345,6 +345,13 @@ func (in *intake) begun(ticket *queue.Ticket, d incoming.Dir, name string) (bool
 		if entries, err := os.ReadDir(filepath.Join(dir, uploadDir)); err == nil && len(entries) == 0 {
 			return true, nil
 		}
+		// A power cut can leave a file's rename half done: under both names.
+		a, aerr := os.Lstat(in.box.Path(d, name))
+		b, berr := os.Lstat(filepath.Join(dir, uploadDir, name))
+		if aerr == nil && berr == nil && os.SameFile(a, b) {
+			_, err := durable.MoveAll(in.box.Path(d), filepath.Join(dir, uploadDir), []string{name})
+			return true, err
+		}
 	}
 	return false, nil
 }

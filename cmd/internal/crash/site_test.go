@@ -214,6 +214,11 @@ func (s *site) must(name string, args ...string) {
 // drop lays an upload into the drop directory, as a client that has finished.
 func (s *site) drop(p uploadtest.Package) {
 	s.t.Helper()
+	s.dropAt(s.tree, p)
+}
+
+func (s *site) dropAt(tree string, p uploadtest.Package) {
+	s.t.Helper()
 	p.Distribution, p.Signer = "sid", s.signer
 	if p.Version == "" {
 		p.Version = "1-1"
@@ -227,7 +232,7 @@ func (s *site) drop(p uploadtest.Package) {
 		}
 		return list
 	}
-	if _, err := p.Write(filepath.Join(s.tree, "spool/incoming")); err != nil {
+	if _, err := p.Write(filepath.Join(tree, "spool/incoming")); err != nil {
 		s.t.Fatal(err)
 	}
 }

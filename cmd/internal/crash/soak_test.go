@@ -177,9 +177,9 @@ func (k *kid) end() {
 // step does one thing that people, or fate, do.
 func (s *soak) step() {
 	switch n := s.rng.IntN(100); {
-	case n < 25:
+	case n < 12:
 		s.upload()
-	case n < 55:
+	case n < 45:
 		s.review()
 	case n < 85:
 		s.kids[s.rng.IntN(len(s.kids))].signal(unix.SIGKILL)
@@ -214,13 +214,10 @@ func (s *soak) upload() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	tree := s.tree
-	s.tree = dir
 	if err := os.MkdirAll(filepath.Join(dir, "spool/incoming"), 0o755); err != nil {
 		s.t.Fatal(err)
 	}
-	s.drop(p)
-	s.tree = tree
+	s.dropAt(dir, p)
 	for k, v := range sums(s.t, dir) {
 		s.sent[k] = v
 	}
@@ -229,7 +226,7 @@ func (s *soak) upload() {
 		return strings.Compare(fmt.Sprint(strings.HasSuffix(a, ".changes"), a), fmt.Sprint(strings.HasSuffix(b, ".changes"), b))
 	})
 	for _, f := range files {
-		if err := os.Rename(f, filepath.Join(tree, "spool/incoming", filepath.Base(f))); err != nil {
+		if err := os.Rename(f, filepath.Join(s.tree, "spool/incoming", filepath.Base(f))); err != nil {
 			s.t.Fatal(err)
 		}
 	}
@@ -306,6 +303,7 @@ func (s *soak) rest() bool {
 		for f := s.find(spool.Failed); f != nil; f = s.find(spool.Failed) {
 			s.move(f, spool.NeedsBuild)
 		}
+		s.again()
 		put, err := passTime(s.tree)
 		if err != nil {
 			s.t.Log(err) // the file has moved on
@@ -320,6 +318,24 @@ func (s *soak) rest() bool {
 		time.Sleep(200 * time.Millisecond)
 	}
 	return false
+}
+
+// again puts back good packages whose builders were killed so often that they
+// were laid before a person.
+func (s *soak) again() {
+	t, err := spool.Open(s.tree)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	found, err := t.Find("", spool.BuildAttempted)
+	if err != nil {
+		return // moved on
+	}
+	for _, f := range found {
+		if strings.HasPrefix(f.Name.Source, "hello") {
+			s.move(&f, spool.NeedsBuild)
+		}
+	}
 }
 
 // judge compares what became of each upload with what should have.
