@@ -92,6 +92,13 @@ die() {
 	exit 1
 }
 
+# fail LOG TEXT: the same after the last lines of a log.
+fail() {
+	passed
+	tail -n 8 "$1" 2>/dev/null | cut -c1-300 | sed 's/^/    /' >&2
+	die "$2 (the lines above are the end of $1)"
+}
+
 # ---- root
 
 # as_root COMMAND...: as root, by sudo if need be.
@@ -170,7 +177,7 @@ install_packages() {
 		esac
 	fi
 	quietly "$log" as_root env DEBIAN_FRONTEND=noninteractive apt-get -q update ||
-		die "apt-get update fails, see $log: check the network and /etc/apt/sources.list"
+		fail "$log" "apt-get update fails: check the network and /etc/apt/sources.list"
 	(
 		policy=/usr/sbin/policy-rc.d
 		if [ ! -e "$policy" ]; then
@@ -180,7 +187,7 @@ install_packages() {
 		fi
 		quietly "$log" as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-remove --no-install-recommends \
 			install "${want[@]}"
-	) || die "apt-get install fails, see the end of $log: mend what apt says there, then run this again"
+	) || fail "$log" "apt-get install fails: mend what apt says there, then run this again"
 	case " ${want[*]} " in *' openssh-server '*)
 		if [ -d /run/systemd/system ]; then
 			as_root systemctl disable -q ssh.service ssh.socket >>"$log" 2>&1 || true
