@@ -111,6 +111,13 @@ func kills(t *testing.T, n int, runner string, every time.Duration, within time.
 	}
 	s.client(chroot, suite, "apt-get -q -y --no-install-recommends install"+names.String())
 	s.stop()
+	// What was being written at a kill is swept, and nothing else was amiss.
+	out, _ := s.run("packmill", "fsck", "--repair", "--json")
+	for line := range strings.Lines(out) {
+		if strings.HasPrefix(line, "{") && !strings.Contains(line, "leftover") {
+			t.Errorf("packmill fsck after the kills: %s", line)
+		}
+	}
 	s.fsck()
 	if left := s.processes(); len(left) > 0 {
 		t.Errorf("still running in the tree after all daemons ended: %q", left)
