@@ -320,3 +320,15 @@ func TestCompletion(t *testing.T) {
 		t.Errorf("bash does not like it: %s", out)
 	}
 }
+
+// TestStatusOfDrops: what no item is yet is told too.
+func TestStatusOfDrops(t *testing.T) {
+	x := newDesktop(t)
+	if err := os.MkdirAll(x.tree.Path("spool/incoming/ann"), 0o775); err != nil {
+		t.Fatal(err)
+	}
+	x.write("spool/incoming/ann/a_1.dsc", "x")
+	x.write("spool/incoming/b_1.changes", "Files:\n")
+	x.must([]string{"1      incoming (unfinished or deferred)", "1      stray files, in no .changes", "spool/incoming/ann"}, "status")
+	x.must([]string{`"state":"stray"`, `"dir":"spool/incoming/ann"`}, "status", "--json")
+}

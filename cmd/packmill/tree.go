@@ -14,8 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/incoming"
 	"packmill/queue"
 	"packmill/spool"
+	"packmill/spool/upload"
 )
 
 // open opens the tree of the command line.
@@ -142,19 +144,39 @@ func (statusCmd) Run(c *cli) error {
 	if !c.JSON {
 		fmt.Fprintln(w, "ITEMS\tSTATE\tSUITE\tARCH\tOLDEST")
 	}
-	incoming := 0
-	if entries, err := os.ReadDir(t.Path("spool/incoming")); err == nil {
-		incoming = len(entries)
-	}
 	type line struct {
 		State  string     `json:"state"`
 		Suite  string     `json:"suite,omitempty"`
 		Arch   string     `json:"arch,omitempty"`
+		Dir    string     `json:"dir,omitempty"` // of what is no item yet
 		Items  int        `json:"items"`
 		Oldest *time.Time `json:"oldest,omitempty"`
 	}
-	if incoming > 0 {
-		c.print(w, line{State: "incoming", Items: incoming}, fmt.Sprintf("%d\tincoming (files)\t\t\t", incoming))
+	box := &incoming.Box{Tree: t}
+	drops := 0
+	for _, d := range box.Dirs() {
+		uploads := 0
+		for _, n := range box.Names(d) {
+			if incoming.IsChanges(n) || upload.IsCommands(n) {
+				uploads++
+			}
+		}
+		strays := box.Strays(d)
+		if uploads > 0 {
+			c.print(w, line{State: "incoming", Dir: d.String(), Items: uploads}, fmt.Sprintf("%d\tincoming (unfinished or deferred)\t\t\t\t%s", uploads, d))
+		}
+		if len(strays) > 0 {
+			oldest := strays[0]
+			for _, s := range strays {
+				if s.Age > oldest.Age {
+					oldest = s
+				}
+			}
+			since := time.Now().Add(-oldest.Age)
+			c.print(w, line{State: "stray", Dir: d.String(), Items: len(strays), Oldest: &since},
+				fmt.Sprintf("%d\tstray files, in no .changes\t\t\t%s\t%s", len(strays), age(since), d))
+		}
+		drops += uploads + len(strays)
 	}
 	// Installed has a directory for each letter; people want one line.
 	var lines []line
@@ -186,7 +208,7 @@ func (statusCmd) Run(c *cli) error {
 		}
 		c.print(w, l, fmt.Sprintf("%d\t%s\t%s\t%s\t%s", l.Items, l.State, l.Suite, l.Arch, oldest))
 	}
-	if len(lines) == 0 && incoming == 0 && !c.JSON {
+	if len(lines) == 0 && drops == 0 && !c.JSON {
 		fmt.Fprintln(w, "nothing is anywhere")
 	}
 	return w.Flush()

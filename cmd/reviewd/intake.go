@@ -164,9 +164,18 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 	if err != nil {
 		return spool.Verdict{}, err
 	}
-	if s, ok := in.Settings.Get().Suite(suite); ok && (s.Review == "never" || s.Review == "new" && !u.New) {
-		place.To, place.Reason = spool.In(spool.Accepted, suite), "accepted by rule: Review: "+s.Review
-		return place, nil
+	if s, ok := in.Settings.Get().Suite(suite); ok && s.Review != "always" {
+		why := ""
+		if s.Review == "new" {
+			if why, err = in.news(it, t, u); err != nil {
+				return spool.Verdict{}, err
+			}
+		}
+		if why == "" {
+			place.To, place.Reason = spool.In(spool.Accepted, suite), "accepted by rule: Review: "+s.Review
+			return place, nil
+		}
+		place.Reason = "complete and verified; a person must see it: " + why
 	}
 	place.To = spool.In(spool.Review, suite)
 	if place.Reason == "" {
