@@ -242,7 +242,7 @@ type label struct {
 }
 
 // contentsBatch bounds how many files' names are in memory at once.
-const contentsBatch = 150_000
+const contentsBatch = 60_000
 
 // deriveContents changes the lists of files.
 func (t *transaction) deriveContents() error {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"packmill/archive/push"
 	"packmill/archive/release"
 	"packmill/spool/durable"
 )
@@ -28,8 +29,20 @@ type manifest struct {
 	links   []string // aliases of the suite, symbolic links
 }
 
-func (a *Archive) manifest(ctx context.Context, view string) (*manifest, *published, error) {
+// manifest reads a view; a suite is linked into frozen first, as it is at one
+// moment.
+func (a *Archive) manifest(ctx context.Context, view, frozen string) (*manifest, *published, error) {
+	unlock, err := a.lock(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
 	p, err := a.readView(ctx, view)
+	if err == nil && !strings.Contains(view, "/") {
+		suite := filepath.Base(p.dir)
+		err = push.Freeze(a.root, frozen, suite)
+		p.dir = filepath.Join(frozen, "dists", suite)
+	}
+	unlock()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -100,7 +113,13 @@ type Transfer struct {
 // sees the old publication or the new one. With link, files are hard-linked
 // where that is possible. Progress may be nil.
 func (a *Archive) Export(ctx context.Context, view, dir string, link, dry bool, progress func(done, all int)) (*Transfer, error) {
-	m, p, err := a.manifest(ctx, view)
+	// Frozen, or what is copied last could name what was not copied.
+	frozen, err := os.MkdirTemp(a.path("cache"), "export-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(frozen)
+	m, p, err := a.manifest(ctx, view, filepath.Join(frozen, "tree"))
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +133,9 @@ func (a *Archive) Export(ctx context.Context, view, dir string, link, dry bool, 
 			progress(i, len(all))
 		}
 		from, to := filepath.Join(p.base(), name), filepath.Join(dir, name)
+		if strings.HasPrefix(name, "pool/") {
+			from = a.path(name)
+		}
 		info, err := os.Stat(from)
 		if err != nil {
 			return t, fmt.Errorf("export %s: %w", name, err)

@@ -113,3 +113,35 @@ func TestSourcesFile(t *testing.T) {
 	c.run("apt-get", "update")
 	c.run("apt-get", "download", "hello")
 }
+
+// What is written is one publication, though others come meanwhile.
+func TestExportDuringPublications(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.accepted(f.upload(hello("0")))
+	dir := filepath.Join(t.TempDir(), "out")
+	done := make(chan error, 1)
+	go func() {
+		for range 6 {
+			if _, err := f.a.Export(ctx, "unstable", dir, true, false, nil); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for i := range 6 {
+		f.accepted(f.upload(hello(fmt.Sprint(i + 1))))
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	out, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	faults, err := out.Check(ctx, true)
+	if err != nil || len(faults) > 0 {
+		t.Errorf("check of the export: %v, %v", faults, err)
+	}
+}

@@ -178,7 +178,7 @@ func (t *transaction) begin() error {
 func (t *transaction) isNew(path string) bool { return t.p.state(path).Text.SHA256 == "" }
 
 // absorbAt is how many bytes of changes are held in memory.
-const absorbAt = 12 << 20
+const absorbAt = 8 << 20
 
 // absorb works out what follows from the changes and moves all into the index
 // files, where it is neither published nor in memory.
@@ -214,6 +214,13 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	var mu sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(writers)
+	fresh := int64(0)
+	for _, x := range p.open {
+		fresh += x.Fresh()
+	}
+	if fresh > inMemory {
+		g.SetLimit(1)
+	}
 	for _, path := range paths {
 		st, want := p.state(path), forms
 		if p.place(path).Format == index.Lines {
@@ -288,6 +295,10 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	}
 	return true, g.Wait()
 }
+
+// inMemory is how many bytes of new text are compressed side by side; with more
+// of it the indexes are written one after the other.
+const inMemory = 16 << 20
 
 // writers is how many indexes are written at a time: what they wait for most
 // is the disk, and syncs that come together cost one.

@@ -146,7 +146,7 @@ const xzFilter = "--lzma2=preset=6,dict=512KiB,nice=32"
 
 // xzPart bounds how much one run of xz reads, so that several run at once and
 // none holds much.
-const xzPart = 16 << 20
+const xzPart = 8 << 20
 
 // compressXz fills out by running xz(1): liblzma is several times faster and
 // denser than what there is in Go.

@@ -134,6 +134,17 @@ func (x *File) Len() int64 {
 	return n
 }
 
+// Fresh returns the size of the text that Write would compress.
+func (x *File) Fresh() int64 {
+	var n int64
+	for i := range x.blocks {
+		if x.blocks[i].old < 0 {
+			n += x.blocks[i].len
+		}
+	}
+	return n
+}
+
 // rebuild reads a published form whole.
 func (x *File) rebuild(ctx context.Context) error {
 	text, err := x.place.Published(x.state)
