@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"packmill/archive/index"
+	"packmill/archive/opkg"
 	"packmill/archive/release"
 	"packmill/spool/deb822"
 	"packmill/spool/openpgp"
@@ -48,6 +49,9 @@ func (a *Archive) Check(ctx context.Context, deep bool) ([]Fault, error) {
 	for i := range suites {
 		suites[i] = filepath.Join("dists", suites[i])
 	}
+	if err := c.feeds(ctx, suites); err != nil {
+		return nil, fmt.Errorf("check %s: %w", a.root, err)
+	}
 	if deep {
 		snaps, err := a.Snapshots()
 		if err != nil {
@@ -74,6 +78,22 @@ type check struct {
 
 func (c *check) fault(path, format string, args ...any) {
 	c.faults = append(c.faults, Fault{path, fmt.Sprintf(format, args...)})
+}
+
+// feeds holds the suites' feeds to what opkg's clients rely on. The signatures
+// are those of keys that only the settings know: see CheckFeeds.
+func (c *check) feeds(ctx context.Context, suites []string) error {
+	for _, s := range suites {
+		wrong, err := c.a.CheckFeeds(ctx, Suite{Name: filepath.Base(s)}, opkg.CheckOptions{}, c.deep)
+		if err != nil {
+			return err
+		}
+		for _, w := range wrong {
+			feed, text, _ := strings.Cut(w, ": ")
+			c.fault(filepath.Join("opkg", filepath.Base(s), feed), "%s", text)
+		}
+	}
+	return nil
 }
 
 func (c *check) suite(ctx context.Context, dir string) error {

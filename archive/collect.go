@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/archive/opkg"
 	"packmill/spool/durable"
 )
 
@@ -27,8 +28,11 @@ type Collected struct {
 // it is lost the time begins again.
 const unnamedFile = "cache/unnamed"
 
-// Collect moves the pool files that no suite and no snapshot has named for the
-// stay into attic, below "pool/", and deletes what has lain there for the stay.
+// pools are the directories of packages: for apt, and for opkg.
+var pools = []string{"pool", "opkg/pool"}
+
+// Collect moves the pool files that no suite, no feed and no snapshot has named
+// for the stay into attic, below "pool/" and "opkg/pool/", and deletes what has lain there for the stay.
 // Clients that hold an older Release can fetch its packages for so long.
 // The attic must be on the archive's file system.
 func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration, dry bool, now time.Time) (*Collected, error) {
@@ -54,13 +58,37 @@ func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration,
 			return nil, fmt.Errorf("collect: %s: %w", v, err)
 		}
 	}
+	suites, err := a.Suites()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range suites {
+		files, err := opkg.Files(a.root, s)
+		if err != nil {
+			return nil, fmt.Errorf("collect: opkg feeds of %s: %w", s, err)
+		}
+		for _, name := range files {
+			named[name] = true
+		}
+	}
 	since, err := a.readUnnamed()
 	if err != nil {
 		return nil, err
 	}
 	out := &Collected{}
 	still := map[string]time.Time{}
-	err = filepath.WalkDir(a.path("pool"), func(path string, d fs.DirEntry, err error) error {
+	walk := func(top string, visit fs.WalkDirFunc) error {
+		for _, p := range pools {
+			if err := filepath.WalkDir(filepath.Join(top, p), visit); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	err = walk(a.root, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil || d.IsDir() {
 			return errors.Join(err, ctx.Err())
 		}
@@ -98,7 +126,7 @@ func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration,
 	for _, m := range out.Moved {
 		moved[m] = true
 	}
-	err = filepath.WalkDir(filepath.Join(attic, "pool"), func(path string, d fs.DirEntry, err error) error {
+	err = walk(attic, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -126,8 +154,9 @@ func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration,
 	if dry {
 		return out, nil
 	}
-	for _, top := range []string{a.path("pool"), filepath.Join(attic, "pool")} {
-		removeEmpty(top)
+	for _, p := range pools {
+		removeEmpty(a.path(p))
+		removeEmpty(filepath.Join(attic, p))
 	}
 	return out, a.writeUnnamed(still)
 }

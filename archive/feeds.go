@@ -109,9 +109,13 @@ func (a *Archive) CheckFeeds(ctx context.Context, suite Suite, opt opkg.CheckOpt
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		opt.Archs = []string{name, "all"}
-		if suite.Opkg != nil && suite.Opkg.Arch["all"] != "" {
-			opt.Archs[1] = suite.Opkg.Arch["all"]
+		// What the settings name for all is known only with them.
+		opt.Archs = nil
+		if suite.Opkg != nil {
+			opt.Archs = []string{name, "all"}
+			if all := suite.Opkg.Arch["all"]; all != "" {
+				opt.Archs[1] = all
+			}
 		}
 		_, wrong, err := opkg.Check(a.path("opkg", suite.Name, name), opt)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 )
 
 func TestFeeds(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	key, err := opkg.GenerateKey()
 	if err != nil {
@@ -94,9 +95,25 @@ func TestFeeds(t *testing.T) {
 	f.suite.Architectures, f.suite.Opkg.Sources = []string{"amd64"}, false
 	f.accepted()
 	check(map[string]string{"amd64-linux-glibc": "hello_2.0_amd64-linux-glibc.opk hello-doc_2.0_all.opk other_1_amd64-linux-glibc.opk"})
-	unused, err := opkg.Unused(f.a.Root(), 0, time.Now().Add(time.Hour))
-	if err != nil || !slices.Contains(unused, "opkg/pool/main/h/hello/hello_1.0_amd64-linux-glibc.opk") || slices.Contains(unused, "opkg/pool/main/h/hello/hello_2.0_amd64-linux-glibc.opk") {
-		t.Errorf("unused: %v, %v", unused, err)
+	for _, stay := range []time.Duration{time.Hour, 0} {
+		did, err := f.a.Collect(context.Background(), filepath.Join(t.TempDir(), "attic"), stay, false, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]bool{"hello_1.0": stay == 0, "hello_2.0": false} {
+			name = "opkg/pool/main/h/hello/" + name + "_amd64-linux-glibc.opk"
+			if got := slices.Contains(did.Moved, name); got != want {
+				t.Errorf("stay %v: %s moved: %v, want %v", stay, name, got, want)
+			}
+		}
+	}
+	check(map[string]string{"amd64-linux-glibc": "hello_2.0_amd64-linux-glibc.opk hello-doc_2.0_all.opk other_1_amd64-linux-glibc.opk"})
+	if faults, err := f.a.Check(context.Background(), true); err != nil || faults != nil {
+		t.Errorf("check of the archive: %v, %v", faults, err)
+	}
+	edit(t, f.a.path("opkg/pool/main/h/hello/hello_2.0_amd64-linux-glibc.opk"), func(b []byte) []byte { b[len(b)-9] ^= 1; return b })
+	if faults, err := f.a.Check(context.Background(), true); err != nil || len(faults) != 1 || faults[0].Path != "opkg/unstable/amd64-linux-glibc" {
+		t.Errorf("check of a damaged package: %v, %v", faults, err)
 	}
 	f.suite.Opkg = nil
 	f.accepted()

@@ -61,6 +61,7 @@ func open(t *testing.T, src mirror.Source) *mirror.Repository {
 // TestImport copies an archive over file and over http, and wants what clients
 // see to be the same.
 func TestImport(t *testing.T) {
+	t.Parallel()
 	from, src := origin(t)
 	srv := httptest.NewServer(http.FileServer(http.Dir(from.a.Root())))
 	defer srv.Close()
@@ -114,6 +115,7 @@ func TestImport(t *testing.T) {
 
 // TestImportGoesOn cuts an import off in the middle of its fetching.
 func TestImportGoesOn(t *testing.T) {
+	t.Parallel()
 	from, src := origin(t)
 	var broken atomic.Bool
 	var gets atomic.Int64
@@ -152,6 +154,7 @@ func TestImportGoesOn(t *testing.T) {
 }
 
 func TestImportSourceless(t *testing.T) {
+	t.Parallel()
 	from, src := origin(t)
 	for _, c := range []string{"main", "contrib"} {
 		if err := os.RemoveAll(from.a.path("dists/unstable", c, "source")); err != nil {
@@ -192,6 +195,7 @@ func TestImportSourceless(t *testing.T) {
 }
 
 func TestImportRefuses(t *testing.T) {
+	t.Parallel()
 	from, good := origin(t)
 	_, other := newKey(t, "other")
 	deb := "pool/main/h/hello/hello_1.1_amd64.deb"

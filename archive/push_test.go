@@ -60,6 +60,7 @@ func sameTree(t *testing.T, got, want []string) {
 }
 
 func TestPushByRsync(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.suite.Opkg = &Opkg{}
 	f.suite.Stay = time.Hour
@@ -174,6 +175,7 @@ func checkOrder(t *testing.T, sent []string) {
 
 // TestPushFails has rsync fail: nothing is believed to be sent.
 func TestPushFails(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.accepted(f.upload(hello("1:1.0")))
 	file := filepath.Join(t.TempDir(), "file")
@@ -207,6 +209,7 @@ func publicTreeOf(t *testing.T, root string, tops ...string) []string {
 }
 
 func TestPushesDoNotMeet(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.accepted(f.upload(hello("1:1.0")))
 	stop := errors.New("stop")
@@ -233,6 +236,7 @@ func (d destinationFunc) Push(context.Context, push.Source, push.Options, time.T
 
 // TestPushView sends one of two suites, and then the other one to the same place.
 func TestPushView(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.suite.Opkg = &Opkg{}
 	f.accepted(f.upload(hello("1:1.0")))

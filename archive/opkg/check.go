@@ -41,6 +41,10 @@ type CheckOptions struct {
 // entries and all that is wrong, each with file and line; the error is trouble
 // with reading.
 func Check(dir string, opt CheckOptions) (entries int, wrong []string, err error) {
+	// One generation, whatever is published meanwhile.
+	if to, err := os.Readlink(dir); err == nil {
+		dir = filepath.Join(filepath.Dir(dir), to)
+	}
 	c := checker{dir: dir, opt: opt}
 	text, err := os.ReadFile(filepath.Join(dir, "Packages"))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -15,6 +15,7 @@ import (
 // TestCheckFinds breaks a good feed in one way at a time: a rule that Check does
 // not hold is no rule.
 func TestCheckFinds(t *testing.T) {
+	t.Parallel()
 	usign, err := opkg.GenerateKey()
 	if err != nil {
 		t.Fatal(err)
@@ -105,6 +106,7 @@ func TestCheckFinds(t *testing.T) {
 
 // TestCheckFindsFiles breaks the files beside the index, and the package.
 func TestCheckFindsFiles(t *testing.T) {
+	t.Parallel()
 	usign, err := opkg.GenerateKey()
 	if err != nil {
 		t.Fatal(err)
@@ -164,6 +166,7 @@ func gz(text string) []byte {
 
 // TestReadPackageRefuses makes packages in the forms that a client does not take.
 func TestReadPackageRefuses(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	path, err := debtest.Deb{Name: "hello", Version: "1.0", Packing: "gz"}.Write(dir)
 	if err != nil {

@@ -163,9 +163,6 @@ func (f *Feed) Publish(ctx context.Context, indexes []Index, now time.Time) (*Re
 	if err := durable.SyncDir(suiteDir); err != nil {
 		return fail(err)
 	}
-	if err := f.retire(old, jobs, now); err != nil {
-		return fail(err)
-	}
 	if err := durable.Symlink(filepath.Base(dir), f.Dir()); err != nil {
 		return fail(err)
 	}

@@ -125,6 +125,7 @@ func read(t testing.TB, path string) string {
 
 // TestRepack compares an .opk with the .deb it is made of, by tar and dpkg-deb.
 func TestRepack(t *testing.T) {
+	t.Parallel()
 	for _, packing := range []string{"xz", "gz", "zst", "none"} {
 		dir := t.TempDir()
 		d := debtest.Deb{Name: "hello", Version: "1:2.10-3", Packing: packing, Files: []debtest.File{
@@ -189,6 +190,7 @@ func TestRepack(t *testing.T) {
 }
 
 func TestRepackMapsTheArchitecture(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	path, err := debtest.Deb{Name: "hello", Version: "1", Fields: "Depends: libc6 (>= 2),\n amd64-microcode\n"}.Write(dir)
 	if err != nil {
@@ -209,6 +211,7 @@ func TestRepackMapsTheArchitecture(t *testing.T) {
 }
 
 func TestOptionsCheck(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		opt  opkg.Options
 		want string
@@ -279,6 +282,7 @@ Description: short
 `
 
 func TestFeed(t *testing.T) {
+	t.Parallel()
 	usign, err := opkg.GenerateKey()
 	if err != nil {
 		t.Fatal(err)
@@ -346,6 +350,7 @@ func TestFeed(t *testing.T) {
 // TestFilenameLeadsThere follows Filename as clients do: by the text of a URL,
 // and by a path through the link.
 func TestFilenameLeadsThere(t *testing.T) {
+	t.Parallel()
 	a := newTree(t)
 	a.add(debtest.Deb{Name: "hello", Version: "1.0"})
 	feed := &opkg.Feed{Suite: "stable", Arch: "amd64"}
@@ -381,6 +386,7 @@ func TestFilenameLeadsThere(t *testing.T) {
 }
 
 func TestEmptyFeed(t *testing.T) {
+	t.Parallel()
 	usign, err := opkg.GenerateKey()
 	if err != nil {
 		t.Fatal(err)
@@ -408,6 +414,7 @@ func TestEmptyFeed(t *testing.T) {
 // TestIncremental changes an archive at random, and compares each feed with one
 // that is made from nothing.
 func TestIncremental(t *testing.T) {
+	t.Parallel()
 	rng := rand.New(rand.NewPCG(1, 2))
 	a := newTree(t)
 	usign, err := opkg.GenerateKey()
@@ -466,6 +473,7 @@ func TestIncremental(t *testing.T) {
 
 // TestMemoryIsNotTruth throws away or breaks what a generation remembers.
 func TestMemoryIsNotTruth(t *testing.T) {
+	t.Parallel()
 	for name, hurt := range map[string]func(path string) error{
 		"gone":      os.Remove,
 		"empty":     func(p string) error { return os.WriteFile(p, nil, 0o644) },
@@ -498,6 +506,7 @@ func TestMemoryIsNotTruth(t *testing.T) {
 
 // TestSameNameOtherBytes holds that clients never see one name with two contents.
 func TestSameNameOtherBytes(t *testing.T) {
+	t.Parallel()
 	a := newTree(t)
 	name := a.add(debtest.Deb{Name: "hello", Version: "1.0"})
 	feed := &opkg.Feed{Suite: "s", Arch: "amd64"}
@@ -534,6 +543,7 @@ func TestSameNameOtherBytes(t *testing.T) {
 }
 
 func TestDamagedPool(t *testing.T) {
+	t.Parallel()
 	a := newTree(t)
 	name := a.add(debtest.Deb{Name: "hello", Version: "1.0"})
 	other := debtest.Deb{Name: "hello", Version: "1.0", Files: []debtest.File{{Path: "etc/other", Body: "bytes"}}}
@@ -551,6 +561,7 @@ func TestDamagedPool(t *testing.T) {
 }
 
 func TestSkipsWhatOpkgCannotHave(t *testing.T) {
+	t.Parallel()
 	a := newTree(t)
 	a.add(debtest.Deb{Name: "good", Version: "1.0"})
 	a.stanzas["zzz"] = "Package: evil\nVersion: 1\nArchitecture: amd64\nFilename: ../../etc/passwd\nSize: 1\nSHA256: " + strings.Repeat("0", 64) + "\nDescription: x\n"
@@ -561,6 +572,7 @@ func TestSkipsWhatOpkgCannotHave(t *testing.T) {
 }
 
 func TestSources(t *testing.T) {
+	t.Parallel()
 	a := newTree(t)
 	dir := filepath.Join(a.root, "pool/main/h/hello")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -604,37 +616,43 @@ func TestSources(t *testing.T) {
 	}
 }
 
-func TestUnused(t *testing.T) {
+func TestFilesAndDrop(t *testing.T) {
+	t.Parallel()
 	a := newTree(t)
 	old := a.add(debtest.Deb{Name: "hello", Version: "1.0"})
 	feed := &opkg.Feed{Suite: "s", Arch: "amd64"}
 	a.publish(feed, now)
 	delete(a.stanzas, old)
 	a.add(debtest.Deb{Name: "hello", Version: "2.0"})
+	a.add(debtest.Deb{Name: "world", Version: "1.0", Arch: "all"})
 	a.publish(feed, now)
-	for after, want := range map[time.Duration]int{time.Hour: 0, 25 * time.Hour: 1} {
-		got, err := opkg.Unused(a.root, 24*time.Hour, now.Add(after))
-		if err != nil || len(got) != want {
-			t.Errorf("after %v: got %v, %v, want %d", after, got, err, want)
-		}
-		for _, name := range got {
-			if name != "opkg/pool/main/h/hello/hello_1.0_amd64.opk" {
-				t.Errorf("got %s", name)
-			}
-		}
+	a.publish(&opkg.Feed{Suite: "s", Arch: "i386"}, now)
+	got, err := opkg.Files(a.root, "s")
+	if want := []string{"opkg/pool/main/h/hello/hello_2.0_amd64.opk", "opkg/pool/main/w/world/world_1.0_all.opk"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	if got, err := opkg.Files(a.root, "none"); err != nil || got != nil {
+		t.Errorf("of no suite: got %v, %v", got, err)
+	}
+	if err := opkg.Drop(a.root, "s", []string{"i386"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := opkg.Feeds(a.root, "s"); err != nil || !slices.Equal(got, []string{"i386"}) {
+		t.Errorf("after Drop: %v, %v", got, err)
 	}
 	if err := opkg.Drop(a.root, "s", nil); err != nil {
 		t.Fatal(err)
 	}
 	left, err := os.ReadDir(filepath.Join(a.root, "opkg/s"))
 	if err != nil || len(left) != 0 {
-		t.Errorf("after Drop: %v, %v", left, err)
+		t.Errorf("after Drop of all: %v, %v", left, err)
 	}
 }
 
 // TestReaders lets readers fetch the index and its signature from the directory
 // that they reached, while it changes: no pair may disagree.
 func TestReaders(t *testing.T) {
+	t.Parallel()
 	usign, err := opkg.GenerateKey()
 	if err != nil {
 		t.Fatal(err)
@@ -646,6 +664,7 @@ func TestReaders(t *testing.T) {
 	a := newTree(t)
 	feed := &opkg.Feed{Suite: "s", Arch: "amd64", Usign: []*opkg.Key{usign}}
 	a.publish(feed, now)
+	dir := feed.Dir()
 	stop, done := make(chan struct{}), make(chan error)
 	go func() {
 		for {
@@ -655,7 +674,7 @@ func TestReaders(t *testing.T) {
 				return
 			default:
 			}
-			d, err := os.OpenRoot(feed.Dir())
+			d, err := os.OpenRoot(dir)
 			if err != nil {
 				done <- err
 				return
@@ -675,7 +694,7 @@ func TestReaders(t *testing.T) {
 			}
 		}
 	}()
-	for i := range 40 {
+	for i := range 20 {
 		a.add(debtest.Deb{Name: "hello", Version: fmt.Sprintf("1.%d", i)})
 		a.publish(feed, now)
 	}

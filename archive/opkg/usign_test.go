@@ -12,6 +12,7 @@ import (
 
 // TestSignify exchanges keys and signatures with the real program, both ways.
 func TestSignify(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write := func(name string, data []byte) string {
 		path := filepath.Join(dir, name)
@@ -67,6 +68,7 @@ func TestSignify(t *testing.T) {
 }
 
 func TestBadKeys(t *testing.T) {
+	t.Parallel()
 	k, err := opkg.GenerateKey()
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 // TestDpkgTakesThem holds that dpkg-deb reads every packing, and that what
 // dscverify's checksums cover is what lies there.
 func TestDpkgTakesThem(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for _, packing := range []string{"xz", "gz", "zst", "none"} {
 		d := debtest.Deb{Name: "hello", Version: "1:2.10-3+" + packing, Packing: packing, Files: []debtest.File{
@@ -33,6 +34,7 @@ func TestDpkgTakesThem(t *testing.T) {
 }
 
 func TestSourceUnpacks(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	u := debtest.Corpus(4, "1.0")[1]
 	changes, err := u.Write(dir)
