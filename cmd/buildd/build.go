@@ -308,6 +308,10 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *s
 	if err != nil {
 		return nil, err
 	}
+	if x.Stop == "wait" {
+		// Stopping the daemon ends it when its builds have ended.
+		ctx = context.WithoutCancel(ctx)
+	}
 	res, err := r.Run(ctx, job)
 	if err != nil {
 		return nil, err

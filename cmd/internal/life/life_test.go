@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -186,6 +187,31 @@ func TestSuperseded(t *testing.T) {
 	})
 	m.want(m.settle(), "attic amd64 hello_1.0", "attic source hello_1.0", "installed amd64 hello_1.1", "installed source hello_1.1")
 	m.sound()
+}
+
+// Stop: wait lets a build end when its daemon is stopped; give-back puts the
+// job back at once.
+func TestStop(t *testing.T) {
+	t.Parallel()
+	for stop, want := range map[string]string{"wait": "uploaded amd64 hello_1.0", "give-back": "needs-build amd64 hello_1.0"} {
+		t.Run(stop, func(t *testing.T) {
+			t.Parallel()
+			m := newMill(t)
+			path := filepath.Join(m.tree, "control/builders")
+			text, err := os.ReadFile(path)
+			m.must(err)
+			m.control("builders", strings.TrimSpace(string(text))+"\nStop: "+stop)
+			m.script("hello_1.0_amd64", "sleep 2s")
+			m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
+			m.once("reviewd")
+			m.once("master-buildd")
+			b := m.start("buildd-amd64")
+			m.until("it is being built", func() bool { return m.builds()["hello_1.0_amd64"] == 1 })
+			m.must(b.cmd.Process.Signal(syscall.SIGTERM))
+			m.must(b.cmd.Wait())
+			m.want(m.where(), "master source hello_1.0", want)
+		})
+	}
 }
 
 // Every daemon dies at random, again and again, while twenty packages pass
