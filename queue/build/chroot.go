@@ -200,23 +200,23 @@ func (c *Chroots) Create(ctx context.Context, suite, arch string, base []string,
 // suiteOf returns the suite of an apt line (sources.list(5), one-line style).
 func suiteOf(line string) (string, error) {
 	if strings.ContainsAny(line, "\n\r\x00") {
-		return "", fmt.Errorf("Base line %q: it must be one line", line)
+		return "", fmt.Errorf("apt line %q: it must be one line", line)
 	}
 	rest := strings.TrimSpace(line)
 	word, rest, _ := strings.Cut(rest, " ")
 	if word != "deb" {
-		return "", fmt.Errorf("Base line %q: it must be like: deb http://mirror/debian suite main", line)
+		return "", fmt.Errorf("apt line %q: it must be like: deb http://mirror/debian suite main", line)
 	}
 	rest = strings.TrimSpace(rest)
 	if strings.HasPrefix(rest, "[") {
 		var ok bool
 		if _, rest, ok = strings.Cut(rest, "]"); !ok {
-			return "", fmt.Errorf("Base line %q: the [ is not closed", line)
+			return "", fmt.Errorf("apt line %q: the [ is not closed", line)
 		}
 	}
 	f := deb822.Words(rest)
 	if len(f) < 2 {
-		return "", fmt.Errorf("Base line %q: it must be like: deb http://mirror/debian suite main", line)
+		return "", fmt.Errorf("apt line %q: it must be like: deb http://mirror/debian suite main", line)
 	}
 	return f[1], nil
 }
@@ -255,18 +255,24 @@ func (c *Chroots) asRoot(ctx context.Context, ids *idmap, log, lock *os.File, ar
 	return nil
 }
 
+// removeDir removes a directory in which the build user's subordinates may
+// own files.
+func (c *Chroots) removeDir(dir string, ids *idmap) error {
+	if os.Getuid() != 0 && ids != nil {
+		if err := c.asRoot(context.Background(), ids, nil, nil, "find", dir, "-xdev", "-mindepth", "1", "-delete"); err != nil {
+			return fmt.Errorf("empty %s: %w", dir, err)
+		}
+	}
+	return durable.RemoveAll(dir)
+}
+
 // discard removes a chroot's directory, which nobody uses and whose lock the
 // caller holds. Its info goes first: what is left of it is not a chroot.
 func (c *Chroots) discard(dir string, ids *idmap) error {
 	if err := durable.Remove(filepath.Join(dir, infoFile)); err != nil {
 		return err
 	}
-	if os.Getuid() != 0 {
-		if err := c.asRoot(context.Background(), ids, nil, nil, "find", dir, "-xdev", "-mindepth", "1", "-delete"); err != nil {
-			return err
-		}
-	}
-	return durable.RemoveAll(dir)
+	return c.removeDir(dir, ids)
 }
 
 // lockDir opens a directory and locks it; unix.EWOULDBLOCK says that somebody

@@ -43,6 +43,41 @@ func empty(dir string) error {
 	return nil
 }
 
+// scratchDir makes a directory below base for one build, locked as long as
+// anything of the build holds the lock, and removes first what builds of dead
+// daemons left there.
+func scratchDir(base, prefix string, remove func(dir string) error) (dir string, lock *os.File, err error) {
+	fail := func(err error) (string, *os.File, error) {
+		return "", nil, fmt.Errorf("scratch space for builds: %w: %w", err, ErrSetup)
+	}
+	old, err := filepath.Glob(filepath.Join(base, prefix+"*"))
+	if err != nil {
+		return fail(err)
+	}
+	for _, dir := range old {
+		lock, err := lockDir(dir, unix.LOCK_EX)
+		if err != nil {
+			continue // in use, or another user's
+		}
+		// One that was made this moment is not locked yet.
+		if st, err := lock.Stat(); err == nil && time.Since(st.ModTime()) > time.Minute {
+			remove(dir)
+		}
+		lock.Close()
+	}
+	if dir, err = os.MkdirTemp(base, prefix); err != nil {
+		return fail(err)
+	}
+	if lock, err = lockDir(dir, unix.LOCK_EX); err != nil {
+		return fail(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		lock.Close()
+		return fail(err)
+	}
+	return dir, lock, nil
+}
+
 // usage is the space that the files below dir take on the disk, in bytes.
 // What cannot be read is not counted.
 func usage(dir string) int64 {

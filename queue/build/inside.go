@@ -364,7 +364,7 @@ func (in *inside) installDeps(r *report) (bool, error) {
 		}
 	}
 	const wish = "/build/packmill-build-deps.dsc"
-	text := fmt.Sprintf("Format: 3.0 (native)\nSource: packmill-build-deps\nBinary: packmill-build-deps\nArchitecture: any\nVersion: 1\nMaintainer: nobody <nobody@localhost>\n")
+	text := "Format: 3.0 (native)\nSource: packmill-build-deps\nBinary: packmill-build-deps\nArchitecture: any\nVersion: 1\nMaintainer: nobody <nobody@localhost>\n"
 	if in.Depends != "" {
 		text += "Build-Depends: " + in.Depends + "\n"
 	}

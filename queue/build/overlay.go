@@ -139,11 +139,14 @@ func (r *Overlay) Run(ctx context.Context, job *Job) (*Result, error) {
 	}
 	in.Sources = dsc.files
 	if r.Scratch != "" {
-		in.Upper, err = os.MkdirTemp(r.Scratch, "packmill-overlay.")
+		dir, lock, err := scratchDir(r.Scratch, "packmill-overlay.", func(dir string) error { return r.Chroots.removeDir(dir, ids) })
 		if err != nil {
-			return nil, fmt.Errorf("scratch space for builds: %w: %w", err, ErrSetup)
+			return nil, err
 		}
-		defer r.Chroots.asRoot(context.WithoutCancel(ctx), ids, nil, nil, "rm", "-rf", "--one-file-system", in.Upper)
+		defer lock.Close()
+		defer r.Chroots.removeDir(dir, ids)
+		in.Upper = dir
+		c.hold = append(c.hold, lock)
 		if os.Getuid() == 0 {
 			if err := os.Chown(in.Upper, user.UID, user.GID); err != nil {
 				return nil, fmt.Errorf("scratch space for builds: %w", err)

@@ -3,6 +3,8 @@
 package build
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -33,5 +35,24 @@ func TestOverlayI386(t *testing.T) {
 	log := logText(t, job)
 	if res.Outcome != Good || res.Changes != "hello_1.0_i386.changes" || !strings.Contains(log, "\ni686\n") || !strings.Contains(log, "\ni686-linux-gnu\n") {
 		t.Errorf("got %v: %s\n%s", res.Outcome, res.Reason, log)
+	}
+}
+
+// The upper layer on a disk, for builds that are larger than the memory.
+func TestOverlayScratch(t *testing.T) {
+	c := testChroots(t, "amd64")
+	scratch, err := os.MkdirTemp(filepath.Dir(c.Dir), "scratch-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(scratch)
+	os.Chmod(scratch, 0o755)
+	job := newSystemJob(t)
+	source{depends: "quilt"}.make(t, job)
+	if res := mustRun(t, &Overlay{Chroots: c, Scratch: scratch}, job); res.Outcome != Good || res.Usage.Disk < 1<<20 {
+		t.Errorf("got %+v\n%s", res, logText(t, job))
+	}
+	if left, _ := os.ReadDir(scratch); len(left) != 0 {
+		t.Errorf("left: %v", left)
 	}
 }

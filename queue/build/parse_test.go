@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"packmill/spool/policy"
+
+	"golang.org/x/sys/unix"
 )
 
 const goodFooter = "make: nothing\n\n+------------------------------------------------------------------------------+\n" +
@@ -332,4 +334,50 @@ func TestWatch(t *testing.T) {
 	if got := w.look(now.Add(2*time.Second), 1<<20); got < 4<<20 {
 		t.Errorf("after it has grown: %d", got)
 	}
+}
+
+// A scratch directory of a dead daemon goes, one in use or just born stays.
+func TestScratchDir(t *testing.T) {
+	base := t.TempDir()
+	old := time.Now().Add(-time.Hour)
+	for _, name := range []string{"p.dead", "p.used", "p.born", "other"} {
+		write(t, mkdir(t, filepath.Join(base, name))+"/file", "x")
+		if name != "p.born" {
+			os.Chtimes(filepath.Join(base, name), old, old)
+		}
+	}
+	used, err := lockDir(filepath.Join(base, "p.used"), unix.LOCK_EX)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer used.Close()
+	dir, lock, err := scratchDir(base, "p.", os.RemoveAll)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	var got []string
+	entries, _ := os.ReadDir(base)
+	for _, e := range entries {
+		if name := e.Name(); filepath.Join(base, name) != dir {
+			got = append(got, name)
+		}
+	}
+	if want := "other p.born p.used"; strings.Join(got, " ") != want {
+		t.Errorf("left %v, want %s", got, want)
+	}
+	if _, err := lockDir(dir, unix.LOCK_EX); err == nil {
+		t.Error("the new one is not locked")
+	}
+	if _, _, err := scratchDir(filepath.Join(base, "nothing"), "p.", os.RemoveAll); !errors.Is(err, ErrSetup) {
+		t.Errorf("no base: %v", err)
+	}
+}
+
+func mkdir(t *testing.T, path string) string {
+	t.Helper()
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -85,7 +84,7 @@ func (r *Sbuild) Run(ctx context.Context, job *Job) (*Result, error) {
 		}
 		defer chroot.release()
 	}
-	if err := errors.Join(r.emptyDir(job.Dir, ids), empty(job.Result)); err != nil {
+	if err := errors.Join(empty(job.Dir), empty(job.Result)); err != nil {
 		return nil, err
 	}
 
@@ -129,12 +128,14 @@ func (r *Sbuild) Run(ctx context.Context, job *Job) (*Result, error) {
 				return nil, fmt.Errorf("work directory: %w", err)
 			}
 		}
-		mark := strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(scratchSerial.Add(1), 10)
-		scratch = filepath.Join(scratch, "packmill-sbuild."+mark)
-		if err := os.Mkdir(scratch, 0o755); err != nil {
-			return nil, fmt.Errorf("scratch space for builds: %w: %w", err, ErrSetup)
+		dir, lock, err := scratchDir(scratch, "packmill-sbuild.", func(dir string) error { return r.Chroots.removeDir(dir, ids) })
+		if err != nil {
+			return nil, err
 		}
-		defer r.emptyDir(scratch, ids)
+		defer lock.Close()
+		defer r.Chroots.removeDir(dir, ids)
+		scratch = dir
+		c.hold = append(c.hold, lock)
 		c.disk = []string{scratch, job.Result}
 	}
 
@@ -186,8 +187,6 @@ func (r *Sbuild) Run(ctx context.Context, job *Job) (*Result, error) {
 	return res, nil
 }
 
-var scratchSerial atomic.Int64
-
 func keyName(i int) string { return fmt.Sprintf("repo%d.gpg", i) }
 
 // dearmor returns the key in binary form, which sbuild copies as it is.
@@ -201,20 +200,6 @@ func dearmor(key []byte) []byte {
 		return key
 	}
 	return data
-}
-
-// emptyDir empties a directory in which the build user's subordinates may
-// own files.
-func (r *Sbuild) emptyDir(dir string, ids *idmap) error {
-	if os.Getuid() != 0 && ids != nil && exists(dir) {
-		if err := r.Chroots.asRoot(context.Background(), ids, nil, nil, "find", dir, "-mindepth", "1", "-delete"); err != nil {
-			return fmt.Errorf("empty %s: %w", dir, err)
-		}
-		if strings.HasPrefix(filepath.Base(dir), "packmill-sbuild.") {
-			return os.Remove(dir)
-		}
-	}
-	return empty(dir)
 }
 
 // personalityOf is what uname -m says on an architecture that this machine

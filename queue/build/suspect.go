@@ -1,9 +1,6 @@
 package build
 
-import (
-	"bytes"
-	"regexp"
-)
+import "regexp"
 
 // signs are lines at a failed build's end that speak of the machine. They
 // only cause another try, so a package that writes them gains nothing.
@@ -26,12 +23,4 @@ func suspect(log []byte) string {
 		}
 	}
 	return ""
-}
-
-// cutSummary returns the log without sbuild's last section.
-func cutSummary(log []byte) []byte {
-	if i := bytes.LastIndex(log, []byte("\n| Summary ")); i >= 0 {
-		return log[:i]
-	}
-	return log
 }
