@@ -226,7 +226,7 @@ func engineSweep(t *testing.T, name string, n int, at spool.Place) *Sweep {
 		for range 3 {
 			run, err := Trace(s.Program(tree), nil, nil)
 			if err != nil || run.Exit() != 0 {
-				return fmt.Errorf("restarted: %w, exit %d: %s", err, run.Exit(), run.Output)
+				return errors.Join(err, fmt.Errorf("restarted: exit status %d: %s", run.Exit(), run.Output))
 			}
 		}
 		return nil

@@ -10,7 +10,7 @@ import (
 
 var (
 	all    = flag.Bool("crash.all", false, "every point, every strike and every disk, however long it takes")
-	budget = flag.Duration("crash.time", 4*time.Minute, "time of all sweeps together")
+	budget = flag.Duration("crash.time", 3*time.Minute, "time of all sweeps together")
 )
 
 // TestEngineFull is TestEngine for longer, or whole.
