@@ -61,6 +61,10 @@ type Ticket struct {
 	Previous       string // why the previous version failed here
 }
 
+// Tried is the Index of a job that a builder could not begin: its
+// build-dependencies could not be installed, on an index that it did not name.
+const Tried = "tried"
+
 // fields lists the ticket's fields in the order of the file. One list serves
 // reading and writing.
 func (t *Ticket) fields() []field {

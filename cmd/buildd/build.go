@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -140,15 +139,16 @@ func (b *builder) refusal(it *spool.Item) *notNow {
 	if err != nil {
 		return &notNow{err.Error(), time.Minute}
 	}
-	if len(x.Packages) > 0 && !slices.ContainsFunc(x.Packages, func(p string) bool { ok, _ := path.Match(p, it.Name.Source); return ok }) {
-		return &notNow{"not one of the builder's Packages", time.Hour}
-	}
 	t, err := queue.TicketOf(it)
 	if err != nil {
 		return nil // Handle says it
 	}
-	if len(x.Components) > 0 && !slices.Contains(x.Components, t.Component) {
-		return &notNow{"not one of the builder's Components", time.Hour}
+	s, ok := b.Settings.Get().Suite(it.Place.Suite)
+	if !ok {
+		return &notNow{"its suite is not in the settings any more", time.Minute}
+	}
+	if why := x.Refuses(s, it.Place.Arch, t.Source, t.Component); why != "" {
+		return &notNow{why, time.Hour}
 	}
 	if wait := time.Until(t.NotBefore); wait > 0 {
 		return &notNow{"given back; tried again at " + t.NotBefore.Format(time.RFC3339), wait}
@@ -377,6 +377,7 @@ func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s 
 			Text: fmt.Sprintf("Waits for: %s\nIt goes on by itself when the suite has them.\n", t.DepWait),
 		}, b.uncount(it, t)
 	case build.Uninstallable:
+		t.Index = queue.Tried
 		return spool.Verdict{
 			To: place(spool.BDUninstallable), Reason: res.Reason,
 			Text: fmt.Sprintf("Its build-dependencies cannot be installed: %s\n", res.Reason),

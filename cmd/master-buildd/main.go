@@ -8,10 +8,17 @@
 // queue/SUITE/ARCH/needs-build, and the source into queue/SUITE/master. It
 // takes the source out of there, into the archive queue, when it has seen a
 // settled job for each of them: built and signed, tried and failed, or not for
-// that architecture. Jobs in dep-wait go back to needs-build when the archive
-// has what they wait for.
+// that architecture. Jobs in dep-wait and bd-uninstallable go back to needs-build
+// when the suite and its Base have what they need.
 //
-// Settings: control/suites (Architectures, Publish, Tries).
+// When the archive has changed it holds Sources against Packages (quinn-diff)
+// and makes the jobs that are lacking; it retires those of sources and
+// architectures that the suite does not have any more. The Base's indexes are
+// fetched by apt, every hour, into archive/cache/base; without them only
+// packages of the suite's own open sources are waited for.
+//
+// Settings: control/suites (Architectures, Base, Publish, Tries, Weights),
+// control/packages-arch-specific.
 //
 // Exit status: 0 done, 100 wrong use or settings, 111 may pass (start it
 // again).
@@ -21,6 +28,7 @@ import (
 	"context"
 
 	"packmill/cmd/internal/daemon"
+	"packmill/queue"
 )
 
 const manual = `Gives each architecture its job and passes a source on when every architecture has settled.
@@ -44,6 +52,9 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m := &master{env}
+	m := newMaster(env)
+	if err := queue.Adopt(env.Tree); err != nil {
+		return err
+	}
 	return env.Serve(ctx, m.fanOut(), m.join(), m.release())
 }

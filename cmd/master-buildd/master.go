@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
+	"time"
 
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/merge"
 	"packmill/cmd/internal/settings"
 	"packmill/queue"
 	"packmill/spool"
@@ -14,11 +17,39 @@ import (
 // master is the master build daemon: three loops over one tree.
 type master struct {
 	*daemon.Env
+	bases *bases
+
+	// Of the loop that serves what waits.
+	merged    map[string]string // the suite's stamp at its last merge
+	lastMerge time.Time
+	tookMerge time.Duration
+	judged    map[string]string // jobs in needs-build, with the index's digest
+
+	mu       sync.Mutex
+	indexes  map[string]*index
+	binaries map[string][]string // of open sources
+	said     map[string]bool
+}
+
+func newMaster(env *daemon.Env) *master {
+	m := &master{
+		Env: env, merged: map[string]string{}, judged: map[string]string{},
+		indexes: map[string]*index{}, binaries: map[string][]string{}, said: map[string]bool{},
+	}
+	m.bases = &bases{m: m, nudge: make(chan struct{}, 1), running: map[string]bool{}, tried: map[string]time.Time{}}
+	return m
 }
 
 // suite is what the queues must know of a suite of the settings.
-func suite(s *settings.Suite) queue.Suite {
-	return queue.Suite{Name: s.Name, Architectures: s.Architectures, SourceFirst: s.Publish == "source-first"}
+func (m *master) suite(ctx context.Context, s *settings.Suite) (queue.Suite, error) {
+	specific, err := merge.ReadSpecific(m.Tree.Path("control"))
+	if err != nil {
+		return queue.Suite{}, err
+	}
+	return queue.Suite{
+		Name: s.Name, Architectures: s.Architectures, SourceFirst: s.Publish == "source-first",
+		Weights: s.Weights, Specific: specific.Source, Judge: m.atBirth(ctx, s),
+	}, nil
 }
 
 // places are the directories of a state in every suite that the settings
@@ -59,7 +90,7 @@ func (m *master) fanOut() *spool.Loop {
 	})
 }
 
-func (m *master) accept(_ context.Context, it *spool.Item) (spool.Verdict, error) {
+func (m *master) accept(ctx context.Context, it *spool.Item) (spool.Verdict, error) {
 	s, ok := m.Settings.Get().Suite(it.Place.Suite)
 	if !ok || s.Name != it.Place.Suite {
 		return spool.Verdict{
@@ -70,7 +101,11 @@ func (m *master) accept(_ context.Context, it *spool.Item) (spool.Verdict, error
 	if err := queue.Supersede(m.Tree, s.Name, it.Name.Source, it.Name.Version, m.Name, spool.MasterD); err != nil {
 		return spool.Verdict{}, err
 	}
-	return queue.FanOut(m.Tree, it, suite(s), m.Name)
+	q, err := m.suite(ctx, s)
+	if err != nil {
+		return spool.Verdict{}, err
+	}
+	return queue.FanOut(m.Tree, it, q, m.Name)
 }
 
 // join serves the sources that wait for their architectures.
@@ -100,7 +135,7 @@ func (m *master) release() *spool.Loop {
 		// What is published is what can satisfy them. A suite's directory
 		// has other names than items, so a change there makes a scan.
 		Also: func() []string {
-			dirs := []string{m.Tree.Path("archive/dists")}
+			dirs := []string{m.Tree.Path("archive/dists"), m.Tree.Path("control")}
 			for _, s := range m.Settings.Get().Suites {
 				if dir := m.Tree.Path("archive/dists", s.Name); isDir(dir) {
 					dirs = append(dirs, dir)
@@ -108,37 +143,13 @@ func (m *master) release() *spool.Loop {
 			}
 			return dirs
 		},
-		Handle: m.wait,
+		Before: m.merge,
+		Nudge:  m.bases.nudge,
+		Batch:  m.waiting,
 	})
 }
 
 func isDir(path string) bool {
 	st, err := os.Stat(path)
 	return err == nil && st.IsDir()
-}
-
-// wait looks whether a waiting job can go on.
-func (m *master) wait(_ context.Context, it *spool.Item) (spool.Verdict, error) {
-	st, err := it.Ticket()
-	if err != nil {
-		return spool.Verdict{}, err
-	}
-	t, err := queue.ReadTicket(st)
-	if err != nil {
-		return spool.Verdict{}, err
-	}
-	if t.DepWait == "" {
-		return spool.Stay(0, "waits for its build-dependencies"), nil
-	}
-	missing, err := m.missing(t, it.Place)
-	if err != nil {
-		return spool.Verdict{}, err
-	}
-	if len(missing) > 0 {
-		return spool.Stay(0, "waits for "+missing.String()), nil
-	}
-	return spool.Verdict{
-		To:     spool.In(spool.NeedsBuild, it.Place.Suite, it.Place.Arch),
-		Reason: "what it waited for is there: " + t.DepWait,
-	}, nil
 }

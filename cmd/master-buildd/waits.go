@@ -1,48 +1,366 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"packmill/archive"
+	"packmill/cmd/internal/settings"
 	"packmill/queue"
 	"packmill/queue/installability"
 	"packmill/spool"
-	"packmill/spool/policy"
+	"packmill/spool/deb822"
 )
 
-// index reads the suite's own packages as a build on the job's architecture
-// sees them.
-func (m *master) index(at spool.Place) (*installability.Index, error) {
+// index is what a build on an architecture can be given, as far as it is
+// known here.
+type index struct {
+	*installability.Index
+	stamp    string // of the files that it was read from
+	digest   string
+	complete bool // the suite's Base is in it: what is not there is nowhere
+}
+
+// indexOf reads the suite's own packages and its Base's, if they have changed
+// since they were read last.
+func (m *master) indexOf(ctx context.Context, s *settings.Suite, arch string) (*index, error) {
+	if arch == "all" {
+		arch = s.IndepOn
+	}
 	a, err := archive.Open(m.Tree.Path("archive"))
 	if err != nil {
 		return nil, err
 	}
-	arch := at.Arch
-	if s, ok := m.Settings.Get().Suite(at.Suite); ok && arch == "all" {
-		arch = s.IndepOn
-	}
-	files, err := a.IndexFiles(at.Suite, arch)
+	paths, complete := m.bases.lists(ctx, s, arch)
+	files, err := a.IndexFiles(s.Name, arch)
 	if err != nil && !errors.Is(err, archive.ErrNoSuite) {
 		return nil, err
 	}
-	var paths []string
 	for _, f := range files {
 		paths = append(paths, f.Path)
 	}
-	return installability.ReadIndex(arch, paths...)
-}
-
-// missing returns those of the job's dep-wait relations that the suite's own
-// packages do not satisfy.
-func (m *master) missing(t *queue.Ticket, at spool.Place) (policy.Relations, error) {
-	deps, err := policy.ParseRelations(t.DepWait)
-	if err != nil {
-		return nil, fmt.Errorf("dep-wait of %s: %w", t.Source, err)
+	stamp := fmt.Sprint(complete)
+	for _, p := range paths {
+		st, err := os.Stat(p)
+		if err != nil {
+			return nil, err
+		}
+		stamp += fmt.Sprintf("\n%s %d %d", p, st.Size(), st.ModTime().UnixNano())
 	}
-	x, err := m.index(at)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := s.Name + "/" + arch
+	if x := m.indexes[key]; x != nil && x.stamp == stamp {
+		return x, nil
+	}
+	read, err := installability.ReadIndex(arch, paths...)
 	if err != nil {
 		return nil, err
 	}
-	return x.Unsatisfied(deps), nil
+	x := &index{Index: read, stamp: stamp, digest: read.Digest(), complete: complete}
+	m.indexes[key] = x
+	return x, nil
+}
+
+// wants reads what the build of a job needs out of its .dsc.
+func wants(t *queue.Ticket, dsc string) (installability.Job, error) {
+	j := installability.Job{
+		Source: t.Source, Version: t.Version, Arch: t.BuildArch,
+		ExtraDepends: t.ExtraDepends, ExtraConflicts: t.ExtraConflicts, Waits: t.DepWait,
+	}
+	data, err := os.ReadFile(dsc)
+	if err != nil {
+		return j, err
+	}
+	// What lies in the queue was verified when it was let in.
+	if _, rest, ok := bytes.Cut(data, []byte("\n\n")); ok && bytes.HasPrefix(data, []byte("-----BEGIN PGP SIGNED")) {
+		data, _, _ = bytes.Cut(rest, []byte("\n-----BEGIN PGP SIGNATURE"))
+		data = append(bytes.TrimSpace(data), '\n')
+	}
+	st, err := deb822.ParseOne(filepath.Base(dsc), data, deb822.Hostile)
+	if err != nil {
+		return j, err
+	}
+	j.BuildDepends, j.BuildDependsArch, j.BuildDependsIndep = st.Get("Build-Depends"), st.Get("Build-Depends-Arch"), st.Get("Build-Depends-Indep")
+	j.BuildConflicts, j.BuildConflictsArch, j.BuildConflictsIndep = st.Get("Build-Conflicts"), st.Get("Build-Conflicts-Arch"), st.Get("Build-Conflicts-Indep")
+	return j, nil
+}
+
+// judge answers for jobs of one architecture. Where the index is not complete
+// only packages count that another open source of the suite will make: of all
+// others nobody here knows whether the builders have them.
+func (m *master) judge(ctx context.Context, s *settings.Suite, x *index, jobs []installability.Job) ([]installability.Answer, error) {
+	answers, err := installability.Direct(x.Index, jobs)
+	if err != nil {
+		return nil, err
+	}
+	if !x.complete {
+		makers := m.makers(s.Name)
+		for i := range answers {
+			a := &answers[i]
+			a.Why = ""
+			a.Missing = slices.DeleteFunc(a.Missing, func(p string) bool {
+				by, ok := makers[p]
+				if ok && by != jobs[i].Source {
+					a.Why += fmt.Sprintf("build-depends on missing %s, which %s will make\n", p, by)
+				}
+				return !ok
+			})
+			a.Why = strings.TrimSuffix(a.Why, "\n")
+		}
+		return answers, nil
+	}
+	if !installability.HaveDose() {
+		m.once("dose-builddebcheck is not installed: installability is judged by the direct build-dependencies alone; install the Debian package of that name")
+		return answers, nil
+	}
+	// What lacks something directly needs no further question.
+	var which []int
+	var ask []installability.Job
+	for i := range jobs {
+		if answers[i].Installable() && answers[i].WaitOver() {
+			which, ask = append(which, i), append(ask, jobs[i])
+		}
+	}
+	if len(ask) == 0 {
+		return answers, nil
+	}
+	deep, err := installability.Dose(ctx, x.Index, ask, m.Tree.Path("tmp"))
+	if err != nil {
+		return nil, err
+	}
+	for n, i := range which {
+		answers[i] = deep[n]
+	}
+	return answers, nil
+}
+
+// makers are the packages that open sources of a suite will make, each with
+// its source.
+func (m *master) makers(suite string) map[string]string {
+	out := map[string]string{}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	seen := map[string]bool{}
+	for _, p := range m.Tree.Places(spool.Accepted, spool.Master, spool.NeedsBuild, spool.Building, spool.Built, spool.BDUninstallable, spool.DepWait, spool.Uploaded) {
+		if p.Suite != suite {
+			continue
+		}
+		names, err := m.Tree.List(p)
+		if err != nil {
+			continue
+		}
+		for _, name := range names {
+			n, err := spool.ParseName(name)
+			if err != nil || seen[n.ID()] {
+				continue
+			}
+			list, ok := m.binaries[n.ID()]
+			if !ok {
+				t, err := queue.TicketAt(m.Tree, spool.Found{Place: p, Name: n})
+				if err != nil {
+					continue // it has just moved
+				}
+				list = t.Binary
+				m.binaries[n.ID()] = list
+			}
+			seen[n.ID()] = true
+			for _, b := range list {
+				out[b] = n.Source
+			}
+		}
+	}
+	for id := range m.binaries {
+		if !seen[id] {
+			delete(m.binaries, id)
+		}
+	}
+	return out
+}
+
+// atBirth says whether a new job begins in bd-uninstallable.
+func (m *master) atBirth(ctx context.Context, s *settings.Suite) func(*queue.Ticket, string) (spool.State, string) {
+	return func(t *queue.Ticket, dsc string) (spool.State, string) {
+		why, err := m.lacks(ctx, s, t, dsc)
+		if err != nil {
+			m.Log.Warn("installability is not known", "item", t.Source+"_"+t.Version, "suite", s.Name, "arch", t.BuildArch, "err", err)
+		}
+		if why == "" {
+			return spool.NeedsBuild, ""
+		}
+		return spool.BDUninstallable, why
+	}
+}
+
+func (m *master) lacks(ctx context.Context, s *settings.Suite, t *queue.Ticket, dsc string) (string, error) {
+	x, err := m.indexOf(ctx, s, t.BuildArch)
+	if err != nil {
+		return "", err
+	}
+	j, err := wants(t, dsc)
+	if err != nil {
+		return "", err
+	}
+	answers, err := m.judge(ctx, s, x, []installability.Job{j})
+	if err != nil {
+		return "", err
+	}
+	return answers[0].Why, nil
+}
+
+// waiting serves the jobs of one suite, architecture and state that wait: the
+// loop's batch.
+func (m *master) waiting(ctx context.Context, items []*spool.Item) ([]spool.Verdict, error) {
+	at := items[0].Place
+	verdicts := make([]spool.Verdict, len(items))
+	s, ok := m.Settings.Get().Suite(at.Suite)
+	if !ok || s.Name != at.Suite {
+		for i := range items {
+			verdicts[i] = spool.Stay(0, "its suite is not in the settings any more")
+		}
+		return verdicts, nil
+	}
+	x, err := m.indexOf(ctx, s, at.Arch)
+	if err != nil {
+		return nil, err
+	}
+	tickets := make([]*queue.Ticket, len(items))
+	jobs := make([]installability.Job, 0, len(items))
+	which := make([]int, 0, len(items))
+	for i, it := range items {
+		t, err := queue.TicketOf(it)
+		if err == nil {
+			t.BuildArch = at.Arch
+			var j installability.Job
+			if j, err = wants(t, it.Path(t.Dsc)); err == nil {
+				tickets[i] = t
+				jobs, which = append(jobs, j), append(which, i)
+			}
+		}
+		if err != nil {
+			m.Log.Error("read job", "item", it.Name.String(), "err", err)
+			verdicts[i] = spool.Stay(0, err.Error())
+		}
+	}
+	answers, err := m.judge(ctx, s, x, jobs)
+	if err != nil {
+		return nil, err
+	}
+	rings := m.rings(at, x, items, tickets, which, answers)
+	for n, i := range which {
+		v, err := m.onward(items[i], tickets[i], x, answers[n], rings[items[i].Name.Source])
+		if err != nil {
+			return nil, err
+		}
+		verdicts[i] = v
+	}
+	return verdicts, nil
+}
+
+// sameIndex is the reason of a job that failed with what there is.
+const sameIndex = "It was tried with the packages that there are now, and failed; it is tried again when one of them changes."
+
+// onward says what becomes of one waiting job.
+func (m *master) onward(it *spool.Item, t *queue.Ticket, x *index, a installability.Answer, ring []string) (spool.Verdict, error) {
+	place := func(s spool.State) spool.Place { return spool.In(s, it.Place.Suite, it.Place.Arch) }
+	text := a.Why
+	if a.Wait != "" {
+		text = a.Wait
+	}
+	if len(ring) > 0 {
+		text += "\nThese sources wait for each other, so no builder can begin: " + strings.Join(ring, ", ") +
+			".\nA person must break the ring: with a build profile, or with packages from elsewhere.\n"
+	}
+	stay := func(why string) (spool.Verdict, error) {
+		if it.Place.State == spool.DepWait {
+			why = fmt.Sprintf("Waits for: %s\nIt goes on by itself when the suite has them.\n%s", t.DepWait, why)
+		}
+		if why = strings.TrimRight(why, "\n") + "\n"; why != spool.Waiting(it.Path()) && strings.TrimSpace(why) != "" {
+			if err := it.WriteFile(spool.ReasonFile, []byte(why)); err != nil {
+				return spool.Verdict{}, err
+			}
+		}
+		return spool.Stay(0, why), nil
+	}
+	switch {
+	case !a.WaitOver() || it.Place.State == spool.DepWait && t.DepWait == "":
+		return stay(text)
+	case !a.Installable() && it.Place.State == spool.BDUninstallable:
+		if t.Index == queue.Tried {
+			// This index says the same as the builder did, so it will tell
+			// when that has changed.
+			t.Index = ""
+			if err := it.SetTicket(t.Stanza()); err != nil {
+				return spool.Verdict{}, err
+			}
+		}
+		return stay(text)
+	case !a.Installable():
+		t.DepWait = ""
+		if err := it.SetTicket(t.Stanza()); err != nil {
+			return spool.Verdict{}, err
+		}
+		return spool.Verdict{To: place(spool.BDUninstallable), Reason: firstLine(a.Why), Text: text}, nil
+	case t.Index == x.digest:
+		if old := spool.Waiting(it.Path()); !strings.Contains(old, sameIndex) {
+			text = strings.TrimSpace(old + "\n" + sameIndex)
+			return stay(text)
+		}
+		return spool.Stay(0, sameIndex), nil
+	case t.Index == queue.Tried:
+		// By a builder, on this index as far as is known here.
+		t.Index = x.digest
+		if err := it.SetTicket(t.Stanza()); err != nil {
+			return spool.Verdict{}, err
+		}
+		return spool.Stay(0, "tried on this index"), nil
+	}
+	reason := "its build-dependencies are installable"
+	if t.DepWait != "" {
+		reason = "what it waited for is there: " + t.DepWait
+	}
+	t.DepWait, t.Index = "", x.digest
+	if err := it.SetTicket(t.Stanza()); err != nil {
+		return spool.Verdict{}, err
+	}
+	return spool.Verdict{To: place(spool.NeedsBuild), Reason: reason}, nil
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
+
+// rings finds sources that wait for each other, and says so once.
+func (m *master) rings(at spool.Place, x *index, items []*spool.Item, tickets []*queue.Ticket, which []int, answers []installability.Answer) map[string][]string {
+	var all []installability.Waiting
+	for n, i := range which {
+		if len(answers[n].Missing) > 0 {
+			all = append(all, installability.Waiting{Source: items[i].Name.Source, Makes: tickets[i].Binary, Needs: answers[n].Missing})
+		}
+	}
+	out := map[string][]string{}
+	for _, ring := range installability.Cycles(all) {
+		for _, s := range ring {
+			out[s] = ring
+		}
+		m.once(fmt.Sprintf("%s on %s: these sources wait for each other: %s", at.Suite, at.Arch, strings.Join(ring, ", ")))
+	}
+	return out
+}
+
+// once logs a warning the first time.
+func (m *master) once(text string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.said[text] {
+		m.said[text] = true
+		m.Log.Warn(text)
+	}
 }

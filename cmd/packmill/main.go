@@ -5,6 +5,8 @@
 //	packmill status | ls | show ITEM
 //	packmill review [ls | show ITEM | accept ITEM... | reject ITEM... | hold ITEM... | ask ITEM...]
 //	packmill wb CMD PKG[_VERSION]... . ARCH... [. SUITE] [. -m TEXT]
+//	packmill why PACKAGE
+//	packmill quinn-diff [SUITE]
 //	packmill requeue ITEM...
 //	packmill fsck
 //	packmill completion bash
@@ -49,17 +51,19 @@ type cli struct {
 	JSON   bool   `name:"json" help:"Print JSON, one object a line."`
 	DryRun bool   `short:"n" help:"Say what would be done, and do nothing."`
 
-	Init    initCmd    `cmd:"" help:"Make a tree, or complete one."`
-	Status  statusCmd  `cmd:"" help:"Show how much is in each state."`
-	Ls      lsCmd      `cmd:"" help:"Show what is where."`
-	Show    showCmd    `cmd:"" help:"Show an item: its facts, its history, why it lies where it lies."`
-	Review  reviewCmd  `cmd:"" help:"The reviewer's desk."`
-	Wb      wbCmd      `cmd:"" help:"Operations on build jobs, in the words of Debian's wb."`
-	Requeue requeueCmd `cmd:"" help:"Put items back to where they are tried again."`
-	Fsck    fsckCmd    `cmd:"" help:"Check that the tree keeps its promises."`
-	Chroot  chrootCmd  `cmd:"" help:"The chroots that builds run in."`
-	Key     keyCmd     `cmd:"" help:"Keys of the archive and its builders."`
-	Archive archiveCmd `cmd:"" help:"The archive by hand: look, copy, remove, snapshots, mirrors."`
+	Init    initCmd      `cmd:"" help:"Make a tree, or complete one."`
+	Status  statusCmd    `cmd:"" help:"Show how much is in each state."`
+	Ls      lsCmd        `cmd:"" help:"Show what is where."`
+	Show    showCmd      `cmd:"" help:"Show an item: its facts, its history, why it lies where it lies."`
+	Review  reviewCmd    `cmd:"" help:"The reviewer's desk."`
+	Wb      wbCmd        `cmd:"" help:"Operations on build jobs, in the words of Debian's wb."`
+	Why     whyCmd       `cmd:"" help:"Say why a package is where it is, and what must happen next."`
+	Quinn   quinnDiffCmd `cmd:"" name:"quinn-diff" help:"Print what the archive lacks."`
+	Requeue requeueCmd   `cmd:"" help:"Put items back to where they are tried again."`
+	Fsck    fsckCmd      `cmd:"" help:"Check that the tree keeps its promises."`
+	Chroot  chrootCmd    `cmd:"" help:"The chroots that builds run in."`
+	Key     keyCmd       `cmd:"" help:"Keys of the archive and its builders."`
+	Archive archiveCmd   `cmd:"" help:"The archive by hand: look, copy, remove, snapshots, mirrors."`
 
 	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
 	Complete   completeCmd   `cmd:"" hidden:""`

@@ -284,7 +284,8 @@ func sums(section string, files ...file) string {
 // Debs it is a source-only one.
 type Upload struct {
 	Source       Source
-	NoSource     bool // binaries only
+	NoSource     bool   // binaries only
+	Of           string // of a binNMU: the version of its source
 	Debs         []Deb
 	Distribution string // "unstable" if empty
 	Sign         Sign   // clearsigns the .changes if set, and the .dsc
@@ -348,7 +349,11 @@ func (u Upload) Write(dir string) (string, error) {
 		addArch(d.arch())
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "Format: 1.8\nDate: %s\nSource: %s\n", Time.Format(time.RFC1123Z), u.Source.Name)
+	source := u.Source.Name
+	if u.Of != "" {
+		source += " (" + u.Of + ")\nBinary-Only: yes"
+	}
+	fmt.Fprintf(&b, "Format: 1.8\nDate: %s\nSource: %s\n", Time.Format(time.RFC1123Z), source)
 	if binary != nil {
 		fmt.Fprintf(&b, "Binary: %s\n", strings.Join(binary, " "))
 	}

@@ -122,7 +122,7 @@ func run() (int, error) {
 		u.Source.Name = "another"
 	}
 	if version != dsc.Version {
-		u.Source.Version = version
+		u.Source.Version, u.Of = version, dsc.Version
 	}
 	_, err = u.Write(result)
 	return good, err

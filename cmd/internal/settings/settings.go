@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/queue"
 	"packmill/spool/deb822"
 	"packmill/spool/openpgp"
 )
@@ -46,6 +47,7 @@ type Suite struct {
 	LogReview     string   // manual or auto
 	Publish       string   // together or source-first
 	Tries         int      // attempts that end without a verdict before a person is asked
+	Weights       queue.Weights
 	IndepOn       string   // the architecture whose builders build all
 	SignWith      []string // secret key files, absolute or below control, or gpg:FINGERPRINT
 	ValidFor      time.Duration

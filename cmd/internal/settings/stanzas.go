@@ -4,9 +4,11 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"packmill/queue"
 	"packmill/spool/deb822"
 	"packmill/spool/policy"
 	"packmill/spool/upload"
@@ -51,6 +53,15 @@ func (r *reader) suite() Suite {
 	if x.Dbgsym != "" {
 		r.check("Dbgsym", x.Dbgsym, policy.CheckComponent)
 	}
+	weights := queue.Weights{}
+	for name, v := range r.pairs("Weights", "suite-, priority-, section-, component-, urgency- or note-NAME=points") {
+		n, err := strconv.Atoi(v)
+		if kind, _, _ := strings.Cut(name, "-"); err != nil || !slices.Contains([]string{"suite", "priority", "section", "component", "urgency", "note"}, kind) {
+			r.fail("Weights", "%s=%s: write suite-, priority-, section-, component-, urgency- or note-NAME=points, such as urgency-high=30", name, v)
+		}
+		weights[name] = n
+	}
+	x.Weights = queue.DefaultWeights().With(weights)
 	x.Codename = r.str("Codename", x.Name)
 	r.check("Codename", x.Codename, policy.CheckSuite)
 	if len(x.Architectures) == 0 {

@@ -1,0 +1,302 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"packmill/archive"
+	"packmill/cmd/internal/merge"
+	"packmill/cmd/internal/settings"
+	"packmill/queue"
+	"packmill/queue/installability"
+	"packmill/queue/quinndiff"
+	"packmill/spool"
+	"packmill/spool/policy"
+)
+
+// mergeRest is the least time between two merges of a daemon that runs for
+// ever: what is published in the meantime is merged together.
+const mergeRest = 500 * time.Millisecond
+
+// merge looks what the archive lacks, when it has changed: the loop's Before.
+func (m *master) merge(ctx context.Context) (bool, error) {
+	now := m.Settings.Get()
+	did := false
+	for i := range now.Suites {
+		s := &now.Suites[i]
+		stamp := m.stampOf(s)
+		if stamp == m.merged[s.Name] {
+			continue
+		}
+		if rest := time.Until(m.lastMerge.Add(max(mergeRest, 3*m.tookMerge))); rest > 0 && !m.Once {
+			time.AfterFunc(rest, func() {
+				select {
+				case m.bases.nudge <- struct{}{}:
+				default:
+				}
+			})
+			return did, nil
+		}
+		start := time.Now()
+		if err := m.mergeSuite(ctx, now, s); err != nil {
+			return did, fmt.Errorf("merge %s: %w", s.Name, err)
+		}
+		m.merged[s.Name], m.lastMerge, m.tookMerge = stamp, time.Now(), time.Since(start)
+		did = true
+	}
+	return did, nil
+}
+
+// stampOf changes when the suite's indexes, its settings or the lists beside
+// them do.
+func (m *master) stampOf(s *settings.Suite) string {
+	out := fmt.Sprint(s.Architectures, s.IndepOn, s.Base)
+	for _, p := range []string{"archive/dists/" + s.Name + "/Release", "archive/dists/" + s.Name + "/InRelease", "control/" + merge.SpecificFile} {
+		if st, err := os.Stat(m.Tree.Path(p)); err == nil {
+			out += fmt.Sprintf("\n%s %d %d", p, st.Size(), st.ModTime().UnixNano())
+		}
+	}
+	for _, arch := range s.Architectures {
+		if st, err := os.Stat(m.Tree.Path("archive/cache/base", s.Name, arch, "fetched")); err == nil {
+			out += fmt.Sprintf("\n%s %d", arch, st.ModTime().UnixNano())
+		}
+	}
+	return out
+}
+
+// job is one that was seen in a suite's queues.
+type job struct {
+	spool.Found
+	published bool // its source was in the archive when the job was seen
+}
+
+func (m *master) mergeSuite(ctx context.Context, all *settings.Settings, s *settings.Suite) error {
+	// The queues first, the indexes after them: what was published when a
+	// job was seen, and is not in the indexes then, was taken out.
+	jobs, newest, err := m.seen(s)
+	if err != nil {
+		return err
+	}
+	a, err := archive.Open(m.Tree.Path("archive"))
+	if err != nil {
+		return err
+	}
+	specific, err := merge.ReadSpecific(m.Tree.Path("control"))
+	if err != nil {
+		return err
+	}
+	view, err := merge.Read(a, s)
+	if err != nil {
+		return err
+	}
+	have := map[string]bool{}
+	for _, j := range jobs {
+		have[j.Arch()+"/"+j.Name.ID()] = true
+	}
+	present := map[string]string{}
+	var lacking []quinndiff.Needed
+	view.Needed(specific, func(n quinndiff.Needed) {
+		present[n.Source] = n.Version
+		if n.State.Wanted() && !have[n.Arch+"/"+n.Source+"_"+n.Version] &&
+			(newest[n.Source] == "" || policy.CompareVersions(newest[n.Source], n.Version) <= 0) {
+			lacking = append(lacking, n)
+		}
+	})
+	if err := m.supply(ctx, s, view, lacking); err != nil {
+		return err
+	}
+	m.retire(s, jobs, present)
+	return m.recheck(ctx, s, jobs)
+}
+
+// seen lists a suite's jobs, and of each source the newest version that is on its way.
+func (m *master) seen(s *settings.Suite) (jobs []job, newest map[string]string, err error) {
+	newest = map[string]string{}
+	published := map[string]bool{}
+	for _, p := range m.Tree.Places(spool.Installed, spool.Attic) {
+		if p.State == spool.Installed && (p.Suite != s.Name || p.Arch != spool.SourceArch) {
+			continue
+		}
+		names, err := m.Tree.List(p)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, name := range names {
+			n, err := spool.ParseName(name)
+			if err != nil || p.State == spool.Attic && (n.Arch != "" && n.Arch != spool.SourceArch || !wasPublished(m.Tree, p, name, s.Name)) {
+				continue
+			}
+			published[n.ID()] = true
+		}
+	}
+	for _, p := range m.Tree.Places(append(spool.ArchStates(), spool.Accepted, spool.Master, spool.Uploaded)...) {
+		if p.Suite != s.Name {
+			continue
+		}
+		names, err := m.Tree.List(p)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, name := range names {
+			n, err := spool.ParseName(name)
+			if err != nil {
+				continue
+			}
+			if v := newest[n.Source]; v == "" || policy.CompareVersions(n.Version, v) > 0 {
+				newest[n.Source] = n.Version
+			}
+			f := spool.Found{Place: p, Name: n}
+			if arch := f.Arch(); arch != "" && arch != spool.SourceArch {
+				jobs = append(jobs, job{f, published[n.ID()]})
+			}
+		}
+	}
+	return jobs, newest, nil
+}
+
+func wasPublished(t *spool.Tree, p spool.Place, name, suite string) bool {
+	dir := t.Path(p.Dir(), name)
+	if _, err := os.Lstat(dir + "/published"); err != nil {
+		return false
+	}
+	st, err := spool.ReadTicket(dir)
+	return err == nil && st.Get("Distribution") == suite
+}
+
+// supply makes the jobs that are lacking.
+func (m *master) supply(ctx context.Context, s *settings.Suite, view *merge.View, lacking []quinndiff.Needed) error {
+	if len(lacking) == 0 {
+		return nil
+	}
+	want := map[string]bool{}
+	for _, n := range lacking {
+		want[n.Source+"_"+n.Version] = true
+	}
+	sources, err := view.Sources(func(name, version string) bool { return want[name+"_"+version] })
+	if err != nil {
+		return err
+	}
+	weights := s.Weights
+	judge := m.atBirth(ctx, s)
+	for i := range lacking {
+		n := &lacking[i]
+		src := sources[n.Source+"_"+n.Version]
+		if src == nil {
+			continue // it has just been taken out
+		}
+		t := *src.Ticket
+		t.BuildArch = n.Arch
+		j := &queue.Job{
+			Ticket: &t, Arch: n.Arch, Class: weights.Class(&t, n.State.String()), Time: time.Now(), Files: src.Files,
+			By: spool.MasterD, Who: m.Name, Reason: "quinn-diff: " + n.State.String(),
+		}
+		if j.State, j.Text = judge(&t, src.Files[t.Dsc]); j.Text != "" {
+			j.Reason += "; " + firstLine(j.Text)
+		}
+		f, err := queue.Make(m.Tree, j)
+		if errors.Is(err, queue.ErrTwice) {
+			continue
+		}
+		if err != nil {
+			m.Log.Error("make job", "source", n.Source, "suite", s.Name, "arch", n.Arch, "err", err)
+			continue
+		}
+		m.Log.Info("moved", "item", f.Name.String(), "from", "new", "to", f.Place.Dir(), "suite", s.Name, "arch", n.Arch, "reason", j.Reason)
+	}
+	return nil
+}
+
+// retire sends to the attic what nobody will publish: jobs of architectures
+// that the suite does not have any more, and of sources that were taken out.
+func (m *master) retire(s *settings.Suite, jobs []job, present map[string]string) {
+	for _, j := range jobs {
+		if j.Place.State == spool.Uploaded {
+			continue
+		}
+		why := ""
+		switch version, there := present[j.Name.Source]; {
+		case j.Arch() != "all" && !slices.Contains(s.Architectures, j.Arch()):
+			why = "the suite is not built for " + j.Arch() + " any more"
+		case j.published && !there:
+			why = "its source was removed from the suite"
+		case j.published && policy.CompareVersions(version, j.Name.Version) > 0:
+			why = "superseded by version " + version
+		default:
+			continue
+		}
+		it, err := m.Tree.Claim(j.Place, j.Name.String())
+		if err != nil {
+			continue // a build that runs ends by itself; what moves is met again
+		}
+		from := it.Place
+		if err := it.Move(spool.MasterD, m.Name, spool.Verdict{To: spool.In(spool.Attic), Reason: why}); err != nil {
+			m.Log.Error("retire", "item", j.Name.String(), "err", err)
+		} else {
+			m.Log.Info("moved", "item", j.Name.String(), "from", from.Dir(), "to", it.Place.Dir(), "reason", why)
+		}
+		it.Release()
+	}
+}
+
+// recheck looks whether what waits for a builder can still be built. Nothing
+// is claimed but what moves, so no builder meets a lock.
+func (m *master) recheck(ctx context.Context, s *settings.Suite, jobs []job) error {
+	for _, arch := range append(slices.Clone(s.Architectures), "all") {
+		x, err := m.indexOf(ctx, s, arch)
+		if err != nil {
+			return err
+		}
+		var asked []installability.Job
+		var which []job
+		for _, j := range jobs {
+			key := j.Dir()
+			if j.Place.State != spool.NeedsBuild || j.Place.Arch != arch || m.judged[key] == x.digest || !x.complete {
+				continue
+			}
+			t, err := queue.TicketAt(m.Tree, j.Found)
+			if err != nil {
+				continue
+			}
+			t.BuildArch = arch
+			w, err := wants(t, m.Tree.Path(j.Dir(), t.Dsc))
+			if err != nil {
+				continue
+			}
+			w.Waits = ""
+			asked, which = append(asked, w), append(which, j)
+		}
+		if len(asked) == 0 {
+			continue
+		}
+		answers, err := m.judge(ctx, s, x, asked)
+		if err != nil {
+			return err
+		}
+		for i, j := range which {
+			m.judged[j.Dir()] = x.digest
+			if answers[i].Installable() {
+				continue
+			}
+			it, err := m.Tree.Claim(j.Place, j.Name.String())
+			if err != nil {
+				continue
+			}
+			v := spool.Verdict{To: spool.In(spool.BDUninstallable, s.Name, arch), Reason: firstLine(answers[i].Why), Text: answers[i].Why}
+			if err := it.Move(spool.MasterD, m.Name, v); err != nil {
+				m.Log.Error("recheck", "item", j.Name.String(), "err", err)
+			}
+			it.Release()
+		}
+	}
+	for key := range m.judged {
+		if strings.HasPrefix(key, "queue/"+s.Name+"/") && !slices.ContainsFunc(jobs, func(j job) bool { return j.Dir() == key }) {
+			delete(m.judged, key)
+		}
+	}
+	return nil
+}
