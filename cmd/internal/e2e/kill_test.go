@@ -166,6 +166,9 @@ func TestStop(t *testing.T) {
 		}
 		return true
 	})
+	s.until(2*time.Minute, "the next builder has taken it and builds", func() bool { return len(s.sleepers()) > 0 })
+	s.end("buildd-" + arch)
+	s.await(5*time.Second, "queue/"+suite+"/"+arch+"/needs-build", "long", "1")
 	s.stop()
 	s.fsck()
 }
