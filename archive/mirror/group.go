@@ -35,7 +35,10 @@ func checkPath(name string) error {
 	if !filepath.IsLocal(name) || path.Clean(name) != strings.TrimPrefix(name, "./") {
 		return fmt.Errorf("the path %q is not a plain one below the repository", name)
 	}
-	return policy.CheckFile(path.Base(name))
+	if strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return fmt.Errorf("the path %q has control characters", name)
+	}
+	return nil
 }
 
 func (g *grouping) source(s *deb822.Scanner, component string) error {
@@ -69,6 +72,9 @@ func (g *grouping) source(s *deb822.Scanner, component string) error {
 		}
 		if !isSHA256(w.sum) {
 			return fmt.Errorf("Checksums-Sha256: %q is no SHA-256", w.sum)
+		}
+		if err := policy.CheckFile(w.name); err != nil {
+			return err
 		}
 		if err := checkPath(f.Path); err != nil {
 			return err
