@@ -26,6 +26,8 @@ type builder struct {
 	*daemon.Env
 	arch string
 	name string // of the stanza; "" is the first of the architecture
+
+	health health
 }
 
 // stanza finds the builder's own settings.
@@ -58,7 +60,14 @@ func (b *builder) who() string {
 }
 
 func (b *builder) loop() *spool.Loop {
+	b.health.now = time.Now
 	l := b.Loop(spool.Buildd, &spool.Loop{
+		Ready: func() error {
+			if err := b.health.aside(); err != nil {
+				return err
+			}
+			return b.Room()
+		},
 		Places: b.places(spool.NeedsBuild),
 		Via:    b.take,
 		Handle: b.handle,
@@ -246,6 +255,7 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 	// Counted before the attempt: a job that kills its builder comes to a
 	// person, not round for ever.
 	t.Tries++
+	earlier := t.Builder
 	t.Builder, t.TakenBy, t.NotBefore, t.Result = b.who(), "", time.Time{}, ""
 	if err := it.SetTicket(t.Stanza()); err != nil {
 		return spool.Verdict{}, err
@@ -255,10 +265,24 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 		if errors.Is(err, build.ErrSetup) {
 			b.Log.Error("this builder cannot build", "err", err)
 		}
+		b.failed(it, t, earlier)
 		return b.backOff(it, t, err.Error())
+	}
+	if res.Outcome != build.GiveBack {
+		b.health.worked()
+	} else if !res.Stopped {
+		b.failed(it, t, earlier)
 	}
 	t.BuildSeconds = int(res.Usage.End.Sub(res.Usage.Start).Round(time.Second) / time.Second)
 	return b.judge(it, t, x, s, all, res)
+}
+
+// failed counts a build without a verdict against this builder, unless the
+// last attempt, on another builder, ended so too.
+func (b *builder) failed(it *spool.Item, t *queue.Ticket, earlier string) {
+	if b.health.failed(it.Name.Source, t.Tries > 1 && earlier != b.who()) {
+		b.Log.Error("set aside", "err", b.health.aside())
+	}
 }
 
 func (b *builder) unreadable(it *spool.Item, err error) spool.Verdict {
