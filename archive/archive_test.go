@@ -17,8 +17,6 @@ import (
 	"packmill/spool/openpgp"
 )
 
-var start = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
-
 // fixture is an archive with one suite and a key.
 type fixture struct {
 	*testing.T

@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"packmill/archive/push"
-	"packmill/archive/release"
 	"packmill/spool/durable"
 )
 
@@ -282,13 +281,4 @@ func (a *Archive) Sources(suite Suite, address string) (string, error) {
 		}
 	}
 	return b.String(), nil
-}
-
-// SignedBy returns the fingerprints of the keys that sign the suite now.
-func (a *Archive) SignedBy(suite string) ([]string, error) {
-	dir, err := a.view(suite)
-	if err != nil {
-		return nil, err
-	}
-	return release.SignedBy(dir)
 }

@@ -112,7 +112,6 @@ type inclusion struct {
 	files   map[string]*listed
 	items   []item
 	changes []change
-	sources []string // "NAME VERSION" that it brings itself
 	notes   []string
 	news    bool // it changes the suite
 }

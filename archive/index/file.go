@@ -119,20 +119,11 @@ func (x *File) Close() error {
 	if x.st == nil {
 		return nil
 	}
-	return x.st.f.Close()
+	return x.st.close()
 }
 
 // Changed reports whether Write would publish something new.
 func (x *File) Changed() bool { return x.dirty }
-
-// Len returns the size of the plain text.
-func (x *File) Len() int64 {
-	var n int64
-	for i := range x.blocks {
-		n += x.blocks[i].len
-	}
-	return n
-}
 
 // Fresh returns the size of the text that Write would compress.
 func (x *File) Fresh() int64 {
@@ -647,8 +638,8 @@ func (x *File) writeForm(ctx context.Context, c Compression) (form, error) {
 	}
 	h := sha256.New()
 	var at int64
-	emit := func(data []byte, hashed bool) error {
-		if !hashed {
+	emit := func(data []byte, known bool) error {
+		if !known {
 			h.Write(data)
 		}
 		at += int64(len(data))

@@ -350,3 +350,47 @@ func TestRemovalOfABlocksFirstKey(t *testing.T) {
 		}
 	}
 }
+
+// A reader that may not write finds what it looks for, with the cache and
+// without it, and leaves nothing behind.
+func TestReadersNeedNotWrite(t *testing.T) {
+	dir := t.TempDir()
+	x := open(t, dir, Stanzas, State{})
+	if err := x.Edit(map[string][]byte{"aa": []byte("Package: aa\nVersion: 1\n\n")}); err != nil {
+		t.Fatal(err)
+	}
+	st := write(t, x, []Compression{Gzip})
+	read := func(when string) {
+		t.Helper()
+		y, err := Open(ctx, x.place, st)
+		if err != nil {
+			t.Errorf("%s: %v", when, err)
+			return
+		}
+		got, err := y.Get("aa")
+		if err != nil || !strings.Contains(string(got), "Version: 1") {
+			t.Errorf("%s: got %q, %v", when, got, err)
+		}
+		if err := y.Close(); err != nil {
+			t.Errorf("%s: close: %v", when, err)
+		}
+	}
+	read("with the cache")
+	cache := filepath.Dir(x.place.Cache)
+	if err := os.RemoveAll(cache); err != nil {
+		t.Fatal(err)
+	}
+	read("without the cache")
+	if left, _ := os.ReadDir(cache); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if err := os.RemoveAll(cache); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() != 0 {
+		if err := os.MkdirAll(cache, 0o555); err != nil {
+			t.Fatal(err)
+		}
+		read("with a cache that is not ours")
+	}
+}

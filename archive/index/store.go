@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"packmill/spool/durable"
 )
 
@@ -19,25 +21,36 @@ type store struct {
 	f    *os.File
 	name string // of the file, beside the directory
 	size int64
+	kept bool // a directory names it
 }
 
 // createStore begins an empty store for the index at path. Earlier ones stay
-// until a directory that names the new one is written.
+// until a directory that names the new one is written. Who may not write into
+// the cache gets a store of his own that goes with the process.
 func createStore(path string) (*store, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return nil, err
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".text-")
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrNotExist) {
+		if f, err = os.CreateTemp("", "packmill-index-"); err == nil {
+			err = os.Remove(f.Name())
+		}
+	} else if err == nil {
+		err = f.Chmod(0o644)
+	}
 	if err != nil {
 		return nil, err
 	}
-	// What it says is published anyway, and other daemons read it as other
-	// users.
-	if err := f.Chmod(0o644); err != nil {
-		f.Close()
-		return nil, err
-	}
 	return &store{f: f, name: filepath.Base(f.Name())}, nil
+}
+
+// close ends the use of the store, and removes it if nobody will find it again.
+func (s *store) close() error {
+	if !s.kept {
+		_ = os.Remove(s.f.Name()) // it may be gone already; Save sweeps what stays
+	}
+	return s.f.Close()
 }
 
 func (s *store) add(text []byte) (off int64, err error) {
@@ -121,6 +134,7 @@ func (x *File) Save() error {
 	if err := durable.Replace(tmp, path); err != nil {
 		return err
 	}
+	x.st.kept = true
 	return x.sweep()
 }
 
@@ -157,7 +171,7 @@ func (x *File) compact() error {
 		}
 	}
 	x.st.f.Close()
-	x.st = st
+	x.st = st // the old one goes when the directory names this one
 	return nil
 }
 
@@ -232,7 +246,7 @@ func (x *File) readDirectory() bool {
 		f.Close()
 		return false
 	}
-	x.st = &store{f: f, name: name, size: size}
+	x.st = &store{f: f, name: name, size: size, kept: true}
 	x.blocks, x.forms = blocks, forms
 	return true
 }
