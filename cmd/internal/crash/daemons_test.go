@@ -75,7 +75,7 @@ var scenarios = []scenario{
 		},
 		argv: reviewd[0], again: reviewd,
 		// A claim that got nothing before the crash is a record in the attic.
-		want: []string{rev + " hello_1-1", "spool/rejected tampered_1-1", "?attic hello_1-1", "?attic tampered_1-1"},
+		want: []string{rev + " hello_1-1", "spool/rejected tampered_1-1", "?attic hello_1-1", "?attic tampered_1-1", "?attic unknown_0"},
 	},
 	{
 		name: "master-buildd, fan-out", prepare: func(t testing.TB) *site { return accepted(t, "source-first", "hello") },
