@@ -47,15 +47,10 @@ func (in *intake) loop() *spool.Loop {
 		Nudge:   in.nudge,
 		Workers: workers,
 		Places:  func() []spool.Place { return []spool.Place{spool.In(spool.Intake)} },
-		Also: func() (dirs []string) {
-			for _, d := range in.box.Dirs() {
-				dirs = append(dirs, in.box.Path(d))
-			}
-			return dirs
-		},
-		Before: in.arrivals,
-		Handle: in.judge,
-		Poison: func(*spool.Item) spool.Place { return spool.In(spool.Rejected) },
+		Also:    in.box.Watched,
+		Before:  in.arrivals,
+		Handle:  in.judge,
+		Poison:  func(*spool.Item) spool.Place { return spool.In(spool.Rejected) },
 	})
 }
 

@@ -104,6 +104,21 @@ func (b *Box) Dirs() []Dir {
 	return out
 }
 
+// Watched lists the directories in which something may arrive: Dirs, and those
+// in which one of them may be made.
+func (b *Box) Watched() []string {
+	var out []string
+	for _, d := range b.Dirs() {
+		out = append(out, b.Path(d))
+		if days := b.Path(d, DelayedDir); d.Rel == d.Account {
+			if st, err := os.Lstat(days); err == nil && st.IsDir() {
+				out = append(out, days)
+			}
+		}
+	}
+	return out
+}
+
 // Of lists the drop directories of one account, "" for the shared ones.
 func (b *Box) Of(account string) []Dir {
 	return append([]Dir{ParseDir(account)}, b.delayed(account)...)
