@@ -315,7 +315,7 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *s
 	job := &build.Job{
 		Source: t.Source, Version: t.Version, Suite: s.Name, Arch: it.Place.Arch, On: b.arch,
 		Dsc: it.Path(t.Dsc), Dir: it.Path(workDir), Result: it.Path(resultDir),
-		Base: s.Base, Network: s.BuildNetwork,
+		Base: s.Base, Network: s.BuildNetwork, ExtraDepends: t.ExtraDepends, ExtraConflicts: t.ExtraConflicts,
 		Log: log, Lock: it.Lock(),
 		Limits: build.Limits{Wall: x.Timeout, Silence: x.Silence, Log: x.MaxLog, Memory: x.Memory, Tasks: x.Tasks, Disk: x.Disk},
 	}

@@ -25,6 +25,7 @@ import (
 //	PACKMILL_SUITE    the suite the result is for
 //	PACKMILL_ARCH     the architecture, or "all"
 //	PACKMILL_BINNMU   N of +bN, or empty
+//	PACKMILL_EXTRA_DEPENDS, PACKMILL_EXTRA_CONFLICTS   further relations
 //	PACKMILL_RESULT   directory for the results
 //
 // Exit status 0: good, and a .changes with its files lies in
@@ -85,6 +86,8 @@ func (r *Exec) Run(ctx context.Context, job *Job) (*Result, error) {
 		"PACKMILL_SUITE=" + job.Suite,
 		"PACKMILL_ARCH=" + job.Arch,
 		"PACKMILL_BINNMU=" + number,
+		"PACKMILL_EXTRA_DEPENDS=" + job.ExtraDepends,
+		"PACKMILL_EXTRA_CONFLICTS=" + job.ExtraConflicts,
 		"PACKMILL_RESULT=" + job.Result,
 	}, r.Env...)
 	c := &cage{log: job.Log, lock: job.Lock, limits: job.Limits, disk: []string{job.Dir, job.Result}}

@@ -43,11 +43,16 @@ type Job struct {
 	Base     []string // apt lines (one-line style) of the distribution to build on
 	Repos    []Repo   // further repositories, such as our own archive
 	Profiles []string // build profiles, such as nocheck
-	Parallel int      // parallel=N in DEB_BUILD_OPTIONS; 0: not set
-	Nice     int      // added to the niceness
-	Network  bool     // leave the network on in the build itself
-	Env      []string // KEY=VALUE, added to the environment of dpkg-buildpackage
-	Path     string   // directory inside the chroot to build in; empty: the runner's choice
+
+	// Relations that the build needs besides its own (wanna-build's
+	// extra-depends), and packages that must not be there. Sbuild adds them;
+	// Exec passes them on; Overlay does not know them.
+	ExtraDepends, ExtraConflicts string
+	Parallel                     int      // parallel=N in DEB_BUILD_OPTIONS; 0: not set
+	Nice                         int      // added to the niceness
+	Network                      bool     // leave the network on in the build itself
+	Env                          []string // KEY=VALUE, added to the environment of dpkg-buildpackage
+	Path                         string   // directory inside the chroot to build in; empty: the runner's choice
 
 	Log    *os.File // receives the log as it comes; written by this process only
 	Lock   *os.File // locked descriptor that everything of the build inherits; may be nil
@@ -202,6 +207,11 @@ func (j *Job) check() error {
 			return fmt.Errorf("build job: binNMU maintainer %q: one line is needed", b.Maintainer)
 		case b.Time.IsZero():
 			return errors.New("build job: binNMU without a time: all architectures need the same one")
+		}
+	}
+	for _, r := range []string{j.ExtraDepends, j.ExtraConflicts} {
+		if _, err := policy.ParseRelations(r); err != nil {
+			return fmt.Errorf("build job: extra relations: %w", err)
 		}
 	}
 	for _, p := range []string{j.Dsc, j.Dir, j.Result} {

@@ -324,6 +324,12 @@ func (r *Sbuild) commandLine(job *Job, dsc *dscFile, chroot *Chroot, at func(str
 	default:
 		args = append(args, "--host="+job.Arch, "--no-arch-all", "--arch-any")
 	}
+	if job.ExtraDepends != "" {
+		args = append(args, "--add-depends="+job.ExtraDepends)
+	}
+	if job.ExtraConflicts != "" {
+		args = append(args, "--add-conflicts="+job.ExtraConflicts)
+	}
 	if len(job.Profiles) > 0 {
 		args = append(args, "--profiles="+strings.Join(job.Profiles, ","))
 	}
