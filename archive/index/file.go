@@ -11,6 +11,7 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -711,7 +712,15 @@ func (x *File) writeForm(ctx context.Context, c Compression) (form, error) {
 			return out, err
 		}
 	}
-	return out, os.Link(tmp.Name(), to)
+	err = os.Link(tmp.Name(), to)
+	if errors.Is(err, fs.ErrExist) {
+		// Two indexes of one directory have the same content (empty ones,
+		// as a rule), and the other was a moment faster.
+		if st, serr := os.Stat(to); serr == nil && st.Size() == at {
+			err = nil
+		}
+	}
+	return out, err
 }
 
 // Link gives the published forms their plain names, each in one step, and
