@@ -235,7 +235,7 @@ func TestDaemons(t *testing.T) {
 		c := &scenarios[i]
 		t.Run(c.name, func(t *testing.T) {
 			s := c.sweep(t)
-			tally, err := s.Run(400 * time.Millisecond)
+			tally, err := s.Run(200 * time.Millisecond)
 			report(t, s, tally, err)
 		})
 	}

@@ -264,7 +264,7 @@ var engineCases = []struct {
 func TestEngine(t *testing.T) {
 	for _, tt := range engineCases {
 		s := engineSweep(t, tt.name, tt.n, tt.at)
-		tally, err := s.Run(1500 * time.Millisecond)
+		tally, err := s.Run(time.Second)
 		report(t, s, tally, err)
 	}
 }
