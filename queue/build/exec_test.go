@@ -19,6 +19,7 @@ import (
 func TestExecEnvironment(t *testing.T) {
 	job := newJob(t)
 	job.BinNMU = &BinNMU{Number: 3, Changelog: "rebuild", Time: time.Unix(1, 0)}
+	job.ExtraDepends, job.ExtraConflicts = "libgood (>= 2)", "libbad"
 	os.WriteFile(filepath.Join(job.Dir, "left-over"), nil, 0o644)
 	os.WriteFile(filepath.Join(job.Result, "left-over"), nil, 0o644)
 	r := script(t, `env | sort; pwd; ls -A . "$PACKMILL_RESULT"; cat; readlink /proc/self/fd/3; exit 7`)
@@ -35,6 +36,7 @@ func TestExecEnvironment(t *testing.T) {
 	}
 	want := []string{
 		"HOME=" + job.Dir, "LANG=C.UTF-8", "PACKMILL_ARCH=amd64", "PACKMILL_BINNMU=3", "PACKMILL_DSC=" + job.Dsc,
+		"PACKMILL_EXTRA_CONFLICTS=libbad", "PACKMILL_EXTRA_DEPENDS=libgood (>= 2)",
 		"PACKMILL_RESULT=" + job.Result, "PACKMILL_SUITE=sid", "PATH=" + defaultPath, "PWD=" + job.Dir,
 		job.Dir, ".:", "", job.Result + ":", job.Lock.Name(),
 	}
