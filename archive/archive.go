@@ -21,6 +21,7 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -169,7 +170,11 @@ func Open(root string) (*Archive, error) {
 		return nil, err
 	}
 	for _, d := range []string{"pool", "dists"} {
-		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+		err := os.MkdirAll(filepath.Join(root, d), 0o755)
+		if d == "cache" && errors.Is(err, fs.ErrPermission) {
+			err = nil // a reader does without
+		}
+		if err != nil {
 			return nil, fmt.Errorf("open archive: %w", err)
 		}
 	}
