@@ -12,7 +12,6 @@ import (
 
 	"packmill/spool"
 	"packmill/spool/durable"
-	"packmill/spool/policy"
 )
 
 // ErrTwice says that the architecture has a job for this version already, in
@@ -124,15 +123,6 @@ func retired(tree *spool.Tree, arch, key string, ino uint64) bool {
 	return false
 }
 
-// known reports whether the ledger has a job that lives.
-func known(tree *spool.Tree, suite, arch, key string) bool {
-	var st unix.Stat_t
-	if unix.Lstat(tree.Path("queue", suite, arch, spool.LedgerDir, key), &st) != nil || st.Nlink < 2 {
-		return false
-	}
-	return !retired(tree, arch, key, st.Ino)
-}
-
 // Adopt writes the jobs that no program of ours made (by a copy of the tree, or
 // before there was a ledger) into it. What is published already is left out:
 // the archive's indexes tell of it.
@@ -230,12 +220,4 @@ func TicketAt(tree *spool.Tree, f spool.Found) (*Ticket, error) {
 		return nil, err
 	}
 	return ReadTicket(st)
-}
-
-// newer orders versions of one source, a binNMU above its source's version.
-func newer(a, b *Ticket) int {
-	if c := policy.CompareVersions(a.Version, b.Version); c != 0 {
-		return c
-	}
-	return a.BinNMU - b.BinNMU
 }

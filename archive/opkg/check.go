@@ -83,7 +83,6 @@ type checker struct {
 	entries int
 	seen    map[string]bool // name, version, architecture
 	files   map[string]bool
-	line    int
 }
 
 func (c *checker) bad(line int, format string, args ...any) {
