@@ -54,8 +54,8 @@ func TestWb(t *testing.T) {
 	m.refused("gb app_1.1 . amd64", "no such job")
 	m.refused("take app . amd64", "has it; ask there")
 	m.refused("built app . amd64", "buildd")
-	before := m.packmill("ls")
-	if out := m.wb("fail app . amd64 --dry-run -m x"); !strings.Contains(out, "would do app_1.0 on amd64: build-attempted -> failed") || m.packmill("ls") != before {
+	before := m.where()
+	if out := m.wb("fail app . amd64 --dry-run -m x"); !strings.Contains(out, "would do app_1.0 on amd64: build-attempted -> failed") || m.where() != before {
 		t.Errorf("dry run: %s", out)
 	}
 	m.wb("fail app_1.0 . ANY . stable -m does not link")
