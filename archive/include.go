@@ -40,6 +40,10 @@ type Inclusion struct {
 	Changes string // the .changes in Dir, which names the files and their checksums
 	Kind    Kind   // both if zero
 
+	// Text, if set, is the content of the .changes as the caller verified it.
+	// Then the file is not read again: what was checked is what is used.
+	Text []byte
+
 	// These replace what the packages say; "" leaves it. The suite's overrides
 	// go before Section and Priority.
 	Component, Section, Priority string
@@ -222,7 +226,10 @@ func (in *inclusion) readChanges() error {
 	if err := policy.CheckFile(in.Changes); err != nil {
 		return refuse("%v", err)
 	}
-	data, err := readSmall(filepath.Join(in.Dir, in.Changes))
+	data, err := in.Text, error(nil)
+	if data == nil {
+		data, err = readSmall(filepath.Join(in.Dir, in.Changes))
+	}
 	if err != nil {
 		return err
 	}

@@ -176,7 +176,10 @@ func (p *publisher) include(ctx context.Context, all *settings.Settings, s *sett
 			e.decide(why)
 			continue
 		}
-		inc, reason := p.inclusion(all, s, e)
+		inc, reason, err := p.inclusion(all, s, e)
+		if err != nil {
+			return err
+		}
 		if reason != "" {
 			e.decide(refuse(e, s.Name, reason))
 			continue
@@ -295,11 +298,12 @@ func (p *publisher) ready(ctx context.Context, s *settings.Suite, e *entry, entr
 }
 
 // inclusion checks the right of whoever signed, now and not when the item was
-// made: a key may have been revoked since.
-func (p *publisher) inclusion(all *settings.Settings, s *settings.Suite, e *entry) (archive.Inclusion, string) {
+// made: a key may have been revoked since. A reason is why it is refused; an
+// error is our trouble, and the item stays.
+func (p *publisher) inclusion(all *settings.Settings, s *settings.Suite, e *entry) (inc archive.Inclusion, reason string, err error) {
 	t := e.ticket
 	if e.arch == "" {
-		inc := archive.Inclusion{
+		inc = archive.Inclusion{
 			Dir: e.item.Path(), Changes: t.Changes, Kind: archive.Source,
 			Component: t.Component,
 		}
@@ -310,46 +314,51 @@ func (p *publisher) inclusion(all *settings.Settings, s *settings.Suite, e *entr
 		if t.Fingerprint == "" {
 			// Nothing but the ticket vouches for it.
 			if ok, err := e.item.MadeBy(spool.UserReview, spool.UserMaster); err != nil {
-				return inc, err.Error()
+				return inc, "", err
 			} else if !ok {
-				return inc, "the ticket names no key, and was not written by " + spool.UserReview + " or " + spool.UserMaster
+				return inc, "the ticket names no key, and was not written by " + spool.UserReview + " or " + spool.UserMaster, nil
 			}
 			if !slices.ContainsFunc(all.Uploaders, func(u settings.Uploader) bool { return u.Account != "" && u.Account == t.Account }) {
-				return inc, fmt.Sprintf("the account %q may not upload (any more): see control/uploaders", t.Account)
+				return inc, fmt.Sprintf("the account %q may not upload (any more): see control/uploaders", t.Account), nil
 			}
-			return inc, ""
+			return inc, "", nil
 		}
-		return inc, p.signedBy(all, filepath.Join(inc.Dir, inc.Changes), all.UploaderKeys(), "control/uploaders")
+		inc.Text, reason, err = p.signedBy(all, filepath.Join(inc.Dir, inc.Changes), all.UploaderKeys(), "control/uploaders")
+		return inc, reason, err
 	}
-	inc := archive.Inclusion{
+	inc = archive.Inclusion{
 		Dir: e.item.Path("result"), Changes: t.Result, Kind: archive.Binary,
 		Component: t.Component, Architectures: []string{e.arch},
 	}
 	if inc.Changes == "" {
-		return inc, "the ticket names no result"
+		return inc, "the ticket names no result", nil
 	}
-	return inc, p.signedBy(all, filepath.Join(inc.Dir, inc.Changes), all.BuilderKeys(e.arch), "the builders of "+e.arch+" in control/builders")
+	inc.Text, reason, err = p.signedBy(all, filepath.Join(inc.Dir, inc.Changes), all.BuilderKeys(e.arch), "the builders of "+e.arch+" in control/builders")
+	return inc, reason, err
 }
 
-// signedBy returns "" if the file bears a good signature by one of the keys,
-// and otherwise why it does not.
-func (p *publisher) signedBy(all *settings.Settings, path string, fingerprints []string, whose string) string {
-	data, err := os.ReadFile(path)
+// signedBy returns the file's content if it bears a good signature by one of
+// the keys, and otherwise the reason why it does not.
+func (p *publisher) signedBy(all *settings.Settings, path string, fingerprints []string, whose string) (data []byte, reason string, err error) {
+	data, err = os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, filepath.Base(path) + " is not in the item any more", nil
+	}
 	if err != nil {
-		return err.Error()
+		return nil, "", err
 	}
 	ring, _, err := all.Keyring(fingerprints)
 	if err != nil {
-		return err.Error()
+		return nil, "", err
 	}
 	if _, _, err := ring.VerifyClear(data, time.Now()); err != nil {
 		var r *openpgp.Refusal
 		if errors.As(err, &r) {
-			return fmt.Sprintf("%s: %s (keys of %s count)", filepath.Base(path), r.Text, whose)
+			return nil, fmt.Sprintf("%s: %s (keys of %s count)", filepath.Base(path), r.Text, whose), nil
 		}
-		return fmt.Sprintf("%s: %v", filepath.Base(path), err)
+		return nil, fmt.Sprintf("%s: %v", filepath.Base(path), err), nil
 	}
-	return ""
+	return data, "", nil
 }
 
 // refusedPlace is where what cannot be published goes: a source back to the
