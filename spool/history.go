@@ -19,7 +19,7 @@ const (
 	TicketFile  = "ticket"  // deb822: the facts
 	HistoryFile = "history" // one line a move, append only, for people
 	ReasonFile  = "REASON"  // why it lies where a person must act
-	triesFile   = ".tries"  // one line for each handling that has not ended
+	triesFile   = ".tries"  // the handlings that have not ended, see unfinished
 )
 
 // Event is one line of a history: a move, and how it came to be.

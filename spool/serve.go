@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sort"
+	"strconv"
+	"strings"
 	"time"
 
 	"packmill/spool/durable"
@@ -59,8 +61,8 @@ type Loop struct {
 	// Ready, if set, says why nothing can be begun now (a full disk). It is
 	// asked before each item.
 	Ready func() error
-	// Poison is where an item goes that has ended the process, or made
-	// Handle panic, maxTries times.
+	// Poison is where an item goes that made Handle panic maxPanics times, or
+	// under which the process ended maxDeaths times, deathRest apart.
 	Poison func(*Item) Place
 
 	Workers int           // items handled at a time; 0 is one
@@ -89,8 +91,10 @@ const (
 	firstDelay = time.Second
 	lastDelay  = time.Hour
 	pollEvery  = 3 * time.Second
-	maxTries   = 3
-	onceBusy   = 20 // looks at a busy item before Once leaves it to its holder
+	maxPanics  = 3
+	maxDeaths  = 5
+	deathRest  = 10 * time.Second // deaths closer together count as one
+	onceBusy   = 20               // looks at a busy item before Once leaves it to its holder
 	scanRest   = 5 * time.Millisecond
 )
 
@@ -636,27 +640,34 @@ func (l *Loop) logMove(it *Item, from Place, reason string, start time.Time) {
 		"suite", it.Place.Suite, "arch", it.Arch(), "reason", reason, "took", time.Since(start).Round(time.Microsecond))
 }
 
-// handle calls Handle with the number of unfinished handlings counted on disk,
-// so that an item which kills its handler ends in quarantine, not in a loop.
+// handle calls Handle with its unfinished handlings counted on disk, so that an
+// item which kills its handler ends in quarantine, not in a loop. A panic is the
+// item's doing. A death may be anyone's: an operator who restarts a daemon a few
+// times in a row must not get an upload rejected, so deaths count only apart.
 func (l *Loop) handle(ctx context.Context, it *Item) (v Verdict, err error) {
 	if l.Poison == nil {
 		return l.Handle(ctx, it)
 	}
 	tries := it.Path(triesFile)
-	if st, err := os.Stat(tries); err == nil && st.Size() >= 2*maxTries {
-		return Verdict{
-			To: l.Poison(it), Reason: "its handling did not end three times",
-			Text: fmt.Sprintf("%s was ended, or failed badly, %d times while it worked on this item.\n"+
-				"Look into its log, then put the item back with: packmill requeue %s\n", l.Who, maxTries, it.Name),
-		}, it.clearTries()
+	if data, err := readSmall(tries); err == nil {
+		if deaths, panics := unfinished(string(data)); deaths >= maxDeaths || panics >= maxPanics {
+			return Verdict{
+				To: l.Poison(it), Reason: "its handling did not end, again and again",
+				Text: fmt.Sprintf("%s was ended %d times, and failed badly %d times, while it worked on this item.\n"+
+					"Look into its log, then put the item back with: packmill requeue %s\n", l.Who, deaths, panics, it.Name),
+			}, it.clearTries()
+		}
 	}
-	if err := durable.Append(tries, []byte("x\n"), 0o664); err != nil {
+	if err := durable.Append(tries, fmt.Appendf(nil, "%d\n", time.Now().Unix()), 0o664); err != nil {
 		return Verdict{}, err
 	}
 	defer func() {
 		if p := recover(); p != nil {
 			v, err = Verdict{}, fmt.Errorf("panic: %v", p)
 			l.Log.Error("panic", "item", it.Name.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+			if aerr := durable.Append(tries, []byte("panic\n"), 0o664); aerr != nil {
+				err = errors.Join(err, aerr)
+			}
 			return // the count stays
 		}
 		if cerr := it.clearTries(); err == nil {
@@ -664,6 +675,21 @@ func (l *Loop) handle(ctx context.Context, it *Item) (v Verdict, err error) {
 		}
 	}()
 	return l.Handle(ctx, it)
+}
+
+// unfinished reads a file of tries: a line with the second of each handling's
+// beginning, and a line "panic" for each that panicked.
+func unfinished(text string) (deaths, panics int) {
+	var last int64
+	for line := range strings.Lines(text) {
+		switch at, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64); {
+		case strings.TrimSpace(line) == "panic":
+			panics++
+		case err == nil && max(at-last, last-at) >= int64(deathRest/time.Second):
+			deaths, last = deaths+1, at
+		}
+	}
+	return deaths, panics
 }
 
 func (it *Item) clearTries() error {

@@ -378,17 +378,36 @@ func TestLoopQuarantinesPoison(t *testing.T) {
 	tree := newTree(t)
 	name := NewName(50, t0, "pp", "1")
 	born(t, tree, In(Intake), Reviewd, name)
-	for range maxTries {
+	for range maxPanics {
 		l := testLoop(tree)
 		l.Handle = func(context.Context, *Item) (Verdict, error) { panic("planted") }
 		l.Run(context.Background())
 	}
 	if got, _ := tree.List(In(Intake)); len(got) != 1 {
-		t.Fatalf("after %d panics: got %v in intake, want it there still", maxTries, got)
+		t.Fatalf("after %d panics: got %v in intake, want it there still", maxPanics, got)
 	}
 	testLoop(tree).Run(context.Background())
 	if text := Waiting(tree.Path("spool/rejected", name.String())); !strings.Contains(text, "packmill requeue") {
 		t.Errorf("REASON of the quarantined item: got %q", text)
+	}
+}
+
+func TestUnfinished(t *testing.T) {
+	tests := []struct {
+		text           string
+		deaths, panics int
+	}{
+		{"", 0, 0},
+		{"1000\n1001\n1003\n1009\n", 1, 0},
+		{"1000\n1010\n1020\n1021\n", 3, 0},
+		{"1000\npanic\n1001\npanic\n", 1, 2},
+		{"2000\n1000\n", 2, 0}, // the clock was set back
+		{"1000\n10", 2, 0},     // the last write was cut short
+	}
+	for _, tt := range tests {
+		if d, p := unfinished(tt.text); d != tt.deaths || p != tt.panics {
+			t.Errorf("unfinished(%q): got %d deaths, %d panics, want %d, %d", tt.text, d, p, tt.deaths, tt.panics)
+		}
 	}
 }
 
