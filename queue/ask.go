@@ -28,9 +28,9 @@ type Request struct {
 	// built elsewhere into the directory and returns its .changes' name. Nil:
 	// what is there stays.
 	Result func(dir string) (string, error)
-	// Sign, of uploaded, is asked whether the result's .changes is signed as
-	// the archive wants it: nil if so. The version is the full one, +bN too.
-	Signed func(path, version string) error
+	// Signed, of uploaded, is asked whether the result's .changes is signed as
+	// the archive wants it: nil if so.
+	Signed func(path string, t *Ticket) error
 	// BinNMU makes the new job of nmu.
 	BinNMU func(installed *Ticket, f spool.Found) (spool.Found, error)
 	// Dry says that nothing is to be done.
@@ -228,7 +228,7 @@ func (r *Request) do(it *spool.Item, t *Ticket, s *Spec, reply *Reply) error {
 				return nil
 			}
 			if r.Signed != nil {
-				if err := r.Signed(it.Path("result", t.Result), t.Plus()); err != nil {
+				if err := r.Signed(it.Path("result", t.Result), t); err != nil {
 					reply.Refusal, reply.To = err.Error(), it.Place
 					return nil
 				}

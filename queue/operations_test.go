@@ -433,9 +433,9 @@ func TestUploadWantsResult(t *testing.T) {
 		}
 		return "h.changes", os.WriteFile(filepath.Join(dir, "h.changes"), []byte("x"), 0o664)
 	}
-	r.Signed = func(path, version string) error {
-		if version != "1:2.10-3+b2" || filepath.Base(path) != "h.changes" {
-			t.Errorf("signed: %s %s", path, version)
+	r.Signed = func(path string, tk *Ticket) error {
+		if tk.Plus() != "1:2.10-3+b2" || filepath.Base(path) != "h.changes" {
+			t.Errorf("signed: %s %s", path, tk.Plus())
 		}
 		return fmt.Errorf("nobody signed it")
 	}

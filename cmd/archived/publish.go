@@ -55,6 +55,11 @@ const renew = time.Hour
 // it in line when the settings change.
 func (p *publisher) suites(ctx context.Context) (bool, error) {
 	now := p.Settings.Get()
+	for _, s := range now.Suites {
+		if err := p.sweepRecords(s.Name); err != nil {
+			return false, err
+		}
+	}
 	if now == p.done && time.Since(p.renewed) < renew {
 		return false, nil
 	}
@@ -139,7 +144,7 @@ func (p *publisher) publish(ctx context.Context, items []*spool.Item) ([]spool.V
 			e.decide(refuse(e, name, "the ticket cannot be read: "+err.Error()))
 		case !ok || s.Name != name:
 			e.decide(refuse(e, name, "there is no suite "+name+" in control/suites (any more)"))
-		case exists(it.Path(publishedFile)):
+		case exists(p.record(it)):
 			// An earlier run published it and was cut off after that.
 			v, err := p.file(e)
 			if err != nil {
@@ -210,7 +215,10 @@ func (p *publisher) include(ctx context.Context, all *settings.Settings, s *sett
 		}
 		// What is published is never published again, though its files
 		// are about to leave the item.
-		if err := e.item.WriteFile(publishedFile, []byte(strings.Join(r.Files, "\n")+"\n")); err != nil {
+		if err := durable.MkdirAll(filepath.Dir(p.record(e.item)), 0o755); err != nil {
+			return err
+		}
+		if err := durable.WriteFile(p.record(e.item), []byte(strings.Join(r.Files, "\n")+"\n"), 0o644); err != nil {
 			return err
 		}
 		v, err := p.file(e)
@@ -248,9 +256,37 @@ func (p *publisher) twice(e *entry) (bool, error) {
 	return false, nil
 }
 
-// publishedFile in an item says that the archive has it; it lists the pool's
-// files.
-const publishedFile = "published"
+// recordsDir has a file SUITE/ITEM for each item that the archive has and that
+// still lies in the archive queue; it lists the pool's files. It is not in the
+// item, where others than this daemon can write.
+const recordsDir = "archive/published"
+
+func (p *publisher) record(it *spool.Item) string {
+	return p.Tree.Path(recordsDir, it.Place.Suite, it.Name.String())
+}
+
+// sweepRecords takes the records away whose items have left the archive queue.
+func (p *publisher) sweepRecords(suite string) error {
+	records, err := os.ReadDir(p.Tree.Path(recordsDir, suite))
+	if len(records) == 0 || err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return err
+	}
+	waiting, err := p.Tree.List(spool.In(spool.Uploaded, suite))
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if !slices.Contains(waiting, r.Name()) {
+			if err := durable.Remove(p.Tree.Path(recordsDir, suite, r.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
 
 // ready says whether an entry can be published now: binaries need their
 // source, in the suite or in this batch; a source of a suite that publishes
@@ -333,7 +369,8 @@ func (p *publisher) inclusion(all *settings.Settings, s *settings.Suite, e *entr
 	if inc.Changes == "" {
 		return inc, "the ticket names no result", nil
 	}
-	inc.Text, reason, err = p.signedBy(all, filepath.Join(inc.Dir, inc.Changes), all.BuilderKeys(e.arch), "the builders of "+e.arch+" in control/builders")
+	keys, whose := all.BuildKeys(s, e.arch, t.Source, t.Component)
+	inc.Text, reason, err = p.signedBy(all, filepath.Join(inc.Dir, inc.Changes), keys, whose)
 	return inc, reason, err
 }
 

@@ -425,7 +425,7 @@ func (b *builder) sign(it *spool.Item, t *queue.Ticket, x *settings.Builder, all
 	if x.Key == "" {
 		return fmt.Errorf("the builder %s has no Key in control/builders, and Log-Review is auto", x.Name)
 	}
-	signer, err := openpgp.ReadSigner(all.Path(x.Key))
+	signer, err := openpgp.OpenSigner(all.Path(x.Key))
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/diff"
 
+	"packmill/cmd/internal/settings"
 	"packmill/queue"
 	"packmill/spool"
 	"packmill/spool/durable"
@@ -76,7 +77,7 @@ func (d *desk) report(f spool.Found, withLintian bool) (*report, error) {
 	r := &report{waiting: x, Fingerprint: tk.Fingerprint, ChangedBy: tk.ChangedBy, Opinions: readOpinions(dir)}
 	for _, u := range d.set.Uploaders {
 		if u.Name == tk.Uploader {
-			r.Rights = rights(u.Allow.Source, u.Allow.New, u.Allow.Suites, u.Allow.Components, u.Allow.Packages, u.Allow.Binary)
+			r.Rights = rights(u.Allow)
 		}
 	}
 	entries, err := os.ReadDir(dir)
@@ -117,17 +118,17 @@ func (d *desk) report(f spool.Found, withLintian bool) (*report, error) {
 }
 
 // rights says in words what a stanza allows.
-func rights(source, fresh bool, suites, components, packages, binary []string) string {
+func rights(a settings.Allow) string {
 	var out []string
-	if source {
+	if a.Source {
 		out = append(out, "source")
 	}
-	for k, v := range map[string][]string{"binary": binary, "suites": suites, "components": components, "packages": packages} {
+	for k, v := range map[string][]string{"binary": a.Binary, "sign": a.Sign, "suites": a.Suites, "components": a.Components, "packages": a.Packages} {
 		if len(v) > 0 {
 			out = append(out, k+"="+strings.Join(v, " "))
 		}
 	}
-	if !fresh {
+	if !a.New {
 		out = append(out, "new=no")
 	}
 	slices.Sort(out)

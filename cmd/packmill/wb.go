@@ -381,7 +381,7 @@ func (d *wbRun) request(f spool.Found) *queue.Request {
 	o := d.order
 	r := &queue.Request{
 		Op: o.op, Who: who(), Override: o.override, Message: o.message, Number: o.number, Now: d.now, Dry: d.c.DryRun,
-		BinNMU: d.binNMU, Signed: func(path, version string) error { return d.signed(path, version, f.Arch()) },
+		BinNMU: d.binNMU, Signed: d.signed,
 	}
 	if o.changes != "" {
 		r.Result = func(dir string) (string, error) { return takeResult(o.changes, dir) }

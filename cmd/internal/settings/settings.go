@@ -92,6 +92,7 @@ type Allow struct {
 	New        bool     // packages that the suite does not have yet
 	Source     bool
 	Binary     []string // architectures whose binaries may be uploaded
+	Sign       []string // architectures whose build logs this person judges, and whose results they sign
 }
 
 // Builder is one stanza of control/builders.

@@ -125,8 +125,42 @@ func TestGood(t *testing.T) {
 	if diff := cmp.Diff(Allow{Source: true, New: true}, s.Uploaders[1].Allow); diff != "" {
 		t.Error(diff)
 	}
-	if got := s.BuilderKeys("all"); len(got) != 1 || len(s.BuilderKeys("i386")) != 0 {
-		t.Errorf("BuilderKeys: got %v and %v", got, s.BuilderKeys("i386"))
+}
+
+// TestBuildKeys: whose signature lets binaries through, by review of logs,
+// architecture, suite, package and component.
+func TestBuildKeys(t *testing.T) {
+	fpr := func(c string) string { return strings.Repeat(c, 40) }
+	s, err := Load(control(t, map[string]string{
+		"suites": suite + "Aliases: current\n\nSuite: hand\nArchitectures: amd64\nLog-Review: manual\n",
+		"uploaders": "Name: all\nFingerprint: " + fpr("A") + "\nAllow: sign\n\n" +
+			"Name: some\nFingerprint: " + fpr("B") + "\nAllow: sign=amd64, packages=lib*, suites=current hand, components=main\n\n" +
+			"Name: source\nFingerprint: " + fpr("C") + "\n\n" +
+			"Name: any\nFingerprint: " + fpr("D") + "\nAllow: sign=any, suites=hand, binary\n",
+		"builders": "Name: b\nArchitectures: amd64 all\nFingerprint: " + fpr("1") + "\n\nName: c\nArchitectures: i386\nFingerprint: " + fpr("2") + "\n",
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []struct{ suite, arch, source, component, want string }{
+		{"stable", "amd64", "hello", "main", "A1"},
+		{"stable", "amd64", "libx", "main", "AB1"},
+		{"stable", "amd64", "libx", "contrib", "A1"},
+		{"stable", "i386", "libx", "main", "A2"},
+		{"stable", "all", "libx", "main", "A1"},
+		{"stable", "arm64", "libx", "main", "A"},
+		{"hand", "amd64", "libx", "main", "ABD"},
+		{"hand", "all", "libx", "main", "A"},
+	} {
+		x, _ := s.Suite(r.suite)
+		keys, whose := s.BuildKeys(x, r.arch, r.source, r.component)
+		got := ""
+		for _, k := range keys {
+			got += k[:1]
+		}
+		if got != r.want || strings.Contains(whose, "builders") != (r.suite == "stable") {
+			t.Errorf("%v: got %q (%s)", r, got, whose)
+		}
 	}
 }
 

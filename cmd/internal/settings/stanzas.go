@@ -130,7 +130,8 @@ func (r *reader) fingerprints() []string {
 }
 
 // allow reads, with commas between them: "suites=sid experimental",
-// "packages=lib*", "components=main", "source", "binary=amd64 i386", "new=no".
+// "packages=lib*", "components=main", "source", "binary=amd64 i386",
+// "sign=amd64", "new=no".
 func (r *reader) allow() Allow {
 	a := Allow{New: true}
 	named := false
@@ -158,8 +159,13 @@ func (r *reader) allow() Allow {
 			if len(list) == 0 {
 				a.Binary = []string{"any", "all"}
 			}
+		case "sign":
+			a.Sign, named = list, true
+			if len(list) == 0 {
+				a.Sign = []string{"any", "all"}
+			}
 		default:
-			r.fail("Allow", "%q is not known; allowed are: suites=..., components=..., packages=..., new=no, source, binary=ARCH..., with commas between", item)
+			r.fail("Allow", "%q is not known; allowed are: suites=..., components=..., packages=..., new=no, source, binary=ARCH..., sign=ARCH..., with commas between", item)
 		}
 	}
 	if !named {
