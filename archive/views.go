@@ -121,9 +121,10 @@ func (a *Archive) Snapshots() ([]Snapshot, error) {
 		if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
 			continue
 		}
-		name := filepath.Base(filepath.Dir(filepath.Dir(dir)))
-		if !strings.HasPrefix(name, ".") {
-			out = append(out, Snapshot{name, filepath.Base(dir)})
+		// What is being made, or taken away, has a name with a point.
+		name, suite := filepath.Base(filepath.Dir(filepath.Dir(dir))), filepath.Base(dir)
+		if !strings.HasPrefix(name, ".") && !strings.HasPrefix(suite, ".") {
+			out = append(out, Snapshot{name, suite})
 		}
 	}
 	slices.SortFunc(out, func(x, y Snapshot) int { return strings.Compare(x.Name+"/"+x.Suite, y.Name+"/"+y.Suite) })

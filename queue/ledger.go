@@ -25,8 +25,8 @@ var ErrTwice = errors.New("there is a job for it already")
 // or on its way: as long as it exists the kernel counts two names, so nothing
 // has to be looked for in directories between which jobs move.
 //
-// A count of one says that the job was swept, or that its maker died before
-// it was born: then another may be made.
+// A count of one says that the job was swept: then another may be made. What a
+// maker left that died before the job was born is found by its free lock.
 const birthFile = "birth"
 
 // ledgerKey is the name of a job's entry in the ledger.
@@ -72,7 +72,13 @@ func enter(tree *spool.Tree, suite, arch, key, dir string) error {
 			return nil
 		}
 		if have.Nlink > 1 && !retired(tree, arch, key, have.Ino) {
-			return fmt.Errorf("%s on %s in %s: %w", key, arch, suite, ErrTwice)
+			dead, err := tree.ForgetBirth(func(dir string) bool { return inodeOf(dir) == have.Ino })
+			if err != nil {
+				return err
+			}
+			if !dead {
+				return fmt.Errorf("%s on %s in %s: %w", key, arch, suite, ErrTwice)
+			}
 		}
 		if err := os.Remove(entry); err != nil {
 			return err
@@ -115,12 +121,20 @@ func retired(tree *spool.Tree, arch, key string, ino uint64) bool {
 		if !strings.Contains(name, "_"+source+"_") || !strings.HasSuffix(name, "_"+arch) {
 			continue
 		}
-		var st unix.Stat_t
-		if unix.Lstat(tree.Path(spool.In(spool.Attic).Dir(), name, birthFile), &st) == nil && st.Ino == ino {
+		if inodeOf(tree.Path(spool.In(spool.Attic).Dir(), name)) == ino {
 			return true
 		}
 	}
 	return false
+}
+
+// inodeOf is the birth file's in the job at dir, 0 if there is none.
+func inodeOf(dir string) uint64 {
+	var st unix.Stat_t
+	if unix.Lstat(filepath.Join(dir, birthFile), &st) != nil {
+		return 0
+	}
+	return st.Ino
 }
 
 // Adopt writes the jobs that no program of ours made (by a copy of the tree, or

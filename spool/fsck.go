@@ -121,7 +121,7 @@ func (c *checker) parts() error {
 
 // foreign are the directories whose contents are not the engine's to judge:
 // settings, the uploaders', and the archive's own.
-var foreign = []string{"control", "journal", "tmp", "spool/incoming", strayDir}
+var foreign = []string{"control", "journal", "tmp", "spool/incoming", strayDir, "attic/pool", "attic/opkg"}
 
 // walk follows the directories that the shapes name.
 func (c *checker) walk(dir string) error {
@@ -184,7 +184,7 @@ func (c *checker) place(p Place) error {
 	}
 	for _, e := range entries {
 		rel := filepath.Join(p.Dir(), e.Name())
-		if rel == strayDir {
+		if slices.Contains(foreign, rel) {
 			continue
 		}
 		n, err := ParseName(e.Name())

@@ -350,6 +350,35 @@ func (t *Tree) birthDir() (string, error) {
 	}
 }
 
+// ForgetBirth removes the births under tmp that mine says are meant and whose
+// makers are dead: a living one holds the lock from the first moment.
+func (t *Tree) ForgetBirth(mine func(dir string) bool) (bool, error) {
+	entries, err := os.ReadDir(t.Path("tmp"))
+	if err != nil {
+		return false, err
+	}
+	did := false
+	for _, e := range entries {
+		dir := t.Path("tmp", e.Name())
+		if !e.IsDir() || !mine(dir) {
+			continue
+		}
+		lock, err := lockDir(dir)
+		if errors.Is(err, ErrBusy) || errors.Is(err, ErrGone) {
+			continue
+		}
+		if err == nil {
+			err = durable.RemoveAll(dir)
+			lock.Close()
+		}
+		if err != nil {
+			return did, fmt.Errorf("forget birth: %w", err)
+		}
+		did = true
+	}
+	return did, nil
+}
+
 // born gives a finished directory its first line of history, syncs it and
 // moves it to its place.
 func (it *Item) born(dir string, p Place, name Name, who, reason string) error {

@@ -3,8 +3,10 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -44,7 +46,8 @@ func (d *wbRun) signed(path string, t *queue.Ticket) error {
 }
 
 // takeResult copies a .changes and the files that it lists into a job's
-// directory of results. Each file is hashed on the way.
+// directory of results. Each file is hashed on the way. What was there goes
+// when the new result is on the disk.
 func takeResult(changes, dir string) (string, error) {
 	data, err := os.ReadFile(changes)
 	if err != nil {
@@ -58,18 +61,32 @@ func takeResult(changes, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := durable.RemoveAll(dir); err != nil {
+	fresh := filepath.Join(filepath.Dir(dir), durable.NewPrefix+filepath.Base(dir))
+	if err := durable.RemoveAll(fresh); err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(dir, 0o775); err != nil {
+	if err := os.Mkdir(fresh, 0o775); err != nil {
 		return "", err
 	}
 	for _, f := range files {
-		if err := copyListed(filepath.Join(filepath.Dir(changes), f.Name), filepath.Join(dir, f.Name), f); err != nil {
+		if err := copyListed(filepath.Join(filepath.Dir(changes), f.Name), filepath.Join(fresh, f.Name), f); err != nil {
 			return "", err
 		}
 	}
-	return name, os.WriteFile(filepath.Join(dir, name), data, 0o664)
+	if err := os.WriteFile(filepath.Join(fresh, name), data, 0o664); err != nil {
+		return "", err
+	}
+	if err := durable.SyncTree(fresh); err != nil {
+		return "", err
+	}
+	err = durable.Exchange(fresh, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return name, durable.Rename(fresh, dir)
+	}
+	if err != nil {
+		return "", err
+	}
+	return name, durable.RemoveAll(fresh)
 }
 
 func copyListed(from, to string, want upload.File) error {

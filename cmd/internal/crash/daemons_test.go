@@ -5,6 +5,8 @@ package crash
 import (
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +25,10 @@ type scenario struct {
 	// verb that did not say that it was done may be undone.
 	want   []string
 	undone []string
+	// compare, in the place of want: the tree is what the command comes to
+	// when nothing strikes it, or what was there before.
+	compare bool
+	always  *regexp.Regexp // matches what is where, at every moment
 }
 
 const (
@@ -210,14 +216,24 @@ func (c *scenario) sweep(t testing.TB) *Sweep {
 			delete(sent, k)
 		}
 	}
+	var before, after account
+	if c.compare {
+		var err error
+		if before, after, err = c.ends(s); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+	}
 	return &Sweep{
 		Name: c.name, Tree: s.tree, Scratch: s.dir, Seed: 1, Workers: 2,
-		Program: func(tree string) *Program { return s.command(tree, c.argv[0], c.argv[1:]...) },
+		Program: func(tree string) *Program { return s.command(tree, c.argv[0], c.at(tree)[1:]...) },
 		Instant: served,
 		Settle:  func(tree string) error { return s.settle(tree, c.again) },
 		Check: func(tree string, acknowledged bool) []string {
 			broken := append(sound(tree), witness(tree, sent)...)
 			broken = append(broken, incomplete(tree)...)
+			if c.compare {
+				return append(broken, c.judge(s, tree, before, after, acknowledged)...)
+			}
 			at := where(tree, c.want...)
 			if len(at) > 0 && c.undone != nil && !acknowledged {
 				if other := where(tree, c.undone...); len(other) == 0 {
@@ -229,13 +245,12 @@ func (c *scenario) sweep(t testing.TB) *Sweep {
 	}
 }
 
-// TestDaemons sweeps each program for a moment, at points of chance.
+// TestDaemons strikes each program at a few points of chance.
 func TestDaemons(t *testing.T) {
-	for i := range scenarios {
-		c := &scenarios[i]
+	for _, c := range slices.Concat(scenarios, verbs) {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.sweep(t)
-			tally, err := s.Run(200 * time.Millisecond)
+			tally, err := s.Run(3)
 			report(t, s, tally, err)
 		})
 	}

@@ -260,11 +260,11 @@ var engineCases = []struct {
 	at   spool.Place
 }{{"build", 2, needs}, {"fan out", 1, acceptedP}, {"take in", 2, spool.Place{}}}
 
-// TestEngine sweeps the engine, in a few seconds of chance.
+// TestEngine strikes the engine at some points of chance.
 func TestEngine(t *testing.T) {
 	for _, tt := range engineCases {
 		s := engineSweep(t, tt.name, tt.n, tt.at)
-		tally, err := s.Run(time.Second)
+		tally, err := s.Run(20)
 		report(t, s, tally, err)
 	}
 }

@@ -4,40 +4,41 @@ package crash
 
 import (
 	"flag"
+	"fmt"
+	"slices"
 	"testing"
-	"time"
 )
 
 var (
-	all    = flag.Bool("crash.all", false, "every point, every strike and every disk, however long it takes")
-	budget = flag.Duration("crash.time", 3*time.Minute, "time of all sweeps together")
+	all   = flag.Bool("crash.all", false, "every point, every strike and every disk, however long it takes")
+	count = flag.Int("crash.n", 20, "strikes and disks of each sweep")
+	part  = flag.String("crash.part", "", "K/N: with -crash.all, only the K-th of N parts of each sweep")
 )
 
 // TestEngineFull is TestEngine for longer, or whole.
 func TestEngineFull(t *testing.T) {
 	for _, tt := range engineCases {
-		s := engineSweep(t, tt.name, tt.n, tt.at)
-		tally, err := s.Run(share(20))
-		report(t, s, tally, err)
+		t.Run(tt.name, func(t *testing.T) { full(t, engineSweep(t, tt.name, tt.n, tt.at)) })
 	}
 }
 
 // TestDaemonsFull is TestDaemons for longer, or whole: -crash.all.
 func TestDaemonsFull(t *testing.T) {
-	for i := range scenarios {
-		c := &scenarios[i]
-		t.Run(c.name, func(t *testing.T) {
-			s := c.sweep(t)
-			tally, err := s.Run(share(len(scenarios) + 2))
-			report(t, s, tally, err)
-		})
+	for _, c := range slices.Concat(scenarios, verbs) {
+		t.Run(c.name, func(t *testing.T) { full(t, c.sweep(t)) })
 	}
 }
 
-// share is one sweep's part of the time, of n.
-func share(n int) time.Duration {
+func full(t *testing.T, s *Sweep) {
+	n := *count
 	if *all {
-		return 0
+		n = 0
 	}
-	return *budget / time.Duration(n)
+	if *part != "" {
+		if _, err := fmt.Sscanf(*part, "%d/%d", &s.Part.K, &s.Part.N); err != nil || s.Part.K < 1 || s.Part.K > s.Part.N {
+			t.Fatalf("-crash.part %s: not like 2/8", *part)
+		}
+	}
+	tally, err := s.Run(n)
+	report(t, s, tally, err)
 }

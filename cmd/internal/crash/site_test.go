@@ -436,7 +436,9 @@ func incomplete(tree string) []string {
 			continue
 		}
 		for _, list := range []string{tk.Dsc, tk.Changes} {
-			broken = append(broken, listed(t.Path(f.Dir()), list)...)
+			if list != "" { // a binNMU has no .changes of its source
+				broken = append(broken, listed(t.Path(f.Dir()), list)...)
+			}
 		}
 		if tk.Result != "" {
 			broken = append(broken, listed(t.Path(f.Dir(), "result"), tk.Result)...)

@@ -31,7 +31,11 @@ type Sweep struct {
 	Scratch string // directory for copies
 	Seed    uint64
 	Workers int
+	Part    Part
 }
+
+// A Part is the K-th of N parts of a sweep, from 1; the zero Part is all of it.
+type Part struct{ K, N int }
 
 // A Tally is how much was tried.
 type Tally struct {
@@ -39,7 +43,7 @@ type Tally struct {
 	Acts   map[string]int // strikes tried, by what was done
 	Cuts   int            // moments of a power cut
 	States int            // disks after a power cut that were tried
-	Left   int            // points and states that the time did not reach
+	Left   int            // strikes and disks that were not asked for
 	Took   time.Duration
 	Broken []string // each a sentence: where, what was done, what is wrong
 }
@@ -52,7 +56,7 @@ func (t *Tally) String() string {
 		sum += n
 	}
 	slices.Sort(acts)
-	return fmt.Sprintf("%d points, %d strikes (%s), %d disks of %d power cuts, %d not reached, %d broken, %s",
+	return fmt.Sprintf("%d points, %d strikes (%s), %d disks of %d power cuts, %d left, %d broken, %s",
 		t.Points, sum, strings.Join(acts, ", "), t.States, t.Cuts, t.Left, len(t.Broken), t.Took.Round(time.Second))
 }
 
@@ -111,9 +115,9 @@ var strikes = []strike{
 	{act: Act{Deed: ShortKill}},
 }
 
-// Run tries the strikes at every point and the disks of every power cut. With
-// a budget it tries as many as fit, chosen by chance from Seed; with none, all.
-func (s *Sweep) Run(budget time.Duration) (*Tally, error) {
+// Run tries the strikes at every point and the disks of every power cut: n of
+// them, chosen by chance from Seed, or all if n is 0.
+func (s *Sweep) Run(n int) (*Tally, error) {
 	start := time.Now()
 	t := &Tally{Acts: map[string]int{}}
 	calls, record, err := s.clean(t)
@@ -143,6 +147,13 @@ func (s *Sweep) Run(budget time.Duration) (*Tally, error) {
 	}
 	rng := rand.New(rand.NewPCG(s.Seed, 1))
 	rng.Shuffle(len(jobs), func(i, j int) { jobs[i], jobs[j] = jobs[j], jobs[i] })
+	all := len(jobs)
+	if s.Part.N > 0 {
+		jobs = jobs[all*(s.Part.K-1)/s.Part.N : all*s.Part.K/s.Part.N]
+	}
+	if n > 0 {
+		jobs = jobs[:min(n, len(jobs))]
+	}
 
 	var mu sync.Mutex
 	var g sync.WaitGroup
@@ -152,7 +163,7 @@ func (s *Sweep) Run(budget time.Duration) (*Tally, error) {
 		g.Go(func() {
 			for {
 				mu.Lock()
-				if next == len(jobs) || failed != nil || budget > 0 && time.Since(start) > budget {
+				if next == len(jobs) || failed != nil {
 					mu.Unlock()
 					return
 				}
@@ -181,7 +192,7 @@ func (s *Sweep) Run(budget time.Duration) (*Tally, error) {
 		})
 	}
 	g.Wait()
-	t.Left = len(jobs) - next
+	t.Left = all - next
 	t.Took = time.Since(start)
 	return t, failed
 }
