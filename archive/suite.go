@@ -219,6 +219,39 @@ func (a *Archive) Versions(ctx context.Context, source string) ([]Version, error
 	return out, nil
 }
 
+// Builders returns the sources of those of the named binary packages that the
+// suite has, by package: of several versions, the highest one's.
+func (a *Archive) Builders(ctx context.Context, suite string, packages []string) (map[string]string, error) {
+	p, err := a.read(ctx, suite)
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	sources, versions := map[string]string{}, map[string]string{}
+	for _, c := range p.components() {
+		for _, arch := range append(p.archs(), "all") {
+			for _, name := range packages {
+				list, err := p.stanzas(packagesPath(c, arch), name)
+				if err != nil {
+					return nil, err
+				}
+				for i := range list {
+					v := list[i].Get("Version")
+					if versions[name] != "" && policy.CompareVersions(v, versions[name]) <= 0 {
+						continue
+					}
+					source, _, _ := strings.Cut(list[i].Get("Source"), " ")
+					if source == "" {
+						source = name
+					}
+					sources[name], versions[name] = source, v
+				}
+			}
+		}
+	}
+	return sources, nil
+}
+
 // Has reports whether the suite has this version of the source package.
 func (a *Archive) Has(ctx context.Context, suite, source, version string) (bool, error) {
 	p, err := a.read(ctx, suite)

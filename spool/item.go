@@ -30,7 +30,8 @@ type Item struct {
 	Place Place
 	Name  Name
 	lock  *os.File
-	dirty bool // names in the directory were changed and not synced
+	more  []*os.File // further locks, that go with this one
+	dirty bool       // names in the directory were changed and not synced
 }
 
 // Claim locks the named item. It does not wait: ErrBusy says that another
@@ -131,9 +132,17 @@ func (it *Item) Arch() string {
 	return Found{it.Place, it.Name}.Arch()
 }
 
+// Hold keeps a further locked file until Release: for what must stay decided
+// until the item has moved. The item closes it.
+func (it *Item) Hold(f *os.File) { it.more = append(it.more, f) }
+
 // Release lets the item go. If a child of this process holds the lock too, it
 // stays locked: the descriptor is closed, not unlocked.
 func (it *Item) Release() {
+	for _, f := range it.more {
+		f.Close()
+	}
+	it.more = nil
 	if it.lock != nil {
 		it.lock.Close()
 		it.lock = nil

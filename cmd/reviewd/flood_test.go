@@ -9,12 +9,16 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"packmill/archive"
+	"packmill/archive/deb/debtest"
+	"packmill/cmd/internal/daemon"
+	"packmill/queue"
 	"packmill/spool"
 	"packmill/spool/upload/uploadtest"
 )
@@ -239,5 +243,141 @@ func TestReviewNew(t *testing.T) {
 		if err != nil || !strings.Contains(events[len(events)-1].Reason, x.want) {
 			t.Errorf("%s %s: %v, history %+v, want %q", x.p.Source, x.p.Version, err, events, x.want)
 		}
+	}
+}
+
+// TestManyDaemons: however many daemons judge at once, of two uploads of one
+// version one is taken, of one upload that came twice one, and the other is
+// told; nothing is lost.
+func TestManyDaemons(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "Review: never")
+	const sources, daemons = 12, 3
+	type part struct{ from, to string }
+	var parts []part
+	for i := range sources {
+		p := uploadtest.Package{Source: fmt.Sprintf("race%d", i), Version: "1.0-1", Signer: keys().ann}
+		dir, names := s.make(p)
+		for _, n := range names {
+			parts = append(parts, part{filepath.Join(dir, n), s.drop("ann", n)})
+		}
+		again := t.TempDir()
+		if i%2 == 0 { // the very same from somebody else, or another of that version
+			for _, n := range names {
+				s.copy(filepath.Join(dir, n), filepath.Join(again, n))
+			}
+		} else {
+			p.Signer, p.Script = keys().bob, "echo another\n"
+			again, names = s.make(p)
+		}
+		for _, n := range names {
+			parts = append(parts, part{filepath.Join(again, n), s.drop("bob", n)})
+		}
+	}
+	for _, d := range []string{"ann", "bob"} {
+		if err := os.Mkdir(s.drop(d), 0o775); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, p := range parts {
+		// The first half is there when they start, the second comes then.
+		if n := len(parts) / 2; i >= n && i < n+daemons {
+			s.start()
+		}
+		if err := os.Rename(p.from, p.to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.until("all are judged", func() bool {
+		return len(s.where("", spool.Rejected))+len(s.where("", spool.Accepted)) >= 2*sources && len(s.where("", spool.Intake)) == 0
+	})
+	s.stop()
+	for i := range sources {
+		source := fmt.Sprintf("race%d", i)
+		if n := len(s.where(source, spool.Accepted)); n != 1 {
+			t.Errorf("%s is accepted %d times", source, n)
+		}
+		refused := s.where(source, spool.Rejected)
+		if len(refused) != 1 {
+			t.Errorf("%s is refused %d times", source, len(refused))
+			continue
+		}
+		if got := s.reason(refused[0]); !strings.Contains(got, "was here before") && !strings.Contains(got, "in stable already") {
+			t.Errorf("%s: REASON: %s", source, got)
+		}
+		if a, b := s.files(s.where(source, spool.Accepted)[0]), s.files(refused[0]); !slices.Equal(a, b) {
+			t.Errorf("%s: files %q and %q", source, a, b)
+		}
+	}
+}
+
+// TestOneJudge: while a process judges an upload of a source, no other judges
+// one of the same source, though it may be of another age or name.
+func TestOneJudge(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	other := &intake{Env: &daemon.Env{Tree: s.tree}}
+	judged, err := s.tree.Create(spool.In(spool.Intake), spool.NewName(spool.NormalClass, time.Now().Add(time.Hour), "hello", "2"), spool.Reviewd, "test", "test",
+		func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, spool.TicketFile), (&queue.Ticket{Source: "hello", Version: "2", Suite: "unknown"}).Stanza().Append(nil), 0o664)
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.alone(judged); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []uploadtest.Package{hello, {Source: "world", Version: "1.0-1"}} {
+		dir, names := s.make(p)
+		s.put("", dir, names...)
+	}
+	s.once()
+	if len(s.where("hello_1.0-1", spool.Intake)) != 1 || len(s.where("world", spool.Review)) != 1 {
+		t.Errorf("while hello is judged: %v", s.where(""))
+	}
+	judged.Release()
+	s.once()
+	s.await("hello_1.0-1", spool.Review)
+}
+
+// TestTakesOver: a binary package that another source builds in the suite is
+// remarked, from the published indexes.
+func TestTakesOver(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a, err := archive.Open(s.tree.Path("archive"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range []debtest.Upload{
+		{Source: debtest.Source{Name: "tools", Version: "3"}, Debs: []debtest.Deb{{Name: "tool", Version: "3", Source: "tools"}, {Name: "tool-doc", Version: "3", Arch: "all", Source: "tools"}}},
+		{Source: debtest.Source{Name: "hello", Version: "0.9"}, Debs: []debtest.Deb{{Name: "hello", Version: "0.9"}}},
+	} {
+		u.Distribution = "stable"
+		dir := t.TempDir()
+		changes, err := u.Write(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rep, err := a.Publish(context.Background(), archive.Suite{Name: "stable", Architectures: []string{"amd64"}}, []archive.Inclusion{{Dir: dir, Changes: filepath.Base(changes)}}, time.Now())
+		if err != nil {
+			t.Fatalf("%v: %+v", err, rep)
+		}
+	}
+	dir, names := s.make(uploadtest.Package{Source: "hello", Version: "1.0-1", Binary: []string{"hello", "hello-new", "tool", "tool-doc"}})
+	s.put("", dir, names...)
+	s.once()
+	st, err := spool.ReadTicket(s.tree.Path(s.await("hello", spool.Review).Dir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := st.Get("Remarks")
+	for _, want := range []string{"the binary package tool is built by the source tools in stable", "the binary package tool-doc is built by the source tools in stable"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in the remarks: %s", want, got)
+		}
+	}
+	if strings.Count(got, "is built by") != 2 {
+		t.Errorf("remarks: %s", got)
 	}
 }

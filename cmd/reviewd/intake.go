@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
@@ -69,6 +72,9 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 	if in.outrun(it) {
 		return spool.Verdict{}, fmt.Errorf("an older upload of it is being judged: %w", spool.ErrBusy)
 	}
+	if err := in.alone(it); err != nil {
+		return spool.Verdict{}, err
+	}
 	if t.Commands != "" {
 		return in.judgeCommands(it, t)
 	}
@@ -98,6 +104,12 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return spool.Verdict{}, err
 	}
+	// Before Read asks what is accepted: what a reviewer lets through meanwhile
+	// is met there.
+	inReview, err := in.Tree.Find(it.Name.Source, spool.Review)
+	if err != nil {
+		return spool.Verdict{}, err
+	}
 	u, findings, err := upload.Read(it.Path(), t.Changes, ctx)
 	if errors.Is(err, fs.ErrNotExist) && len(early) > 0 {
 		// Of a .changes that is no plain file there is no copy.
@@ -115,9 +127,7 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 	var older []spool.Found
 	if u.Suite != nil && upload.Worst(findings) < upload.Error {
 		var more []upload.Finding
-		if older, more, err = in.waitingUploads(u); err != nil {
-			return spool.Verdict{}, err
-		}
+		older, more = in.waitingUploads(u, inReview)
 		findings = append(findings, more...)
 	}
 	fill(t, u, findings)
@@ -200,6 +210,43 @@ func (in *intake) outrun(it *spool.Item) bool {
 		}
 	}
 	return false
+}
+
+// sourcesLock is locked by a byte for each source: whoever judges an upload
+// has the byte of its source until the item has moved, so that of two uploads
+// the second finds what became of the first, whichever process judges them.
+const sourcesLock = ledger + "/lock"
+
+// alone takes the lock of the item's source; ErrBusy says that another upload
+// of it is being judged. An upload of no readable source is refused, and needs none.
+func (in *intake) alone(it *spool.Item) error {
+	if it.Name.Source == "unknown" {
+		return nil
+	}
+	path := in.Tree.Path(sourcesLock)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o664)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = durable.MkdirAll(filepath.Dir(path), 0o775); err == nil {
+			f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o664)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	h := fnv.New64a()
+	h.Write([]byte(it.Name.Source))
+	// The lock belongs to the open file, not to the process: our workers shut
+	// each other out as well.
+	one := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: int64(h.Sum64() >> 2), Len: 1}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &one); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+			return fmt.Errorf("another upload of %s is being judged: %w", it.Name.Source, spool.ErrBusy)
+		}
+		return &fs.PathError{Op: "lock", Path: path, Err: err}
+	}
+	it.Hold(f)
+	return nil
 }
 
 // errTaken says that an intake item got no upload: another process was faster.

@@ -11,14 +11,10 @@ import (
 	"packmill/spool/upload"
 )
 
-// waitingUploads finds what a new upload takes the place of: uploads of the
-// same source that wait for review in the same suite. One of a higher version,
-// or somebody else's of the same version, refuses the new one.
-func (in *intake) waitingUploads(u *upload.Upload) (older []spool.Found, findings []upload.Finding, err error) {
-	found, err := in.Tree.Find(u.Changes.Source, spool.Review)
-	if err != nil {
-		return nil, nil, err
-	}
+// waitingUploads finds what a new upload takes the place of: of those of the
+// same source that wait for review, the ones in the same suite. One of a higher
+// version, or somebody else's of the same version, refuses the new one.
+func (in *intake) waitingUploads(u *upload.Upload, found []spool.Found) (older []spool.Found, findings []upload.Finding) {
 	for _, f := range found {
 		if f.Place.Suite != u.Suite.Name {
 			continue
@@ -39,16 +35,24 @@ func (in *intake) waitingUploads(u *upload.Upload) (older []spool.Found, finding
 			older = append(older, f)
 		}
 	}
-	return older, findings, nil
+	return older, findings
 }
 
 // takePlace moves the older uploads to the attic and gives a verdict with the
 // place in the order that the oldest of them had. The place is written down
-// first, so that a crash between the two does not lose it.
+// first, so that a crash between the two does not lose it. Where a reviewer
+// was faster with one of them, ErrBusy: what he did decides about the new one.
 func (in *intake) takePlace(it *spool.Item, t *queue.Ticket, older []spool.Found) (spool.Verdict, error) {
 	v := spool.Verdict{Since: t.Since}
 	since := t.Since
+	var olds []*spool.Item
 	for _, f := range older {
+		old, err := in.Tree.Claim(f.Place, f.Name.String())
+		if err != nil {
+			return v, faster(f, err)
+		}
+		defer old.Release()
+		olds = append(olds, old)
 		if since.IsZero() || f.Name.Time.Before(since) {
 			since = f.Name.Time
 		}
@@ -60,22 +64,22 @@ func (in *intake) takePlace(it *spool.Item, t *queue.Ticket, older []spool.Found
 			return v, err
 		}
 	}
-	for _, f := range older {
-		old, err := in.Tree.Claim(f.Place, f.Name.String())
-		if errors.Is(err, spool.ErrGone) {
-			continue // a reviewer was faster
-		}
+	for i, old := range olds {
+		err := old.Move(spool.Reviewd, in.Name, spool.Verdict{To: spool.In(spool.Attic), Reason: "superseded by " + it.Name.ID()})
 		if err != nil {
-			return v, fmt.Errorf("%s: %w", f.Dir(), err)
-		}
-		err = old.Move(spool.Reviewd, in.Name, spool.Verdict{To: spool.In(spool.Attic), Reason: "superseded by " + it.Name.ID()})
-		old.Release()
-		if err != nil && !errors.Is(err, spool.ErrGone) {
-			return v, err
+			return v, faster(older[i], err)
 		}
 	}
 	if !v.Since.IsZero() {
 		v.Reason = "complete and verified; takes the place of an older upload that waited since " + v.Since.UTC().Format(time.RFC3339)
 	}
 	return v, nil
+}
+
+// faster makes busy of gone: the new upload is judged again.
+func faster(f spool.Found, err error) error {
+	if errors.Is(err, spool.ErrGone) {
+		err = spool.ErrBusy
+	}
+	return fmt.Errorf("%s: %w", f.Dir(), err)
 }

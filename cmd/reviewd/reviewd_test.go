@@ -59,7 +59,7 @@ var keys = sync.OnceValue(func() people {
 type site struct {
 	t    *testing.T
 	tree *spool.Tree
-	cmd  *exec.Cmd
+	cmds []*exec.Cmd // daemons that run
 	log  *lockedBuffer
 	who  *syscall.Credential // nil: us
 }
@@ -128,13 +128,14 @@ func (s *site) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// start runs the daemon until the test ends.
+// start runs a daemon, or one more, until the test ends.
 func (s *site) start() {
 	s.t.Helper()
-	s.cmd = s.command()
-	if err := s.cmd.Start(); err != nil {
+	cmd := s.command()
+	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	s.cmds = append(s.cmds, cmd)
 }
 
 // once runs the daemon until nothing is left to do.
@@ -146,14 +147,15 @@ func (s *site) once() {
 }
 
 func (s *site) stop() {
-	if s.cmd == nil {
-		return
+	for _, cmd := range s.cmds {
+		cmd.Process.Signal(syscall.SIGTERM)
 	}
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	if err := s.cmd.Wait(); err != nil {
-		s.t.Errorf("reviewd: %v", err)
+	for _, cmd := range s.cmds {
+		if err := cmd.Wait(); err != nil {
+			s.t.Errorf("reviewd: %v", err)
+		}
 	}
-	s.cmd = nil
+	s.cmds = nil
 }
 
 // make writes an upload into a directory of its own and returns the names of

@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
 
-	"packmill/archive"
 	"packmill/cmd/internal/settings"
 	"packmill/queue"
 	"packmill/spool"
@@ -85,9 +83,12 @@ func (r *rules) context(in *intake, it *spool.Item, t *queue.Ticket) *upload.Con
 	return &upload.Context{
 		Now: time.Now(), Keyring: r.ring, Uploaders: r.uploaders, Suites: r.suites, Account: t.Account,
 		Published: in.published,
-		Deb:       inspect,
-		Pool:      func(name string) (string, int64, bool) { return in.poolFile(it, name) },
-		Seen:      func(hash string) (string, bool) { return in.seen(it, hash) },
+		BuiltBy: func(suite string, packages []string) (map[string]string, error) {
+			return in.archive.Builders(context.Background(), suite, packages)
+		},
+		Deb:  inspect,
+		Pool: func(name string) (string, int64, bool) { return in.poolFile(it, name) },
+		Seen: func(hash string) (string, bool) { return in.seen(it, hash) },
 	}
 }
 
@@ -95,15 +96,8 @@ func (r *rules) context(in *intake, it *spool.Item, t *queue.Ticket) *upload.Con
 // way included: a version that is accepted but not published yet counts.
 func (in *intake) published(suite, source string) ([]string, error) {
 	var out []string
-	versions, err := in.archive.Versions(context.Background(), source)
-	if err != nil && !errors.Is(err, archive.ErrNoSuite) {
-		return nil, err
-	}
-	for _, v := range versions {
-		if v.Suite == suite {
-			out = append(out, v.Version)
-		}
-	}
+	// In the order in which a source goes: what moves on meanwhile is met
+	// later, and nothing is missed.
 	found, err := in.Tree.Find(source, spool.Accepted, spool.Master, spool.Uploaded)
 	if err != nil {
 		return nil, err
@@ -111,6 +105,15 @@ func (in *intake) published(suite, source string) ([]string, error) {
 	for _, f := range found {
 		if f.Place.Suite == suite && (f.Name.Arch == "" || f.Name.Arch == spool.SourceArch) {
 			out = append(out, f.Name.Version)
+		}
+	}
+	versions, err := in.archive.Versions(context.Background(), source)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range versions {
+		if v.Suite == suite {
+			out = append(out, v.Version)
 		}
 	}
 	return out, nil

@@ -1027,12 +1027,14 @@ func checkTakesOver(r *reading) error {
 		names = append(names, r.up.Dsc.Binary...)
 	}
 	slices.Sort(names)
-	for _, name := range slices.Compact(names) {
-		if policy.CheckPackage(name) != nil {
-			continue
-		}
-		if source, ok := r.ctx.BuiltBy(r.up.Suite.Name, name); ok && source != r.up.Changes.Source {
-			r.say("the binary package %s is built by the source %s in %s; agree with its maintainer, or rename yours", name, show(source), r.up.Suite.Name)
+	names = slices.DeleteFunc(slices.Compact(names), func(n string) bool { return policy.CheckPackage(n) != nil })
+	builders, err := r.ctx.BuiltBy(r.up.Suite.Name, names)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if source, ok := builders[name]; ok && source != r.up.Changes.Source {
+			r.say("the binary package %s is built by the source %s in %s; agree with its maintainer, or rename yours", name, source, r.up.Suite.Name)
 		}
 	}
 	return nil

@@ -223,7 +223,12 @@ var good = []row{
 		}))},
 	{name: "binaries dropped", bend: all(set(func(p *pkg) { p.Distribution = "dropping" }), binary("armhf", "fresh_1.0-1_armhf.deb"))},
 	{name: "takes a package over", world: func(c *upload.Context) {
-		c.BuiltBy = func(suite, name string) (string, bool) { return "stale", suite == "stable" && name == "fresh" }
+		c.BuiltBy = func(suite string, names []string) (map[string]string, error) {
+			if suite != "stable" || len(names) != 1 || names[0] != "fresh" {
+				return nil, fmt.Errorf("asked for %s and %q", suite, names)
+			}
+			return map[string]string{"fresh": "stale"}, nil
+		}
 	}},
 	{name: "odd but harmless members", bend: all(member(tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/\u00fcml\u00e4ut \u202e", Mode: 0o644}, "x"),
 		member(tar.Header{Typeflag: tar.TypeDir, Name: "fresh-1.0/shared/", Mode: 0o2775}, ""),

@@ -196,9 +196,9 @@ type Context struct {
 	// Seen says what became of an upload with this hash: a phrase such as
 	// "accepted on 2026-11-21". false if it is new.
 	Seen func(hash string) (fate string, ok bool)
-	// BuiltBy gives the source of which the suite has a binary package; false if it
-	// has no such package.
-	BuiltBy func(suite, pkg string) (source string, ok bool)
+	// BuiltBy gives the sources of those of the binary packages that the suite
+	// has, by package.
+	BuiltBy func(suite string, packages []string) (map[string]string, error)
 	// Deb looks into a binary package and returns sentences of what is wrong with it.
 	Deb func(path string, u *Upload, f File) ([]string, error)
 }
