@@ -57,7 +57,6 @@ type Ticket struct {
 	ExtraDepends   string
 	ExtraConflicts string
 	Result         string // the .changes of the binaries, in result/
-	BuildSeconds   int
 	Previous       string // why the previous version failed here
 }
 
@@ -81,7 +80,7 @@ func (t *Ticket) fields() []field {
 		{"Dep-Wait", text{&t.DepWait}},
 		{"Binary-NMU", number{&t.BinNMU}}, {"Binary-NMU-Changelog", text{&t.BinNMUText}}, {"Binary-NMU-Time", moment{&t.BinNMUTime}}, {"Binary-NMU-By", text{&t.BinNMUBy}},
 		{"Extra-Depends", text{&t.ExtraDepends}}, {"Extra-Conflicts", text{&t.ExtraConflicts}},
-		{"Result", text{&t.Result}}, {"Build-Seconds", number{&t.BuildSeconds}}, {"Previous-Failure", text{&t.Previous}},
+		{"Result", text{&t.Result}}, {"Previous-Failure", text{&t.Previous}},
 	}
 }
 

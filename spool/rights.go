@@ -70,6 +70,8 @@ var Rights = []Right{
 	{"tmp", "root", GroupAll, fs.ModeSetgid | fs.ModeSticky | 0o770, false},
 	{"journal", "root", GroupAll, fs.ModeSetgid | 0o770, false},
 	{"attic", "root", GroupAll, fs.ModeSetgid | 0o770, false},
+	{LogsDir, "root", GroupAll, fs.ModeSetgid | 0o775, false},
+	{BuildersDir, "root", GroupAll, fs.ModeSetgid | 0o775, false},
 	{"spool", "root", "root", 0o755, false},
 	{"spool/incoming", UserReview, GroupReview, fs.ModeSticky | 0o773, false},
 	{"spool/intake", UserReview, GroupReview, fs.ModeSetgid | 0o770, false},

@@ -26,10 +26,16 @@ type Tree struct {
 
 // parts are the directories that a tree has even when it is empty.
 var parts = []string{
-	"control", "tmp", "journal", "attic",
+	"control", "tmp", "journal", "attic", LogsDir, BuildersDir,
 	"spool", "spool/incoming", "spool/intake", "spool/review", "spool/accepted", "spool/rejected",
 	"queue", "archive", "archive/incoming", "archive/pool", "archive/dists", "archive/installed",
 }
+
+// Directories beside the phases that hold records. Nobody decides by them.
+const (
+	LogsDir     = "logs"     // the logs of builds, compressed, and what builds took: a directory a day
+	BuildersDir = "builders" // what each build daemon that runs says of itself
+)
 
 // Errors of a claim and of a tree.
 var (

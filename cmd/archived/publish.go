@@ -16,6 +16,7 @@ import (
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/settings"
 	"packmill/queue"
+	"packmill/queue/build/buildlog"
 	"packmill/spool"
 	"packmill/spool/durable"
 	"packmill/spool/openpgp"
@@ -414,14 +415,15 @@ func refuse(e *entry, suite, reason string) spool.Verdict {
 	}
 }
 
-// file makes an item fit for archive/installed: its history, log, ticket and
-// papers stay; what the pool has goes.
+// file makes an item fit for archive/installed: its history, ticket and papers
+// stay; what the pool has goes, and logs that the cold store has.
 func (p *publisher) file(e *entry) (spool.Verdict, error) {
+	stored := p.logsStored(e.item.Path())
 	err := filepath.WalkDir(e.item.Path(), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		if pooled(d.Name()) {
+		if pooled(d.Name()) || stored && isLog(d.Name()) {
 			return os.Remove(path)
 		}
 		return nil
@@ -450,6 +452,22 @@ func pooled(name string) bool {
 		}
 	}
 	return strings.Contains(name, ".tar.") || strings.HasSuffix(name, ".diff.gz")
+}
+
+// logsStored reports whether the cold store has the log of every attempt to
+// build the item.
+func (p *publisher) logsStored(dir string) bool {
+	builds, err := buildlog.BuildsAt(dir)
+	store := buildlog.Store{Dir: p.Tree.Path(spool.LogsDir)}
+	return err == nil && len(builds) > 0 && !slices.ContainsFunc(builds, func(b buildlog.Build) bool {
+		return b.Log == "" || !exists(store.Path(b.Log))
+	})
+}
+
+// isLog reports whether a file of an item is a log: that of the last attempt,
+// or of an earlier one.
+func isLog(name string) bool {
+	return name == buildlog.LogFile || strings.HasPrefix(name, buildlog.LogFile+".")
 }
 
 func exists(path string) bool {

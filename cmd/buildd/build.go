@@ -16,6 +16,7 @@ import (
 	"packmill/cmd/internal/settings"
 	"packmill/queue"
 	"packmill/queue/build"
+	"packmill/queue/build/buildlog"
 	"packmill/spool"
 	"packmill/spool/durable"
 	"packmill/spool/openpgp"
@@ -201,6 +202,7 @@ func (b *builder) giveBack(it *spool.Item) (bool, error) {
 		return false, err
 	}
 	v := b.again(it, t, "its builder ("+t.Builder+") is gone", 0)
+	b.record(it, t, buildlog.Lost, v.Reason, build.Usage{})
 	if err := it.Move(spool.Buildd, b.who(), v); err != nil {
 		return false, err
 	}
@@ -226,7 +228,6 @@ func (b *builder) again(it *spool.Item, t *queue.Ticket, reason string, wait tim
 
 // The names inside a job's item.
 const (
-	logFile   = "log"
 	workDir   = "work"
 	resultDir = "result"
 )
@@ -265,16 +266,17 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 		if errors.Is(err, build.ErrSetup) {
 			b.Log.Error("this builder cannot build", "err", err)
 		}
+		b.record(it, t, build.GiveBack.String(), err.Error(), build.Usage{})
 		b.failed(it, t, earlier)
 		return b.backOff(it, t, err.Error())
 	}
+	first := b.record(it, t, res.Outcome.String(), res.Reason, res.Usage)
 	if res.Outcome != build.GiveBack {
 		b.health.worked()
 	} else if !res.Stopped {
 		b.failed(it, t, earlier)
 	}
-	t.BuildSeconds = int(res.Usage.End.Sub(res.Usage.Start).Round(time.Second) / time.Second)
-	return b.judge(it, t, x, s, all, res)
+	return b.judge(it, t, x, s, all, res, first)
 }
 
 // failed counts a build without a verdict against this builder, unless the
@@ -303,10 +305,10 @@ func (b *builder) backOff(it *spool.Item, t *queue.Ticket, reason string) (spool
 
 // run prepares the item and calls the runner.
 func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *settings.Builder, s *settings.Suite, all *settings.Settings) (*build.Result, error) {
-	if err := keepLog(it, t.Tries); err != nil {
+	if err := forgetAttempt(it, t.Tries); err != nil {
 		return nil, err
 	}
-	log, err := os.OpenFile(it.Path(logFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o664)
+	log, err := os.OpenFile(it.Path(buildlog.LogFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o664)
 	if err != nil {
 		return nil, err
 	}
@@ -346,17 +348,8 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *s
 	return res, nil
 }
 
-// keepLog puts the log of an earlier attempt aside.
-func keepLog(it *spool.Item, tries int) error {
-	err := durable.Replace(it.Path(logFile), it.Path(fmt.Sprintf("%s.%d", logFile, tries-1)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
 // judge makes a verdict on the item of what the runner found.
-func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s *settings.Suite, all *settings.Settings, res *build.Result) (spool.Verdict, error) {
+func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s *settings.Suite, all *settings.Settings, res *build.Result, first *buildlog.FirstError) (spool.Verdict, error) {
 	place := func(state spool.State) spool.Place { return spool.In(state, it.Place.Suite, it.Place.Arch) }
 	if newer, err := queue.Superseded(b.Tree, s.Name, t.Source, t.Version); err != nil {
 		return spool.Verdict{}, err
@@ -388,11 +381,12 @@ func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s 
 		}, nil
 	case build.Attempted, build.Quarantined:
 		if res.Suspect != "" && t.Tries < min(2, s.Tries) {
-			return b.backOff(it, t, "suspect ("+res.Suspect+"): "+res.Reason)
+			return b.backOff(it, t, "suspect ("+res.Suspect+"): "+why(res, first))
 		}
 		return spool.Verdict{
-			To: place(spool.BuildAttempted), Reason: res.Reason,
-			Text: fmt.Sprintf("The build failed: %s\nThe file log tells more. To try again: packmill requeue %s\n", res.Reason, it.Name),
+			To: place(spool.BuildAttempted), Reason: why(res, first),
+			Text: fmt.Sprintf("The build failed: %s\n%sThe whole log: packmill log %s_%s %s\nTo try again: packmill requeue %s\n",
+				res.Reason, explain(first), t.Source, t.Version, it.Place.Arch, it.Name),
 		}, b.uncount(it, t)
 	case build.DepWait:
 		t.DepWait = strings.Join(res.DepWait, ", ")

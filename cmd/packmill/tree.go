@@ -16,6 +16,7 @@ import (
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/incoming"
 	"packmill/queue"
+	"packmill/queue/build/buildlog"
 	"packmill/spool"
 	"packmill/spool/upload"
 )
@@ -272,12 +273,15 @@ func (s *showCmd) Run(c *cli) error {
 	for _, f := range found {
 		dir := t.Path(f.Dir())
 		events, _ := spool.ReadHistory(dir)
+		builds, _ := buildlog.BuildsAt(dir)
 		if c.JSON {
 			c.print(os.Stdout, struct {
 				row
-				History []spool.Event `json:"history"`
-				Text    string        `json:"text,omitempty"`
-			}{rowOf(t, f), events, spool.Waiting(dir)}, "")
+				History    []spool.Event    `json:"history"`
+				Text       string           `json:"text,omitempty"`
+				FirstError string           `json:"first_error,omitempty"`
+				Builds     []buildlog.Build `json:"builds,omitempty"`
+			}{rowOf(t, f), events, spool.Waiting(dir), buildlog.ErrorAt(dir), builds}, "")
 			continue
 		}
 		fmt.Printf("%s\n", f.Dir())
@@ -290,7 +294,15 @@ func (s *showCmd) Run(c *cli) error {
 		for _, e := range events {
 			fmt.Printf("  %s  %s -> %s  by %s  %s\n", e.Time.Format(time.RFC3339), clean(e.From), clean(e.To), clean(e.Who), clean(e.Reason))
 		}
-		if text := spool.Waiting(dir); text != "" {
+		for _, b := range builds {
+			fmt.Printf("  %s  build on %s: %s\n", b.Start.Format(time.RFC3339), clean(b.Builder), clean(numbers(&b)))
+		}
+		text := spool.Waiting(dir)
+		// REASON has the first error while a person is asked.
+		if first := buildlog.ErrorAt(dir); !strings.Contains(text, first) {
+			text += "\n" + first
+		}
+		if text = strings.TrimSpace(text); text != "" {
 			fmt.Println()
 			for line := range strings.Lines(text) {
 				fmt.Printf("  %s\n", clean(line))

@@ -10,6 +10,7 @@ import (
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/settings"
 	"packmill/queue"
+	"packmill/queue/build/buildlog"
 	"packmill/spool"
 	"packmill/spool/policy"
 )
@@ -35,7 +36,10 @@ type whyLine struct {
 	Builders []string `json:"builders,omitempty"` // "NAME: why not", or "NAME: takes it"
 	Ahead    int      `json:"ahead,omitempty"`    // jobs that are built before it
 	Estimate string   `json:"estimate,omitempty"`
+	Seconds  float64  `json:"estimate_s,omitempty"`
 	Previous string   `json:"previous_failure,omitempty"`
+
+	FirstError string `json:"first_error,omitempty"`
 }
 
 // next says what must happen and who does it, for each state.
@@ -87,6 +91,10 @@ func (y *whyCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
+	times, err := coldStore(t).Times(found[0].Name.Source)
+	if err != nil {
+		return err
+	}
 	for _, f := range found {
 		w := whyLine{row: rowOf(t, f), Next: next[f.Place.State]}
 		tk, err := queue.TicketAt(t, f)
@@ -94,6 +102,7 @@ func (y *whyCmd) Run(c *cli) error {
 			tk = &queue.Ticket{Source: f.Name.Source, Version: f.Name.Version}
 		}
 		w.Previous = tk.Previous
+		w.FirstError = buildlog.ErrorAt(t.Path(f.Dir()))
 		switch f.Place.State {
 		case spool.NeedsBuild:
 			w.Builders, w.Next = whoTakes(all, f, tk)
@@ -119,7 +128,10 @@ func (y *whyCmd) Run(c *cli) error {
 		}
 		w.Blocks = blocks(t, waiting, tk, f)
 		if f.Arch() != "" && f.Arch() != spool.SourceArch && f.Place.State != spool.Installed {
-			w.Estimate = estimate(t, f)
+			if e, ok := times.Of(f.Name.Source, f.Place.Suite, f.Arch()); ok {
+				w.Estimate = e.String()
+				w.Seconds = e.Took.Seconds()
+			}
 		}
 		c.print(os.Stdout, w, w.text())
 	}
@@ -156,7 +168,8 @@ func (w *whyLine) text() string {
 	if w.Ahead > 0 {
 		line("before it: ", fmt.Sprintf("%d jobs", w.Ahead))
 	}
-	line("took:      ", w.Estimate)
+	line("takes:     ", w.Estimate)
+	line("log:       ", w.FirstError)
 	line("before:    ", w.Previous)
 	return b.String()
 }
@@ -248,24 +261,4 @@ func blocks(t *spool.Tree, waiting []spool.Found, tk *queue.Ticket, f spool.Foun
 		}
 	}
 	return out
-}
-
-// estimate is the time that the newest earlier build took.
-func estimate(t *spool.Tree, f spool.Found) string {
-	p := spool.In(spool.Installed, f.Place.Suite, f.Arch())
-	p.Hash = spool.Hash(f.Name.Source)
-	names, err := t.List(p)
-	if err != nil {
-		return ""
-	}
-	for _, name := range slices.Backward(names) {
-		n, err := spool.ParseName(name)
-		if err != nil || n.Source != f.Name.Source {
-			continue
-		}
-		if tk, err := queue.TicketAt(t, spool.Found{Place: p, Name: n}); err == nil {
-			return fmt.Sprintf("%s (version %s)", (time.Duration(tk.BuildSeconds) * time.Second).String(), n.Version)
-		}
-	}
-	return ""
 }

@@ -7,13 +7,15 @@
 //	tree      a link to the tree: build-dependencies must be in its archive,
 //	          or the build ends with 3 and says what is missing
 //	script/   SOURCE_VERSION_ARCH, a line an order: "fail TEXT", "dep-wait
-//	          RELATION", "trouble", "sleep 2s", "forge"
+//	          RELATION", "trouble", "sleep 2s", "forge", "print FILE" (its
+//	          bytes), "wait FILE" (until it is there)
 //	builds    a line for each beginning and each end of a build
 package main
 
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -93,6 +95,22 @@ func run() (int, error) {
 				return 0, err
 			}
 			time.Sleep(d)
+		case "print":
+			f, err := os.Open(rest)
+			if err != nil {
+				return 0, err
+			}
+			_, err = io.Copy(os.Stdout, f)
+			if err = errors.Join(err, f.Close()); err != nil {
+				return 0, err
+			}
+		case "wait":
+			for {
+				if _, err := os.Lstat(rest); err == nil {
+					break
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
 		case "forge":
 			forge = true
 		}

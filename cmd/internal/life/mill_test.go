@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"packmill/queue/build/buildlog"
 	"packmill/spool"
 	"packmill/spool/openpgp"
 	"packmill/spool/upload/uploadtest"
@@ -303,4 +305,32 @@ func (m *mill) logs() string {
 		return nil
 	})
 	return out
+}
+
+// item is the directory of the one item of a source in a state.
+func (m *mill) item(state, source string) string {
+	m.Helper()
+	tree, err := spool.Open(m.tree)
+	m.must(err)
+	found, err := tree.Find(source, spool.State(state))
+	m.must(err)
+	if len(found) != 1 {
+		m.Fatalf("%s in %s: %v, want one\n%s", source, state, found, m.packmill("ls"))
+	}
+	return tree.Path(found[0].Dir())
+}
+
+// readAll reads a log, compressed or not.
+func readAll(t *testing.T, path string) string {
+	t.Helper()
+	r, err := buildlog.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	data, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }

@@ -13,11 +13,11 @@ import (
 // FirstError is the line of a failed build's log that says what went wrong
 // first, with its surroundings. All text is escaped.
 type FirstError struct {
-	Kind   string   // one of compiler, linker, cmake, configure, meson, python, go, rust, java, perl, test, missing-file, shlibdeps, symbols, patch, dh, dpkg, space, killed, make, other
-	Line   int      // from 1
-	Text   string   // the line, without colours and blanks around it
-	Before []string // at most contextBefore lines
-	After  []string // at most contextAfter lines
+	Kind   string   `json:"kind"`             // one of compiler, linker, cmake, configure, meson, python, go, rust, java, perl, test, missing-file, shlibdeps, symbols, patch, dh, dpkg, space, killed, make, other
+	Line   int      `json:"line"`             // from 1
+	Text   string   `json:"text"`             // the line, without colours and blanks around it
+	Before []string `json:"before,omitempty"` // at most contextBefore lines
+	After  []string `json:"after,omitempty"`  // at most contextAfter lines
 }
 
 const (

@@ -13,7 +13,6 @@ import (
 	"packmill/spool/durable"
 
 	"github.com/klauspost/compress/zstd"
-	"golang.org/x/sys/unix"
 )
 
 // Suffix of compressed logs.
@@ -25,7 +24,7 @@ const Suffix = ".zst"
 // returns the sizes before and after in bytes.
 func Compress(dst, src string) (before, after int64, err error) {
 	fail := func(err error) (int64, int64, error) { return 0, 0, fmt.Errorf("compress log: %w", err) }
-	in, err := os.OpenFile(src, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	in, err := openPlain(src)
 	if err != nil {
 		return fail(err)
 	}
@@ -83,17 +82,13 @@ func newDecoder(r io.Reader) (*zstd.Decoder, error) {
 // Open opens a log at path or, if there is none, at path with Suffix, and
 // reads it uncompressed. What it gives is not escaped.
 func Open(path string) (io.ReadCloser, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := openPlain(path)
 	if errors.Is(err, fs.ErrNotExist) && !strings.HasSuffix(path, Suffix) {
 		path += Suffix
-		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+		f, err = openPlain(path)
 	}
 	if err != nil {
 		return nil, err
-	}
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		f.Close()
-		return nil, fmt.Errorf("open log %s: not a plain file", path)
 	}
 	if !strings.HasSuffix(path, Suffix) {
 		return f, nil

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"packmill/queue"
+	"packmill/queue/build"
+	"packmill/queue/build/buildlog"
+	"packmill/spool"
+	"packmill/spool/durable"
+)
+
+// record keeps what a build came to, while its item still lies in building:
+// of a failure the first error, in the item; the log, compressed, in the cold
+// store; the numbers in both. The plain log stays in the item. It returns the
+// first error, or nil. What cannot be kept is logged and holds nobody up.
+func (b *builder) record(it *spool.Item, t *queue.Ticket, outcome, reason string, u build.Usage) *buildlog.FirstError {
+	warn := func(what string, err error) {
+		if err != nil {
+			b.Log.Warn(what, "item", it.Name.String(), "err", err)
+		}
+	}
+	claimed, wait := taken(it)
+	r := &buildlog.Build{
+		Source: t.Source, Version: t.Plus(), Suite: it.Place.Suite, Arch: it.Place.Arch, Builder: t.Builder,
+		Start: claimed, Outcome: outcome, Reason: spool.OneLine(reason),
+		Wait: wait.Seconds(), Wall: time.Since(claimed).Seconds(), CPU: u.CPU.Seconds(), Memory: u.Memory, Disk: u.Disk, Size: u.Log,
+	}
+	if !u.End.IsZero() {
+		r.Overhead = (u.Start.Sub(claimed) + time.Since(u.End)).Seconds()
+	}
+	if outcome != buildlog.Good {
+		first, err := buildlog.FindIn(it.Path(buildlog.LogFile))
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		warn("first error", err)
+		if r.Error = first; first != nil {
+			warn("first error", os.WriteFile(it.Path(buildlog.FirstErrorFile), []byte(first.Lines()), 0o664))
+		}
+	}
+	warn("keep log", b.logs().Keep(it.Path(buildlog.LogFile), r))
+	warn("record of the build", r.AddTo(it.Path()))
+	it.Dirty()
+	return r.Error
+}
+
+// logs is the cold store.
+func (b *builder) logs() buildlog.Store {
+	return buildlog.Store{Dir: b.Tree.Path(spool.LogsDir)}
+}
+
+// taken reads in the history when the item came to building, and how long it
+// had waited in needs-build by then.
+func taken(it *spool.Item) (at time.Time, waited time.Duration) {
+	events, _ := spool.ReadHistory(it.Path())
+	var since time.Time
+	for _, e := range events {
+		if e.From == e.To {
+			continue
+		}
+		p, _ := spool.PlaceOf(e.To)
+		switch p.State {
+		case spool.NeedsBuild:
+			since = e.Time
+		case spool.Building:
+			at, waited = e.Time, 0
+			if !since.IsZero() {
+				waited = e.Time.Sub(since)
+			}
+		}
+	}
+	if at.IsZero() {
+		at = time.Now()
+	}
+	return at.UTC().Truncate(time.Microsecond), waited // as the cold store's names have it
+}
+
+// why is the reason of a failed build in one line: with its first error.
+func why(res *build.Result, first *buildlog.FirstError) string {
+	if first == nil {
+		return res.Reason
+	}
+	text := []rune(first.Text)
+	if len(text) > maxErrorLine {
+		text = append(text[:maxErrorLine], []rune(" ...")...)
+	}
+	return fmt.Sprintf("%s: %s", res.Reason, string(text))
+}
+
+// maxErrorLine is how much of the first error stands in a line of history.
+const maxErrorLine = 160
+
+// explain is the first error for a REASON.
+func explain(first *buildlog.FirstError) string {
+	if first == nil {
+		return ""
+	}
+	return "\n" + first.Lines() + "\n"
+}
+
+// forgetAttempt removes what an earlier attempt said of itself, and puts its
+// log aside.
+func forgetAttempt(it *spool.Item, tries int) error {
+	if err := durable.Remove(it.Path(buildlog.FirstErrorFile)); err != nil {
+		return err
+	}
+	err := durable.Replace(it.Path(buildlog.LogFile), it.Path(fmt.Sprintf("%s.%d", buildlog.LogFile, tries-1)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
