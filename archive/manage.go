@@ -13,11 +13,9 @@ import (
 	"time"
 
 	"packmill/archive/index"
-	"packmill/archive/pool"
 	"packmill/archive/release"
 	"packmill/spool/deb822"
 	"packmill/spool/durable"
-	"packmill/spool/openpgp"
 	"packmill/spool/policy"
 )
 
@@ -171,40 +169,11 @@ type Plan struct {
 
 // change runs do on a suite as a transaction; with dry nothing is written.
 func (a *Archive) change(ctx context.Context, suite Suite, now time.Time, dry bool, do func(*transaction, *Plan) error) (*Plan, error) {
-	if err := suite.check(); err != nil {
-		return nil, err
-	}
-	keys, err := a.signers(&suite)
-	if err != nil {
-		return nil, err
-	}
-	unlock, err := a.lock(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	p, err := a.read(ctx, suite.Name)
-	if err != nil {
-		return nil, err
-	}
-	defer p.close()
-	t := &transaction{a: a, suite: &suite, p: p, pool: &pool.Placer{Root: a.root}, now: now.UTC().Truncate(time.Second),
-		descriptions: map[string]map[string][]byte{}}
-	if err := t.begin(); err != nil {
-		return nil, err
-	}
-	plan := &Plan{}
-	if err := do(t, plan); err != nil || dry || len(plan.Refused) > 0 {
-		return plan, err
-	}
-	if err := t.pool.Sync(); err != nil {
-		return plan, err
-	}
-	if plan.Changed, err = t.commit(keys); err != nil {
-		return plan, err
-	}
-	rep := &Report{Changed: plan.Changed}
-	err = t.feeds(keys, rep)
+	plan, rep := &Plan{}, &Report{}
+	err := a.transact(ctx, suite, now, rep, func(t *transaction) (bool, error) {
+		err := do(t, plan)
+		return !dry && len(plan.Refused) == 0, err
+	})
 	plan.Changed = rep.Changed
 	for _, s := range rep.NotForOpkg {
 		plan.Notes = append(plan.Notes, s+".")
@@ -697,11 +666,7 @@ func (a *Archive) Rollback(ctx context.Context, suite Suite, snapshot string, no
 		}
 	}
 	rel.Sums = src.rel.Sums
-	var signers []*openpgp.Signer
-	for _, k := range keys {
-		signers = append(signers, k.signer)
-	}
-	if err := release.Sign(tmp, rel.Text(), signers, t.now); err != nil {
+	if err := t.sign(tmp, rel, keys); err != nil {
 		return err
 	}
 	if err := durable.SyncTree(tmp); err != nil {

@@ -39,6 +39,7 @@ type transaction struct {
 	p     *published
 	pool  *pool.Placer
 	now   time.Time
+	dry   bool // nothing goes into the pool
 
 	// descriptions that go to Translation-en, by "COMPONENT/PACKAGE" and checksum
 	descriptions map[string]map[string][]byte
@@ -54,54 +55,82 @@ type transaction struct {
 // the last rename; the same call again does what is left, and what was done
 // before is AlreadyThere.
 func (a *Archive) Publish(ctx context.Context, suite Suite, batch []Inclusion, now time.Time) (*Report, error) {
-	if err := suite.check(); err != nil {
-		return nil, err
-	}
-	keys, err := a.signers(&suite)
-	if err != nil {
-		return nil, err
-	}
-	unlock, err := a.lock(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	p, err := a.read(ctx, suite.Name)
-	if err != nil {
-		return nil, err
-	}
-	defer p.close()
-	t := &transaction{a: a, suite: &suite, p: p, pool: &pool.Placer{Root: a.root}, now: now.UTC().Truncate(time.Second),
-		descriptions: map[string]map[string][]byte{}}
-	rep := &Report{Results: make([]Result, len(batch)), Date: t.now}
+	return a.publish(ctx, suite, batch, false, now)
+}
+
+// Try says what Publish would answer, and changes nothing but the cache.
+func (a *Archive) Try(ctx context.Context, suite Suite, batch []Inclusion, now time.Time) (*Report, error) {
+	return a.publish(ctx, suite, batch, true, now)
+}
+
+func (a *Archive) publish(ctx context.Context, suite Suite, batch []Inclusion, dry bool, now time.Time) (*Report, error) {
+	rep := &Report{Results: make([]Result, len(batch))}
 	order := make([]int, len(batch))
 	for i := range order {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(i, j int) int { return rank(batch[i].Kind) - rank(batch[j].Kind) })
-	if err := t.begin(); err != nil {
-		return nil, err
-	}
-	for _, i := range order {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if rep.Results[i], err = t.include(&batch[i]); err != nil {
-			return nil, err
-		}
-		if p.size > absorbAt {
-			if err := t.absorb(); err != nil {
-				return nil, err
+	err := a.transact(ctx, suite, now, rep, func(t *transaction) (bool, error) {
+		t.dry = dry
+		for _, i := range order {
+			if err := ctx.Err(); err != nil {
+				return false, err
+			}
+			var err error
+			if rep.Results[i], err = t.include(&batch[i]); err != nil {
+				return false, err
+			}
+			if t.p.size > absorbAt {
+				if err := t.absorb(); err != nil {
+					return false, err
+				}
 			}
 		}
-	}
-	if err := t.pool.Sync(); err != nil {
+		return !dry, nil
+	})
+	if err != nil && !rep.Changed {
 		return nil, err
 	}
-	if rep.Changed, err = t.commit(keys); err != nil {
-		return rep, err
+	return rep, err
+}
+
+// transact runs do on the suite as it is published, under the archive's lock,
+// and publishes what do has changed if it returns true. The report gets
+// everything but Results.
+func (a *Archive) transact(ctx context.Context, suite Suite, now time.Time, rep *Report, do func(*transaction) (bool, error)) error {
+	if err := suite.check(); err != nil {
+		return err
 	}
-	return rep, t.feeds(keys, rep)
+	keys, err := a.signers(&suite)
+	if err != nil {
+		return err
+	}
+	unlock, err := a.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	p, err := a.read(ctx, suite.Name)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	t := &transaction{a: a, suite: &suite, p: p, pool: &pool.Placer{Root: a.root}, now: now.UTC().Truncate(time.Second),
+		descriptions: map[string]map[string][]byte{}}
+	rep.Date = t.now
+	if err := t.begin(); err != nil {
+		return err
+	}
+	if publish, err := do(t); err != nil || !publish {
+		return err
+	}
+	if err := t.pool.Sync(); err != nil {
+		return err
+	}
+	if rep.Changed, err = t.commit(keys); err != nil {
+		return err
+	}
+	return t.feeds(keys, rep)
 }
 
 // rank sorts what brings sources before what may need them.
@@ -271,11 +300,7 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	if err := g.Wait(); err != nil {
 		return false, err
 	}
-	var signers []*openpgp.Signer
-	for _, k := range keys {
-		signers = append(signers, k.signer)
-	}
-	if err := release.Sign(p.dir, rel.Text(), signers, t.now); err != nil {
+	if err := t.sign(p.dir, rel, keys); err != nil {
 		return false, err
 	}
 	if err := t.names(); err != nil {
@@ -294,6 +319,15 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 		})
 	}
 	return true, g.Wait()
+}
+
+// sign writes the Release and its signed forms into dir.
+func (t *transaction) sign(dir string, rel *release.Release, keys []*loadedKey) error {
+	var signers []*openpgp.Signer
+	for _, k := range keys {
+		signers = append(signers, k.signer)
+	}
+	return release.Sign(dir, rel.Text(), signers, t.now)
 }
 
 // inMemory is how many bytes of new text are compressed side by side; with more

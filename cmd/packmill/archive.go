@@ -53,21 +53,32 @@ Examples:
   packmill archive import unstable http://old.example/debian sid --keyring old.asc`
 }
 
-// library opens the tree's archive and its settings.
-func (c *cli) library() (*archive.Archive, *settings.Settings, error) {
+// hand is what every command of the archive works with.
+type hand struct {
+	*archive.Archive
+	settings *settings.Settings
+	ctx      context.Context // ends with an interrupt; a publication in its midst leaves nothing visible
+}
+
+// hand opens the tree's archive and its settings.
+func (c *cli) hand() (*hand, error) {
 	t, err := c.open()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	s, err := c.control()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := become(t.Path("archive")); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	a, err := archive.Open(t.Path("archive"))
-	return a, s, err
+	if err != nil {
+		return nil, err
+	}
+	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM) // until the process ends
+	return &hand{a, s, ctx}, nil
 }
 
 // become makes root the owner of a directory for the rest of the run, so that
@@ -104,26 +115,20 @@ func become(dir string) error {
 }
 
 // suite is a suite of the settings as the archive wants it.
-func (c *cli) suite(s *settings.Settings, name string) (archive.Suite, error) {
-	x, ok := s.Suite(name)
+func (h *hand) suite(name string) (archive.Suite, error) {
+	x, ok := h.settings.Suite(name)
 	if !ok {
 		var names []string
-		for i := range s.Suites {
-			names = append(names, s.Suites[i].Name)
+		for i := range h.settings.Suites {
+			names = append(names, h.settings.Suites[i].Name)
 		}
 		return archive.Suite{}, daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites, only %s", name, strings.Join(names, ", "))}
 	}
-	out, err := s.Archive(x)
+	out, err := h.settings.Archive(x)
 	if err != nil {
 		return out, daemon.Wrong{Err: err}
 	}
 	return out, nil
-}
-
-// interruptible ends with the first interrupt; a publication in its midst
-// leaves nothing visible.
-func interruptible() (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 }
 
 // outcome prints what a change did.
@@ -179,14 +184,8 @@ type archiveLs struct {
 	Pattern string `arg:"" optional:"" help:"Names or source names: shell wildcards."`
 }
 
-func (x *archiveLs) Run(c *cli) error {
-	a, _, err := c.library()
-	if err != nil {
-		return err
-	}
-	ctx, stop := interruptible()
-	defer stop()
-	list, err := a.List(ctx, x.View, x.Pattern)
+func (x *archiveLs) Run(c *cli, h *hand) error {
+	list, err := h.List(h.ctx, x.View, x.Pattern)
 	if err != nil {
 		return missing(err)
 	}
@@ -205,14 +204,8 @@ type archiveShow struct {
 	Package string `arg:"" help:"A source or binary package."`
 }
 
-func (x *archiveShow) Run(c *cli) error {
-	a, _, err := c.library()
-	if err != nil {
-		return err
-	}
-	ctx, stop := interruptible()
-	defer stop()
-	list, err := a.Show(ctx, x.View, x.Package)
+func (x *archiveShow) Run(c *cli, h *hand) error {
+	list, err := h.Show(h.ctx, x.View, x.Package)
 	if err != nil {
 		return missing(err)
 	}
@@ -235,12 +228,8 @@ func (archiveInclude) Help() string {
 	return "Publishes what .changes files list, all at once, checked as archived checks it but without review and build. Who runs this is trusted: signatures are not asked for."
 }
 
-func (x *archiveInclude) Run(c *cli) error {
-	a, s, err := c.library()
-	if err != nil {
-		return err
-	}
-	suite, err := c.suite(s, x.Suite)
+func (x *archiveInclude) Run(c *cli, h *hand) error {
+	suite, err := h.suite(x.Suite)
 	if err != nil {
 		return err
 	}
@@ -248,15 +237,11 @@ func (x *archiveInclude) Run(c *cli) error {
 	for _, n := range x.Changes {
 		batch = append(batch, archive.Inclusion{Dir: filepath.Dir(n), Changes: filepath.Base(n), Force: x.Force})
 	}
+	do := h.Publish
 	if c.DryRun {
-		for _, n := range x.Changes {
-			fmt.Printf("would include %s in %s\n", n, suite.Name)
-		}
-		return nil
+		do = h.Try
 	}
-	ctx, stop := interruptible()
-	defer stop()
-	rep, err := a.Publish(ctx, suite, batch, time.Now())
+	rep, err := do(h.ctx, suite, batch, time.Now())
 	if err != nil {
 		return err
 	}
@@ -267,14 +252,18 @@ func (x *archiveInclude) Run(c *cli) error {
 func (c *cli) results(list []archive.Result) error {
 	bad := false
 	for _, r := range list {
-		text := r.Changes + ": " + r.Outcome.String()
+		outcome := r.Outcome.String()
+		if c.DryRun && r.Outcome == archive.Published {
+			outcome = "would be published"
+		}
+		text := r.Changes + ": " + outcome
 		if r.Reason != "" {
 			text += ": " + r.Reason
 		}
 		for _, n := range r.Notes {
 			text += "\n  note: " + n
 		}
-		c.print(os.Stdout, map[string]any{"changes": r.Changes, "outcome": r.Outcome.String(), "reason": r.Reason, "notes": r.Notes, "files": r.Files}, text)
+		c.print(os.Stdout, map[string]any{"changes": r.Changes, "outcome": outcome, "reason": r.Reason, "notes": r.Notes, "files": r.Files}, text)
 		bad = bad || r.Outcome == archive.Refused
 	}
 	if bad {
@@ -290,18 +279,12 @@ type archiveCopy struct {
 	Force    bool     `help:"Versions may go down."`
 }
 
-func (x *archiveCopy) Run(c *cli) error {
-	a, s, err := c.library()
+func (x *archiveCopy) Run(c *cli, h *hand) error {
+	to, err := h.suite(x.To)
 	if err != nil {
 		return err
 	}
-	to, err := c.suite(s, x.To)
-	if err != nil {
-		return err
-	}
-	ctx, stop := interruptible()
-	defer stop()
-	return c.outcome(a.Copy(ctx, x.From, to, x.Packages, x.Force, c.DryRun, time.Now()))
+	return c.outcome(h.Copy(h.ctx, x.From, to, x.Packages, x.Force, c.DryRun, time.Now()))
 }
 
 type archiveMove struct {
@@ -311,22 +294,16 @@ type archiveMove struct {
 	Force    bool     `help:"Versions may go down."`
 }
 
-func (x *archiveMove) Run(c *cli) error {
-	a, s, err := c.library()
+func (x *archiveMove) Run(c *cli, h *hand) error {
+	from, err := h.suite(x.From)
 	if err != nil {
 		return err
 	}
-	from, err := c.suite(s, x.From)
+	to, err := h.suite(x.To)
 	if err != nil {
 		return err
 	}
-	to, err := c.suite(s, x.To)
-	if err != nil {
-		return err
-	}
-	ctx, stop := interruptible()
-	defer stop()
-	return c.outcome(a.Move(ctx, from, to, x.Packages, x.Force, c.DryRun, time.Now()))
+	return c.outcome(h.Move(h.ctx, from, to, x.Packages, x.Force, c.DryRun, time.Now()))
 }
 
 type archiveRm struct {
@@ -336,24 +313,18 @@ type archiveRm struct {
 	NoCheck  bool     `help:"Do not look what it breaks (dose-debcheck)."`
 }
 
-func (x *archiveRm) Run(c *cli) error {
-	a, s, err := c.library()
+func (x *archiveRm) Run(c *cli, h *hand) error {
+	suite, err := h.suite(x.Suite)
 	if err != nil {
 		return err
 	}
-	suite, err := c.suite(s, x.Suite)
-	if err != nil {
-		return err
-	}
-	ctx, stop := interruptible()
-	defer stop()
-	plan, err := a.Remove(ctx, suite, x.Packages, true, time.Now())
+	plan, err := h.Remove(h.ctx, suite, x.Packages, true, time.Now())
 	if err != nil {
 		return missing(err)
 	}
 	var broken []archive.Broken
 	if !x.NoCheck && len(plan.Refused) == 0 {
-		if broken, err = a.Breaks(ctx, suite.Name, plan.Removed); err != nil {
+		if broken, err = h.Breaks(h.ctx, suite.Name, plan.Removed); err != nil {
 			return err
 		}
 	}
@@ -370,7 +341,7 @@ func (x *archiveRm) Run(c *cli) error {
 	if len(broken) > 0 && !x.Force {
 		return fmt.Errorf("%w: %d packages would not be installable any more; remove them too, or use --force", errRefused, len(broken))
 	}
-	return c.outcome(a.Remove(ctx, suite, x.Packages, false, time.Now()))
+	return c.outcome(h.Remove(h.ctx, suite, x.Packages, false, time.Now()))
 }
 
 type archiveOverride struct {
@@ -384,12 +355,8 @@ func (archiveOverride) Help() string {
 	return "Changes the package where it is published, and writes the line into the suite's Override file, if control/suites names one, so that later versions get it too."
 }
 
-func (x *archiveOverride) Run(c *cli) error {
-	a, s, err := c.library()
-	if err != nil {
-		return err
-	}
-	suite, err := c.suite(s, x.Suite)
+func (x *archiveOverride) Run(c *cli, h *hand) error {
+	suite, err := h.suite(x.Suite)
 	if err != nil {
 		return err
 	}
@@ -402,12 +369,10 @@ func (x *archiveOverride) Run(c *cli) error {
 			return daemon.Wrong{Err: fmt.Errorf("%q is not one word", v)}
 		}
 	}
-	ctx, stop := interruptible()
-	defer stop()
-	plan, err := a.Override(ctx, suite, x.Package, o, c.DryRun, time.Now())
-	if set, _ := s.Suite(x.Suite); err == nil && !c.DryRun && len(plan.Refused) == 0 {
+	plan, err := h.Override(h.ctx, suite, x.Package, o, c.DryRun, time.Now())
+	if set, _ := h.settings.Suite(x.Suite); err == nil && !c.DryRun && len(plan.Refused) == 0 {
 		if set.Override != "" {
-			err = archive.WriteOverride(s.Path(set.Override), x.Package, o)
+			err = archive.WriteOverride(h.settings.Path(set.Override), x.Package, o)
 		} else {
 			plan.Notes = append(plan.Notes, "the next version brings its own values again: the suite has no Override file.")
 		}
@@ -420,14 +385,8 @@ type archiveDiff struct {
 	To   string `arg:"" help:"A suite or snapshot."`
 }
 
-func (x *archiveDiff) Run(c *cli) error {
-	a, _, err := c.library()
-	if err != nil {
-		return err
-	}
-	ctx, stop := interruptible()
-	defer stop()
-	list, err := a.Diff(ctx, x.From, x.To)
+func (x *archiveDiff) Run(c *cli, h *hand) error {
+	list, err := h.Diff(h.ctx, x.From, x.To)
 	if err != nil {
 		return missing(err)
 	}
@@ -453,23 +412,17 @@ type archiveRollback struct {
 	Snapshot string `arg:"" help:"The snapshot's name."`
 }
 
-func (x *archiveRollback) Run(c *cli) error {
-	a, s, err := c.library()
+func (x *archiveRollback) Run(c *cli, h *hand) error {
+	suite, err := h.suite(x.Suite)
 	if err != nil {
 		return err
 	}
-	suite, err := c.suite(s, x.Suite)
-	if err != nil {
-		return err
-	}
-	ctx, stop := interruptible()
-	defer stop()
-	list, err := a.Diff(ctx, suite.Name, x.Snapshot+"/"+suite.Name)
+	list, err := h.Diff(h.ctx, suite.Name, x.Snapshot+"/"+suite.Name)
 	if err != nil {
 		return missing(err)
 	}
 	if !c.DryRun {
-		if err := a.Rollback(ctx, suite, x.Snapshot, time.Now()); err != nil {
+		if err := h.Rollback(h.ctx, suite, x.Snapshot, time.Now()); err != nil {
 			return missing(err)
 		}
 	}
@@ -493,15 +446,9 @@ type snapshotCreate struct {
 	Name  string `arg:"" help:"The snapshot's name; it becomes snapshots/NAME."`
 }
 
-func (x *snapshotCreate) Run(c *cli) error {
-	a, _, err := c.library()
-	if err != nil {
-		return err
-	}
-	ctx, stop := interruptible()
-	defer stop()
+func (x *snapshotCreate) Run(c *cli, h *hand) error {
 	if !c.DryRun {
-		if err := a.Snapshot(ctx, x.Suite, x.Name); err != nil {
+		if err := h.Snapshot(h.ctx, x.Suite, x.Name); err != nil {
 			return missing(err)
 		}
 	}
@@ -515,12 +462,8 @@ func (x *snapshotCreate) Run(c *cli) error {
 
 type snapshotLs struct{}
 
-func (snapshotLs) Run(c *cli) error {
-	a, _, err := c.library()
-	if err != nil {
-		return err
-	}
-	list, err := a.Snapshots()
+func (snapshotLs) Run(c *cli, h *hand) error {
+	list, err := h.Snapshots()
 	if err != nil {
 		return err
 	}
@@ -534,17 +477,11 @@ type snapshotRm struct {
 	Name string `arg:"" help:"The snapshot's name."`
 }
 
-func (x *snapshotRm) Run(c *cli) error {
-	a, _, err := c.library()
-	if err != nil {
-		return err
-	}
-	ctx, stop := interruptible()
-	defer stop()
+func (x *snapshotRm) Run(c *cli, h *hand) error {
 	text := "removed snapshots/" + x.Name
 	if c.DryRun {
 		text = "would remove snapshots/" + x.Name
-	} else if err := a.RemoveSnapshot(ctx, x.Name); err != nil {
+	} else if err := h.RemoveSnapshot(h.ctx, x.Name); err != nil {
 		return missing(err)
 	}
 	c.print(os.Stdout, map[string]any{"snapshot": x.Name, "done": !c.DryRun}, text)
@@ -555,14 +492,8 @@ type archiveGc struct {
 	Stay time.Duration `help:"How long a file waits in the pool, and then in the attic." default:"72h"`
 }
 
-func (x *archiveGc) Run(c *cli) error {
-	a, _, err := c.library()
-	if err != nil {
-		return err
-	}
-	ctx, stop := interruptible()
-	defer stop()
-	did, err := a.Collect(ctx, filepath.Join(c.Tree, "attic"), x.Stay, c.DryRun, time.Now())
+func (x *archiveGc) Run(c *cli, h *hand) error {
+	did, err := h.Collect(h.ctx, filepath.Join(c.Tree, "attic"), x.Stay, c.DryRun, time.Now())
 	if err != nil {
 		return err
 	}
@@ -587,14 +518,8 @@ type archiveCheck struct {
 	Quick bool `help:"Compare sizes in the pool, not contents."`
 }
 
-func (x *archiveCheck) Run(c *cli) error {
-	a, _, err := c.library()
-	if err != nil {
-		return err
-	}
-	ctx, stop := interruptible()
-	defer stop()
-	faults, err := a.Check(ctx, !x.Quick)
+func (x *archiveCheck) Run(c *cli, h *hand) error {
+	faults, err := h.Check(h.ctx, !x.Quick)
 	if err != nil {
 		return err
 	}

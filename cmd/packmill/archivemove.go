@@ -64,12 +64,8 @@ type archiveImport struct {
 	Link          bool     `help:"Make hard links to its files where that is possible: nobody may ever write to them."`
 }
 
-func (x *archiveImport) Run(c *cli) error {
-	a, s, err := c.library()
-	if err != nil {
-		return err
-	}
-	suite, err := c.suite(s, x.Suite)
+func (x *archiveImport) Run(c *cli, h *hand) error {
+	suite, err := h.suite(x.Suite)
 	if err != nil {
 		return err
 	}
@@ -91,14 +87,12 @@ func (x *archiveImport) Run(c *cli) error {
 			return daemon.Wrong{Err: err}
 		}
 	}
-	ctx, stop := interruptible()
-	defer stop()
-	repo, err := mirror.Open(ctx, src, time.Now())
+	repo, err := mirror.Open(h.ctx, src, time.Now())
 	if err != nil {
 		return err
 	}
 	b := newBar()
-	rep, err := a.Import(ctx, suite, repo, archive.ImportOptions{Sourceless: x.Sourceless, DryRun: c.DryRun,
+	rep, err := h.Import(h.ctx, suite, repo, archive.ImportOptions{Sourceless: x.Sourceless, DryRun: c.DryRun,
 		Progress: func(p archive.ImportProgress) {
 			b.show(p.Bytes, p.AllBytes, fmt.Sprintf("%d of %d uploads", p.Uploads, p.AllUploads))
 		}}, time.Now())
@@ -129,15 +123,9 @@ type archiveExport struct {
 	Link bool   `help:"Make hard links where that is possible."`
 }
 
-func (x *archiveExport) Run(c *cli) error {
-	a, _, err := c.library()
-	if err != nil {
-		return err
-	}
-	ctx, stop := interruptible()
-	defer stop()
+func (x *archiveExport) Run(c *cli, h *hand) error {
 	b := newBar()
-	t, err := a.Export(ctx, x.View, x.Dir, x.Link, c.DryRun, func(done, all int) { b.show(int64(done), int64(all), "") })
+	t, err := h.Export(h.ctx, x.View, x.Dir, x.Link, c.DryRun, func(done, all int) { b.show(int64(done), int64(all), "") })
 	b.end()
 	if err != nil {
 		return missing(err)
@@ -170,11 +158,7 @@ func (archivePush) Help() string {
 	return "Packages go first, indexes then, InRelease last, so that the target can be used all the time. opkg feeds go along. Nothing is listed there: a manifest says what there is. With 'all', what has left the archive leaves the target too, after its stay; otherwise nothing is removed. For S3 the keys are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN)."
 }
 
-func (x *archivePush) Run(c *cli) error {
-	a, _, err := c.library()
-	if err != nil {
-		return err
-	}
+func (x *archivePush) Run(c *cli, h *hand) error {
 	var to archive.Destination = &push.Rsync{Dest: x.Target, Args: x.Option}
 	if rest, ok := strings.CutPrefix(x.Target, "s3://"); ok {
 		bucket, prefix, _ := strings.Cut(rest, "/")
@@ -188,10 +172,8 @@ func (x *archivePush) Run(c *cli) error {
 	if view == "all" {
 		view = ""
 	}
-	ctx, stop := interruptible()
-	defer stop()
 	b := newBar()
-	rep, err := a.Push(ctx, view, to, push.Options{DryRun: c.DryRun, TakeOver: x.TakeIt, Stay: x.Stay, Progress: func(p push.Progress) {
+	rep, err := h.Push(h.ctx, view, to, push.Options{DryRun: c.DryRun, TakeOver: x.TakeIt, Stay: x.Stay, Progress: func(p push.Progress) {
 		b.show(p.Bytes, p.AllBytes, fmt.Sprintf("%d of %d files", p.Files, p.AllFiles))
 	}}, time.Now())
 	b.end()
@@ -216,21 +198,15 @@ type archiveServe struct {
 	Listen string `help:"The address." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
 }
 
-func (x *archiveServe) Run(c *cli) error {
-	a, _, err := c.library()
-	if err != nil {
-		return err
-	}
-	ctx, stop := interruptible()
-	defer stop()
+func (x *archiveServe) Run(c *cli, h *hand) error {
 	l, err := net.Listen("tcp", x.Listen)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("serving %s at http://%s/ until interrupted\n", a.Root(), l.Addr())
-	s := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	fmt.Printf("serving %s at http://%s/ until interrupted\n", h.Root(), l.Addr())
+	s := &http.Server{Handler: h.Handler(), ReadHeaderTimeout: 10 * time.Second}
 	go func() {
-		<-ctx.Done()
+		<-h.ctx.Done()
 		s.Close()
 	}()
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -244,16 +220,12 @@ type archiveSources struct {
 	URL   string `arg:"" help:"Where clients find the archive." placeholder:"URL"`
 }
 
-func (x *archiveSources) Run(c *cli) error {
-	a, s, err := c.library()
+func (x *archiveSources) Run(c *cli, h *hand) error {
+	suite, err := h.suite(x.Suite)
 	if err != nil {
 		return err
 	}
-	suite, err := c.suite(s, x.Suite)
-	if err != nil {
-		return err
-	}
-	text, err := a.Sources(suite, x.URL)
+	text, err := h.Sources(suite, x.URL)
 	if err != nil {
 		return missing(err)
 	}
@@ -270,12 +242,8 @@ type keyExport struct {
 	Suite string `arg:"" help:"A suite of control/suites."`
 }
 
-func (x *keyExport) Run(c *cli) error {
-	_, s, err := c.library()
-	if err != nil {
-		return err
-	}
-	suite, err := c.suite(s, x.Suite)
+func (x *keyExport) Run(c *cli, h *hand) error {
+	suite, err := h.suite(x.Suite)
 	if err != nil {
 		return err
 	}

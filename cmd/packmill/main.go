@@ -76,6 +76,7 @@ func main() {
 	build.Reexec()
 	var c cli
 	parser, err := kong.New(&c, kong.Name("packmill"), kong.Description(manual), kong.UsageOnError(),
+		kong.BindToProvider(c.hand),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}))
 	if err != nil {
 		panic(err) // a fault of the program, found by its first test
