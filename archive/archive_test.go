@@ -158,6 +158,25 @@ func (c *client) try(args ...string) (string, error) {
 	return string(out), err
 }
 
+// contents makes the client fetch Contents, as apt-file's own settings do.
+func (c *client) contents() {
+	c.t.Helper()
+	text := `Acquire::IndexTargets::deb::Contents-deb { MetaKey "$(COMPONENT)/Contents-$(ARCHITECTURE)"; ShortDescription "Contents-$(ARCHITECTURE)"; Description "$(RELEASE)/$(COMPONENT) $(ARCHITECTURE) Contents (deb)"; };`
+	if err := os.WriteFile(filepath.Join(c.dir, "etc/apt.conf.d/contents"), []byte(text), 0o644); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// targets are the files that apt has fetched of a kind.
+func (c *client) targets(kind string) []string {
+	c.t.Helper()
+	list := strings.Fields(c.run("apt-get", "indextargets", "--format", "$(FILENAME)", "Created-By: "+kind))
+	if len(list) == 0 {
+		c.t.Errorf("apt fetched no %s", kind)
+	}
+	return list
+}
+
 func (f *fixture) source() string {
 	return "deb [] file:" + f.a.Root() + " unstable main contrib\ndeb-src [] file:" + f.a.Root() + " unstable main contrib\n"
 }
@@ -203,7 +222,7 @@ func TestAptReadsWhatIsPublished(t *testing.T) {
 	for _, forms := range [][]string{nil, {"gz"}, {"xz"}, {"zst"}, {"plain"}, {"plain", "gz", "xz", "zst"}} {
 		t.Run("forms:"+strings.Join(forms, "+"), func(t *testing.T) {
 			f := newFixture(t)
-			f.suite.Compress = forms
+			f.suite.Compress, f.suite.Contents = forms, true
 			f.accepted() // empty indexes are there
 			for _, arch := range []string{"amd64", "i386"} {
 				newClient(t, f.source(), f.key, arch).run("apt-get", "update")
@@ -216,7 +235,13 @@ func TestAptReadsWhatIsPublished(t *testing.T) {
 			gpgv(t, []string{f.key}, dir+"/InRelease")
 			gpgv(t, []string{f.key}, dir+"/Release.gpg", dir+"/Release")
 			c := newClient(t, f.source(), f.key, "amd64")
+			c.contents()
 			c.run("apt-get", "update")
+			for _, at := range c.targets("Contents-deb") {
+				if got := c.run("/usr/lib/apt/apt-helper", "cat-file", at); strings.HasSuffix(at, "unstable_main_Contents-amd64") && got != "usr/bin/hello\tmisc/hello\n" {
+					t.Errorf("%s: got %q", at, got)
+				}
+			}
 			c.run("apt-get", "download", "hello", "hello-doc")
 			c.run("apt-get", "source", "--download-only", "hello")
 			for _, n := range []string{"hello_1%3a2.10-3_amd64.deb", "hello-doc_1%3a2.10-3_all.deb", "hello_2.10-3.dsc"} {

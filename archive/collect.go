@@ -33,7 +33,8 @@ var pools = []string{"pool", "opkg/pool"}
 
 // Collect moves the pool files that no suite, no feed and no snapshot has named
 // for the stay into attic, below "pool/" and "opkg/pool/", and deletes what has lain there for the stay.
-// Clients that hold an older Release can fetch its packages for so long.
+// Clients that hold an older Release can fetch its packages for so long. A
+// .buildinfo stays as long as its version's packages do.
 // The attic must be on the archive's file system.
 func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration, dry bool, now time.Time) (*Collected, error) {
 	unlock, err := a.lock(ctx)
@@ -71,6 +72,10 @@ func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration,
 			named[name] = true
 		}
 	}
+	versions := map[string]bool{}
+	for name := range named {
+		versions[versionOf(name)] = true
+	}
 	since, err := a.readUnnamed()
 	if err != nil {
 		return nil, err
@@ -93,7 +98,7 @@ func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration,
 			return errors.Join(err, ctx.Err())
 		}
 		name, err := filepath.Rel(a.root, path)
-		if err != nil || named[name] {
+		if err != nil || named[name] || filepath.Ext(name) == ".buildinfo" && versions[versionOf(name)] {
 			return err
 		}
 		t, ok := since[name]
@@ -159,6 +164,16 @@ func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration,
 		removeEmpty(filepath.Join(attic, p))
 	}
 	return out, a.writeUnnamed(still)
+}
+
+// versionOf is a pool file's directory and the version that its name has:
+// NAME_VERSION.dsc, NAME_VERSION_ARCH.deb or .buildinfo.
+func versionOf(name string) string {
+	parts := strings.Split(strings.TrimSuffix(filepath.Base(name), ".dsc"), "_")
+	if len(parts) < 2 {
+		return ""
+	}
+	return filepath.Dir(name) + "/" + parts[1]
 }
 
 // removeEmpty removes the empty directories below top. One that somebody fills

@@ -43,7 +43,7 @@ func (t *transaction) touched(component string) []string {
 // settleAll takes a package out of binary-all that no architecture has from
 // there any more: each builds it itself now.
 func (t *transaction) settleAll() error {
-	for _, c := range t.suite.components() {
+	for _, c := range t.areas() {
 		all := packagesPath(c, "all")
 	next:
 		for _, key := range t.touched(c) {
@@ -83,6 +83,8 @@ func (t *transaction) settleSources() error {
 		for k := range t.p.changes[sourcesPath(c)] {
 			names[k] = true
 		}
+	}
+	for _, c := range t.areas() {
 		for _, arch := range append(t.suite.archs(), "all") {
 			path := packagesPath(c, arch)
 			for k := range t.p.changes[path] {
@@ -140,7 +142,7 @@ func (t *transaction) settleSources() error {
 func (t *transaction) hasBinaries(src *deb822.Stanza) (bool, error) {
 	name, version := src.Get("Package"), src.Get("Version")
 	for _, pkg := range deb822.Words(strings.ReplaceAll(src.Get("Binary"), ",", " ")) {
-		for _, c := range t.suite.components() {
+		for _, c := range t.areas() {
 			for _, arch := range append(t.suite.archs(), "all") {
 				list, err := t.p.stanzas(packagesPath(c, arch), pkg)
 				if err != nil {

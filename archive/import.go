@@ -193,6 +193,9 @@ const (
 // compare says how a binary package stands to the suite.
 func (p *published) compare(suite Suite, f mirror.File) (standing, error) {
 	for _, c := range suite.components() {
+		if filepath.Ext(f.Name) == ".udeb" {
+			c += installer
+		}
 		list, err := p.stanzas(packagesPath(c, f.Arch), f.Package)
 		if err != nil {
 			return fresh, err

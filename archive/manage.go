@@ -21,7 +21,7 @@ import (
 
 // Entry is a package in a suite.
 type Entry struct {
-	Component string
+	Component string // "main", or "main/debian-installer" of a .udeb
 	Arch      string // of the package: "all" too; "source" for a source package
 	Package   string
 	Version   string
@@ -69,7 +69,7 @@ func (a *Archive) each(ctx context.Context, view string, do func(Entry, *deb822.
 		return fmt.Errorf("suite %s: %w", view, ErrNoSuite)
 	}
 	p := &published{a: a, ctx: ctx, name: view, dir: dir, rel: rel}
-	for _, c := range p.components() {
+	for _, c := range p.areas() {
 		for _, arch := range append(p.archs(), "all", "source") {
 			at := packagesPath(c, arch)
 			if arch == "source" {
@@ -220,7 +220,7 @@ func (p *published) bundle(name, version string) (*bundle, error) {
 	}
 	slices.Sort(names)
 	for _, n := range slices.Compact(names) {
-		for _, c := range p.components() {
+		for _, c := range p.areas() {
 			for _, arch := range append(p.archs(), "all") {
 				list, err := p.stanzas(packagesPath(c, arch), n)
 				if err != nil {
@@ -278,13 +278,13 @@ func (t *transaction) put(b *bundle, force bool, plan *Plan) error {
 			plan.Notes = append(plan.Notes, fmt.Sprintf("%s %s of %s stays out: %s has no such architecture.", name, e.Version, arch, suite.Name))
 			continue
 		}
-		if !slices.Contains(suite.components(), x.component) {
+		if !slices.Contains(suite.components(), componentOf(x.component)) {
 			refused("%s %s: %s has no component %s.", name, e.Version, suite.Name, x.component)
 			continue
 		}
 		record := append(x.st.Append(nil), '\n')
 		for _, arch := range archs {
-			for _, c := range suite.components() {
+			for _, c := range alike(t.areas(), x.component) {
 				list, err := t.p.stanzas(packagesPath(c, arch), name)
 				if err != nil {
 					return err
@@ -465,7 +465,7 @@ func (a *Archive) Remove(ctx context.Context, suite Suite, names []string, dry b
 				}
 			}
 			name, version := splitName(n)
-			for _, c := range t.p.components() {
+			for _, c := range t.p.areas() {
 				for _, arch := range append(t.p.archs(), "all") {
 					list, err := t.p.stanzas(packagesPath(c, arch), name)
 					if err != nil {
@@ -495,7 +495,7 @@ func (a *Archive) Remove(ctx context.Context, suite Suite, names []string, dry b
 func (a *Archive) Override(ctx context.Context, suite Suite, name string, o Override, dry bool, now time.Time) (*Plan, error) {
 	return a.change(ctx, suite, now, dry, func(t *transaction, plan *Plan) error {
 		src, isSource := strings.CutPrefix(name, "src:")
-		for _, c := range t.suite.components() {
+		for _, c := range t.areas() {
 			var paths []string
 			if isSource {
 				paths = []string{sourcesPath(c)}
@@ -631,15 +631,10 @@ func (a *Archive) Rollback(ctx context.Context, suite Suite, snapshot string, no
 		return err
 	}
 	if cur.rel != nil {
-		olds, err := filepath.Glob(filepath.Join(cur.dir, "*", "*", "by-hash", "SHA256", "*"))
-		if err != nil {
-			return err
-		}
-		more, err := filepath.Glob(filepath.Join(cur.dir, "*", "by-hash", "SHA256", "*"))
-		if err != nil {
-			return err
-		}
-		for _, old := range append(olds, more...) {
+		err := filepath.WalkDir(cur.dir, func(old string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() || filepath.Base(filepath.Dir(old)) != "SHA256" {
+				return err
+			}
 			name, err := filepath.Rel(cur.dir, old)
 			if err != nil {
 				return err
@@ -650,10 +645,10 @@ func (a *Archive) Rollback(ctx context.Context, suite Suite, snapshot string, no
 			if err := os.Link(old, filepath.Join(tmp, name)); err != nil && !errors.Is(err, fs.ErrExist) {
 				return err
 			}
-			// Superseded from now on.
-			if err := os.Chtimes(old, now, now); err != nil {
-				return err
-			}
+			return os.Chtimes(old, now, now) // superseded from now on
+		})
+		if err != nil {
+			return err
 		}
 	}
 	t := &transaction{a: a, suite: &suite, p: src, now: now.UTC().Truncate(time.Second)}

@@ -141,26 +141,31 @@ func rank(k Kind) int {
 	return 0
 }
 
-// findSource reports whether a binary's source is in the suite or comes with in.
-func (t *transaction) findSource(in *inclusion, name, version string) (bool, error) {
-	if in.Kind&Source != 0 && name == in.source && version == in.version {
-		for n := range in.files {
-			if filepath.Ext(n) == ".dsc" {
-				return true, nil
-			}
-		}
+// findSource reports whether a binary's source is in the suite or comes with
+// in, and where in the pool.
+func (t *transaction) findSource(in *inclusion, name, version string) (dir string, found bool, err error) {
+	if in.Kind&Source != 0 && name == in.source && version == in.version && in.dir != "" {
+		return in.dir, true, nil
 	}
-	s, _, err := t.p.source(t.suite.components(), name, version)
-	return s != nil, err
+	s, c, err := t.p.source(t.suite.components(), name, version)
+	return pool.Dir(c, name), s != nil, err
+}
+
+// areas are the suite's components, and the installer's part of those that have
+// one or get one now.
+func (t *transaction) areas() []string {
+	return t.p.withInstaller(t.suite.components())
 }
 
 // paths are the indexes that the suite must have.
 func (t *transaction) paths() []string {
 	var out []string
-	for _, c := range t.suite.components() {
+	for _, c := range t.areas() {
 		for _, arch := range append(t.suite.archs(), "all") {
 			out = append(out, packagesPath(c, arch))
 		}
+	}
+	for _, c := range t.suite.components() {
 		out = append(out, sourcesPath(c))
 		if t.translated(c) {
 			out = append(out, translationPath(c))
@@ -178,7 +183,7 @@ func (t *transaction) paths() []string {
 // that is new has the packages of all, and Contents have the files of what is
 // there.
 func (t *transaction) begin() error {
-	for _, c := range t.suite.components() {
+	for _, c := range t.areas() {
 		all := packagesPath(c, "all")
 		for _, arch := range append(t.suite.archs(), "all") {
 			if path := packagesPath(c, arch); t.isNew(path) && arch != "all" && !t.isNew(all) {
@@ -194,7 +199,7 @@ func (t *transaction) begin() error {
 					return err
 				}
 			}
-			if t.suite.Contents && t.isNew(contentsPath(c, arch)) {
+			if t.suite.Contents && c == componentOf(c) && t.isNew(contentsPath(c, arch)) {
 				if err := t.beginContents(c, arch); err != nil {
 					return err
 				}
@@ -234,7 +239,6 @@ func (t *transaction) absorb() error {
 func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	p, forms := t.p, t.suite.forms()
 	rel := t.release()
-	paths := t.paths()
 	if err := t.absorb(); err != nil {
 		return false, err
 	}
@@ -250,12 +254,9 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	if fresh > inMemory {
 		g.SetLimit(1)
 	}
-	for _, path := range paths {
-		st, want := p.state(path), forms
-		if p.place(path).Format == index.Lines {
-			want = contentsForms
-		}
-		if !t.isNew(path) && (p.open[path] == nil || !p.open[path].Changed()) && sameForms(st, want) {
+	for _, path := range t.paths() {
+		st := p.state(path)
+		if !t.isNew(path) && (p.open[path] == nil || !p.open[path].Changed()) && sameForms(st, forms) {
 			mu.Lock()
 			states[path] = st
 			mu.Unlock()
@@ -267,7 +268,7 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 		}
 		placed = append(placed, path)
 		g.Go(func() error {
-			st, err := x.Write(p.ctx, want)
+			st, err := x.Write(p.ctx, forms)
 			mu.Lock()
 			states[path] = st
 			mu.Unlock()
@@ -350,10 +351,6 @@ func (t *transaction) current() (map[string]bool, error) {
 	}
 	return out, nil
 }
-
-// contentsForms is what Contents is published in: gzip alone, as Debian does;
-// nothing else is read by apt-file of all ages.
-var contentsForms = []index.Compression{index.Gzip}
 
 func sameForms(st index.State, forms []index.Compression) bool {
 	if len(st.Forms) != len(forms) {

@@ -22,6 +22,28 @@ func sourcesPath(component string) string        { return component + "/source/S
 func contentsPath(component, arch string) string { return component + "/Contents-" + arch }
 func translationPath(component string) string    { return component + "/i18n/Translation-en" }
 
+// An area is what one Packages covers: a component, or the part of a component
+// that belongs to the Debian installer, whose packages (.udeb) live apart.
+const installer = "/debian-installer"
+
+// withInstaller adds to the components the installer's part of those that have one.
+func (p *published) withInstaller(components []string) []string {
+	out := slices.Clone(components)
+	for _, c := range components {
+		if a := c + installer; p.udebs[a] || p.state(packagesPath(a, "all")).Text.SHA256 != "" {
+			out = append(out, c+installer)
+		}
+	}
+	return out
+}
+
+func componentOf(area string) string { return strings.TrimSuffix(area, installer) }
+
+// alike are the areas of the same kind, in which a package has its name once.
+func alike(areas []string, area string) []string {
+	return slices.DeleteFunc(areas, func(a string) bool { return strings.HasSuffix(a, installer) != strings.HasSuffix(area, installer) })
+}
+
 // published is a suite as its InRelease describes it, with changes on top that
 // are not published yet. The newest lie in changes; when these are many, they
 // move into the open index files (see transaction.absorb).
@@ -34,6 +56,7 @@ type published struct {
 	open    map[string]*index.File
 	changes map[string]map[string][]byte // by path and key
 	size    int                          // bytes in changes
+	udebs   map[string]bool              // areas of the installer that get packages
 }
 
 func (a *Archive) read(ctx context.Context, suite string) (*published, error) {
@@ -130,6 +153,12 @@ func (p *published) set(path, key string, records []byte) {
 		p.changes[path] = map[string][]byte{}
 	}
 	p.changes[path][key] = records
+	if area, _, ok := strings.Cut(path, "/binary-"); ok && area != componentOf(area) {
+		if p.udebs == nil {
+			p.udebs = map[string]bool{}
+		}
+		p.udebs[area] = true
+	}
 	p.size += len(key) + len(records) + 100
 }
 
@@ -159,6 +188,11 @@ func (p *published) components() []string {
 		return nil
 	}
 	return deb822.Words(p.rel.Get("Components"))
+}
+
+// areas are the components, and what they have for the installer.
+func (p *published) areas() []string {
+	return p.withInstaller(p.components())
 }
 
 // archs are the concrete architectures that the Release names.

@@ -125,8 +125,9 @@ func (g *grouping) binary(s *deb822.Scanner, component string) error {
 		return fmt.Errorf("Filename: %w", err)
 	}
 	g.seen[at] = true
-	if !strings.HasSuffix(at, ".deb") {
-		return nil // packages of the installer
+	ext := path.Ext(at)
+	if ext != ".deb" && ext != ".udeb" {
+		return nil
 	}
 	name, version, arch := string(s.Get("Package")), string(s.Get("Version")), string(s.Get("Architecture"))
 	for _, err := range []error{policy.CheckPackage(name), policy.CheckVersion(version), policy.CheckArch(arch)} {
@@ -160,7 +161,7 @@ func (g *grouping) binary(s *deb822.Scanner, component string) error {
 		u.Maintainer = string(s.Get("Maintainer"))
 	}
 	u.Files = append(u.Files, File{
-		Name: name + "_" + policy.WithoutEpoch(version) + "_" + arch + ".deb", Path: at, Size: size, SHA256: sha, MD5: strings.ToLower(string(s.Get("MD5sum"))),
+		Name: name + "_" + policy.WithoutEpoch(version) + "_" + arch + ext, Path: at, Size: size, SHA256: sha, MD5: strings.ToLower(string(s.Get("MD5sum"))),
 		Package: name, Version: version, Arch: arch, Section: string(s.Get("Section")), Priority: string(s.Get("Priority")),
 	})
 	return nil

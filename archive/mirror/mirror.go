@@ -264,9 +264,11 @@ func (r *Repository) Uploads(ctx context.Context) ([]*Upload, error) {
 		if err := r.index(ctx, c+"/source/Sources", func(s *deb822.Scanner) error { return g.source(s, c) }); err != nil {
 			return nil, err
 		}
-		for _, a := range append(slices.Clone(r.Archs), "all") {
-			if err := r.index(ctx, c+"/binary-"+a+"/Packages", func(s *deb822.Scanner) error { return g.binary(s, c) }); err != nil {
-				return nil, err
+		for _, area := range []string{c, c + "/debian-installer"} {
+			for _, a := range append(slices.Clone(r.Archs), "all") {
+				if err := r.index(ctx, area+"/binary-"+a+"/Packages", func(s *deb822.Scanner) error { return g.binary(s, c) }); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}

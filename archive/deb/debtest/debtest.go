@@ -35,6 +35,7 @@ type Deb struct {
 	Control       string // the whole control file, in place of all above except for the file's name
 	Files         []File // data.tar; a copyright file below usr/share/doc if nil
 	Packing       string // "xz" if empty; "gz", "zst", "none"
+	Udeb          bool   // for the installer
 }
 
 // A File goes into data.tar. The directories above it are made.
@@ -47,7 +48,11 @@ type File struct {
 
 // FileName is the name of the .deb.
 func (d Deb) FileName() string {
-	return d.Name + "_" + withoutEpoch(d.Version) + "_" + d.arch() + ".deb"
+	ext := ".deb"
+	if d.Udeb {
+		ext = ".udeb"
+	}
+	return d.Name + "_" + withoutEpoch(d.Version) + "_" + d.arch() + ext
 }
 
 func (d Deb) arch() string {
@@ -288,6 +293,7 @@ type Upload struct {
 	Of           string // of a binNMU: the version of its source
 	Debs         []Deb
 	Distribution string // "unstable" if empty
+	Buildinfo    string // the text of a .buildinfo; none if empty
 	Sign         Sign   // clearsigns the .changes if set, and the .dsc
 }
 
@@ -348,6 +354,19 @@ func (u Upload) Write(dir string) (string, error) {
 		files = append(files, file{d.FileName(), body})
 		addArch(d.arch())
 	}
+	first := "source"
+	if u.NoSource {
+		first = archs[0]
+	} else if len(archs) > 1 {
+		first = archs[1]
+	}
+	base := u.Source.Name + "_" + withoutEpoch(u.Source.Version) + "_" + first
+	if u.Buildinfo != "" {
+		if err := os.WriteFile(filepath.Join(dir, base+".buildinfo"), []byte(u.Buildinfo), 0o644); err != nil {
+			return "", err
+		}
+		files = append(files, file{base + ".buildinfo", []byte(u.Buildinfo)})
+	}
 	var b strings.Builder
 	source := u.Source.Name
 	if u.Of != "" {
@@ -374,13 +393,7 @@ func (u Upload) Write(dir string) (string, error) {
 			return "", err
 		}
 	}
-	first := "source"
-	if u.NoSource {
-		first = archs[0]
-	} else if len(archs) > 1 {
-		first = archs[1]
-	}
-	path := filepath.Join(dir, u.Source.Name+"_"+withoutEpoch(u.Source.Version)+"_"+first+".changes")
+	path := filepath.Join(dir, base+".changes")
 	return path, os.WriteFile(path, text, 0o644)
 }
 

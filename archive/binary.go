@@ -1,0 +1,177 @@
+package archive
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"packmill/archive/deb"
+	"packmill/archive/index"
+	"packmill/archive/pool"
+	"packmill/spool/deb822"
+	"packmill/spool/policy"
+)
+
+func (in *inclusion) includeDeb(l *listed) error {
+	f, err := in.open(l)
+	if err != nil {
+		return err
+	}
+	at := len(in.items)
+	in.items = append(in.items, item{f: f, from: f.Name(), sum: index.Sum{SHA256: l.sha, Size: l.size}})
+	p, err := deb.Read(f, l.name, deb.Options{})
+	var fault *deb.Refusal
+	if errors.As(err, &fault) {
+		return refuse("%s", fault.Error())
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case p.SHA256 != l.sha:
+		return in.differs(l, "SHA-256")
+	case p.MD5 != l.md5:
+		return in.differs(l, "MD5")
+	}
+	if err := p.CheckName(l.name); err != nil {
+		return refuse("%s", err.Error())
+	}
+	if p.Source != in.source || policy.CompareVersions(p.SourceVersion, in.version) != 0 && p.Version != in.version {
+		return refuse("%s: is built from %s %s, but %s is of %s %s; build the upload again", l.name, p.Source, p.SourceVersion, in.Changes, in.source, in.version)
+	}
+	arch := p.Architecture
+	suite := in.t.suite
+	if arch != "all" && !slices.Contains(suite.archs(), arch) {
+		return refuse("%s: the suite %s has no architecture %s, only %s", l.name, suite.Name, arch, strings.Join(suite.archs(), ", "))
+	}
+	if len(in.Architectures) > 0 && !slices.Contains(in.Architectures, arch) {
+		return refuse("%s: its sender may bring packages for %s only", l.name, strings.Join(in.Architectures, ", "))
+	}
+	if !slices.Contains(deb822.Words(in.ch.Get("Architecture")), arch) {
+		return refuse("%s: %s does not name its architecture; build the upload again", l.name, in.Changes)
+	}
+	debug := isDbgsym(p)
+	if !debug && !slices.Contains(deb822.Words(in.ch.Get("Binary")), p.Name) {
+		return refuse("%s: %s does not name it in Binary; build the upload again", l.name, in.Changes)
+	}
+	dir, found, err := in.t.findSource(in, p.Source, p.SourceVersion)
+	if err != nil {
+		return err
+	}
+	if found {
+		in.dir = dir
+	} else if !in.Sourceless {
+		return refuse("%s: its source package %s %s is not in %s; publish the source first", l.name, p.Source, p.SourceVersion, suite.Name)
+	}
+	udeb := filepath.Ext(l.name) == ".udeb"
+	if suite.Contents && !udeb {
+		if _, err := in.t.a.keepFiles(p); err != nil {
+			return err
+		}
+	}
+	section, priority := in.override(p.Name, p.Control.Get("Section"), p.Control.Get("Priority"))
+	comp, err := in.component(section)
+	if err != nil {
+		return err
+	}
+	if debug && suite.Dbgsym != "" {
+		comp = suite.Dbgsym
+	}
+	name := pool.Dir(comp, p.Source) + "/" + l.name
+	if udeb {
+		comp += installer
+	}
+	in.items[at].name = name
+	text := in.t.binaryStanza(p, comp, name, section, priority)
+
+	archs := []string{arch}
+	if arch == "all" {
+		archs = append(suite.archs(), "all")
+	}
+	for _, a := range archs {
+		newest := true
+		for _, c := range alike(in.t.areas(), comp) {
+			list, err := in.t.p.stanzas(packagesPath(c, a), p.Name)
+			if err != nil {
+				return err
+			}
+			for i := range list {
+				old := &list[i]
+				v := old.Get("Version")
+				switch cmp := policy.CompareVersions(p.Version, v); {
+				case cmp == 0 && old.Get("Architecture") == arch && old.Get("SHA256") != p.SHA256:
+					return refuse("%s: %s %s is in %s with other content; published files never change, so give the package a new version", l.name, p.Name, v, suite.Name)
+				case cmp < 0 && a != arch && !in.Force:
+					// An architecture that builds the package itself is ahead.
+					newest = false
+				case cmp < 0 && !in.Force:
+					return refuse("%s: %s has the newer version %s in %s; give the package a higher version, or force it", l.name, p.Name, v, suite.Name)
+				}
+				if src, _ := sourceOf(old); src != p.Source {
+					in.note("package %s is taken over from source package %s by %s.", p.Name, src, p.Source)
+				}
+			}
+			if c != comp && len(list) > 0 && newest {
+				in.changes = append(in.changes, change{packagesPath(c, a), p.Name, nil})
+				in.note("package %s moves from component %s to %s.", p.Name, c, comp)
+			}
+		}
+		if newest {
+			in.changes = append(in.changes, change{packagesPath(comp, a), p.Name, text})
+		}
+	}
+	return nil
+}
+
+// isDbgsym reports whether debhelper made the package for debug symbols.
+func isDbgsym(p *deb.Package) bool {
+	return strings.HasSuffix(p.Name, "-dbgsym") && slices.Contains(deb822.Words(p.Control.Get("Auto-Built-Package")), "debug-symbols")
+}
+
+// sourceOf is the source package of a stanza of Packages.
+func sourceOf(st *deb822.Stanza) (name, version string) {
+	name, version = st.Get("Package"), st.Get("Version")
+	if s := st.Get("Source"); s != "" {
+		n, v, ok := strings.Cut(s, " ")
+		name = n
+		if ok {
+			version = strings.Trim(v, "()")
+		}
+	}
+	return name, version
+}
+
+// binaryStanza is a package as Packages has it.
+func (t *transaction) binaryStanza(p *deb.Package, component, name, section, priority string) []byte {
+	out := deb822.Stanza{}
+	out.Set("Package", p.Name)
+	for _, f := range p.Control.Fields {
+		switch strings.ToLower(f.Name) {
+		case "package", "filename", "size", "md5sum", "sha1", "sha256", "sha512", "description-md5",
+			"status", "config-version", "conffiles":
+			// What a package says of its own place and sum is not believed.
+		case "section":
+			out.Set(f.Name, section)
+		case "priority":
+			out.Set(f.Name, priority)
+		default:
+			out.Set(f.Name, f.Value)
+		}
+	}
+	if section != "" {
+		out.Set("Section", section)
+	}
+	if priority != "" {
+		out.Set("Priority", priority)
+	}
+	if component == componentOf(component) && t.translated(component) {
+		t.splitDescription(component, &out)
+	}
+	out.Set("Filename", name)
+	out.Set("Size", strconv.FormatInt(p.Size, 10))
+	out.Set("MD5sum", p.MD5)
+	out.Set("SHA256", p.SHA256)
+	return append(out.Append(nil), '\n')
+}

@@ -1,0 +1,177 @@
+package index
+
+import (
+	"bytes"
+	"hash/crc32"
+	"slices"
+	"sort"
+	"strings"
+)
+
+// cutter makes blocks of records that come in order.
+type cutter struct {
+	x     *File
+	out   []block
+	first string
+	text  []byte
+}
+
+func (c *cutter) add(key, records []byte) error {
+	if c.x.place.Format.cutsAt(len(c.text), key) {
+		if err := c.flush(); err != nil {
+			return err
+		}
+	}
+	if len(c.text) == 0 {
+		c.first = string(key)
+	}
+	c.text = append(c.text, records...)
+	return nil
+}
+
+func (c *cutter) flush() error {
+	if len(c.text) == 0 {
+		return nil
+	}
+	off, err := c.x.st.add(c.text)
+	if err != nil {
+		return err
+	}
+	c.out = append(c.out, block{first: c.first, off: off, len: int64(len(c.text)),
+		crc: crc32.Checksum(c.text, castagnoli), old: -1})
+	c.text = c.text[:0]
+	return nil
+}
+
+// Edit replaces the records of each key; a key without records is removed. The
+// records must be in the format and bear their key. The change is in memory
+// and in the cache until Write.
+func (x *File) Edit(edits map[string][]byte) error {
+	keys := make([]string, 0, len(edits))
+	for k := range edits {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return x.Merge(keys, func(key string, _ []byte) []byte { return edits[key] })
+}
+
+// Merge is Edit for changes that depend on what is there: merge gets the records
+// of each key, or nil, and returns what shall be there instead. The keys must be
+// sorted, each once. What merge got is valid during its call.
+func (x *File) Merge(keys []string, merge func(key string, old []byte) []byte) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	f := x.place.Format
+	old := x.blocks
+	cut := &cutter{x: x}
+	changed := false
+	// put adds the records of a key that is not there yet.
+	put := func(k string) error {
+		records := merge(k, nil)
+		if len(records) == 0 {
+			return nil
+		}
+		changed = true
+		return cut.add([]byte(k), records)
+	}
+	for i := 0; i < len(old) || len(keys) > 0; {
+		if i == len(old) {
+			for _, k := range keys {
+				if err := put(k); err != nil {
+					return err
+				}
+			}
+			break
+		}
+		// The keys that belong into block i: those before the next block.
+		n := len(keys)
+		if i+1 < len(old) {
+			n = sort.SearchStrings(keys, old[i+1].first)
+		}
+		here := keys[:n]
+		whole := len(cut.text) == 0 || f.cutsAt(len(cut.text), []byte(old[i].first))
+		// If the next block loses its first key, where this one ends is to be
+		// decided again.
+		next := i+1 < len(old) && len(keys) > 0 && keys[0] == old[i+1].first
+		if n == 0 && whole && !next {
+			if err := cut.flush(); err != nil {
+				return err
+			}
+			cut.out = append(cut.out, old[i])
+			i++
+			continue
+		}
+		text, err := x.st.read(&old[i], nil)
+		if err != nil {
+			return err
+		}
+		for len(text) > 0 {
+			key, records, rest := f.nextKey(text)
+			text = rest
+			for len(here) > 0 && here[0] < string(key) {
+				if err := put(here[0]); err != nil {
+					return err
+				}
+				here = here[1:]
+			}
+			if len(here) > 0 && here[0] == string(key) {
+				now := merge(here[0], records)
+				if !bytes.Equal(now, records) {
+					changed = true
+				}
+				records = now
+				here = here[1:]
+			}
+			if len(records) > 0 {
+				if err := cut.add(key, records); err != nil {
+					return err
+				}
+			}
+		}
+		for _, k := range here {
+			if err := put(k); err != nil {
+				return err
+			}
+		}
+		keys = keys[n:]
+		i++
+	}
+	if err := cut.flush(); err != nil {
+		return err
+	}
+	x.last = -1
+	if !changed {
+		return nil
+	}
+	x.dirty = true
+	x.blocks = cut.out
+	return x.reuse(old)
+}
+
+// reuse puts blocks of old in the place of new ones that are the same, so that
+// they need not be compressed again.
+func (x *File) reuse(old []block) error {
+	var a, b []byte
+	for i := range x.blocks {
+		n := &x.blocks[i]
+		if n.old >= 0 {
+			continue
+		}
+		j, ok := slices.BinarySearchFunc(old, n.first, func(o block, first string) int { return strings.Compare(o.first, first) })
+		if !ok || old[j].len != n.len || old[j].crc != n.crc || old[j].old < 0 {
+			continue
+		}
+		var err error
+		if a, err = x.st.read(n, a); err != nil {
+			return err
+		}
+		if b, err = x.st.read(&old[j], b); err != nil {
+			return err
+		}
+		if bytes.Equal(a, b) {
+			*n = old[j]
+		}
+	}
+	return nil
+}

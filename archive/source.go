@@ -1,0 +1,150 @@
+package archive
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"packmill/archive/pool"
+	"packmill/archive/release"
+	"packmill/spool/deb822"
+	"packmill/spool/policy"
+)
+
+func (in *inclusion) includeSource(names []string) error {
+	var dscs []string
+	for _, n := range names {
+		if filepath.Ext(n) == ".dsc" {
+			dscs = append(dscs, n)
+		}
+	}
+	if len(dscs) == 0 {
+		if in.Kind&Binary != 0 {
+			return nil
+		}
+		return refuse("%s: lists no .dsc; a source upload has one", in.Changes)
+	}
+	if len(dscs) > 1 {
+		return refuse("%s: lists %s; an upload has one source package", in.Changes, strings.Join(dscs, " and "))
+	}
+	l := in.files[dscs[0]]
+	data, err := readSmall(filepath.Join(in.Dir, l.name))
+	if err != nil {
+		return err
+	}
+	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != l.sha {
+		return in.differs(l, "SHA-256")
+	}
+	dsc, err := deb822.ParseOne(l.name, release.ClearText(data), deb822.Hostile)
+	if err != nil {
+		return refuse("%v", err)
+	}
+	if dsc.Get("Source") != in.source || dsc.Get("Version") != in.version {
+		return refuse("%s: is %s %s, but %s is of %s %s; build the upload again", l.name, dsc.Get("Source"), dsc.Get("Version"), in.Changes, in.source, in.version)
+	}
+	if want := in.source + "_" + policy.WithoutEpoch(in.version) + ".dsc"; l.name != want {
+		return refuse("%s: by its own words it should be called %s", l.name, want)
+	}
+	section, priority := in.override("src:"+in.source, l.section, l.priority)
+	comp, err := in.component(section)
+	if err != nil {
+		return err
+	}
+	dir := pool.Dir(comp, in.source)
+	in.dir = dir
+	if err := in.add(l, dir); err != nil {
+		return err
+	}
+	parts, err := listFiles(dsc)
+	if err != nil {
+		return err
+	}
+	for _, name := range sortedKeys(parts) {
+		part := parts[name]
+		if ours := in.files[name]; ours != nil {
+			if *part != (listed{name: name, size: ours.size, sha: ours.sha, md5: ours.md5}) {
+				return refuse("%s: %s and %s do not agree about it; build the source package again", name, l.name, in.Changes)
+			}
+			if err := in.add(ours, dir); err != nil {
+				return err
+			}
+			continue
+		}
+		// An .orig of an earlier upload.
+		there, err := in.t.pool.Check(dir+"/"+name, part.sha, part.size)
+		if errors.Is(err, pool.ErrClash) {
+			return refuse("%s: %s wants another file than the one that the archive has under this name; take the archive's, or use a new upstream version", name, l.name)
+		}
+		if err != nil {
+			return err
+		}
+		if !there {
+			return refuse("%s: %s wants it, but neither the upload nor the archive has it; build the upload with -sa", name, l.name)
+		}
+	}
+	text := sourceStanza(dsc, l, dir, section, priority)
+	older := []byte{}
+	for _, c := range in.t.suite.components() {
+		list, err := in.t.p.stanzas(sourcesPath(c), in.source)
+		if err != nil {
+			return err
+		}
+		for i := range list {
+			old := list[i].Get("Version")
+			switch cmp := policy.CompareVersions(in.version, old); {
+			case cmp == 0 && !sameSource(&list[i], l):
+				return refuse("%s: %s %s is in %s with other content; published files never change, so give the package a new version", l.name, in.source, old, in.t.suite.Name)
+			case cmp < 0 && !in.Force:
+				return refuse("%s: %s has the newer version %s in %s; give the package a higher version, or force it", l.name, in.source, old, in.t.suite.Name)
+			}
+		}
+		for i := range list {
+			if policy.CompareVersions(in.version, list[i].Get("Version")) > 0 {
+				// It stays while binaries of it do; see settleSources.
+				list[i].Set(extraSource, "yes")
+				older = append(list[i].Append(older), '\n')
+			}
+		}
+		if c != comp && len(list) > 0 {
+			in.changes = append(in.changes, change{sourcesPath(c), in.source, nil})
+			in.notes = append(in.notes, fmt.Sprintf("source package %s moves from component %s to %s.", in.source, c, comp))
+		}
+	}
+	in.changes = append(in.changes, change{sourcesPath(comp), in.source, append(text, older...)})
+	return nil
+}
+
+// sameSource reports whether the stanza names the .dsc with this checksum.
+func sameSource(st *deb822.Stanza, l *listed) bool {
+	files, err := listFiles(st)
+	return err == nil && files[l.name] != nil && files[l.name].sha == l.sha
+}
+
+// sourceStanza is a .dsc as Sources has it.
+func sourceStanza(dsc *deb822.Stanza, l *listed, dir, section, priority string) []byte {
+	out := deb822.Stanza{}
+	out.Set("Package", dsc.Get("Source"))
+	for _, f := range dsc.Fields {
+		switch strings.ToLower(f.Name) {
+		case "source", "package", "directory", "priority", "section", "checksums-sha1", "checksums-sha512":
+		case "files":
+			out.Set(f.Name, "\n"+l.md5+" "+strconv.FormatInt(l.size, 10)+" "+l.name+f.Value)
+		case "checksums-sha256":
+			out.Set(f.Name, "\n"+l.sha+" "+strconv.FormatInt(l.size, 10)+" "+l.name+f.Value)
+		default:
+			out.Set(f.Name, f.Value)
+		}
+	}
+	out.Set("Directory", dir)
+	if priority != "" && priority != "-" {
+		out.Set("Priority", priority)
+	}
+	if section != "" && section != "-" {
+		out.Set("Section", section)
+	}
+	return append(out.Append(nil), '\n')
+}
