@@ -186,8 +186,12 @@ func Join(tree *spool.Tree, it *spool.Item, s Suite) (spool.Verdict, error) {
 // suite: their jobs and their sources go to the attic. A build that is running
 // ends by itself (its builder asks Superseded then).
 func Supersede(tree *spool.Tree, suite, source, version, who string, by spool.Actor) error {
-	for _, p := range tree.Places(spool.Accepted, spool.Master, spool.NeedsBuild, spool.BDUninstallable, spool.DepWait,
-		spool.Built, spool.BuildAttempted, spool.Failed, spool.AutoNotForUs, spool.NotForUs) {
+	places, err := tree.Places(spool.Accepted, spool.Master, spool.NeedsBuild, spool.BDUninstallable, spool.DepWait,
+		spool.Built, spool.BuildAttempted, spool.Failed, spool.AutoNotForUs, spool.NotForUs)
+	if err != nil {
+		return err
+	}
+	for _, p := range places {
 		if p.Suite != suite {
 			continue
 		}
@@ -249,8 +253,12 @@ const failedFile = "failed"
 // source failed there, for the next version's job.
 func previous(tree *spool.Tree, suite, source, version string) (map[string]string, error) {
 	out, of := map[string]string{}, map[string]string{}
-	for _, p := range tree.Places(spool.Attic, spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Building,
-		spool.Built, spool.BuildAttempted, spool.Failed, spool.Uploaded) {
+	places, err := tree.Places(spool.Attic, spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Building,
+		spool.Built, spool.BuildAttempted, spool.Failed, spool.Uploaded)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range places {
 		if p.Suite != suite && p.State != spool.Attic {
 			continue
 		}

@@ -141,7 +141,11 @@ func inodeOf(dir string) uint64 {
 // before there was a ledger) into it. What is published already is left out:
 // the archive's indexes tell of it.
 func Adopt(tree *spool.Tree) error {
-	for _, p := range tree.Places(jobStates...) {
+	places, err := tree.Places(jobStates...)
+	if err != nil {
+		return err
+	}
+	for _, p := range places {
 		if p.State == spool.Installed {
 			continue
 		}

@@ -120,7 +120,11 @@ func (t *Tree) SetRights() error {
 			return err
 		}
 	}
-	for _, p := range t.Places() {
+	places, err := t.Places()
+	if err != nil {
+		return err
+	}
+	for _, p := range places {
 		if p.State == Installed {
 			continue // the archive's own records
 		}
@@ -144,7 +148,11 @@ func (t *Tree) setRight(r Right) error {
 	}
 	dirs := []string{t.Path(r.Dir)}
 	if r.Shared {
-		for _, p := range t.Places() {
+		places, err := t.Places()
+		if err != nil {
+			return err
+		}
+		for _, p := range places {
 			for d := p.Dir(); d != "." && d != r.Dir; d = filepath.Dir(d) {
 				if strings.HasPrefix(d, r.Dir+"/") && !slices.Contains(dirs, t.Path(d)) {
 					dirs = append(dirs, t.Path(d))

@@ -34,7 +34,7 @@ type Loop struct {
 
 	// Places are the directories whose items Handle takes. It is asked
 	// again at each scan.
-	Places func() []Place
+	Places func() ([]Place, error)
 	// Via, if set, is where an item goes before Handle sees it, in one
 	// rename that is the claim (needs-build to building).
 	Via func(*Item) Verdict
@@ -91,11 +91,13 @@ const (
 	firstDelay = time.Second
 	lastDelay  = time.Hour
 	pollEvery  = 3 * time.Second
-	maxPanics  = 3
-	maxDeaths  = 5
-	deathRest  = 10 * time.Second // deaths closer together count as one
-	onceBusy   = 20               // looks at a busy item before Once leaves it to its holder
-	scanRest   = 5 * time.Millisecond
+	// between looks whether what hinders everything is over
+	hinderedRetry = 10 * time.Second
+	maxPanics     = 3
+	maxDeaths     = 5
+	deathRest     = 10 * time.Second // deaths closer together count as one
+	onceBusy      = 20               // looks at a busy item before Once leaves it to its holder
+	scanRest      = 5 * time.Millisecond
 )
 
 // ErrLeft says that a run with Once left an item because of an error; it is in
@@ -216,7 +218,7 @@ func (l *Loop) loop(ctx context.Context) error {
 						l.failed = true
 						return nil
 					}
-					if stop, err := l.wait(ctx, time.Now().Add(10*time.Second), &progress); stop || err != nil {
+					if stop, err := l.wait(ctx, time.Now().Add(hinderedRetry), &progress); stop || err != nil {
 						return err
 					}
 					continue
@@ -337,8 +339,11 @@ func (l *Loop) obey(it *Item, r *result, start time.Time) {
 
 // interval is the time between scans that nothing asked for.
 func (l *Loop) interval() time.Duration {
-	if l.watch.polling() {
+	switch {
+	case l.watch.polling():
 		return min(l.Tick, pollEvery)
+	case l.said["before"] != "":
+		return min(l.Tick, hinderedRetry)
 	}
 	return l.Tick
 }
@@ -370,7 +375,13 @@ func (l *Loop) scan(ctx context.Context) error {
 	if err := l.Tree.Check(); err != nil {
 		return err
 	}
-	places := l.Places()
+	places, err := l.Places()
+	if err != nil {
+		l.failed = true
+		l.say("places", err)
+	} else {
+		l.unsay("places")
+	}
 	l.places = make(map[string]Place, len(places))
 	var dirs []string
 	for _, p := range places {
@@ -442,7 +453,12 @@ func (l *Loop) say(what string, err error) {
 	}
 }
 
-func (l *Loop) unsay(what string) { delete(l.said, what) }
+func (l *Loop) unsay(what string) {
+	if l.said[what] != "" {
+		l.Log.Info("goes on", "after", l.said[what])
+		delete(l.said, what)
+	}
+}
 
 // hear takes the hints and reports whether only a scan helps.
 func (l *Loop) hear() (scan bool) {
@@ -541,10 +557,18 @@ func (l *Loop) readyNow() error {
 		return nil
 	}
 	err := l.Ready()
-	if err != nil {
+	switch {
+	case err != nil:
 		l.say("waits", err)
-	} else {
+	case l.said["waits"] != "":
 		l.unsay("waits")
+		// What failed meanwhile need not wait for its time.
+		for e, p := range l.past {
+			if p.err != "" {
+				delete(l.later, e)
+				l.put(e)
+			}
+		}
 	}
 	return err
 }

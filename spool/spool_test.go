@@ -322,7 +322,7 @@ func TestOpenRefuses(t *testing.T) {
 func testLoop(tree *Tree) *Loop {
 	return &Loop{
 		Tree: tree, By: Reviewd, Log: slog.New(slog.DiscardHandler), Once: true,
-		Places: func() []Place { return []Place{In(Intake)} },
+		Places: func() ([]Place, error) { return []Place{In(Intake)}, nil },
 		Handle: func(context.Context, *Item) (Verdict, error) { return Verdict{To: In(Rejected), Reason: "r"}, nil },
 		Poison: func(*Item) Place { return In(Rejected) },
 	}

@@ -110,42 +110,49 @@ func (t *Tree) Check() error {
 }
 
 // Places lists the directories that there are, of the given states or of all,
-// in the order of a package's life.
-func (t *Tree) Places(states ...State) []Place {
+// in the order of a package's life. After an error it is not all of them.
+func (t *Tree) Places(states ...State) ([]Place, error) {
 	var out []Place
+	var errs []error
 	for _, s := range shapes {
 		if len(states) > 0 && !has(states, s.state) {
 			continue
 		}
-		out = append(out, t.expand("", strings.Split(s.dir, "/"))...)
+		some, err := t.expand("", strings.Split(s.dir, "/"))
+		out, errs = append(out, some...), append(errs, err)
 	}
-	return out
+	return out, errors.Join(errs...)
 }
 
 // expand walks the directories that fit the rest of a shape below rel.
-func (t *Tree) expand(rel string, rest []string) []Place {
+func (t *Tree) expand(rel string, rest []string) ([]Place, error) {
 	if len(rest) == 0 {
 		if p, ok := PlaceOf(rel); ok {
 			if st, err := os.Lstat(t.Path(rel)); err == nil && st.IsDir() {
-				return []Place{p}
+				return []Place{p}, nil
 			}
 		}
-		return nil
+		return nil, nil
 	}
 	if rest[0] != "SUITE" && rest[0] != "ARCH" && rest[0] != "HASH" {
 		return t.expand(filepath.Join(rel, rest[0]), rest[1:])
 	}
 	entries, err := os.ReadDir(t.Path(rel))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	var out []Place
+	var errs []error
 	for _, e := range entries {
 		if e.IsDir() {
-			out = append(out, t.expand(filepath.Join(rel, e.Name()), rest[1:])...)
+			some, err := t.expand(filepath.Join(rel, e.Name()), rest[1:])
+			out, errs = append(out, some...), append(errs, err)
 		}
 	}
-	return out
+	return out, errors.Join(errs...)
 }
 
 // List returns the names of the items in a place, first to be served first.
@@ -189,8 +196,12 @@ func (t *Tree) Ensure(p Place) error {
 // Find looks for the items that a person means by pattern (hello,
 // hello_2.10-3 or a whole name), in the given states or in all.
 func (t *Tree) Find(pattern string, states ...State) ([]Found, error) {
+	places, err := t.Places(states...)
+	if err != nil {
+		return nil, err
+	}
 	var out []Found
-	for _, p := range t.Places(states...) {
+	for _, p := range places {
 		names, err := t.List(p)
 		if err != nil {
 			return nil, err

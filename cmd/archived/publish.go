@@ -33,7 +33,7 @@ type publisher struct {
 
 func (p *publisher) loop() *spool.Loop {
 	return p.Loop(spool.Archived, &spool.Loop{
-		Places: func() []spool.Place {
+		Places: func() ([]spool.Place, error) {
 			for _, s := range p.Settings.Get().Suites {
 				if err := p.Tree.Ensure(spool.In(spool.Uploaded, s.Name)); err != nil {
 					p.Log.Error("make directory", "suite", s.Name, "err", err)

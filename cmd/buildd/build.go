@@ -88,12 +88,11 @@ func (b *builder) loop() *spool.Loop {
 // places are the directories of a state that this builder serves: its own
 // architecture's in every suite that has it, and those of all where the suite
 // says that they are built on this architecture.
-func (b *builder) places(state spool.State) func() []spool.Place {
-	return func() []spool.Place {
+func (b *builder) places(state spool.State) func() ([]spool.Place, error) {
+	return func() ([]spool.Place, error) {
 		x, err := b.stanza()
 		if err != nil {
-			b.Log.Error("settings", "err", err)
-			return nil
+			return nil, err
 		}
 		var out []spool.Place
 		for _, s := range b.Settings.Get().Suites {
@@ -115,7 +114,7 @@ func (b *builder) places(state spool.State) func() []spool.Place {
 				out = append(out, p)
 			}
 		}
-		return out
+		return out, nil
 	}
 }
 
@@ -123,7 +122,8 @@ func (b *builder) places(state spool.State) func() []spool.Place {
 // when it is touched; the regular scan finds it anyway.
 func (b *builder) buildingDirs() []string {
 	var dirs []string
-	for _, p := range b.places(spool.Building)() {
+	places, _ := b.places(spool.Building)() // the loop has asked too, and said why not
+	for _, p := range places {
 		dirs = append(dirs, b.Tree.Path(p.Dir()))
 	}
 	return dirs
@@ -168,8 +168,12 @@ func (b *builder) refusal(it *spool.Item) *notNow {
 
 // giveBackLost returns the jobs whose builder is gone: their lock is free.
 func (b *builder) giveBackLost(context.Context) (bool, error) {
+	places, err := b.places(spool.Building)()
+	if err != nil {
+		return false, err
+	}
 	did := false
-	for _, p := range b.places(spool.Building)() {
+	for _, p := range places {
 		names, err := b.Tree.List(p)
 		if err != nil {
 			return did, err

@@ -55,14 +55,14 @@ func (m *master) suite(ctx context.Context, s *settings.Suite) (queue.Suite, err
 // places are the directories of a state in every suite that the settings
 // know, and those that are there: a suite that was dropped is served to its
 // end.
-func (m *master) places(state spool.State) func() []spool.Place {
-	return func() []spool.Place {
+func (m *master) places(states ...spool.State) func() ([]spool.Place, error) {
+	return func() ([]spool.Place, error) {
 		for _, s := range m.Settings.Get().Suites {
-			if err := m.ensure(state, &s); err != nil {
-				m.Log.Error("make directory", "state", state, "suite", s.Name, "err", err)
+			if err := m.ensure(states[0], &s); err != nil {
+				m.Log.Error("make directory", "state", states[0], "suite", s.Name, "err", err)
 			}
 		}
-		return m.Tree.Places(state)
+		return m.Tree.Places(states...)
 	}
 }
 
@@ -114,7 +114,11 @@ func (m *master) join() *spool.Loop {
 		Places: m.places(spool.Master),
 		Also: func() []string {
 			var dirs []string
-			for _, p := range m.Tree.Places(spool.Uploaded, spool.BuildAttempted, spool.Failed, spool.NotForUs, spool.AutoNotForUs, spool.Attic) {
+			places, err := m.Tree.Places(spool.Uploaded, spool.BuildAttempted, spool.Failed, spool.NotForUs, spool.AutoNotForUs, spool.Attic)
+			if err != nil {
+				m.Log.Error("scan", "err", err)
+			}
+			for _, p := range places {
 				dirs = append(dirs, m.Tree.Path(p.Dir()))
 			}
 			return dirs
@@ -129,9 +133,7 @@ func (m *master) join() *spool.Loop {
 // release serves the jobs that wait for packages.
 func (m *master) release() *spool.Loop {
 	return m.Loop(spool.MasterD, &spool.Loop{
-		Places: func() []spool.Place {
-			return append(m.places(spool.DepWait)(), m.Tree.Places(spool.BDUninstallable)...)
-		},
+		Places: m.places(spool.DepWait, spool.BDUninstallable),
 		// What is published is what can satisfy them. A suite's directory
 		// has other names than items, so a change there makes a scan.
 		Also: func() []string {

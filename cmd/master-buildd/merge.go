@@ -118,7 +118,11 @@ func (m *master) mergeSuite(ctx context.Context, all *settings.Settings, s *sett
 func (m *master) seen(s *settings.Suite) (jobs []job, newest map[string]string, err error) {
 	newest = map[string]string{}
 	published := map[string]bool{}
-	for _, p := range m.Tree.Places(spool.Installed, spool.Attic) {
+	places, err := m.Tree.Places(spool.Installed, spool.Attic)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, p := range places {
 		if p.State == spool.Installed && (p.Suite != s.Name || p.Arch != spool.SourceArch) {
 			continue
 		}
@@ -134,7 +138,10 @@ func (m *master) seen(s *settings.Suite) (jobs []job, newest map[string]string, 
 			published[n.ID()] = true
 		}
 	}
-	for _, p := range m.Tree.Places(append(spool.ArchStates(), spool.Accepted, spool.Master, spool.Uploaded)...) {
+	if places, err = m.Tree.Places(append(spool.ArchStates(), spool.Accepted, spool.Master, spool.Uploaded)...); err != nil {
+		return nil, nil, err
+	}
+	for _, p := range places {
 		if p.Suite != s.Name {
 			continue
 		}

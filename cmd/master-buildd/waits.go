@@ -148,7 +148,11 @@ func (m *master) makers(suite string) map[string]string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	seen := map[string]bool{}
-	for _, p := range m.Tree.Places(spool.Accepted, spool.Master, spool.NeedsBuild, spool.Building, spool.Built, spool.BDUninstallable, spool.DepWait, spool.Uploaded) {
+	places, err := m.Tree.Places(spool.Accepted, spool.Master, spool.NeedsBuild, spool.Building, spool.Built, spool.BDUninstallable, spool.DepWait, spool.Uploaded)
+	if err != nil {
+		m.Log.Error("scan", "err", err)
+	}
+	for _, p := range places {
 		if p.Suite != suite {
 			continue
 		}

@@ -152,6 +152,12 @@ func (statusCmd) Run(c *cli) error {
 		Dir    string     `json:"dir,omitempty"` // of what is no item yet
 		Items  int        `json:"items"`
 		Oldest *time.Time `json:"oldest,omitempty"`
+		Reason string     `json:"reason,omitempty"` // of the state "full"
+	}
+	if set, err := c.control(); err == nil {
+		if err := set.General.Room(t.Root(), 0); err != nil {
+			c.print(os.Stdout, line{State: "full", Reason: err.Error()}, "Nothing new is begun. "+err.Error())
+		}
 	}
 	box := &incoming.Box{Tree: t}
 	drops := 0
@@ -182,7 +188,11 @@ func (statusCmd) Run(c *cli) error {
 	// Installed has a directory for each letter; people want one line.
 	var lines []line
 	index := map[string]int{}
-	for _, p := range t.Places() {
+	places, err := t.Places()
+	if err != nil {
+		return err
+	}
+	for _, p := range places {
 		names, err := t.List(p)
 		if err != nil {
 			return err

@@ -42,7 +42,8 @@ func (in *intake) arrivals(ctx context.Context) (bool, error) {
 	in.nudged = false
 	in.mu.Unlock()
 	if err := in.Room(); err != nil {
-		return false, err
+		// What is swept makes room.
+		return false, errors.Join(err, in.sweep(ctx))
 	}
 	// Several directories at a time: their syncs share the journal's commits.
 	var g errgroup.Group
@@ -144,6 +145,15 @@ func (in *intake) arrive(d incoming.Dir, name string) (bool, error) {
 	if len(missing) > 0 {
 		return in.overdue(d, name, newest, strings.Join(missing, "; "))
 	}
+	// What is kept is a copy.
+	size := st.Size
+	for _, f := range files {
+		size += f.Size
+	}
+	if err := in.RoomFor(size); err != nil {
+		in.noteWaiting(d, name, err.Error())
+		return false, nil
+	}
 	return in.claim(d, name)
 }
 
@@ -229,7 +239,11 @@ func (in *intake) elsewhere(f upload.File) (string, error) {
 		if err != nil || st.Size() != f.Size {
 			continue
 		}
-		if sums, err := upload.Sum(dir, f.Name, upload.TakeOptions{}); err == nil && sums.SHA256 == f.SHA256 {
+		sums, err := upload.Sum(dir, f.Name, upload.TakeOptions{})
+		if err != nil && !hopeless(err) && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		if err == nil && sums.SHA256 == f.SHA256 {
 			return filepath.Join(dir, f.Name), nil
 		}
 	}
@@ -296,7 +310,10 @@ func (in *intake) claim(d incoming.Dir, name string) (bool, error) {
 	in.mu.Lock()
 	delete(in.waiting, filepath.Join(d.Rel, name))
 	in.mu.Unlock()
-	source, version := guess(in.box.Path(d), name)
+	source, version, err := guess(in.box.Path(d), name)
+	if err != nil {
+		return false, err
+	}
 	return in.birth(&queue.Ticket{Source: source, Version: version, Changes: name}, d, name)
 }
 
@@ -357,17 +374,21 @@ func (in *intake) begun(ticket *queue.Ticket, d incoming.Dir, name string) (bool
 }
 
 // guess reads the source and version of a .changes that nobody has verified,
-// to name its item. What cannot be a name becomes "unknown" and 0.
-func guess(dir, name string) (source, version string) {
+// to name its item. What cannot be a name, or be read at all, becomes "unknown"
+// and 0.
+func guess(dir, name string) (source, version string, err error) {
 	source, version = "unknown", "0"
 	f, _, err := upload.Open(dir, name)
+	if hopeless(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return source, version, nil
+	}
 	if err != nil {
-		return source, version
+		return "", "", err
 	}
 	defer f.Close()
 	head, err := io.ReadAll(io.LimitReader(f, 64<<10))
 	if err != nil {
-		return source, version
+		return "", "", err
 	}
 	for line := range bytes.Lines(head) {
 		key, value, _ := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte(":"))
@@ -383,5 +404,5 @@ func guess(dir, name string) (source, version string) {
 			version = words[0]
 		}
 	}
-	return source, version
+	return source, version, nil
 }

@@ -49,7 +49,7 @@ func (in *intake) loop() *spool.Loop {
 	return in.Loop(spool.Reviewd, &spool.Loop{
 		Nudge:   in.nudge,
 		Workers: workers,
-		Places:  func() []spool.Place { return []spool.Place{spool.In(spool.Intake)} },
+		Places:  func() ([]spool.Place, error) { return []spool.Place{spool.In(spool.Intake)}, nil },
 		Also:    in.box.Watched,
 		Before:  in.arrivals,
 		Handle:  in.judge,
@@ -196,7 +196,7 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 func (in *intake) outrun(it *spool.Item) bool {
 	names, err := in.Tree.List(spool.In(spool.Intake))
 	if err != nil {
-		return false
+		return true // nobody knows: soon again
 	}
 	for _, name := range names {
 		if name >= it.Name.String() {
@@ -281,12 +281,19 @@ func (in *intake) copy(it *spool.Item, t *queue.Ticket, ctx *upload.Context) ([]
 	if err := taker.take(own, t.Changes); err != nil || len(taker.findings) > 0 {
 		return taker.findings, err
 	}
-	if t.Account == "" && !in.signed(it, t, ctx) {
-		return nil, syncMove(own, in.box.Path(d)) // Read says why
+	if t.Account == "" {
+		if ok, err := in.signed(it, t, ctx); err != nil {
+			return nil, err
+		} else if !ok {
+			return nil, syncMove(own, in.box.Path(d)) // Read says why
+		}
 	}
 	files, err := upload.Peek(it.Path(), t.Changes)
-	if err != nil {
+	if hopeless(err) || errors.Is(err, upload.ErrUnfinished) {
 		return nil, syncMove(own, in.box.Path(d)) // Read says why
+	}
+	if err != nil {
+		return nil, err
 	}
 	// What another upload there lists as well stays for that one, and is
 	// copied where it lies.
@@ -383,13 +390,13 @@ func (k *taker) take(dir, name string) error {
 }
 
 // signed reports whether the .changes bears a good signature of an uploader.
-func (in *intake) signed(it *spool.Item, t *queue.Ticket, ctx *upload.Context) bool {
+func (in *intake) signed(it *spool.Item, t *queue.Ticket, ctx *upload.Context) (bool, error) {
 	data, err := os.ReadFile(it.Path(t.Changes))
 	if err != nil || ctx.Keyring == nil {
-		return false
+		return false, err
 	}
 	_, _, err = ctx.Keyring.VerifyClear(data, ctx.Now)
-	return err == nil
+	return err == nil, nil
 }
 
 // sweep removes the copies of an earlier run.

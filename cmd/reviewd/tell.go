@@ -112,7 +112,11 @@ func (t *teller) round(ctx context.Context) {
 	if !t.mine() {
 		return
 	}
-	for _, p := range t.Tree.Places(spool.Review, spool.Accepted, spool.Rejected, spool.Master, spool.Uploaded, spool.Attic) {
+	places, err := t.Tree.Places(spool.Review, spool.Accepted, spool.Rejected, spool.Master, spool.Uploaded, spool.Attic)
+	if err != nil {
+		t.Log.Error("scan", "err", err)
+	}
+	for _, p := range places {
 		var st unix.Stat_t
 		if unix.Stat(t.Tree.Path(p.Dir()), &st) != nil {
 			continue

@@ -106,7 +106,7 @@ func claimRate(t *spool.Tree, n, count int) (float64, error) {
 	var once, last sync.Once
 	loop := &spool.Loop{
 		Tree: t, By: spool.Buildd, Log: quiet(), Workers: n, Once: true,
-		Places: func() []spool.Place { return []spool.Place{needsBuild} },
+		Places: func() ([]spool.Place, error) { return []spool.Place{needsBuild}, nil },
 		Via: func(*spool.Item) spool.Verdict {
 			once.Do(func() { start = time.Now() })
 			return spool.Verdict{To: building, Reason: "taken"}
@@ -321,7 +321,7 @@ func watching(t *spool.Tree, seen func(name string)) (stop func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	loop := &spool.Loop{
 		Tree: t, By: spool.Reviewd, Log: quiet(),
-		Places: func() []spool.Place { return []spool.Place{review} },
+		Places: func() ([]spool.Place, error) { return []spool.Place{review}, nil },
 		Handle: func(_ context.Context, it *spool.Item) (spool.Verdict, error) {
 			seen(it.Name.String())
 			return spool.Stay(0, ""), nil
@@ -419,7 +419,7 @@ func serveQueue(root string) error {
 	}
 	loop := &spool.Loop{
 		Tree: t, By: spool.Buildd, Log: quiet(),
-		Places: func() []spool.Place { return []spool.Place{needsBuild} },
+		Places: func() ([]spool.Place, error) { return []spool.Place{needsBuild}, nil },
 		Via:    func(*spool.Item) spool.Verdict { return spool.Verdict{To: building, Reason: "taken"} },
 		Handle: func(context.Context, *spool.Item) (spool.Verdict, error) {
 			fmt.Println("serving")

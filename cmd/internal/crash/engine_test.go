@@ -48,7 +48,7 @@ func engineBuild() error {
 	}
 	return (&spool.Loop{
 		Tree: t, By: spool.Buildd, Log: log, Once: true, Workers: 2,
-		Places: func() []spool.Place { return []spool.Place{needs} },
+		Places: func() ([]spool.Place, error) { return []spool.Place{needs}, nil },
 		Via:    func(*spool.Item) spool.Verdict { return spool.Verdict{To: building, Reason: "taken"} },
 		Before: func(context.Context) (bool, error) { return giveBack(t) },
 		Poison: func(*spool.Item) spool.Place { return spool.In(spool.BuildAttempted, sid, "amd64") },
@@ -103,7 +103,7 @@ func engineFanOut() error {
 	archs := []string{"amd64", "arm64", "riscv64"}
 	return (&spool.Loop{
 		Tree: t, By: spool.MasterD, Log: log, Once: true,
-		Places: func() []spool.Place { return []spool.Place{acceptedP} },
+		Places: func() ([]spool.Place, error) { return []spool.Place{acceptedP}, nil },
 		Handle: func(_ context.Context, it *spool.Item) (spool.Verdict, error) {
 			for _, a := range archs {
 				where := spool.In(spool.NeedsBuild, sid, a)

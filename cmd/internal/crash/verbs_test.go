@@ -151,7 +151,7 @@ func moves(c scenario) scenario {
 	return c
 }
 
-// signed is queues, with a result that a builder signed by hand.
+// signed is queues, with a result that the uploader signed.
 func signed(t testing.TB) *site {
 	s := queues(t)
 	s.mkdir(outsideDir)
@@ -163,7 +163,7 @@ func signed(t testing.TB) *site {
 	for _, f := range m {
 		data, err := os.ReadFile(f)
 		if err == nil && strings.HasSuffix(f, ".changes") {
-			data, err = k[1].Clearsign(data, time.Now())
+			data, err = k[0].Clearsign(data, time.Now())
 			s.write(strings.TrimPrefix(f, s.tree+"/"), string(data)) // it takes the other's place
 		}
 		if err != nil {

@@ -165,20 +165,10 @@ func (e *Env) Serve(ctx context.Context, loops ...*spool.Loop) error {
 	return Together(ctx, loops...)
 }
 
-// Room says why nothing new should be begun: less space or fewer inodes are
-// free than the settings keep back.
-func (e *Env) Room() error {
-	g := e.Settings.Get().General
-	var st unix.Statfs_t
-	if err := unix.Statfs(e.Tree.Root(), &st); err != nil {
-		return fmt.Errorf("statfs %s: %w", e.Tree.Root(), err)
-	}
-	// A file system without a fixed number of inodes says 0 of 0.
-	if free := int64(st.Bavail) * st.Bsize; free < g.ReserveBytes {
-		return fmt.Errorf("%s: %d MiB free, and %d MiB are kept back (Reserve in control/general): make room", e.Tree.Root(), free>>20, g.ReserveBytes>>20)
-	}
-	if st.Files > 0 && int64(st.Ffree) < g.ReserveInodes {
-		return fmt.Errorf("%s: %d inodes free, and %d are kept back (Reserve-Inodes in control/general): make room", e.Tree.Root(), st.Ffree, g.ReserveInodes)
-	}
-	return nil
+// Room says why nothing new should be begun: see settings.General.Room.
+func (e *Env) Room() error { return e.RoomFor(0) }
+
+// RoomFor is Room, and there must be that many bytes more.
+func (e *Env) RoomFor(bytes int64) error {
+	return e.Settings.Get().General.Room(e.Tree.Root(), bytes)
 }
