@@ -18,16 +18,18 @@ import (
 type Request struct {
 	Op       Op
 	Who      string // as the system knows the person
+	Signer   bool   // the settings let the person sign builds of this architecture
 	Override bool
 	Message  string // -m
 	Number   int    // of nmu and bp
 	Version  string // if set, the version that the person means: another is refused
+	Build    string // if set, the build that the person means (see Ticket.Mark): another is refused
 	Now      time.Time
 
 	// Result, of uploaded and built, puts the files of a result that was
-	// built elsewhere into the directory and returns its .changes' name. Nil:
-	// what is there stays.
-	Result func(dir string) (string, error)
+	// built elsewhere into the directory and returns its .changes' name; a
+	// Refusal says why not. Nil: what is there stays.
+	Result func(dir string, t *Ticket) (string, error)
 	// Signed, of uploaded, is asked whether the result's .changes is signed as
 	// the archive wants it: nil if so.
 	Signed func(path string, t *Ticket) error
@@ -37,7 +39,7 @@ type Request struct {
 	Dry bool
 }
 
-// Refusal is the error of a BinNMU function that says why none is made.
+// Refusal is the error of a function of the Request that says why not.
 type Refusal string
 
 func (r Refusal) Error() string { return string(r) }
@@ -80,6 +82,8 @@ func Ask(tree *spool.Tree, f spool.Found, r *Request) (*Reply, error) {
 	switch {
 	case Owned(t, f.Place.State, r.Who):
 		reply.Role = Owner
+	case r.Signer:
+		reply.Role = Signer
 	case r.Override:
 		reply.Role = Override
 	}
@@ -125,6 +129,9 @@ func Absent(op Op) *Reply {
 func (r *Request) check(s *Spec, t *Ticket, f spool.Found) string {
 	if r.Version != "" && policy.CompareVersions(r.Version, t.Version) != 0 {
 		return fmt.Sprintf("its version is %s, not %s", t.Version, r.Version)
+	}
+	if mark := t.Mark(f); r.Build != "" && r.Build != mark {
+		return fmt.Sprintf("it was built again, or sent back, since then: this was said of build %s, and now it is %s", r.Build, mark)
 	}
 	has := func(e Effect) bool { return slices.Contains(s.Do, e) }
 	switch {
@@ -185,7 +192,7 @@ func (r *Request) do(it *spool.Item, t *Ticket, s *Spec, reply *Reply) error {
 	for _, e := range s.Do {
 		switch e {
 		case SetOwner:
-			t.Builder, t.TakenBy = r.Who, r.Who
+			t.Builder, t.TakenBy, t.Begun = r.Who, r.Who, r.Now
 		case ClearOwner:
 			t.Builder, t.TakenBy = "", ""
 		case ClearTries:
@@ -215,7 +222,12 @@ func (r *Request) do(it *spool.Item, t *Ticket, s *Spec, reply *Reply) error {
 				r.Who, orNothing(r.Message), t.Source+"_"+t.Version, it.Arch(), it.Place.Suite)
 		case TakeResult:
 			if r.Result != nil {
-				name, err := r.Result(it.Path("result"))
+				name, err := r.Result(it.Path("result"), t)
+				var refusal Refusal
+				if errors.As(err, &refusal) {
+					reply.Refusal, reply.To = string(refusal), it.Place
+					return nil
+				}
 				if err != nil {
 					return err
 				}

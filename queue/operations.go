@@ -24,11 +24,12 @@ const (
 	Priority       Op = "bp"              // sooner or later in the queue
 	ExtraDepends   Op = "extra-depends"   // further build-dependencies
 	ExtraConflicts Op = "extra-conflicts" // further build-conflicts
+	Manual         Op = "manual"          // a person sees to it by hand
 	Info           Op = "info"            // show what is known
 )
 
 // Ops are all operations.
-var Ops = []Op{Take, Built, Attempted, Upload, GiveBack, DepWait, Fail, NoBuild, BinNMU, Priority, ExtraDepends, ExtraConflicts, Info}
+var Ops = []Op{Take, Built, Attempted, Upload, GiveBack, DepWait, Fail, NoBuild, BinNMU, Priority, ExtraDepends, ExtraConflicts, Manual, Info}
 
 // Role is what a person is to a job.
 type Role string
@@ -36,12 +37,13 @@ type Role string
 // The roles. An override is asked for by name and stands in the history.
 const (
 	Owner    Role = "owner"    // took it, and works on it
+	Signer   Role = "signer"   // signs builds of this architecture, say the settings
 	Other    Role = "other"    // anybody else who may use the queues
 	Override Role = "override" // anybody, who says so
 )
 
 // Roles are all roles.
-var Roles = []Role{Owner, Other, Override}
+var Roles = []Role{Owner, Signer, Other, Override}
 
 // Effect is something that an operation does beside the move. The history
 // line, with the person and what was said, comes with each of them.
@@ -94,7 +96,7 @@ var JobStates = []spool.State{
 
 var (
 	anybody = Roles
-	others  = []Role{Other}
+	others  = []Role{Signer, Other}
 	mine    = []Role{Owner, Override}
 	force   = []Role{Override}
 )
@@ -130,7 +132,7 @@ var Specs = []Spec{
 	{Op: Take, From: at(spool.Built, spool.BuildAttempted), By: []Role{Owner}, To: spool.Building, Do: []Effect{SetOwner}},
 	{Op: Take, From: at(spool.Built, spool.BuildAttempted), By: others, Say: sayOther},
 	{Op: Take, From: at(spool.Built, spool.BuildAttempted), By: force, To: spool.Building, Do: []Effect{SetOwner}, Say: "taken over from %o"},
-	{Op: Take, From: at(spool.Failed), By: []Role{Owner, Other}, Say: "this version failed before; give it back first, or take it with --override"},
+	{Op: Take, From: at(spool.Failed), By: []Role{Owner, Signer, Other}, Say: "this version failed before; give it back first, or take it with --override"},
 	{Op: Take, From: at(spool.Failed), By: force, To: spool.Building, Do: []Effect{SetOwner, KeepText}, Say: "this version failed before"},
 	{Op: Take, From: at(spool.NotForUs, spool.AutoNotForUs), By: anybody, Say: "it is not suitable for this architecture"},
 	{Op: Take, From: at(spool.DepWait, spool.BDUninstallable), By: anybody, Say: "not all of its build-dependencies are available; packmill why tells which"},
@@ -157,8 +159,10 @@ var Specs = []Spec{
 	{Op: Attempted, From: at(spool.Installed), By: anybody, Say: sayInstalled},
 
 	{Op: Upload, From: at(spool.Unborn), By: anybody, Say: sayNone},
-	{Op: Upload, From: at(spool.Building, spool.Built, spool.BuildAttempted), By: mine, To: spool.Uploaded, Do: []Effect{TakeResult, NeedResult}},
-	{Op: Upload, From: at(spool.Building, spool.Built, spool.BuildAttempted), By: others, Say: sayOther},
+	{Op: Upload, From: at(spool.Built), By: []Role{Owner, Signer, Override}, To: spool.Uploaded, Do: []Effect{TakeResult, NeedResult}},
+	{Op: Upload, From: at(spool.Built), By: []Role{Other}, Say: sayOther},
+	{Op: Upload, From: at(spool.Building, spool.BuildAttempted), By: mine, To: spool.Uploaded, Do: []Effect{TakeResult, NeedResult}},
+	{Op: Upload, From: at(spool.Building, spool.BuildAttempted), By: others, Say: sayOther},
 	{Op: Upload, From: at(spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Failed, spool.NotForUs, spool.AutoNotForUs), By: anybody, Say: sayNotBegun},
 	{Op: Upload, From: at(spool.Uploaded), By: anybody, Say: sayOnItsWay},
 	{Op: Upload, From: at(spool.Installed), By: anybody, Say: sayInstalled},
@@ -166,7 +170,7 @@ var Specs = []Spec{
 	{Op: GiveBack, From: at(spool.Unborn), By: anybody, Say: sayNone},
 	{Op: GiveBack, From: at(spool.Building, spool.Built, spool.BuildAttempted), By: anybody, To: spool.NeedsBuild, Do: []Effect{ClearOwner, ClearTries, ClearWait, KeepText, Unjudged}},
 	{Op: GiveBack, From: at(spool.NeedsBuild), By: anybody, To: Same, Do: []Effect{ClearTries}, Say: "it waits for a builder already"},
-	{Op: GiveBack, From: at(spool.Failed, spool.DepWait, spool.BDUninstallable, spool.Uploaded, spool.NotForUs), By: []Role{Owner, Other}, Say: sayOverride},
+	{Op: GiveBack, From: at(spool.Failed, spool.DepWait, spool.BDUninstallable, spool.Uploaded, spool.NotForUs), By: []Role{Owner, Signer, Other}, Say: sayOverride},
 	{Op: GiveBack, From: at(spool.Failed, spool.DepWait, spool.BDUninstallable, spool.Uploaded, spool.NotForUs), By: force, To: spool.NeedsBuild, Do: []Effect{ClearOwner, ClearTries, ClearWait, KeepText, Unjudged}},
 	{Op: GiveBack, From: at(spool.AutoNotForUs), By: anybody, Say: sayNeverHere},
 	{Op: GiveBack, From: at(spool.Installed), By: anybody, Say: sayInstalled},
@@ -217,6 +221,10 @@ var Specs = []Spec{
 	{Op: ExtraConflicts, From: at(spool.Uploaded), By: anybody, Say: sayOnItsWay},
 	{Op: ExtraConflicts, From: at(spool.AutoNotForUs), By: anybody, Say: sayNeverHere},
 	{Op: ExtraConflicts, From: at(spool.Installed), By: anybody, Say: sayInstalled},
+
+	{Op: Manual, From: at(spool.Unborn), By: anybody, Say: sayNone},
+	{Op: Manual, From: at(spool.Built, spool.BuildAttempted), By: anybody, To: Same},
+	{Op: Manual, From: but(spool.Unborn, spool.Built, spool.BuildAttempted), By: anybody, Say: "it does not wait for a person"},
 
 	{Op: Info, From: at(spool.Unborn), By: anybody, Say: sayNone},
 	{Op: Info, From: but(spool.Unborn), By: anybody, To: Same},

@@ -15,7 +15,8 @@ import (
 // grid says what becomes of a job: a line for each operation, a column for
 // each state, and in it a letter each for its owner, anybody else, and anybody
 // else with --override. It is written by hand from wanna-build's rules, and
-// knows nothing of Specs.
+// knows nothing of Specs. Who may sign builds is anybody else, who may also
+// send on what is built.
 //
 //   - refused   = stays   N needs-build   B building   b built   a build-attempted
 //     F failed   D dep-wait   X not-for-us   U uploaded
@@ -33,6 +34,7 @@ nmu             ---  === === === --- === === === --- --- --- ===
 bp              ---  === === === === === === === === --- --- ---
 extra-depends   ---  === === === === === === === === --- --- ---
 extra-conflicts ---  === === === === === === === === --- --- ---
+manual          ---  --- --- --- --- === === --- --- --- --- ---
 info            ---  === === === === === === === === === === ===
 `
 
@@ -60,8 +62,12 @@ func triples(t *testing.T) (out []triple) {
 			t.Fatalf("grid: %q", line)
 		}
 		for i, cell := range f[1:] {
-			for j, by := range Roles {
-				out = append(out, triple{JobStates[i], Op(f[0]), by, letters[cell[j]]})
+			for _, by := range Roles {
+				letter := cell[map[Role]int{Owner: 0, Signer: 1, Other: 1, Override: 2}[by]]
+				if by == Signer && Op(f[0]) == Upload && JobStates[i] == spool.Built {
+					letter = 'U'
+				}
+				out = append(out, triple{JobStates[i], Op(f[0]), by, letters[letter]})
 			}
 		}
 	}
@@ -229,7 +235,7 @@ func ask(t *testing.T, tree *spool.Tree, suite string, x triple) {
 	if x.by == Owner {
 		r.Who = "alice"
 	}
-	r.Override = x.by == Override
+	r.Override, r.Signer = x.by == Override, x.by == Signer
 	switch x.op {
 	case DepWait:
 		r.Message = "libb (>= 2), libc"
@@ -427,7 +433,7 @@ func TestUploadWantsResult(t *testing.T) {
 	if err != nil || !strings.Contains(reply.Refusal, "no result") {
 		t.Errorf("without a result: %+v, %v", reply, err)
 	}
-	r.Result = func(dir string) (string, error) {
+	r.Result = func(dir string, _ *Ticket) (string, error) {
 		if err := os.MkdirAll(dir, 0o775); err != nil {
 			return "", err
 		}

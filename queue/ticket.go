@@ -4,11 +4,14 @@
 package queue
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
+	"packmill/spool"
 	"packmill/spool/deb822"
 	"packmill/spool/policy"
 )
@@ -42,6 +45,7 @@ type Ticket struct {
 
 	// Of a job.
 	BuildArch      string    // a Debian architecture, or all
+	Begun          time.Time // when the last attempt began
 	Tries          int       // attempts that ended without a verdict on the package
 	NotBefore      time.Time // of a job that was given back
 	Builder        string    // who has it, or had it last
@@ -75,7 +79,7 @@ func (t *Ticket) fields() []field {
 		{"Uploader", text{&t.Uploader}}, {"Fingerprint", text{&t.Fingerprint}}, {"Account", text{&t.Account}}, {"Drop", text{&t.Drop}}, {"Commands", text{&t.Commands}}, {"Email", text{&t.Email}},
 		{"Maintainer", text{&t.Maintainer}}, {"Changed-By", text{&t.ChangedBy}},
 		{"Received", moment{&t.Received}}, {"Since", moment{&t.Since}}, {"Has-Binaries", words{&t.Has}}, {"Remarks", text{&t.Remarks}},
-		{"Build-Architecture", text{&t.BuildArch}}, {"Tries", number{&t.Tries}}, {"Builder", text{&t.Builder}}, {"Taken-By", text{&t.TakenBy}},
+		{"Build-Architecture", text{&t.BuildArch}}, {"Begun", moment{&t.Begun}}, {"Tries", number{&t.Tries}}, {"Builder", text{&t.Builder}}, {"Taken-By", text{&t.TakenBy}},
 		{"Base-Class", text{&t.BaseClass}}, {"Build-Priority", number{&t.BuildPriority}}, {"Index", text{&t.Index}}, {"Not-Before", moment{&t.NotBefore}},
 		{"Dep-Wait", text{&t.DepWait}},
 		{"Binary-NMU", number{&t.BinNMU}}, {"Binary-NMU-Changelog", text{&t.BinNMUText}}, {"Binary-NMU-Time", moment{&t.BinNMUTime}}, {"Binary-NMU-By", text{&t.BinNMUBy}},
@@ -171,6 +175,16 @@ func ReadTicket(st *deb822.Stanza) (*Ticket, error) {
 		}
 	}
 	return t, nil
+}
+
+// Mark names one build of a job, in the state in which it lies: 20 hexadecimal
+// digits that change with the version, the architecture, the state, the time
+// at which the attempt began and the file that it made. What a person says of
+// a build bears it, so that it is not taken for a word about another.
+func (t *Ticket) Mark(f spool.Found) string {
+	sum := sha256.Sum256([]byte(strings.Join([]string{
+		f.Name.ID(), t.Received.UTC().Format(time.RFC3339Nano), t.Plus(), f.Place.Suite, f.Arch(), string(f.Place.State), t.Begun.UTC().Format(time.RFC3339Nano), t.Result}, "\n")))
+	return hex.EncodeToString(sum[:10])
 }
 
 // Plus is the version of a job's binaries: the source's, with +bN of a binNMU.

@@ -261,7 +261,7 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 	// person, not round for ever.
 	t.Tries++
 	earlier := t.Builder
-	t.Builder, t.TakenBy, t.NotBefore, t.Result = b.who(), "", time.Time{}, ""
+	t.Builder, t.TakenBy, t.NotBefore, t.Result, t.Begun = b.who(), "", time.Time{}, "", time.Now()
 	if err := it.SetTicket(t.Stanza()); err != nil {
 		return spool.Verdict{}, err
 	}

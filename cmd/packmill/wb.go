@@ -34,6 +34,7 @@ CMD is one of
   fail -m TEXT      a fault of the source; said again, the text is added
   nfu               never for this architecture; again: takes that back
   nmu [N] -m TEXT   rebuild what is installed as +bN, one changelog and time for all architectures; nmu 0 cancels
+  manual            a person sees to it by hand: a note, nothing else
   bp N              build priority: 10 are a class; the job is renamed in place
   info              show what is known
   take, built, attempted, uploaded         for a person who builds by hand; --changes names the result
@@ -384,7 +385,7 @@ func (d *wbRun) request(f spool.Found) *queue.Request {
 		BinNMU: d.binNMU, Signed: d.signed,
 	}
 	if o.changes != "" {
-		r.Result = func(dir string) (string, error) { return takeResult(o.changes, dir) }
+		r.Result = func(dir string, _ *queue.Ticket) (string, error) { return takeResult(o.changes, dir) }
 	}
 	return r
 }
