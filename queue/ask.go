@@ -52,6 +52,7 @@ type Reply struct {
 	Name    spool.Name
 	Refusal string // why not, a sentence; "" if it was done
 	Warning string
+	Busy    bool    // refused since a daemon holds it: later it may do
 	Ticket  *Ticket // as it was
 }
 
@@ -111,6 +112,30 @@ func Ask(tree *spool.Tree, f spool.Found, r *Request) (*Reply, error) {
 		return reply, nil
 	}
 	return reply, r.do(it, t, s, reply)
+}
+
+// Patiently finds a job and asks, again for a second while a daemon holds the
+// job or has just moved it. Without a job the Found is nil. A job that is held
+// for longer is refused, and Busy.
+func Patiently(tree *spool.Tree, find func() (*spool.Found, error), request func(spool.Found) *Request) (*spool.Found, *Reply, error) {
+	for try := 0; ; try++ {
+		f, err := find()
+		if err != nil || f == nil {
+			return nil, nil, err
+		}
+		reply, err := Ask(tree, *f, request(*f))
+		if err == nil {
+			return f, reply, nil
+		}
+		if !errors.Is(err, spool.ErrBusy) && !errors.Is(err, spool.ErrGone) {
+			return f, nil, err
+		}
+		if try == 39 {
+			return f, &Reply{Role: Other, From: f.Place, To: f.Place, Name: f.Name, Busy: true,
+				Refusal: "a daemon works on it at this moment; a running build ends by itself, or stop its builder"}, nil
+		}
+		time.Sleep(25 * time.Millisecond) // a mover lets go of it in milliseconds
+	}
 }
 
 func orNobody(s string) string {

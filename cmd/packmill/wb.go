@@ -304,35 +304,20 @@ func (d *wbRun) tell(l *wbLine) {
 // one does the order for one package and architecture. Nil says that there is no
 // job, and that nobody named the architecture.
 func (d *wbRun) one(pattern, arch string, asked bool) (*wbLine, error) {
-	var reply *queue.Reply
-	var found *spool.Found
-	for try := range 40 { // a mover lets go of it in milliseconds
-		var err error
-		if found, err = queue.Lookup(d.tree, d.suite.Name, arch, pattern); err != nil {
-			return nil, err
+	found, reply, err := queue.Patiently(d.tree, func() (*spool.Found, error) {
+		f, err := queue.Lookup(d.tree, d.suite.Name, arch, pattern)
+		if f != nil && !asked && f.Place.State == spool.AutoNotForUs && d.order.op != queue.Info {
+			f = nil
 		}
-		if found == nil {
-			if !asked {
-				return nil, nil
-			}
-			reply = queue.Absent(d.order.op)
-			break
-		}
-		if !asked && found.Place.State == spool.AutoNotForUs && d.order.op != queue.Info {
-			return nil, nil
-		}
-		reply, err = queue.Ask(d.tree, *found, d.request(*found))
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, spool.ErrBusy) && !errors.Is(err, spool.ErrGone) {
-			return nil, err
-		}
-		if try == 39 {
-			reply = &queue.Reply{Role: queue.Other, From: found.Place, Refusal: "a daemon works on it at this moment; a running build ends by itself, or stop its builder"}
-			break
-		}
-		time.Sleep(25 * time.Millisecond)
+		return f, err
+	}, d.request)
+	switch {
+	case err != nil:
+		return nil, err
+	case found == nil && !asked:
+		return nil, nil
+	case found == nil:
+		reply = queue.Absent(d.order.op)
 	}
 	l := &wbLine{
 		Op: string(d.order.op), Source: pattern, Suite: d.suite.Name, Arch: arch, Role: string(reply.Role),
@@ -378,7 +363,7 @@ func (d *wbRun) info(f spool.Found) {
 	}
 }
 
-func (d *wbRun) request(f spool.Found) *queue.Request {
+func (d *wbRun) request(spool.Found) *queue.Request {
 	o := d.order
 	r := &queue.Request{
 		Op: o.op, Who: who(), Override: o.override, Message: o.message, Number: o.number, Now: d.now, Dry: d.c.DryRun,

@@ -19,6 +19,8 @@ import (
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/incoming"
+	"packmill/cmd/internal/ledger"
+	"packmill/cmd/internal/notify"
 	"packmill/queue"
 	"packmill/spool"
 	"packmill/spool/durable"
@@ -215,7 +217,7 @@ func (in *intake) outrun(it *spool.Item) bool {
 // sourcesLock is locked by a byte for each source: whoever judges an upload
 // has the byte of its source until the item has moved, so that of two uploads
 // the second finds what became of the first, whichever process judges them.
-const sourcesLock = ledger + "/lock"
+const sourcesLock = uploads + "/lock"
 
 // alone takes the lock of the item's source; ErrBusy says that another upload
 // of it is being judged. An upload of no readable source is refused, and needs none.
@@ -407,7 +409,7 @@ func sweep(it *spool.Item) error {
 	}
 	for _, e := range entries {
 		switch n := e.Name(); {
-		case n == spool.TicketFile, n == spool.HistoryFile, n == spool.ReasonFile, n == uploadDir, n == toldFile, strings.HasPrefix(n, ".tries"):
+		case n == spool.TicketFile, n == spool.HistoryFile, n == spool.ReasonFile, n == uploadDir, n == notify.ToldFile, strings.HasPrefix(n, ".tries"):
 		default:
 			if err := durable.RemoveAll(it.Path(n)); err != nil {
 				return err
@@ -539,36 +541,24 @@ func refusal(t *queue.Ticket, findings []upload.Finding) string {
 	return b.String()
 }
 
-// ledger is where the hashes of all uploads that were taken lie, below the
-// tree: a file each, for ever, so that an old upload cannot be played again.
-const ledger = "journal/uploads"
+// uploads is the ledger of all uploads that were taken.
+const uploads = "journal/uploads"
 
-func (in *intake) ledgerPath(hash string) string {
-	return in.Tree.Path(ledger, hash[:2], hash)
-}
+func (in *intake) ledger() ledger.Ledger { return ledger.Ledger{Dir: in.Tree.Path(uploads)} }
 
 // remember puts an upload into the ledger, before it is acknowledged. Its own
 // entry from an earlier run is no replay.
 func (in *intake) remember(it *spool.Item, hash string) error {
-	path := in.ledgerPath(hash)
-	if err := durable.MkdirAll(filepath.Dir(path), 0o775); err != nil {
-		return err
-	}
-	line := fmt.Sprintf("%s taken in on %s\n", it.Name, time.Now().UTC().Format(time.DateOnly))
-	err := durable.CreateFile(path, []byte(line), 0o664)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	return err
+	return in.ledger().Enter(hash, fmt.Sprintf("%s taken in on %s", it.Name, time.Now().UTC().Format(time.DateOnly)))
 }
 
 // seen asks the ledger. The item's own entry does not count.
 func (in *intake) seen(it *spool.Item, hash string) (string, bool) {
-	data, err := os.ReadFile(in.ledgerPath(hash))
-	if err != nil {
+	lines, err := in.ledger().Lines(hash)
+	if err != nil || len(lines) == 0 {
 		return "", false
 	}
-	name, fate, _ := strings.Cut(strings.TrimSpace(string(data)), " ")
+	name, fate, _ := strings.Cut(lines[0], " ")
 	if name == it.Name.String() {
 		return "", false
 	}

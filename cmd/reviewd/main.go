@@ -50,7 +50,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return newTeller(env).serve(ctx, func(ctx context.Context) error {
+	return newTeller(env).Serve(ctx, func(ctx context.Context) error {
 		return env.Serve(ctx, (&intake{Env: env, archive: a}).loop())
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"packmill/cmd/internal/notify"
 	"packmill/spool"
 	"packmill/spool/openpgp"
 	"packmill/spool/upload/uploadtest"
@@ -252,7 +253,7 @@ func (s *site) files(f spool.Found) []string {
 	var out []string
 	for _, e := range entries {
 		switch e.Name() {
-		case spool.TicketFile, spool.HistoryFile, spool.ReasonFile, toldFile:
+		case spool.TicketFile, spool.HistoryFile, spool.ReasonFile, notify.ToldFile:
 		default:
 			out = append(out, e.Name())
 		}

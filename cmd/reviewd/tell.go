@@ -1,12 +1,11 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,237 +15,58 @@ import (
 	"packmill/cmd/internal/notify"
 	"packmill/queue"
 	"packmill/spool"
-	"packmill/spool/durable"
 	"packmill/spool/upload"
 )
 
-// toldFile in an item has a line for each thing that was mailed about it: the
-// event and the time of the move that it told of. It is written after the
-// mail, so a crash between the two mails twice, and never not at all.
-const toldFile = "told"
+// newTeller mails people about what became of their uploads, and writes status
+// files.
+func newTeller(env *daemon.Env) *notify.Teller {
+	t := &teller{env, &incoming.Box{Tree: env.Tree}}
+	return &notify.Teller{
+		Env: env, Say: t.say,
+		Places: func() ([]spool.Place, error) {
+			return env.Tree.Places(spool.Review, spool.Accepted, spool.Rejected, spool.Master, spool.Uploaded, spool.Attic)
+		},
+		Lock: func(spool.Place) string { return env.Tree.Path("spool") },
+	}
+}
 
-// Timing of the teller.
-const (
-	tellEvery  = time.Second
-	tellFirst  = time.Minute // after a sendmail that failed; doubling
-	tellLast   = time.Hour
-	tellFor    = 7 * 24 * time.Hour // what is older nobody wants to be told
-	mtimeGrain = 2 * time.Second
-)
-
-// teller mails people about what became of their uploads, and writes status
-// files. It looks at where things lie and at what was told, so it does not
-// matter who moved them, or whether it ran then. It locks no item, and a
-// sendmail that fails or hangs stops nobody but it.
 type teller struct {
 	*daemon.Env
-	box   *incoming.Box
-	lock  *os.File                        // on the directory spool: one of us tells
-	dirs  map[spool.Place]time.Time       // a place's mtime when it was last read
-	done  map[spool.Place]map[string]bool // items of which everything is told
-	again map[string]retry                // by the item's path
+	box *incoming.Box
 }
 
-type retry struct {
-	at time.Time
-	by time.Duration
-}
-
-func newTeller(env *daemon.Env) *teller {
-	return &teller{Env: env, box: &incoming.Box{Tree: env.Tree},
-		dirs: map[spool.Place]time.Time{}, done: map[spool.Place]map[string]bool{}, again: map[string]retry{}}
-}
-
-// run tells until ctx ends. It returns no error: what goes wrong is logged and
-// tried again.
-func (t *teller) run(ctx context.Context) {
-	tick := time.NewTicker(tellEvery)
-	defer tick.Stop()
-	for {
-		t.round(ctx)
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-// serve runs the teller beside the daemon's loops; with --once it tells when
-// they have ended.
-func (t *teller) serve(ctx context.Context, loops func(context.Context) error) error {
-	if t.Once {
-		err := loops(ctx)
-		t.round(ctx)
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() { t.run(ctx) })
-	err := loops(ctx)
-	cancel()
-	wg.Wait()
-	return err
-}
-
-// mine takes the lock that says who of several daemons tells.
-func (t *teller) mine() bool {
-	if t.lock != nil {
-		return true
-	}
-	f, err := os.Open(t.Tree.Path("spool"))
-	if err != nil {
-		return false
-	}
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		f.Close()
-		return false
-	}
-	t.lock = f
-	return true
-}
-
-// round looks at every place that has changed since it was last read, or has
-// something left to be told.
-func (t *teller) round(ctx context.Context) {
-	if !t.mine() {
-		return
-	}
-	places, err := t.Tree.Places(spool.Review, spool.Accepted, spool.Rejected, spool.Master, spool.Uploaded, spool.Attic)
-	if err != nil {
-		t.Log.Error("scan", "err", err)
-	}
-	for _, p := range places {
-		var st unix.Stat_t
-		if unix.Stat(t.Tree.Path(p.Dir()), &st) != nil {
-			continue
-		}
-		mtime := time.Unix(st.Mtim.Unix())
-		if t.dirs[p].Equal(mtime) {
-			continue
-		}
-		now := time.Now()
-		names, err := t.Tree.List(p)
-		if err != nil {
-			t.Log.Error("tell", "state", p.State, "err", err)
-			continue
-		}
-		old, done, whole := t.done[p], map[string]bool{}, true
-		for _, name := range names {
-			if ctx.Err() != nil {
-				return
-			}
-			if old[name] || t.tell(ctx, p, name) {
-				done[name] = true
-			} else {
-				whole = false
-			}
-		}
-		t.done[p] = done
-		if whole && now.Sub(mtime) > mtimeGrain {
-			t.dirs[p] = mtime
-		}
-	}
-}
-
-// tell says what there is to say of an item, and reports whether that is all.
-func (t *teller) tell(ctx context.Context, p spool.Place, name string) bool {
-	dir := t.Tree.Path(p.Dir(), name)
-	if r, ok := t.again[dir]; ok && time.Now().Before(r.at) {
-		return false
-	}
-	at, last, ok := t.arrival(p, name)
-	if !ok {
-		return false
-	}
-	n, err := spool.ParseName(name)
-	if err != nil || at.Time.IsZero() || time.Since(at.Time) > tellFor {
-		return true
+// say makes the message about an upload.
+func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Event) (*notify.Message, error) {
+	if len(events) == 0 {
+		return nil, nil
 	}
 	st, err := spool.ReadTicket(dir)
 	if err != nil {
-		return true // gone, or fsck's business
+		return nil, nil // gone, or fsck's business
 	}
 	tk, err := queue.ReadTicket(st)
 	if err != nil || tk.BuildArch != "" {
-		return true // a build's job is not an upload
+		return nil, nil // a build's job is not an upload
 	}
+	at, last := arrival(p, events), events[len(events)-1]
 	text := spool.Waiting(dir)
 	if first := tk.Changes + tk.Commands; first != "" {
 		writeStatus(t.Env, t.box, tk.Account, first, p.String(), last.Time, last.Reason, text)
 	}
-	event := ""
-	switch p.State {
-	case spool.Review:
+	event := "accepted"
+	switch {
+	case p.State == spool.Review:
 		event = "received"
-	case spool.Rejected:
+	case p.State == spool.Rejected:
 		event = "rejected"
-	case spool.Attic:
-		if tk.Commands != "" {
-			event = "commands"
-		}
-	default:
-		event = "accepted"
+	case p.State == spool.Attic && tk.Commands != "":
+		event = "commands"
+	case p.State == spool.Attic:
+		return nil, nil
 	}
-	key := max(event, "-") + " " + at.Time.UTC().Format(time.RFC3339Nano)
-	told, _ := os.ReadFile(filepath.Join(dir, toldFile))
-	for line := range strings.Lines(string(told)) {
-		if strings.TrimSpace(line) == key {
-			return true
-		}
-	}
-	if event != "" && !t.mail(ctx, dir, key, event, p, n, tk, at, text) {
-		return false
-	}
-	delete(t.again, dir)
-	// The item may have moved on: then its next place tells again, once.
-	if f, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err == nil {
-		defer unix.Close(f)
-		if err := durable.Append(fmt.Sprintf("/proc/self/fd/%d/%s", f, toldFile), []byte(key+"\n"), 0o664); err != nil {
-			t.Log.Error("tell", "item", name, "state", p.State, "err", err)
-		}
-	}
-	return true
-}
-
-// arrival is the move that brought an item to the state it is told of, and the
-// last one. A move
-// that a person made with mv is written into the history first, which needs the lock: not
-// ok says that it is held, or that the item has gone.
-func (t *teller) arrival(p spool.Place, name string) (at, last spool.Event, ok bool) {
-	dir := t.Tree.Path(p.Dir(), name)
-	events, err := spool.ReadHistory(dir)
-	if err != nil {
-		return at, last, true
-	}
-	if len(events) == 0 || events[len(events)-1].To != p.Dir() {
-		it, err := t.Tree.Claim(p, name)
-		if err != nil {
-			return at, last, false
-		}
-		it.Release()
-		if events, err = spool.ReadHistory(dir); err != nil {
-			return at, last, true
-		}
-	}
-	if len(events) == 0 {
-		return at, last, true
-	}
-	last = events[len(events)-1]
-	accepted := p.State == spool.Accepted || p.State == spool.Master || p.State == spool.Uploaded
-	for i := len(events) - 1; i >= 0; i-- {
-		to, ok := spool.PlaceOf(events[i].To)
-		if !accepted && events[i].From != events[i].To || ok && to.State == spool.Accepted {
-			return events[i], last, true
-		}
-	}
-	return at, last, true
-}
-
-// mail sends what there is to send, and reports whether that is done.
-func (t *teller) mail(ctx context.Context, dir, key, event string, p spool.Place, n spool.Name, tk *queue.Ticket, at spool.Event, text string) bool {
 	m := &notify.Message{
-		Event: event, Item: tk.Received.UTC().Format(time.RFC3339Nano) + "_" + n.ID(), Key: key, Date: time.Now(),
+		Event: event, Item: notify.Thread(tk, n), Key: event + " " + at.Time.UTC().Format(time.RFC3339Nano), Of: at.Time, Date: time.Now(),
 		Subject: subject(event, n, tk), Body: body(event, n, tk, at, text), People: map[string]string{},
 	}
 	// Who is not known by a good signature, or by the account, has no
@@ -255,22 +75,19 @@ func (t *teller) mail(ctx context.Context, dir, key, event string, p spool.Place
 		m.People[notify.Signer] = tk.Email
 		m.People[notify.Maintainer] = tk.Maintainer
 	}
-	sent, err := notify.Send(ctx, t.Settings.Get().Notify, m)
-	if err != nil {
-		if ctx.Err() != nil {
-			return false
+	return m, nil
+}
+
+// arrival is the move that brought an item to the state it is told of.
+func arrival(p spool.Place, events []spool.Event) spool.Event {
+	accepted := p.State == spool.Accepted || p.State == spool.Master || p.State == spool.Uploaded
+	for _, e := range slices.Backward(events) {
+		to, ok := spool.PlaceOf(e.To)
+		if !accepted && e.From != e.To || ok && to.State == spool.Accepted {
+			return e
 		}
-		r := t.again[dir]
-		r.by = min(max(tellFirst, r.by*2), tellLast)
-		r.at = time.Now().Add(r.by)
-		t.again[dir] = r
-		t.Log.Error("mail", "item", n.String(), "state", p.State, "suite", p.Suite, "err", err, "again", r.by)
-		return false
 	}
-	if sent > 0 {
-		t.Log.Info("told", "item", n.String(), "state", p.State, "suite", p.Suite, "reason", event, "to", sent)
-	}
-	return true
+	return events[len(events)-1]
 }
 
 func subject(event string, n spool.Name, t *queue.Ticket) string {

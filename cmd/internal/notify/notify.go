@@ -10,16 +10,20 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"net/mail"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/emersion/go-message"
 	gomail "github.com/emersion/go-message/mail"
 
 	"packmill/cmd/internal/settings"
+	"packmill/queue"
 	"packmill/spool"
 )
 
@@ -40,11 +44,36 @@ type Message struct {
 	Key     string // what tells this occasion from another of the same event
 	Subject string
 	Body    string
+	Of      time.Time // when it happened; what is old nobody wants to be told any more (Teller)
 	Date    time.Time
+	Parts   []Part // files that go with the text
+	// Answer, of an answer to a mail, is that mail's Message-ID, without its
+	// angle brackets.
+	Answer string
 	// People are the addresses that the words Signer, Maintainer and Builder
 	// stand for here; a word that is missing is nobody.
 	People map[string]string
 }
+
+// Part is a file that goes with a message.
+type Part struct {
+	Name   string
+	Type   string // of one that is not inline: application/gzip, ...
+	Inline bool   // text that is shown under the message; it is UTF-8
+	Data   []byte
+}
+
+// Thread names the upload that an item came from: what is mailed of it, and of
+// its builds, is one thread.
+func Thread(t *queue.Ticket, n spool.Name) string {
+	return t.Received.UTC().Format(time.RFC3339Nano) + "_" + n.ID()
+}
+
+// ownID is a Message-ID as format makes it.
+var ownID = regexp.MustCompile(`^<?[0-9a-f]{40}\.packmill@[^<>@]+>?$`)
+
+// Own reports whether a Message-ID is one that this package made.
+func Own(messageID string) bool { return ownID.MatchString(messageID) }
 
 // envelope is one mail: the same message may go out by several programs.
 type envelope struct {
@@ -161,23 +190,71 @@ func (m *Message) format(e envelope) (text []byte, from string, err error) {
 	h.SetMessageID(id(m.Event + " " + m.Key))
 	h.SetMsgIDList("References", []string{id("")}) // one thread for each upload
 	h.Set("Auto-Submitted", "auto-generated")
-	h.Set("X-Packmill-Event", m.Event)
-	h.SetContentType("text/plain", map[string]string{"charset": "utf-8"})
-	h.Set("Content-Transfer-Encoding", "quoted-printable")
-	var b bytes.Buffer
-	w, err := gomail.CreateSingleInlineWriter(&b, h)
-	if err != nil {
-		return nil, "", err
+	if m.Answer != "" {
+		h.Set("Auto-Submitted", "auto-replied")
+		h.SetMsgIDList("References", []string{m.Answer})
+		h.SetMsgIDList("In-Reply-To", []string{m.Answer})
 	}
+	h.Set("X-Packmill-Event", m.Event)
+	var body strings.Builder
 	for line := range strings.Lines(m.Body) {
-		if _, err = fmt.Fprintf(w, "%s\r\n", strings.TrimRight(spool.OneLine(strings.TrimRight(line, "\n")), " ")); err != nil {
-			return nil, "", err
+		body.WriteString(strings.TrimRight(spool.OneLine(strings.TrimRight(line, "\n")), " ") + "\r\n")
+	}
+	text, err = m.write(h, body.String())
+	return bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")), from, err
+}
+
+// write is the message under its header: the text alone, or the text and the
+// parts.
+func (m *Message) write(h gomail.Header, body string) ([]byte, error) {
+	shown := func(h *message.Header) {
+		h.SetContentType("text/plain", map[string]string{"charset": "utf-8"})
+		h.Set("Content-Transfer-Encoding", "quoted-printable")
+	}
+	var b bytes.Buffer
+	put := func(w io.WriteCloser, err error, data string) error {
+		if err != nil {
+			return err
+		}
+		if _, err := io.WriteString(w, data); err != nil {
+			return err
+		}
+		return w.Close()
+	}
+	if len(m.Parts) == 0 {
+		shown(&h.Header)
+		w, err := gomail.CreateSingleInlineWriter(&b, h)
+		err = put(w, err, body)
+		return b.Bytes(), err
+	}
+	mw, err := gomail.CreateWriter(&b, h)
+	if err != nil {
+		return nil, err
+	}
+	var ih gomail.InlineHeader
+	shown(&ih.Header)
+	w, err := mw.CreateSingleInline(ih)
+	if err := put(w, err, body); err != nil {
+		return nil, err
+	}
+	for _, p := range m.Parts {
+		if p.Inline {
+			var ih gomail.InlineHeader
+			shown(&ih.Header)
+			ih.SetContentDisposition("inline", map[string]string{"filename": p.Name})
+			w, err = mw.CreateSingleInline(ih)
+		} else {
+			var ah gomail.AttachmentHeader
+			ah.SetContentType(p.Type, nil)
+			ah.SetFilename(p.Name)
+			w, err = mw.CreateAttachment(ah)
+		}
+		if err := put(w, err, string(p.Data)); err != nil {
+			return nil, err
 		}
 	}
-	if err := w.Close(); err != nil {
-		return nil, "", err
-	}
-	return bytes.ReplaceAll(b.Bytes(), []byte("\r\n"), []byte("\n")), from, nil
+	err = mw.Close()
+	return b.Bytes(), err
 }
 
 // deliver hands the text to a sendmail: -i (a lone dot ends nothing), -f and
