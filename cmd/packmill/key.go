@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +25,7 @@ type keyCmd struct {
 type keyNew struct {
 	Name  string `arg:"" help:"What it is for: archive, or a builder's name. It names the files."`
 	Email string `help:"The address in the key." placeholder:"ADDRESS"`
+	Owner string `help:"The user that the secret half is for, where the daemons are different users." placeholder:"USER"`
 }
 
 func (keyNew) Help() string {
@@ -30,7 +33,8 @@ func (keyNew) Help() string {
 
 Examples:
   packmill key new archive --email archive@example.org     for Sign-With in control/suites
-  packmill key new builder1                                for Key in control/builders`
+  packmill key new builder1                                for Key in control/builders
+  packmill key new archive --owner packmill-archive        after packmill init --users`
 }
 
 func (k *keyNew) Run(c *cli) error {
@@ -53,6 +57,16 @@ func (k *keyNew) Run(c *cli) error {
 		fmt.Printf("would make %s and %s\n", secret, public)
 		return nil
 	}
+	uid := -1
+	if k.Owner != "" {
+		u, err := user.Lookup(k.Owner)
+		if err != nil {
+			return daemon.Wrong{Err: fmt.Errorf("%w; packmill-archive signs the archive, packmill-build what it built", err)}
+		}
+		if uid, err = strconv.Atoi(u.Uid); err != nil {
+			return err
+		}
+	}
 	signer, err := openpgp.Generate("Packmill "+k.Name, k.Email, time.Now())
 	if err != nil {
 		return err
@@ -67,6 +81,9 @@ func (k *keyNew) Run(c *cli) error {
 			return fmt.Errorf("%w: %s is there already; take another name, or remove it first", errRefused, secret)
 		}
 		return err
+	}
+	if err := os.Chown(secret, uid, -1); err != nil {
+		return fmt.Errorf("%w; run it as root", err)
 	}
 	if err := durable.WriteFile(public, signer.Public(), 0o644); err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 	"packmill/spool/durable"
 	"packmill/spool/policy"
 
+	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
 )
 
@@ -357,6 +358,35 @@ func (c *Chroots) Lookup(suite, arch string) (*Chroot, error) {
 	}
 	ch.release()
 	return ch, nil
+}
+
+// Fresh returns a chroot made of these apt lines that is not older than max,
+// and makes it if need be. Of several callers at once, also in other processes,
+// one makes it and the others wait.
+func (c *Chroots) Fresh(ctx context.Context, suite, arch string, base []string, max time.Duration, log *os.File) (*Chroot, error) {
+	if err := checkName(suite, arch); err != nil {
+		return nil, fmt.Errorf("chroot: %w", err)
+	}
+	dir := filepath.Join(c.Dir, suite+"-"+arch)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("chroot: %w", err)
+	}
+	turn := flock.New(dir, flock.SetFlag(os.O_RDONLY))
+	if err := turn.Lock(); err != nil {
+		return nil, fmt.Errorf("chroot: %w", err)
+	}
+	defer turn.Close()
+	ch, err := c.Lookup(suite, arch)
+	if err != nil && !errors.Is(err, ErrNoChroot) {
+		return nil, err
+	}
+	if err == nil && ch.Stale(base, max, time.Now()) == "" {
+		return ch, nil
+	}
+	if err := c.Create(ctx, suite, arch, base, log); err != nil {
+		return nil, err
+	}
+	return c.Lookup(suite, arch)
 }
 
 // use returns the chroot in force, locked against removal until release.

@@ -4,11 +4,9 @@ package build
 
 import (
 	"context"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 )
@@ -28,15 +26,11 @@ func buildUser() string {
 	return "packmill-build"
 }
 
-var chrootOnce sync.Mutex
-
 // testChroots returns the cached chroots, with a fresh one of this machine's
 // own release under the names sid and bookworm alike: the suite of a test is
 // sid.
 func testChroots(t *testing.T, arch string) *Chroots {
 	t.Helper()
-	chrootOnce.Lock()
-	defer chrootOnce.Unlock()
 	for _, program := range []string{"sbuild", "mmdebstrap", "newuidmap", "dpkg-source", "fakeroot"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Fatalf("%s is missing; install sbuild, mmdebstrap, uidmap, dpkg-dev and fakeroot", program)
@@ -58,14 +52,7 @@ func testChroots(t *testing.T, arch string) *Chroots {
 	if arch != "amd64" {
 		base = base[:1]
 	}
-	ch, err := c.Lookup("sid", arch)
-	if err == nil && ch.Stale(base, 24*time.Hour, time.Now()) == "" {
-		return c
-	}
-	if err != nil && !errors.Is(err, ErrNoChroot) {
-		t.Fatal(err)
-	}
-	if err := c.Create(context.Background(), "sid", arch, base, os.Stderr); err != nil {
+	if _, err := c.Fresh(context.Background(), "sid", arch, base, 24*time.Hour, os.Stderr); err != nil {
 		t.Fatal(err)
 	}
 	return c

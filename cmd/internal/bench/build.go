@@ -192,15 +192,9 @@ func benchChroots(b *bench) (*build.Chroots, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	ch, err := c.Lookup("sid", arch)
-	if err == nil && ch.Stale(base, 24*time.Hour, time.Now()) == "" {
-		return c, arch, nil
-	}
-	if err != nil && !errors.Is(err, build.ErrNoChroot) {
-		return nil, "", err
-	}
-	b.progress("making a chroot in %s", c.Dir)
-	return c, arch, c.Create(context.Background(), "sid", arch, base, nil)
+	b.progress("looking for a fresh chroot in %s, or making one", c.Dir)
+	_, err = c.Fresh(context.Background(), "sid", arch, base, 24*time.Hour, nil)
+	return c, arch, err
 }
 
 // makeTiny makes a source package that takes nothing but make and dpkg.

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestAccounts runs sshd as a server does: with scripts/sshd/packmill.conf,
@@ -87,7 +86,7 @@ func TestAccounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { asRoot("kill", fmt.Sprint(sshd.Process.Pid)).Run(); sshd.Wait(); log.Close() })
-	s.until(10*time.Second, "sshd answers", func() bool { return answers(port) })
+	s.until("sshd answers", func() bool { return answers(port) })
 	a.knows(port, host+".pub", ann)
 	b.knows(port, host+".pub", ben)
 
@@ -97,8 +96,7 @@ func TestAccounts(t *testing.T) {
 	sudo("install", "-d", "-o", who.name, filepath.Join(tree, "control/keys"))
 	sudo("cp", s.write("uploaders", account, 0o644), filepath.Join(tree, "control/uploaders"))
 	sudo("cp", filepath.Join(s.tree, "control/keys/ben.asc"), filepath.Join(tree, "control/keys/"))
-	uri, codename := s.base()
-	sudo("cp", s.write("suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nBase: deb %s %s main\n", suite, machine(t), uri, codename), 0o644), filepath.Join(tree, "control/suites"))
+	sudo("cp", s.write("suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nBase:\n %s\n", suite, machine(t), strings.Join(base(t, machine(t)), "\n ")), 0o644), filepath.Join(tree, "control/suites"))
 	s.start("reviewd", "reviewd", "--tree", tree)
 
 	c := a.make(source{name: "plain", version: "1", suite: suite, all: []string{"plain"}, unsigned: true})
@@ -107,19 +105,19 @@ func TestAccounts(t *testing.T) {
 		m, _ := filepath.Glob(filepath.Join(tree, "spool", state, "*_"+name+"_1"))
 		return len(m) == 1
 	}
-	s.until(30*time.Second, "the unsigned upload of a trusted account is in review", func() bool { return in("review/"+suite, "plain") })
+	s.until("the unsigned upload of a trusted account is in review", func() bool { return in("review/"+suite, "plain") })
 	b.dput("packmill", b.make(source{name: "signed", version: "1", suite: suite, all: []string{"signed"}}))
-	s.until(30*time.Second, "the signed upload of an account is in review", func() bool { return in("review/"+suite, "signed") })
+	s.until("the signed upload of an account is in review", func() bool { return in("review/"+suite, "signed") })
 
 	// The other two clients, as scripts/uploaders sets them up.
 	conf := read(s, filepath.Join(scripts, "uploaders/dupload.conf"))
 	conf = strings.NewReplacer("packages.example.org", "127.0.0.1", "'alice'", "'"+ben+"'", "-P 22'", fmt.Sprintf("-P %d -F %s'", port, filepath.Join(b.home, ".ssh/config"))).Replace(conf)
 	s.write("home-ben/.dupload.conf", conf, 0o644)
 	c = b.make(source{name: "dupl", version: "1", suite: suite, all: []string{"dupl"}})
-	if out, err := b.in(filepath.Dir(c), "timeout", "60", "dupload", "--nomail", "--to", "packmill", filepath.Base(c)); err != nil {
+	if out, err := b.in(filepath.Dir(c), "timeout", "300", "dupload", "--nomail", "--to", "packmill", filepath.Base(c)); err != nil {
 		t.Errorf("dupload: %v\n%s", err, out)
 	}
-	s.until(30*time.Second, "dupload's upload is in review", func() bool { return in("review/"+suite, "dupl") })
+	s.until("dupload's upload is in review", func() bool { return in("review/"+suite, "dupl") })
 
 	// Files that only their owner may read: the daemon is not their owner.
 	c = b.make(source{name: "hidden", version: "1", suite: suite, all: []string{"hidden"}})
@@ -129,7 +127,7 @@ func TestAccounts(t *testing.T) {
 		}
 	}
 	b.put(listed(t, c)...)
-	s.until(30*time.Second, "an upload that cannot be read is not passed over in silence", func() bool {
+	s.until("an upload that cannot be read is not passed over in silence", func() bool {
 		log, _ := os.ReadFile(filepath.Join(s.dir, "log/reviewd"))
 		m, _ := filepath.Glob(filepath.Join(tree, "spool/rejected/*"))
 		return in("review/"+suite, "hidden") || len(m) > 0 || strings.Contains(string(log), "hidden_1")

@@ -4,42 +4,43 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
 	"time"
+
+	"packmill/queue/build"
 )
 
-// cache is where chroots are kept from one run to the next.
-func cache() string {
+// chroots is where chroots are kept from one run to the next, for the tests of
+// queue/build too.
+func chroots() *build.Chroots {
 	d := os.Getenv("PACKMILL_TEST_CACHE")
 	if d == "" {
 		d = filepath.Join(who.home, ".cache", "packmill-test")
 	}
-	return filepath.Join(d, "e2e")
+	c := &build.Chroots{Dir: filepath.Join(d, "chroots")}
+	if os.Getuid() == 0 {
+		c.User = who.name
+	}
+	return c
 }
 
-// base is the machine's own Debian mirror and release: URI and codename.
-func (s *site) base() (uri, codename string) {
-	s.t.Helper()
-	for line := range strings.Lines(read(s, "/etc/os-release")) {
-		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "VERSION_CODENAME="); ok {
-			codename = strings.Trim(v, `"`)
-		}
+// base are apt lines of the machine's own Debian; its security suite has not
+// everything for foreign architectures.
+func base(t *testing.T, arch string) []string {
+	t.Helper()
+	lines, err := build.SystemBase()
+	if err != nil || len(lines) == 0 {
+		t.Fatalf("apt knows no Debian source: run apt-get update, and see what /etc/apt/sources.list names: %v", err)
 	}
-	out, err := exec.Command("apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages").Output()
-	if err != nil {
-		s.t.Fatal(err)
+	if arch != machine(t) {
+		return lines[:1]
 	}
-	for line := range strings.Lines(string(out)) {
-		if f := strings.Fields(line); len(f) == 4 && f[0] == "Debian" && f[2] == codename && f[3] == "main" {
-			return f[1], codename
-		}
-	}
-	s.t.Fatalf("apt knows no Debian source for %q: run apt-get update, and see that /etc/apt/sources.list names main of %s", codename, codename)
-	return "", ""
+	return lines
 }
 
 // client runs a shell script as root of a fresh chroot that knows the site's
@@ -64,37 +65,22 @@ apt-get -q $own update --error-on=any
 }
 
 // installs proves that apt installs the package in exactly this version and
-// that its program says so. It gives the time that took.
-func (s *site) installs(chroot, suite, pkg, version string) time.Duration {
+// that its program says so, and installs others with it.
+func (s *site) installs(chroot, suite, pkg, version string, others ...string) {
 	s.t.Helper()
-	begin := time.Now()
-	out := s.client(chroot, suite, `apt-get -q -y --no-install-recommends install "$2=$3"; "$2"`, pkg, version)
+	out := s.client(chroot, suite, `p=$2 v=$3; shift 3; apt-get -q -y --no-install-recommends install "$p=$v" "$@"; for o; do "$o"; done; "$p"`, append([]string{pkg, version}, others...)...)
 	if want := pkg + " " + version; !strings.HasSuffix(strings.TrimSpace(out), want) {
 		s.t.Errorf("%s of %s: its program says %q, want %q", pkg, suite, out, want)
 	}
-	return time.Since(begin)
 }
 
 // chroot gives the tarball of the suite's clean chroot; it is made the first
-// time and kept in the cache.
-func (s *site) chroot(suite, arch string) string {
+// time and kept for a day.
+func (s *site) chroot(arch string) string {
 	s.t.Helper()
-	find := func() string {
-		m, _ := filepath.Glob(filepath.Join(cache(), suite+"-"+arch, "*", "chroot.tar"))
-		if len(m) == 0 {
-			return ""
-		}
-		return m[len(m)-1]
+	ch, err := chroots().Fresh(context.Background(), suite, arch, base(s.t, arch), 24*time.Hour, os.Stderr)
+	if err != nil {
+		s.t.Fatal(err)
 	}
-	if tar := find(); tar != "" {
-		return tar
-	}
-	begin := time.Now()
-	s.must("packmill", "chroot", "create", "--tree", s.tree, suite, arch)
-	s.t.Logf("chroot %s-%s made in %v", suite, arch, time.Since(begin).Round(time.Second))
-	tar := find()
-	if tar == "" {
-		s.t.Fatalf("packmill chroot create left no chroot.tar in %s/%s-%s", cache(), suite, arch)
-	}
-	return tar
+	return ch.Tarball()
 }

@@ -61,7 +61,7 @@ Subsystem sftp internal-sftp
 ForceCommand internal-sftp -d %s/spool/incoming -u 0022 -P symlink,hardlink,mkdir,rmdir,setstat,fsetstat,lsetstat
 `, s.ssh, host, authorized, s.tree), 0o600)
 	s.start("sshd", "/usr/sbin/sshd", "-D", "-e", "-f", config)
-	s.until(10*time.Second, "sshd answers", func() bool { return answers(s.ssh) })
+	s.until("sshd answers", func() bool { return answers(s.ssh) })
 }
 
 // knows writes the person's ssh and dput settings for a host on the loopback
@@ -105,7 +105,7 @@ func read(s *site, path string) string {
 func (u *uploader) dput(profile, changes string) {
 	u.s.t.Helper()
 	// Asked something without a terminal, dput-ng asks for ever.
-	u.must("timeout", "60", "dput", "--force", profile, changes)
+	u.must("timeout", "300", "dput", "--force", profile, changes)
 }
 
 // put uploads the named files as they are with sftp, in this order.
@@ -127,7 +127,7 @@ func (s *site) serve() {
 	s.t.Helper()
 	s.web = s.freePort()
 	s.start("web", "/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", filepath.Join(s.tree, "archive"), fmt.Sprint(s.web))
-	s.until(10*time.Second, "the web server answers", func() bool { return answers(s.web) })
+	s.until("the web server answers", func() bool { return answers(s.web) })
 }
 
 // asRoot is a command as root: ours, or by a sudo that does not ask.

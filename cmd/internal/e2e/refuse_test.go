@@ -28,9 +28,9 @@ func TestRefuse(t *testing.T) {
 	}
 	first := good("first", "1")
 	alice.dput("packmill", first)
-	s.await(30*time.Second, "spool/review/"+suite, "first", "1")
+	s.await("spool/review/"+suite, "first", "1")
 	s.must("packmill", "review", "accept", "first")
-	s.until(20*time.Second, "first is with the queues", func() bool { _, ok := s.in("queue/"+suite+"/master", "first", "1"); return ok })
+	s.until("first is with the queues", func() bool { _, ok := s.in("queue/"+suite+"/master", "first", "1"); return ok })
 
 	for _, x := range []struct {
 		name string
@@ -69,7 +69,7 @@ func TestRefuse(t *testing.T) {
 			c := good("missing", "1")
 			alice.put(strings.TrimSuffix(c, "_source.changes")+".dsc", c)
 			// A daemon looks once a minute; a second one may look at any time.
-			s.until(time.Minute, "the patience is over", func() bool {
+			s.until("the patience is over", func() bool {
 				time.Sleep(time.Second)
 				s.must("reviewd", "--once", "--tree", s.tree)
 				return len(s.rejected("missing_1_source.changes")) > 0
@@ -105,7 +105,7 @@ func TestRefuse(t *testing.T) {
 				sent[filepath.Base(f)] = []byte(read(s, f))
 			}
 			var item string
-			s.until(30*time.Second, "it is in rejected", func() bool {
+			s.until("it is in rejected", func() bool {
 				for _, dir := range s.rejected(filepath.Base(changes)) {
 					if !slices.Contains(before, dir) {
 						item = dir
@@ -135,7 +135,7 @@ func TestRefuse(t *testing.T) {
 
 	// Nothing of all that is in the way of the next one.
 	alice.dput("packmill", good("next", "1"))
-	s.await(30*time.Second, "spool/review/"+suite, "next", "1")
+	s.await("spool/review/"+suite, "next", "1")
 	if left, _ := filepath.Glob(filepath.Join(s.tree, "spool/incoming/*.changes")); len(left) > 0 {
 		t.Errorf("left in incoming: %q", left)
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"packmill/spool"
 )
 
 // machine is the Debian architecture of this machine.
@@ -46,131 +48,199 @@ type setting struct {
 	people  []string
 }
 
-const suite = "e2e"
+const suite = "sid"
 
 // set writes control: one suite, the people, one builder for everything.
 func (s *site) set(x setting) {
 	s.t.Helper()
-	uri, codename := s.base()
 	if x.runner == "" {
 		x.runner = "sbuild"
 	}
 	s.key("archive")
 	builder := s.key("builder")
-	s.write("tree/control/suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nReview: always\nLog-Review: auto\nPublish: %s\nBase: deb %s %s main\nSign-With: private/archive.key\n%s",
-		suite, strings.Join(x.archs, " "), x.publish, uri, codename, x.extra), 0o644)
+	s.write("tree/control/suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nReview: always\nLog-Review: auto\nPublish: %s\nBase:\n %s\nSign-With: private/archive.key\n%s",
+		suite, strings.Join(x.archs, " "), x.publish, strings.Join(base(s.t, x.archs[len(x.archs)-1]), "\n "), x.extra), 0o644)
 	s.write("tree/control/uploaders", strings.Join(x.people, ""), 0o644)
-	s.write("tree/control/builders", fmt.Sprintf("Name: here\nArchitectures: %s all\nRunner: %s\nChroots: %s\nKey: private/builder.key\nFingerprint: %s\n", strings.Join(x.archs, " "), x.runner, cache(), builder), 0o644)
+	s.write("tree/control/builders", fmt.Sprintf("Name: here\nArchitectures: %s all\nRunner: %s\nChroots: %s\nKey: private/builder.key\nFingerprint: %s\n", strings.Join(x.archs, " "), x.runner, chroots().Dir, builder), 0o644)
+}
+
+// second is a further architecture that this machine runs too, if any.
+func second(t *testing.T) []string {
+	if machine(t) == "amd64" {
+		return []string{"i386"}
+	}
+	return nil
 }
 
 // TestWholeWay takes packages from a person's dput to a program that apt
 // installed, with every real part on the way, in both ways to publish.
 func TestWholeWay(t *testing.T) {
-	for _, publish := range []string{"together", "source-first"} {
-		t.Run(publish, func(t *testing.T) { wholeWay(t, publish) })
+	for publish, run := range map[string]func(*way){"together": (*way).together, "source-first": (*way).sourceFirst} {
+		t.Run(publish, func(t *testing.T) {
+			t.Parallel()
+			arch := machine(t)
+			w := &way{site: newSite(t), arch: arch, archs: append([]string{arch}, second(t)...)}
+			w.alice = w.newUploader("alice")
+			w.set(setting{publish: publish, archs: w.archs, people: []string{w.alice.stanza("source")}})
+			for _, a := range w.archs {
+				w.chroot(a)
+			}
+			w.sshd(w.alice)
+			w.serve()
+			w.daemons(w.archs...)
+			truth := w.truth(publish == "source-first")
+			defer truth()
+			run(w)
+			truth()
+			w.stop()
+			w.fsck()
+		})
 	}
 }
 
-func wholeWay(t *testing.T, publish string) {
-	arch := machine(t)
-	s := newSite(t)
-	alice := s.newUploader("alice")
-	s.set(setting{publish: publish, archs: []string{arch}, people: []string{alice.stanza("source")}})
-	chroot := s.chroot(suite, arch)
-	s.sshd(alice)
-	s.serve()
-	s.daemons(arch, "all")
+// way is a site whose builder of all does not run yet.
+type way struct {
+	*site
+	alice *uploader
+	arch  string
+	archs []string
+}
 
-	// A good package for a concrete architecture and for all of them; all is
-	// slow enough that it is never the first to end.
+// accept uploads a source package and accepts it.
+func (w *way) accept(src source) {
+	w.t.Helper()
+	src.suite = suite
+	w.alice.dput("packmill", w.alice.make(src))
+	w.await("spool/review/"+suite, src.name, src.version)
+	w.must("packmill", "review", "accept", src.name)
+}
+
+func (w *way) queue(arch string, state spool.State) string {
+	return "queue/" + suite + "/" + arch + "/" + string(state)
+}
+
+func (w *way) installed(source, version string, archs ...string) {
+	w.t.Helper()
+	for _, a := range archs {
+		w.await("archive/installed/"+suite+"/"+a+"/*", source, version)
+	}
+}
+
+// both is a package for every concrete architecture and for all. It comes to
+// where all of them but all are built, so that open is an architecture for sure.
+func (w *way) both() (dropped time.Time) {
 	begin := time.Now()
-	alice.dput("packmill", alice.make(source{name: "both", version: "1.0", suite: suite, any: []string{"both"}, all: []string{"both-data"},
-		noise: `case "$(MAKECMDGOALS)" in *indep*) sleep 6 ;; esac`}))
-	dropped := time.Now()
-	s.await(30*time.Second, "spool/review/"+suite, "both", "1.0")
-	t.Logf("source package made and sent in %v, in review %v after dput's end", dropped.Sub(begin).Round(time.Millisecond), time.Since(dropped).Round(time.Millisecond))
-	if out := s.must("packmill", "review", "show", "both"); !strings.Contains(out, "both") || !strings.Contains(out, "1.0") {
-		t.Errorf("packmill review show: %q", out)
+	changes := w.alice.make(source{name: "both", version: "1.0", suite: suite, any: []string{"both"}, all: []string{"both-data"}})
+	w.alice.dput("packmill", changes)
+	dropped = time.Now()
+	w.await("spool/review/"+suite, "both", "1.0")
+	w.t.Logf("source package made and sent in %v, in review %v after dput's end", dropped.Sub(begin).Round(time.Millisecond), time.Since(dropped).Round(time.Millisecond))
+	if out := w.must("packmill", "review", "show", "both"); !strings.Contains(out, "both") || !strings.Contains(out, "1.0") {
+		w.t.Errorf("packmill review show: %q", out)
 	}
-	s.must("packmill", "review", "accept", "both")
-
-	// These wait for their turn behind it.
-	alice.dput("packmill", alice.make(source{name: "broken", version: "1", suite: suite, any: []string{"broken"}, fails: true}))
-	alice.dput("packmill", alice.make(source{name: "lacks", version: "2", suite: suite, any: []string{"lacks"}, needs: "no-such-package (>= 3)"}))
-	alice.dput("packmill", alice.make(source{name: "hand", version: "1:0.5~rc1", suite: suite, all: []string{"hand"}}))
-
-	// What the archive says while one architecture is open.
-	s.until(3*time.Minute, arch+" of both is built", func() bool {
-		_, open := s.in("queue/"+suite+"/all/building", "both", "1.0")
-		_, done := s.in("queue/"+suite+"/"+arch+"/building", "both", "1.0")
-		_, waits := s.in("queue/"+suite+"/"+arch+"/needs-build", "both", "1.0")
-		return open && !done && !waits
-	})
-	if publish == "together" {
-		if listed := s.listed("main/source/Sources.gz", "both"); listed {
-			t.Errorf("together: the archive has the source of both while all is still being built:\n%s", s.ls())
+	w.must("packmill", "review", "accept", "both")
+	w.until("both is built for the concrete architectures, and waits for all", func() bool {
+		if _, waits := w.in(w.queue("all", spool.NeedsBuild), "both", "1.0"); !waits {
+			return false
 		}
-	} else {
-		s.until(20*time.Second, "source-first: the source of both is published before its binaries", func() bool { return s.listed("main/source/Sources.gz", "both") })
-	}
-	s.await(3*time.Minute, "archive/installed/"+suite+"/all/*", "both", "1.0")
-	s.await(time.Minute, "archive/installed/"+suite+"/"+arch+"/*", "both", "1.0")
+		for _, a := range w.archs {
+			if m, _ := filepath.Glob(filepath.Join(w.tree, "archive/*/"+suite, "*_both_1.0_"+a)); len(m) > 0 {
+				continue
+			}
+			if _, ok := w.in("archive/installed/"+suite+"/"+a+"/*", "both", "1.0"); !ok {
+				return false
+			}
+		}
+		return true
+	})
+	return dropped
+}
+
+// all lets the builder of all begin, and installs what came of both.
+func (w *way) all(dropped time.Time) {
+	w.start("buildd-all", "buildd", "--tree", w.tree, "--arch", "all")
+	w.installed("both", "1.0", append(w.archs, "all", "source")...)
 	total := time.Since(dropped)
-	s.installs(chroot, suite, "both", "1.0")
-	s.installs(chroot, suite, "both-data", "1.0")
-	t.Logf("dropped to installable in %v; sbuild itself took %v", total.Round(time.Millisecond), s.built("both"))
+	for _, a := range w.archs {
+		w.installs(w.chroot(a), suite, "both", "1.0", "both-data")
+	}
+	w.t.Logf("dropped to installable in %v; sbuild itself took %v", total.Round(time.Millisecond), w.built("both"))
+}
+
+func (w *way) sourceFirst() {
+	dropped := w.both()
+	w.until("the source and what is built of it are published while all is open", func() bool {
+		ok := w.listed("main/source/Sources.gz", "both")
+		for _, a := range w.archs {
+			ok = ok && w.listed("main/binary-"+a+"/Packages.gz", "both")
+		}
+		return ok
+	})
+	w.all(dropped)
+}
+
+func (w *way) together() {
+	t, arch, alice := w.t, w.arch, w.alice
+	dropped := w.both()
+	if w.listed("main/source/Sources.gz", "both") || w.listed("main/binary-"+arch+"/Packages.gz", "both") {
+		t.Errorf("the archive has both while all is open:\n%s", w.ls())
+	}
+	w.all(dropped)
 
 	// A person accepts with mv.
-	from := s.await(10*time.Second, "spool/review/"+suite, "hand", "1:0.5~rc1")
-	if out, err := s.run("mv", from, filepath.Join(s.tree, "spool/accepted", suite)+"/"); err != nil {
+	alice.dput("packmill", alice.make(source{name: "hand", version: "1:0.5~rc1", suite: suite, all: []string{"hand"}}))
+	from := w.await("spool/review/"+suite, "hand", "1:0.5~rc1")
+	if out, err := w.run("mv", from, filepath.Join(w.tree, "spool/accepted", suite)+"/"); err != nil {
 		t.Fatalf("mv: %v\n%s", err, out)
 	}
-	for _, p := range []string{"broken", "lacks"} {
-		s.must("packmill", "review", "accept", p)
-	}
-	s.await(2*time.Minute, "archive/installed/"+suite+"/all/*", "hand", "1:0.5~rc1")
-	s.installs(chroot, suite, "hand", "1:0.5~rc1")
+	w.installed("hand", "1:0.5~rc1", "all", "source")
 
-	// One that fails and one that waits.
-	failed := s.await(2*time.Minute, "queue/"+suite+"/"+arch+"/build-attempted", "broken", "1")
-	if log := read(s, filepath.Join(failed, "log")); !strings.Contains(log, "this package fails on purpose") {
+	// One that fails, and one whose build-dependency nobody has.
+	w.accept(source{name: "broken", version: "1", any: []string{"broken"}, archField: arch, fails: true})
+	w.accept(source{name: "never", version: "1", any: []string{"never"}, archField: arch, needs: "no-such-package (>= 3)"})
+	failed := w.await(w.queue(arch, spool.BuildAttempted), "broken", "1")
+	if log := read(w.site, filepath.Join(failed, "log")); !strings.Contains(log, "this package fails on purpose") {
 		t.Errorf("the log of broken does not have the build's own words:\n%s", log)
 	}
-	// master-buildd sees by its indexes that it cannot be built; where it has
-	// none, the builder finds out.
-	var waits string
-	s.until(2*time.Minute, "lacks waits for its build-dependency", func() (ok bool) {
-		if waits, ok = s.in("queue/"+suite+"/"+arch+"/bd-uninstallable", "lacks", "2"); !ok {
-			waits, ok = s.in("queue/"+suite+"/"+arch+"/dep-wait", "lacks", "2")
-		}
-		return ok && exists(filepath.Join(waits, "REASON"))
-	})
-	if reason := read(s, filepath.Join(waits, "REASON")); !strings.Contains(reason, "no-such-package") {
-		t.Errorf("%s: REASON does not name the missing package: %s", waits, reason)
-	}
-	if s.listed("main/binary-"+arch+"/Packages.gz", "broken") {
-		t.Error("the archive lists the package that did not build")
-	}
+	w.reason(w.await(w.queue(arch, spool.BDUninstallable), "never", "1"), "no-such-package")
+
+	// One that could be built when it was accepted, and whose build-dependency
+	// has gone when its builder begins: the builder finds that out.
+	w.end("buildd-" + arch)
+	w.accept(source{name: "waits", version: "2", any: []string{"waits"}, archField: arch, needs: "hand"})
+	w.await(w.queue(arch, spool.NeedsBuild), "waits", "2")
+	w.end("master-buildd")
+	w.must("packmill", "archive", "rm", suite, "hand")
+	w.start("buildd-"+arch, "buildd", "--tree", w.tree, "--arch", arch)
+	w.reason(w.await(w.queue(arch, spool.DepWait), "waits", "2"), "hand")
+	w.start("master-buildd", "master-buildd", "--tree", w.tree)
 
 	// One that is refused does no harm to the next.
-	mallory := s.newUploader("mallory")
-	mallory.knows(s.ssh, filepath.Join(s.dir, "sshd/host.pub"), who.name)
-	copyFile(s, filepath.Join(alice.home, ".ssh/id_ed25519"), filepath.Join("home-mallory", ".ssh/id_ed25519"))
+	mallory := w.newUploader("mallory")
+	mallory.knows(w.ssh, filepath.Join(w.dir, "sshd/host.pub"), who.name)
+	copyFile(w.site, filepath.Join(alice.home, ".ssh/id_ed25519"), filepath.Join("home-mallory", ".ssh/id_ed25519"))
 	mallory.dput("packmill", mallory.make(source{name: "theirs", version: "1", suite: suite, all: []string{"theirs"}}))
-	refused := s.await(30*time.Second, "spool/rejected", "theirs", "1")
-	if reason := read(s, filepath.Join(refused, "REASON")); !strings.Contains(reason, mallory.fingerprint) && !strings.Contains(reason, mallory.fingerprint[24:]) {
-		t.Errorf("REASON of an upload by a stranger does not name the key %s: %s", mallory.fingerprint, reason)
+	w.reason(w.await("spool/rejected", "theirs", "1"), mallory.fingerprint[24:])
+
+	// What it waited for comes, and it is built.
+	w.accept(source{name: "hand", version: "1:0.6", all: []string{"hand"}})
+	w.installed("waits", "2", arch, "source")
+	w.installs(w.chroot(arch), suite, "waits", "2", "hand")
+	for _, p := range []string{"broken", "never"} {
+		if w.listed("main/binary-"+arch+"/Packages.gz", p) {
+			t.Errorf("the archive lists %s, which was not built", p)
+		}
 	}
+}
 
-	// The needed package comes, and what waited for it is built.
-	alice.dput("packmill", alice.make(source{name: "no-such-package", version: "3", suite: suite, all: []string{"no-such-package"}}))
-	s.await(30*time.Second, "spool/review/"+suite, "no-such-package", "3")
-	s.must("packmill", "review", "accept", "no-such-package")
-	s.await(3*time.Minute, "archive/installed/"+suite+"/"+arch+"/*", "lacks", "2")
-	s.installs(chroot, suite, "lacks", "2")
-
-	s.stop()
-	s.fsck()
+// reason wants words in an item's REASON.
+func (w *way) reason(item, words string) {
+	w.t.Helper()
+	file := filepath.Join(item, spool.ReasonFile)
+	w.until(file+" is there", func() bool { return exists(file) })
+	if got := read(w.site, file); !strings.Contains(got, words) {
+		w.t.Errorf("%s does not name %s: %s", file, words, got)
+	}
 }
 
 // copyFile copies a file to a name below the site's directory, for its user only.
