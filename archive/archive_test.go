@@ -216,6 +216,15 @@ func gpgv(t *testing.T, keys []string, files ...string) {
 	if out, err := exec.Command("gpgv", append([]string{"--keyring", ring}, files...)...).CombinedOutput(); err != nil {
 		t.Errorf("gpgv %s: %v\n%s", files, err, out)
 	}
+	if len(files) == 2 { // sqv knows detached signatures only; it wants all of them good
+		args := []string{"--signatures", fmt.Sprint(len(keys))}
+		for _, k := range keys {
+			args = append(args, "--keyring", k)
+		}
+		if out, err := exec.Command("sqv", append(args, files...)...).CombinedOutput(); err != nil {
+			t.Errorf("sqv %s: %v\n%s", files, err, out)
+		}
+	}
 }
 
 func TestAptReadsWhatIsPublished(t *testing.T) {

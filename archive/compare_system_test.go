@@ -4,6 +4,7 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,39 +16,62 @@ import (
 	"packmill/spool/deb822"
 )
 
+// testCache is a directory that stays from one run of the tests to the next.
+func testCache(t *testing.T, name string) string {
+	t.Helper()
+	dir := os.Getenv("PACKMILL_TEST_CACHE")
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir = filepath.Join(cache, "packmill-test")
+	}
+	dir = filepath.Join(dir, name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // A thousand real packages of the machine's Debian: the smallest ones, some
 // megabytes together.
 func TestThousandRealPackages(t *testing.T) {
+	t.Parallel() // it waits for the network
 	out, err := exec.Command("apt-cache", "dumpavail").Output()
 	if err != nil {
 		t.Fatalf("apt-cache dumpavail: %v", err)
 	}
 	type pkg struct {
-		name string
-		size int
+		name, file string
+		size       int64
 	}
 	var all []pkg
 	sc := deb822.NewScanner(bytes.NewReader(out))
 	for sc.Next() {
-		n, err := strconv.Atoi(string(sc.Get("Size")))
+		n, err := strconv.ParseInt(string(sc.Get("Size")), 10, 64)
 		if err == nil && strings.HasPrefix(string(sc.Get("Filename")), "pool/main/") {
-			all = append(all, pkg{string(sc.Get("Package")) + "=" + string(sc.Get("Version")), n})
+			name, version := string(sc.Get("Package")), string(sc.Get("Version"))
+			all = append(all, pkg{name + "=" + version, name + "_" + strings.Replace(version, ":", "%3a", 1) + "_" + string(sc.Get("Architecture")) + ".deb", n})
 		}
 	}
 	if err := sc.Err(); err != nil {
 		t.Fatal(err)
 	}
-	slices.SortFunc(all, func(a, b pkg) int { return a.size - b.size })
+	slices.SortFunc(all, func(a, b pkg) int { return cmp.Compare(a.size, b.size) })
 	if len(all) < 1200 {
 		t.Fatalf("apt knows %d packages; run apt-get update on a Debian machine", len(all))
 	}
-	dir := t.TempDir()
+	cache, dir := testCache(t, "debs"), t.TempDir()
 	os.Chmod(dir, 0o777)
-	for part := range slices.Chunk(all[:1000], 250) {
-		args := []string{"download", "-q", "-o", "APT::Sandbox::User="}
-		for _, p := range part {
+	args := []string{"download", "-q", "-o", "APT::Sandbox::User="}
+	missing := len(args)
+	for _, p := range all[:1000] {
+		if info, err := os.Stat(filepath.Join(cache, p.file)); err != nil || info.Size() != p.size {
 			args = append(args, p.name)
 		}
+	}
+	if len(args) > missing {
 		cmd := exec.Command("apt-get", args...)
 		cmd.Dir = dir
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -56,9 +80,20 @@ func TestThousandRealPackages(t *testing.T) {
 	}
 	f := newFixture(t)
 	f.suite.Architectures, f.suite.Components = []string{"amd64"}, []string{"main"}
-	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
-	if err != nil {
-		t.Fatal(err)
+	var debs []string
+	for _, p := range all[:1000] {
+		deb := filepath.Join(cache, p.file)
+		if fresh, err := os.ReadFile(filepath.Join(dir, p.file)); err == nil {
+			// Whole at once: other runs may look there now.
+			tmp := deb + strconv.Itoa(os.Getpid())
+			if err := os.WriteFile(tmp, fresh, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(tmp, deb); err != nil {
+				t.Fatal(err)
+			}
+		}
+		debs = append(debs, deb)
 	}
 	var batch []Inclusion
 	for _, d := range debs {

@@ -4,6 +4,8 @@ package archive
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +20,7 @@ import (
 // TestImportOthers has reprepro and aptly make repositories, signed by gpg, and
 // imports them.
 func TestImportOthers(t *testing.T) {
+	t.Parallel()
 	home := t.TempDir()
 	t.Cleanup(func() { exec.Command("gpgconf", "--homedir", home, "--kill", "all").Run() })
 	secret, public := newKey(t, "theirs")
@@ -67,27 +70,33 @@ func TestImportOthers(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			to := newFixture(t)
-			to.suite.Components = []string{"main"}
-			src := mirror.Source{URL: make(t.TempDir()), Suite: "theirs", Keyring: ring(t, public)}
-			rep, err := to.a.Import(context.Background(), to.suite, open(t, src), ImportOptions{}, time.Now())
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, r := range rep.Results {
-				if r.Outcome != Published {
-					t.Errorf("%s: %v: %s", r.Changes, r.Outcome, r.Reason)
+			dir := make(t.TempDir())
+			web := httptest.NewServer(http.FileServer(http.Dir(dir)))
+			defer web.Close()
+			for _, from := range []string{dir, web.URL} {
+				to := newFixture(t)
+				to.suite.Components = []string{"main"}
+				src := mirror.Source{URL: from, Suite: "theirs", Keyring: ring(t, public)}
+				rep, err := to.a.Import(context.Background(), to.suite, open(t, src), ImportOptions{}, time.Now())
+				if err != nil {
+					t.Fatal(err)
 				}
-			}
-			if len(rep.Uploads) != 15 {
-				t.Errorf("got %d uploads, want 15", len(rep.Uploads))
-			}
-			both := to.text("main/binary-amd64/Packages")
-			if got := strings.Count(both, "Package: "); got != 30 {
-				t.Errorf("got %d packages, want 30", got)
-			}
-			if got := strings.Count(to.text("main/source/Sources"), "Package: "); got != 15 {
-				t.Errorf("got %d sources, want 15", got)
+				for _, r := range rep.Results {
+					if r.Outcome != Published {
+						t.Errorf("%s: %v: %s", r.Changes, r.Outcome, r.Reason)
+					}
+				}
+				if len(rep.Uploads) != 15 {
+					t.Errorf("got %d uploads, want 15", len(rep.Uploads))
+				}
+				both := to.text("main/binary-amd64/Packages")
+				if got := strings.Count(both, "Package: "); got != 30 {
+					t.Errorf("got %d packages, want 30", got)
+				}
+				if got := strings.Count(to.text("main/source/Sources"), "Package: "); got != 15 {
+					t.Errorf("got %d sources, want 15", got)
+				}
+				newClient(t, strings.ReplaceAll(to.source(), " contrib", ""), to.key, "amd64").run("apt-get", "update")
 			}
 		})
 	}

@@ -4,4 +4,7 @@ package archive
 
 import "testing"
 
-func TestClientsNeverFailLong(t *testing.T) { loop(t, 500) }
+func TestClientsNeverFailLong(t *testing.T) {
+	t.Parallel()
+	loop(t, 500)
+}

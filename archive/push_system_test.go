@@ -3,6 +3,7 @@
 package archive
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -177,6 +179,7 @@ func walk(t *testing.T, dir string) []string {
 }
 
 func TestPushToS3(t *testing.T) {
+	t.Parallel()
 	endpoint, bucket := s3Server(t)
 	rec := record(t, endpoint)
 	f := newFixture(t)
@@ -340,4 +343,51 @@ func TestPushToS3(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// A push to S3 that is killed at any of its requests leaves a copy that clients
+// can use, and the next one completes it.
+func TestPushToS3Killed(t *testing.T) {
+	t.Parallel()
+	endpoint, bucket := s3Server(t)
+	rec := record(t, endpoint)
+	f := newFixture(t)
+	f.suite.Opkg = &Opkg{}
+	f.accepted(f.upload(hello("1.0")))
+	if _, err := f.a.Push(ctx, "", pushTarget(endpoint), push.Options{}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	old, points := inRelease(t, bucket), 0
+	for n, ended := 1, false; !ended; n += 2 {
+		f.accepted(f.upload(hello(fmt.Sprintf("2.%d", n))))
+		cmd := pusher(f.a.Root(), rec.URL)
+		var at atomic.Int64
+		rec.mu.Lock()
+		rec.before = func(method, path string) {
+			if at.Add(1) == int64(n) {
+				syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			}
+		}
+		rec.mu.Unlock()
+		out, err := cmd.CombinedOutput()
+		if err == nil {
+			ended = true
+		} else if !killed(err) {
+			t.Fatalf("push: %v: %s", err, out)
+		} else {
+			points++
+		}
+		whole(t, bucket)
+		if now := inRelease(t, bucket); !bytes.Equal(now, old) && !bytes.Equal(now, inRelease(t, f.a.Root())) {
+			t.Errorf("killed at request %d: an InRelease of no publication", n)
+		}
+		if _, err := f.a.Push(ctx, "", pushTarget(endpoint), push.Options{}, time.Now()); err != nil {
+			t.Fatalf("after it was killed at request %d: %v", n, err)
+		}
+		sameTree(t, publicTree(t, bucket), flatTree(t, f.a.Root()))
+		old = inRelease(t, bucket)
+	}
+	if points < 10 {
+		t.Errorf("killed at %d points only", points)
+	}
 }

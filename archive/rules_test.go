@@ -571,7 +571,7 @@ func TestKeyOfGpgAgent(t *testing.T) {
 	f := newFixture(t)
 	f.suite.Description = "a field with an end -\n- and a dash"
 	f.suite.SignWith = append(f.suite.SignWith, "gpg:"+string(fpr[1]))
-	f.now = time.Now()
+	f.now = time.Now().Add(-time.Minute) // the key is new: the first publication is now
 	f.accepted(f.upload(hello("1")))
 	if f.accepted().Changed {
 		t.Error("the same keys: got a new Release")

@@ -14,10 +14,16 @@ import (
 // Debian 13's apt, which verifies with sqv, reads every form and installs from
 // it. mmdebstrap makes the chroot and does all in it before it goes.
 func TestAptOfTrixie(t *testing.T) {
+	t.Parallel() // it waits for the network
 	dir := t.TempDir()
 	srv := filepath.Join(dir, "srv-packmill")
 	var script strings.Builder
-	script.WriteString("set -eu\nls -l /usr/bin/sqv\n")
+	script.WriteString(`set -eu
+ls -l /usr/bin/sqv
+cat >/etc/apt/apt.conf.d/ours <<EOF
+Dir::Etc::sourcelist "/etc/apt/ours.list"; Dir::Etc::sourceparts "-"; APT::Update::Error-Mode "any"; APT::Sandbox::User "root";
+EOF
+`)
 	for _, forms := range []string{"gz", "xz", "zst", "plain", "plain gz xz zst"} {
 		f := newFixture(t)
 		f.suite.Compress = strings.Fields(forms)
@@ -41,12 +47,12 @@ func TestAptOfTrixie(t *testing.T) {
 		fmt.Fprintf(&script, `
 echo "=== %[1]s"
 echo "deb [signed-by=/srv-packmill/%[1]s/key.asc] file:/srv-packmill/%[1]s unstable main contrib" >/etc/apt/ours.list
-opt="-o Dir::Etc::sourcelist=/etc/apt/ours.list -o Dir::Etc::sourceparts=- -o APT::Update::Error-Mode=any -o APT::Sandbox::User=root"
 rm -rf /var/lib/apt/lists/*
-apt-get $opt update
-apt-get $opt install -y --reinstall hello hello-doc
+apt-get update
+apt-get install -y --reinstall hello hello-doc
+apt-file list hello | grep -x 'hello: /usr/bin/hello'
 test "$(hello)" = 1:2.10-3
-apt-get $opt purge -y hello hello-doc
+apt-get purge -y hello hello-doc
 `, name)
 	}
 	if err := os.WriteFile(filepath.Join(srv, "run"), []byte(script.String()), 0o755); err != nil {
@@ -55,7 +61,7 @@ apt-get $opt purge -y hello hello-doc
 	if err := exec.Command("chmod", "-R", "a+rX", dir).Run(); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("mmdebstrap", "--variant=apt", "--quiet", "--format=null",
+	cmd := exec.Command("mmdebstrap", "--variant=apt", "--include=apt-file", "--quiet", "--format=null",
 		"--customize-hook=copy-in "+srv+" /", `--customize-hook=chroot "$1" sh /srv-packmill/run`, "trixie", "-")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
