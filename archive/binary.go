@@ -44,10 +44,10 @@ func (in *inclusion) includeDeb(l *listed) error {
 	arch := p.Architecture
 	suite := in.t.suite
 	if arch != "all" && !slices.Contains(suite.archs(), arch) {
-		return refuse("%s: the suite %s has no architecture %s, only %s", l.name, suite.Name, arch, strings.Join(suite.archs(), ", "))
+		return refuse("%s: the suite %s has no architecture %s, only %s; leave the package out, or add the architecture to the suite", l.name, suite.Name, arch, strings.Join(suite.archs(), ", "))
 	}
 	if len(in.Architectures) > 0 && !slices.Contains(in.Architectures, arch) {
-		return refuse("%s: its sender may bring packages for %s only", l.name, strings.Join(in.Architectures, ", "))
+		return refuse("%s: its sender may bring packages for %s only; let a builder of its architecture send it", l.name, strings.Join(in.Architectures, ", "))
 	}
 	if !slices.Contains(deb822.Words(in.ch.Get("Architecture")), arch) {
 		return refuse("%s: %s does not name its architecture; build the upload again", l.name, in.Changes)

@@ -125,38 +125,38 @@ func TestRefusals(t *testing.T) {
 	}{
 		{name: "wrong size", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			edit(t, inc.Dir+"/hello_2.10-3_amd64.deb", func(b []byte) []byte { return b[:len(b)-7] })
-		}, want: "hello_2.10-3_amd64.deb: has "},
+		}, want: "hello_2.10-3_amd64.deb: has 829 bytes, but hello_2.10-3_amd64.changes says 836; send the whole upload again"},
 		{name: "truncated deb", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			edit(t, inc.Dir+"/hello_2.10-3_amd64.deb", func(b []byte) []byte { return b[:len(b)-7] })
 			relist(t, *inc, "hello_2.10-3_amd64.deb")
-		}, want: "hello_2.10-3_amd64.deb: "},
+		}, want: "hello_2.10-3_amd64.deb: the file ends in the middle of a member; it is truncated: send the whole file"},
 		{name: "other bytes of the same size", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			edit(t, inc.Dir+"/hello_2.10-3.tar.xz", func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
-		}, want: "hello_2.10-3.tar.xz: SHA-256 differs from hello_2.10-3_"},
+		}, want: "hello_2.10-3.tar.xz: SHA-256 differs from hello_2.10-3_amd64.changes; send the whole upload again"},
 		{name: "missing file", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			os.Remove(inc.Dir + "/hello_2.10-3.tar.xz")
-		}, want: "hello_2.10-3.tar.xz: hello_2.10-3_"},
+		}, want: "hello_2.10-3.tar.xz: hello_2.10-3_amd64.changes lists it, but it is not there as a regular file; send the whole upload again"},
 		{name: "symbolic link", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			os.Remove(inc.Dir + "/hello_2.10-3.tar.xz")
 			os.Symlink("/etc/passwd", inc.Dir+"/hello_2.10-3.tar.xz")
-		}, want: "hello_2.10-3.tar.xz: hello_2.10-3_"},
+		}, want: "hello_2.10-3.tar.xz: hello_2.10-3_amd64.changes lists it, but it is not there as a regular file; send the whole upload again"},
 		{name: "name with a path", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			edit(t, filepath.Join(inc.Dir, inc.Changes), replace("hello_2.10-3.tar.xz", "../../../etc/passwd"))
-		}, want: "hello_2.10-3_"},
+		}, want: `hello_2.10-3_amd64.changes:23: file name "../../../etc/passwd" begins with '.'; name it like`},
 		{name: "deb whose name lies", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			os.Link(inc.Dir+"/hello_2.10-3_amd64.deb", inc.Dir+"/hello_9_amd64.deb")
 			edit(t, filepath.Join(inc.Dir, inc.Changes), replace("hello_2.10-3_amd64.deb", "hello_9_amd64.deb"))
-		}, want: "hello_9_amd64.deb: "},
+		}, want: "hello_9_amd64.deb: its control file belongs to hello_2.10-3_amd64.deb; give the file that name, or build the package again"},
 		{name: "deb of another source", upload: func() debtest.Upload {
 			u := hello("2.10-3")
 			u.Debs[1].Source = "other"
 			return u
-		}(), want: "hello-doc_2.10-3_all.deb: is built from other 2.10-3, but "},
+		}(), want: "hello-doc_2.10-3_all.deb: is built from other 2.10-3, but hello_2.10-3_amd64.changes is of hello 2.10-3; build the upload again"},
 		{name: "deb of an architecture that the suite lacks", upload: func() debtest.Upload {
 			u := hello("2.10-3")
 			u.Debs[0].Arch = "arm64"
 			return u
-		}(), want: "hello_2.10-3_arm64.deb: the suite unstable has no architecture arm64"},
+		}(), want: "hello_2.10-3_arm64.deb: the suite unstable has no architecture arm64, only amd64, i386; leave the package out, or add the architecture to the suite"},
 		{name: "binary that Binary does not name", upload: func() debtest.Upload {
 			u := hello("2.10-3")
 			u.Debs = append(u.Debs, debtest.Deb{Name: "stowaway", Source: "hello", Version: "2.10-3"})
@@ -165,29 +165,59 @@ func TestRefusals(t *testing.T) {
 			edit(t, filepath.Join(inc.Dir, inc.Changes), func(b []byte) []byte {
 				return regexp.MustCompile(`(?m)^Binary: .*$`).ReplaceAll(b, []byte("Binary: hello hello-doc"))
 			})
-		}, want: "stowaway_2.10-3_amd64.deb: hello_2.10-3_"},
-		{name: "binaries without their source", upload: hello("2.10-3"), kind: Binary, want: "hello-doc_2.10-3_all.deb: its source package hello 2.10-3 is not in unstable"},
+		}, want: "stowaway_2.10-3_amd64.deb: hello_2.10-3_amd64.changes does not name it in Binary; build the upload again"},
+		{name: "binaries without their source", upload: hello("2.10-3"), kind: Binary, want: "hello-doc_2.10-3_all.deb: its source package hello 2.10-3 is not in unstable; publish the source first"},
 		{name: "architecture that the sender may not", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) { inc.Architectures = []string{"amd64"} },
-			want: "hello-doc_2.10-3_all.deb: its sender may bring packages for amd64 only"},
-		{name: "older version", before: []debtest.Upload{hello("2.10-4")}, upload: hello("2.10-3"), want: "hello_2.10-3.dsc: hello has the newer version 2.10-4 in unstable"},
+			want: "hello-doc_2.10-3_all.deb: its sender may bring packages for amd64 only; let a builder of its architecture send it"},
+		{name: "older version", before: []debtest.Upload{hello("2.10-4")}, upload: hello("2.10-3"), want: "hello_2.10-3.dsc: hello has the newer version 2.10-4 in unstable; give the package a higher version, or force it"},
 		{name: "same version with other content", before: []debtest.Upload{hello("2.10-4")}, upload: func() debtest.Upload {
 			other.Source.Fields = "Homepage: https://packmill.example/\n"
 			return other
-		}(), want: "hello_2.10-4.dsc: hello 2.10-4 is in unstable with other content"},
+		}(), want: "hello_2.10-4.dsc: hello 2.10-4 is in unstable with other content; published files never change, so give the package a new version"},
 		{name: "component that the suite lacks", upload: func() debtest.Upload {
 			u := hello("2.10-3")
 			u.Debs[0].Fields = "Section: non-free/net\n"
 			return u
-		}(), want: "hello_2.10-3_"},
+		}(), want: `hello_2.10-3_amd64.changes: the suite unstable has no component "non-free", only main, contrib; change the Section of the package or the component of the upload`},
 		{name: "two control members", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
-			control := debtest.Pack("xz", debtest.Tar(debtest.File{Path: "control", Body: "Package: hello\n"}))
+			control := debtest.Pack("xz", debtest.Tar(debtest.File{Path: "control", Body: "Package: hello\nVersion: 2.10-3\nArchitecture: amd64\nMaintainer: A <a@b.example>\nDescription: x\n"}))
 			os.WriteFile(inc.Dir+"/hello_2.10-3_amd64.deb", debtest.Ar(debtest.Member{Name: "debian-binary", Body: []byte("2.0\n")},
 				debtest.Member{Name: "control.tar.xz", Body: control}, debtest.Member{Name: "control.tar.gz", Body: debtest.Pack("gz", nil)},
 				debtest.Member{Name: "data.tar.xz", Body: debtest.Pack("xz", debtest.Tar())}), 0o644)
 			relist(t, *inc, "hello_2.10-3_amd64.deb")
-		}, want: "hello_2.10-3_amd64.deb: "},
+		}, want: `hello_2.10-3_amd64.deb: member "control.tar.gz" at place 3 of the container, where data.tar belongs; build the package again with dpkg-deb`},
+		{name: "bomb of 10 GB", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
+			// Streams of 32 MiB of zeros, one after the other.
+			zeros := strings.Repeat(run(t, "/", "sh", "-c", "head -c 32M /dev/zero | xz -1 --threads=1"), 320)
+			control := debtest.Pack("xz", debtest.Tar(debtest.File{Path: "control", Body: "Package: hello\nVersion: 2.10-3\nArchitecture: amd64\nMaintainer: A <a@b.example>\nDescription: x\n"}))
+			os.WriteFile(inc.Dir+"/hello_2.10-3_amd64.deb", debtest.Ar(debtest.Member{Name: "debian-binary", Body: []byte("2.0\n")},
+				debtest.Member{Name: "control.tar.xz", Body: control}, debtest.Member{Name: "data.tar.xz", Body: append(debtest.Pack("xz", debtest.Tar()), zeros...)}), 0o644)
+			relist(t, *inc, "hello_2.10-3_amd64.deb")
+		}, want: "hello_2.10-3_amd64.deb: data.tar.xz unpacks to more than 400 times its size, as bombs do; split the package, or leave out what is empty in it"},
+		{name: ".dsc of another version", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
+			edit(t, inc.Dir+"/hello_2.10-3.dsc", replace("Version: 2.10-3", "Version: 2.10-4"))
+			relist(t, *inc, "hello_2.10-3.dsc")
+		}, want: "hello_2.10-3.dsc: is hello 2.10-4, but hello_2.10-3_amd64.changes is of hello 2.10-3; build the upload again"},
+		{name: ".dsc and .changes disagree", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
+			edit(t, inc.Dir+"/hello_2.10-3.tar.xz", func(b []byte) []byte { return append(b, 0, 0, 0, 0) })
+			relist(t, *inc, "hello_2.10-3.tar.xz")
+		}, want: "hello_2.10-3.tar.xz: hello_2.10-3.dsc and hello_2.10-3_amd64.changes do not agree about it; build the source package again"},
+		{name: "two .dsc", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
+			edit(t, filepath.Join(inc.Dir, inc.Changes), replace("hello_2.10-3.tar.xz", "hello_2.10-4.dsc"))
+		}, want: "hello_2.10-3_amd64.changes: lists hello_2.10-3.dsc and hello_2.10-4.dsc; an upload has one source package"},
+		{name: "tarball that nobody has", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
+			edit(t, filepath.Join(inc.Dir, inc.Changes), func(b []byte) []byte {
+				return regexp.MustCompile(`(?m)^ .* hello_2\.10-3\.tar\.xz\n`).ReplaceAll(b, nil)
+			})
+		}, want: "hello_2.10-3.tar.xz: hello_2.10-3.dsc wants it, but neither the upload nor the archive has it; build the upload with -sa"},
+		{name: "two sizes of one file", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
+			edit(t, filepath.Join(inc.Dir, inc.Changes), func(b []byte) []byte {
+				return regexp.MustCompile(`(?m)^( [0-9a-f]{32} )`).ReplaceAll(b, []byte("${1}1"))
+			})
+		}, want: "hello_2.10-3_amd64.changes:28: hello_2.10-3.dsc: Files and Checksums-Sha256 do not agree; build the package again"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			f := newFixture(t)
 			for _, u := range tc.before {
 				f.accepted(f.upload(u))
@@ -219,6 +249,22 @@ func TestRefusals(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A name keeps its bytes, also when no suite has it any more.
+func TestNameKeepsItsBytes(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.accepted(f.upload(hello("1")))
+	f.planned(f.a.Remove(ctx, f.suite, []string{"hello"}, false, f.now))
+	u := hello("1")
+	u.Debs[0].Files[0].Body = "something else"
+	r := f.publish(f.upload(u)).Results[0]
+	if want := "hello_1_amd64.deb: the archive has a file of this name with other content; published files never change, so give the package a new version"; r.Reason != want {
+		t.Errorf("got %v: %q, want refused: %q", r.Outcome, r.Reason, want)
+	}
+	f.accepted(f.upload(hello("1")))
+	f.sound()
 }
 
 func TestOutcomes(t *testing.T) {
