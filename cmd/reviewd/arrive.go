@@ -107,7 +107,8 @@ func (in *intake) arrive(d incoming.Dir, name string) (bool, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
 	case errors.Is(err, fs.ErrPermission):
-		return in.overdue(d, name, newest, name+" cannot be read: its mode forbids it (chmod 644)")
+		in.lookAgain(newest)
+		return in.overdue(d, name, newest, name+unreadable)
 	case errors.Is(err, upload.ErrUnfinished):
 		return in.overdue(d, name, newest, "the .changes file is cut off")
 	case hopeless(err):
@@ -134,7 +135,7 @@ func (in *intake) arrive(d incoming.Dir, name string) (bool, error) {
 		why, at := in.lacks(d, f)
 		if why != "" {
 			missing = append(missing, why)
-			if strings.HasSuffix(why, stillWritten) {
+			if strings.HasSuffix(why, stillWritten) || strings.HasSuffix(why, unreadable) {
 				in.lookAgain(at)
 			}
 		}
@@ -157,9 +158,13 @@ func (in *intake) arrive(d incoming.Dir, name string) (bool, error) {
 	return in.claim(d, name)
 }
 
-const stillWritten = " is still being written"
+// Why a file that is there cannot be taken yet.
+const (
+	stillWritten = " is still being written"
+	unreadable   = " cannot be read: its mode forbids it (chmod 644)"
+)
 
-// The end of a writer is an event that nobody hears.
+// The end of a writer and a new mode are events that nobody hears.
 const (
 	lookSoon = 50 * time.Millisecond
 	lookLate = 30 * time.Second
@@ -204,7 +209,7 @@ func (in *intake) lacks(d incoming.Dir, f upload.File) (why string, at time.Time
 	default:
 		busy, err := upload.Writing(dir, f.Name)
 		if errors.Is(err, fs.ErrPermission) {
-			return f.Name + " cannot be read: its mode forbids it (chmod 644)", at
+			return f.Name + unreadable, at
 		}
 		if err == nil && busy {
 			return f.Name + stillWritten, at

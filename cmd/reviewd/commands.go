@@ -39,6 +39,7 @@ func (in *intake) arriveCommands(d incoming.Dir, name string) (bool, error) {
 	case regular && (err != nil || len(data) == 0 || data[len(data)-1] != '\n' || in.writing(in.box.Path(d), name) ||
 		bytes.HasPrefix(data, []byte("-----BEGIN PGP SIGNED MESSAGE-----")) && !bytes.Contains(data, []byte("\n-----END PGP SIGNATURE-----"))):
 		if time.Since(newest) < in.patience() {
+			in.lookAgain(newest)
 			return false, nil
 		}
 	}

@@ -253,7 +253,7 @@ func (r *reading) allowed(a *Right, c *Changes) (step int, why string) {
 	if c.HasSource() && !a.Source {
 		return 3, fmt.Sprintf("%s may not upload sources to %s; ask for the right", who, suite)
 	}
-	if r.comesWithBinaries() && !(c.HasSource() && r.up.Suite.Binaries == BinariesRefused) {
+	if r.comesWithBinaries() && !(c.HasSource() && r.up.Suite.Binaries != BinariesAllowed) {
 		for _, arch := range r.binaryArchs() {
 			if len(a.Binaries) == 0 || !fits(a.Binaries, arch) {
 				return 4, fmt.Sprintf("%s may not upload binaries of %s to %s; build with dpkg-buildpackage -S, or ask for the right", who, quote(arch), suite)

@@ -59,12 +59,12 @@ func TestParseCommands(t *testing.T) {
 	}
 	for _, r := range rows {
 		dir := t.TempDir()
-		data, err := w.ann.Clearsign([]byte("Archive: upload.example.org\nUploader: Ann <ann@example.org>\nCommands:\n "+r.text+"\n"), now)
+		data, err := w.Ann.Clearsign([]byte("Archive: upload.example.org\nUploader: Ann <ann@example.org>\nCommands:\n "+r.text+"\n"), now)
 		if err != nil {
 			t.Fatal(err)
 		}
 		put(t, filepath.Join(dir, file), data)
-		got, findings, err := upload.ParseCommands(dir, file, w.context())
+		got, findings, err := upload.ParseCommands(dir, file, w.Context())
 		if err != nil {
 			t.Fatalf("%q: %v", r.text, err)
 		}
@@ -110,15 +110,15 @@ func TestCommandsWho(t *testing.T) {
 		seen    bool
 		want    string // "" for good
 	}{
-		{name: "signed", data: sign(w.bob, now)},
+		{name: "signed", data: sign(w.Bob, now)},
 		{name: "unsigned", data: text, want: "signature: .*no OpenPGP signature"},
 		{name: "unsigned, trusted account", data: text, account: "dora"},
 		{name: "unsigned, account that must sign", data: text, account: "emil", want: "signature: "},
-		{name: "stranger", data: sign(w.stranger, now), want: "signature: .*not known here"},
-		{name: "stranger in a trusted account", data: sign(w.stranger, now), account: "dora", want: "signature: .*not known here"},
-		{name: "nobody's key", data: sign(w.carl, now), want: "rights: .*belongs to no uploader"},
-		{name: "old", data: sign(w.bob, now.Add(-25*time.Hour)), want: "signature-age: .*more than a day ago"},
-		{name: "replayed", data: sign(w.bob, now), seen: true, want: "replay: .*were here before"},
+		{name: "stranger", data: sign(w.Stranger, now), want: "signature: .*not known here"},
+		{name: "stranger in a trusted account", data: sign(w.Stranger, now), account: "dora", want: "signature: .*not known here"},
+		{name: "nobody's key", data: sign(w.Carl, now), want: "rights: .*belongs to no uploader"},
+		{name: "old", data: sign(w.Bob, now.Add(-25*time.Hour)), want: "signature-age: .*more than a day ago"},
+		{name: "replayed", data: sign(w.Bob, now), seen: true, want: "replay: .*were here before"},
 		{name: "no commands", data: []byte("Archive: x\n"), account: "dora", want: "fields: .*no field Commands"},
 		{name: "name as a path", data: text, account: "dora", file: "../x.commands", want: "commands-name: "},
 		{name: "hidden name", data: text, account: "dora", file: ".x.commands", want: "commands-name: "},
@@ -130,7 +130,7 @@ func TestCommandsWho(t *testing.T) {
 			r.file = "x-1.commands"
 			put(t, filepath.Join(dir, r.file), r.data)
 		}
-		c := w.context()
+		c := w.Context()
 		c.Account = r.account
 		c.Seen = func(string) (string, bool) { return "carried out on 2026-11-20", r.seen }
 		_, findings, err := upload.ParseCommands(dir, r.file, c)
@@ -155,7 +155,7 @@ func TestCommandsWho(t *testing.T) {
 		if err := make(filepath.Join(dir, "x-1.commands")); err != nil {
 			t.Fatal(err)
 		}
-		c := w.context()
+		c := w.Context()
 		c.Account = "dora"
 		if _, findings, err := upload.ParseCommands(dir, "x-1.commands", c); err != nil || upload.Worst(findings) != upload.Error {
 			t.Errorf("no regular file: got %v, %v", findings, err)

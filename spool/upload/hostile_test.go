@@ -15,6 +15,7 @@ import (
 	"packmill/spool/openpgp"
 	"packmill/spool/policy"
 	"packmill/spool/upload"
+	"packmill/spool/upload/corpus"
 	"packmill/spool/upload/uploadtest"
 )
 
@@ -69,8 +70,8 @@ func TestNamesInFields(t *testing.T) {
 			if f.name == "Closes" && o == "." {
 				continue
 			}
-			p := pkg{Signer: w.ann, Changes: sub(f.from, fmt.Sprintf(f.to, o))}
-			_, findings := judge(t, p, w.context())
+			p := pkg{Signer: w.Ann, Changes: corpus.Sub(f.from, fmt.Sprintf(f.to, o))}
+			_, findings := judge(t, p, w.Context())
 			if upload.Worst(findings) < upload.Error {
 				t.Errorf("%s: %q passes: %v", f.name, o, findings)
 			}
@@ -98,7 +99,7 @@ func TestNamesInFields(t *testing.T) {
 			if f.name == "Build-Depends" && o == "a|b" || f.name == "Architecture" && o == "a b" {
 				continue // good there
 			}
-			_, findings := judge(t, pkg{Signer: w.ann, Dsc: sub(f.from, fmt.Sprintf(f.to, o))}, w.context())
+			_, findings := judge(t, pkg{Signer: w.Ann, Dsc: corpus.Sub(f.from, fmt.Sprintf(f.to, o))}, w.Context())
 			if upload.Worst(findings) < upload.Error {
 				t.Errorf(".dsc %s: %q passes: %v", f.name, o, findings)
 			}
@@ -110,11 +111,11 @@ func TestNamesInFields(t *testing.T) {
 // refused or has the hash that the ledger knows.
 func TestReplay(t *testing.T) {
 	w := theWorld()
-	first, findings := judge(t, pkg{Signer: w.ann}, w.context())
+	first, findings := judge(t, pkg{Signer: w.Ann}, w.Context())
 	if len(findings) > 0 {
 		t.Fatal(findings)
 	}
-	c := w.context()
+	c := w.Context()
 	c.Seen = func(hash string) (string, bool) { return "accepted", hash == first.Hash }
 	begin := "-----BEGIN PGP SIGNATURE-----\n"
 	variants := map[string]func(string) string{
@@ -144,7 +145,7 @@ func TestReplay(t *testing.T) {
 	}
 	heard := 0
 	for name, change := range variants {
-		p := pkg{Signer: w.ann, Signed: func(b []byte) []byte { return []byte(change(string(b))) }}
+		p := pkg{Signer: w.Ann, Signed: func(b []byte) []byte { return []byte(change(string(b))) }}
 		_, findings := judge(t, p, c)
 		if upload.Worst(findings) < upload.Error {
 			t.Errorf("%s: passes again", name)
@@ -181,14 +182,14 @@ func TestVersionOrder(t *testing.T) {
 				want = false
 			}
 		}
-		c := w.context()
+		c := w.Context()
 		c.Published = func(suite, _ string) ([]string, error) {
 			if suite == "stable" {
 				return have, nil
 			}
 			return nil, nil
 		}
-		_, findings := judge(t, pkg{Signer: w.ann, Version: v}, c)
+		_, findings := judge(t, pkg{Signer: w.Ann, Version: v}, c)
 		if got := upload.Worst(findings) < upload.Error; got != want {
 			rt.Fatalf("%s over %q: passes is %v, want %v: %v", v, have, got, want, findings)
 		}
@@ -200,15 +201,15 @@ func TestVersionOrder(t *testing.T) {
 func TestRevokedHalfWay(t *testing.T) {
 	w := theWorld()
 	dir := t.TempDir()
-	name, err := pkg{Source: "fresh", Version: "1.0-1", Signer: w.ann, Date: now}.Write(dir)
+	name, err := pkg{Source: "fresh", Version: "1.0-1", Signer: w.Ann, Date: now}.Write(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := w.context()
+	c := w.Context()
 	if _, findings, err := upload.Read(dir, name, c); err != nil || len(findings) > 0 {
 		t.Fatal(findings, err)
 	}
-	if c.Keyring, err = openpgp.ReadKeyring(w.bob.Public()); err != nil {
+	if c.Keyring, err = openpgp.ReadKeyring(w.Bob.Public()); err != nil {
 		t.Fatal(err)
 	}
 	if _, findings, err := upload.Read(dir, name, c); err != nil || upload.Worst(findings) < upload.Error {
@@ -219,8 +220,8 @@ func TestRevokedHalfWay(t *testing.T) {
 // TestSums: what Take found is believed, and nothing else is.
 func TestSums(t *testing.T) {
 	w := theWorld()
-	dir, c := t.TempDir(), w.context()
-	name, err := pkg{Source: "fresh", Version: "1.0-1", Signer: w.ann, Date: now}.Write(dir)
+	dir, c := t.TempDir(), w.Context()
+	name, err := pkg{Source: "fresh", Version: "1.0-1", Signer: w.Ann, Date: now}.Write(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,8 +237,8 @@ func TestBombIsCheap(t *testing.T) {
 	t.Parallel()
 	w := theWorld()
 	began := time.Now()
-	for name, bomb := range map[string]func() []byte{"sparse": sparseBomb, "xz": xzBomb, "dictionary": bigDictionary} {
-		p := pkg{Signer: w.ann, Packing: "xz", Tarball: func(which string, packed []byte) []byte {
+	for name, bomb := range map[string]func() []byte{"sparse": corpus.SparseBomb, "xz": corpus.XzBomb, "dictionary": corpus.BigDictionary} {
+		p := pkg{Signer: w.Ann, Packing: "xz", Tarball: func(which string, packed []byte) []byte {
 			if which == "orig" {
 				return bomb()
 			}
@@ -246,7 +247,7 @@ func TestBombIsCheap(t *testing.T) {
 		if name == "sparse" {
 			p.Packing = "gz"
 		}
-		if _, findings := judge(t, p, w.context()); upload.Worst(findings) < upload.Error {
+		if _, findings := judge(t, p, w.Context()); upload.Worst(findings) < upload.Error {
 			t.Errorf("%s: passes", name)
 		}
 	}
@@ -259,7 +260,7 @@ func TestBombIsCheap(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	w := theWorld()
 	dir := f.TempDir()
-	name, err := pkg{Source: "fresh", Version: "1.0-1", Signer: w.ann, Date: now}.Write(dir)
+	name, err := pkg{Source: "fresh", Version: "1.0-1", Signer: w.Ann, Date: now}.Write(dir)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -268,7 +269,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		text, _, err := w.keyring.VerifyClear(data, now)
+		text, _, err := w.Keyring.VerifyClear(data, now)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -277,7 +278,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("Files:\n" + strings.Repeat(" d41d8cd98f00b204e9800998ecf8427e 0 a b c_1\n", 3)))
 	f.Add([]byte("Source: a (1)\nFiles:\n x\nChecksums-Sha256: y\n"))
 	scratch := f.TempDir()
-	account := w.context()
+	account := w.Context()
 	account.Account = "dora"
 	f.Fuzz(func(t *testing.T, text []byte) {
 		check := func(files []upload.File) {
@@ -348,12 +349,12 @@ func FuzzTarball(f *testing.F) {
 		}
 		f.Add(byte(kind), false, packed)
 	}
-	f.Add(byte(gz), false, sparseBomb())
-	f.Add(byte(xz), false, bigDictionary())
+	f.Add(byte(gz), false, corpus.SparseBomb())
+	f.Add(byte(xz), false, corpus.BigDictionary())
 	f.Add(byte(diff), true, []byte("--- a/x\n+++ b/debian/changelog\n@@ -0,0 +1,2 @@\n+fresh (1.0-1) stable; urgency=low\n+\n"))
 	f.Add(byte(diff), true, []byte("+++ /etc/x\n@@ -1,99999999999 +1,-3 @@\n-x\n@@\n\\ No newline\n"))
 	f.Fuzz(func(t *testing.T, kind byte, pack bool, data []byte) {
-		p := pkg{Signer: w.ann, Packing: "gz", Version: "4"}
+		p := pkg{Signer: w.Ann, Packing: "gz", Version: "4"}
 		switch kind % 3 {
 		case xz:
 			p.Packing = "xz"
@@ -373,7 +374,7 @@ func FuzzTarball(f *testing.F) {
 			}
 			return packed
 		}
-		_, findings := judge(t, p, w.context())
+		_, findings := judge(t, p, w.Context())
 		for _, x := range findings {
 			for _, c := range x.Text {
 				if c < 0x20 || c > 0x7e {
@@ -388,7 +389,7 @@ func FuzzTarball(f *testing.F) {
 func FuzzCommands(f *testing.F) {
 	f.Add([]byte("Archive: x\nCommands:\n rm --searchdirs a_1.dsc DELAYED/3-day/b_*.deb\n cancel a_1.changes\n reschedule a_1.changes 3-day\n"))
 	f.Add([]byte("Commands: rm [a-\n"))
-	c := theWorld().context()
+	c := theWorld().Context()
 	c.Account = "dora"
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, text []byte) {

@@ -21,13 +21,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/spool/upload"
+	"packmill/spool/upload/corpus"
 )
 
 func TestTake(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{0, 1, 1<<20 - 1, 1 << 20, 1<<20 + 1, 2 << 20, 5<<20 + 12345, 13 << 20} {
 		src, dst := t.TempDir(), t.TempDir()
-		data := []byte(noise(size))
+		data := []byte(corpus.Noise(size))
 		put(t, filepath.Join(src, "a_1.tar.gz"), data)
 		got, err := upload.Take(src, dst, "a_1.tar.gz", upload.TakeOptions{MD5: true, SHA1: true})
 		if err != nil {
@@ -223,7 +224,7 @@ func TestPeek(t *testing.T) {
 	t.Parallel()
 	w := theWorld()
 	dir := t.TempDir()
-	name, err := pkg{Source: "fresh", Version: "1.0-1", Signer: w.ann, Date: now}.Write(dir)
+	name, err := pkg{Source: "fresh", Version: "1.0-1", Signer: w.Ann, Date: now}.Write(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,8 +270,8 @@ func TestPeek(t *testing.T) {
 	if files, err := upload.Peek(plainDir, name); err != nil || len(files) != 3 {
 		t.Errorf("unsigned: got %v, %v", files, err)
 	}
-	for _, bad := range hostile {
-		text := list(string(plain), bad, []byte("x"), "misc optional ")
+	for _, bad := range corpus.OddNames {
+		text := corpus.List(string(plain), bad, []byte("x"), "misc optional ")
 		put(t, filepath.Join(plainDir, name), []byte(text))
 		var fileErr *upload.FileError
 		if _, err := upload.Peek(plainDir, name); !errors.As(err, &fileErr) {
@@ -320,7 +321,7 @@ func TestWriting(t *testing.T) {
 func BenchmarkTake(b *testing.B) {
 	const size = 256 << 20
 	src, dst := b.TempDir(), b.TempDir()
-	if err := os.WriteFile(filepath.Join(src, "a_1.tar"), []byte(noise(size)), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(src, "a_1.tar"), []byte(corpus.Noise(size)), 0o644); err != nil {
 		b.Fatal(err)
 	}
 	take := func(opt upload.TakeOptions) func() error {
@@ -392,11 +393,11 @@ func bareCopy(from, to string) error {
 func BenchmarkRead(b *testing.B) {
 	w := theWorld()
 	src := b.TempDir()
-	name, err := pkg{Source: "fresh", Version: "1.0-1", Signer: w.ann, Date: now}.Write(src)
+	name, err := pkg{Source: "fresh", Version: "1.0-1", Signer: w.Ann, Date: now}.Write(src)
 	if err != nil {
 		b.Fatal(err)
 	}
-	c := w.context()
+	c := w.Context()
 	for b.Loop() {
 		dst := b.TempDir()
 		files, err := upload.Peek(src, name)

@@ -17,7 +17,7 @@ func TestTree(t *testing.T) {
 		{Source: "native", Version: "3"},
 		{Source: "old", Version: "1.0-1", Format: "1.0"},
 	} {
-		p.Signer = theWorld().ann
+		p.Signer = theWorld().Ann
 		p.Tree = []uploadtest.Member{uploadtest.Text(map[bool]string{true: "native-3/", false: p.Source + "-1.0/"}[p.Source == "native"]+"src/main.c", "int main;\n")}
 		dir := t.TempDir()
 		if _, err := p.Write(dir); err != nil {

@@ -55,6 +55,10 @@ type Package struct {
 	Tree   []Member
 	Script string // body of the program that the package installs, after #!/bin/sh; prints its name and version
 
+	// As is another name of the same length, which takes the source's place
+	// wherever it stands, behind all bends but Signed; "" for none.
+	As string
+
 	// Bends. Each may be nil.
 	Members func(tarball string, members []Member) []Member // "orig", "debian" or "native"
 	Tarball func(tarball string, packed []byte) []byte
@@ -200,6 +204,14 @@ func members(prefix string, files map[string]string) []Member {
 	return out
 }
 
+// as puts As in the source's place.
+func (p *Package) as(text string) string {
+	if p.As == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, p.Source, p.As)
+}
+
 // pack makes one tarball.
 func (p *Package) pack(which string, list []Member) ([]byte, error) {
 	if p.Members != nil {
@@ -209,6 +221,7 @@ func (p *Package) pack(which string, list []Member) ([]byte, error) {
 	w := tar.NewWriter(&raw)
 	for _, m := range list {
 		h := m.Header
+		h.Name, h.Linkname, m.Body = p.as(h.Name), p.as(h.Linkname), p.as(m.Body)
 		if h.Typeflag == tar.TypeReg {
 			h.Size = int64(len(m.Body))
 		}
@@ -303,7 +316,7 @@ func (p Package) Write(dir string) (string, error) {
 		if p.Names != nil {
 			name = p.Names(name)
 		}
-		parts = append(parts, line{name, data})
+		parts = append(parts, line{p.as(name), data})
 		return nil
 	}
 	var err error
@@ -320,7 +333,7 @@ func (p Package) Write(dir string) (string, error) {
 			orig, perr := p.pack("orig", tree)
 			err = add(p.Source+"_"+upstream(p.Version)+".orig.tar.gz", orig, perr)
 			if err == nil {
-				diff, perr := Pack("gz", []byte(makeDiff(top, debian)))
+				diff, perr := Pack("gz", []byte(p.as(makeDiff(top, debian))))
 				if p.Tarball != nil {
 					diff = p.Tarball("diff", diff)
 				}
@@ -349,10 +362,13 @@ func (p Package) Write(dir string) (string, error) {
 	}
 	lists(&b, parts, "")
 	text := b.String()
+	if p.As != "" {
+		text = strings.ReplaceAll(text, p.As, p.Source)
+	}
 	if p.Dsc != nil {
 		text = p.Dsc(text)
 	}
-	dsc := []byte(text)
+	dsc := []byte(p.as(text))
 	if p.DscSigner != nil {
 		if dsc, err = p.DscSigner.Clearsign(dsc, p.Date); err != nil {
 			return "", err
@@ -365,10 +381,10 @@ func (p Package) Write(dir string) (string, error) {
 	if p.Names != nil {
 		dscName = p.Names(dscName)
 	}
-	parts = append([]line{{dscName, dsc}}, parts...)
+	parts = append([]line{{p.as(dscName), dsc}}, parts...)
 	archs := []string{"source"}
 	for _, f := range p.Files {
-		parts = append(parts, line{f.Name, f.Data})
+		parts = append(parts, line{p.as(f.Name), []byte(p.as(string(f.Data)))})
 		if f.Arch != "" && !slices.Contains(archs, f.Arch) {
 			archs = append(archs, f.Arch)
 		}
@@ -392,11 +408,15 @@ func (p Package) Write(dir string) (string, error) {
 	}
 	fmt.Fprintf(&b, "Changes:\n %s (%s) %s; urgency=%s\n .\n   * An entry.\n", p.Source, p.Version, p.Distribution, p.Urgency)
 	lists(&b, parts, p.Section+" "+p.Priority+" ")
+	// The bend finds the source under its own name.
 	text = b.String()
+	if p.As != "" {
+		text = strings.ReplaceAll(text, p.As, p.Source)
+	}
 	if p.Changes != nil {
 		text = p.Changes(text)
 	}
-	changes := []byte(text)
+	changes := []byte(p.as(text))
 	if p.Signer != nil {
 		if changes, err = p.Signer.Clearsign(changes, p.Date); err != nil {
 			return "", err
@@ -416,10 +436,22 @@ func (p Package) Write(dir string) (string, error) {
 			return "", err
 		}
 	}
+	if p.As != "" { // what Before wrote
+		names, err := filepath.Glob(filepath.Join(dir, p.Source+"_*"))
+		if err != nil {
+			return "", err
+		}
+		for _, n := range names {
+			if err := os.Rename(n, filepath.Join(dir, p.as(filepath.Base(n)))); err != nil {
+				return "", err
+			}
+		}
+	}
 	name := full + "_source.changes"
 	if len(archs) > 1 {
 		name = full + "_" + archs[len(archs)-1] + ".changes"
 	}
+	name = p.as(name)
 	if err := os.WriteFile(filepath.Join(dir, name), changes, 0o644); err != nil {
 		return "", err
 	}

@@ -1,4 +1,4 @@
-package upload_test
+package corpus
 
 import (
 	"crypto/md5"
@@ -21,9 +21,9 @@ func relist(text, name string, data []byte) string {
 	return text
 }
 
-// list adds a file to the lists of a .dsc or .changes. extra is section and
+// List adds a file to the lists of a .dsc or .changes. extra is section and
 // priority with a blank behind, or empty.
-func list(text, name string, data []byte, extra string) string {
+func List(text, name string, data []byte, extra string) string {
 	s := sums(data)
 	for i, field := range []string{"Files:\n", "Checksums-Sha1:\n", "Checksums-Sha256:\n"} {
 		if !strings.Contains(text, field) {
