@@ -164,7 +164,7 @@ func (statusCmd) Run(c *cli) error {
 	for _, d := range box.Dirs() {
 		uploads := 0
 		for _, n := range box.Names(d) {
-			if incoming.IsChanges(n) || upload.IsCommands(n) {
+			if incoming.IsChanges(n) || incoming.Misnamed(n) || upload.IsCommands(n) {
 				uploads++
 			}
 		}

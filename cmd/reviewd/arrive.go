@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -57,6 +58,8 @@ func (in *intake) arrivals(ctx context.Context) (bool, error) {
 				arrive := in.arrive
 				switch {
 				case incoming.IsChanges(name):
+				case incoming.Misnamed(name):
+					arrive = in.arriveMisnamed
 				case upload.IsCommands(name):
 					arrive = in.arriveCommands
 				default:
@@ -322,14 +325,32 @@ func (in *intake) claim(d incoming.Dir, name string) (bool, error) {
 	return in.birth(&queue.Ticket{Source: source, Version: version, Changes: name}, d, name)
 }
 
+// misnamed is what a .changes is called in its item whose own name is none
+// that one can have.
+const misnamed = "misnamed_0.changes"
+
+// arriveMisnamed claims a .changes of such a name when it has lain as long as an
+// upload may that is not complete: until then it may get a better one.
+func (in *intake) arriveMisnamed(d incoming.Dir, name string) (bool, error) {
+	var st unix.Stat_t
+	if unix.Lstat(in.box.Path(d, name), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || time.Since(incoming.Changed(&st)) < in.patience() {
+		return false, nil
+	}
+	return in.birth(&queue.Ticket{Source: "unknown", Version: "0", Changes: misnamed}, d, name)
+}
+
 // birth makes an intake item for the named file and renames it into it.
 func (in *intake) birth(ticket *queue.Ticket, d incoming.Dir, name string) (bool, error) {
 	if begun, err := in.begun(ticket, d, name); err != nil || begun {
 		return false, err
 	}
+	as, how := name, "arrived as "+filepath.Join(d.Rel, name)
+	if ticket.Changes == misnamed {
+		as, how = misnamed, "arrived as "+strconv.QuoteToASCII(name)+" in "+d.String()
+	}
 	ticket.Suite, ticket.Account, ticket.Drop, ticket.Received = "unknown", d.Account, d.Rel, time.Now().UTC()
 	it, err := in.Tree.Create(spool.In(spool.Intake), spool.NewName(spool.NormalClass, ticket.Received, ticket.Source, ticket.Version),
-		spool.Reviewd, in.Name, "arrived as "+filepath.Join(d.Rel, name), func(dir string) error {
+		spool.Reviewd, in.Name, how, func(dir string) error {
 			if err := os.Mkdir(filepath.Join(dir, uploadDir), 0o775); err != nil {
 				return err
 			}
@@ -340,7 +361,7 @@ func (in *intake) birth(ticket *queue.Ticket, d incoming.Dir, name string) (bool
 	}
 	defer it.Release()
 	// Whoever judges it syncs both directories before the original goes.
-	if err := durable.RenameUnsynced(in.box.Path(d, name), it.Path(uploadDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := durable.RenameUnsynced(in.box.Path(d, name), it.Path(uploadDir, as)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return true, err
 	}
 	return true, nil

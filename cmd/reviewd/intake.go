@@ -106,6 +106,14 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return spool.Verdict{}, err
 	}
+	if t.Changes == misnamed {
+		how := "came under a name that none can have"
+		if events, err := spool.ReadHistory(it.Path()); err == nil && len(events) > 0 {
+			how = events[0].Reason
+		}
+		early = append(early, upload.Finding{Check: "name", Level: upload.Error,
+			Text: "the .changes " + how + "; name it SOURCE_VERSION_source.changes, as dpkg-genchanges does, and upload it again"})
+	}
 	// Before Read asks what is accepted: what a reviewer lets through meanwhile
 	// is met there.
 	inReview, err := in.Tree.Find(it.Name.Source, spool.Review)

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -782,5 +783,44 @@ func TestCrowd(t *testing.T) {
 	s.stop()
 	if bad := s.where("", spool.Rejected); len(bad) > 0 {
 		t.Errorf("refused: %v", bad)
+	}
+}
+
+// TestMisnamed: a .changes under a name that none can have is refused with
+// that name, safe to read, when it has waited long enough.
+func TestMisnamed(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "Incomplete: 1s")
+	names := []string{
+		"hello_1.0-1 (copy).changes", "$(id)_1.changes", "-x_1.changes", "a;b_1.changes", "%s%n_1.changes", ".hidden_1.changes", "hello.changes",
+		"a\x1b[2Jb_1.changes", "a\nb_1.changes", "a\u202eb_1.changes", "\xff_1.changes", strings.Repeat("a", 246) + "_.changes",
+	}
+	dir, files := s.make(hello)
+	for _, n := range names {
+		s.copy(filepath.Join(dir, files[len(files)-1]), s.drop(n))
+	}
+	s.once()
+	if got := s.where(""); len(got) > 0 {
+		t.Errorf("refused at once: %v", got)
+	}
+	time.Sleep(1100 * time.Millisecond) // the setting's own time
+	s.once()
+	s.sound()
+	var got []string
+	for _, f := range s.where("unknown", spool.Rejected) {
+		reason := s.reason(f)
+		if strings.ContainsFunc(reason, func(c rune) bool { return c != '\n' && (c < 0x20 || c > 0x7e) }) {
+			t.Errorf("REASON is not safe: %q", reason)
+		}
+		got = append(got, reason)
+	}
+	if len(got) != len(names) {
+		t.Errorf("%d are refused, want %d", len(got), len(names))
+	}
+	for _, n := range names {
+		want := "the .changes arrived as " + strconv.QuoteToASCII(n) + " in spool/incoming; name it SOURCE_VERSION_source.changes"
+		if !slices.ContainsFunc(got, func(r string) bool { return strings.Contains(r, want) }) {
+			t.Errorf("no %s in any REASON; one is:\n%s", want, got[0])
+		}
 	}
 }

@@ -162,6 +162,12 @@ func IsChanges(name string) bool {
 	return strings.HasSuffix(name, ".changes") && policy.CheckFile(name) == nil
 }
 
+// Misnamed reports whether a file is meant as the head of an upload, but bears a
+// name that none can have.
+func Misnamed(name string) bool {
+	return strings.HasSuffix(name, ".changes") && !IsChanges(name)
+}
+
 // Listed gives the names that the .changes files of a drop directory list.
 func (b *Box) Listed(d Dir) map[string]bool {
 	out := map[string]bool{}
@@ -222,7 +228,8 @@ type Stray struct {
 }
 
 // Strays lists what no .changes in a drop directory lists. Directories of
-// accounts, uploads, commands and our own notes are no strays.
+// accounts, uploads, commands and our own notes are no strays, nor is what is
+// Misnamed: that is refused.
 func (b *Box) Strays(d Dir) []Stray {
 	listed := b.Listed(d)
 	var out []Stray
@@ -232,6 +239,9 @@ func (b *Box) Strays(d Dir) []Stray {
 		}
 		var st unix.Stat_t
 		if unix.Lstat(b.Path(d, n), &st) != nil {
+			continue
+		}
+		if Misnamed(n) && st.Mode&unix.S_IFMT == unix.S_IFREG {
 			continue
 		}
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR && (n == DelayedDir && d.Days == 0 || d.Rel == "" && accountName.MatchString(n)) {
