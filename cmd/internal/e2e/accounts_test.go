@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"packmill/spool/openpgp"
 )
 
 // TestAccounts runs sshd as a server does: with scripts/sshd/packmill.conf,
@@ -75,27 +78,36 @@ func TestAccounts(t *testing.T) {
 	config := s.write("sshd/config", fmt.Sprintf("Port %d\nListenAddress 127.0.0.1\nHostKey %s\nPidFile none\nUsePAM no\nSubsystem sftp /usr/lib/openssh/sftp-server\n%s", port, host, fragment), 0o644)
 	sudo("install", "-d", "-m", "755", "/run/sshd")
 	sudo("chown", "root", host)
-	sudo("/usr/sbin/sshd", "-t", "-f", config)
-	sshd := asRoot("/usr/sbin/sshd", "-D", "-e", "-f", config)
-	log, err := os.Create(filepath.Join(s.dir, "log", "sshd-root"))
-	if err != nil {
-		t.Fatal(err)
+	serve := func(config string, port int) {
+		t.Helper()
+		sudo("/usr/sbin/sshd", "-t", "-f", config)
+		sshd := asRoot("/usr/sbin/sshd", "-D", "-e", "-f", config)
+		log, err := os.Create(filepath.Join(s.dir, "log", filepath.Base(config)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sshd.Stderr = log
+		if err := sshd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { asRoot("kill", fmt.Sprint(sshd.Process.Pid)).Run(); sshd.Wait(); log.Close() })
+		s.until("sshd answers", func() bool { return answers(port) })
 	}
-	sshd.Stderr = log
-	if err := sshd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { asRoot("kill", fmt.Sprint(sshd.Process.Pid)).Run(); sshd.Wait(); log.Close() })
-	s.until("sshd answers", func() bool { return answers(port) })
+	serve(config, port)
 	a.knows(port, host+".pub", ann)
 	b.knows(port, host+".pub", ben)
 
 	// Ann needs no signature: settings trust her account. A umask of hers that
 	// hides her files is her trouble, and she is told.
-	account := fmt.Sprintf("Name: ann\nAccount: %s\nAllow: source\n\nName: ben\nAccount: %s\nFingerprint: %s\nAllow: source\n", ann, ben, b.fingerprint)
+	signer, err := openpgp.Generate("Ben", "ben@packmill.example", time.Now().AddDate(0, 0, -1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	account := fmt.Sprintf("Name: ann\nAccount: %s\nAllow: source\n\nName: ben\nAccount: %s\nFingerprint: %s, %s\nAllow: source\n", ann, ben, b.fingerprint, signer.Fingerprint())
 	sudo("install", "-d", "-o", who.name, filepath.Join(tree, "control/keys"))
 	sudo("cp", s.write("uploaders", account, 0o644), filepath.Join(tree, "control/uploaders"))
 	sudo("cp", filepath.Join(s.tree, "control/keys/ben.asc"), filepath.Join(tree, "control/keys/"))
+	sudo("cp", s.write("signer.asc", string(signer.Public()), 0o644), filepath.Join(tree, "control/keys/"))
 	sudo("cp", s.write("suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nBase:\n %s\n", suite, machine(t), strings.Join(base(t, machine(t)), "\n ")), 0o644), filepath.Join(tree, "control/suites"))
 	s.start("reviewd", "reviewd", "--tree", tree)
 
@@ -163,6 +175,12 @@ func TestAccounts(t *testing.T) {
 			t.Errorf("ssh %q: %v, %q, want a refusal", args, err, out)
 		}
 	}
+	// The other programs that people upload with; some want a shell.
+	shell := s.freePort()
+	serve(s.write("sshd/shell", fmt.Sprintf("Port %d\nListenAddress 127.0.0.1\nHostKey %s\nPidFile none\nUsePAM no\nSubsystem sftp /usr/lib/openssh/sftp-server\nAuthorizedKeysFile %s/%%u\n", shell, host, keys), 0o644), shell)
+	sudo("usermod", "--shell", "/bin/sh", ben)
+	b.senders(ben, filepath.Join(tree, "spool/incoming", ben), port, shell, signer, func(source string) bool { return in("review/"+suite, source) })
+
 	sudo(tool, "--tree", tree, "--keys", keys, "remove", ann)
 	if exec.Command("id", ann).Run() == nil {
 		t.Errorf("uploader remove %s left the account", ann)
