@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"sort"
 	"strconv"
@@ -82,6 +83,7 @@ type Loop struct {
 	due     dueHeap
 	results chan result
 	failed  bool // in Once: something was left because of an error
+	strand  bool // an item lies where Via moved it and Handle could not go on: Before gives it back
 	said    map[string]string
 }
 
@@ -342,7 +344,7 @@ func (l *Loop) interval() time.Duration {
 	switch {
 	case l.watch.polling():
 		return min(l.Tick, pollEvery)
-	case l.said["before"] != "":
+	case l.said["before"] != "", l.strand:
 		return min(l.Tick, hinderedRetry)
 	}
 	return l.Tick
@@ -394,6 +396,7 @@ func (l *Loop) scan(ctx context.Context) error {
 	}
 	l.watch.follow(dirs)
 	l.watch.take()
+	l.strand = false
 	l.before(ctx)
 	now := time.Now()
 	l.ready, l.known = l.ready[:0], map[entry]bool{}
@@ -447,11 +450,19 @@ func (l *Loop) before(ctx context.Context) {
 
 // say logs an error once, until it changes.
 func (l *Loop) say(what string, err error) {
-	if l.said[what] != err.Error() {
+	if !alike(l.said[what], err.Error()) {
 		l.said[what] = err.Error()
 		l.Log.Error(what, "err", err)
 	}
 }
+
+// alike reports whether two errors differ at most in the names of temporary
+// files.
+func alike(a, b string) bool {
+	return temporary.ReplaceAllString(a, "") == temporary.ReplaceAllString(b, "")
+}
+
+var temporary = regexp.MustCompile(`[0-9]{5,}|[0-9a-f]{16}`)
 
 func (l *Loop) unsay(what string) {
 	if l.said[what] != "" {
@@ -605,8 +616,9 @@ func (l *Loop) settle(r result, progress *bool) error {
 		delete(l.past, r.e)
 	case r.err != nil:
 		l.failed = true
+		l.strand = l.strand || r.moved
 		by := min(max(firstDelay, old.by*2), lastDelay)
-		if old.err != r.err.Error() {
+		if !alike(old.err, r.err.Error()) {
 			l.Log.Error("handle", "item", r.e.name, "state", r.e.place.State, "suite", r.e.place.Suite, "arch", r.e.place.Arch,
 				"err", r.err, "again", by)
 		}

@@ -201,21 +201,23 @@ var scenarios = []scenario{
 	},
 }
 
+// papers are the files that people and builders made, by content.
+func papers(t testing.TB, tree string) map[[32]byte]string {
+	sent := map[[32]byte]string{}
+	for _, part := range []string{"spool", "queue", "archive/incoming"} {
+		for k, v := range sums(t, filepath.Join(tree, part)) {
+			if strings.Contains(v, ".tar.") || strings.HasSuffix(v, ".dsc") || strings.HasSuffix(v, ".changes") || strings.HasSuffix(v, ".deb") {
+				sent[k] = v
+			}
+		}
+	}
+	return sent
+}
+
 // sweep prepares the scenario.
 func (c *scenario) sweep(t testing.TB) *Sweep {
 	s := c.prepare(t)
-	sent := sums(t, filepath.Join(s.tree, "spool"))
-	for _, part := range []string{"queue", "archive/incoming"} {
-		for k, v := range sums(t, filepath.Join(s.tree, part)) {
-			sent[k] = v
-		}
-	}
-	for k, v := range sent {
-		// What people sent: the sources, and the builders' packages.
-		if !strings.Contains(v, ".tar.") && !strings.HasSuffix(v, ".dsc") && !strings.HasSuffix(v, ".changes") && !strings.HasSuffix(v, ".deb") {
-			delete(sent, k)
-		}
-	}
+	sent := papers(t, s.tree)
 	var before, after account
 	if c.compare {
 		var err error

@@ -3,7 +3,6 @@
 package crash
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -45,11 +44,31 @@ type soak struct {
 
 // A kid is a daemon that is started again when it has died.
 type kid struct {
-	argv []string
-	mu   sync.Mutex
-	cmd  *exec.Cmd
-	out  bytes.Buffer
-	stop bool
+	argv   []string
+	mu     sync.Mutex
+	cmd    *exec.Cmd
+	out    output
+	starts int
+	stop   bool
+}
+
+// output is what a daemon has said so far; others look at it meanwhile.
+type output struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.b = append(o.b, p...)
+	return len(p), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return string(o.b)
 }
 
 // TestSoak lets uploads, reviewers, builders and a murderer at one tree, with
@@ -139,6 +158,7 @@ func (s *soak) live(k *kid) {
 		cmd.Stdout, cmd.Stderr = &k.out, &k.out
 		err := cmd.Start()
 		k.cmd = cmd
+		k.starts++
 		k.mu.Unlock()
 		if err != nil {
 			s.t.Error(err)
@@ -148,7 +168,7 @@ func (s *soak) live(k *kid) {
 		k.mu.Lock()
 		stop := k.stop
 		k.mu.Unlock()
-		if bytes.Contains(k.out.Bytes(), []byte("panic:")) {
+		if strings.Contains(k.out.String(), "panic:") {
 			s.t.Errorf("%s panicked", k.argv)
 			return
 		}
@@ -393,8 +413,8 @@ func (s *soak) judge() {
 // tell shows the end of each daemon's log.
 func (s *soak) tell() {
 	for _, k := range s.kids {
-		lines := bytes.Split(k.out.Bytes(), []byte("\n"))
-		s.t.Logf("%s:\n%s", k.argv, bytes.Join(lines[max(0, len(lines)-25):], []byte("\n")))
+		lines := strings.Split(k.out.String(), "\n")
+		s.t.Logf("%s:\n%s", k.argv, strings.Join(lines[max(0, len(lines)-25):], "\n"))
 	}
 	if out, err := s.plain(s.tree, "packmill", "status"); err == nil {
 		s.t.Log(out)
