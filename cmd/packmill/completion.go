@@ -12,25 +12,38 @@ import (
 )
 
 type completionCmd struct {
-	Shell string `arg:"" enum:"bash" help:"The shell: bash."`
+	Shell string `arg:"" enum:"bash,zsh,fish" help:"The shell: bash, zsh or fish."`
 }
 
 func (completionCmd) Help() string {
 	return `Examples:
   source <(packmill completion bash)
-  packmill completion bash >/etc/bash_completion.d/packmill`
+  packmill completion bash >/etc/bash_completion.d/packmill
+  packmill completion zsh >/usr/local/share/zsh/site-functions/_packmill
+  packmill completion fish >~/.config/fish/completions/packmill.fish`
 }
 
-// bashCompletion asks the program itself, so it knows the items of the moment.
-const bashCompletion = `_packmill() {
+// completions ask the program itself, so they know the items of the moment.
+var completions = map[string]string{
+	"bash": `_packmill() {
 	local IFS=$'\n'
 	COMPREPLY=($(packmill complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
 }
 complete -F _packmill packmill
-`
+`,
+	"zsh": `#compdef packmill
+_packmill() {
+	local -a found=("${(@f)$(packmill complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+	compadd -- ${found:#}
+}
+if [[ ${funcstack[1]} = _packmill ]]; then _packmill; else compdef _packmill packmill; fi
+`,
+	"fish": `complete -c packmill -f -a '(packmill complete -- (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'
+`,
+}
 
-func (completionCmd) Run(*cli) error {
-	fmt.Print(bashCompletion)
+func (x completionCmd) Run(*cli) error {
+	fmt.Print(completions[x.Shell])
 	return nil
 }
 

@@ -9,7 +9,7 @@
 //	packmill quinn-diff [SUITE]
 //	packmill requeue ITEM...
 //	packmill fsck
-//	packmill completion bash
+//	packmill completion bash | zsh | fish
 //	packmill chroot create SUITE ARCH | update | ls | rm SUITE ARCH
 //	packmill key new NAME
 //	packmill archive [ls | show | include | copy | move | rm | override | diff] ...

@@ -315,9 +315,18 @@ func TestCompletion(t *testing.T) {
 			t.Errorf("complete %q: got %q, want %q", c.words, got, c.want)
 		}
 	}
-	script := x.must([]string{"complete -F _packmill packmill"}, "completion", "bash")
-	if out, err := exec.Command("bash", "-n", "-c", script).CombinedOutput(); err != nil {
-		t.Errorf("bash does not like it: %s", out)
+	for shell, ask := range map[string]string{
+		"bash": `COMP_WORDS=(packmill review acc) COMP_CWORD=2; _packmill; echo "$COMPREPLY"`,
+		"zsh":  `words=(packmill review acc) CURRENT=3; _packmill`,
+		"fish": `complete -C "packmill review acc"`,
+	} {
+		script := x.must(nil, "completion", shell)
+		if shell == "zsh" {
+			script = "compdef() { [[ $* = '_packmill packmill' ]] }; compadd() { shift; print -l -- $@ }\n" + script
+		}
+		if out, err := exec.Command(shell, "-c", script+ask).CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "accept" {
+			t.Errorf("%s (Debian's package %s) completes review acc to %q, %v, want accept", shell, shell, out, err)
+		}
 	}
 }
 

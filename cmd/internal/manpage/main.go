@@ -1,10 +1,11 @@
-// Command manpage writes the manual pages of the programs: the package
-// comments of cmd/NAME/main.go, as man(7) has it.
+// Command manpage writes the manual pages, as man(7) has it: of the programs,
+// whose package comments they are, and packmill(5), the settings, which is
+// the section of README.md.
 //
 //	manpage DIR
 //
-// The pages go to DIR as NAME.1 for packmill and NAME.8 for the daemons.
-// scripts/man calls it.
+// The pages go to DIR/man1 for packmill, DIR/man8 for the daemons, DIR/man5 for
+// the settings. scripts/man calls it.
 package main
 
 import (
@@ -36,7 +37,22 @@ func run(dir string) error {
 	if len(mains) == 0 {
 		return fmt.Errorf("no cmd/*/main.go here; run it in the project's directory")
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	put := func(name, section, text string) error {
+		d := filepath.Join(dir, "man"+section)
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(d, name+"."+section), []byte(text), 0o644)
+	}
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		return err
+	}
+	text, err := settings(string(readme))
+	if err != nil {
+		return fmt.Errorf("README.md: %w", err)
+	}
+	if err := put("packmill", "5", text); err != nil {
 		return err
 	}
 	for _, file := range mains {
@@ -52,11 +68,55 @@ func run(dir string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, name+"."+section), []byte(text), 0o644); err != nil {
+		if err := put(name, section, text); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// settings turns the README's section Settings into packmill(5): paragraphs, and
+// tables of field, default and meaning.
+func settings(readme string) (string, error) {
+	_, text, ok := strings.Cut(readme, "\n## Settings\n")
+	if !ok {
+		return "", fmt.Errorf("it has no section Settings")
+	}
+	text, _, _ = strings.Cut(text, "\n## ")
+	var b strings.Builder
+	b.WriteString(".TH PACKMILL 5 \"\" Packmill\n.SH NAME\npackmill \\- settings of a Packmill tree\n.SH DESCRIPTION\n")
+	plain := strings.NewReplacer("`", "", "|", "").Replace
+	for _, block := range strings.Split(strings.TrimSpace(text), "\n\n") {
+		if title, ok := strings.CutPrefix(block, "### "); ok {
+			fmt.Fprintf(&b, ".SH %s\n", escape(strings.ToUpper(title)))
+			continue
+		}
+		if !strings.HasPrefix(block, "| ") {
+			fmt.Fprintf(&b, ".PP\n%s\n", escape(plain(block)))
+			continue
+		}
+		rows := strings.Split(block, "\n")
+		if len(rows) < 3 {
+			return "", fmt.Errorf("a table without a line: %s", block)
+		}
+		for _, row := range rows[2:] {
+			cells := strings.SplitN(strings.TrimSuffix(strings.TrimPrefix(row, "|"), "|"), "|", 3)
+			if len(cells) != 3 {
+				return "", fmt.Errorf("not field, default and meaning: %s", row)
+			}
+			for i, c := range cells {
+				cells[i] = escape(strings.TrimSpace(plain(c)))
+			}
+			fmt.Fprintf(&b, ".TP\n.B %s\n", cells[0])
+			if cells[1] != "" {
+				fmt.Fprintf(&b, "Default: %s.\n", cells[1])
+			}
+			if cells[2] != "" {
+				fmt.Fprintf(&b, "%s.\n", cells[2])
+			}
+		}
+	}
+	return b.String(), nil
 }
 
 // page turns a package comment, "Command NAME does something. ..." with the

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,19 +23,30 @@ func TestPrograms(t *testing.T) {
 	if err := run(dir); err != nil {
 		t.Fatal(err)
 	}
-	pages, _ := filepath.Glob(filepath.Join(dir, "*"))
+	pages, _ := filepath.Glob(filepath.Join(dir, "man[18]/*"))
 	if len(pages) != len(mains) {
 		t.Errorf("got %q, want a page for each of %q", pages, mains)
 	}
-	for _, p := range pages {
+	for _, p := range append(pages, filepath.Join(dir, "man5/packmill.5")) {
 		data, err := os.ReadFile(p)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range []string{".SH NAME\n", ".SH SYNOPSIS\n", ".SH DESCRIPTION\n", ".SH EXIT STATUS\n"} {
+		want := []string{".SH NAME\n", ".SH SYNOPSIS\n", ".SH DESCRIPTION\n", ".SH EXIT STATUS\n"}
+		if strings.HasSuffix(p, ".5") {
+			want = []string{".SH NAME\n", ".SH CONTROL/SUITES\n.TP\n.B Suite\n", ".B Publish\n", "Default: together.\n", ".SH CONTROL/GENERAL\n"}
+		}
+		for _, want := range want {
 			if !strings.Contains(string(data), want) {
-				t.Errorf("%s has no %q: the package comment lacks it", filepath.Base(p), strings.TrimSpace(want))
+				t.Errorf("%s has no %q", filepath.Base(p), want)
 			}
+		}
+		// groff's own opinion.
+		var said strings.Builder
+		cmd := exec.Command("man", "--warnings", "-E", "UTF-8", "-l", p)
+		cmd.Stderr = &said
+		if err := cmd.Run(); err != nil || said.Len() > 0 {
+			t.Errorf("man (Debian's package man-db) -l %s: %v\n%s", filepath.Base(p), err, said.String())
 		}
 	}
 }
