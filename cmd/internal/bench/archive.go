@@ -3,7 +3,9 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -24,12 +26,12 @@ import (
 // those of reprepro, aptly and apt-ftparchive, each in a process of its own
 // whose CPU time and memory the kernel counts, gpg and xz included.
 
-// archiveSizes are numbers of packages. The largest is what the machine's own
+// realFrom is the number of packages from which they are what the machine's own
 // Debian has, if apt knows it: real control files in small packages.
-var archiveSizes = []int{1_000, 10_000, 63_440}
+const realFrom = 20_000
 
-// publishArg makes this program publish: ROOT KEY FILE, where FILE names the
-// directory and the .changes of each upload, one pair a line.
+// publishArg makes this program publish: ROOT KEY FILE FEEDS, where FILE names
+// the .changes of each upload, one a line, and FEEDS is "opkg" or "apt".
 const publishArg = "--publish-archive"
 
 // stockArg makes this program write the packages: DIR N.
@@ -44,13 +46,24 @@ type used struct {
 // measured runs a command and returns what it used. Text that it writes is
 // the error's if it fails.
 func measured(env []string, dir string, args ...string) (used, error) {
-	cmd := exec.Command(args[0], args[1:]...)
+	return limited(context.Background(), env, dir, args...)
+}
+
+// limited is measured for a command that is stopped, with all that it started,
+// when ctx ends; then the error is ctx's.
+func limited(ctx context.Context, env []string, dir string, args ...string) (used, error) {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env, cmd.Dir = append(os.Environ(), env...), dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	t := time.Now()
 	err := cmd.Run()
 	u := used{wall: time.Since(t)}
+	if ctx.Err() != nil {
+		return u, ctx.Err()
+	}
 	if err != nil {
 		text := out.String()
 		return u, fmt.Errorf("%s: %w: %s", strings.Join(args[:min(3, len(args))], " "), err, text[max(0, len(text)-2000):])
@@ -102,7 +115,7 @@ func makeStock(b *bench, n int) (*stock, error) {
 
 func writeStock(dir string, n int) error {
 	us := debtest.Corpus(n, "1.0-1")
-	if n > 20_000 {
+	if n > realFrom {
 		real, err := realStock()
 		if err != nil {
 			return err
@@ -218,11 +231,17 @@ func benchSuite(key string) archive.Suite {
 		Compress: []string{"gz", "xz"}, Contents: true, SignWith: []string{key}}
 }
 
+// Feeds for opkg come on top, or not.
+const (
+	aptAlone = "apt"
+	withOpkg = "opkg"
+)
+
 // archiveProcess does what the arguments say if they are those of a process of
 // these figures.
 func archiveProcess(args []string) (done bool, err error) {
 	switch {
-	case len(args) == 4 && args[0] == publishArg:
+	case len(args) == 5 && args[0] == publishArg:
 		return true, publishArchive(args[1:])
 	case len(args) == 3 && args[0] == stockArg:
 		n, err := strconv.Atoi(args[2])
@@ -249,7 +268,11 @@ func publishArchive(args []string) error {
 	for sc := bufio.NewScanner(f); sc.Scan(); {
 		batch = append(batch, archive.Inclusion{Dir: filepath.Dir(sc.Text()), Changes: filepath.Base(sc.Text())})
 	}
-	rep, err := a.Publish(context.Background(), benchSuite(args[1]), batch, time.Now())
+	suite := benchSuite(args[1])
+	if args[3] == withOpkg {
+		suite.Opkg = &archive.Opkg{}
+	}
+	rep, err := a.Publish(context.Background(), suite, batch, time.Now())
 	if err != nil {
 		return err
 	}
@@ -268,7 +291,7 @@ func publishArchive(args []string) error {
 }
 
 // ours publishes the .changes files into the archive at root.
-func ours(b *bench, root, key string, changes []string) (used, error) {
+func ours(b *bench, root, key, feeds string, changes ...string) (used, error) {
 	list := filepath.Join(b.dir, "list")
 	if err := os.WriteFile(list, []byte(strings.Join(changes, "\n")+"\n"), 0o644); err != nil {
 		return used{}, err
@@ -282,7 +305,7 @@ func ours(b *bench, root, key string, changes []string) (used, error) {
 			return used{}, err
 		}
 	}
-	return measured(nil, b.dir, self, publishArg, root, key, list)
+	return measured(nil, b.dir, self, publishArg, root, key, list, feeds)
 }
 
 // benchKey makes a key of ours and gives it to a gpg of its own.
@@ -335,9 +358,9 @@ type peer struct {
 	program string // to be installed
 	// fill takes all packages of the stock; it is not measured against ours
 	// unless it does all that ours does.
-	fill func(b *bench, s *stock, root, gnupg, fpr string) (used, error)
+	fill func(ctx context.Context, b *bench, s *stock, root, gnupg, fpr string) (used, error)
 	// one includes one more upload.
-	one func(b *bench, s *stock, root, gnupg, fpr string) (used, error)
+	one func(ctx context.Context, b *bench, s *stock, root, gnupg, fpr string) (used, error)
 }
 
 var archivePeers = []peer{
@@ -359,7 +382,7 @@ func writeFiles(root string, files map[string]string) error {
 	return nil
 }
 
-func fillReprepro(b *bench, s *stock, root, gnupg, fpr string) (used, error) {
+func fillReprepro(ctx context.Context, b *bench, s *stock, root, gnupg, fpr string) (used, error) {
 	err := writeFiles(root, map[string]string{
 		"conf/distributions": "Codename: bench\nSuite: bench\nComponents: main\nArchitectures: amd64 source\nSignWith: " + fpr + "\nDebIndices: Packages Release . .gz .xz\nDscIndices: Sources Release .gz .xz\nContents: .gz\n",
 		"conf/incoming":      "Name: in\nIncomingDir: in\nTempDir: tmp\nDefault: bench\nAllow: unstable>bench\nPermit: unused_files\n",
@@ -375,17 +398,17 @@ func fillReprepro(b *bench, s *stock, root, gnupg, fpr string) (used, error) {
 	}
 	// In one process, with the defaults that a package may lack.
 	list := append([]string{"reprepro", "-b", root, "-S", "misc", "-P", "optional", "includedeb", "bench"}, debs...)
-	return many([]string{"GNUPGHOME=" + gnupg}, s.dir, list, 9)
+	return many(ctx, []string{"GNUPGHOME=" + gnupg}, s.dir, list, 9)
 }
 
 // many runs a command whose arguments from the n-th on are too many for one.
-func many(env []string, dir string, args []string, n int) (used, error) {
+func many(ctx context.Context, env []string, dir string, args []string, n int) (used, error) {
 	var sum used
 	head, rest := args[:n], args[n:]
 	for len(rest) > 0 {
 		part := rest[:min(len(rest), 10_000)]
 		rest = rest[len(part):]
-		u, err := measured(env, dir, append(slices.Clone(head), part...)...)
+		u, err := limited(ctx, env, dir, append(slices.Clone(head), part...)...)
 		if err != nil {
 			return sum, err
 		}
@@ -396,7 +419,7 @@ func many(env []string, dir string, args []string, n int) (used, error) {
 	return sum, nil
 }
 
-func oneReprepro(b *bench, s *stock, root, gnupg, fpr string) (used, error) {
+func oneReprepro(ctx context.Context, b *bench, s *stock, root, gnupg, fpr string) (used, error) {
 	list, err := os.ReadDir(s.more)
 	if err != nil {
 		return used{}, err
@@ -407,7 +430,7 @@ func oneReprepro(b *bench, s *stock, root, gnupg, fpr string) (used, error) {
 		}
 	}
 	before := agentCPU(gnupg)
-	u, err := measured([]string{"GNUPGHOME=" + gnupg}, root, "reprepro", "-b", root, "processincoming", "in")
+	u, err := limited(ctx, []string{"GNUPGHOME=" + gnupg}, root, "reprepro", "-b", root, "processincoming", "in")
 	u.cpu += agentCPU(gnupg) - before
 	return u, err
 }
@@ -420,14 +443,14 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, data, 0o644)
 }
 
-func aptly(gnupg, root string, args ...string) (used, error) {
+func aptly(ctx context.Context, gnupg, root string, args ...string) (used, error) {
 	before := agentCPU(gnupg)
-	u, err := measured([]string{"GNUPGHOME=" + gnupg}, root, append([]string{"aptly", "-config=" + root + "/aptly.conf"}, args...)...)
+	u, err := limited(ctx, []string{"GNUPGHOME=" + gnupg}, root, append([]string{"aptly", "-config=" + root + "/aptly.conf"}, args...)...)
 	u.cpu += agentCPU(gnupg) - before
 	return u, err
 }
 
-func fillAptly(b *bench, s *stock, root, gnupg, fpr string) (used, error) {
+func fillAptly(ctx context.Context, b *bench, s *stock, root, gnupg, fpr string) (used, error) {
 	err := writeFiles(root, map[string]string{"aptly.conf": fmt.Sprintf(`{"rootDir":%q,"gpgProvider":"gpg","gpgDisableVerify":true,"architectures":["amd64","source"]}`, root)})
 	if err != nil {
 		return used{}, err
@@ -438,7 +461,7 @@ func fillAptly(b *bench, s *stock, root, gnupg, fpr string) (used, error) {
 		{"repo", "add", "bench", s.dir},
 		{"publish", "repo", "-batch", "-gpg-key=" + fpr, "-acquire-by-hash", "bench"},
 	} {
-		u, err := aptly(gnupg, root, args...)
+		u, err := aptly(ctx, gnupg, root, args...)
 		if err != nil {
 			return sum, err
 		}
@@ -449,13 +472,13 @@ func fillAptly(b *bench, s *stock, root, gnupg, fpr string) (used, error) {
 	return sum, nil
 }
 
-func oneAptly(b *bench, s *stock, root, gnupg, fpr string) (used, error) {
+func oneAptly(ctx context.Context, b *bench, s *stock, root, gnupg, fpr string) (used, error) {
 	var sum used
 	for _, args := range [][]string{
 		{"repo", "include", "-no-remove-files", "-accept-unsigned", "-ignore-signatures", "-repo=bench", s.more},
 		{"publish", "update", "-batch", "-gpg-key=" + fpr, "bench"},
 	} {
-		u, err := aptly(gnupg, root, args...)
+		u, err := aptly(ctx, gnupg, root, args...)
 		if err != nil {
 			return sum, err
 		}
@@ -466,9 +489,9 @@ func oneAptly(b *bench, s *stock, root, gnupg, fpr string) (used, error) {
 	return sum, nil
 }
 
-func ftparchive(b *bench, root, gnupg, fpr string) (used, error) {
+func ftparchive(ctx context.Context, b *bench, root, gnupg, fpr string) (used, error) {
 	before := agentCPU(gnupg)
-	u, err := measured([]string{"GNUPGHOME=" + gnupg}, root, "sh", "-ec", `
+	u, err := limited(ctx, []string{"GNUPGHOME=" + gnupg}, root, "sh", "-ec", `
 		apt-ftparchive generate ftp.conf
 		apt-ftparchive -o APT::FTPArchive::Release::Suite=bench -o APT::FTPArchive::Release::Codename=bench release dists/bench >Release.new
 		mv Release.new dists/bench/Release
@@ -478,7 +501,7 @@ func ftparchive(b *bench, root, gnupg, fpr string) (used, error) {
 	return u, err
 }
 
-func fillFtparchive(b *bench, s *stock, root, gnupg, fpr string) (used, error) {
+func fillFtparchive(ctx context.Context, b *bench, s *stock, root, gnupg, fpr string) (used, error) {
 	err := writeFiles(root, map[string]string{
 		"ftp.conf": fmt.Sprintf(`Dir { ArchiveDir %q; CacheDir %q; };
 Default { Packages::Compress ". gzip xz"; Sources::Compress ". gzip xz"; Contents::Compress "gzip"; };
@@ -490,17 +513,17 @@ Tree "dists/bench" { Sections "main"; Architectures "amd64 source"; };
 	if err != nil {
 		return used{}, err
 	}
-	if _, err := measured(nil, root, "sh", "-ec", `find "$0" -name '*.changes' -prune -o -type f -print0 | xargs -0 cp -l -t pool || find "$0" -name '*.changes' -prune -o -type f -print0 | xargs -0 cp -t pool`, s.dir); err != nil {
+	if _, err := limited(ctx, nil, root, "sh", "-ec", `find "$0" -name '*.changes' -prune -o -type f -print0 | xargs -0 cp -l -t pool || find "$0" -name '*.changes' -prune -o -type f -print0 | xargs -0 cp -t pool`, s.dir); err != nil {
 		return used{}, err
 	}
-	return ftparchive(b, root, gnupg, fpr)
+	return ftparchive(ctx, b, root, gnupg, fpr)
 }
 
-func oneFtparchive(b *bench, s *stock, root, gnupg, fpr string) (used, error) {
-	if _, err := measured(nil, root, "sh", "-ec", `cp "$0"/*.deb "$0"/*.dsc "$0"/*.tar.* pool/`, s.more); err != nil {
+func oneFtparchive(ctx context.Context, b *bench, s *stock, root, gnupg, fpr string) (used, error) {
+	if _, err := limited(ctx, nil, root, "sh", "-ec", `cp "$0"/*.deb "$0"/*.dsc "$0"/*.tar.* pool/`, s.more); err != nil {
 		return used{}, err
 	}
-	return ftparchive(b, root, gnupg, fpr)
+	return ftparchive(ctx, b, root, gnupg, fpr)
 }
 
 // middleUse is the middle one of the CPU times, with the largest memory.
@@ -549,85 +572,137 @@ func archiveFigures(b *bench) error {
 		_ = cmd.Run() // it ends by itself when its directory is gone
 	}()
 	var smallest used
-	for _, n := range archiveSizes {
-		b.progress("archive: making %d packages", n)
-		s, err := makeStock(b, n)
+	for i, n := range b.packages {
+		one, err := archiveOf(b, n, key, gnupg, fpr, smallest)
 		if err != nil {
 			return err
 		}
-		root := filepath.Join(b.dir, fmt.Sprintf("ours-%d", n))
-		b.progress("archive: %d packages: ours", s.n)
-		first, err := ours(b, root, key, s.changes)
-		if err != nil {
-			return err
-		}
-		b.archive("archive.import", s.n, first, "", used{}, goalOf(n == 10_000, "cpu <= 6 s", first.cpu <= 6*time.Second))
-		var ones, nones []used
-		for i := range 5 {
-			if err := s.next(i); err != nil {
-				return err
-			}
-			u, err := ours(b, root, key, []string{filepath.Join(s.more, s.moreName)})
-			if err != nil {
-				return err
-			}
-			ones = append(ones, u)
-			if u, err = ours(b, root, key, nil); err != nil {
-				return err
-			}
-			nones = append(nones, u)
-		}
-		one, none := middleUse(ones), middleUse(nones)
-		if smallest.cpu == 0 {
+		if i == 0 {
 			smallest = one
 		}
-		b.archive("archive.publish", s.n, one, "", used{}, goalOf(n > 20_000, "cpu <= 0.25 s", one.cpu <= 250*time.Millisecond))
-		b.figure(Figure{Name: fmt.Sprintf("archive.publish-wall.%d", s.n), Value: one.wall.Seconds(), Unit: "s"})
-		if n > 20_000 {
-			r := one.cpu.Seconds() / smallest.cpu.Seconds()
-			b.figure(Figure{Name: fmt.Sprintf("archive.growth.%d", s.n), Value: r, Unit: "times", Versus: fmt.Sprintf("%d packages", archiveSizes[0]), Ratio: r, Goal: "<= 6", Met: r <= 6})
-			b.figure(Figure{Name: fmt.Sprintf("archive.memory.%d", s.n), Value: float64(max(first.memory, one.memory)) / (1 << 20), Unit: "MB", Goal: "<= 200", Met: max(first.memory, one.memory) <= 200<<20})
-		}
-		b.figure(Figure{Name: fmt.Sprintf("archive.nothing-to-do.%d", s.n), Value: none.wall.Seconds(), Unit: "s", Goal: "<= 0.02", Met: none.wall <= 20*time.Millisecond})
-		for _, p := range archivePeers {
-			b.progress("archive: %d packages: %s", s.n, p.name)
-			root := filepath.Join(b.dir, fmt.Sprintf("%s-%d", p.name, n))
-			if err := os.MkdirAll(root, 0o755); err != nil {
-				return err
-			}
-			fill, err := p.fill(b, s, root, gnupg, fpr)
-			if err != nil {
-				return fmt.Errorf("%s: %w", p.name, err)
-			}
-			b.archive("archive.import", s.n, first, p.name+" (its own way)", fill, goal{})
-			if err := s.next(100); err != nil {
-				return err
-			}
-			u, err := p.one(b, s, root, gnupg, fpr)
-			if err != nil {
-				return fmt.Errorf("%s: %w", p.name, err)
-			}
-			times := u.cpu.Seconds() / one.cpu.Seconds()
-			g := goal{}
-			if n == 10_000 {
-				switch p.name {
-				case "reprepro":
-					g = goal{"at least 5 times less CPU", times >= 5}
-				case "aptly":
-					g = goal{"at least 20 times less CPU", times >= 20}
-				}
-			}
-			b.archive("archive.publish", s.n, one, p.name, u, g)
-			if err := os.RemoveAll(root); err != nil {
-				return err
-			}
-		}
+	}
+	return nil
+}
+
+// archiveOf measures an archive of n packages, and returns what one publication
+// into it needs; smallest is that of the smallest archive.
+func archiveOf(b *bench, n int, key, gnupg, fpr string, smallest used) (used, error) {
+	b.progress("archive: making %d packages", n)
+	s, err := makeStock(b, n)
+	if err != nil {
+		return used{}, err
+	}
+	root := filepath.Join(b.dir, fmt.Sprintf("ours-%d", n))
+	defer func() {
 		for _, d := range []string{root, s.dir, s.more} {
-			if err := os.RemoveAll(d); err != nil {
-				return err
-			}
+			_ = os.RemoveAll(d) // the bench's directory goes as a whole in the end
+		}
+	}()
+	b.progress("archive: %d packages: ours", s.n)
+	first, err := ours(b, root, key, aptAlone, s.changes...)
+	if err != nil {
+		return used{}, err
+	}
+	b.archive("archive.import", s.n, first, "", used{}, goalOf(n == 10_000, "cpu <= 6 s", first.cpu <= 6*time.Second))
+	version := 0
+	next := func(feeds string) (used, error) {
+		version++
+		if err := s.next(version); err != nil {
+			return used{}, err
+		}
+		return ours(b, root, key, feeds, filepath.Join(s.more, s.moreName))
+	}
+	var ones, nones []used
+	for range 5 {
+		u, err := next(aptAlone)
+		if err != nil {
+			return used{}, err
+		}
+		ones = append(ones, u)
+		if u, err = ours(b, root, key, aptAlone); err != nil {
+			return used{}, err
+		}
+		nones = append(nones, u)
+	}
+	one := middleUse(ones)
+	// Of nothing to do the quickest counts: what the others took, other programs did.
+	none := slices.MinFunc(nones, func(a, b used) int { return cmp.Compare(a.wall, b.wall) })
+	b.archive("archive.publish", s.n, one, "", used{}, goalOf(n > realFrom, "cpu <= 0.25 s", one.cpu <= 250*time.Millisecond))
+	b.figure(Figure{Name: fmt.Sprintf("archive.publish-wall.%d", s.n), Value: one.wall.Seconds(), Unit: "s"})
+	if n > realFrom {
+		if smallest.cpu > 0 {
+			r := one.cpu.Seconds() / smallest.cpu.Seconds()
+			b.figure(Figure{Name: fmt.Sprintf("archive.growth.%d", s.n), Value: r, Unit: "times", Versus: fmt.Sprintf("%d packages", b.packages[0]), Ratio: r, Goal: "<= 6", Met: r <= 6})
+		}
+		b.figure(Figure{Name: fmt.Sprintf("archive.memory.%d", s.n), Value: float64(max(first.memory, one.memory)) / (1 << 20), Unit: "MB", Goal: "<= 200", Met: max(first.memory, one.memory) <= 200<<20})
+	}
+	b.figure(Figure{Name: fmt.Sprintf("archive.nothing-to-do.%d", s.n), Value: none.wall.Seconds(), Unit: "s", Goal: "<= 0.02", Met: none.wall <= 20*time.Millisecond})
+
+	b.progress("archive: %d packages: feeds for opkg", s.n)
+	feeds, err := ours(b, root, key, withOpkg)
+	if err != nil {
+		return one, err
+	}
+	b.archive("archive.opkg-first", s.n, feeds, "", used{}, goal{})
+	if feeds, err = next(withOpkg); err != nil {
+		return one, err
+	}
+	b.archive("archive.opkg-publish", s.n, feeds, "", used{}, goal{})
+	for _, p := range archivePeers {
+		b.progress("archive: %d packages: %s", s.n, p.name)
+		if err := b.beside(p, s, n, gnupg, fpr, first, one); err != nil {
+			return one, fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
+	return one, nil
+}
+
+// beside has a peer do the same. What takes longer than the bench's patience is
+// stopped: its line says so, and has no ratio.
+func (b *bench) beside(p peer, s *stock, n int, gnupg, fpr string, first, one used) error {
+	root := filepath.Join(b.dir, fmt.Sprintf("%s-%d", p.name, n))
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return err
+	}
+	defer os.RemoveAll(root)
+	timed := func(do func(context.Context, *bench, *stock, string, string, string) (used, error)) (used, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), b.patience)
+		defer cancel()
+		return do(ctx, b, s, root, gnupg, fpr)
+	}
+	late := fmt.Sprintf("%s: did not finish in %.0f s", p.name, b.patience.Seconds())
+	fill, err := timed(p.fill)
+	if errors.Is(err, context.DeadlineExceeded) {
+		b.archive("archive.import", s.n, first, late, used{}, goal{})
+		b.archive("archive.publish", s.n, one, p.name+": nothing to publish into", used{}, goal{})
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	b.archive("archive.import", s.n, first, p.name+" (its own way)", fill, goal{})
+	if err := s.next(100); err != nil {
+		return err
+	}
+	u, err := timed(p.one)
+	if errors.Is(err, context.DeadlineExceeded) {
+		b.archive("archive.publish", s.n, one, late, used{}, goal{})
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	times := u.cpu.Seconds() / one.cpu.Seconds()
+	g := goal{}
+	if n == 10_000 {
+		switch p.name {
+		case "reprepro":
+			g = goal{"at least 5 times less CPU", times >= 5}
+		case "aptly":
+			g = goal{"at least 20 times less CPU", times >= 20}
+		}
+	}
+	b.archive("archive.publish", s.n, one, p.name, u, g)
 	return nil
 }
 
@@ -646,7 +721,7 @@ func goalOf(applies bool, text string, met bool) goal {
 // archive gives out CPU seconds of ours, beside a peer's.
 func (b *bench) archive(name string, n int, u used, versus string, other used, g goal) {
 	f := Figure{Name: fmt.Sprintf("%s.%d", name, n), Value: u.cpu.Seconds(), Unit: "CPU s", Goal: g.text, Met: g.met}
-	if versus != "" {
+	if f.Versus = versus; other.cpu > 0 {
 		f.Versus = fmt.Sprintf("%s %.3f CPU s, %.0f MB", versus, other.cpu.Seconds(), float64(other.memory)/(1<<20))
 		f.Ratio = other.cpu.Seconds() / u.cpu.Seconds()
 	}

@@ -1,12 +1,14 @@
 // Bench measures Packmill beside the raw system calls or the programs that do
 // the same work, in one run on one machine, and says which goals are met.
 //
-//	scripts/bench [AREA ...] [--json] [--dir DIR]
+//	scripts/bench [AREA ...] [--json] [--dir DIR] [--packages N,...] [--patience TIME]
 //
 // Without an area all are measured. --json prints one object a line: name,
 // value, unit, versus (what it is beside), ratio, goal, met. DIR is on the file
-// system that is measured (default: the directory for temporary files). A goal
-// that is not met stays in the list as not met.
+// system that is measured (default: the directory for temporary files). N is how
+// many packages the archive's figures are of. A program beside us that takes
+// longer than TIME is stopped, and its line says so. A goal that is not met
+// stays in the list as not met.
 //
 // An area is a function in a file of its own, named in areas below:
 //
@@ -63,6 +65,9 @@ type Figure struct {
 type bench struct {
 	dir  string // empty, removed afterwards
 	emit func(Figure)
+
+	packages []int
+	patience time.Duration
 }
 
 // figure gives out a result as soon as it is known.
@@ -82,6 +87,9 @@ type flags struct {
 	Areas []string `arg:"" optional:"" name:"area" help:"What to measure: ${areas}. All if none is named."`
 	JSON  bool     `name:"json" help:"One JSON object a line."`
 	Dir   string   `help:"Where to work: on the file system that is measured." placeholder:"DIR"`
+
+	Packages []int         `help:"How many packages the archive's figures are of." default:"1000,10000,63440" placeholder:"N"`
+	Patience time.Duration `help:"How long a program beside us may take." default:"3m"`
 }
 
 func main() {
@@ -161,7 +169,7 @@ func run(w io.Writer, f *flags) error {
 		if err != nil {
 			return err
 		}
-		b := &bench{dir: dir, emit: emit}
+		b := &bench{dir: dir, emit: emit, packages: f.Packages, patience: f.Patience}
 		start := time.Now()
 		err = a.measure(b)
 		b.progress("%s: %s", a.name, time.Since(start).Round(100*time.Millisecond))
