@@ -350,19 +350,21 @@ func (l *Loop) interval() time.Duration {
 	return l.Tick
 }
 
-// wait sleeps until a hint, a worker's result, a time, or the end.
+// wait sleeps until a hint, a worker's result, a time, or the end. A loop with
+// no hand free has no use for hints and times yet: what fell due meanwhile
+// would wake it again and again.
 func (l *Loop) wait(ctx context.Context, until time.Time, progress *bool) (stop bool, err error) {
-	t := time.NewTimer(time.Until(until))
-	defer t.Stop()
-	// A loop with no hand free has no use for hints yet.
-	wake := l.watch.wake
-	if !l.free() {
-		wake = nil
+	var wake <-chan struct{}
+	var due <-chan time.Time
+	if l.free() {
+		t := time.NewTimer(time.Until(until))
+		defer t.Stop()
+		wake, due = l.watch.wake, t.C
 	}
 	select {
 	case <-ctx.Done():
 		return true, nil
-	case <-t.C:
+	case <-due:
 	case <-wake:
 	case <-l.Nudge:
 		l.watch.lost()

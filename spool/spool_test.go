@@ -480,6 +480,40 @@ func TestLoopWaitsForABusyItem(t *testing.T) {
 	until(t, "the freed item is handled", handled.Load)
 }
 
+// While the only hand builds for hours, what falls due must not wake the loop
+// again and again.
+func TestLoopRestsWhileItsHandsAreBusy(t *testing.T) {
+	tree := newTree(t)
+	held := NewName(50, t0, "held", "1")
+	born(t, tree, In(Intake), Reviewd, held)
+	it, err := tree.Claim(In(Intake), held.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer it.Release()
+	born(t, tree, In(Intake), Reviewd, NewName(60, t0, "long", "1"))
+	var used time.Duration
+	l := testLoop(tree)
+	l.Handle = func(context.Context, *Item) (Verdict, error) {
+		time.Sleep(2 * busyRetry) // the held item falls due
+		before := cpu()
+		time.Sleep(5 * busyRetry)
+		used = cpu() - before
+		return Verdict{To: In(Rejected)}, nil
+	}
+	l.Run(context.Background())
+	if used > busyRetry {
+		t.Errorf("the loop used %v of the processor in %v of waiting", used, 5*busyRetry)
+	}
+}
+
+// cpu is the processor time of this process so far.
+func cpu() time.Duration {
+	var u unix.Rusage
+	unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 func TestLoopWatchesAReplacedDirectory(t *testing.T) {
 	tree := newTree(t)
 	l := testLoop(tree)
