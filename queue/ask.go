@@ -33,6 +33,8 @@ type Request struct {
 	// Signed, of uploaded, is asked whether the result's .changes is signed as
 	// the archive wants it: nil if so.
 	Signed func(path string, t *Ticket) error
+	// May, if set, says why who asks has no right to, or "".
+	May func(t *Ticket) string
 	// BinNMU makes the new job of nmu.
 	BinNMU func(installed *Ticket, f spool.Found) (spool.Found, error)
 	// Dry says that nothing is to be done.
@@ -87,6 +89,11 @@ func Ask(tree *spool.Tree, f spool.Found, r *Request) (*Reply, error) {
 		reply.Role = Signer
 	case r.Override:
 		reply.Role = Override
+	}
+	if r.May != nil {
+		if reply.Refusal = r.May(t); reply.Refusal != "" {
+			return reply, nil
+		}
 	}
 	s := SpecOf(f.Place.State, r.Op, reply.Role)
 	if s == nil {

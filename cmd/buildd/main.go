@@ -17,8 +17,12 @@
 // still locked by the build, or free and given back by the next look of any
 // builder.
 //
+// Where control/notify says so, the log of each build goes by mail to people:
+// log, of a good build that waits for a person's signature, and failed, of any
+// other. What they answer is for packmill mail.
+//
 // Settings: control/builders (the stanza that --builder names, or the first of
-// this architecture), control/suites.
+// this architecture), control/suites, control/notify.
 //
 // Exit status: 0 done, 100 wrong use or settings, 111 may pass (start it
 // again).
@@ -33,6 +37,7 @@ import (
 	"strings"
 
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/logreview"
 	"packmill/queue/build"
 )
 
@@ -70,5 +75,7 @@ func run(ctx context.Context) error {
 	if _, err := b.stanza(); err != nil {
 		return daemon.Wrong{Err: fmt.Errorf("control/builders: %w", err)}
 	}
-	return env.Serve(ctx, b.loop())
+	return logreview.NewTeller(env, b.places).Serve(ctx, func(ctx context.Context) error {
+		return env.Serve(ctx, b.loop())
+	})
 }

@@ -121,6 +121,8 @@ func (x *completeCmd) Run(c *cli) error {
 var completed = map[string][]spool.State{
 	"ls": nil, "show": nil,
 	"review show": {spool.Review}, "review accept": {spool.Review}, "review reject": {spool.Review}, "review hold": {spool.Review}, "review ask": {spool.Review},
+	"build": judged, "build ls": judged, "build show": judged, "build sign": {spool.Built}, "build fail": judged, "build retry": judged,
+	"build dep-wait": judged, "build giveback": judged, "build not-for-us": judged,
 	"requeue": {spool.Rejected, spool.BuildAttempted, spool.Failed, spool.DepWait, spool.BDUninstallable, spool.Built, spool.Master},
 }
 

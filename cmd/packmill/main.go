@@ -5,6 +5,8 @@
 //	packmill status | ls | show ITEM
 //	packmill review [ls | show ITEM | accept ITEM... | reject ITEM... | hold ITEM... | ask ITEM...]
 //	packmill wb CMD PKG[_VERSION]... . ARCH... [. SUITE] [. -m TEXT]
+//	packmill build [ls | show | sign | fail | retry | dep-wait | giveback | not-for-us] ITEM...
+//	packmill mail [--maildir DIR]
 //	packmill why PACKAGE
 //	packmill quinn-diff [SUITE]
 //	packmill requeue ITEM...
@@ -21,13 +23,15 @@
 // tells. What it does can be done with mv as well.
 //
 // Exit status: 0 done, 1 refused (nothing fits, or the table forbids it), 100
-// wrong use or settings, 111 may pass (try again).
+// wrong use or settings, 111 may pass (try again). packmill mail: 0 taken, 75
+// may pass (the mail system tries again).
 package main
 
 import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/alecthomas/kong"
 
@@ -57,6 +61,8 @@ type cli struct {
 	Show    showCmd      `cmd:"" help:"Show an item: its facts, its history, why it lies where it lies."`
 	Review  reviewCmd    `cmd:"" help:"The reviewer's desk."`
 	Wb      wbCmd        `cmd:"" help:"Operations on build jobs, in the words of Debian's wb."`
+	Build   buildCmd     `cmd:"" help:"What a person says of builds: sign, fail, retry, and so on."`
+	Mail    mailCmd      `cmd:"" help:"Take signed replies to build logs."`
 	Why     whyCmd       `cmd:"" help:"Say why a package is where it is, and what must happen next."`
 	Quinn   quinnDiffCmd `cmd:"" name:"quinn-diff" help:"Print what the archive lacks."`
 	Requeue requeueCmd   `cmd:"" help:"Put items back to where they are tried again."`
@@ -84,9 +90,17 @@ func main() {
 	ctx, err := parser.Parse(os.Args[1:])
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "packmill: %v\nTry: packmill --help\n", err)
+		if slices.Contains(os.Args[1:], "mail") {
+			os.Exit(tempFail) // a wrong line in a .forward loses no mail
+		}
 		os.Exit(daemon.ExitWrong)
 	}
 	err = ctx.Run(&c)
+	var exit exitError
+	if errors.As(err, &exit) {
+		daemon.Status("packmill", exit.err)
+		os.Exit(exit.status)
+	}
 	if errors.Is(err, errRefused) {
 		if err != errRefused {
 			fmt.Fprintf(os.Stderr, "packmill: %v\n", err)

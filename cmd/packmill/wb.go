@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +10,7 @@ import (
 
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/logreview"
 	"packmill/cmd/internal/merge"
 	"packmill/cmd/internal/settings"
 	"packmill/queue"
@@ -229,11 +229,11 @@ func (w *wbCmd) Run(c *cli) error {
 			if line.Refusal != "" {
 				refused++
 			}
-			d.tell(line)
+			line.tell(c)
 		}
 		if n == 0 {
 			refused++
-			d.tell(&wbLine{Op: string(o.op), Source: p, Suite: s.Name, Arch: strings.Join(o.archs, " "), Role: string(queue.Other), Refusal: queue.Absent(o.op).Refusal})
+			(&wbLine{Op: string(o.op), Source: p, Suite: s.Name, Arch: strings.Join(o.archs, " "), Role: string(queue.Other), Refusal: queue.Absent(o.op).Refusal}).tell(c)
 		}
 	}
 	if refused > 0 {
@@ -270,35 +270,6 @@ type wbRun struct {
 	now   time.Time
 	view  *merge.View
 	n     int // of the binNMU
-}
-
-func (d *wbRun) tell(l *wbLine) {
-	what := fmt.Sprintf("%s_%s on %s: ", l.Source, l.Version, l.Arch)
-	if l.Version == "" {
-		what = fmt.Sprintf("%s on %s: ", l.Source, l.Arch)
-	}
-	switch {
-	case l.Refusal != "":
-		what += "refused: " + l.Refusal
-		if l.From != "" {
-			what = strings.Replace(what, ": refused", " ("+l.From+"): refused", 1)
-		}
-	case l.To == l.From:
-		what += l.From + ": " + l.Op
-	default:
-		what += l.From + " -> " + l.To
-	}
-	if l.DryRun && l.Refusal == "" {
-		what = "would do " + what
-	}
-	if l.Warning != "" {
-		what += " (" + l.Warning + ")"
-	}
-	out := os.Stdout
-	if l.Refusal != "" && !d.c.JSON {
-		out = os.Stderr
-	}
-	d.c.print(out, l, clean(what))
 }
 
 // one does the order for one package and architecture. Nil says that there is no
@@ -367,7 +338,7 @@ func (d *wbRun) request(spool.Found) *queue.Request {
 	o := d.order
 	r := &queue.Request{
 		Op: o.op, Who: who(), Override: o.override, Message: o.message, Number: o.number, Now: d.now, Dry: d.c.DryRun,
-		BinNMU: d.binNMU, Signed: d.signed,
+		BinNMU: d.binNMU, Signed: logreview.Signed(d.set, d.suite),
 	}
 	if o.changes != "" {
 		r.Result = func(dir string, _ *queue.Ticket) (string, error) { return takeResult(o.changes, dir) }

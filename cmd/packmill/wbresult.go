@@ -9,41 +9,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"packmill/queue"
 	"packmill/spool/durable"
 	"packmill/spool/policy"
 	"packmill/spool/upload"
 )
-
-// signed says why the archive would not take a result: it is of another
-// version, or nobody signed it whose signature counts for the architecture.
-func (d *wbRun) signed(path string, t *queue.Ticket) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("the result cannot be read: %w", err)
-	}
-	keys, whose := d.set.BuildKeys(d.suite, t.BuildArch, t.Source, t.Component)
-	ring, _, err := d.set.Keyring(keys)
-	if err != nil {
-		return err
-	}
-	text, _, err := ring.VerifyClear(data, time.Now())
-	if err != nil {
-		return fmt.Errorf("%s: %w (keys of %s count)", filepath.Base(path), err, whose)
-	}
-	c, err := upload.ParseChanges(filepath.Base(path), text)
-	if err != nil {
-		return err
-	}
-	if policy.CompareVersions(c.Version, t.Plus()) != 0 {
-		return fmt.Errorf("%s is of version %s, and the job is of %s", filepath.Base(path), c.Version, t.Plus())
-	}
-	return nil
-}
 
 // takeResult copies a .changes and the files that it lists into a job's
 // directory of results. Each file is hashed on the way. What was there goes

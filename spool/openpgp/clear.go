@@ -227,3 +227,13 @@ func CanonicalHash(text []byte) string {
 	sum := sha256.Sum256(signedBytes(text))
 	return hex.EncodeToString(sum[:])
 }
+
+// ClearText takes the framing off a cleartext signed message, to compare its
+// text with another. It verifies nothing: what it returns nobody vouches for.
+func ClearText(data []byte) ([]byte, error) {
+	m, refusal := readClear(data)
+	if refusal != nil {
+		return nil, refusal
+	}
+	return m.text, nil
+}

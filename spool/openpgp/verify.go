@@ -292,3 +292,26 @@ func (k *Keyring) VerifyDetached(data io.Reader, signature []byte, now time.Time
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+// VerifyMIME checks the signature of a PGP/MIME part (RFC 3156 section 5), with the
+// rules of VerifyClear: part is the part as it was sent, with CR LF at line
+// ends, and the signature covers its bytes or its text.
+func (k *Keyring) VerifyMIME(part, signature []byte, now time.Time) (*Signature, error) {
+	blocks, err := dearmor(signature, "PGP SIGNATURE")
+	if err != nil || len(blocks) != 1 {
+		return nil, refuse(BadForm, "", "the part beside the signed one is not one armored signature; sign again")
+	}
+	sig, refusal := onlySignature(blocks[0])
+	if refusal != nil {
+		return nil, refusal
+	}
+	want := packet.SigTypeBinary
+	if sig.SigType == packet.SigTypeText {
+		want = packet.SigTypeText
+	}
+	s, refusal := k.verify(blocks[0], want, part, "", now)
+	if refusal != nil {
+		return nil, refusal
+	}
+	return s, nil
+}

@@ -78,7 +78,7 @@ func newMill(t *testing.T, lines ...string) *mill {
 	suite := append([]string{"Suite: stable", "Sign-With: private/archive.key"}, lines...)
 	for _, d := range []string{"Architectures: amd64", "Review: never"} {
 		name, _, _ := strings.Cut(d, " ")
-		if !strings.Contains(strings.Join(lines, "\n"), name) {
+		if !strings.Contains("\n"+strings.Join(lines, "\n"), "\n"+name) {
 			suite = append(suite, d)
 		}
 	}

@@ -27,11 +27,12 @@ import (
 	"packmill/spool"
 )
 
-// The words of To that stand for somebody whom the upload tells.
+// The words of To that stand for people whom the upload, or the settings, tell.
 const (
-	Signer     = "signer"
-	Maintainer = "maintainer"
-	Builder    = "builder"
+	Signer       = "signer"        // of the upload
+	Maintainer   = "maintainer"    // of the package
+	Builder      = "builder"       // Email of control/builders
+	BuildSigners = "build-signers" // whoever may sign the build
 )
 
 // patience is how long a sendmail may take for one message.
@@ -50,8 +51,8 @@ type Message struct {
 	// Answer, of an answer to a mail, is that mail's Message-ID, without its
 	// angle brackets.
 	Answer string
-	// People are the addresses that the words Signer, Maintainer and Builder
-	// stand for here; a word that is missing is nobody.
+	// People are the addresses that the words of To stand for here, with commas
+	// between where it may be several; a word that is missing is nobody.
 	People map[string]string
 }
 
@@ -88,12 +89,19 @@ func envelopes(notices []settings.Notice, m *Message) []envelope {
 		if n.Event != m.Event && n.Event != "*" {
 			continue
 		}
-		for _, to := range n.To {
-			switch to {
-			case Signer, Maintainer, Builder:
-				to = m.People[to]
+		var to []string
+		for _, word := range n.To {
+			switch word {
+			case Signer, Maintainer:
+				to = append(to, m.People[word])
+			case Builder, BuildSigners:
+				to = append(to, strings.Split(m.People[word], ",")...)
+			default:
+				to = append(to, word)
 			}
-			addr, err := Address(to)
+		}
+		for _, word := range to {
+			addr, err := Address(word)
 			if err != nil {
 				continue
 			}
@@ -212,7 +220,7 @@ func (m *Message) write(h gomail.Header, body string) ([]byte, error) {
 		h.Set("Content-Transfer-Encoding", "quoted-printable")
 	}
 	var b bytes.Buffer
-	put := func(w io.WriteCloser, err error, data string) error {
+	put := func(w *message.Writer, err error, data string) error {
 		if err != nil {
 			return err
 		}
@@ -221,34 +229,35 @@ func (m *Message) write(h gomail.Header, body string) ([]byte, error) {
 		}
 		return w.Close()
 	}
+	h.Set("MIME-Version", "1.0")
 	if len(m.Parts) == 0 {
 		shown(&h.Header)
-		w, err := gomail.CreateSingleInlineWriter(&b, h)
+		w, err := message.CreateWriter(&b, h.Header)
 		err = put(w, err, body)
 		return b.Bytes(), err
 	}
-	mw, err := gomail.CreateWriter(&b, h)
+	h.SetContentType("multipart/mixed", nil)
+	mw, err := message.CreateWriter(&b, h.Header)
 	if err != nil {
 		return nil, err
 	}
-	var ih gomail.InlineHeader
-	shown(&ih.Header)
-	w, err := mw.CreateSingleInline(ih)
+	var ph message.Header
+	shown(&ph)
+	w, err := mw.CreatePart(ph)
 	if err := put(w, err, body); err != nil {
 		return nil, err
 	}
 	for _, p := range m.Parts {
+		var ph message.Header
 		if p.Inline {
-			var ih gomail.InlineHeader
-			shown(&ih.Header)
-			ih.SetContentDisposition("inline", map[string]string{"filename": p.Name})
-			w, err = mw.CreateSingleInline(ih)
+			shown(&ph)
+			ph.SetContentDisposition("inline", map[string]string{"filename": p.Name})
 		} else {
-			var ah gomail.AttachmentHeader
-			ah.SetContentType(p.Type, nil)
-			ah.SetFilename(p.Name)
-			w, err = mw.CreateAttachment(ah)
+			ph.SetContentType(p.Type, nil)
+			ph.Set("Content-Transfer-Encoding", "base64")
+			ph.SetContentDisposition("attachment", map[string]string{"filename": p.Name})
 		}
+		w, err := mw.CreatePart(ph)
 		if err := put(w, err, string(p.Data)); err != nil {
 			return nil, err
 		}

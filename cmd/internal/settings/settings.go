@@ -117,13 +117,14 @@ type Builder struct {
 	Tasks         int
 	Disk          int64
 	Stop          string // wait or give-back
+	Email         string // of who looks after it
 	Host          string
 }
 
 // Notice is one stanza of control/notify: who hears of what.
 type Notice struct {
-	Event string   // received, accepted, rejected, built, log, failed, published, admin, or *
-	To    []string // addresses, or the words signer, maintainer, builder
+	Event string   // received, accepted, rejected, commands, asked, log, failed, or *
+	To    []string // addresses, or the words signer, maintainer, builder, build-signers
 	Via   string   // sendmail's path
 	From  string
 }

@@ -194,6 +194,7 @@ func (r *reader) builder() Builder {
 		Disk:          r.size("Disk", 0),
 		Stop:          r.one("Stop", "give-back", "give-back", "wait"),
 		Host:          r.str("Host", ""),
+		Email:         r.str("Email", ""),
 	}
 	if f := r.fingerprints(); len(f) == 1 {
 		b.Fingerprint = f[0]
