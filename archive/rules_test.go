@@ -472,6 +472,31 @@ func TestOverridesAndComponents(t *testing.T) {
 	}
 }
 
+// apt installs nothing from such a suite by itself, or upgrades only what came
+// from there; and takes the suite under each of its names.
+func TestNotAutomaticAndNames(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.suite.Codename = "sid"
+	for _, tc := range []struct {
+		not, but bool
+		want     string
+	}{{false, false, " 500"}, {true, false, " 1"}, {true, true, " 100"}} {
+		f.suite.NotAutomatic, f.suite.ButAutomaticUpgrades = tc.not, tc.but
+		f.accepted(f.upload(hello("1")))
+		for _, name := range []string{"unstable", "sid", "rolling"} {
+			c := newClient(t, strings.ReplaceAll(f.source(), " unstable ", " "+name+" "), f.key, "amd64")
+			// Release says Suite and Codename; of a third name apt remarks that.
+			if out, err := c.try("apt-get", "update"); err != nil && !(name == "rolling" && strings.Count(out, "\nW:") == 1 && strings.Contains(out, "(expected rolling but got sid)")) {
+				t.Errorf("%s: %v\n%s", name, err, out)
+			}
+			if got := c.run("apt-cache", "policy", "hello"); !strings.Contains(got, "     1"+tc.want+"\n") {
+				t.Errorf("%s, %+v: got %s", name, tc, got)
+			}
+		}
+	}
+}
+
 func TestTakeoverIsSaid(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
