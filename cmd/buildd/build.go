@@ -25,7 +25,7 @@ import (
 // builder is one build daemon.
 type builder struct {
 	*daemon.Env
-	arch string
+	arch string // "" is all of the stanza's
 	name string // of the stanza; "" is the first of the architecture
 
 	health health
@@ -39,7 +39,7 @@ func (b *builder) stanza() (*settings.Builder, error) {
 		if b.name != "" && x.Name != b.name {
 			continue
 		}
-		if slices.Contains(x.Architectures, b.arch) {
+		if b.arch == "" || slices.Contains(x.Architectures, b.arch) {
 			return x, nil
 		}
 		if b.name != "" {
@@ -85,9 +85,14 @@ func (b *builder) loop() *spool.Loop {
 	return l
 }
 
+// serves reports whether this daemon is there for an architecture.
+func (b *builder) serves(x *settings.Builder, arch string) bool {
+	return b.arch == arch || b.arch == "" && slices.Contains(x.Architectures, arch)
+}
+
 // places are the directories of a state that this builder serves: its own
-// architecture's in every suite that has it, and those of all where the suite
-// says that they are built on this architecture.
+// architectures' in every suite that has them, and those of all where the
+// suite says that they are built on one of these.
 func (b *builder) places(state spool.State) func() ([]spool.Place, error) {
 	return func() ([]spool.Place, error) {
 		x, err := b.stanza()
@@ -100,10 +105,12 @@ func (b *builder) places(state spool.State) func() ([]spool.Place, error) {
 				continue
 			}
 			var archs []string
-			if slices.Contains(s.Architectures, b.arch) {
-				archs = append(archs, b.arch)
+			for _, a := range s.Architectures {
+				if b.serves(x, a) {
+					archs = append(archs, a)
+				}
 			}
-			if b.arch == "all" || s.IndepOn == b.arch && slices.Contains(x.Architectures, "all") {
+			if b.arch == "all" || b.serves(x, s.IndepOn) && slices.Contains(x.Architectures, "all") {
 				archs = append(archs, "all")
 			}
 			for _, a := range archs {
@@ -157,13 +164,52 @@ func (b *builder) refusal(it *spool.Item) *notNow {
 	if !ok {
 		return &notNow{"its suite is not in the settings any more", time.Minute}
 	}
-	if why := x.Refuses(s, it.Place.Arch, t.Source, t.Component); why != "" {
-		return &notNow{why, time.Hour}
+	all, now := b.Settings.Get(), time.Now()
+	if why, again := all.Refuses(x, s, it.Place.Arch, t, it.Name.Time, now); why != "" {
+		if again.IsZero() {
+			again = now.Add(time.Hour)
+		}
+		return &notNow{why, again.Sub(now)}
 	}
-	if wait := time.Until(t.NotBefore); wait > 0 {
-		return &notNow{"given back; tried again at " + t.NotBefore.Format(time.RFC3339), wait}
+	if x.Last.Match(t.Source) {
+		if other := b.firstOther(x, all, now); other != "" {
+			return &notNow{"it is built here only when nothing else waits (Last), and " + other + " does", 10 * time.Second}
+		}
 	}
 	return nil
+}
+
+// firstOther finds a job that this builder would take now and that does not
+// itself wait for the others.
+func (b *builder) firstOther(x *settings.Builder, all *settings.Settings, now time.Time) string {
+	places, err := b.places(spool.NeedsBuild)()
+	if err != nil {
+		return "" // the loop says it
+	}
+	for _, p := range places {
+		s, ok := all.Suite(p.Suite)
+		if !ok {
+			continue
+		}
+		names, err := b.Tree.List(p)
+		if err != nil {
+			continue
+		}
+		for _, name := range names {
+			n, err := spool.ParseName(name)
+			if err != nil || x.Last.Match(n.Source) {
+				continue
+			}
+			t, err := queue.TicketAt(b.Tree, spool.Found{Place: p, Name: n})
+			if err != nil {
+				continue // taken meanwhile
+			}
+			if why, _ := all.Refuses(x, s, p.Arch, t, n.Time, now); why == "" {
+				return n.ID()
+			}
+		}
+	}
+	return ""
 }
 
 // giveBackLost returns the jobs whose builder is gone: their lock is free.
@@ -261,7 +307,7 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 	// person, not round for ever.
 	t.Tries++
 	earlier := t.Builder
-	t.Builder, t.TakenBy, t.NotBefore, t.Result, t.Begun = b.who(), "", time.Time{}, "", time.Now()
+	t.Builder, t.TakenBy, t.Suspect, t.NotBefore, t.Result, t.Begun = b.who(), "", "", time.Time{}, "", time.Now()
 	if err := it.SetTicket(t.Stanza()); err != nil {
 		return spool.Verdict{}, err
 	}
@@ -319,14 +365,18 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *s
 	defer log.Close()
 	it.Dirty()
 	job := &build.Job{
-		Source: t.Source, Version: t.Version, Suite: s.Name, Arch: it.Place.Arch, On: b.arch,
+		Source: t.Source, Version: t.Version, Suite: s.Name, Arch: it.Place.Arch, On: it.Place.Arch, Nice: x.Nice,
 		Dsc: it.Path(t.Dsc), Dir: it.Path(workDir), Result: it.Path(resultDir),
 		Base: s.Base, Network: s.BuildNetwork, ExtraDepends: t.ExtraDepends, ExtraConflicts: t.ExtraConflicts,
 		Log: log, Lock: it.Lock(),
-		Limits: build.Limits{Wall: x.Timeout, Silence: x.Silence, Log: x.MaxLog, Memory: x.Memory, Tasks: x.Tasks, Disk: x.Disk},
+		Limits: x.LimitsOf(s, t.Source),
 	}
-	if b.arch == "all" {
+	if job.Arch == "all" {
+		// On the architecture that it was served for, or this machine's.
 		job.On = ""
+		if b.arch != "all" && b.serves(x, s.IndepOn) {
+			job.On = s.IndepOn
+		}
 	}
 	if t.BinNMU > 0 {
 		job.BinNMU = &build.BinNMU{Number: t.BinNMU, Changelog: t.BinNMUText, Maintainer: t.BinNMUBy, Time: t.BinNMUTime}
@@ -385,6 +435,7 @@ func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s 
 		}, nil
 	case build.Attempted, build.Quarantined:
 		if res.Suspect != "" && t.Tries < min(2, s.Tries) {
+			t.Suspect = x.Name
 			return b.backOff(it, t, "suspect ("+res.Suspect+"): "+why(res, first))
 		}
 		return spool.Verdict{

@@ -46,7 +46,8 @@ const manual = `Builds: takes the oldest package that waits for its architecture
 Examples:
   buildd-amd64 --tree /srv/packmill           run for ever
   buildd --arch i386 --once                   build what waits for i386, and end
-  buildd-amd64 --builder big --tree DIR       as the builder "big" of control/builders`
+  buildd-amd64 --builder big --tree DIR       as the builder "big" of control/builders
+  buildd --builder big                        the same for all architectures of its stanza, Jobs at once together`
 
 var cli struct {
 	daemon.Flags
@@ -64,10 +65,10 @@ func run(ctx context.Context) error {
 	if arch == "" {
 		_, arch, _ = strings.Cut(filepath.Base(os.Args[0]), "buildd-")
 	}
-	if arch == "" {
-		return daemon.Wrong{Err: errors.New("which architecture? call it buildd-ARCH, or say --arch ARCH")}
+	if arch == "" && cli.Builder == "" {
+		return daemon.Wrong{Err: errors.New("which architecture? call it buildd-ARCH, say --arch ARCH, or --builder NAME for all of that builder's")}
 	}
-	env, err := cli.Start("buildd-" + arch)
+	env, err := cli.Start(strings.TrimSuffix("buildd-"+arch, "-"))
 	if err != nil {
 		return err
 	}

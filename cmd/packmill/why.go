@@ -183,13 +183,14 @@ func whoTakes(all *settings.Settings, f spool.Found, t *queue.Ticket) (builders 
 	able := 0
 	for i := range all.Builders {
 		b := &all.Builders[i]
-		why := b.Refuses(s, f.Arch(), t.Source, t.Component)
-		if why == "" && time.Until(t.NotBefore) > 0 {
-			why = "given back; tried again at " + t.NotBefore.Format(time.RFC3339)
+		why, again := all.Refuses(b, s, f.Arch(), t, f.Name.Time, time.Now())
+		if why == "" || !again.IsZero() {
 			able++
 		}
-		if why == "" {
-			able++
+		switch {
+		case why == "" && b.Last.Match(t.Source):
+			why = "takes it when nothing else waits (Last)"
+		case why == "":
 			why = "takes it when it is its turn"
 		}
 		builders = append(builders, b.Name+": "+why)

@@ -69,6 +69,7 @@ type Suite struct {
 	Checks        map[string]string // check's name -> error, warning or off
 	Below         []string          // suites whose versions must not be higher
 	BuildNetwork  bool
+	Limits        []Limit       // of builds
 	Incomplete    time.Duration // an upload that is not complete by then is refused
 	MaxUpload     int64         // bytes of one upload
 	KeepRejected  time.Duration
@@ -101,13 +102,18 @@ type Builder struct {
 	Architectures []string // all is one of them where it builds all
 	Suites        []string // empty: every suite
 	Components    []string
-	Packages      []string // patterns; empty: every package
-	Runner        string   // sbuild, overlay, or exec
-	Exec          string   // exec's program
-	Mode          string   // sbuild's chroot mode: unshare or schroot
-	Fingerprint   string   // of the key that signs its results
-	Key           string   // that key's secret part, a file, where the builder runs
-	User          string   // the account that builds, if the daemon is root
+	Packages      Patterns // empty: every package
+	NotPackages   Patterns
+	Last          Patterns      // taken only when nothing else waits
+	MinAge        time.Duration // since a job's package was accepted
+	Quiet         []Hours       // when nothing is begun
+	Nice          int
+	Runner        string // sbuild, overlay, or exec
+	Exec          string // exec's program
+	Mode          string // sbuild's chroot mode: unshare or schroot
+	Fingerprint   string // of the key that signs its results
+	Key           string // that key's secret part, a file, where the builder runs
+	User          string // the account that builds, if the daemon is root
 	Jobs          int
 	Chroots       string // directory of the chroots; default: the build user's
 	Timeout       time.Duration
@@ -116,8 +122,10 @@ type Builder struct {
 	Memory        int64
 	Tasks         int
 	Disk          int64
-	Stop          string // wait or give-back
-	Email         string // of who looks after it
+	Limits        []Limit // for some packages
+	Layers        int64   // bytes of build-dependencies that the overlay runner keeps; 0: its own bound
+	Stop          string  // wait or give-back
+	Email         string  // of who looks after it
 	Host          string
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"packmill/queue/build"
 	"packmill/spool/openpgp"
 )
 
@@ -57,6 +58,12 @@ func TestWrong(t *testing.T) {
 		{"suites", suite + "Checks: dates=off\n", `suites:3: "dates" is no check; a suite may set: signature-age `},
 		{"suites", suite + "Checks: signature=off\n", "suites:3: signature cannot be set: what the archive promises hangs on it"},
 		{"suites", suite + "Checks: checksum=warning\n", "suites:3: checksum cannot be set"},
+		{"suites", suite + "Limits: lib*\n", `suites:3: "lib*" limits nothing; write such as: lib* Timeout=3d Disk=60G`},
+		{"suites", suite + "Limits: lib* Patience=3d\n", `suites:3: "Patience=3d" is no limit; there are Timeout, `},
+		{"suites", suite + "Limits: lib* Disk=much\n", `suites:3: "Disk=much" is no limit; there are Timeout, `},
+		{"builders", "Name: b\nArchitectures: amd64\nPackages: /(/\n", "builders:3: error parsing regexp"},
+		{"builders", "Name: b\nArchitectures: amd64\nLast: [\n", `builders:3: "[" is not a pattern; `},
+		{"builders", "Name: b\nArchitectures: amd64\nQuiet: 22-6\n", `builders:3: "22-6" is not a part of the day; write such as 22:00-06:30`},
 		{"suites", suite + "Below: testing\n", `there is no suite "testing"`},
 
 		{"suites", suite + "\n" + suite, "suites:4: there is a second stanza for the suite stable; put them together"},
@@ -160,6 +167,50 @@ func TestBuildKeys(t *testing.T) {
 		}
 		if got != r.want || strings.Contains(whose, "builders") != (r.suite == "stable") {
 			t.Errorf("%v: got %q (%s)", r, got, whose)
+		}
+	}
+}
+
+// TestLimitsOf: what the builder says of a package goes over what its suite
+// says, and that over the builder's own limits.
+func TestLimitsOf(t *testing.T) {
+	s, err := Load(control(t, map[string]string{
+		"suites":   suite + "Limits:\n lib* Timeout=2d Disk=10G\n /office$/ Memory=8G Silence=5h\n",
+		"builders": "Name: b\nArchitectures: amd64\nTimeout: 3h\nTasks: 500\nLimits:\n libreoffice Timeout=3d Max-Log=2G\n",
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := s.Builders[0].LimitsOf(&s.Suites[0], "libreoffice")
+	want := build.Limits{Wall: 3 * day, Silence: 5 * time.Hour, Log: 2 << 30, Memory: 8 << 30, Tasks: 500, Disk: 10 << 30}
+	if got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := s.Builders[0].LimitsOf(&s.Suites[0], "hello"); got != (build.Limits{Wall: 3 * time.Hour, Silence: 150 * time.Minute, Log: 1 << 30, Tasks: 500}) {
+		t.Errorf("hello: got %+v", got)
+	}
+}
+
+// TestQuiet: parts of the day, over midnight too.
+func TestQuiet(t *testing.T) {
+	for hours, rows := range map[string]map[string]string{
+		"22:00-06:30": {"21:59": "", "22:00": "06:30", "23:59": "06:30", "00:00": "06:30", "06:29": "06:30", "06:30": ""},
+		"12:00-13:00": {"11:59": "", "12:00": "13:00", "13:00": ""},
+		"00:00-00:00": {"00:00": "00:00", "23:59": "00:00"},
+	} {
+		h, err := parseHours(hours)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at, want := range rows {
+			now, err := time.Parse("2006-01-02 15:04", "2026-11-21 "+at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			end, ok := h.within(now)
+			if ok != (want != "") || ok && (end.Format("15:04") != want || !end.After(now) || end.Sub(now) > day) {
+				t.Errorf("%s at %s: got %v, %v; want %q", hours, at, end, ok, want)
+			}
 		}
 	}
 }

@@ -46,6 +46,7 @@ func (r *reader) suite() Suite {
 		Checks:        r.pairs("Checks", "check=error, check=warning or check=off"),
 		Below:         r.words("Below", nil, policy.CheckSuite),
 		BuildNetwork:  r.yes("Build-Network", false),
+		Limits:        r.limits("Limits"),
 		Incomplete:    r.span("Incomplete", day),
 		MaxUpload:     r.size("Max-Upload", 20<<30),
 		KeepRejected:  r.span("Keep-Rejected", 30*day),
@@ -180,21 +181,29 @@ func (r *reader) builder() Builder {
 		Architectures: r.words("Architectures", nil, policy.CheckArch),
 		Suites:        r.words("Suites", nil, policy.CheckSuite),
 		Components:    r.words("Components", nil, policy.CheckComponent),
-		Packages:      r.words("Packages", nil, nil),
+		Packages:      r.words("Packages", nil, checkPattern),
+		NotPackages:   r.words("Not-Packages", nil, checkPattern),
+		Last:          r.words("Last", nil, checkPattern),
+		MinAge:        r.span("Min-Age", 0),
+		Nice:          int(r.number("Nice", 0, 0, 19)),
 		Mode:          r.one("Chroot-Mode", "unshare", "unshare", "schroot"),
 		Key:           r.str("Key", ""),
 		User:          r.str("User", ""),
 		Jobs:          int(r.number("Jobs", 1, 1, 1000)),
 		Chroots:       r.str("Chroots", ""),
-		Timeout:       r.span("Timeout", day),
-		Silence:       r.span("Silence", 150*time.Minute),
-		MaxLog:        r.size("Max-Log", 1<<30),
-		Memory:        r.size("Memory", 0),
-		Tasks:         int(r.number("Tasks", 0, 0, 1<<20)),
-		Disk:          r.size("Disk", 0),
+		Layers:        r.size("Layers", 0),
+		Limits:        r.limits("Limits"),
 		Stop:          r.one("Stop", "give-back", "give-back", "wait"),
 		Host:          r.str("Host", ""),
 		Email:         r.str("Email", ""),
+	}
+	r.limit(&b)
+	for _, w := range r.words("Quiet", nil, nil) {
+		h, err := parseHours(w)
+		if err != nil {
+			r.fail("Quiet", "%v", err)
+		}
+		b.Quiet = append(b.Quiet, h)
 	}
 	if f := r.fingerprints(); len(f) == 1 {
 		b.Fingerprint = f[0]
@@ -203,11 +212,6 @@ func (r *reader) builder() Builder {
 	}
 	if len(b.Architectures) == 0 {
 		r.fail("Architectures", "missing; name what this builder builds, such as: Architectures: amd64 all")
-	}
-	for _, p := range b.Packages {
-		if _, err := path.Match(p, "x"); err != nil {
-			r.fail("Packages", "%q is not a pattern; * and ? are its wild cards", p)
-		}
 	}
 	run := deb822.Words(r.str("Runner", "sbuild"))
 	switch {
@@ -219,6 +223,16 @@ func (r *reader) builder() Builder {
 		r.fail("Runner", "%q is not known; use sbuild, overlay, or exec and the absolute path of a program", strings.Join(run, " "))
 	}
 	return b
+}
+
+// limit reads the limits of a build.
+func (r *reader) limit(b *Builder) {
+	b.Timeout = r.span("Timeout", day)
+	b.Silence = r.span("Silence", 150*time.Minute)
+	b.MaxLog = r.size("Max-Log", 1<<30)
+	b.Memory = r.size("Memory", 0)
+	b.Tasks = int(r.number("Tasks", 0, 0, 1<<20))
+	b.Disk = r.size("Disk", 0)
 }
 
 func (r *reader) notice() Notice {

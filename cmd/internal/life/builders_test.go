@@ -1,0 +1,200 @@
+package life
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"packmill/spool/upload/uploadtest"
+)
+
+// buildd runs one build daemon until nothing is left for it to do.
+func (m *mill) buildd(args ...string) {
+	m.Helper()
+	cmd := exec.Command(filepath.Join(bin, "buildd"), append([]string{"--tree", m.tree, "--once"}, args...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		m.Fatalf("buildd %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// queued uploads packages, in this order, and brings their jobs into the
+// build queues.
+func (m *mill) queued(packages ...uploadtest.Package) {
+	m.Helper()
+	for _, p := range packages {
+		m.upload(p)
+		m.once("reviewd")
+	}
+	m.once("master-buildd")
+}
+
+// builder writes control/builders: the one builder of newMill with these
+// fields.
+func (m *mill) builder(lines ...string) {
+	m.Helper()
+	old, err := os.ReadFile(filepath.Join(m.tree, "control/builders"))
+	m.must(err)
+	stanza, _, _ := strings.Cut(strings.Replace(string(old), "\nJobs: 2", "", 1), "\n#\n")
+	m.control("builders", strings.TrimSpace(stanza)+"\n#\n"+strings.Join(lines, "\n"))
+}
+
+// order lists the sources in the order in which their builds began.
+func (m *mill) order() (sources []string) {
+	m.Helper()
+	data, err := os.ReadFile(filepath.Join(m.home, "builds"))
+	if err != nil && !os.IsNotExist(err) {
+		m.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) == 4 && f[1] == "begin" {
+			source, _, _ := strings.Cut(f[2], "_")
+			sources = append(sources, source)
+		}
+	}
+	return sources
+}
+
+// TestFilters: what a builder keeps to, and that why says it.
+func TestFilters(t *testing.T) {
+	m := newMill(t, "Components: main contrib")
+	p := func(source, section string) uploadtest.Package {
+		return uploadtest.Package{Source: source, Version: "1", Section: section, Distribution: "stable"}
+	}
+	m.queued(p("late", "misc"), p("alpha", "misc"), p("libalpha", "misc"), p("libold", "misc"), p("other", "contrib/misc"))
+	why := func(source, want string) {
+		t.Helper()
+		if got := m.packmill("why", source); !strings.Contains(got, "b1: "+want) {
+			t.Errorf("why %s:\n%s\nwant: b1: %s", source, got, want)
+		}
+	}
+	built := func(want string) {
+		t.Helper()
+		m.buildd("--builder", "b1")
+		if got := strings.Join(m.order(), " "); got != want {
+			t.Errorf("built: %s\nwant: %s\n%s", got, want, m.packmill("ls"))
+		}
+	}
+	m.builder("Jobs: 1", "Min-Age: 2h")
+	why("alpha", "it must be 2h old (Min-Age); it is at 2")
+	built("")
+	m.builder("Jobs: 1", "Quiet: 00:00-12:00 12:00-00:00")
+	why("alpha", "it is the builder's quiet time (Quiet) until ")
+	built("")
+	m.builder("Jobs: 1", "Suites: unstable")
+	why("alpha", "it builds for unstable only")
+	built("")
+	m.builder("Jobs: 1", "Packages: /^lib.*[a-z]$/", "Not-Packages: *old")
+	why("alpha", "not one of the builder's Packages")
+	why("libold", "one of the builder's Not-Packages")
+	why("libalpha", "takes it when it is its turn")
+	built("libalpha")
+	m.builder("Jobs: 1", "Components: contrib")
+	why("alpha", "not one of the builder's Components")
+	built("libalpha other")
+	// The oldest waits until nothing else does.
+	m.builder("Jobs: 1", "Last: /^late$/")
+	why("late", "takes it when nothing else waits (Last)")
+	built("libalpha other alpha libold late")
+}
+
+// TestManyArchitectures: one daemon builds what its builder's stanza has, Jobs
+// at once; all of them meet, or the builds fail.
+func TestManyArchitectures(t *testing.T) {
+	m := newMill(t, "Architectures: amd64 i386")
+	meet := filepath.Join(m.home, "meet")
+	m.must(os.WriteFile(meet, []byte(fmt.Sprintf(`#!/bin/sh
+: > %[1]s/met.$PACKMILL_ARCH
+for i in $(seq 600); do
+	[ -e %[1]s/met.amd64 ] && [ -e %[1]s/met.i386 ] && [ -e %[1]s/met.all ] && exec %[1]s/instant
+	sleep 0.1
+done
+exit 2
+`, m.home)), 0o755))
+	builders, err := os.ReadFile(filepath.Join(m.tree, "control/builders"))
+	m.must(err)
+	m.control("builders", strings.NewReplacer("Jobs: 2", "Jobs: 3", m.home+"/instant", meet).Replace(string(builders)))
+	m.queued(uploadtest.Package{Source: "three", Version: "1", Distribution: "stable"}, uploadtest.Package{Source: "data", Version: "1", Distribution: "stable", Architecture: "all"})
+	m.buildd("--builder", "b1")
+	if got := m.builds(); len(got) != 3 || got["three_1_amd64"] != 1 || got["three_1_i386"] != 1 || got["data_1_all"] != 1 {
+		t.Errorf("builds: %v\n%s%s", got, m.packmill("ls"), m.logs())
+	}
+}
+
+// TestSuspect: what failed in a way that may be the machine's fault is tried
+// once more, by another builder.
+func TestSuspect(t *testing.T) {
+	m := newMill(t)
+	builders, err := os.ReadFile(filepath.Join(m.tree, "control/builders"))
+	m.must(err)
+	m.control("builders", string(builders)+"\n"+strings.Replace(string(builders), "Name: b1", "Name: b2", 1))
+	m.script("full_1_amd64", "fail write: No space left on device")
+	m.queued(uploadtest.Package{Source: "full", Version: "1", Distribution: "stable"})
+	begun := time.Now()
+	m.buildd("--builder", "b1", "--arch", "amd64")
+	if got := m.ticket("full", "Suspect"); got != "b1" {
+		t.Errorf("Suspect: %q\n%s", got, m.packmill("ls"))
+	}
+	m.due("full", begun, time.Minute)
+	m.script("full_1_amd64", "")
+	m.buildd("--builder", "b1", "--arch", "amd64")
+	if got := m.packmill("why", "full"); !strings.Contains(got, "b1: its last failure here was suspect, so b2 tries it") || m.builds()["full_1_amd64"] != 1 {
+		t.Errorf("on the same builder: %v\n%s", m.builds(), got)
+	}
+	m.buildd("--builder", "b2", "--arch", "amd64")
+	m.want(m.where(), "master source full_1", "uploaded amd64 full_1")
+}
+
+// TestDelay: trouble of a builder is tried again later and later, and comes to
+// a person in the end.
+func TestDelay(t *testing.T) {
+	m := newMill(t, "Tries: 3")
+	m.script("sick_1_amd64", "trouble")
+	m.queued(uploadtest.Package{Source: "sick", Version: "1", Distribution: "stable"})
+	for i := range 2 {
+		begun := time.Now()
+		m.buildd("--builder", "b1")
+		m.buildd("--builder", "b1")
+		if got := m.builds()["sick_1_amd64"]; got != i+1 {
+			t.Fatalf("built %d times; want %d", got, i+1)
+		}
+		m.due("sick", begun, time.Minute<<i)
+	}
+	m.buildd("--builder", "b1")
+	if got := m.where(); !strings.Contains(got, "build-attempted amd64 sick_1") {
+		t.Errorf("after three: %s", got)
+	}
+}
+
+// ticket is a field of the ticket of the one waiting job of a source.
+func (m *mill) ticket(source, field string) string {
+	m.Helper()
+	data, err := os.ReadFile(filepath.Join(m.item("needs-build", source), "ticket"))
+	m.must(err)
+	for line := range strings.Lines(string(data)) {
+		if v, ok := strings.CutPrefix(line, field+": "); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+// due checks that a job waits for so long, counted from a moment since begun,
+// and ends the waiting.
+func (m *mill) due(source string, begun time.Time, wait time.Duration) {
+	m.Helper()
+	at, err := time.Parse(time.RFC3339Nano, m.ticket(source, "Not-Before"))
+	m.must(err)
+	if at.Before(begun.Add(wait).Truncate(time.Second)) || at.After(time.Now().Add(wait)) {
+		m.Errorf("tried again at %v, given back between %v and now; want %v later", at, begun, wait)
+	}
+	path := filepath.Join(m.item("needs-build", source), "ticket")
+	data, err := os.ReadFile(path)
+	m.must(err)
+	old := []byte("Not-Before: " + m.ticket(source, "Not-Before"))
+	m.must(os.WriteFile(path, bytes.Replace(data, old, []byte("Not-Before: "+time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)), 1), 0o664))
+}
