@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/runner"
 	"packmill/cmd/internal/settings"
 	"packmill/queue"
 	"packmill/queue/build"
@@ -381,10 +382,10 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *s
 	if t.BinNMU > 0 {
 		job.BinNMU = &build.BinNMU{Number: t.BinNMU, Changelog: t.BinNMUText, Maintainer: t.BinNMUBy, Time: t.BinNMUTime}
 	}
-	if err := b.prepare(job, x, s); err != nil {
+	if err := runner.Prepare(b.Tree, job, x, s); err != nil {
 		return nil, err
 	}
-	r, err := b.runner(x, s)
+	r, err := runner.Of(x)
 	if err != nil {
 		return nil, err
 	}

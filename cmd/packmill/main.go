@@ -8,6 +8,7 @@
 //	packmill build [ls | show | sign | fail | retry | dep-wait | giveback | not-for-us] ITEM...
 //	packmill mail [--maildir DIR]
 //	packmill why PACKAGE
+//	packmill rebuild --check PACKAGE
 //	packmill quinn-diff [SUITE]
 //	packmill requeue ITEM...
 //	packmill fsck
@@ -64,6 +65,7 @@ type cli struct {
 	Build   buildCmd     `cmd:"" help:"What a person says of builds: sign, fail, retry, and so on."`
 	Mail    mailCmd      `cmd:"" help:"Take signed replies to build logs."`
 	Why     whyCmd       `cmd:"" help:"Say why a package is where it is, and what must happen next."`
+	Rebuild rebuildCmd   `cmd:"" help:"Build a published package again and compare the bits."`
 	Quinn   quinnDiffCmd `cmd:"" name:"quinn-diff" help:"Print what the archive lacks."`
 	Requeue requeueCmd   `cmd:"" help:"Put items back to where they are tried again."`
 	Fsck    fsckCmd      `cmd:"" help:"Check that the tree keeps its promises."`

@@ -43,6 +43,19 @@ type exit struct {
 	Usage   Usage
 }
 
+// after adds what an earlier run of the same build took.
+func (x *exit) after(first *exit) {
+	if first == nil {
+		return
+	}
+	x.Usage.Start = first.Usage.Start
+	x.Usage.CPU += first.Usage.CPU
+	x.Usage.Memory = max(x.Usage.Memory, first.Usage.Memory)
+	x.Usage.Disk = max(x.Usage.Disk, first.Usage.Disk)
+	x.Usage.Log += first.Usage.Log
+	x.Spent += first.Spent
+}
+
 // tick is how often limits are looked at.
 const tick = 250 * time.Millisecond
 

@@ -231,7 +231,7 @@ func TestExecGood(t *testing.T) {
 	if res.Outcome != Good || res.Changes != "hello_1.0-1_amd64.changes" {
 		t.Errorf("got %v %q: %s", res.Outcome, res.Changes, res.Reason)
 	}
-	if res.Usage.Overhead <= 0 || res.Usage.Overhead > 300*time.Millisecond {
+	if res.Usage.Overhead <= 0 {
 		t.Errorf("overhead %v", res.Usage.Overhead)
 	}
 	res = mustRun(t, script(t, "cp "+keep+"/* $PACKMILL_RESULT/; echo x >> $PACKMILL_RESULT/hello_1.0-1_amd64.deb"), job)

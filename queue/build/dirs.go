@@ -93,8 +93,9 @@ func usage(dir string) int64 {
 }
 
 // watch looks after the size of directories without walking them all the
-// time: a walk is needed only when their file systems have filled by a good
-// part of what the directories may still grow.
+// time: a walk comes when the last one has become cheap beside the time since,
+// and at once when their file systems have filled by what the directories may
+// still grow. That alone would not do: others free space meanwhile.
 type watch struct {
 	dirs   []string
 	size   int64 // of the directories, at the last walk
@@ -103,10 +104,11 @@ type watch struct {
 	cost   time.Duration
 }
 
-// How often a directory is walked: for its limit and for the record.
+// How often a directory is walked: at most once a second, and for a fiftieth
+// of the time.
 const (
 	walkSoonest = time.Second
-	walkLatest  = 20 * time.Second
+	walkShare   = 50
 )
 
 func newWatch(dirs []string) *watch {
@@ -147,14 +149,7 @@ func (w *watch) look(now time.Time, limit int64) int64 {
 		return 0
 	}
 	age := now.Sub(w.at)
-	if age > max(walkLatest, 100*w.cost) {
-		return w.walk(now)
-	}
-	if limit <= 0 || age < 2*w.cost {
-		return 0
-	}
-	grown, left := w.fill()-w.filled, limit-w.size
-	if grown >= left || grown > left/8 && age > max(walkSoonest, 20*w.cost) {
+	if age > max(walkSoonest, walkShare*w.cost) || limit > 0 && age > 2*w.cost && w.fill()-w.filled >= limit-w.size {
 		return w.walk(now)
 	}
 	return 0

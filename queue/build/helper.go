@@ -56,6 +56,9 @@ type report struct {
 	Fetch  bool          // overlay: a download failed
 	Spent  time.Duration // overlay: before and after apt and the build
 	Disk   int64         // scratch space in use at the end, bytes
+
+	Layer    string   // overlay: key of the build-dependencies' layer
+	Packages []string // overlay: what is in it, as apt says
 }
 
 // view is a private place for a build user: a file system in memory with
@@ -195,6 +198,11 @@ func (o *order) run(r *report) error {
 // spawn runs a command with the lock as its descriptor 3 and reaps whatever
 // ends until the command has. The command's output is the log.
 func spawn(argv, env []string, dir string, attr *syscall.SysProcAttr) (code, signal int, err error) {
+	return spawnTo(1, argv, env, dir, attr)
+}
+
+// spawnTo is spawn with another standard output.
+func spawnTo(out uintptr, argv, env []string, dir string, attr *syscall.SysProcAttr) (code, signal int, err error) {
 	path := argv[0]
 	if !filepath.IsAbs(path) {
 		if path, err = exec.LookPath(path); err != nil {
@@ -207,7 +215,7 @@ func spawn(argv, env []string, dir string, attr *syscall.SysProcAttr) (code, sig
 	}
 	defer null.Close()
 	pid, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{
-		Dir: dir, Env: env, Files: []uintptr{null.Fd(), 1, 2, lockFd}, Sys: attr,
+		Dir: dir, Env: env, Files: []uintptr{null.Fd(), out, 2, lockFd}, Sys: attr,
 	})
 	if err != nil {
 		return 0, 0, fmt.Errorf("start %s: %w: %w", path, err, ErrSetup)

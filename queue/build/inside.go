@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -59,18 +60,30 @@ func (o *order) overlay(r *report) error {
 		work = "/build/" + in.Source
 	}
 	parent := filepath.Dir(work)
-	if err := in.placeSources(parent); err != nil {
-		return err
+	if !in.Make {
+		if err := in.placeSources(parent); err != nil {
+			return err
+		}
 	}
 	r.Spent = time.Since(begin)
 
-	section("Install package build dependencies")
+	ok := true
 	installBegin := time.Now()
-	ok, err := in.installDeps(r)
-	if err != nil {
-		return err
+	if in.Header != "" {
+		section("Install package build dependencies")
+		fmt.Printf("Build-Depends: %s\nBuild-Conflicts: %s\n", in.Depends, in.Conflict)
 	}
-	killOthers()
+	if in.Make || in.Install {
+		if ok, err = in.installDeps(r); err != nil {
+			return err
+		}
+		killOthers()
+		if in.Make && ok {
+			return in.tidy()
+		}
+	} else if in.Header != "" {
+		fmt.Println(in.Note)
+	}
 	installTime := time.Since(installBegin)
 	buildTime := time.Duration(0)
 	if ok {
@@ -129,6 +142,14 @@ func (in *inside) enter() (space int, err error) {
 	if err != nil {
 		return -1, fmt.Errorf("build namespace: open chroot %s: %w (the build user must be able to enter the directories above it): %w", in.Root, err, ErrSetup)
 	}
+	lower := fmt.Sprintf("/proc/self/fd/%d", root)
+	if in.Layer != "" {
+		fd, err := unix.Open(in.Layer, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fail("open layer "+in.Layer, err)
+		}
+		lower = fmt.Sprintf("/proc/self/fd/%d:%s", fd, lower)
+	}
 	var archives []int
 	for _, dir := range in.Archives {
 		fd := -1
@@ -167,7 +188,8 @@ func (in *inside) enter() (space int, err error) {
 		return fail("open scratch space", err)
 	}
 	merged := viewRoot + "/merged"
-	if err := unix.Mount("overlay", merged, "overlay", 0, fmt.Sprintf("lowerdir=/proc/self/fd/%d,upperdir=%s/upper,workdir=%s/work,userxattr", root, base, base)); err != nil {
+	// Volatile: nothing waits for the disk. A layer is synced when it is whole.
+	if err := unix.Mount("overlay", merged, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work,userxattr,volatile", lower, base, base)); err != nil {
 		return fail("mount overlay", err)
 	}
 	for _, d := range []string{"proc", "sys", "dev", "tmp"} {
@@ -262,10 +284,14 @@ func (in *inside) enter() (space int, err error) {
 
 // populate adds the build user, and the further repositories.
 func (in *inside) populate() error {
-	for name, line := range map[string]string{
+	users := map[string]string{
 		"/etc/passwd": fmt.Sprintf("packmill:x:%d:%d:build:/nonexistent:/bin/sh\n", buildUID, buildUID),
 		"/etc/group":  fmt.Sprintf("packmill:x:%d:\n", buildUID),
-	} {
+	}
+	if in.Make {
+		users = nil
+	}
+	for name, line := range users {
 		f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0)
 		if err != nil {
 			return fmt.Errorf("build user: %w", err)
@@ -319,8 +345,13 @@ func (in *inside) placeSources(parent string) error {
 
 // command runs a program as root of the namespace.
 func (in *inside) command(r *report, stage string, argv ...string) (bool, error) {
+	return in.commandTo(1, r, stage, argv...)
+}
+
+// commandTo is command with another standard output.
+func (in *inside) commandTo(out uintptr, r *report, stage string, argv ...string) (bool, error) {
 	env := []string{"PATH=" + defaultPath, "LANG=C.UTF-8", "LC_ALL=C.UTF-8", "HOME=/root", "DEBIAN_FRONTEND=noninteractive"}
-	code, signal, err := spawn(argv, env, "/", &syscall.SysProcAttr{Setsid: true})
+	code, signal, err := spawnTo(out, argv, env, "/", &syscall.SysProcAttr{Setsid: true})
 	if err != nil {
 		return false, err
 	}
@@ -334,22 +365,6 @@ func (in *inside) command(r *report, stage string, argv ...string) (bool, error)
 // installDeps installs the build-dependencies; false: that failed, and r says
 // how.
 func (in *inside) installDeps(r *report) (bool, error) {
-	st, err := readStatus("/var/lib/dpkg/status")
-	if err != nil {
-		return false, fmt.Errorf("dpkg status: %w", err)
-	}
-	wanting := false
-	for _, n := range in.Needed {
-		wanting = wanting || !st.has(n)
-	}
-	for _, n := range in.Unwanted {
-		wanting = wanting || st.has(n)
-	}
-	fmt.Printf("Build-Depends: %s\nBuild-Conflicts: %s\n", in.Depends, in.Conflict)
-	if !wanting {
-		fmt.Println("All are installed.")
-		return true, nil
-	}
 	update := []string{"apt-get", "update"}
 	if !in.Update {
 		update = append(update, "-o", "Dir::Etc::sourcelist="+extraList, "-o", "Dir::Etc::sourceparts=/nonexistent", "--no-list-cleanup")
@@ -378,19 +393,61 @@ func (in *inside) installDeps(r *report) (bool, error) {
 		return false, fmt.Errorf("build dependencies: %w", err)
 	}
 	defer os.Remove(wish)
-	ok, err := in.command(r, "install-deps", "apt-get", "build-dep", "--download-only", "-q", wish)
+	if ok, err := in.resolve(r, wish); err != nil || !ok || slices.Contains(in.Have, r.Layer) {
+		return ok, err
+	}
+	// What can be resolved and not be fetched says nothing about the package.
+	if ok, err := in.command(r, "install-deps", "apt-get", "build-dep", "--download-only", "-q", wish); err != nil || !ok {
+		r.Fetch = true
+		return ok, err
+	}
+	return in.command(r, "install-deps", "apt-get", "build-dep", "-q", wish)
+}
+
+// resolve asks apt what it would install.
+func (in *inside) resolve(r *report, wish string) (bool, error) {
+	out, err := os.CreateTemp("/build", "resolved")
+	if err != nil {
+		return false, fmt.Errorf("build dependencies: %w", err)
+	}
+	defer os.Remove(out.Name())
+	defer out.Close()
+	ok, err := in.commandTo(out.Fd(), r, "install-deps", "apt-get", "build-dep", "--simulate", "-q", wish)
 	if err != nil {
 		return false, err
 	}
-	if !ok {
-		// A mirror that fails is not a package that is missing.
-		failed := *r
-		possible, err := in.command(r, "install-deps", "apt-get", "build-dep", "--simulate", "-qqq", wish)
-		*r = failed
-		r.Fetch = possible
-		return false, err
+	text, err := os.ReadFile(out.Name())
+	if err != nil {
+		return false, fmt.Errorf("build dependencies: %w", err)
 	}
-	return in.command(r, "install-deps", "apt-get", "build-dep", "-q", wish)
+	if !ok {
+		os.Stdout.Write(text)
+		return false, nil
+	}
+	r.Packages = resolved(string(text))
+	r.Layer = layerKey(r.Packages)
+	return true, nil
+}
+
+// tidy takes away what the making of a layer left and no build needs.
+func (in *inside) tidy() error {
+	junk := []string{"/build", extraList, "/var/cache/apt/pkgcache.bin", "/var/cache/apt/srcpkgcache.bin"}
+	for path := range in.Keys {
+		junk = append(junk, path)
+	}
+	for _, pattern := range []string{"/tmp/*", "/var/cache/apt/archives/*.deb", "/var/lib/apt/lists/*packmill-archive*"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			return err
+		}
+		junk = append(junk, found...)
+	}
+	for _, path := range junk {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("layer: %w", err)
+		}
+	}
+	return nil
 }
 
 // build unpacks the source and runs dpkg-buildpackage, both as the build

@@ -45,8 +45,8 @@ type Job struct {
 	Profiles []string // build profiles, such as nocheck
 
 	// Relations that the build needs besides its own (wanna-build's
-	// extra-depends), and packages that must not be there. Sbuild adds them;
-	// Exec passes them on; Overlay does not know them.
+	// extra-depends), and packages that must not be there. Sbuild and Overlay
+	// add them; Exec passes them on.
 	ExtraDepends, ExtraConflicts string
 	Parallel                     int      // parallel=N in DEB_BUILD_OPTIONS; 0: not set
 	Nice                         int      // added to the niceness
@@ -94,6 +94,20 @@ type Limits struct {
 	Memory  int64         // bytes, by control group; includes a scratch space in memory
 	Tasks   int           // processes and threads, by control group
 	Disk    int64         // bytes of the build's scratch space and results
+}
+
+// after is what is left for a second run of a build.
+func (l Limits) after(x *exit) Limits {
+	if x == nil {
+		return l
+	}
+	if l.Wall > 0 {
+		l.Wall = max(time.Millisecond, l.Wall-x.Usage.End.Sub(x.Usage.Start))
+	}
+	if l.Log > 0 {
+		l.Log = max(1, l.Log-x.Usage.Log)
+	}
+	return l
 }
 
 // Outcome says what a build came to.

@@ -12,14 +12,18 @@ import (
 
 	"packmill/spool/deb822"
 	"packmill/spool/policy"
+
+	"golang.org/x/sys/unix"
 )
 
 // Overlay builds without root, without unpacking and without waiting: each
 // build gets a user, mount, pid, ipc and uts namespace with an overlay file
 // system on a chroot of Chroots, whose upper layer lies in memory (of the
 // size of Limits.Disk) and is gone with the build. Build-dependencies come
-// from apt; when the chroot has them all, apt is not started. The build
-// itself runs as an ordinary user in a network namespace of its own.
+// from apt, once for each set of packages: they are kept as a layer beside the
+// chroot. When the chroot has them all, or a layer is there, apt is not
+// started. The build itself runs as an ordinary user in a network namespace
+// of its own.
 //
 // The log has sbuild's sections and footer, and results and dependencies are
 // judged alike. What differs from sbuild: build-essential is not asked for
@@ -30,12 +34,18 @@ type Overlay struct {
 	Chroots *Chroots
 	Refresh time.Duration // apt-get update first if the chroot is older; 0: 24 h
 	Scratch string        // directory for upper layers; empty: in memory
+	Layers  int64         // bytes of installed build-dependencies that are kept; 0: 8 GiB
 }
 
 // inside is what the overlay's helper is told: all names are relative, all
 // text is checked by the daemon.
 type inside struct {
 	Root     string   // the chroot's directory
+	Layer    string   // directory with installed build-dependencies, above Root; empty: none
+	Make     bool     // make such a directory and end
+	Have     []string // keys of those that are there; then it is not made
+	Install  bool     // install the build-dependencies in the build's own layer
+	Note     string   // what the log says of build-dependencies that are installed
 	Upper    string   // directory for the upper layer; empty: in memory
 	Size     int64    // bytes of the file system in memory; 0: half of the memory
 	Sources  []string // names of the files whose descriptors begin at sourceFd
@@ -53,14 +63,11 @@ type inside struct {
 	Archives []string // local archives to mount, by number
 	Depends  string   // build-dependencies, first alternatives only
 	Conflict string
-	Needed   []relation // the same, for a look into dpkg's status
-	Unwanted []relation
 	Changes  string // text before the changelog, for a binNMU
 	Header   string // first lines of the log
-}
 
-// relation is a policy.Relation that can go through JSON.
-type relation struct{ Name, Qualifier, Op, Version string }
+	key string // of the layer
+}
 
 // Further descriptors of an overlay's helper.
 const (
@@ -116,8 +123,6 @@ func (r *Overlay) Run(ctx context.Context, job *Job) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cage{log: job.Log, lock: job.Lock, limits: job.Limits, hold: []*os.File{chroot.lock}}
-	c.disk = []string{job.Result}
 	if os.Getuid() == 0 {
 		if err := os.Chown(job.Result, user.UID, user.GID); err != nil {
 			return nil, fmt.Errorf("result directory: %w", err)
@@ -128,38 +133,64 @@ func (r *Overlay) Run(ctx context.Context, job *Job) (*Result, error) {
 		return nil, fmt.Errorf("result directory: %w", err)
 	}
 	defer result.Close()
-	c.hold = append(c.hold, result)
+	hold, disk := []*os.File{chroot.lock, result}, []string{job.Result}
 	for _, name := range dsc.files {
 		f, err := os.Open(filepath.Join(filepath.Dir(job.Dsc), name))
 		if err != nil {
 			return nil, fmt.Errorf("read source package: %w", err)
 		}
 		defer f.Close()
-		c.hold = append(c.hold, f)
+		hold = append(hold, f)
 	}
 	in.Sources = dsc.files
-	if r.Scratch != "" {
-		dir, lock, err := scratchDir(r.Scratch, "packmill-overlay.", func(dir string) error { return r.Chroots.removeDir(dir, ids) })
+	ready := time.Now()
+	var x *exit // of the runs so far
+	run := func(in *inside, hold []*os.File, disk []string) (*exit, error) {
+		o := &order{Verb: "overlay", Init: true, Roots: ids, Nice: job.Nice, Inside: in, Personality: personalityOf(on) != "" && personalityOf(machine) == ""}
+		return (&cage{log: job.Log, lock: job.Lock, limits: job.Limits.after(x), hold: hold, disk: disk}).run(ctx, o, ids.mapLater())
+	}
+	// The chroot may lie on an overlay itself, in a container, and then no
+	// layer of ours can be made there.
+	var fs unix.Statfs_t
+	if in.Install && unix.Statfs(in.Root, &fs) == nil && fs.Type != unix.OVERLAYFS_SUPER_MAGIC {
+		l, made, err := r.layer(ctx, job, *in, chroot, ids, run)
 		if err != nil {
 			return nil, err
 		}
-		defer lock.Close()
-		defer r.Chroots.removeDir(dir, ids)
-		in.Upper = dir
-		c.hold = append(c.hold, lock)
-		if os.Getuid() == 0 {
-			if err := os.Chown(in.Upper, user.UID, user.GID); err != nil {
-				return nil, fmt.Errorf("scratch space for builds: %w", err)
+		x = made
+		if l != nil {
+			defer l.lock.Close()
+			hold = append(hold, l.lock)
+			in.Layer, in.Install = l.upper(), false
+			in.Note = fmt.Sprintf("Installed at %s, and kept since: %s", l.made, l.packages)
+			if made != nil {
+				in.Header = ""
 			}
 		}
-		c.disk = []string{in.Upper, job.Result}
 	}
-
-	o := &order{Verb: "overlay", Init: true, Roots: ids, Nice: job.Nice, Inside: in, Personality: personalityOf(on) != "" && personalityOf(machine) == ""}
-	ready := time.Now()
-	x, err := c.run(ctx, o, ids.mapLater())
-	if err != nil {
-		return nil, err
+	if in.Layer != "" || x == nil {
+		if r.Scratch != "" {
+			dir, lock, err := scratchDir(r.Scratch, "packmill-overlay.", func(dir string) error { return r.Chroots.removeDir(dir, ids) })
+			if err != nil {
+				return nil, err
+			}
+			defer lock.Close()
+			defer r.Chroots.removeDir(dir, ids)
+			in.Upper = dir
+			hold = append(hold, lock)
+			if os.Getuid() == 0 {
+				if err := os.Chown(in.Upper, user.UID, user.GID); err != nil {
+					return nil, fmt.Errorf("scratch space for builds: %w", err)
+				}
+			}
+			disk = append(disk, in.Upper)
+		}
+		built, err := run(in, hold, disk)
+		if err != nil {
+			return nil, err
+		}
+		built.after(x)
+		x = built
 	}
 	after := time.Now()
 	res.Exit, res.Usage, res.Limit, res.Stopped, res.Stage, res.Status = x.Exit, x.Usage, x.Limit, x.Stopped, x.Stage, x.Status
@@ -187,15 +218,31 @@ func (r *Overlay) Run(ctx context.Context, job *Job) (*Result, error) {
 	return res, nil
 }
 
+// environment is base with more, each variable once: what comes later counts.
+func environment(base, more []string) []string {
+	var out []string
+	at := map[string]int{}
+	for _, e := range append(base, more...) {
+		key, _, _ := strings.Cut(e, "=")
+		if i, ok := at[key]; ok {
+			out[i] = e
+			continue
+		}
+		at[key] = len(out)
+		out = append(out, e)
+	}
+	return out
+}
+
 // inside writes down what happens in the namespace.
 func (r *Overlay) inside(job *Job, dsc *dscFile, chroot *Chroot, on string) (*inside, error) {
 	in := &inside{
 		Root: filepath.Join(chroot.dir, rootDir), Size: job.Limits.Disk, Source: job.Source, Dsc: filepath.Base(job.Dsc), Path: job.Path,
 		Suite: job.Suite, Profiles: job.Profiles, Network: job.Network, Keys: map[string]string{},
-		Env: append([]string{
+		Env: environment([]string{
 			"PATH=" + defaultPath + ":/usr/games", "LANG=C.UTF-8", "LC_ALL=C.UTF-8", "HOME=/nonexistent", "SHELL=/bin/sh",
 			"USER=packmill", "LOGNAME=packmill", "DEB_BUILD_OPTIONS=" + job.buildOptions(),
-		}, job.Env...),
+		}, job.Env),
 	}
 	if in.Path != "" && (!filepath.IsAbs(in.Path) || filepath.Clean(in.Path) != in.Path) {
 		return nil, fmt.Errorf("build path %q is not a clean absolute path", in.Path)
@@ -234,18 +281,18 @@ func (r *Overlay) inside(job *Job, dsc *dscFile, chroot *Chroot, on string) (*in
 	if job.Arch == "all" || job.Indep {
 		fields = append(fields, "Build-Conflicts-Indep")
 	}
-	conflicts, err := dsc.relations(fields, job, on)
+	conflicts, err := dsc.relations(fields, job.ExtraConflicts, job, on)
 	if err != nil {
 		return nil, err
 	}
 	in.Depends, in.Conflict = deps.String(), conflicts.String()
-	flat := func(all policy.Relations) (out []relation) {
-		for _, or := range all {
-			out = append(out, relation{or[0].Name, or[0].Qualifier, or[0].Op, or[0].Version})
-		}
-		return out
+	st, err := readStatus(filepath.Join(in.Root, "var/lib/dpkg/status"))
+	if err != nil {
+		return nil, fmt.Errorf("chroot's dpkg status: %w", err)
 	}
-	in.Needed, in.Unwanted = flat(deps), flat(conflicts)
+	in.Install = slices.ContainsFunc(deps, func(or []policy.Relation) bool { return !st.has(or[0]) }) ||
+		slices.ContainsFunc(conflicts, func(or []policy.Relation) bool { return st.has(or[0]) })
+	in.Note = "All are installed."
 	if b := job.BinNMU; b != nil {
 		maintainer := b.Maintainer
 		if maintainer == "" {
@@ -294,11 +341,11 @@ func readStatus(path string) (*installed, error) {
 
 // has reports whether a package that satisfies the relation is installed. It
 // may say no where apt would say yes, never the other way round.
-func (st *installed) has(r relation) bool {
+func (st *installed) has(r policy.Relation) bool {
 	if r.Qualifier != "" && r.Qualifier != "any" && r.Qualifier != "native" {
 		return false
 	}
-	p := policy.Relation{Name: r.Name, Op: r.Op, Version: r.Version}
+	p := policy.Relation{Name: r.Name, Op: r.Op, Version: r.Version} // whatever the architecture
 	if slices.ContainsFunc(st.versions[r.Name], p.SatisfiedBy) {
 		return true
 	}

@@ -154,7 +154,7 @@ Version: 2.36-9
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := st.has(relation{r[0][0].Name, r[0][0].Qualifier, r[0][0].Op, r[0][0].Version}); got != want {
+		if got := st.has(r[0][0]); got != want {
 			t.Errorf("%s: got %v, want %v", rel, got, want)
 		}
 	}
@@ -327,12 +327,19 @@ func TestWatch(t *testing.T) {
 	}
 	now = w.at
 	write(t, filepath.Join(dir, "big"), strings.Repeat("x", 4<<20))
-	if got := w.look(now.Add(time.Hour/1000), 1<<40); got != 0 {
-		t.Errorf("far from the limit: %d", got)
+	w.cost = time.Second // of the last walk
+	w.filled += 1 << 40  // others have freed so much since
+	if got := w.look(now.Add(10*time.Second), 1<<20); got != 0 {
+		t.Errorf("too soon after a walk that took a second: %d", got)
 	}
-	w.filled -= 4 << 20 // other programs of this machine come and go
-	if got := w.look(now.Add(2*time.Second), 1<<20); got < 4<<20 {
-		t.Errorf("after it has grown: %d", got)
+	if got := w.look(now.Add(time.Minute), 1<<20); got < 4<<20 {
+		t.Errorf("others freed more than it grew: %d", got)
+	}
+	now = w.at
+	w.cost = time.Second
+	w.filled -= 1 << 40 // the file system fills
+	if got := w.look(now.Add(10*time.Second), 1<<30); got < 4<<20 {
+		t.Errorf("the file system fills: %d", got)
 	}
 }
 

@@ -25,7 +25,8 @@ import (
 // Sbuild builds with Debian's sbuild.
 //
 // In unshare mode it unpacks a chroot of Chroots for each build, and
-// dpkg-buildpackage has no network. Where the process is root, sbuild runs
+// dpkg-buildpackage has no network; Job.Network leaves it on from sbuild 0.86
+// on, and older ones switch it off all the same, which the log says. Where the process is root, sbuild runs
 // as Chroots.User in a pid and a mount namespace of its own, on a file system
 // in memory that only it sees and that is gone with it, of the size of
 // Limits.Disk. Elsewhere it unpacks below Scratch.
@@ -139,6 +140,11 @@ func (r *Sbuild) Run(ctx context.Context, job *Job) (*Result, error) {
 		c.disk = []string{scratch, job.Result}
 	}
 
+	isolated := ""
+	if job.Network && !r.Schroot && !hasOption(program, "--enable-network") {
+		isolated = "the settings allow the network in the build, but this sbuild always switches it off in unshare mode: use sbuild 0.86, Runner: overlay or Chroot-Mode: schroot"
+		fmt.Fprintf(job.Log, "W: %s\n", isolated)
+	}
 	args, rc, err := r.commandLine(job, dsc, chroot, at, binds, scratch, on)
 	if err != nil {
 		return nil, err
@@ -153,6 +159,9 @@ func (r *Sbuild) Run(ctx context.Context, job *Job) (*Result, error) {
 	}
 	if chroot != nil {
 		args = append(args, "--chroot="+tarball)
+	}
+	if job.Network && !r.Schroot && isolated == "" {
+		args = append(args, "--enable-network")
 	}
 	args = append(args, "--build-dir="+result, filepath.Join(source, filepath.Base(job.Dsc)))
 	o.Argv = append([]string{program}, args...)
@@ -184,7 +193,16 @@ func (r *Sbuild) Run(ctx context.Context, job *Job) (*Result, error) {
 		return res, nil
 	}
 	res.read(job, dsc, x)
+	if isolated != "" && res.Outcome == Attempted {
+		res.Reason += "; " + isolated
+	}
 	return res, nil
+}
+
+// hasOption asks sbuild whether it knows an option.
+func hasOption(program, option string) bool {
+	out, err := exec.Command(program, option, "--version").CombinedOutput()
+	return err == nil && !bytes.Contains(out, []byte("Unknown option"))
 }
 
 func keyName(i int) string { return fmt.Sprintf("repo%d.gpg", i) }
@@ -390,8 +408,8 @@ func readDsc(job *Job) (*dscFile, error) {
 	return d, nil
 }
 
-// buildDeps returns the direct build-dependencies that hold for the job, the
-// first alternative of each, as sbuild resolves them.
+// buildDeps returns the direct build-dependencies that hold for the job, its
+// extra ones too, the first alternative of each, as sbuild resolves them.
 func (d *dscFile) buildDeps(job *Job, on string) (policy.Relations, error) {
 	fields := []string{"Build-Depends"}
 	if job.Arch != "all" {
@@ -400,10 +418,11 @@ func (d *dscFile) buildDeps(job *Job, on string) (policy.Relations, error) {
 	if job.Arch == "all" || job.Indep {
 		fields = append(fields, "Build-Depends-Indep")
 	}
-	return d.relations(fields, job, on)
+	return d.relations(fields, job.ExtraDepends, job, on)
 }
 
-func (d *dscFile) relations(fields []string, job *Job, on string) (policy.Relations, error) {
+// relations reads fields of the .dsc, and further relations.
+func (d *dscFile) relations(fields []string, extra string, job *Job, on string) (policy.Relations, error) {
 	arch := job.Arch
 	if arch == "all" {
 		arch = on
@@ -417,6 +436,13 @@ func (d *dscFile) relations(fields []string, job *Job, on string) (policy.Relati
 		for _, or := range rel.For(arch, job.Profiles) {
 			all = append(all, or[:1])
 		}
+	}
+	rel, err := policy.ParseRelations(extra)
+	if err != nil {
+		return nil, fmt.Errorf("extra relations: %w", err)
+	}
+	for _, or := range rel.For(arch, job.Profiles) {
+		all = append(all, or[:1])
 	}
 	return all, nil
 }

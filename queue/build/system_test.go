@@ -65,3 +65,13 @@ func newSystemJob(t *testing.T) *Job {
 	job.Limits = Limits{Wall: 3 * time.Minute, Silence: 2 * time.Minute, Disk: 4 << 30}
 	return job
 }
+
+// run runs a command that must succeed.
+func run(t *testing.T, argv ...string) string {
+	t.Helper()
+	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v: %s", argv, err, out)
+	}
+	return string(out)
+}

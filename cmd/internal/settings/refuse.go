@@ -18,7 +18,7 @@ const elsewhere = 2 * time.Hour
 // be over; a zero time says not before the settings change. Buildd decides by
 // it, and packmill why shows it. accepted is the time in the job's name.
 func (s *Settings) Refuses(b *Builder, suite *Suite, arch string, t *queue.Ticket, accepted, now time.Time) (why string, again time.Time) {
-	if why := b.never(suite, arch, t); why != "" {
+	if why := b.Never(suite, arch, t); why != "" {
 		return why, time.Time{}
 	}
 	if t.NotBefore.After(now) {
@@ -29,7 +29,7 @@ func (s *Settings) Refuses(b *Builder, suite *Suite, arch string, t *queue.Ticke
 	}
 	if until := t.NotBefore.Add(elsewhere); t.Suspect == b.Name && until.After(now) {
 		for i := range s.Builders {
-			if o := &s.Builders[i]; o.Name != b.Name && o.never(suite, arch, t) == "" {
+			if o := &s.Builders[i]; o.Name != b.Name && o.Never(suite, arch, t) == "" {
 				return fmt.Sprintf("its last failure here was suspect, so %s tries it; if not by %s, this builder does", o.Name, until.Format(time.RFC3339)), until
 			}
 		}
@@ -42,8 +42,8 @@ func (s *Settings) Refuses(b *Builder, suite *Suite, arch string, t *queue.Ticke
 	return "", time.Time{}
 }
 
-// never says why a builder would not take such a job at any time, or "".
-func (b *Builder) never(s *Suite, arch string, t *queue.Ticket) string {
+// Never says why a builder would not take such a job at any time, or "".
+func (b *Builder) Never(s *Suite, arch string, t *queue.Ticket) string {
 	switch {
 	case len(b.Suites) > 0 && !slices.Contains(b.Suites, s.Name):
 		return fmt.Sprintf("it builds for %s only", strings.Join(b.Suites, " "))

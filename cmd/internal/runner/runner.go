@@ -1,4 +1,6 @@
-package main
+// Package runner makes of a builder's settings what builds: the runner, and
+// the parts of a job that need the rest of the tree.
+package runner
 
 import (
 	"fmt"
@@ -9,25 +11,26 @@ import (
 	"packmill/cmd/internal/settings"
 	"packmill/queue/build"
 	"packmill/queue/installability"
+	"packmill/spool"
 	"packmill/spool/deb822"
 	"packmill/spool/policy"
 )
 
-// runner is what the settings say.
-func (b *builder) runner(x *settings.Builder, s *settings.Suite) (build.Runner, error) {
+// Of is the runner that the settings say.
+func Of(x *settings.Builder) (build.Runner, error) {
 	switch x.Runner {
 	case "exec":
 		return &build.Exec{Path: x.Exec, User: x.User}, nil
 	case "sbuild":
 		return &build.Sbuild{Chroots: x.ChrootStore(), Schroot: x.Mode == "schroot"}, nil
 	case "overlay":
-		return &build.Overlay{Chroots: x.ChrootStore()}, nil
+		return &build.Overlay{Chroots: x.ChrootStore(), Layers: x.Layers}, nil
 	}
 	return nil, fmt.Errorf("the runner %q is not known", x.Runner)
 }
 
-// prepare adds to the job what needs the rest of the tree.
-func (b *builder) prepare(job *build.Job, x *settings.Builder, s *settings.Suite) error {
+// Prepare adds to the job what needs the rest of the tree.
+func Prepare(t *spool.Tree, job *build.Job, x *settings.Builder, s *settings.Suite) error {
 	job.Control = func(path string) (*deb822.Stanza, error) {
 		p, err := deb.ReadFile(path, deb.Options{SkipContents: true})
 		if err != nil {
@@ -39,19 +42,19 @@ func (b *builder) prepare(job *build.Job, x *settings.Builder, s *settings.Suite
 		return nil
 	}
 	// A build can use what the archive has just published.
-	key, err := os.ReadFile(b.Tree.Path("archive", "keys", s.Name+".asc"))
+	key, err := os.ReadFile(t.Path("archive", "keys", s.Name+".asc"))
 	if err == nil {
-		job.Repos = append(job.Repos, build.Repo{Dir: b.Tree.Path("archive"), Suite: s.Name, Components: s.Components, Key: key})
+		job.Repos = append(job.Repos, build.Repo{Dir: t.Path("archive"), Suite: s.Name, Components: s.Components, Key: key})
 	} else if !os.IsNotExist(err) {
 		return err
 	}
-	job.Missing = func(deps policy.Relations) (policy.Relations, error) { return b.missing(job, x, s, deps) }
+	job.Missing = func(deps policy.Relations) (policy.Relations, error) { return missing(t, job, x, s, deps) }
 	return nil
 }
 
 // missing names the build-dependencies that neither the chroot's repositories
 // nor the suite have.
-func (b *builder) missing(job *build.Job, x *settings.Builder, s *settings.Suite, deps policy.Relations) (policy.Relations, error) {
+func missing(t *spool.Tree, job *build.Job, x *settings.Builder, s *settings.Suite, deps policy.Relations) (policy.Relations, error) {
 	on := job.On
 	if on == "" {
 		on = s.IndepOn
@@ -65,7 +68,7 @@ func (b *builder) missing(job *build.Job, x *settings.Builder, s *settings.Suite
 	if err != nil {
 		return nil, err
 	}
-	a, err := archive.Open(b.Tree.Path("archive"))
+	a, err := archive.Open(t.Path("archive"))
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,72 @@
+//go:build system
+
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestRebuild builds what was published once more: one package comes out the
+// same, and one that writes down where it was built does not.
+func TestRebuild(t *testing.T) {
+	arch := machine(t)
+	s := newSite(t)
+	alice := s.newUploader("alice")
+	s.set(setting{publish: "source-first", archs: []string{arch}, people: []string{alice.stanza("source")}, runner: "overlay"})
+	// A second builder, of another name.
+	here := read(s, s.tree+"/control/builders")
+	s.write("tree/control/builders", here+"\n"+strings.Replace(here, "Name: here", "Name: there", 1), 0o644)
+	s.chroot(suite, arch)
+	s.sshd(alice)
+	for _, name := range []string{"reviewd", "master-buildd", "archived"} {
+		s.start(name, name, "--tree", s.tree)
+	}
+	s.start("buildd", "buildd", "--tree", s.tree, "--builder", "here")
+
+	alice.dput("packmill", alice.make(source{name: "steady", version: "1", suite: suite, any: []string{"steady"}}))
+	alice.dput("packmill", alice.make(source{name: "placed", version: "1", suite: suite, any: []string{"placed"},
+		noise: "mkdir -p debian/stage/placed/usr/share && pwd > debian/stage/placed/usr/share/placed"}))
+	for _, p := range []string{"steady", "placed"} {
+		s.await(time.Minute, "spool/review/"+suite, p, "1")
+		s.must("packmill", "review", "accept", p)
+	}
+	for _, p := range []string{"steady", "placed"} {
+		s.await(3*time.Minute, "archive/installed/"+suite+"/"+arch+"/*", p, "1")
+	}
+	before := s.ls()
+	if out := s.must("packmill", "rebuild", "--check", "steady"); !strings.Contains(out, "buildd/here built, built again by there: the same bits") || !strings.Contains(out, "same            steady_1_"+arch+".deb") {
+		t.Errorf("rebuild of what is steady: %s", out)
+	}
+	out, err := s.run("packmill", "rebuild", "--check", "--json", "placed")
+	if err == nil || !strings.Contains(err.Error(), "exit status 1") {
+		t.Errorf("rebuild of what is placed: %v", err)
+	}
+	var got struct {
+		Same  bool
+		Kept  string
+		Files []struct {
+			Name string
+			Same bool
+		}
+		Diffoscope []string
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil || got.Same || len(got.Files) != 1 || got.Files[0].Same || len(got.Diffoscope) != 1 {
+		t.Fatalf("rebuild --json: %v\n%s", err, out)
+	}
+	defer os.RemoveAll(got.Kept)
+	if log := read(s, got.Kept+"/log"); !strings.Contains(log, "building placed 1 on") {
+		t.Errorf("the log that is kept: %s", log)
+	}
+	if _, err := s.run("packmill", "rebuild", "steady"); err == nil || !strings.Contains(err.Error(), "exit status 100") {
+		t.Errorf("without --check: %v", err)
+	}
+	if after := s.ls(); after != before {
+		t.Errorf("a rebuild changed the tree:\n%s\nbefore:\n%s", after, before)
+	}
+	s.stop()
+	s.fsck()
+}
