@@ -110,7 +110,8 @@ func killDescendants() {
 // file description of the lock: what a build left behind where it had no
 // namespace and no control group. fdinfo lists a flock only for descriptors
 // of that very description, so a process that merely opened the directory
-// is not touched.
+// is not touched. Nor is a child of this process that has not come to its exec
+// yet: until then it has all our descriptors, whatever it will be.
 func killHolders(lock *os.File) {
 	if lock == nil {
 		return
@@ -124,6 +125,11 @@ func killHolders(lock *os.File) {
 		found := false
 		for _, p := range processes() {
 			if p.pid == self || p.zombie {
+				continue
+			}
+			// First this, then its descriptors: exec closes ours before it
+			// gives the process a name of its own.
+			if p.parent == self && unnamed(p.pid) {
 				continue
 			}
 			dir := filepath.Join("/proc", strconv.Itoa(p.pid), "fd")
@@ -148,6 +154,14 @@ func killHolders(lock *os.File) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// unnamed reports whether a child of this process has not come to its exec, or
+// is in it: its command line is still ours, or there is none.
+func unnamed(pid int) bool {
+	ours, _ := os.ReadFile("/proc/self/cmdline")
+	its, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	return len(its) == 0 || bytes.Equal(its, ours)
 }
 
 // locked reports whether the descriptor of a process holds a flock.
