@@ -41,7 +41,7 @@ func (p *publisher) loop() *spool.Loop {
 			}
 			return p.Tree.Places(spool.Uploaded)
 		},
-		Also:   func() []string { return []string{p.Tree.Path("control"), p.Tree.Path("archive/incoming")} },
+		Also:   func() []string { return []string{p.Tree.Path("archive/incoming")} },
 		Before: p.suites,
 		Batch:  p.publish,
 		Poison: func(it *spool.Item) spool.Place { return refusedPlace(it, it.Place.Suite) },

@@ -244,6 +244,25 @@ func (b *builder) giveBackLost(context.Context) (bool, error) {
 	return did, nil
 }
 
+// lostEvery is how soon a job is given back after its builder died: the kernel
+// frees the lock, and no event tells of that.
+const lostEvery = time.Second
+
+// watchLost gives back what dead builders left, until ctx ends. What goes wrong
+// the loop says, which does the same before each scan.
+func (b *builder) watchLost(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(lostEvery):
+		}
+		if _, err := b.stanza(); err == nil {
+			b.giveBackLost(ctx)
+		}
+	}
+}
+
 // giveBack is what becomes of a job whose builder died. The attempt was
 // counted on disk when it began. What a person took with packmill wb take
 // stays theirs.

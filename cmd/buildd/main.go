@@ -76,6 +76,9 @@ func run(ctx context.Context) error {
 	if _, err := b.stanza(); err != nil {
 		return daemon.Wrong{Err: fmt.Errorf("control/builders: %w", err)}
 	}
+	if !env.Once {
+		go b.watchLost(ctx)
+	}
 	return logreview.NewTeller(env, b.places).Serve(ctx, func(ctx context.Context) error {
 		return env.Serve(ctx, b.loop())
 	})

@@ -137,7 +137,7 @@ func (m *master) release() *spool.Loop {
 		// What is published is what can satisfy them. A suite's directory
 		// has other names than items, so a change there makes a scan.
 		Also: func() []string {
-			dirs := []string{m.Tree.Path("archive/dists"), m.Tree.Path("control")}
+			dirs := []string{m.Tree.Path("archive/dists")}
 			for _, s := range m.Settings.Get().Suites {
 				if dir := m.Tree.Path("archive/dists", s.Name); isDir(dir) {
 					dirs = append(dirs, dir)

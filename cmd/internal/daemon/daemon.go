@@ -115,11 +115,24 @@ func Status(name string, err error) int {
 	return ExitPass
 }
 
-// Loop fills in what every loop of a daemon has.
+// Loop fills in what every loop of a daemon has. A change of the settings makes
+// it scan, with the new ones: it may have other places now.
 func (e *Env) Loop(by spool.Actor, l *spool.Loop) *spool.Loop {
 	l.Tree, l.By, l.Who, l.Log, l.Once = e.Tree, by, e.Name, e.Log, e.Once
 	if l.Ready == nil {
 		l.Ready = e.Room
+	}
+	places, also := l.Places, l.Also
+	l.Places = func() []spool.Place {
+		e.Settings.Look()
+		return places()
+	}
+	l.Also = func() []string {
+		dirs := []string{e.Tree.Path("control")}
+		if also != nil {
+			dirs = append(dirs, also()...)
+		}
+		return dirs
 	}
 	return l
 }

@@ -228,12 +228,7 @@ func TestStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	look := func() *Settings {
-		s.mu.Lock()
-		s.checked = time.Time{} // as if a while had passed
-		s.mu.Unlock()
-		return s.Get()
-	}
+	look := s.Look
 	first := look()
 	if ring, missing, err := first.Keyring(first.UploaderKeys()); err != nil || len(missing) != 0 || len(ring.Fingerprints()) != 1 {
 		t.Errorf("Keyring: got %v, missing %v, %v", ring, missing, err)

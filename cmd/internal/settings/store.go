@@ -22,19 +22,33 @@ type Store struct {
 	checked time.Time
 }
 
-// recheck is how old a look at the files may be.
-const recheck = time.Second
+// recheck is how old a look at the files may be. Files younger than settle may
+// be half written: whoever writes one in place empties it first.
+const (
+	recheck = time.Second
+	settle  = 100 * time.Millisecond
+)
 
 // NewStore reads the settings for the first time. That they are wrong then is
 // an error: there are no good ones to go on with.
 func NewStore(dir string, log *slog.Logger) (*Store, error) {
-	s := &Store{dir: dir, log: log, stamp: stamp(dir), checked: time.Now()}
+	is, _ := stamp(dir)
+	s := &Store{dir: dir, log: log, stamp: is, checked: time.Now()}
 	now, err := Load(dir)
 	if err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
 	s.now = now
 	return s, nil
+}
+
+// Look returns the settings in force, and does not rely on a look of a moment
+// ago: for who was told of a change.
+func (s *Store) Look() *Settings {
+	s.mu.Lock()
+	s.checked = time.Time{}
+	s.mu.Unlock()
+	return s.Get()
 }
 
 // Get returns the settings in force.
@@ -45,11 +59,18 @@ func (s *Store) Get() *Settings {
 		return s.now
 	}
 	s.checked = time.Now()
-	stamp := stamp(s.dir)
-	if stamp == s.stamp {
+	is, newest := stamp(s.dir)
+	if is == s.stamp {
 		return s.now
 	}
-	s.stamp = stamp
+	for range 10 {
+		if age := time.Since(newest); age < 0 || age >= settle {
+			break
+		}
+		time.Sleep(settle)
+		is, newest = stamp(s.dir)
+	}
+	s.stamp = is
 	now, err := Load(s.dir)
 	if err != nil {
 		s.log.Error("settings are wrong: the last good ones stay in force", "err", err)
@@ -61,9 +82,9 @@ func (s *Store) Get() *Settings {
 }
 
 // stamp tells whether any file was written or replaced; a key that was exported
-// anew over its old file (it may be revoked now) changes no directory.
-func stamp(dir string) string {
-	out := ""
+// anew over its old file (it may be revoked now) changes no directory. newest is
+// when one of them was written last.
+func stamp(dir string) (out string, newest time.Time) {
 	names := append([]string{KeysDir}, Files...)
 	if keys, err := os.ReadDir(filepath.Join(dir, KeysDir)); err == nil {
 		for _, k := range keys {
@@ -80,7 +101,10 @@ func stamp(dir string) string {
 		if sys, ok := st.Sys().(*syscall.Stat_t); ok {
 			ino = sys.Ino
 		}
+		if st.ModTime().After(newest) {
+			newest = st.ModTime()
+		}
 		out += fmt.Sprintf("%s %d %d %d\n", name, st.Size(), st.ModTime().UnixNano(), ino)
 	}
-	return out
+	return out, newest
 }
