@@ -39,10 +39,13 @@ type Suite struct {
 // planFile is the item's list of jobs. It is written when every job lies
 // complete and synced under jobsDir, so it is the commit of the fan-out: with
 // it, what is left in jobsDir is still to be hatched; without it, what is in
-// jobsDir is half done and goes.
+// jobsDir is half done and goes. aheadFile says that the source itself went
+// ahead to the archive (Publish: source-first): once, however often it is fanned
+// out.
 const (
-	planFile = "plan"
-	jobsDir  = "jobs"
+	planFile  = "plan"
+	jobsDir   = "jobs"
+	aheadFile = "ahead"
 )
 
 // Plan is what a source's fan-out decided.
@@ -184,7 +187,7 @@ func layEggs(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite) er
 			return err
 		}
 	}
-	if s.SourceFirst && len(plan.Jobs) > 0 {
+	if _, err := os.Lstat(it.Path(aheadFile)); s.SourceFirst && len(plan.Jobs) > 0 && errors.Is(err, fs.ErrNotExist) {
 		if err := layEgg(it, t, spool.SourceArch, true); err != nil {
 			return err
 		}
@@ -276,6 +279,9 @@ func hatch(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite, who 
 	}
 	if s.SourceFirst && len(plan.Jobs) > 0 {
 		if err := out(spool.SourceArch, spool.In(spool.Uploaded, s.Name), "the source goes ahead"); err != nil {
+			return err
+		}
+		if err := it.WriteFile(aheadFile, nil); err != nil {
 			return err
 		}
 	}

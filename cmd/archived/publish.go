@@ -231,9 +231,9 @@ func (p *publisher) include(ctx context.Context, all *settings.Settings, s *sett
 	return nil
 }
 
-// twice reports whether the archive's records have this source already: with
-// Publish: source-first it went ahead, and now its copy comes from the master
-// queue.
+// twice reports whether a source comes to the archive's records by another
+// item: with Publish: source-first it went ahead, and now its copy comes from
+// the master queue.
 func (p *publisher) twice(e *entry) (bool, error) {
 	if e.arch != "" {
 		return false, nil
@@ -242,15 +242,23 @@ func (p *publisher) twice(e *entry) (bool, error) {
 	if p.filed[id] {
 		return true, nil
 	}
-	at := spool.In(spool.Installed, e.item.Place.Suite, spool.SourceArch)
-	at.Hash = spool.Hash(e.item.Name.Source)
-	names, err := p.Tree.List(at)
-	if err != nil {
-		return false, err
-	}
-	for _, name := range names {
-		if n, err := spool.ParseName(name); err == nil && n.ID() == e.item.Name.ID() {
-			return true, nil
+	installed := spool.In(spool.Installed, e.item.Place.Suite, spool.SourceArch)
+	installed.Hash = spool.Hash(e.item.Name.Source)
+	// In the order of its move, which another daemon may be making: so it is
+	// not missed in both.
+	for _, at := range []spool.Place{e.item.Place, installed} {
+		names, err := p.Tree.List(at)
+		if err != nil {
+			return false, err
+		}
+		for _, name := range names {
+			n, err := spool.ParseName(name)
+			if err != nil || n.ID() != e.item.Name.ID() {
+				continue
+			}
+			if at == installed || n.Arch == spool.SourceArch && n != e.item.Name {
+				return true, nil
+			}
 		}
 	}
 	p.filed[id] = true

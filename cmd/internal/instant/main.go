@@ -89,12 +89,10 @@ func run() (int, error) {
 			return trouble, nil
 		case "dep-wait":
 			return missing, os.WriteFile(filepath.Join(result, "dep-wait"), []byte(rest+"\n"), 0o644)
-		case "sleep":
-			d, err := time.ParseDuration(rest)
-			if err != nil {
-				return 0, err
+		case "hold":
+			for held := error(nil); held == nil; time.Sleep(10 * time.Millisecond) {
+				_, held = os.Stat(filepath.Join(home, "hold"))
 			}
-			time.Sleep(d)
 		case "print":
 			f, err := os.Open(rest)
 			if err != nil {

@@ -171,16 +171,17 @@ func TestTrouble(t *testing.T) {
 func TestSuperseded(t *testing.T) {
 	t.Parallel()
 	m := newMill(t)
-	m.script("hello_1.0_amd64", "sleep 3s")
+	release := m.hold("hello_1.0_amd64")
 	m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
 	m.once("reviewd")
 	m.once("master-buildd")
-	b := m.start("buildd-amd64")
-	_ = b
+	m.start("buildd-amd64")
 	m.until("the first version is being built", func() bool { return strings.Contains(m.where(), "building amd64 hello_1.0") })
 	m.upload(uploadtest.Package{Source: "hello", Version: "1.1"})
 	m.once("reviewd")
 	m.once("master-buildd")
+	m.until("the second version is built beside it", func() bool { return strings.Contains(m.where(), "uploaded amd64 hello_1.1") })
+	release()
 	m.until("both have ended", func() bool {
 		w := m.where()
 		return strings.Contains(w, "attic amd64 hello_1.0") && strings.Contains(w, "uploaded amd64 hello_1.1")
@@ -201,13 +202,16 @@ func TestStop(t *testing.T) {
 			text, err := os.ReadFile(path)
 			m.must(err)
 			m.control("builders", strings.TrimSpace(string(text))+"\nStop: "+stop)
-			m.script("hello_1.0_amd64", "sleep 2s")
+			release := m.hold("hello_1.0_amd64")
 			m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
 			m.once("reviewd")
 			m.once("master-buildd")
 			b := m.start("buildd-amd64")
 			m.until("it is being built", func() bool { return m.builds()["hello_1.0_amd64"] == 1 })
 			m.must(b.cmd.Process.Signal(syscall.SIGTERM))
+			if stop == "wait" {
+				release()
+			}
 			m.must(b.cmd.Wait())
 			m.want(m.where(), "master source hello_1.0", want)
 		})

@@ -30,7 +30,8 @@ func TestMain(m *testing.M) {
 	if err == nil {
 		bin = dir
 		var out []byte
-		cmd := exec.Command("go", "build", "-o", dir+"/", "packmill/cmd/...")
+		cmd := exec.Command("go", "build", "-o", dir+"/", "packmill/cmd/reviewd", "packmill/cmd/master-buildd", "packmill/cmd/buildd",
+			"packmill/cmd/archived", "packmill/cmd/packmill", "packmill/cmd/internal/instant")
 		if out, err = cmd.CombinedOutput(); err != nil {
 			err = fmt.Errorf("%w\n%s", err, out)
 		}
@@ -110,6 +111,16 @@ func (m *mill) script(id, orders string) {
 		return
 	}
 	m.must(os.WriteFile(path, []byte(orders+"\n"), 0o644))
+}
+
+// hold makes the builds with the order "hold" wait; the function that it
+// returns lets them end.
+func (m *mill) hold(id string) (release func()) {
+	m.Helper()
+	m.script(id, "hold")
+	path := filepath.Join(m.home, "hold")
+	m.must(os.WriteFile(path, nil, 0o644))
+	return func() { m.must(os.Remove(path)) }
 }
 
 // upload writes a signed upload into the drop directory.
@@ -234,7 +245,7 @@ func (m *mill) until(what string, ok func() bool) {
 		if time.Now().After(deadline) {
 			m.Fatalf("after 150 s still not: %s\n%s", what, m.packmill("ls"))
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

@@ -246,6 +246,10 @@ func TestStore(t *testing.T) {
 	if look() != first || !strings.Contains(log.String(), "the last good ones stay in force") {
 		t.Errorf("wrong settings: got others, log %q", &log)
 	}
+	write("suites", "")
+	if look() != first || !strings.Contains(log.String(), "there is no suite any more") {
+		t.Errorf("no suites: got other settings, log %q", &log)
+	}
 	write("suites", suite+"Review: never\n")
 	second := look()
 	if second == first || second.Suites[0].Review != "never" {
