@@ -123,7 +123,7 @@ func (e *Env) Loop(by spool.Actor, l *spool.Loop) *spool.Loop {
 		l.Ready = e.Room
 	}
 	places, also := l.Places, l.Also
-	l.Places = func() []spool.Place {
+	l.Places = func() ([]spool.Place, error) {
 		e.Settings.Look()
 		return places()
 	}
