@@ -51,6 +51,7 @@ type mill struct {
 	tree   string
 	home   string // of the instant builder
 	signer *openpgp.Signer
+	as     *syscall.Credential // who runs the programs; nil: who runs the test
 }
 
 // newMill makes a tree with one suite, stable; lines are added to its stanza.
@@ -143,6 +144,7 @@ func (m *mill) packmill(args ...string) string {
 
 func (m *mill) try(args ...string) (string, error) {
 	cmd := exec.Command(filepath.Join(bin, "packmill"), append([]string{"--tree", m.tree}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: m.as}
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -157,7 +159,9 @@ func (m *mill) command(ctx context.Context, name string, args ...string) *exec.C
 	program, _, _ := strings.Cut(name, "-amd64")
 	program, _, _ = strings.Cut(program, "-i386")
 	args = append(append([]string{"--tree", m.tree}, daemons[name]...), args...)
-	return exec.CommandContext(ctx, filepath.Join(bin, program), args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, program), args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: m.as}
+	return cmd
 }
 
 // once runs one daemon until nothing is left for it to do.
