@@ -37,6 +37,9 @@ type Request struct {
 	May func(t *Ticket) string
 	// BinNMU makes the new job of nmu.
 	BinNMU func(installed *Ticket, f spool.Found) (spool.Found, error)
+	// Held, if set, deals with a job that a builder holds; without a reply
+	// Patiently looks again.
+	Held func(spool.Found) (*Reply, error)
 	// Dry says that nothing is to be done.
 	Dry bool
 }
@@ -111,8 +114,11 @@ func Ask(tree *spool.Tree, f spool.Found, r *Request) (*Reply, error) {
 	}
 	if s.To != Same {
 		reply.To = spool.In(s.To, f.Place.Suite, f.Arch())
-		if s.To == spool.Uploaded {
+		switch s.To {
+		case spool.Uploaded:
 			reply.To.Arch = ""
+		case spool.Attic:
+			reply.To = spool.In(spool.Attic)
 		}
 	}
 	if r.Dry {
@@ -130,7 +136,13 @@ func Patiently(tree *spool.Tree, find func() (*spool.Found, error), request func
 		if err != nil || f == nil {
 			return nil, nil, err
 		}
-		reply, err := Ask(tree, *f, request(*f))
+		r := request(*f)
+		reply, err := Ask(tree, *f, r)
+		if errors.Is(err, spool.ErrBusy) && r.Held != nil && f.Place.State == spool.Building {
+			if reply, err = r.Held(*f); err == nil && reply == nil {
+				err = spool.ErrGone
+			}
+		}
 		if err == nil {
 			return f, reply, nil
 		}
@@ -252,6 +264,9 @@ func (r *Request) do(it *spool.Item, t *Ticket, s *Spec, reply *Reply) error {
 		case SayNotForUs:
 			v.Text = fmt.Sprintf("Not for this architecture, says %s: %s\nTo take that back: packmill wb nfu %s . %s . %s\n",
 				r.Who, orNothing(r.Message), t.Source+"_"+t.Version, it.Arch(), it.Place.Suite)
+		case SayCancelled:
+			t.CancelledBy = r.Who
+			v.Text = CancelText(it.Place, it.Name, r.Who, r.Message)
 		case TakeResult:
 			if r.Result != nil {
 				name, err := r.Result(it.Path("result"), t)

@@ -110,7 +110,8 @@ func lockLedger(dir string) (*os.File, error) {
 }
 
 // retired reports whether the job with this birth was seen in the attic: no
-// daemon takes anything out of there.
+// daemon takes anything out of there. One that a person cancelled does not
+// count: it would be made again at once.
 func retired(tree *spool.Tree, arch, key string, ino uint64) bool {
 	names, err := tree.List(spool.In(spool.Attic))
 	if err != nil {
@@ -121,8 +122,10 @@ func retired(tree *spool.Tree, arch, key string, ino uint64) bool {
 		if !strings.Contains(name, "_"+source+"_") || !strings.HasSuffix(name, "_"+arch) {
 			continue
 		}
-		if inodeOf(tree.Path(spool.In(spool.Attic).Dir(), name)) == ino {
-			return true
+		dir := tree.Path(spool.In(spool.Attic).Dir(), name)
+		if inodeOf(dir) == ino {
+			st, err := spool.ReadTicket(dir)
+			return err != nil || st.Get("Cancelled-By") == ""
 		}
 	}
 	return false

@@ -21,6 +21,7 @@ const (
 	Fail           Op = "fail"            // a fault of the source, says a person
 	NoBuild        Op = "nfu"             // never here; again: takes that back
 	BinNMU         Op = "nmu"             // build the same source anew as +bN
+	Cancel         Op = "cancel"          // not here, for this version: to the attic
 	Priority       Op = "bp"              // sooner or later in the queue
 	ExtraDepends   Op = "extra-depends"   // further build-dependencies
 	ExtraConflicts Op = "extra-conflicts" // further build-conflicts
@@ -29,7 +30,7 @@ const (
 )
 
 // Ops are all operations.
-var Ops = []Op{Take, Built, Attempted, Upload, GiveBack, DepWait, Fail, NoBuild, BinNMU, Priority, ExtraDepends, ExtraConflicts, Manual, Info}
+var Ops = []Op{Take, Built, Attempted, Upload, GiveBack, DepWait, Fail, NoBuild, BinNMU, Cancel, Priority, ExtraDepends, ExtraConflicts, Manual, Info}
 
 // Role is what a person is to a job.
 type Role string
@@ -64,6 +65,7 @@ const (
 	MakeBinNMU   Effect = "makes a new job beside what is installed"
 	CancelBinNMU Effect = "0 cancels the binNMU"
 	Rename       Effect = "renames it in place"
+	SayCancelled Effect = "writes who cancelled it into REASON"
 	SetExtra     Effect = "changes the list; an empty one takes it away"
 	Unjudged     Effect = "is judged anew: master-buildd sends it to bd-uninstallable if need be"
 )
@@ -203,6 +205,15 @@ var Specs = []Spec{
 	{Op: BinNMU, From: at(spool.Uploaded), By: anybody, Say: "it is on its way to the archive; a binNMU rebuilds what is there"},
 	{Op: BinNMU, From: at(spool.NotForUs), By: anybody, Say: sayUnwanted},
 	{Op: BinNMU, From: at(spool.AutoNotForUs), By: anybody, Say: sayNeverHere},
+
+	{Op: Cancel, From: at(spool.Unborn), By: anybody, Say: sayNone},
+	{Op: Cancel, From: at(spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.BuildAttempted, spool.Failed), By: anybody, To: spool.Attic, Do: []Effect{SayCancelled, KeepText}},
+	{Op: Cancel, From: at(spool.Built), By: anybody, To: spool.Attic, Do: []Effect{SayCancelled}, Say: "what was built goes with it"},
+	{Op: Cancel, From: at(spool.Building), By: mine, To: spool.Attic, Do: []Effect{SayCancelled}},
+	{Op: Cancel, From: at(spool.Building), By: others, Say: sayOther},
+	{Op: Cancel, From: at(spool.NotForUs, spool.AutoNotForUs), By: anybody, Say: "there is nothing to cancel: it is not built here"},
+	{Op: Cancel, From: at(spool.Uploaded), By: anybody, Say: "it is built and on its way to the archive; when it is there, packmill archive rm takes it out"},
+	{Op: Cancel, From: at(spool.Installed), By: anybody, Say: "it is in the archive; packmill archive rm takes it out"},
 
 	{Op: Priority, From: at(spool.Unborn), By: anybody, Say: sayNone},
 	{Op: Priority, From: but(spool.Unborn, spool.Installed, spool.Uploaded, spool.AutoNotForUs), By: anybody, To: Same, Do: []Effect{Rename}},

@@ -19,7 +19,7 @@ import (
 // send on what is built.
 //
 //   - refused   = stays   N needs-build   B building   b built   a build-attempted
-//     F failed   D dep-wait   X not-for-us   U uploaded
+//     F failed   D dep-wait   X not-for-us   U uploaded   c attic
 const grid = `
                 none NB  BDU DW  Bg  Bt  BA  F   NFU ANF U   I
 take            ---  BBB --- --- =-= B-B B-B --B --- --- --- ---
@@ -31,6 +31,7 @@ dw              ---  DDD DDD === DDD DDD DDD DDD --- --- DDD ---
 fail            ---  FFF FFF FFF FFF FFF FFF === --- --- FFF ---
 nfu             ---  XXX XXX XXX XXX XXX XXX XXX FFF XXX XXX ---
 nmu             ---  === === === --- === === === --- --- --- ===
+cancel          ---  ccc ccc ccc c-c ccc ccc ccc --- --- --- ---
 bp              ---  === === === === === === === === --- --- ---
 extra-depends   ---  === === === === === === === === --- --- ---
 extra-conflicts ---  === === === === === === === === --- --- ---
@@ -40,7 +41,7 @@ info            ---  === === === === === === === === === === ===
 
 var letters = map[byte]spool.State{
 	'-': "", '=': Same, 'N': spool.NeedsBuild, 'B': spool.Building, 'b': spool.Built, 'a': spool.BuildAttempted,
-	'F': spool.Failed, 'D': spool.DepWait, 'X': spool.NotForUs, 'U': spool.Uploaded,
+	'F': spool.Failed, 'D': spool.DepWait, 'X': spool.NotForUs, 'U': spool.Uploaded, 'c': spool.Attic,
 }
 
 // triple is one cell of the grid.

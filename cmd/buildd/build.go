@@ -271,6 +271,9 @@ func (b *builder) giveBack(it *spool.Item) (bool, error) {
 	if err != nil || t.TakenBy != "" {
 		return false, err
 	}
+	if who, text, asked := queue.CancelRequest(it.Path(), claimed(it)); asked {
+		return true, it.Move(spool.Buildd, b.who(), b.cancelled(it, t, who, text, build.Usage{}))
+	}
 	v := b.again(it, t, "its builder ("+t.Builder+") is gone", 0)
 	b.record(it, t, buildlog.Lost, v.Reason, build.Usage{})
 	if err := it.Move(spool.Buildd, b.who(), v); err != nil {
@@ -327,11 +330,14 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 	// person, not round for ever.
 	t.Tries++
 	earlier := t.Builder
-	t.Builder, t.TakenBy, t.Suspect, t.NotBefore, t.Result, t.Begun = b.who(), "", "", time.Time{}, "", time.Now()
+	t.Builder, t.TakenBy, t.CancelledBy, t.Suspect, t.NotBefore, t.Result, t.Begun = b.who(), "", "", "", time.Time{}, "", time.Now()
 	if err := it.SetTicket(t.Stanza()); err != nil {
 		return spool.Verdict{}, err
 	}
 	res, err := b.run(ctx, it, t, x, s, all)
+	if v, ended, err := b.taken(it, t, res); ended || err != nil {
+		return v, err
+	}
 	if err != nil {
 		if errors.Is(err, build.ErrSetup) {
 			b.Log.Error("this builder cannot build", "err", err)
@@ -412,6 +418,9 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *s
 		// Stopping the daemon ends it when its builds have ended.
 		ctx = context.WithoutCancel(ctx)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go watchItem(ctx, it.Path(), claimed(it), cancel)
 	res, err := r.Run(ctx, job)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"packmill/queue"
@@ -24,7 +25,7 @@ func (b *builder) record(it *spool.Item, t *queue.Ticket, outcome, reason string
 			b.Log.Warn(what, "item", it.Name.String(), "err", err)
 		}
 	}
-	claimed, wait := taken(it)
+	claimed, wait := claim(it)
 	r := &buildlog.Build{
 		Source: t.Source, Version: t.Plus(), Suite: it.Place.Suite, Arch: it.Place.Arch, Builder: t.Builder,
 		Start: claimed, Outcome: outcome, Reason: spool.OneLine(reason),
@@ -33,7 +34,7 @@ func (b *builder) record(it *spool.Item, t *queue.Ticket, outcome, reason string
 	if !u.End.IsZero() {
 		r.Overhead = (u.Start.Sub(claimed) + time.Since(u.End)).Seconds()
 	}
-	if outcome != buildlog.Good {
+	if !slices.Contains([]string{buildlog.Good, buildlog.Lost, buildlog.Cancelled}, outcome) {
 		first, err := buildlog.FindIn(it.Path(buildlog.LogFile))
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil
@@ -54,9 +55,15 @@ func (b *builder) logs() buildlog.Store {
 	return buildlog.Store{Dir: b.Tree.Path(spool.LogsDir)}
 }
 
-// taken reads in the history when the item came to building, and how long it
+// claimed is when the item came to building.
+func claimed(it *spool.Item) time.Time {
+	at, _ := claim(it)
+	return at
+}
+
+// claim reads in the history when the item came to building, and how long it
 // had waited in needs-build by then.
-func taken(it *spool.Item) (at time.Time, waited time.Duration) {
+func claim(it *spool.Item) (at time.Time, waited time.Duration) {
 	events, _ := spool.ReadHistory(it.Path())
 	var since time.Time
 	for _, e := range events {

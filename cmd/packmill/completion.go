@@ -62,7 +62,7 @@ func (x *completeCmd) Run(c *cli) error {
 	if len(words) > 0 {
 		last, words = words[len(words)-1], words[:len(words)-1]
 	}
-	parser, err := kong.New(&cli{}, kong.Name("packmill"))
+	parser, err := grammar(&cli{})
 	if err != nil {
 		return err
 	}
@@ -119,10 +119,11 @@ func (x *completeCmd) Run(c *cli) error {
 
 // completed says which items a command takes: those of these states, or of all.
 var completed = map[string][]spool.State{
-	"ls": nil, "show": nil,
+	"ls": nil, "show": nil, "why": nil, "log": nil, "log show": nil, "log ls": nil,
 	"review show": {spool.Review}, "review accept": {spool.Review}, "review reject": {spool.Review}, "review hold": {spool.Review}, "review ask": {spool.Review},
 	"build": judged, "build ls": judged, "build show": judged, "build sign": {spool.Built}, "build fail": judged, "build retry": judged,
 	"build dep-wait": judged, "build giveback": judged, "build not-for-us": judged,
+	"cancel":  {spool.NeedsBuild, spool.Building, spool.DepWait, spool.BDUninstallable, spool.Built, spool.BuildAttempted, spool.Failed},
 	"requeue": {spool.Rejected, spool.BuildAttempted, spool.Failed, spool.DepWait, spool.BDUninstallable, spool.Built, spool.Master},
 }
 

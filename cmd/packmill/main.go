@@ -7,8 +7,10 @@
 //	packmill wb CMD PKG[_VERSION]... . ARCH... [. SUITE] [. -m TEXT]
 //	packmill build [ls | show | sign | fail | retry | dep-wait | giveback | not-for-us] ITEM...
 //	packmill mail [--maildir DIR]
+//	packmill cancel PACKAGE[_VERSION] ARCH
 //	packmill why PACKAGE
 //	packmill rebuild --check PACKAGE
+//	packmill log [-f] PACKAGE [ARCH] | log ls [PACKAGE] | log grep PATTERN
 //	packmill quinn-diff [SUITE]
 //	packmill requeue ITEM...
 //	packmill fsck
@@ -25,7 +27,8 @@
 //
 // Exit status: 0 done, 1 refused (nothing fits, or the table forbids it), 100
 // wrong use or settings, 111 may pass (try again). packmill mail: 0 taken, 75
-// may pass (the mail system tries again).
+// may pass (the mail system tries again). packmill log -f ends as the build did:
+// 0 built, 2 it failed, 3 it waits for dependencies, 4 without a verdict.
 package main
 
 import (
@@ -64,8 +67,10 @@ type cli struct {
 	Wb      wbCmd        `cmd:"" help:"Operations on build jobs, in the words of Debian's wb."`
 	Build   buildCmd     `cmd:"" help:"What a person says of builds: sign, fail, retry, and so on."`
 	Mail    mailCmd      `cmd:"" help:"Take signed replies to build logs."`
+	Cancel  cancelCmd    `cmd:"" help:"End a build, or take a job that waits out of the queue."`
 	Why     whyCmd       `cmd:"" help:"Say why a package is where it is, and what must happen next."`
 	Rebuild rebuildCmd   `cmd:"" help:"Build a published package again and compare the bits."`
+	Log     logCmd       `cmd:"" help:"Print, follow and search the logs of builds."`
 	Quinn   quinnDiffCmd `cmd:"" name:"quinn-diff" help:"Print what the archive lacks."`
 	Requeue requeueCmd   `cmd:"" help:"Put items back to where they are tried again."`
 	Fsck    fsckCmd      `cmd:"" help:"Check that the tree keeps its promises."`
@@ -80,12 +85,17 @@ type cli struct {
 // errRefused says that nothing was done, for a reason that was printed.
 var errRefused = errors.New("refused")
 
+// grammar is the parser of the command line.
+func grammar(c *cli) (*kong.Kong, error) {
+	return kong.New(c, kong.Name("packmill"), kong.Description(manual), kong.UsageOnError(), kong.Vars{"logstates": logStates()},
+		kong.BindToProvider(c.hand),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}))
+}
+
 func main() {
 	build.Reexec()
 	var c cli
-	parser, err := kong.New(&c, kong.Name("packmill"), kong.Description(manual), kong.UsageOnError(),
-		kong.BindToProvider(c.hand),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}))
+	parser, err := grammar(&c)
 	if err != nil {
 		panic(err) // a fault of the program, found by its first test
 	}

@@ -35,6 +35,7 @@ CMD is one of
   nfu               never for this architecture; again: takes that back
   nmu [N] -m TEXT   rebuild what is installed as +bN, one changelog and time for all architectures; nmu 0 cancels
   manual            a person sees to it by hand: a note, nothing else
+  cancel -m TEXT    not here, for this version; a running build is ended (also: packmill cancel)
   bp N              build priority: 10 are a class; the job is renamed in place
   info              show what is known
   take, built, attempted, uploaded         for a person who builds by hand; --changes names the result
@@ -193,6 +194,11 @@ func (w *wbCmd) Run(c *cli) error {
 	if err != nil {
 		return daemon.Wrong{Err: err}
 	}
+	return o.run(c)
+}
+
+// run does the order for each of its packages and architectures.
+func (o *order) run(c *cli) error {
 	c.JSON, c.DryRun = c.JSON || o.json, c.DryRun || o.dry
 	t, err := c.open()
 	if err != nil {
@@ -339,6 +345,9 @@ func (d *wbRun) request(spool.Found) *queue.Request {
 	r := &queue.Request{
 		Op: o.op, Who: who(), Override: o.override, Message: o.message, Number: o.number, Now: d.now, Dry: d.c.DryRun,
 		BinNMU: d.binNMU, Signed: logreview.Signed(d.set, d.suite),
+	}
+	if o.op == queue.Cancel {
+		r.Held = d.askBuilder
 	}
 	if o.changes != "" {
 		r.Result = func(dir string, _ *queue.Ticket) (string, error) { return takeResult(o.changes, dir) }

@@ -14,6 +14,7 @@ import (
 
 	"packmill/cmd/internal/incoming"
 	"packmill/queue"
+	"packmill/queue/build/buildlog"
 	"packmill/spool"
 	"packmill/spool/durable"
 )
@@ -54,6 +55,7 @@ func (in *intake) sweep(ctx context.Context) error {
 			return it.Move(spool.Reviewd, in.Name, spool.Verdict{To: spool.In(spool.Attic), Reason: "its age in rejected is over"})
 		}),
 		in.sweepItems(ctx, spool.Attic, func(*spool.Item) time.Duration { return g.Attic }, in.removeItem),
+		in.sweepLogs(g.Logs),
 		in.sweepTmp(ctx))
 	return errors.Join(errs...)
 }
@@ -132,6 +134,15 @@ func (in *intake) removeItem(it *spool.Item) error {
 	}
 	in.Log.Info("removed for good", "item", name, "state", spool.Attic)
 	return durable.RemoveAll(filepath.Join(gone, name))
+}
+
+// sweepLogs removes old logs of builds.
+func (in *intake) sweepLogs(keep time.Duration) error {
+	n, err := buildlog.Store{Dir: in.Tree.Path(spool.LogsDir)}.Sweep(time.Now().Add(-keep))
+	if n > 0 {
+		in.Log.Info("removed old logs of builds", "items", n)
+	}
+	return err
 }
 
 // sweepTmp removes births that nobody holds and what removeItem left.

@@ -1,13 +1,19 @@
 package life
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"packmill/queue/build/buildlog"
+	"packmill/spool"
 	"packmill/spool/upload/uploadtest"
 )
 
@@ -78,6 +84,209 @@ func TestFirstError(t *testing.T) {
 	}
 	if out := m.packmill("why", "hello"); strings.Contains(out, "expected ';'") {
 		t.Errorf("packmill why still tells of the error:\n%s", out)
+	}
+	m.sound()
+}
+
+// follow starts packmill log -f and returns what it prints, and how it ends.
+func (m *mill) follow(args ...string) (out *safeBuffer, end func() int) {
+	m.Helper()
+	cmd := exec.Command(filepath.Join(bin, "packmill"), append([]string{"--tree", m.tree, "log", "-f"}, args...)...)
+	out = &safeBuffer{}
+	cmd.Stdout, cmd.Stderr = out, out
+	m.must(cmd.Start())
+	m.Cleanup(func() { cmd.Process.Kill() })
+	return out, func() int {
+		cmd.Wait()
+		return cmd.ProcessState.ExitCode()
+	}
+}
+
+// safeBuffer is a buffer that one goroutine fills while another looks.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// A log is followed from before the build begins until it ends, escaped; the
+// exit status tells the outcome. What runs is searched with what has ended.
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	m := newMill(t)
+	said, release := filepath.Join(m.home, "said"), filepath.Join(m.home, "release")
+	m.must(os.WriteFile(said, []byte("before \x1b[2J\x00\u202e "+strings.Repeat("y", 3<<20)+" the needle\nlast words\n"), 0o644))
+	m.script("hello_1.0_amd64", "print "+said+"\nwait "+release)
+	m.script("world_1.0_amd64", "print "+said+"\nfail it")
+	m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
+	m.upload(uploadtest.Package{Source: "world", Version: "1.0"})
+	m.once("reviewd")
+	m.once("master-buildd")
+	out, end := m.follow("hello")
+	m.until("it says that hello waits", func() bool {
+		return strings.Contains(out.String(), "hello_1.0 waits in queue/stable/amd64/needs-build")
+	})
+	m.start("buildd-amd64")
+	m.until("the log comes while it is built", func() bool { return strings.Contains(out.String(), "last words\n") })
+	m.until("the other build has failed", func() bool { return strings.Contains(m.where(), "build-attempted amd64 world_1.0") })
+
+	// The one runs, the other lies in the cold store.
+	for _, tc := range []struct {
+		want []string
+		args []string
+	}{
+		{[]string{"hello_1.0_amd64 running", "world_1.0_amd64 attempted"}, []string{"needle"}},
+		{[]string{"world_1.0_amd64 attempted"}, []string{"--state", "failed", "--since", "1d", "-s", "stable", "-a", "amd64", "NEEDLE", "-i"}},
+		{[]string{"hello_1.0_amd64 running"}, []string{"-F", "the needle", "hello"}},
+		{nil, []string{"-a", "i386", "needle"}},
+		{nil, []string{"--state", "built", "needle"}},
+	} {
+		text, err := m.try(append([]string{"log", "grep", "--json"}, tc.args...)...)
+		var got []string
+		for line := range strings.Lines(text) {
+			var x struct{ Source, Version, Arch, Outcome, Text string }
+			if json.Unmarshal([]byte(line), &x) == nil && x.Source != "" {
+				got = append(got, fmt.Sprintf("%s_%s_%s %s", x.Source, x.Version, x.Arch, x.Outcome))
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, tc.want) || (err == nil) != (len(tc.want) > 0) {
+			t.Errorf("log grep %q: got %q, %v; want %q\n%s", tc.args, got, err, tc.want, tail(text))
+		}
+	}
+	if ls := m.packmill("log", "ls"); !strings.Contains(ls, "running") || !strings.Contains(ls, "attempted, wall") || strings.Index(ls, "hello") < 0 {
+		t.Errorf("log ls:\n%s", ls)
+	}
+
+	m.must(os.WriteFile(release, nil, 0o644))
+	if status := end(); status != 0 {
+		t.Errorf("log -f of a good build ended with %d\n%s", status, tail(out.String()))
+	}
+	if got := out.String(); !strings.Contains(got, `before \x1b[2J\x00\u{202e} yyy`) || strings.ContainsAny(got, "\x1b\x00\u202e") || !strings.Contains(got, "hello_1.0 on amd64: good") {
+		t.Errorf("log -f showed %q ... %q", got[:min(len(got), 300)], tail(got))
+	}
+	// One that has ended is printed, and its status is the same.
+	out, end = m.follow("world")
+	if status := end(); status != 2 || !strings.Contains(out.String(), "last words") {
+		t.Errorf("log -f of a failed build ended with %d\n%s", status, tail(out.String()))
+	}
+	if got := m.packmill("log", "hello_1.0", "amd64"); strings.ContainsAny(got, "\x1b\x00\u202e") || !strings.Contains(got, "last words\n") {
+		t.Errorf("packmill log: %q", tail(got))
+	}
+	if out, err := m.try("log", "nothing"); err == nil || !strings.Contains(out, "there is no log of nothing") {
+		t.Errorf("packmill log nothing: %v\n%s", err, out)
+	}
+}
+
+// What a person cancels ends, with everything that it started, and its source
+// goes on; mv brings it back.
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	m := newMill(t)
+	never := filepath.Join(m.home, "never")
+	m.script("hello_1.0_amd64", "wait "+never)
+	m.script("moved_1.0_amd64", "wait "+never)
+	for _, p := range []string{"hello", "moved", "waits"} {
+		m.upload(uploadtest.Package{Source: p, Version: "1.0"})
+	}
+	m.once("reviewd")
+	m.once("master-buildd")
+	m.packmill("cancel", "waits", "amd64", "-m", "not wanted")
+	m.start("buildd-amd64")
+	m.until("both are being built", func() bool { b := m.builds(); return b["hello_1.0_amd64"] == 1 && b["moved_1.0_amd64"] == 1 })
+	if out := m.packmill("cancel", "hello", "amd64", "--dry-run"); !strings.Contains(out, "would do hello_1.0 on amd64: building -> attic") {
+		t.Errorf("cancel --dry-run: %s", out)
+	}
+	out, end := m.follow("hello")
+	if got := m.packmill("cancel", "hello", "amd64", "-m", "the wrong branch"); !strings.Contains(got, "hello_1.0 on amd64: building -> attic") {
+		t.Errorf("cancel: %s", got)
+	}
+	if status := end(); status != 4 || !strings.Contains(out.String(), "the wrong branch") {
+		t.Errorf("log -f of a cancelled build ended with %d\n%s", status, out)
+	}
+	// A person's mv ends a build as well.
+	item := m.item("building", "moved")
+	m.must(os.Rename(item, filepath.Join(m.tree, "attic", filepath.Base(item)+"_amd64")))
+	m.until("nothing of either build is left", func() bool {
+		data, err := os.ReadFile(filepath.Join(m.home, "builds"))
+		m.must(err)
+		for line := range strings.Lines(string(data)) {
+			f := strings.Fields(line)
+			cmdline, err := os.ReadFile("/proc/" + f[3] + "/cmdline")
+			if err == nil && strings.Contains(string(cmdline), m.home) {
+				return false
+			}
+		}
+		_, err = os.Lstat(filepath.Join(m.item("attic", "moved"), "work"))
+		return os.IsNotExist(err)
+	})
+	for p, want := range map[string]string{"hello": "the wrong branch", "waits": "not wanted"} {
+		if show := m.packmill("show", p); !strings.Contains(show, "Cancelled by ") || !strings.Contains(show, want) {
+			t.Errorf("packmill show %s:\n%s", p, show)
+		}
+	}
+	if stored := m.cold(); len(stored) != 1 || stored[0].Outcome != buildlog.Cancelled {
+		t.Errorf("the cold store: %+v", stored)
+	}
+	// No other job is made of what was cancelled; what only lies in the attic
+	// is lacking.
+	m.script("hello_1.0_amd64", "")
+	m.script("moved_1.0_amd64", "")
+	m.want(m.settle(), "attic amd64 hello_1.0", "attic amd64 moved_1.0", "attic amd64 waits_1.0", "installed amd64 moved_1.0",
+		"installed source hello_1.0", "installed source moved_1.0", "installed source waits_1.0")
+	for _, tc := range [][]string{{"hello", "i386"}, {"nothing", "amd64"}} {
+		if out, err := m.try("cancel", tc[0], tc[1]); err == nil {
+			t.Errorf("cancel %q was not refused: %s", tc, out)
+		}
+	}
+	// The way back that REASON names.
+	_, back, ok := strings.Cut(m.packmill("show", "hello"), "mv it to ")
+	back, _, _ = strings.Cut(back, "\n")
+	if !ok {
+		t.Fatal("REASON names no way back")
+	}
+	for _, f := range m.found("hello") {
+		if f.Place.State == spool.Attic {
+			m.must(os.Rename(filepath.Join(m.tree, f.Dir()), filepath.Join(m.tree, strings.TrimSpace(back))))
+		}
+	}
+	m.until("it was built", func() bool { return strings.Contains(m.settle(), "installed amd64 hello_1.0") })
+	if out, err := m.try("cancel", "hello", "amd64"); err == nil || !strings.Contains(out, "packmill archive rm") {
+		t.Errorf("cancel of what is in the archive: %v, %s", err, out)
+	}
+	m.sound()
+}
+
+// Old logs go by the setting, and the numbers of their builds stay.
+func TestKeepLogs(t *testing.T) {
+	t.Parallel()
+	m := newMill(t)
+	m.control("general", "Keep-Logs: 30d")
+	m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
+	m.settle()
+	stored := m.cold()
+	if len(stored) != 1 {
+		t.Fatalf("the cold store: %+v", stored)
+	}
+	today := filepath.Join(m.tree, "logs", stored[0].Start.Format("2006-01-02"))
+	m.must(os.CopyFS(filepath.Join(m.tree, "logs/2001-01-01"), os.DirFS(today)))
+	m.once("reviewd")
+	if got := m.cold(); len(got) != 1 || !got[0].Start.Equal(stored[0].Start) {
+		t.Errorf("after the sweep: %+v", got)
+	}
+	if _, err := os.Stat(filepath.Join(m.tree, "logs/2001-01-01/stable/builds")); err != nil {
+		t.Error(err)
 	}
 	m.sound()
 }

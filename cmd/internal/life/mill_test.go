@@ -322,17 +322,24 @@ func (m *mill) logs() string {
 	return out
 }
 
-// item is the directory of the one item of a source in a state.
-func (m *mill) item(state, source string) string {
+// found is where the items of a source are.
+func (m *mill) found(source string, states ...spool.State) []spool.Found {
 	m.Helper()
 	tree, err := spool.Open(m.tree)
 	m.must(err)
-	found, err := tree.Find(source, spool.State(state))
+	found, err := tree.Find(source, states...)
 	m.must(err)
+	return found
+}
+
+// item is the directory of the one item of a source in a state.
+func (m *mill) item(state spool.State, source string) string {
+	m.Helper()
+	found := m.found(source, state)
 	if len(found) != 1 {
 		m.Fatalf("%s in %s: %v, want one\n%s", source, state, found, m.packmill("ls"))
 	}
-	return tree.Path(found[0].Dir())
+	return filepath.Join(m.tree, found[0].Dir())
 }
 
 // readAll reads a log, compressed or not.

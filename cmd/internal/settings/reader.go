@@ -2,6 +2,7 @@ package settings
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -139,13 +140,29 @@ func (r *reader) span(name string, def time.Duration) time.Duration {
 	if v == "" {
 		return def
 	}
-	unit := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': day, 'w': 7 * day}[v[len(v)-1]]
-	n, err := strconv.ParseInt(v[:len(v)-1], 10, 32)
-	if err != nil || unit == 0 || n < 0 || n > int64((1<<62)/unit) {
-		r.fail(name, "%q is not a time; write a number and s, m, h, d or w, such as 12h", v)
+	d, err := Span(v)
+	if err != nil {
+		r.fail(name, "%v", err)
 		return def
 	}
-	return time.Duration(n) * unit
+	return d
+}
+
+// Span reads a time such as 90s, 30m, 12h, 7d or 2w. Its error is a sentence
+// for people.
+func Span(v string) (time.Duration, error) {
+	var unit time.Duration
+	if v != "" {
+		unit = map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': day, 'w': 7 * day}[v[len(v)-1]]
+	}
+	if unit == 0 {
+		return 0, fmt.Errorf("%q is not a time; write a number and s, m, h, d or w, such as 12h", v)
+	}
+	n, err := strconv.ParseInt(v[:len(v)-1], 10, 32)
+	if err != nil || n < 0 || n > int64((1<<62)/unit) {
+		return 0, fmt.Errorf("%q is not a time; write a number and s, m, h, d or w, such as 12h", v)
+	}
+	return time.Duration(n) * unit, nil
 }
 
 // size reads bytes such as 512M or 20G (powers of 1024).

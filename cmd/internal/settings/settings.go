@@ -143,6 +143,7 @@ type General struct {
 	ReserveInodes int64
 	Attic         time.Duration // age at which the attic is swept
 	Strays        time.Duration // age of a file in incoming that belongs to nothing
+	Logs          time.Duration // age at which logs of builds are removed
 	TwoPersons    bool
 }
 
@@ -191,7 +192,7 @@ const day = 24 * time.Hour
 
 // Load reads control. Its error joins everything that is wrong, a line each.
 func Load(dir string) (*Settings, error) {
-	s := &Settings{Dir: dir, General: General{ReserveBytes: 256 << 20, ReserveInodes: 1000, Attic: 30 * day, Strays: 7 * day}}
+	s := &Settings{Dir: dir, General: General{ReserveBytes: 256 << 20, ReserveInodes: 1000, Attic: 30 * day, Strays: 7 * day, Logs: 180 * day}}
 	var errs []error
 	each := func(name string, take func(*reader)) {
 		stanzas, err := read(filepath.Join(dir, name))

@@ -247,6 +247,7 @@ func (r *reader) general(g General) General {
 	g.ReserveInodes = r.number("Reserve-Inodes", g.ReserveInodes, 0, 1<<40)
 	g.Attic = r.span("Keep-Attic", g.Attic)
 	g.Strays = r.span("Keep-Strays", g.Strays)
+	g.Logs = r.span("Keep-Logs", g.Logs)
 	g.TwoPersons = r.yes("Two-Persons", false)
 	return g
 }

@@ -31,12 +31,12 @@ func Escape(dst, text []byte) []byte {
 		case c == '\r' && len(text) > 1 && text[1] == '\n':
 			text = text[1:]
 		case c < utf8.RuneSelf:
-			dst, text = fmt.Appendf(dst, `\x%02x`, c), text[1:]
+			dst, text = appendByte(dst, c), text[1:]
 		default:
 			r, n := utf8.DecodeRune(text)
 			switch {
 			case r == utf8.RuneError && n == 1:
-				dst = fmt.Appendf(dst, `\x%02x`, c)
+				dst = appendByte(dst, c)
 			case hidden(r):
 				dst = fmt.Appendf(dst, `\u{%x}`, r)
 			default:
@@ -46,6 +46,12 @@ func Escape(dst, text []byte) []byte {
 		}
 	}
 	return dst
+}
+
+// appendByte appends a byte as \xNN.
+func appendByte(dst []byte, c byte) []byte {
+	const digits = "0123456789abcdef"
+	return append(dst, '\\', 'x', digits[c>>4], digits[c&15])
 }
 
 // hidden reports whether a rune above ASCII is not simply a visible sign:

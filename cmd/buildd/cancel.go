@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"packmill/queue"
+	"packmill/queue/build"
+	"packmill/queue/build/buildlog"
+	"packmill/spool"
+	"packmill/spool/durable"
+)
+
+// lookEvery is how often a running build's item is looked at.
+const lookEvery = 200 * time.Millisecond
+
+// watchItem ends a build whose item somebody moved away by hand, or asked its
+// builder to cancel. It returns when ctx ends.
+func watchItem(ctx context.Context, dir string, begun time.Time, end func()) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		_, _, asked := queue.CancelRequest(dir, begun)
+		if asked || movedAway(dir) {
+			end()
+			return
+		}
+	}
+}
+
+// movedAway reports whether an item that this process holds has left its
+// place.
+func movedAway(dir string) bool {
+	_, err := os.Lstat(dir)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// taken says what becomes of a build that a person ended, whatever it came to:
+// a cancelled job goes to the attic, and one that was moved by hand stays where
+// the person put it. ended is false of all others.
+func (b *builder) taken(it *spool.Item, t *queue.Ticket, res *build.Result) (v spool.Verdict, ended bool, err error) {
+	var usage build.Usage
+	if res != nil {
+		usage = res.Usage
+	}
+	if who, text, asked := queue.CancelRequest(it.Path(), claimed(it)); asked {
+		return b.cancelled(it, t, who, text, usage), true, nil
+	}
+	if !movedAway(it.Path()) {
+		return spool.Verdict{}, false, nil
+	}
+	// The lock's descriptor knows where it is now. What the build left there
+	// is of no use to anybody.
+	now, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", it.Lock().Fd()))
+	if err == nil {
+		err = durable.RemoveAll(filepath.Join(now, workDir))
+	}
+	if err != nil {
+		return spool.Verdict{}, true, fmt.Errorf("clean up after a build that was moved away: %w", err)
+	}
+	b.Log.Warn("the build was ended: its item was moved away by hand", "item", it.Name.String(), "to", filepath.Dir(now))
+	return spool.Verdict{}, true, spool.ErrGone
+}
+
+// cancelled is the verdict on a job whose build somebody asked to end.
+func (b *builder) cancelled(it *spool.Item, t *queue.Ticket, who, text string, u build.Usage) spool.Verdict {
+	reason := "cancelled by " + who
+	if text != "" {
+		reason += ": " + text
+	}
+	b.record(it, t, buildlog.Cancelled, reason, u)
+	for _, dir := range []string{workDir, resultDir} {
+		if err := durable.RemoveAll(it.Path(dir)); err != nil {
+			b.Log.Warn("directory of a cancelled build stays", "item", it.Name.String(), "err", err)
+		}
+	}
+	t.CancelledBy = who
+	if err := it.SetTicket(t.Stanza()); err != nil {
+		b.Log.Warn("ticket of a cancelled build", "item", it.Name.String(), "err", err)
+	}
+	return spool.Verdict{To: spool.In(spool.Attic), Reason: reason, Text: queue.CancelText(it.Place, it.Name, who, text)}
+}

@@ -1,0 +1,68 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"packmill/spool"
+	"packmill/spool/durable"
+)
+
+// cancelFile in a job that is being built asks its builder to end the build:
+// who asks, a tab, and why. The builder holds the job's lock, so nobody else can
+// move it; its answer is the move to the attic. Whoever may write into the item
+// may ask, also where the builder is another user.
+const cancelFile = "cancel"
+
+// RequestCancel asks the builder of the job that lies at dir to end the build.
+// fs.ErrNotExist says that the job has left the place.
+func RequestCancel(dir, who, text string) error {
+	err := durable.CreateFile(filepath.Join(dir, cancelFile), fmt.Appendf(nil, "%s\t%s\n", spool.OneLine(who), spool.OneLine(text)), 0o664)
+	if errors.Is(err, fs.ErrExist) {
+		return nil // somebody asked before
+	}
+	return err
+}
+
+// CancelRequest reads who asked that the build of the job at dir be ended, and
+// why. What was asked before the build began is not meant for it.
+func CancelRequest(dir string, begun time.Time) (who, text string, asked bool) {
+	f, err := os.OpenFile(filepath.Join(dir, cancelFile), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return "", "", false
+	}
+	defer f.Close()
+	// The clock of files runs some milliseconds behind.
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() || st.ModTime().Before(begun.Add(-50*time.Millisecond)) {
+		return "", "", false
+	}
+	buf := make([]byte, 4096)
+	n, _ := f.Read(buf)
+	who, text, _ = strings.Cut(strings.TrimSpace(strings.ToValidUTF8(string(buf[:n]), "?")), "\t")
+	// The file's owner is who it was, whatever it says; root speaks for others.
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok && sys.Uid != 0 {
+		who = fmt.Sprintf("uid %d", sys.Uid)
+		if u, err := user.LookupId(strconv.FormatUint(uint64(sys.Uid), 10)); err == nil {
+			who = u.Username
+		}
+	}
+	return spool.OneLine(who), spool.OneLine(text), true
+}
+
+// CancelText is the REASON of a job that somebody cancelled where it lay.
+func CancelText(p spool.Place, n spool.Name, who, text string) string {
+	back := spool.Found{Place: spool.In(spool.NeedsBuild, p.Suite, p.Arch), Name: n}
+	return fmt.Sprintf("Cancelled by %s: %s\nIts source goes on without %s, and no other job is made for this version while this one lies in the attic.\nTo have it built after all: mv it to %s\n",
+		who, orNothing(text), p.Arch, back.Dir())
+}
