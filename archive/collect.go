@@ -72,9 +72,8 @@ func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration,
 			named[name] = true
 		}
 	}
-	versions := map[string]bool{}
-	for name := range named {
-		versions[versionOf(name)] = true
+	if err := a.papers(named); err != nil {
+		return nil, fmt.Errorf("collect: %w", err)
 	}
 	since, err := a.readUnnamed()
 	if err != nil {
@@ -98,7 +97,7 @@ func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration,
 			return errors.Join(err, ctx.Err())
 		}
 		name, err := filepath.Rel(a.root, path)
-		if err != nil || named[name] || filepath.Ext(name) == ".buildinfo" && versions[versionOf(name)] {
+		if err != nil || named[name] {
 			return err
 		}
 		t, ok := since[name]
@@ -164,6 +163,27 @@ func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration,
 		removeEmpty(filepath.Join(attic, p))
 	}
 	return out, a.writeUnnamed(still)
+}
+
+// papers adds to files of the pool the .buildinfo of their versions.
+func (a *Archive) papers(named map[string]bool) error {
+	versions, dirs := map[string]bool{}, map[string]bool{}
+	for name := range named {
+		versions[versionOf(name)] = true
+		dirs[filepath.Dir(name)] = true
+	}
+	for dir := range dirs {
+		list, err := os.ReadDir(a.path(dir))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, e := range list {
+			if name := dir + "/" + e.Name(); filepath.Ext(name) == ".buildinfo" && versions[versionOf(name)] {
+				named[name] = true
+			}
+		}
+	}
+	return nil
 }
 
 // versionOf is a pool file's directory and the version that its name has:

@@ -47,7 +47,7 @@ func (a *Archive) manifest(ctx context.Context, view, frozen string) (*manifest,
 	}
 	m := &manifest{}
 	named := map[string]bool{}
-	if err := p.references(named); err != nil {
+	if err := errors.Join(p.references(named), a.papers(named)); err != nil {
 		return nil, nil, err
 	}
 	m.pool = sortedKeys(named)

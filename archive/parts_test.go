@@ -98,6 +98,11 @@ func TestBuildinfo(t *testing.T) {
 	collect()
 	collect()
 	want(at, u.Buildinfo)
+	out := filepath.Join(t.TempDir(), "out")
+	if _, err := f.a.Export(ctx, "unstable", out, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	want(filepath.Join(out, "pool/main/h/hello/hello_1_amd64.buildinfo"), u.Buildinfo)
 	f.accepted(f.upload(hello2(u)))
 	collect()
 	collect()

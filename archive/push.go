@@ -101,7 +101,7 @@ func (a *Archive) freeze(ctx context.Context, view, dir string) (push.Source, er
 		return src, err
 	}
 	named := map[string]bool{}
-	if err := p.references(named); err != nil {
+	if err := errors.Join(p.references(named), a.papers(named)); err != nil {
 		return src, err
 	}
 	src.Pool = sortedKeys(named)
