@@ -177,10 +177,13 @@ func unquoted(lines []string) []string {
 		if n == 0 || !strings.HasSuffix(strings.TrimSpace(out[n-1]), ":") {
 			continue
 		}
-		for k := 0; k < maxQuoted && n > 0 && strings.TrimSpace(out[n-1]) != "" && !saysWord(out[n-1]); k++ {
-			n--
+		from := n
+		for from > 0 && strings.TrimSpace(out[from-1]) != "" {
+			from--
 		}
-		out = out[:n]
+		if n-from <= maxQuoted && !slices.ContainsFunc(out[from:n], saysWord) {
+			out = out[:from]
+		}
 	}
 	return out
 }
