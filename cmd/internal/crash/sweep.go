@@ -136,6 +136,10 @@ func (s *Sweep) Run(n int) (*Tally, error) {
 	}
 	t.Cuts = record.Cuts()
 	for _, c := range calls {
+		jobs = append(jobs, func(dir string) (string, []string, error) {
+			broken, err := s.strikeAndCut(c.N, dir)
+			return "kill, restart and power cut", broken, err
+		})
 		for _, k := range strikes {
 			if k.n = c.N; k.fits(c) {
 				jobs = append(jobs, func(dir string) (string, []string, error) {
@@ -265,6 +269,52 @@ func (s *Sweep) strike(k strike, tree string) ([]string, error) {
 		more[0] += "\n" + strings.TrimSpace(string(run.Output))
 	}
 	return append(broken, more...), err
+}
+
+// strikeAndCut kills the program after call n, starts it again, and cuts the power
+// at some moment of its second life: what the first one left visible may not be on
+// the disk.
+func (s *Sweep) strikeAndCut(n int, dir string) ([]string, error) {
+	first := dir + "-live"
+	if err := CopyTree(s.Tree, first); err != nil {
+		return nil, err
+	}
+	record, err := NewRecord(first)
+	if err != nil {
+		return nil, err
+	}
+	after := func(c *Call) {
+		c.Data = bytes.Clone(c.Data)
+		record.After(c)
+	}
+	killed := 0
+	for _, judge := range []func(*Call) Act{
+		func(c *Call) Act {
+			if c.N == n {
+				return Act{Deed: KillAfter}
+			}
+			return Act{}
+		},
+		nil,
+	} {
+		killed = record.Cuts()
+		p := s.Program(first)
+		p.Children = true
+		if _, err := Trace(p, judge, after); err != nil {
+			return nil, fmt.Errorf("%s: killed after call %d, and again: %w", s.Name, n, err)
+		}
+	}
+	rng := rand.New(rand.NewPCG(s.Seed, uint64(n)))
+	cut := killed + rng.IntN(record.Cuts()-killed+1)
+	if cut == 0 {
+		return nil, removeTree(first)
+	}
+	states := record.States(cut, 3, s.Seed, nil)
+	state := states[rng.IntN(len(states))]
+	if err := errors.Join(record.Make(state, dir), removeTree(first)); err != nil {
+		return nil, err
+	}
+	return s.after(dir, false, fmt.Sprintf("%s: killed after call %d, started again, then power %s (%s)", s.Name, n, state, record.Call(cut)))
 }
 
 // cut goes on from a disk that a power cut left.
