@@ -83,8 +83,10 @@ type Loop struct {
 	due     dueHeap
 	results chan result
 	failed  bool // in Once: something was left because of an error
-	strand  bool // an item lies where Via moved it and Handle could not go on: Before gives it back
-	said    map[string]string
+	// hindered: the last scan did not see all, or an item lies where Via moved it
+	// and Handle could not go on, so that Before must give it back.
+	hindered bool
+	said     map[string]string
 }
 
 // Timing of the loop.
@@ -95,11 +97,14 @@ const (
 	pollEvery  = 3 * time.Second
 	// between looks whether what hinders everything is over
 	hinderedRetry = 10 * time.Second
-	maxPanics     = 3
-	maxDeaths     = 5
-	deathRest     = 10 * time.Second // deaths closer together count as one
-	onceBusy      = 20               // looks at a busy item before Once leaves it to its holder
-	scanRest      = 5 * time.Millisecond
+	// between looks whether the tree is there still: that its file system was
+	// unmounted no event tells
+	checkEvery = 5 * time.Second
+	maxPanics  = 3
+	maxDeaths  = 5
+	deathRest  = 10 * time.Second // deaths closer together count as one
+	onceBusy   = 20               // looks at a busy item before Once leaves it to its holder
+	scanRest   = 5 * time.Millisecond
 )
 
 // ErrLeft says that a run with Once left an item because of an error; it is in
@@ -248,6 +253,12 @@ func (l *Loop) loop(ctx context.Context) error {
 		if len(l.due) > 0 && l.due[0].at.Before(until) {
 			until = l.due[0].at
 		}
+		if check := time.Now().Add(checkEvery); check.Before(until) {
+			if err := l.Tree.Check(); err != nil {
+				return err
+			}
+			until = check
+		}
 		if stop, err := l.wait(ctx, until, &progress); stop || err != nil {
 			return err
 		}
@@ -344,7 +355,7 @@ func (l *Loop) interval() time.Duration {
 	switch {
 	case l.watch.polling():
 		return min(l.Tick, pollEvery)
-	case l.said["before"] != "", l.strand:
+	case l.hindered:
 		return min(l.Tick, hinderedRetry)
 	}
 	return l.Tick
@@ -398,16 +409,18 @@ func (l *Loop) scan(ctx context.Context) error {
 	}
 	l.watch.follow(dirs)
 	l.watch.take()
-	l.strand = false
+	l.hindered = err != nil
 	l.before(ctx)
 	now := time.Now()
 	l.ready, l.known = l.ready[:0], map[entry]bool{}
 	for _, p := range places {
 		names, err := l.Tree.List(p)
 		if err != nil {
+			l.hindered = true
 			l.say("scan "+p.Dir(), err)
 			continue
 		}
+		l.unsay("scan " + p.Dir())
 		for _, n := range names {
 			e := entry{p, n}
 			if l.busy[e] || l.later[e].After(now) {
@@ -443,7 +456,7 @@ func (l *Loop) before(ctx context.Context) {
 		return
 	}
 	if _, err := l.Before(ctx); err != nil && ctx.Err() == nil {
-		l.failed = true
+		l.failed, l.hindered = true, true
 		l.say("before", err)
 	} else {
 		l.unsay("before")
@@ -618,7 +631,7 @@ func (l *Loop) settle(r result, progress *bool) error {
 		delete(l.past, r.e)
 	case r.err != nil:
 		l.failed = true
-		l.strand = l.strand || r.moved
+		l.hindered = l.hindered || r.moved
 		by := min(max(firstDelay, old.by*2), lastDelay)
 		if !alike(old.err, r.err.Error()) {
 			l.Log.Error("handle", "item", r.e.name, "state", r.e.place.State, "suite", r.e.place.Suite, "arch", r.e.place.Arch,

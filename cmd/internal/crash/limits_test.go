@@ -329,3 +329,154 @@ func TestUploadDoesNotFit(t *testing.T) {
 	}
 	until(t, "it is accepted", func() bool { return len(where(s.tree, acc+" big_1-1")) == 0 })
 }
+
+// TestFewFiles takes the file descriptors away from daemons that run (EMFILE), and
+// gives them work.
+func TestFewFiles(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	s := halfway(t)
+	sent := papers(t, s.tree)
+	// The work is put aside until the daemons have none.
+	aside := filepath.Join(s.dir, "aside")
+	var moved []string
+	for _, place := range []string{"spool/incoming/*", "spool/accepted/*/*", "queue/*/*/needs-build/*", "archive/incoming/*/*"} {
+		m, err := filepath.Glob(filepath.Join(s.tree, place))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, from := range m {
+			to := filepath.Join(aside, strings.TrimPrefix(from, s.tree))
+			if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(from, to); err != nil {
+				t.Fatal(err)
+			}
+			moved = append(moved, from)
+		}
+	}
+	m := s.work(t, daemons...)
+	var limits []unix.Rlimit
+	for _, k := range m.kids {
+		until(t, fmt.Sprintf("%s waits for work", k.argv), func() bool { return k.idle() })
+		var old unix.Rlimit
+		if err := unix.Prlimit(k.pid(), unix.RLIMIT_NOFILE, nil, &old); err != nil {
+			t.Fatal(err)
+		}
+		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", k.pid()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The first number that is free, so that no open succeeds.
+		free := 0
+		for _, e := range fds {
+			if e.Name() == fmt.Sprint(free) {
+				free++
+			}
+		}
+		if err := unix.Prlimit(k.pid(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free), Max: old.Max}, nil); err != nil {
+			t.Fatal(err)
+		}
+		limits = append(limits, old)
+	}
+	for _, to := range moved {
+		if err := os.Rename(filepath.Join(aside, strings.TrimPrefix(to, s.tree)), to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.says("too many open files")
+	m.calm()
+	for i, k := range m.kids {
+		if err := unix.Prlimit(k.pid(), unix.RLIMIT_NOFILE, &limits[i], nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.arrives(4, sent)
+}
+
+func (k *kid) pid() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.cmd.Process.Pid
+}
+
+// idle reports whether the daemon has started to watch and used no processor for
+// half a second.
+func (k *kid) idle() bool {
+	k.mu.Lock()
+	started := k.cmd != nil && k.cmd.Process != nil
+	k.mu.Unlock()
+	if !started {
+		return false
+	}
+	watches, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", k.pid()))
+	watching := slices.ContainsFunc(watches, func(fd string) bool {
+		to, _ := os.Readlink(fd)
+		return to == "anon_inode:inotify"
+	})
+	before := cpuOf(k.pid())
+	time.Sleep(500 * time.Millisecond)
+	return watching && cpuOf(k.pid()) == before
+}
+
+// TestWithoutWatches lets the daemons work where inotify has no instance, or not
+// enough watches: they say so and scan.
+func TestWithoutWatches(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	for _, tt := range []struct{ knob, says string }{
+		{"max_inotify_instances", "no inotify: scanning every few seconds"},
+		{"max_inotify_watches", "cannot watch: scanning every few seconds"},
+	} {
+		// The limits of this user namespace.
+		knob := filepath.Join("/proc/sys/user", tt.knob)
+		old, err := os.ReadFile(knob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(knob, []byte("0\n"), 0); err != nil {
+			t.Fatal(err)
+		}
+		s := halfway(t)
+		sent := papers(t, s.tree)
+		m := s.work(t, daemons...)
+		m.says(tt.says)
+		m.arrives(4, sent)
+		if err := os.WriteFile(knob, old, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestUnmounted takes the file system away from under the daemons: they end and
+// say why.
+func TestUnmounted(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	s := stage(func(t testing.TB) *site { return newSite(t, "never", "together") })(t)
+	disk := s.on(t, "size=48m")
+	s.write("control/general", "Reserve: 1M\n")
+	m := s.work(t, daemons...)
+	for _, k := range m.kids {
+		until(t, fmt.Sprintf("%s waits for work", k.argv), func() bool { return k.idle() })
+	}
+	for _, k := range m.kids { // it is not started again
+		k.mu.Lock()
+		k.stop = true
+		k.mu.Unlock()
+	}
+	if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	m.says("not a packmill tree: .*unmounted or replaced|not a packmill tree: no such file")
+	m.g.Wait()
+	for _, k := range m.kids {
+		if code := k.cmd.ProcessState.ExitCode(); code != 111 {
+			t.Errorf("%s: exit status %d, want 111", k.argv, code)
+		}
+	}
+}

@@ -50,6 +50,7 @@ type Teller struct {
 	dirs  map[spool.Place]time.Time       // a place's mtime when it was last read
 	done  map[spool.Place]map[string]bool // items of which everything is told
 	again map[string]retry                // by the item's path
+	said  map[string]string               // the error of each look
 }
 
 type retry struct {
@@ -112,12 +113,10 @@ func (t *Teller) mine(p spool.Place) bool {
 func (t *Teller) round(ctx context.Context) {
 	if t.locks == nil {
 		t.locks, t.dirs = map[string]*os.File{}, map[spool.Place]time.Time{}
-		t.done, t.again = map[spool.Place]map[string]bool{}, map[string]retry{}
+		t.done, t.again, t.said = map[spool.Place]map[string]bool{}, map[string]retry{}, map[string]string{}
 	}
 	places, err := t.Places()
-	if err != nil {
-		t.Log.Error("scan", "err", err)
-	}
+	t.look("scan", err)
 	for _, p := range places {
 		if !t.mine(p) {
 			continue
@@ -132,8 +131,8 @@ func (t *Teller) round(ctx context.Context) {
 		}
 		now := time.Now()
 		names, err := t.Tree.List(p)
+		t.look("scan "+p.Dir(), err)
 		if err != nil {
-			t.Log.Error("tell", "state", p.State, "err", err)
 			continue
 		}
 		old, done, whole := t.done[p], map[string]bool{}, true
@@ -151,6 +150,16 @@ func (t *Teller) round(ctx context.Context) {
 		if whole && now.Sub(mtime) > mtimeGrain {
 			t.dirs[p] = mtime
 		}
+	}
+}
+
+// look logs what a look came to when that changes, and not each second.
+func (t *Teller) look(what string, err error) {
+	if err == nil {
+		delete(t.said, what)
+	} else if t.said[what] != err.Error() {
+		t.said[what] = err.Error()
+		t.Log.Error(what, "err", err)
 	}
 }
 
