@@ -34,8 +34,9 @@ import (
 //
 // Dir must be a directory that the build user can enter.
 type Chroots struct {
-	Dir  string
-	User string // the build user; empty unless the process is root
+	Dir    string
+	User   string        // the build user; empty unless the process is root
+	MaxAge time.Duration // a build makes older ones anew first; 0: never for their age
 }
 
 // Chroot is one chroot in force.
@@ -195,6 +196,34 @@ func (c *Chroots) Create(ctx context.Context, suite, arch string, base []string,
 	done = true
 	lock.Close()
 	c.sweep(suite+"-"+arch, ids)
+	return nil
+}
+
+// forJob sees to it that the job's chroot is there, made from the job's Base
+// and not older than MaxAge. An old one that cannot be made anew serves on, and
+// the log says so.
+func (c *Chroots) forJob(ctx context.Context, job *Job, arch string) error {
+	if len(job.Base) == 0 {
+		return nil
+	}
+	why, usable := "there is none yet", false
+	ch, err := c.Lookup(job.Suite, arch)
+	if err != nil && !errors.Is(err, ErrNoChroot) {
+		return err
+	}
+	if err == nil {
+		if why = ch.Stale(job.Base, c.MaxAge, time.Now()); why == "" {
+			return nil
+		}
+		usable = ch.Stale(job.Base, 0, time.Now()) == ""
+	}
+	fmt.Fprintf(job.Log, "The chroot %s-%s is made anew: %s.\n", job.Suite, arch, why)
+	if _, err := c.Fresh(ctx, job.Suite, arch, job.Base, c.MaxAge, job.Log); err != nil {
+		if !usable || ctx.Err() != nil {
+			return err
+		}
+		fmt.Fprintf(job.Log, "W: %v; the old one serves on\n", err)
+	}
 	return nil
 }
 
@@ -372,7 +401,7 @@ func (c *Chroots) Fresh(ctx context.Context, suite, arch string, base []string, 
 		return nil, fmt.Errorf("chroot: %w", err)
 	}
 	turn := flock.New(dir, flock.SetFlag(os.O_RDONLY))
-	if err := turn.Lock(); err != nil {
+	if _, err := turn.TryLockContext(ctx, 100*time.Millisecond); err != nil {
 		return nil, fmt.Errorf("chroot: %w", err)
 	}
 	defer turn.Close()

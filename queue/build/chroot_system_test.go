@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -88,9 +89,19 @@ func TestChrootLife(t *testing.T) {
 	if all, err := c.List(); err != nil || len(all) != 1 || !all[0].Builds || all[0].Name() != "sid-amd64" || all[0].Size < 100<<20 {
 		t.Errorf("list: %+v, %v", all, err)
 	}
-	if err := c.Create(context.Background(), "sid", "amd64", base, nil); err != nil {
-		t.Fatal(err)
+	// The Base changes: of three that ask, one makes it anew.
+	base = base[:1]
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			job := newSystemJob(t)
+			job.Base = base
+			if err := c.forJob(context.Background(), job, "amd64"); err != nil || !strings.Contains(logText(t, job), "is made anew: the suite's Base has changed.") {
+				t.Errorf("%v\n%s", err, logText(t, job))
+			}
+		})
 	}
+	all.Wait()
 	if got := c.generations("sid-amd64"); len(got) != 2 {
 		t.Errorf("while a build runs in the old one: %v", got)
 	}
@@ -110,6 +121,25 @@ func TestChrootLife(t *testing.T) {
 	}
 	if res := goOn(); res.Outcome != Good {
 		t.Errorf("build in a removed chroot: %v %s", res.Outcome, res.Reason)
+	}
+	// What is only old stays in force if it cannot be made anew.
+	c.Remove("sid", "amd64")
+	copyChroot(t, cached, c)
+	old := &Chroots{Dir: c.Dir, User: c.User, MaxAge: time.Nanosecond}
+	ch, err := old.Lookup("sid", "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const dead = "deb http://127.0.0.1:9/debian nosuch main"
+	write(t, filepath.Join(ch.dir, infoFile), "Suite: sid\nArchitecture: amd64\nMade: "+ch.Made.Format(time.RFC3339Nano)+"\nBase:\n "+dead+"\n")
+	job := newSystemJob(t)
+	job.Base = []string{dead}
+	if err := old.forJob(context.Background(), job, "amd64"); err != nil || !strings.Contains(logText(t, job), "the old one serves on") {
+		t.Errorf("old, and no mirror: %v\n%s", err, logText(t, job))
+	}
+	job.Base = append(job.Base, dead+" contrib")
+	if err := old.forJob(context.Background(), job, "amd64"); err == nil {
+		t.Error("another Base, and no mirror: no error")
 	}
 	c.Remove("sid", "amd64")
 	if left, _ := os.ReadDir(dir); len(left) != 0 {

@@ -32,6 +32,7 @@ func section(name string) {
 // overlay is the verb of the overlay runner.
 func (o *order) overlay(r *report) error {
 	in := o.Inside
+	in.tasks = o.Tasks
 	begin := time.Now()
 	fmt.Print(in.Header)
 	space, err := in.enter()
@@ -455,6 +456,9 @@ func (in *inside) tidy() error {
 func (in *inside) build(r *report, parent, work string) error {
 	user := &syscall.SysProcAttr{Setsid: true, Credential: &syscall.Credential{Uid: buildUID, Gid: buildUID, Groups: []uint32{buildUID}}}
 	run := func(stage, dir string, argv ...string) (bool, error) {
+		if in.tasks > 0 {
+			argv = append([]string{"prlimit", fmt.Sprintf("--nproc=%d:%d", in.tasks, in.tasks), "--"}, argv...)
+		}
 		code, signal, err := spawn(argv, in.Env, dir, user)
 		if err != nil {
 			return false, err

@@ -40,7 +40,7 @@ type Job struct {
 	Result string // where results are put; a runner empties it first
 
 	BinNMU   *BinNMU  // nil: an ordinary build
-	Base     []string // apt lines (one-line style) of the distribution to build on
+	Base     []string // apt lines (one-line style) of the distribution to build on; with them the chroot is kept fresh
 	Repos    []Repo   // further repositories, such as our own archive
 	Profiles []string // build profiles, such as nocheck
 

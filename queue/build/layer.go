@@ -141,8 +141,8 @@ func wishOf(job *Job, in *inside) string {
 	return "wish." + hex.EncodeToString(sum[:])
 }
 
-// lockWish opens a wish's file and waits for whoever makes its layer.
-func lockWish(ctx context.Context, path string) (*os.File, error) {
+// lockFile opens a file, made if need be, and waits for its lock.
+func lockFile(ctx context.Context, path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return nil, err
@@ -165,16 +165,35 @@ func lockWish(ctx context.Context, path string) (*os.File, error) {
 	}
 }
 
+// layers says why layers cannot be kept beside a chroot, or nil.
+func (c *Chroot) layers() error {
+	// In a container the chroot may lie on an overlay, and that takes no other.
+	var fs unix.Statfs_t
+	if err := unix.Statfs(c.dir, &fs); err != nil || fs.Type == unix.OVERLAYFS_SUPER_MAGIC {
+		return errors.Join(err, errors.New("the chroot lies on an overlay"))
+	}
+	base := filepath.Join(c.dir, layersDir)
+	err := os.Mkdir(base, 0o755)
+	if err == nil {
+		// Root's builds and those of the build user share them.
+		var st unix.Stat_t
+		if err = unix.Stat(c.dir, &st); err == nil {
+			err = os.Chown(base, int(st.Uid), int(st.Gid))
+		}
+	}
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return unix.Access(base, unix.W_OK)
+}
+
 // layer finds the layer with the build-dependencies of in, or makes it by a
 // run of the helper. Without a layer it returns how that run ended.
 func (r *Overlay) layer(ctx context.Context, job *Job, in inside, chroot *Chroot, ids *idmap, run func(*inside, []*os.File, []string) (*exit, error)) (*layer, *exit, error) {
 	base := filepath.Join(chroot.dir, layersDir)
-	if err := os.Mkdir(base, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, nil, fmt.Errorf("layers of the chroot: %w", err)
-	}
 	name := wishOf(job, &in)
 	if name != "" {
-		f, err := lockWish(ctx, filepath.Join(base, name))
+		f, err := lockFile(ctx, filepath.Join(base, name))
 		if err != nil && ctx.Err() != nil {
 			return nil, &exit{Stopped: true}, nil
 		}

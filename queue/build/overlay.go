@@ -12,8 +12,6 @@ import (
 
 	"packmill/spool/deb822"
 	"packmill/spool/policy"
-
-	"golang.org/x/sys/unix"
 )
 
 // Overlay builds without root, without unpacking and without waiting: each
@@ -66,7 +64,8 @@ type inside struct {
 	Changes  string // text before the changelog, for a binNMU
 	Header   string // first lines of the log
 
-	key string // of the layer
+	key   string // of the layer
+	tasks int    // more processes than this are refused to the build; 0: no limit
 }
 
 // Further descriptors of an overlay's helper.
@@ -97,6 +96,9 @@ func (r *Overlay) Run(ctx context.Context, job *Job) (*Result, error) {
 	}
 	dsc, err := readDsc(job)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.Chroots.forJob(ctx, job, on); err != nil {
 		return nil, err
 	}
 	chroot, err := r.Chroots.use(job.Suite, on)
@@ -149,10 +151,12 @@ func (r *Overlay) Run(ctx context.Context, job *Job) (*Result, error) {
 		o := &order{Verb: "overlay", Init: true, Roots: ids, Nice: job.Nice, Inside: in, Personality: personalityOf(on) != "" && personalityOf(machine) == ""}
 		return (&cage{log: job.Log, lock: job.Lock, limits: job.Limits.after(x), hold: hold, disk: disk}).run(ctx, o, ids.mapLater())
 	}
-	// The chroot may lie on an overlay itself, in a container, and then no
-	// layer of ours can be made there.
-	var fs unix.Statfs_t
-	if in.Install && unix.Statfs(in.Root, &fs) == nil && fs.Type != unix.OVERLAYFS_SUPER_MAGIC {
+	keep := in.Install
+	if err := chroot.layers(); keep && err != nil {
+		keep = false
+		fmt.Fprintf(job.Log, "W: build-dependencies are installed for this build alone: %v\n", err)
+	}
+	if keep {
 		l, made, err := r.layer(ctx, job, *in, chroot, ids, run)
 		if err != nil {
 			return nil, err

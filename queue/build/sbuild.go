@@ -80,6 +80,9 @@ func (r *Sbuild) Run(ctx context.Context, job *Job) (*Result, error) {
 		if ids, err = user.subordinates(); err != nil {
 			return nil, err
 		}
+		if err := r.Chroots.forJob(ctx, job, on); err != nil {
+			return nil, err
+		}
 		if chroot, err = r.Chroots.use(job.Suite, on); err != nil {
 			return nil, err
 		}

@@ -61,6 +61,12 @@ func buildFigures(b *bench) error {
 		run := func(r build.Runner) func() (time.Duration, error) {
 			return func() (time.Duration, error) { return runnerBuild(b, r, dsc, s.name, version, arch) }
 		}
+		// The first build of a set of build-dependencies makes their layer.
+		first, err := run(&build.Overlay{Chroots: chroots})()
+		if err != nil {
+			return err
+		}
+		b.figure(Figure{Name: "build." + s.name + ".overlay.first", Value: first.Seconds(), Unit: "s", Versus: "bare dpkg-buildpackage", Ratio: first.Seconds() / bare.Seconds()})
 		overlay, err := repeat(s.runs, run(&build.Overlay{Chroots: chroots}))
 		if err != nil {
 			return err

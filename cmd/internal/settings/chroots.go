@@ -25,7 +25,7 @@ func ChrootDir() string {
 // ChrootStore is the builder's directory of chroots. The build user counts
 // only where the process is root: others build as themselves.
 func (b *Builder) ChrootStore() *build.Chroots {
-	c := &build.Chroots{Dir: b.Chroots}
+	c := &build.Chroots{Dir: b.Chroots, MaxAge: b.ChrootAge}
 	if c.Dir == "" {
 		c.Dir = ChrootDir()
 	}

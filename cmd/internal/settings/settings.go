@@ -115,7 +115,8 @@ type Builder struct {
 	Key           string // that key's secret part, a file, where the builder runs
 	User          string // the account that builds, if the daemon is root
 	Jobs          int
-	Chroots       string // directory of the chroots; default: the build user's
+	Chroots       string        // directory of the chroots; default: the build user's
+	ChrootAge     time.Duration // older ones are made anew before a build; 0: never
 	Timeout       time.Duration
 	Silence       time.Duration
 	MaxLog        int64

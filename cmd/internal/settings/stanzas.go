@@ -191,6 +191,7 @@ func (r *reader) builder() Builder {
 		User:          r.str("User", ""),
 		Jobs:          int(r.number("Jobs", 1, 1, 1000)),
 		Chroots:       r.str("Chroots", ""),
+		ChrootAge:     r.span("Chroot-Age", 14*day),
 		Layers:        r.size("Layers", 0),
 		Limits:        r.limits("Limits"),
 		Stop:          r.one("Stop", "give-back", "give-back", "wait"),
