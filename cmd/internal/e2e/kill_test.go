@@ -20,8 +20,8 @@ func TestKillAnyDaemon(t *testing.T) {
 	t.Run("exec", func(t *testing.T) {
 		kills(t, 6, "exec "+filepath.Join(scripts, "..", "cmd/internal/e2e/testdata/build-here"), 12, 3, 400*time.Millisecond)
 	})
-	t.Run("sbuild", func(t *testing.T) {
-		kills(t, 1, "sbuild", 5, 1, 4*time.Second)
+	t.Run("overlay", func(t *testing.T) {
+		kills(t, 2, "overlay", 6, 2, 1500*time.Millisecond)
 	})
 }
 

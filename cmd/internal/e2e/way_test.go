@@ -50,7 +50,8 @@ type setting struct {
 
 const suite = "sid"
 
-// set writes control: one suite, the people, one builder for everything.
+// set writes control: one suite, the people, one builder for all the concrete
+// architectures and one for all.
 func (s *site) set(x setting) {
 	s.t.Helper()
 	if x.runner == "" {
@@ -61,7 +62,11 @@ func (s *site) set(x setting) {
 	s.write("tree/control/suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nReview: always\nLog-Review: auto\nPublish: %s\nBase:\n %s\nSign-With: private/archive.key\n%s",
 		suite, strings.Join(x.archs, " "), x.publish, strings.Join(base(s.t, x.archs[len(x.archs)-1]), "\n "), x.extra), 0o644)
 	s.write("tree/control/uploaders", strings.Join(x.people, ""), 0o644)
-	s.write("tree/control/builders", fmt.Sprintf("Name: here\nArchitectures: %s all\nRunner: %s\nChroots: %s\nKey: private/builder.key\nFingerprint: %s\n", strings.Join(x.archs, " "), x.runner, chroots().Dir, builder), 0o644)
+	var builders strings.Builder
+	for name, archs := range map[string]string{"here": strings.Join(x.archs, " "), "indep": "all"} {
+		fmt.Fprintf(&builders, "Name: %s\nArchitectures: %s\nRunner: %s\nChroots: %s\nKey: private/builder.key\nFingerprint: %s\n\n", name, archs, x.runner, chroots().Dir, builder)
+	}
+	s.write("tree/control/builders", builders.String(), 0o644)
 }
 
 // second is a further architecture that this machine runs too, if any.
@@ -75,22 +80,29 @@ func second(t *testing.T) []string {
 // TestWholeWay takes packages from a person's dput to a program that apt
 // installed, with every real part on the way, in both ways to publish.
 func TestWholeWay(t *testing.T) {
-	for publish, run := range map[string]func(*way){"together": (*way).together, "source-first": (*way).sourceFirst} {
-		t.Run(publish, func(t *testing.T) {
+	arch := machine(t)
+	for _, x := range []struct {
+		publish, runner string
+		archs           []string
+		run             func(*way)
+	}{
+		{"together", "sbuild", append([]string{arch}, second(t)...), (*way).together},
+		{"source-first", "overlay", []string{arch}, (*way).sourceFirst},
+	} {
+		t.Run(x.publish, func(t *testing.T) {
 			t.Parallel()
-			arch := machine(t)
-			w := &way{site: newSite(t), arch: arch, archs: append([]string{arch}, second(t)...)}
+			w := &way{site: newSite(t), arch: arch, archs: x.archs}
 			w.alice = w.newUploader("alice")
-			w.set(setting{publish: publish, archs: w.archs, people: []string{w.alice.stanza("source")}})
+			w.set(setting{publish: x.publish, runner: x.runner, archs: w.archs, people: []string{w.alice.stanza("source")}})
 			for _, a := range w.archs {
 				w.chroot(a)
 			}
 			w.sshd(w.alice)
 			w.serve()
 			w.daemons(w.archs...)
-			truth := w.truth(publish == "source-first")
+			truth := w.truth(x.publish == "source-first")
 			defer truth()
-			run(w)
+			x.run(w)
 			truth()
 			w.stop()
 			w.fsck()
@@ -164,7 +176,7 @@ func (w *way) all(dropped time.Time) {
 	for _, a := range w.archs {
 		w.installs(w.chroot(a), suite, "both", "1.0", "both-data")
 	}
-	w.t.Logf("dropped to installable in %v; sbuild itself took %v", total.Round(time.Millisecond), w.built("both"))
+	w.t.Logf("dropped to installable in %v; the builds themselves took %v", total.Round(time.Millisecond), w.built("both"))
 }
 
 func (w *way) sourceFirst() {
