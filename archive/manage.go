@@ -375,10 +375,10 @@ func (a *Archive) Copy(ctx context.Context, from string, to Suite, sources []str
 				continue
 			}
 			b.source.Del(extraSource)
-			if err := t.put(b, force, plan); err != nil {
+			if err := t.translate(src, b); err != nil {
 				return err
 			}
-			if err := t.translate(src, b); err != nil {
+			if err := t.put(b, force, plan); err != nil {
 				return err
 			}
 		}
@@ -386,7 +386,8 @@ func (a *Archive) Copy(ctx context.Context, from string, to Suite, sources []str
 	})
 }
 
-// translate brings along the descriptions of a bundle.
+// translate brings along the long descriptions of a bundle, into the packages
+// if the suite has no Translation-en.
 func (t *transaction) translate(src *published, b *bundle) error {
 	for i := range b.binaries {
 		x := &b.binaries[i]
@@ -397,6 +398,13 @@ func (t *transaction) translate(src *published, b *bundle) error {
 		}
 		for j := range list {
 			key, id := x.component+"/"+name, list[j].Get("Description-md5")
+			if !t.translated(x.component) {
+				if id == x.st.Get("Description-md5") {
+					x.st.Set("Description", list[j].Get("Description-en"))
+					x.st.Del("Description-md5")
+				}
+				continue
+			}
 			if t.descriptions[key] == nil {
 				t.descriptions[key] = map[string][]byte{}
 			}
@@ -450,7 +458,7 @@ func (a *Archive) Move(ctx context.Context, from, to Suite, sources []string, fo
 func (a *Archive) Remove(ctx context.Context, suite Suite, names []string, dry bool, now time.Time) (*Plan, error) {
 	return a.change(ctx, suite, now, dry, func(t *transaction, plan *Plan) error {
 		for _, n := range names {
-			found := false
+			found, before := false, len(plan.Removed)
 			for {
 				b, err := t.p.bundle(splitName(n))
 				if err != nil {
@@ -481,7 +489,7 @@ func (a *Archive) Remove(ctx context.Context, suite Suite, names []string, dry b
 					}
 				}
 			}
-			if !found && len(plan.Removed) == 0 {
+			if len(plan.Removed) == before {
 				plan.Refused = append(plan.Refused, fmt.Sprintf("%s: %s has no such package.", n, t.suite.Name))
 			}
 		}
@@ -601,8 +609,17 @@ func linkSuite(rel *release.Release, from, to string) error {
 
 // Rollback makes a suite what a snapshot has, by one exchange of directories.
 // The Release gets a new date, for apt takes no older one; the indexes that
-// clients may be reading stay under their checksums.
+// clients may be reading stay under their checksums. The feeds for opkg, and
+// what the settings have gained since, follow in a publication of their own.
 func (a *Archive) Rollback(ctx context.Context, suite Suite, snapshot string, now time.Time) error {
+	if err := a.exchange(ctx, suite, snapshot, now); err != nil {
+		return err
+	}
+	_, err := a.Publish(ctx, suite, nil, now)
+	return err
+}
+
+func (a *Archive) exchange(ctx context.Context, suite Suite, snapshot string, now time.Time) error {
 	if err := suite.check(); err != nil {
 		return err
 	}

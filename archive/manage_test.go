@@ -103,6 +103,16 @@ func TestCopyMoveRemove(t *testing.T) {
 		t.Errorf("contents of stable: got %q", got)
 	}
 
+	// A suite without translations has the descriptions in its Packages, as if
+	// the upload had come there.
+	plain, direct := *f, newFixture(t)
+	plain.suite.Name, plain.suite.Codename, plain.suite.Aliases, plain.suite.Translations = "plain", "", nil, false
+	f.planned(f.a.Copy(ctx, "unstable", plain.suite, []string{"hello"}, false, false, f.now))
+	direct.accepted(direct.upload(u))
+	if got, want := plain.text("main/binary-amd64/Packages"), direct.text("main/binary-amd64/Packages"); got != want {
+		t.Errorf("packages of plain: got %s, want %s", got, want)
+	}
+
 	// The older one does not come back by itself.
 	f.accepted(f.upload(hello("2")))
 	f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, false, false, f.now))
@@ -128,10 +138,13 @@ func TestCopyMoveRemove(t *testing.T) {
 	if got := s2.text("main/Contents-amd64"); strings.Contains(got, "hello") {
 		t.Errorf("contents after the removal: got %q", got)
 	}
-	p, err = f.a.Remove(ctx, stable, []string{"nothing"}, false, f.now)
-	if err != nil || len(p.Refused) != 1 {
-		t.Errorf("removal of nothing: got %+v, %v, want refused", p, err)
+	for _, names := range [][]string{{"nothing"}, {"other", "nothing"}, {"other_4"}} {
+		p, err = f.a.Remove(ctx, stable, names, false, f.now)
+		if err != nil || len(p.Refused) != 1 || p.Refused[0] != names[len(names)-1]+": stable has no such package." {
+			t.Errorf("removal of %q: got %+v, %v, want refused", names, p, err)
+		}
 	}
+	f.wantList("stable", "other_5_amd64 other_5_source")
 	f.sound()
 }
 
@@ -151,6 +164,7 @@ func TestOverrideInPlace(t *testing.T) {
 func TestSnapshotDiffRollback(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
+	f.suite.Opkg = &Opkg{}
 	f.accepted(f.upload(hello("1")))
 	if err := f.a.Snapshot(ctx, "unstable", "monday"); err != nil {
 		t.Fatal(err)
@@ -183,6 +197,9 @@ func TestSnapshotDiffRollback(t *testing.T) {
 	c.run("apt-get", "update")
 	if got := c.run("apt-cache", "policy", "hello"); !strings.Contains(got, "Candidate: 1") {
 		t.Errorf("after the rollback: got %s", got)
+	}
+	if feed, err := os.ReadFile(f.a.path("opkg/unstable/amd64/Packages")); err != nil || strings.Contains(string(feed), "Version: 2") || !strings.Contains(string(feed), "Version: 1") {
+		t.Errorf("feed after the rollback: %v, got %s", err, feed)
 	}
 	f.sound()
 	// And on from there.
