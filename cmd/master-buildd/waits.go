@@ -312,11 +312,11 @@ func (m *master) onward(it *spool.Item, t *queue.Ticket, x *index, a installabil
 		}
 		return spool.Verdict{To: place(spool.BDUninstallable), Reason: firstLine(a.Why), Text: text}, nil
 	case t.Index == x.digest:
-		if old := spool.Waiting(it.Path()); !strings.Contains(old, sameIndex) {
-			text = strings.TrimSpace(old + "\n" + sameIndex)
-			return stay(text)
+		if it.Place.State == spool.DepWait {
+			return stay(sameIndex)
 		}
-		return spool.Stay(0, sameIndex), nil
+		old, _, _ := strings.Cut(spool.Waiting(it.Path()), sameIndex)
+		return stay(strings.TrimSpace(old + "\n" + sameIndex))
 	case t.Index == queue.Tried:
 		// By a builder, on this index as far as is known here.
 		t.Index = x.digest

@@ -119,9 +119,10 @@ func (y *whyCmd) Run(c *cli) error {
 				w.Next += "; " + s
 			}
 		case spool.DepWait, spool.BDUninstallable:
-			w.WaitsFor = tk.DepWait
-			if w.WaitsFor == "" {
-				w.WaitsFor = spool.Waiting(t.Path(f.Dir()))
+			// In it are the relations, what stands in their way, and the ring
+			// of sources that wait for each other.
+			if w.WaitsFor = spool.Waiting(t.Path(f.Dir())); w.WaitsFor == "" {
+				w.WaitsFor = tk.DepWait
 			}
 		case spool.Master:
 			w.WaitsFor = openJobs(t, f)

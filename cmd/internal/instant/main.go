@@ -5,7 +5,8 @@
 // Its own directory holds what a test wants of it:
 //
 //	tree      a link to the tree: build-dependencies must be in its archive,
-//	          or the build ends with 3 and says what is missing
+//	          or in what apt fetched of its Base, or the build ends with 3 and
+//	          says what is missing
 //	script/   SOURCE_VERSION_ARCH, a line an order: "fail TEXT", "dep-wait
 //	          RELATION", "trouble", "sleep 2s", "forge", "print FILE" (its
 //	          bytes), "wait FILE" (until it is there)
@@ -77,7 +78,7 @@ func run() (int, error) {
 	if n := os.Getenv("PACKMILL_BINNMU"); n != "" {
 		version += "+b" + n
 	}
-	forge := false
+	forge, depends := false, ""
 	orders, _ := os.ReadFile(filepath.Join(home, "script", strings.ReplaceAll(id, ":", "%3a")))
 	for line := range strings.Lines(string(orders)) {
 		verb, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -111,6 +112,8 @@ func run() (int, error) {
 			}
 		case "forge":
 			forge = true
+		case "depends":
+			depends = "Depends: " + rest + "\n"
 		}
 	}
 	if lacks, err := lacking(filepath.Join(home, "tree"), suite, arch, dsc); err != nil {
@@ -125,7 +128,7 @@ func run() (int, error) {
 	}
 	u := debtest.Upload{Source: debtest.Source{Name: dsc.Source, Version: dsc.Version}, NoSource: true, Distribution: suite}
 	for _, b := range dsc.Binary {
-		d := debtest.Deb{Name: b, Version: version, Arch: arch, Packing: "gz"}
+		d := debtest.Deb{Name: b, Version: version, Arch: arch, Packing: "gz", Fields: depends}
 		if b != dsc.Source || version != dsc.Version {
 			d.Source = dsc.Source
 			if version != dsc.Version {
@@ -187,7 +190,11 @@ func lacking(tree, suite, arch string, dsc *upload.Dsc) (policy.Relations, error
 	for _, f := range files {
 		paths = append(paths, f.Path)
 	}
-	x, err := installability.ReadIndex(arch, paths...)
+	base, err := filepath.Glob(filepath.Join(root, "archive/cache/base", suite, arch, "lists/*_Packages"))
+	if err != nil {
+		return nil, err
+	}
+	x, err := installability.ReadIndex(arch, append(paths, base...)...)
 	if err != nil {
 		return nil, err
 	}

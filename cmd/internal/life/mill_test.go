@@ -181,7 +181,7 @@ func (m *mill) once(name string) {
 // settle runs every daemon in turn until nothing moves.
 func (m *mill) settle() string {
 	m.Helper()
-	before := ""
+	before := int64(-1)
 	for range 50 {
 		for _, d := range []string{"reviewd", "master-buildd", "buildd-amd64", "master-buildd", "archived"} {
 			m.once(d)
@@ -189,9 +189,17 @@ func (m *mill) settle() string {
 		if strings.Contains(m.suites(), "i386") {
 			m.once("buildd-i386")
 		}
-		now := m.where()
+		// The journal has a line for each move.
+		now := int64(0)
+		files, err := filepath.Glob(filepath.Join(m.tree, "journal/*"))
+		m.must(err)
+		for _, f := range files {
+			st, err := os.Stat(f)
+			m.must(err)
+			now += st.Size()
+		}
 		if now == before {
-			return now
+			return m.where()
 		}
 		before = now
 	}
