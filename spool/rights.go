@@ -21,6 +21,7 @@ const (
 	UserMaster  = "packmill-master"
 	UserBuild   = "packmill-build"
 	UserArchive = "packmill-archive"
+	UserMail    = "packmill-mail" // no daemon: mail to it is read by packmill mail
 )
 
 // The groups that open directories to them and to people. An item belongs to
@@ -44,6 +45,7 @@ var Members = []struct {
 	{UserMaster, []string{GroupAll, GroupDesk, GroupQueue, GroupPublish}},
 	{UserBuild, []string{GroupAll, GroupQueue, GroupPublish}},
 	{UserArchive, []string{GroupAll, GroupDesk, GroupQueue, GroupPublish}},
+	{UserMail, []string{GroupAll, GroupQueue, GroupPublish}},
 }
 
 // Right is the owner, group and mode of one directory of the tree.

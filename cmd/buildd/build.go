@@ -460,7 +460,7 @@ func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s 
 		}
 		return spool.Verdict{
 			To: place(spool.Built), Reason: "built",
-			Text: fmt.Sprintf("Built. A person reads the log and signs result/%s, or says what else should become of it.\n", res.Changes),
+			Text: fmt.Sprintf("Built. A person reads the log and signs result/%s, or says what else should become of it: packmill build show %s_%s\n", res.Changes, t.Source, t.Version),
 		}, nil
 	case build.Attempted, build.Quarantined:
 		if res.Suspect != "" && t.Tries < min(2, s.Tries) {

@@ -53,7 +53,7 @@ var next = map[spool.State]string{
 	spool.BDUninstallable: "master-buildd lets it go on when its build-dependencies are installable",
 	spool.DepWait:         "master-buildd lets it go on when the suite has what it waits for",
 	spool.Building:        "its builder ends",
-	spool.Built:           "a person reads the log and signs the result",
+	spool.Built:           "a person reads the log and signs the result, by mail or with: packmill build",
 	spool.BuildAttempted:  "a person reads the log, then: packmill wb gb, fail or dw",
 	spool.Failed:          "a new version is uploaded, or a person: packmill wb gb --override",
 	spool.NotForUs:        "nothing; packmill wb nfu takes it back",

@@ -111,6 +111,28 @@ func TestUsers(t *testing.T) {
 	m.want(m.where(), "installed amd64 hello_1.0", "installed source hello_1.0")
 	m.sound()
 
+	// Who reads the mail takes a signature, and buildd's own counts for nothing
+	// where a person signs.
+	m.control("suites", m.suites()+"Log-Review: manual")
+	m.control("notify", "Event: log\nTo: build-signers\nVia: /bin/true")
+	ann := m.person("ann", "sign=amd64")
+	m.upload(uploadtest.Package{Source: "sealed", Version: "1.0"})
+	daemon(spool.UserReview, "reviewd")
+	m.packmill("review", "accept", "sealed")
+	daemon(spool.UserMaster, "master-buildd")
+	daemon(spool.UserBuild, "buildd", "--arch", "amd64")
+	changes, err := os.ReadFile(m.one("queue/stable/amd64/built/*/result/*.changes"))
+	m.must(err)
+	answer := filepath.Join(m.home, "answer")
+	m.must(os.WriteFile(answer, []byte(clear(t, ann, string(changes))), 0o644))
+	if out, err := as(spool.UserMail, "sh", "-c", filepath.Join(bin, "packmill")+" --tree "+m.tree+" mail <"+answer); err != nil {
+		t.Errorf("packmill mail as %s: %v\n%s", spool.UserMail, err, out)
+	}
+	daemon(spool.UserMaster, "master-buildd")
+	daemon(spool.UserArchive, "archived")
+	m.want(m.where(), "installed amd64 hello_1.0", "installed source hello_1.0", "installed amd64 sealed_1.0", "installed source sealed_1.0")
+	m.sound()
+
 	// A second one waits in review, to be reached for.
 	m.upload(uploadtest.Package{Source: "world", Version: "1.0"})
 	daemon(spool.UserReview, "reviewd")
@@ -128,6 +150,10 @@ func TestUsers(t *testing.T) {
 		{spool.UserBuild, "echo x >>" + deb, false},
 		{spool.UserBuild, "rm " + deb, false},
 		{spool.UserBuild, "touch " + m.tree + "/archive/dists/stable/InRelease", false},
+		{spool.UserBuild, "touch " + m.tree + "/archive/published/stable/x", false},
+		{spool.UserMail, "ls " + m.tree + "/spool/review", false},
+		{spool.UserMail, "touch " + m.tree + "/archive/published/stable/x", false},
+		{spool.UserMail, "cat " + m.tree + "/control/private/builder.key", false},
 		{spool.UserBuild, "mv " + waiting[0] + " " + m.tree + "/archive/incoming/stable/", false},
 		{spool.UserBuild, "ls " + filepath.Dir(waiting[0]), false},
 		{spool.UserBuild, "touch " + waiting[0] + "/ticket", false},
