@@ -28,6 +28,7 @@ func TestChrootLife(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	base = base[:1]
 	if _, err := c.Lookup("sid", "amd64"); !errors.Is(err, ErrNoChroot) {
 		t.Errorf("before: %v", err)
 	}
@@ -90,7 +91,7 @@ func TestChrootLife(t *testing.T) {
 		t.Errorf("list: %+v, %v", all, err)
 	}
 	// The Base changes: of three that ask, one makes it anew.
-	base = base[:1]
+	base = []string{strings.Replace(base[0], "deb ", "deb [arch=amd64] ", 1)}
 	var all sync.WaitGroup
 	for range 3 {
 		all.Go(func() {

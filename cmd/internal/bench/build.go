@@ -199,7 +199,7 @@ func benchChroots(b *bench) (*build.Chroots, string, error) {
 		return nil, "", err
 	}
 	b.progress("looking for a fresh chroot in %s, or making one", c.Dir)
-	_, err = c.Fresh(context.Background(), "sid", arch, base, 24*time.Hour, nil)
+	_, err = c.Fresh(context.Background(), "sid", arch, base[:1], 24*time.Hour, nil)
 	return c, arch, err
 }
 

@@ -108,7 +108,7 @@ func TestAccounts(t *testing.T) {
 	sudo("cp", s.write("uploaders", account, 0o644), filepath.Join(tree, "control/uploaders"))
 	sudo("cp", filepath.Join(s.tree, "control/keys/ben.asc"), filepath.Join(tree, "control/keys/"))
 	sudo("cp", s.write("signer.asc", string(signer.Public()), 0o644), filepath.Join(tree, "control/keys/"))
-	sudo("cp", s.write("suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nBase:\n %s\n", suite, machine(t), strings.Join(base(t, machine(t)), "\n ")), 0o644), filepath.Join(tree, "control/suites"))
+	sudo("cp", s.write("suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nBase:\n %s\n", suite, machine(t), strings.Join(base(t), "\n ")), 0o644), filepath.Join(tree, "control/suites"))
 	s.start("reviewd", "reviewd", "--tree", tree)
 
 	c := a.make(source{name: "plain", version: "1", suite: suite, all: []string{"plain"}, unsigned: true})

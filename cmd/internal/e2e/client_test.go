@@ -29,18 +29,16 @@ func chroots() *build.Chroots {
 	return c
 }
 
-// base are apt lines of the machine's own Debian; its security suite has not
-// everything for foreign architectures.
-func base(t *testing.T, arch string) []string {
+// base is the apt line of the machine's own Debian release, without its updates:
+// its security suite has not everything for foreign architectures, and all
+// tests share the chroots.
+func base(t *testing.T) []string {
 	t.Helper()
 	lines, err := build.SystemBase()
 	if err != nil || len(lines) == 0 {
 		t.Fatalf("apt knows no Debian source: run apt-get update, and see what /etc/apt/sources.list names: %v", err)
 	}
-	if arch != machine(t) {
-		return lines[:1]
-	}
-	return lines
+	return lines[:1]
 }
 
 // client runs a shell script as root of a fresh chroot that knows the site's
@@ -78,7 +76,7 @@ func (s *site) installs(chroot, suite, pkg, version string, others ...string) {
 // time and kept for a day.
 func (s *site) chroot(arch string) string {
 	s.t.Helper()
-	ch, err := chroots().Fresh(context.Background(), suite, arch, base(s.t, arch), 24*time.Hour, os.Stderr)
+	ch, err := chroots().Fresh(context.Background(), suite, arch, base(s.t), 24*time.Hour, os.Stderr)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -260,7 +260,7 @@ func (c *server) settings(fingerprint string, people ...*uploader) {
 		c.onHost("install", "-m", "644", filepath.Join(c.tree, "control/keys", u.name+".asc"), serverRoot+"/var/lib/packmill/control/keys/")
 	}
 	for name, text := range map[string]string{
-		"suites":    fmt.Sprintf("Suite: %s\nArchitectures: %s\nBase:\n %s\nSign-With: private/archive.key\n", suite, arch, strings.Join(base(c.t, arch), "\n ")),
+		"suites":    fmt.Sprintf("Suite: %s\nArchitectures: %s\nBase:\n %s\nSign-With: private/archive.key\n", suite, arch, strings.Join(base(c.t), "\n ")),
 		"uploaders": uploaders.String(),
 		"builders":  fmt.Sprintf("Name: here\nArchitectures: %s all\nRunner: exec /usr/src/packmill/cmd/internal/e2e/testdata/build-here\nKey: private/builder.key\nFingerprint: %s\n", arch, fingerprint),
 	} {

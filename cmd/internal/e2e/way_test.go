@@ -60,7 +60,7 @@ func (s *site) set(x setting) {
 	s.key("archive")
 	builder := s.key("builder")
 	s.write("tree/control/suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nReview: always\nLog-Review: auto\nPublish: %s\nBase:\n %s\nSign-With: private/archive.key\n%s",
-		suite, strings.Join(x.archs, " "), x.publish, strings.Join(base(s.t, x.archs[len(x.archs)-1]), "\n "), x.extra), 0o644)
+		suite, strings.Join(x.archs, " "), x.publish, strings.Join(base(s.t), "\n "), x.extra), 0o644)
 	s.write("tree/control/uploaders", strings.Join(x.people, ""), 0o644)
 	var builders strings.Builder
 	for name, archs := range map[string]string{"here": strings.Join(x.archs, " "), "indep": "all"} {
