@@ -284,8 +284,10 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 			rel.Sums[path+c.Suffix()] = sum
 		}
 	}
-	if due, err := t.due(rel, keys); err != nil || !due {
+	if due, err := t.due(rel, keys); err != nil {
 		return false, err
+	} else if !due {
+		return t.names()
 	}
 	// What is about to be superseded stays for a while from now on.
 	for _, path := range placed {
@@ -304,7 +306,7 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	if err := t.sign(p.dir, rel, keys); err != nil {
 		return false, err
 	}
-	if err := t.names(); err != nil {
+	if _, err := t.names(); err != nil {
 		return true, err
 	}
 	current, err := t.current()
@@ -424,9 +426,11 @@ func (t *transaction) due(rel *release.Release, keys []*loadedKey) (bool, error)
 	return !slices.Equal(by, slices.Compact(want)), nil
 }
 
-// names makes the suite's codename and aliases links to it.
-func (t *transaction) names() error {
-	for _, n := range append([]string{t.suite.Codename}, t.suite.Aliases...) {
+// names makes the suite's codename and aliases links to it, and removes what
+// links it has besides.
+func (t *transaction) names() (changed bool, err error) {
+	want := append([]string{t.suite.Codename}, t.suite.Aliases...)
+	for _, n := range want {
 		if n == "" || n == t.suite.Name {
 			continue
 		}
@@ -435,13 +439,30 @@ func (t *transaction) names() error {
 			continue
 		}
 		if st, err := os.Lstat(link); err == nil && st.Mode()&os.ModeSymlink == 0 {
-			return fmt.Errorf("suite %s: the alias %s is in use as a suite of its own; move dists/%s away", t.suite.Name, n, n)
+			return changed, fmt.Errorf("suite %s: the alias %s is in use as a suite of its own; move dists/%s away", t.suite.Name, n, n)
 		}
 		if err := durable.Symlink(t.suite.Name, link); err != nil {
-			return err
+			return changed, err
 		}
+		changed = true
 	}
-	return nil
+	list, err := os.ReadDir(t.a.path("dists"))
+	if err != nil {
+		return changed, err
+	}
+	for _, e := range list {
+		if e.Type()&os.ModeSymlink == 0 || slices.Contains(want, e.Name()) {
+			continue
+		}
+		if to, err := os.Readlink(t.a.path("dists", e.Name())); err != nil || to != t.suite.Name {
+			continue
+		}
+		if err := durable.Remove(t.a.path("dists", e.Name())); err != nil {
+			return changed, err
+		}
+		changed = true
+	}
+	return changed, nil
 }
 
 // sweep removes old indexes of the path's directory after their stay. Current

@@ -284,6 +284,19 @@ func TestOutcomes(t *testing.T) {
 	if !bytes.Equal(before, after) {
 		t.Error("again: InRelease has changed")
 	}
+	// Names come and go with the settings alone.
+	f.suite.Aliases = []string{"rolling", "devel"}
+	if !f.accepted().Changed || f.accepted().Changed {
+		t.Error("a further alias: want a change, once")
+	}
+	if to, err := os.Readlink(f.a.path("dists/devel")); err != nil || to != "unstable" {
+		t.Errorf("dists/devel: got link to %q, %v", to, err)
+	}
+	f.suite.Aliases = []string{"rolling"}
+	f.accepted()
+	if _, err := os.Lstat(f.a.path("dists/devel")); !os.IsNotExist(err) {
+		t.Errorf("dists/devel, which is no alias any more: got %v", err)
+	}
 	inc = f.upload(hello("2.10-2"))
 	inc.Force = true
 	if rep = f.accepted(inc); rep.Results[0].Outcome != Published {
