@@ -79,6 +79,12 @@ func Ask(tree *spool.Tree, f spool.Found, r *Request) (*Reply, error) {
 		return nil, err
 	}
 	defer it.Release()
+	return AskOf(it, r)
+}
+
+// AskOf is Ask of a claimed job.
+func AskOf(it *spool.Item, r *Request) (*Reply, error) {
+	f := spool.Found{Place: it.Place, Name: it.Name}
 	t, err := TicketOf(it)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/roster"
 	"packmill/cmd/internal/runner"
 	"packmill/cmd/internal/settings"
 	"packmill/queue"
@@ -30,6 +31,7 @@ type builder struct {
 	name string // of the stanza; "" is the first of the architecture
 
 	health health
+	post   *roster.Post // nil: it could not be written
 }
 
 // stanza finds the builder's own settings.
@@ -65,10 +67,16 @@ func (b *builder) loop() *spool.Loop {
 	b.health.now = time.Now
 	l := b.Loop(spool.Buildd, &spool.Loop{
 		Ready: func() error {
-			if err := b.health.aside(); err != nil {
-				return err
+			err := b.health.aside()
+			if err == nil {
+				err = b.Room()
 			}
-			return b.Room()
+			b.say(func(e *roster.Entry) {
+				if e.Refuses = ""; err != nil {
+					e.Refuses = err.Error()
+				}
+			})
+			return err
 		},
 		Places: b.places(spool.NeedsBuild),
 		Via:    b.take,
@@ -343,23 +351,65 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 			b.Log.Error("this builder cannot build", "err", err)
 		}
 		b.record(it, t, build.GiveBack.String(), err.Error(), build.Usage{})
-		b.failed(it, t, earlier)
+		b.failed(it, t, earlier, err.Error())
 		return b.backOff(it, t, err.Error())
 	}
 	first := b.record(it, t, res.Outcome.String(), res.Reason, res.Usage)
 	if res.Outcome != build.GiveBack {
 		b.health.worked()
+		b.say(func(e *roster.Entry) { e.Trouble = "" })
 	} else if !res.Stopped {
-		b.failed(it, t, earlier)
+		b.failed(it, t, earlier, res.Reason)
 	}
 	return b.judge(it, t, x, s, all, res, first)
 }
 
 // failed counts a build without a verdict against this builder, unless the
 // last attempt, on another builder, ended so too.
-func (b *builder) failed(it *spool.Item, t *queue.Ticket, earlier string) {
-	if b.health.failed(it.Name.Source, t.Tries > 1 && earlier != b.who()) {
-		b.Log.Error("set aside", "err", b.health.aside())
+func (b *builder) failed(it *spool.Item, t *queue.Ticket, earlier, reason string) {
+	b.say(func(e *roster.Entry) { e.Trouble = it.Name.ID() + ": " + reason })
+	if !b.health.failed(it.Name.Source, t.Tries > 1 && earlier != b.who()) {
+		return
+	}
+	if err := b.health.aside(); err != nil {
+		b.Log.Error("set aside", "err", err)
+		b.say(func(e *roster.Entry) { e.Refuses = err.Error() })
+	}
+}
+
+// enter writes this daemon into the roster, where people see why it takes
+// nothing. It works as well without.
+func (b *builder) enter() {
+	x, err := b.stanza()
+	if err != nil {
+		return
+	}
+	archs := []string{b.arch}
+	if b.arch == "" {
+		archs = x.Architectures
+	} else if slices.Contains(x.Architectures, "all") && b.arch != "all" {
+		archs = append(archs, "all")
+	}
+	if b.post, err = roster.Enter(b.Tree.Path(spool.BuildersDir), roster.Entry{Daemon: b.who(), Builder: x.Name, Archs: archs}); err != nil {
+		b.Log.Warn("the roster of builders cannot be written; packmill why will not know of this one", "err", err)
+		b.post = nil
+	}
+}
+
+// say changes this daemon's entry in the roster.
+func (b *builder) say(change func(*roster.Entry)) {
+	if b.post == nil {
+		return
+	}
+	if err := b.post.Say(change); err != nil {
+		b.Log.Warn("roster of builders", "err", err)
+	}
+}
+
+// leave takes it out again.
+func (b *builder) leave() {
+	if b.post != nil {
+		b.post.Leave()
 	}
 }
 

@@ -76,6 +76,8 @@ func run(ctx context.Context) error {
 	if _, err := b.stanza(); err != nil {
 		return daemon.Wrong{Err: fmt.Errorf("control/builders: %w", err)}
 	}
+	b.enter()
+	defer b.leave()
 	if !env.Once {
 		go b.watchLost(ctx)
 	}

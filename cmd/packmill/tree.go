@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/incoming"
+	"packmill/cmd/internal/roster"
 	"packmill/queue"
 	"packmill/queue/build/buildlog"
 	"packmill/spool"
@@ -84,6 +86,60 @@ type row struct {
 	Since   time.Time `json:"since"`
 	Who     string    `json:"who,omitempty"`    // who moved it there
 	Reason  string    `json:"reason,omitempty"` // of the last move
+
+	// Of a job in needs-build.
+	Ahead    int     `json:"ahead,omitempty"`      // jobs that are built before it
+	Estimate float64 `json:"estimate_s,omitempty"` // how long the build may take
+}
+
+// waits says how long jobs that wait for a builder may take, and how many are
+// before each.
+type waits struct {
+	tree   *spool.Tree
+	source string // only this one is asked about; "": any
+	times  *buildlog.Times
+	queues map[spool.Place][]string
+}
+
+// of estimates one job.
+func (w *waits) of(f spool.Found) (e buildlog.Estimate, known bool, ahead int, err error) {
+	if w.times == nil {
+		w.queues = map[spool.Place][]string{}
+		if w.times, err = coldStore(w.tree).Times(w.source); err != nil {
+			return e, false, 0, err
+		}
+	}
+	names, ok := w.queues[f.Place]
+	if !ok && f.Place.State == spool.NeedsBuild {
+		if names, err = w.tree.List(f.Place); err != nil {
+			return e, false, 0, err
+		}
+		w.queues[f.Place] = names
+	}
+	ahead, _ = slices.BinarySearch(names, f.Name.String())
+	e, known = w.times.Of(f.Name.Source, f.Place.Suite, f.Arch())
+	return e, known, ahead, nil
+}
+
+// tell adds the estimate to a row, and to its reason in words: "about 4 min, 3
+// before it".
+func (w *waits) tell(f spool.Found, r *row) error {
+	e, known, ahead, err := w.of(f)
+	if err != nil {
+		return err
+	}
+	var words []string
+	if known {
+		r.Estimate = e.Took.Seconds()
+		words = append(words, e.String())
+	}
+	if r.Ahead = ahead; ahead > 0 {
+		words = append(words, fmt.Sprintf("%d before it", ahead))
+	}
+	if len(words) > 0 {
+		r.Reason = strings.TrimPrefix(r.Reason+"; "+strings.Join(words, ", "), "; ")
+	}
+	return nil
 }
 
 // rowOf reads what a list shows of an item. An item that has moved on since it
@@ -152,7 +208,8 @@ func (statusCmd) Run(c *cli) error {
 		Dir    string     `json:"dir,omitempty"` // of what is no item yet
 		Items  int        `json:"items"`
 		Oldest *time.Time `json:"oldest,omitempty"`
-		Reason string     `json:"reason,omitempty"` // of the state "full"
+		Work   float64    `json:"estimate_s,omitempty"` // of all builds that wait here
+		Reason string     `json:"reason,omitempty"`     // of the state "full"
 	}
 	if set, err := c.control(); err == nil {
 		if err := set.General.Room(t.Root(), 0); err != nil {
@@ -185,6 +242,7 @@ func (statusCmd) Run(c *cli) error {
 		}
 		drops += uploads + len(strays)
 	}
+	wait := &waits{tree: t}
 	// Installed has a directory for each letter; people want one line.
 	var lines []line
 	index := map[string]int{}
@@ -208,6 +266,21 @@ func (statusCmd) Run(c *cli) error {
 			lines = append(lines, line{State: string(p.State), Suite: p.Suite, Arch: p.Arch})
 		}
 		lines[i].Items += len(names)
+		if p.State == spool.NeedsBuild {
+			for _, name := range names {
+				n, err := spool.ParseName(name)
+				if err != nil {
+					continue
+				}
+				e, known, _, err := wait.of(spool.Found{Place: p, Name: n})
+				if err != nil {
+					return err
+				}
+				if known {
+					lines[i].Work += e.Took.Seconds()
+				}
+			}
+		}
 		if n, err := spool.ParseName(names[0]); err == nil && (lines[i].Oldest == nil || n.Time.Before(*lines[i].Oldest)) {
 			lines[i].Oldest = &n.Time
 		}
@@ -217,7 +290,20 @@ func (statusCmd) Run(c *cli) error {
 		if l.Oldest != nil {
 			oldest = age(*l.Oldest)
 		}
-		c.print(w, l, fmt.Sprintf("%d\t%s\t%s\t%s\t%s", l.Items, l.State, l.Suite, l.Arch, oldest))
+		work := ""
+		if l.Work > 0 {
+			work = "\tabout " + buildlog.Span(time.Duration(l.Work*float64(time.Second))) + " of builds"
+		}
+		c.print(w, l, fmt.Sprintf("%d\t%s\t%s\t%s\t%s%s", l.Items, l.State, l.Suite, l.Arch, oldest, work))
+	}
+	daemons, err := roster.Read(t.Path(spool.BuildersDir))
+	if err != nil {
+		return err
+	}
+	for _, d := range daemons {
+		if d.Refuses != "" && !c.JSON {
+			fmt.Fprintf(w, "\t%s takes nothing now: %s\n", clean(d.Daemon), clean(d.Refuses))
+		}
 	}
 	if len(lines) == 0 && drops == 0 && !c.JSON {
 		fmt.Fprintln(w, "nothing is anywhere")
@@ -257,8 +343,17 @@ func (l *lsCmd) Run(c *cli) error {
 	if !c.JSON {
 		fmt.Fprintln(w, "STATE\tSUITE\tARCH\tITEM\tSINCE\tWHY")
 	}
+	wait := &waits{tree: t}
+	if l.Item != "" && len(found) > 0 {
+		wait.source = found[0].Name.Source
+	}
 	for _, f := range found {
 		r := rowOf(t, f)
+		if f.Place.State == spool.NeedsBuild {
+			if err := wait.tell(f, &r); err != nil {
+				return err
+			}
+		}
 		c.print(w, r, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", r.State, r.Suite, r.Arch, r.Item, age(r.Since), r.Reason))
 	}
 	return w.Flush()
@@ -426,6 +521,14 @@ func (r *requeueCmd) Run(c *cli) error {
 		states = append(states, s)
 	}
 	return c.act(r.Items, states, "requeue", func(t *spool.Tree, it *spool.Item) error {
+		if slices.Contains(spool.ArchStates(), it.Place.State) {
+			// Who had it, and how often it was tried, is over.
+			reply, err := queue.AskOf(it, &queue.Request{Op: queue.GiveBack, Override: true, Who: who(), Message: r.Message, Now: time.Now()})
+			if err == nil && reply.Refusal != "" {
+				err = fmt.Errorf("%w: %s", errRefused, reply.Refusal)
+			}
+			return err
+		}
 		to := it.Place
 		to.State = back[it.Place.State]
 		replan := it.Place.State == spool.Master

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/roster"
 	"packmill/cmd/internal/settings"
 	"packmill/queue"
 	"packmill/queue/build/buildlog"
@@ -34,9 +35,7 @@ type whyLine struct {
 	WaitsFor string   `json:"waits_for,omitempty"`
 	Blocks   []string `json:"blocks,omitempty"`
 	Builders []string `json:"builders,omitempty"` // "NAME: why not", or "NAME: takes it"
-	Ahead    int      `json:"ahead,omitempty"`    // jobs that are built before it
 	Estimate string   `json:"estimate,omitempty"`
-	Seconds  float64  `json:"estimate_s,omitempty"`
 	Previous string   `json:"previous_failure,omitempty"`
 
 	FirstError string `json:"first_error,omitempty"`
@@ -91,10 +90,7 @@ func (y *whyCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	times, err := coldStore(t).Times(found[0].Name.Source)
-	if err != nil {
-		return err
-	}
+	waits := &waits{tree: t, source: found[0].Name.Source}
 	for _, f := range found {
 		w := whyLine{row: rowOf(t, f), Next: next[f.Place.State]}
 		tk, err := queue.TicketAt(t, f)
@@ -105,12 +101,7 @@ func (y *whyCmd) Run(c *cli) error {
 		w.FirstError = buildlog.ErrorAt(t.Path(f.Dir()))
 		switch f.Place.State {
 		case spool.NeedsBuild:
-			w.Builders, w.Next = whoTakes(all, f, tk)
-			names, err := t.List(f.Place)
-			if err != nil {
-				return err
-			}
-			w.Ahead, _ = slices.BinarySearch(names, f.Name.String())
+			w.Builders, w.Next = whoTakes(t, all, f, tk)
 		case spool.Building:
 			w.Next = fmt.Sprintf("its builder, %s, ends", tk.Builder)
 			if tk.TakenBy != "" {
@@ -129,9 +120,13 @@ func (y *whyCmd) Run(c *cli) error {
 		}
 		w.Blocks = blocks(t, waiting, tk, f)
 		if f.Arch() != "" && f.Arch() != spool.SourceArch && f.Place.State != spool.Installed {
-			if e, ok := times.Of(f.Name.Source, f.Place.Suite, f.Arch()); ok {
-				w.Estimate = e.String()
-				w.Seconds = e.Took.Seconds()
+			e, known, ahead, err := waits.of(f)
+			if err != nil {
+				return err
+			}
+			w.Ahead = ahead
+			if known {
+				w.Estimate, w.row.Estimate = e.String(), e.Took.Seconds()
 			}
 		}
 		c.print(os.Stdout, w, w.text())
@@ -167,7 +162,7 @@ func (w *whyLine) text() string {
 		line("builder:   ", x)
 	}
 	if w.Ahead > 0 {
-		line("before it: ", fmt.Sprintf("%d jobs", w.Ahead))
+		line("before it: ", fmt.Sprintf("%d", w.Ahead))
 	}
 	line("takes:     ", w.Estimate)
 	line("log:       ", w.FirstError)
@@ -175,11 +170,16 @@ func (w *whyLine) text() string {
 	return b.String()
 }
 
-// whoTakes asks each builder of the settings.
-func whoTakes(all *settings.Settings, f spool.Found, t *queue.Ticket) (builders []string, what string) {
+// whoTakes asks each builder of the settings, and what its daemons say of
+// themselves.
+func whoTakes(tree *spool.Tree, all *settings.Settings, f spool.Found, t *queue.Ticket) (builders []string, what string) {
 	s, ok := all.Suite(f.Place.Suite)
 	if !ok {
 		return nil, "the suite is not in the settings any more: nobody builds for it"
+	}
+	daemons, err := roster.Read(tree.Path(spool.BuildersDir))
+	if err != nil {
+		builders = append(builders, "(which daemons run is not known: "+err.Error()+")")
 	}
 	able := 0
 	for i := range all.Builders {
@@ -193,6 +193,25 @@ func whoTakes(all *settings.Settings, f spool.Found, t *queue.Ticket) (builders 
 			why = "takes it when nothing else waits (Last)"
 		case why == "":
 			why = "takes it when it is its turn"
+		}
+		on := f.Arch()
+		if on == "all" {
+			on = s.IndepOn
+		}
+		runs := 0
+		for _, d := range daemons {
+			if d.Builder != b.Name || !slices.Contains(d.Archs, on) && !slices.Contains(d.Archs, f.Arch()) {
+				continue
+			}
+			runs++
+			if d.Refuses != "" {
+				why += "; but " + d.Daemon + " takes nothing now: " + d.Refuses
+			} else if d.Trouble != "" {
+				why += "; the last build of " + d.Daemon + " ended without a verdict: " + d.Trouble
+			}
+		}
+		if runs == 0 && err == nil && slices.Contains(b.Architectures, f.Arch()) {
+			why += fmt.Sprintf("; but no daemon of it runs: start buildd --arch %s --builder %s", on, b.Name)
 		}
 		builders = append(builders, b.Name+": "+why)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -289,4 +290,62 @@ func TestKeepLogs(t *testing.T) {
 		t.Error(err)
 	}
 	m.sound()
+}
+
+// What waits is estimated by what was built, and a builder that is set aside
+// says so where people ask why nothing is built.
+func TestWhyNobodyBuilds(t *testing.T) {
+	t.Parallel()
+	m := newMill(t, "Tries: 1")
+	why := func(want ...string) {
+		t.Helper()
+		got := m.packmill("why", "hello_1.1")
+		for _, w := range want {
+			if !strings.Contains(got, w) {
+				t.Errorf("packmill why: no %q in\n%s", w, got)
+			}
+		}
+	}
+	m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
+	m.settle()
+	for _, p := range []string{"bada", "badb", "badc"} {
+		m.script(p+"_1.0_amd64", "trouble")
+		m.upload(uploadtest.Package{Source: p, Version: "1.0"})
+	}
+	m.upload(uploadtest.Package{Source: "hello", Version: "1.1"})
+	m.once("reviewd")
+	m.once("master-buildd")
+	m.packmill("wb", "bp", "-500", "hello_1.1", ".", "amd64") // behind the others
+	why("b1: takes it when it is its turn; but no daemon of it runs: start buildd --arch amd64 --builder b1", "before it:  3")
+	// How long is not the test's to know.
+	for _, tc := range []struct{ command, want string }{
+		{"why hello_1.1", `takes:      about \d+ (s|min)\n`},
+		{"ls hello_1.1", `about \d+ (s|min), 3 before it`},
+		{"status", `about \d+ (s|min) of builds`},
+	} {
+		if got := m.packmill(strings.Fields(tc.command)...); !regexp.MustCompile(tc.want).MatchString(got) {
+			t.Errorf("packmill %s: no %q in\n%s", tc.command, tc.want, got)
+		}
+	}
+	var r struct {
+		Ahead    int
+		Estimate float64 `json:"estimate_s"`
+	}
+	if err := json.Unmarshal([]byte(m.packmill("ls", "hello_1.1", "-s", "needs-build", "--json")), &r); err != nil || r.Ahead != 3 || r.Estimate <= 0 {
+		t.Errorf("packmill ls --json: %+v, %v", r, err)
+	}
+	path := filepath.Join(m.tree, "control/builders")
+	text, err := os.ReadFile(path)
+	m.must(err)
+	m.control("builders", strings.Replace(string(text), "Jobs: 2", "Jobs: 1", 1))
+	m.start("buildd-amd64")
+	m.until("the builder is set aside", func() bool { return strings.Contains(m.packmill("status"), "takes nothing now") })
+	why("but buildd-amd64 takes nothing now: this builder is set aside until ", "3 different packages in a row failed here without a verdict (bada, badb, badc)")
+	// Who had a job is forgotten when it is tried again.
+	m.packmill("requeue", "bada")
+	data, err := os.ReadFile(filepath.Join(m.item("needs-build", "bada"), "ticket"))
+	m.must(err)
+	if strings.Contains(string(data), "\nBuilder:") || strings.Contains(string(data), "\nTries:") {
+		t.Errorf("after requeue:\n%s", data)
+	}
 }

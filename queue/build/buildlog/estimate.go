@@ -16,15 +16,15 @@ type Estimate struct {
 // String is the estimate for people: "about 4 min", and what it rests on if
 // that is not the package itself.
 func (e Estimate) String() string {
-	s := "about " + span(e.Took)
+	s := "about " + Span(e.Took)
 	if e.Of != "" {
 		s += " (by " + e.Of + ")"
 	}
 	return s
 }
 
-// span writes a duration in one unit.
-func span(d time.Duration) string {
+// Span writes a duration in one unit, rounded.
+func Span(d time.Duration) string {
 	switch {
 	case d < 90*time.Second:
 		return fmt.Sprintf("%d s", max(1, int(d.Seconds()+0.5)))
