@@ -61,7 +61,7 @@ func newPerson(s *site) *person {
 	if err := os.MkdirAll(profiles, 0o755); err != nil {
 		s.t.Fatal(err)
 	}
-	profile := fmt.Sprintf(`{"method": "local", "fqdn": "localhost", "incoming": %q, "allow_dcut": true, "valid_commands": ["rm", "cancel", "reschedule"], "allow_unsigned_uploads": false, "allowed_distributions": ".*", "hooks": ["checksum", "gpg"]}`, s.drop())
+	profile := fmt.Sprintf(`{"method": "local", "fqdn": "localhost", "incoming": %q, "allow_dcut": true, "valid_commands": ["rm", "cancel", "reschedule", "dm"], "allow_unsigned_uploads": false, "allowed_distributions": ".*", "hooks": ["checksum", "gpg"]}`, s.drop())
 	if err := os.WriteFile(filepath.Join(profiles, "here.json"), []byte(profile), 0o644); err != nil {
 		s.t.Fatal(err)
 	}
@@ -146,9 +146,10 @@ func TestDcut(t *testing.T) {
 	s.once()
 	// dcut names its file by the second: two at once would be one.
 	for _, args := range [][]string{
+		{"dm", "--uid", strings.Repeat("A", 40), "--allow", "hello"},
 		{"cancel", "-f", "off_1.0-1_source.changes"}, {"reschedule", "-f", "sooner_1.0-1_source.changes", "-d", "0"}, {"rm", "-f", "wrong_1.dsc"},
 	} {
-		p.run("dcut", append([]string{"-k", "real@example.org", "here"}, args...)...)
+		p.run("dcut", append([]string{"--force", "-k", "real@example.org", "here"}, args...)...)
 		s.once()
 	}
 	s.once()
@@ -162,8 +163,8 @@ func TestDcut(t *testing.T) {
 			t.Errorf("no %q in the answers:\n%s", want, answers)
 		}
 	}
-	for _, f := range s.where("dcut", spool.Rejected) {
-		t.Errorf("refused: %s", s.reason(f))
+	if refused := s.where("dcut", spool.Rejected); len(refused) != 1 || !strings.Contains(s.reason(refused[0]), "commands for dak are not carried out here") {
+		t.Errorf("refused: %v", refused)
 	}
 	s.sound()
 }

@@ -54,11 +54,11 @@ type Commands struct {
 	List      []Command
 }
 
-var commandsName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9+.~_@-]{0,200}\.commands$`)
+var commandsName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9+.~_@-]{0,200}\.(dak-)?commands$`)
 
 // IsCommands reports whether a file's name is that of a .commands file. Such names
 // are safe, but need not have the underscore that policy.CheckFile asks for:
-// dput-ng makes alice-1763731234.commands.
+// dput-ng makes alice-1763731234.commands, and .dak-commands for dcut dm.
 func IsCommands(name string) bool { return commandsName.MatchString(name) }
 
 const maxCommands = 200
@@ -119,6 +119,10 @@ func ParseCommands(dir, name string, ctx *Context) (*Commands, []Finding, error)
 		if fate, ok := ctx.Seen(c.Hash); ok {
 			say("replay", "these commands were here before (", fate, "); make them again with dcut")
 		}
+	}
+	if strings.HasSuffix(name, ".dak-commands") {
+		say("commands", "commands for dak are not carried out here; who may upload what is written in control/uploaders: ask whoever runs the archive")
+		return c, findings, nil
 	}
 	st, err := deb822.ParseOne(show(name), text, deb822.Hostile)
 	if err != nil {

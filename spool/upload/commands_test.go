@@ -122,12 +122,14 @@ func TestCommandsWho(t *testing.T) {
 		{name: "no commands", data: []byte("Archive: x\n"), account: "dora", want: "fields: .*no field Commands"},
 		{name: "name as a path", data: text, account: "dora", file: "../x.commands", want: "commands-name: "},
 		{name: "hidden name", data: text, account: "dora", file: ".x.commands", want: "commands-name: "},
-		{name: "dak-commands", data: text, account: "dora", file: "x-1.dak-commands", want: "commands-name: "},
+		{name: "dak-commands", data: sign(w.Bob, now), file: "x-1.dak-commands", want: "commands: .*for dak are not carried out here"},
 	}
 	for _, r := range rows {
 		dir := t.TempDir()
 		if r.file == "" {
 			r.file = "x-1.commands"
+		}
+		if upload.IsCommands(r.file) {
 			put(t, filepath.Join(dir, r.file), r.data)
 		}
 		c := w.Context()
