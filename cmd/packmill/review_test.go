@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"packmill/archive"
 	"packmill/queue"
@@ -56,8 +60,11 @@ func (x *desktop) waits(p uploadtest.Package, remarks string) string {
 			return err
 		}
 		dscs, _ := filepath.Glob(filepath.Join(dir, "*.dsc"))
+		if len(p.Binary) == 0 {
+			p.Binary = []string{p.Source}
+		}
 		tk := queue.Ticket{Source: p.Source, Version: p.Version, Suite: "stable", Component: "main", Changes: changes, Dsc: filepath.Base(dscs[0]),
-			Uploader: "ann", Email: "ann@example.org", Binary: []string{p.Source}, Received: now, Remarks: remarks}
+			Uploader: "ann", Email: "ann@example.org", Binary: p.Binary, Received: now, Remarks: remarks}
 		return os.WriteFile(filepath.Join(dir, spool.TicketFile), tk.Stanza().Append(nil), 0o664)
 	})
 	if err != nil {
@@ -340,4 +347,88 @@ func TestStatusOfDrops(t *testing.T) {
 	x.write("spool/incoming/b_1.changes", "Files:\n")
 	x.must([]string{"1      incoming (unfinished or deferred)", "1      stray files, in no .changes", "spool/incoming/ann"}, "status")
 	x.must([]string{`"state":"stray"`, `"dir":"spool/incoming/ann"`}, "status", "--json")
+}
+
+var update = flag.Bool("update", false, "write testdata/review/session.txt anew, for a person to read")
+
+// TestTranscript is a reviewer's session at a terminal, as testdata/review/session.txt has
+// it: that file is for reading.
+func TestTranscript(t *testing.T) {
+	x := newDesktop(t)
+	x.write("control/general", "Two-Persons: yes\n")
+	ann, date := signer(t), time.Now().Add(-time.Hour)
+	x.publish(uploadtest.Package{Source: "hello", Version: "1.0-1", Signer: ann, Date: date})
+	refused := x.waits(uploadtest.Package{Source: "hello", Version: "1.0-2", Signer: ann, Date: date}, "")
+	x.must(nil, "review", "reject", "hello", "-m", "1.0-2 does not build")
+	if _, err := os.Lstat(refused); err == nil {
+		t.Fatal("1.0-2 still waits")
+	}
+	x.waits(uploadtest.Package{Source: "hello", Version: "1.0-3", Signer: ann, Date: date, Binary: []string{"hello", "hello-data"}, BuildDepends: "debhelper-compat (= 13)",
+		Debian: func(f map[string]string) { f["copyright"] = "All rights reserved.\n" }}, "warning: the urgency is odd [urgency]")
+	fresh := x.waits(uploadtest.Package{Source: "fresh", Version: "1.0-1", Signer: ann, Date: date}, "")
+	job := &queue.Ticket{Source: "user", Version: "1", Suite: "stable", BuildArch: "amd64", DepWait: "hello-data"}
+	it, err := x.tree.Create(spool.In(spool.DepWait, "stable", "amd64"), spool.NewName(50, time.Now(), "user", "1"), spool.MasterD, "master-buildd", "waits", func(dir string) error {
+		return os.WriteFile(filepath.Join(dir, spool.TicketFile), job.Stanza().Append(nil), 0o664)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	it.Release()
+
+	dir := t.TempDir()
+	editor := filepath.Join(dir, "editor") // shows the template and writes a line, as a person would
+	if err := os.WriteFile(editor, []byte("#!/bin/sh\ncat \"$1\"\necho 'debian/copyright names no licence' >\"$1\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	session := strings.NewReplacer("FRESH", fresh, "EDITOR", editor).Replace(`
+run() { printf '$ %s\n' "$*"; eval "$*"; }
+run packmill review
+run packmill review show --no-lintian hello
+eval "$(packmill completion bash)"
+COMP_WORDS=(packmill review accept he) COMP_CWORD=3
+printf '$ packmill review accept he<Tab>\n'; _packmill; printf '%s\n' "${COMPREPLY[@]}"
+export VISUAL=EDITOR
+run packmill review reject hello
+run packmill review hold fresh -m "'who made it?'"
+run packmill review
+run packmill review hold --off fresh
+run packmill review accept fresh
+printf '%s\tsomebody-else\taccept\tfine\n' "$(date -u +%FT%TZ)" >>FRESH/opinions
+printf '(somebody else says the same)\n'
+run packmill review accept fresh -m "'it is fine'"
+run packmill review accept fresh
+run packmill review
+`)
+	script := filepath.Join(dir, "session")
+	if err := os.WriteFile(script, []byte(session), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	// script gives it a terminal.
+	cmd := exec.Command("script", "-qec", "bash "+script, "/dev/null")
+	cmd.Env = append(append(os.Environ(), "PACKMILL_TREE="+x.tree.Root(), "TERM=dumb", "LC_ALL=C.UTF-8"), x.env...)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("script (package bsdutils): %v\n%s", err, out)
+	}
+	got := strings.ReplaceAll(string(out), "\r\n", "\n")
+	for _, r := range []struct{ expr, to string }{
+		{regexp.QuoteMeta(x.tree.Root()), "TREE"}, {`[0-9]{8}T[0-9]{6}\.[0-9]{6}Z`, "TIME"}, {`[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z`, "TIME"},
+		{`[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} \+0000`, "DATE"}, {`(?m)^[0-9]+[sm] `, "AGE "}, {`(?m)^ +[0-9]+  `, "  SIZE  "},
+		{`[0-9A-F]{40}`, "FINGERPRINT"}, {`\bby ` + regexp.QuoteMeta(who()), "by rita"}, {`(?m) +$`, ""}, {`(\S) {2,}`, "$1  "},
+	} {
+		got = regexp.MustCompile(r.expr).ReplaceAllString(got, r.to)
+	}
+	const file = "testdata/review/session.txt"
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
 }
