@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,13 +32,12 @@ func (in *intake) arriveCommands(d incoming.Dir, name string) (bool, error) {
 		return false, nil
 	}
 	newest := incoming.Changed(&st)
-	data, err := os.ReadFile(in.box.Path(d, name))
-	regular := st.Mode&unix.S_IFMT == unix.S_IFREG
+	err := upload.PeekCommands(in.box.Path(d), name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
-	case regular && (err != nil || len(data) == 0 || data[len(data)-1] != '\n' || in.writing(in.box.Path(d), name) ||
-		bytes.HasPrefix(data, []byte("-----BEGIN PGP SIGNED MESSAGE-----")) && !bytes.Contains(data, []byte("\n-----END PGP SIGNATURE-----"))):
+	case hopeless(err):
+	case err != nil || in.writing(in.box.Path(d), name):
 		if time.Since(newest) < in.patience() {
 			in.lookAgain(newest)
 			return false, nil
@@ -230,7 +230,7 @@ func (x *executor) owner(d incoming.Dir, name string) string {
 	}
 	defer f.Close()
 	var data bytes.Buffer
-	if _, err := data.ReadFrom(f); err != nil || x.rules.ring == nil {
+	if _, err := data.ReadFrom(io.LimitReader(f, upload.MaxChanges)); err != nil || x.rules.ring == nil {
 		return ""
 	}
 	_, sig, err := x.rules.ring.VerifyClear(data.Bytes(), time.Now())

@@ -401,6 +401,9 @@ func (k *taker) take(dir, name string) error {
 
 // signed reports whether the .changes bears a good signature of an uploader.
 func (in *intake) signed(it *spool.Item, t *queue.Ticket, ctx *upload.Context) (bool, error) {
+	if st, err := os.Lstat(it.Path(t.Changes)); err != nil || st.Size() > upload.MaxChanges {
+		return false, err
+	}
 	data, err := os.ReadFile(it.Path(t.Changes))
 	if err != nil || ctx.Keyring == nil {
 		return false, err

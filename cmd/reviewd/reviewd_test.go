@@ -642,21 +642,63 @@ func TestStrays(t *testing.T) {
 	}
 }
 
+// oddKinds make what is no plain file, each as an uploader with a shell could.
+var oddKinds = map[string]func(path string) error{
+	"symlink":     func(p string) error { return os.Symlink("/etc/passwd", p) },
+	"endless":     func(p string) error { return os.Symlink("/dev/zero", p) },
+	"FIFO":        func(p string) error { return syscall.Mkfifo(p, 0o644) },
+	"socket":      func(p string) error { return syscall.Mknod(p, syscall.S_IFSOCK|0o644, 0) },
+	"device":      func(p string) error { return syscall.Mknod(p, syscall.S_IFCHR|0o644, 0) }, // the one that anybody may make
+	"directory":   func(p string) error { return os.MkdirAll(filepath.Join(p, "below"), 0o755) },
+	"closed file": func(p string) error { return os.WriteFile(p, []byte("x"), 0) },
+}
+
+// TestOddHeads: a .changes or a .commands that is no plain file stops nobody,
+// and is refused.
+func TestOddHeads(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "Incomplete: 1s")
+	for kind, make := range oddKinds {
+		name := strings.ReplaceAll(kind, " ", "-")
+		for _, n := range []string{name + "_1.changes", name + "-1.commands", name + " 1.dak-commands", name + " 1.changes"} {
+			if err := make(s.drop(n)); err != nil {
+				t.Fatalf("%s: %v", kind, err)
+			}
+		}
+	}
+	s.start()
+	dir, names := s.make(hello)
+	s.put("", dir, names...)
+	s.await("hello", spool.Review)
+	want := 2 * len(oddKinds)
+	s.until("all are refused", func() bool { return len(s.where("", spool.Rejected)) >= want })
+	s.stop()
+	s.once() // and the misnamed one that is a plain file
+	if n := len(s.where("", spool.Rejected)); n != want+1 {
+		t.Errorf("%d are refused, want %d", n, want+1)
+	}
+	for _, f := range s.where("", spool.Rejected) {
+		if strings.Contains(s.reason(f), "root:") {
+			t.Errorf("REASON shows a file of the machine: %s", s.reason(f))
+		}
+	}
+}
+
 // TestOddFiles: a listed name that is not a plain file of its own.
 func TestOddFiles(t *testing.T) {
+	hard := func(p string) error {
+		if err := os.WriteFile(p+".other", []byte(strings.Repeat("x", 100000)), 0o644); err != nil {
+			return err
+		}
+		return os.Link(p+".other", p)
+	}
 	for name, x := range map[string]struct {
 		bend func(path string) error
 		want string
 	}{
-		"symlink":   {func(p string) error { return os.Symlink("/etc/passwd", p) }, "symbolic link"},
-		"FIFO":      {func(p string) error { return syscall.Mkfifo(p, 0o644) }, "not a regular file"},
-		"directory": {func(p string) error { return os.Mkdir(p, 0o755) }, "not a regular file"},
-		"hard link": {func(p string) error {
-			if err := os.WriteFile(p+".other", []byte(strings.Repeat("x", 100000)), 0o644); err != nil {
-				return err
-			}
-			return os.Link(p+".other", p)
-		}, "hard links"},
+		"symlink": {oddKinds["symlink"], "symbolic link"}, "endless": {oddKinds["endless"], "symbolic link"},
+		"FIFO": {oddKinds["FIFO"], "not a regular file"}, "socket": {oddKinds["socket"], "not a regular file"},
+		"device": {oddKinds["device"], "not a regular file"}, "directory": {oddKinds["directory"], "not a regular file"}, "hard link": {hard, "hard links"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -1081,8 +1081,8 @@ func checkBuildinfo(r *reading) error {
 		if kindOf(f.Name) != kindBuildinfo || r.present[f.Name] == nil {
 			continue
 		}
-		if f.Size > maxChanges {
-			r.say("%s is larger than %d bytes; build again", show(f.Name), maxChanges)
+		if f.Size > MaxChanges {
+			r.say("%s is larger than %d bytes; build again", show(f.Name), MaxChanges)
 			continue
 		}
 		data, err := readSmall(r.dir, f.Name)

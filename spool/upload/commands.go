@@ -1,6 +1,7 @@
 package upload
 
 import (
+	"bytes"
 	"errors"
 	"path"
 	"regexp"
@@ -60,6 +61,19 @@ var commandsName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9+.~_@-]{0,200}\.(da
 // are safe, but need not have the underscore that policy.CheckFile asks for:
 // dput-ng makes alice-1763731234.commands, and .dak-commands for dcut dm.
 func IsCommands(name string) bool { return commandsName.MatchString(name) }
+
+// PeekCommands says whether a .commands file has come whole: nil, ErrUnfinished,
+// or a *FileError of what is no such file and never will be.
+func PeekCommands(dir, name string) error {
+	data, err := slurp(dir, name)
+	if err != nil {
+		return err
+	}
+	if len(data) == 0 || data[len(data)-1] != '\n' || openpgp.IsSigned(data) && !bytes.Contains(data, []byte("\n-----END PGP SIGNATURE-----")) {
+		return ErrUnfinished
+	}
+	return nil
+}
 
 const maxCommands = 200
 

@@ -289,8 +289,8 @@ func pump(dst io.Writer, r io.Reader, hashes []hash.Hash, parallel bool) (total 
 // transfer was cut off.
 var ErrUnfinished = errors.New("the file is not complete yet")
 
-// maxChanges is the most that is read of a .changes, a .dsc or a .commands.
-const maxChanges = 8 << 20
+// MaxChanges is the most that is read of a .changes, a .dsc or a .commands.
+const MaxChanges = 8 << 20
 
 // readSmall reads a whole control file of an upload.
 func readSmall(dir, name string) ([]byte, error) {
@@ -306,15 +306,15 @@ func slurp(dir, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if info.Size() > maxChanges {
-		return nil, fileErrorf(name, "it is of %d bytes, and %d are the limit for such a file; split the upload", info.Size(), maxChanges)
+	if info.Size() > MaxChanges {
+		return nil, fileErrorf(name, "it is of %d bytes, and %d are the limit for such a file; split the upload", info.Size(), MaxChanges)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxChanges+1))
+	data, err := io.ReadAll(io.LimitReader(f, MaxChanges+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxChanges {
-		return nil, fileErrorf(name, "it is larger than %d bytes; split the upload", maxChanges)
+	if len(data) > MaxChanges {
+		return nil, fileErrorf(name, "it is larger than %d bytes; split the upload", MaxChanges)
 	}
 	return data, nil
 }
