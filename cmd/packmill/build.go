@@ -21,7 +21,7 @@ import (
 )
 
 type buildCmd struct {
-	Ls       buildLs   `cmd:"" default:"1" help:"List the builds that wait for a person's word."`
+	Ls       buildLs   `cmd:"" default:"withargs" help:"List the builds that wait for a person's word."`
 	Show     buildShow `cmd:"" help:"Show what is known of a build, and what can be said of it."`
 	Sign     buildSign `cmd:"" help:"Sign what was built: it goes to the archive."`
 	Fail     buildFail `cmd:"" help:"A fault of the source: no more builds of this version."`

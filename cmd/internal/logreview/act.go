@@ -63,14 +63,11 @@ func PutSignature(all *settings.Settings, s *settings.Suite, signed []byte) func
 		if err != nil {
 			return "", err
 		}
-		if bytes.Equal(built, signed) {
-			return t.Result, nil // an earlier run was cut off here
-		}
-		if err := same(built, signed); err != nil {
-			return "", err
-		}
 		if err := signedBy(all, s, t, t.Result, signed); err != nil {
 			return "", err
+		}
+		if err := same(built, signed); err != nil || bytes.Equal(built, signed) {
+			return t.Result, err // equal: an earlier run was cut off here
 		}
 		return t.Result, durable.WriteFile(path, signed, 0o664)
 	}
