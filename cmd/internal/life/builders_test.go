@@ -198,3 +198,24 @@ func (m *mill) due(source string, begun time.Time, wait time.Duration) {
 	old := []byte("Not-Before: " + m.ticket(source, "Not-Before"))
 	m.must(os.WriteFile(path, bytes.Replace(data, old, []byte("Not-Before: "+time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)), 1), 0o664))
 }
+
+// TestRebuildRefuses: what cannot be compared is refused with the reason.
+func TestRebuildRefuses(t *testing.T) {
+	m := newMill(t)
+	m.upload(uploadtest.Package{Source: "hello", Version: "1", Distribution: "stable"})
+	m.settle()
+	for args, want := range map[string]string{
+		"hello":                     "exit status 100: say --check",
+		"--check nothing":           "exit status 1: nothing that was built and published here is called nothing",
+		"--check hello -a i386":     "exit status 1: nothing that was built and published here is called hello",
+		"--check hello":             "exit status 1: hello_1 for amd64 has no .buildinfo",
+		"--check hello --builder x": "exit status 1: no builder of control/builders can build hello_1 for amd64 here",
+	} {
+		out, err := m.try(append([]string{"rebuild"}, strings.Fields(args)...)...)
+		status, text, _ := strings.Cut(want, ": ")
+		if err == nil || err.Error() != status || !strings.Contains(out, text) {
+			t.Errorf("rebuild %s: %v: %s; want %s", args, err, out, want)
+		}
+	}
+	m.sound()
+}
