@@ -454,6 +454,7 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *s
 			job.On = s.IndepOn
 		}
 	}
+	x.Cross(job)
 	if t.BinNMU > 0 {
 		job.BinNMU = &build.BinNMU{Number: t.BinNMU, Changelog: t.BinNMUText, Maintainer: t.BinNMUBy, Time: t.BinNMUTime}
 	}

@@ -45,6 +45,9 @@ func (c *cli) control() (*settings.Settings, error) {
 func (x *chrootCmd) store(s *settings.Settings, arch string) (*build.Chroots, error) {
 	for i := range s.Builders {
 		b := &s.Builders[i]
+		if b.CrossFrom != "" && arch != "" && arch != b.CrossFrom {
+			continue // built in the chroot of CrossFrom
+		}
 		if (x.Builder == "" || b.Name == x.Builder) && (arch == "" || slices.Contains(b.Architectures, arch)) {
 			return b.ChrootStore(), nil
 		}

@@ -194,6 +194,7 @@ func (x *rebuildCmd) again(ctx context.Context, c *cli, t *spool.Tree, all *sett
 		Path: "/build/rebuilt-to-compare/" + tk.Source,
 		Env:  []string{"LC_ALL=C", "LANG=C", "TZ=Packmill-13:45", "USER=somebody", "LOGNAME=somebody"},
 	}
+	b.Cross(job)
 	if tk.BinNMU > 0 {
 		job.BinNMU = &build.BinNMU{Number: tk.BinNMU, Changelog: tk.BinNMUText, Maintainer: tk.BinNMUBy, Time: tk.BinNMUTime}
 	}
@@ -246,7 +247,11 @@ func (x *rebuildCmd) builder(all *settings.Settings, s *settings.Suite, t *queue
 			continue
 		}
 		if b.Runner != "exec" && b.Mode != "schroot" {
-			if _, err := b.ChrootStore().Lookup(s.Name, on); err != nil {
+			at := on
+			if b.CrossFrom != "" {
+				at = b.CrossFrom
+			}
+			if _, err := b.ChrootStore().Lookup(s.Name, at); err != nil {
 				continue
 			}
 		}

@@ -65,6 +65,7 @@ func TestChrootLife(t *testing.T) {
 	// A build that waits until it is told to go on.
 	start := func() (goOn func() *Result) {
 		job := newSystemJob(t)
+		job.Limits.Wall, job.Limits.Silence = 0, 0 // a chroot is made meanwhile
 		source{build: "echo waiting; while ! grep -q go-on /packmill-archive0/state; do sleep 0.2; done"}.make(t, job)
 		signal := t.TempDir()
 		for d := signal; d != "/tmp" && d != "/"; d = filepath.Dir(d) {

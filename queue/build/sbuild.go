@@ -358,7 +358,8 @@ func (r *Sbuild) commandLine(job *Job, dsc *dscFile, chroot *Chroot, at func(str
 	if refresh == 0 {
 		refresh = 24 * time.Hour
 	}
-	if chroot != nil && chroot.Stale(nil, refresh, time.Now()) == "" {
+	// The chroot has no lists of the architecture that is crossed to.
+	if chroot != nil && job.CrossFrom == "" && chroot.Stale(nil, refresh, time.Now()) == "" {
 		args = append(args, "--no-apt-update", "--no-apt-upgrade", "--no-apt-distupgrade")
 	} else {
 		args = append(args, "--apt-update", "--no-apt-upgrade", "--apt-distupgrade")

@@ -59,6 +59,9 @@ func missing(t *spool.Tree, job *build.Job, x *settings.Builder, s *settings.Sui
 	if on == "" {
 		on = s.IndepOn
 	}
+	if job.CrossFrom != "" {
+		on = job.CrossFrom
+	}
 	tmp, err := os.MkdirTemp("", "packmill-lists-*")
 	if err != nil {
 		return nil, err

@@ -34,3 +34,11 @@ func (b *Builder) ChrootStore() *build.Chroots {
 	}
 	return c
 }
+
+// Cross points a job at the chroot of another architecture, if the builder
+// cross-builds and the job is not for that one itself.
+func (b *Builder) Cross(job *build.Job) {
+	if b.CrossFrom != "" && job.Arch != "all" && job.Arch != b.CrossFrom {
+		job.On, job.CrossFrom = "", b.CrossFrom
+	}
+}

@@ -110,6 +110,7 @@ type Builder struct {
 	Nice          int
 	Runner        string // sbuild, overlay, or exec
 	Exec          string // exec's program
+	CrossFrom     string // the architecture to build on for another; "": each on itself
 	Mode          string // sbuild's chroot mode: unshare or schroot
 	Fingerprint   string // of the key that signs its results
 	Key           string // that key's secret part, a file, where the builder runs

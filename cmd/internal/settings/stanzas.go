@@ -186,6 +186,7 @@ func (r *reader) builder() Builder {
 		Last:          r.words("Last", nil, checkPattern),
 		MinAge:        r.span("Min-Age", 0),
 		Nice:          int(r.number("Nice", 0, 0, 19)),
+		CrossFrom:     r.str("Cross-From", ""),
 		Mode:          r.one("Chroot-Mode", "unshare", "unshare", "schroot"),
 		Key:           r.str("Key", ""),
 		User:          r.str("User", ""),
@@ -222,6 +223,12 @@ func (r *reader) builder() Builder {
 		b.Runner, b.Exec = run[0], run[1]
 	default:
 		r.fail("Runner", "%q is not known; use sbuild, overlay, or exec and the absolute path of a program", strings.Join(run, " "))
+	}
+	if b.CrossFrom != "" {
+		r.check("Cross-From", b.CrossFrom, policy.CheckArch)
+		if b.Runner == "overlay" {
+			r.fail("Cross-From", "the overlay runner does not cross-build; use Runner: sbuild")
+		}
 	}
 	return b
 }
