@@ -118,3 +118,45 @@ func ring(t testing.TB, data ...[]byte) *Keyring {
 }
 
 func isoBasic(at time.Time) string { return at.UTC().Format("20060102T150405") + "!" }
+
+// TestVerifyMIME: detached signatures over a part with CR LF, in both modes that
+// mail programs use, as gpg makes them; and nothing weaker.
+func TestVerifyMIME(t *testing.T) {
+	g := newGnupg(t)
+	k, err := ReadKeyring(g.key("ann <ann@example.org>", "ed25519", "sign", "never", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const part = "Content-Type: text/plain\r\n\r\nretry \r\n\r\n"
+	sign := func(args ...string) []byte {
+		return g.run(part, append(args, "--armor", "--detach-sign")...)
+	}
+	now := time.Now()
+	for _, mode := range [][]string{{"--textmode"}, {"--no-textmode"}, {"--digest-algo", "SHA256"}} {
+		sig := sign(mode...)
+		if s, err := k.VerifyMIME([]byte(part), sig, now); err != nil || len(s.Fingerprint) != 40 {
+			t.Errorf("%v: %v", mode, err)
+		}
+		for what, bad := range map[string]string{"changed": strings.Replace(part, "retry", "fail", 1), "without its blank": strings.Replace(part, "y ", "y", 1), "longer": part + "x", "empty": ""} {
+			if _, err := k.VerifyMIME([]byte(bad), sig, now); err == nil {
+				t.Errorf("%v: %s: accepted", mode, what)
+			}
+		}
+		if _, err := k.VerifyMIME([]byte(part), append(sig, sig...), now); err == nil {
+			t.Errorf("%v: two signatures: accepted", mode)
+		}
+		if _, err := k.VerifyMIME([]byte(part), []byte("no signature"), now); err == nil {
+			t.Errorf("%v: no signature: accepted", mode)
+		}
+	}
+	if _, err := k.VerifyMIME([]byte(part), sign("--digest-algo", "SHA1"), now); err == nil || err.(*Refusal).Kind != WeakHash {
+		t.Errorf("SHA-1: got %v", err)
+	}
+	other, err := ReadKeyring(g.key("bob <bob@example.org>", "ed25519", "sign", "never", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.VerifyMIME([]byte(part), sign("--local-user", "ann"), now); err == nil || err.(*Refusal).Kind != UnknownKey {
+		t.Errorf("another key: got %v", err)
+	}
+}

@@ -187,7 +187,12 @@ func TestBuildCommands(t *testing.T) {
 	refused(out, err, "nothing here is called nothing")
 	out, err = m.try("build", "sign", "bad", "-a", "amd64")
 	refused(out, err, "build-attempted")
-	m.packmill("build", "sign", "byfile", "-a", "amd64", "--with", signed("byfile", bob, same))
+	// An earlier run that was cut off between signature and move is carried on.
+	file := signed("byfile", bob, same)
+	data, err := os.ReadFile(file)
+	m.must(err)
+	m.must(os.WriteFile(built("byfile", "amd64"), data, 0o664))
+	m.packmill("build", "sign", "byfile", "-a", "amd64", "--with", file)
 	m.packmill("build", "fail", "bad", "-a", "amd64", "-m", "no frob")
 	m.packmill("build", "retry", "retry", "-a", "amd64")
 	m.packmill("build", "dep-wait", "waits", "-a", "amd64", "-m", "libnone (>= 3)")
