@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"regexp"
 	"strings"
 )
 
@@ -10,22 +11,27 @@ import (
 type footer map[string]string
 
 const (
-	boxLine    = "+------------------------------------------------------------------------------+"
-	summaryBox = "\n" + boxLine + "\n| Summary                                                                      |\n" + boxLine + "\n\n"
-	endRule    = "\n--------------------------------------------------------------------------------\n"
+	boxLine = "+------------------------------------------------------------------------------+"
+	endRule = "\n--------------------------------------------------------------------------------\n"
 )
+
+// summaryBox is the heading; from Debian 13's sbuild on it bears the time.
+var summaryBox = regexp.MustCompile(`^\n\Q` + boxLine + `\E\n\| Summary {38}(?: {31}|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} [+-][0-9]{4}) \|\n\Q` + boxLine + `\E\n\n`)
 
 // parseFooter reads the summary at the end of a log of sbuild. What a build
 // prints comes before it, so only the last box counts, and only if nothing
 // but the summary and sbuild's closing lines follow. ok is false for a log
 // that ends otherwise, as that of a killed sbuild.
 func parseFooter(log []byte) (f footer, ok bool) {
-	i := bytes.LastIndex(log, []byte(summaryBox))
+	i := bytes.LastIndex(log, []byte("\n"+boxLine+"\n| Summary "))
 	if i < 0 {
 		return nil, false
 	}
-	rest := string(log[i+len(summaryBox):])
-	body, closing, found := strings.Cut(rest, endRule)
+	box := summaryBox.Find(log[i:])
+	if box == nil {
+		return nil, false
+	}
+	body, closing, found := strings.Cut(string(log[i+len(box):]), endRule)
 	if !found {
 		return nil, false
 	}

@@ -29,6 +29,8 @@ func TestParseFooter(t *testing.T) {
 		ok                bool
 	}{
 		{"good", goodFooter, "attempted", true},
+		{"of Debian 13", strings.Replace(goodFooter, "| Summary"+strings.Repeat(" ", 70)+"|", "| Summary"+strings.Repeat(" ", 38)+"Sat, 21 Nov 2026 19:33:19 +0000 |", 1), "attempted", true},
+		{"a box with something else in it", strings.Replace(goodFooter, "| Summary"+strings.Repeat(" ", 70)+"|", "| Summary"+strings.Repeat(" ", 38)+"Sat, 21 Nov 2026 for ever 00000 |", 1), "", false},
 		{"signal at the end", goodFooter + "E: Build failure (dpkg-buildpackage died with signal 15)\n", "attempted", true},
 		{"forged before", forgedOne + goodFooter, "attempted", true},
 		{"forged before, sbuild killed", forgedOne + "more output\n\nmore\nand\nmore\nand\nmore\nand\nmore\nand\nmore\n", "", false},
