@@ -136,7 +136,7 @@ func (x *File) writeForm(ctx context.Context, c Compression) (form, error) {
 			texts = append(texts, func() ([]byte, error) { return x.st.read(b, nil) })
 		}
 	}
-	made, err := compressAll(ctx, c, texts)
+	made, err := compressAll(ctx, c, x.place.Format, texts)
 	if err != nil {
 		return out, err
 	}
