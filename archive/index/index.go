@@ -36,9 +36,9 @@ const (
 //
 // Of Debian 12's Packages (50 MB), xz makes 16.8 % more in blocks of 195 KB than
 // in one piece, 14.4 % in 300 KB, 13.0 % in 400 KB and 10.4 % in 800 KB (62
-// blocks). To compress one block takes as much longer as it is larger, and a
-// publication changes ten, most of them of Contents: 800 KB would cost it half
-// a second more.
+// blocks). A block takes as much longer as it is larger, and a publication
+// compresses some three of them again: 800 KB would cost it a quarter of a second
+// more.
 const (
 	minBlock = 144 << 10
 	maxBlock = 320 << 10
