@@ -96,18 +96,18 @@ func ReadHistory(dir string) ([]Event, error) {
 
 // lastEvent reads only the end of a history.
 func lastEvent(dir string) (Event, bool) {
-	f, err := os.OpenFile(filepath.Join(dir, HistoryFile), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	fd, err := unix.Open(filepath.Join(dir, HistoryFile), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Event{}, false
 	}
-	defer f.Close()
+	defer unix.Close(fd)
 	var buf [4096]byte
-	st, err := f.Stat()
-	if err != nil {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
 		return Event{}, false
 	}
-	n, err := f.ReadAt(buf[:], max(0, st.Size()-int64(len(buf))))
-	if err != nil && err != io.EOF {
+	n, err := unix.Pread(fd, buf[:], max(0, st.Size-int64(len(buf))))
+	if err != nil {
 		return Event{}, false
 	}
 	lines := strings.Split(strings.TrimRight(string(buf[:n]), "\n"), "\n")

@@ -245,10 +245,10 @@ func (it *Item) Move(by Actor, who string, v Verdict) error {
 		if err := it.WriteFile(ReasonFile, []byte(text)); err != nil {
 			return fmt.Errorf("move %s: %w", it.Name, err)
 		}
-	} else if err := os.Remove(it.Path(ReasonFile)); err == nil {
+	} else if err := unix.Unlink(it.Path(ReasonFile)); err == nil {
 		it.dirty = true
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("move %s: %w", it.Name, err)
+		return fmt.Errorf("move %s: remove %s: %w", it.Name, ReasonFile, err)
 	}
 	if it.dirty {
 		if err := durable.SyncTree(it.Path()); err != nil {

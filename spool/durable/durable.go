@@ -17,6 +17,7 @@ package durable
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -166,21 +167,51 @@ func writeBeside(path string, data []byte, mode fs.FileMode) (string, error) {
 // by. If the last run was cut off inside a line, a newline comes first. A
 // symbolic link at path is refused.
 func Append(path string, data []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW, mode)
+	// By the bare calls, as in SyncDir: each move comes by here, and package
+	// os asks the kernel twice for each file whether it can be polled.
+	fd, err := open(path, unix.O_RDWR|unix.O_APPEND|unix.O_CREAT|unix.O_NOFOLLOW, uint32(mode.Perm()))
 	if err != nil {
 		return err
 	}
-	if st, err := f.Stat(); err == nil && st.Size() > 0 {
-		var last [1]byte
-		if _, err := f.ReadAt(last[:], st.Size()-1); err == nil && last[0] != '\n' {
+	var st unix.Stat_t
+	var last [1]byte
+	if unix.Fstat(fd, &st) == nil && st.Size > 0 {
+		if n, err := unix.Pread(fd, last[:], st.Size-1); err == nil && n == 1 && last[0] != '\n' {
 			data = append([]byte{'\n'}, data...)
 		}
 	}
-	_, err = f.Write(data)
-	if cerr := f.Close(); err == nil {
+	n := 0
+	err = uninterrupted(func() (err error) { n, err = unix.Write(fd, data); return err })
+	if err == nil && n < len(data) {
+		err = io.ErrShortWrite
+	}
+	if cerr := unix.Close(fd); err == nil {
 		err = cerr
 	}
-	return err
+	if err != nil {
+		return &fs.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
+}
+
+func open(path string, flags int, mode uint32) (fd int, err error) {
+	err = uninterrupted(func() (err error) {
+		fd, err = unix.Open(path, flags|unix.O_CLOEXEC, mode)
+		return err
+	})
+	if err != nil {
+		return -1, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fd, nil
+}
+
+// uninterrupted does a call again that a signal ended.
+func uninterrupted(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // SyncFile is fsync(2) with the error that a failed one deserves.
@@ -195,15 +226,18 @@ func SyncFile(f *os.File) error {
 // the meantime is no error: somebody moved it, and syncing its old parent and
 // its new one was that one's duty.
 func SyncDir(dir string) error {
-	d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	fd, err := open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
-	defer d.Close()
-	return SyncFile(d)
+	defer unix.Close(fd)
+	if err := uninterrupted(func() error { return unix.Fsync(fd) }); err != nil {
+		return inDoubt("sync", dir, err)
+	}
+	return nil
 }
 
 // SyncTree syncs every regular file below dir, then every directory, dir

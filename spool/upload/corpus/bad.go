@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/spool/durable"
 	"packmill/spool/upload"
 	"packmill/spool/upload/uploadtest"
 )
@@ -226,7 +227,7 @@ var Bad = append([]Row{
 		return os.WriteFile(filepath.Join(dir, "other_1.0.tar.gz"), []byte("x"), 0o644)
 	})},
 	{Name: "symbolic link", bend: inDir("*.debian.tar.gz", func(path string) error {
-		if err := os.Rename(path, path+"~"); err != nil {
+		if err := durable.Replace(path, path+"~"); err != nil {
 			return err
 		}
 		return os.Symlink(filepath.Base(path)+"~", path)

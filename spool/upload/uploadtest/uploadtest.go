@@ -25,6 +25,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
+	"packmill/spool/durable"
 	"packmill/spool/openpgp"
 )
 
@@ -442,7 +443,7 @@ func (p Package) Write(dir string) (string, error) {
 			return "", err
 		}
 		for _, n := range names {
-			if err := os.Rename(n, filepath.Join(dir, p.as(filepath.Base(n)))); err != nil {
+			if err := durable.Replace(n, filepath.Join(dir, p.as(filepath.Base(n)))); err != nil {
 				return "", err
 			}
 		}
