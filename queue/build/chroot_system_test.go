@@ -16,6 +16,7 @@ import (
 // A chroot is replaced while a build runs in it, and removed while one runs;
 // both builds end well, and nothing stays.
 func TestChrootLife(t *testing.T) {
+	t.Parallel()
 	cached := testChroots(t, "amd64")
 	dir, err := os.MkdirTemp(filepath.Dir(cached.Dir), "life-")
 	if err != nil {

@@ -56,6 +56,7 @@ func layersOf(t *testing.T, c *Chroots) (layers []string) {
 // comes first; the next builds see them without apt, and nothing of what they
 // do comes into the layer.
 func TestLayers(t *testing.T) {
+	t.Parallel()
 	c := layered(t)
 	r := &Overlay{Chroots: c}
 	build := func(s source) string {
@@ -128,6 +129,7 @@ func TestLayers(t *testing.T) {
 
 // A layer whose making is stopped is not there, and the next build makes it.
 func TestLayerStopped(t *testing.T) {
+	t.Parallel()
 	c := layered(t)
 	r := &Overlay{Chroots: c}
 	job := newSystemJob(t)

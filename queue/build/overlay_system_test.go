@@ -18,12 +18,14 @@ func TestOverlayStop(t *testing.T) {
 }
 
 func TestOverlayOwnArchive(t *testing.T) {
+	t.Parallel()
 	testOwnArchive(t, &Overlay{Chroots: testChroots(t, "amd64")})
 }
 
 // A machine that runs another architecture's programs builds for it without
 // an emulator.
 func TestOverlayI386(t *testing.T) {
+	t.Parallel()
 	if machineArch() != "amd64" {
 		t.Fatal("this test is for amd64 machines")
 	}
@@ -40,6 +42,7 @@ func TestOverlayI386(t *testing.T) {
 
 // The upper layer on a disk, for builds that are larger than the memory.
 func TestOverlayScratch(t *testing.T) {
+	t.Parallel()
 	c := testChroots(t, "amd64")
 	scratch, err := os.MkdirTemp(filepath.Dir(c.Dir), "scratch-")
 	if err != nil {

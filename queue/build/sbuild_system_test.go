@@ -72,7 +72,7 @@ var rows = []row{
 		job: func(t *testing.T, job *Job) { job.Limits.Log = 10 << 20 }},
 	{name: "fork bomb", source: source{build: "sh -c 'bomb() { bomb | bomb & }; bomb; sleep 1000'"}, outcome: Attempted, suspect: SuspectTasks,
 		job: func(t *testing.T, job *Job) { job.Limits.Tasks = 200 }},
-	{name: "dependency missing, first alternative only", source: source{depends: "make, nowhere-dev (>= 3) | make"}, outcome: DepWait, depWait: "nowhere-dev (>= 3)",
+	{name: "dependency missing, first alternative only", source: source{depends: "make, nowhere-dev (>= 3) | bash"}, outcome: DepWait, depWait: "nowhere-dev (>= 3)",
 		job: func(t *testing.T, job *Job) { job.Missing = missingFrom("make 4.3") }},
 	{name: "dependency too old", fast: true, source: source{depends: "make (>= 1000)"}, outcome: DepWait, depWait: "make (>= 1000)",
 		job: func(t *testing.T, job *Job) { job.Missing = missingFrom("make 4.3") }},
@@ -181,6 +181,7 @@ func TestSbuildRows(t *testing.T) {
 
 // The result directory full: sbuild says that all is well.
 func TestSbuildResultFull(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Fatal("run this test as root: it mounts a small file system")
 	}
@@ -198,6 +199,7 @@ func TestSbuildResultFull(t *testing.T) {
 }
 
 func TestSbuildSetup(t *testing.T) {
+	t.Parallel()
 	job := newSystemJob(t)
 	source{}.make(t, job)
 	job.Suite = "nosuch"
@@ -304,6 +306,7 @@ func repository(t *testing.T) Repo {
 
 // A build uses what our own archive has just published.
 func TestSbuildOwnArchive(t *testing.T) {
+	t.Parallel()
 	testOwnArchive(t, &Sbuild{Chroots: testChroots(t, "amd64")})
 }
 

@@ -14,6 +14,7 @@ import (
 
 // sbuild on a chroot of the machine's schroot. Root writes its entry.
 func TestSbuildSchroot(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		return // schroot's settings are root's
 	}
