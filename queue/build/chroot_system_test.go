@@ -82,7 +82,7 @@ func TestChrootLife(t *testing.T) {
 			}
 			done <- res
 		}()
-		within(t, time.Minute, "build waits", func() bool { return said(job, "waiting") })
+		within(t, 5*time.Minute, "build waits", func() bool { return said(job, "waiting") })
 		return func() *Result {
 			write(t, filepath.Join(signal, "state"), "go-on")
 			return <-done

@@ -38,7 +38,7 @@ func TestKillRunner(t *testing.T) {
 				for s := bufio.NewScanner(out); s.Scan(); {
 				}
 			}()
-			within(t, 3*time.Minute, "build runs", func() bool { return len(running("93.2")) >= 2 })
+			within(t, 10*time.Minute, "build runs", func() bool { return len(running("93.2")) >= 2 })
 			cmd.Process.Kill()
 			cmd.Wait()
 			dir, err := os.Open(filepath.Dir(job.Dir))

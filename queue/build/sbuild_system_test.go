@@ -65,7 +65,7 @@ var rows = []row{
 	{name: "disk full in the build", source: source{build: "head -c 3000000000 /dev/zero > big"}, outcome: Attempted, suspect: SuspectSpace,
 		job: func(t *testing.T, job *Job) { job.Limits.Disk = 1500 << 20 }},
 	{name: "silence", source: source{build: "echo before; sleep 1000"}, outcome: Attempted, suspect: SuspectStall, log: "before",
-		job: func(t *testing.T, job *Job) { job.Limits.Silence = 25 * time.Second }},
+		job: func(t *testing.T, job *Job) { job.Limits.Silence = 60 * time.Second }},
 	{name: "sleeps for ever", leaves: "96.1", source: source{build: "while :; do echo x; sleep 96.1 & sleep 0.2; done"}, outcome: Attempted, reason: "limit of time",
 		job: func(t *testing.T, job *Job) { job.Limits.Wall = 20 * time.Second }},
 	{name: "log without end, from a daemon too", leaves: "95.6", source: source{build: "setsid sleep 95.6 & yes $$(printf %01000d 0)"}, outcome: Attempted, reason: "its log reached",

@@ -59,7 +59,7 @@ func testChroots(t *testing.T, arch string) *Chroots {
 func newSystemJob(t *testing.T) *Job {
 	job := newJob(t)
 	job.Control = debControl
-	job.Limits = Limits{Wall: 3 * time.Minute, Silence: 2 * time.Minute, Disk: 4 << 30}
+	job.Limits = Limits{Wall: 15 * time.Minute, Silence: 10 * time.Minute, Disk: 4 << 30}
 	return job
 }
 

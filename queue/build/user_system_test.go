@@ -96,7 +96,7 @@ func limitsOfUser(t *testing.T) {
 		suspect string
 	}{
 		{"fork bomb", overlay, "sh -c 'bomb() { bomb | bomb & }; bomb; sleep 93.6'", Limits{Tasks: 150}, "", SuspectTasks},
-		{"sleep for ever, and a daemon", overlay, "echo x; setsid sleep 93.6 & sleep 93.6", Limits{Wall: 8 * time.Second}, LimitWall, ""},
+		{"sleep for ever, and a daemon", overlay, "echo x; setsid sleep 93.6 & sleep 93.6", Limits{Wall: 15 * time.Second}, LimitWall, ""},
 		{"log without end", overlay, "setsid sleep 93.6 & yes $$(printf %01000d 0)", Limits{Log: 10 << 20}, LimitLog, ""},
 		{"full disk", overlay, "setsid sleep 93.6 & head -c 900000000 /dev/zero > big", Limits{Disk: 300 << 20}, "", SuspectSpace},
 		{"memory", overlay, "head -c 2000000000 /dev/zero | tail | sleep 93.6", Limits{Memory: 300 << 20}, LimitMemory, SuspectMemory},
@@ -110,7 +110,7 @@ func limitsOfUser(t *testing.T) {
 			source{build: x.build}.make(t, job)
 			job.Limits = x.limits
 			if job.Limits.Wall == 0 {
-				job.Limits.Wall = 90 * time.Second
+				job.Limits.Wall = 10 * time.Minute
 			}
 			if job.Limits.Disk == 0 {
 				job.Limits.Disk = 2 << 30
