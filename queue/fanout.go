@@ -157,10 +157,8 @@ func FanOut(tree *spool.Tree, it *spool.Item, s Suite, who string) (spool.Verdic
 // note is what quinn-diff would say: an older version of the source is in the
 // archive, or none.
 func note(tree *spool.Tree, suite string, t *Ticket) string {
-	p := spool.In(spool.Installed, suite, spool.SourceArch)
-	p.Hash = spool.Hash(t.Source)
-	names, err := tree.List(p)
-	if err == nil && slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, "_"+t.Source+"_") }) {
+	found, err := sourceItems(tree, jobPlace(spool.Installed, suite, spool.SourceArch, t.Source), t.Source)
+	if err == nil && len(found) > 0 {
 		return NoteOutOfDate
 	}
 	return NoteUncompiled

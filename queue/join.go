@@ -24,134 +24,6 @@ var settled = []spool.State{
 	spool.Uploaded, spool.Installed, spool.BuildAttempted, spool.Failed, spool.NotForUs, spool.AutoNotForUs, spool.Attic,
 }
 
-// findNamed looks where a job is under its source's own name, which it has
-// unless a person changed its order: one call for each state, and no listing
-// of long queues.
-func findNamed(tree *spool.Tree, states []spool.State, suite, arch string, name spool.Name) *spool.Found {
-	for _, s := range states {
-		p, n := spool.In(s, suite, arch), name
-		switch s {
-		case spool.Installed:
-			p.Hash = spool.Hash(name.Source)
-		case spool.Uploaded, spool.Attic:
-			p.Arch, n.Arch = "", arch
-			if s == spool.Attic {
-				p.Suite = ""
-			}
-		}
-		f := &spool.Found{Place: p, Name: n}
-		if _, err := os.Lstat(tree.Path(f.Dir())); err == nil && (s != spool.Attic || sameSuite(tree, f, suite)) {
-			return f
-		}
-	}
-	return nil
-}
-
-// FindJob looks for the job of exactly this source version on an
-// architecture; nil says that it was not seen, which while jobs move is no
-// proof that there is none.
-func FindJob(tree *spool.Tree, suite, arch, source, version string) (*spool.Found, error) {
-	return findJob(tree, jobStates, suite, arch, source, version)
-}
-
-// Retired looks for the source of a version in the attic: binaries that wait
-// for it wait in vain. nil says that it was not seen there.
-func Retired(tree *spool.Tree, suite, source, version string) (*spool.Found, error) {
-	return findJob(tree, []spool.State{spool.Attic}, suite, "", source, version)
-}
-
-func findJob(tree *spool.Tree, states []spool.State, suite, arch, source, version string) (*spool.Found, error) {
-	for _, s := range states {
-		p := spool.In(s, suite, arch)
-		switch s {
-		case spool.Installed:
-			p.Hash = spool.Hash(source)
-		case spool.Uploaded:
-			p.Arch = ""
-		case spool.Attic:
-			p = spool.In(spool.Attic)
-		}
-		names, err := tree.List(p)
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range names {
-			// The cheap test first: queues are long.
-			if !strings.Contains(name, "_"+source+"_") {
-				continue
-			}
-			n, err := spool.ParseName(name)
-			if err != nil || n.Source != source || n.Version != version {
-				continue
-			}
-			f := &spool.Found{Place: p, Name: n}
-			if f.Arch() != arch {
-				continue
-			}
-			if s == spool.Attic && !sameSuite(tree, f, suite) {
-				continue
-			}
-			return f, nil
-		}
-	}
-	return nil, nil
-}
-
-// sameSuite asks the ticket, where the directory does not say the suite.
-func sameSuite(tree *spool.Tree, f *spool.Found, suite string) bool {
-	st, err := spool.ReadTicket(tree.Path(f.Dir()))
-	return err == nil && st.Get("Distribution") == suite
-}
-
-// Lookup finds the job that a person means by pattern (hello or hello_2.10-3)
-// on an architecture: of several the newest version's, and what is still open
-// before what is in the archive. Nil says that none was seen.
-func Lookup(tree *spool.Tree, suite, arch, pattern string) (*spool.Found, error) {
-	var best *spool.Found
-	source, _, _ := strings.Cut(pattern, "_")
-	if policy.CheckSource(source) != nil {
-		return nil, nil
-	}
-	for _, s := range jobStates {
-		p := spool.In(s, suite, arch)
-		switch s {
-		case spool.Installed:
-			p.Hash = spool.Hash(source)
-		case spool.Uploaded:
-			p.Arch = ""
-		}
-		names, err := tree.List(p)
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range names {
-			if !strings.Contains(name, "_"+source+"_") {
-				continue
-			}
-			n, err := spool.ParseName(name)
-			f := &spool.Found{Place: p, Name: n}
-			if err != nil || f.Arch() != arch || !n.Matches(pattern) {
-				continue
-			}
-			if best == nil || ahead(f, best) {
-				best = f
-			}
-		}
-	}
-	return best, nil
-}
-
-// ahead reports whether a person more likely means a than b.
-func ahead(a, b *spool.Found) bool {
-	if c := policy.CompareVersions(a.Name.Version, b.Name.Version); c != 0 {
-		return c > 0
-	}
-	if x, y := a.Place.State == spool.Installed, b.Place.State == spool.Installed; x != y {
-		return y
-	}
-	return a.Name.Time.After(b.Name.Time)
-}
-
 // Join says whether a source may leave the master queue: when a settled job is
 // found for each architecture of its plan. It decides by presence: a job that
 // was not seen, because it was just moving or for whatever reason, keeps the
@@ -195,16 +67,15 @@ func Supersede(tree *spool.Tree, suite, source, version, who string, by spool.Ac
 		if p.Suite != suite {
 			continue
 		}
-		names, err := tree.List(p)
+		found, err := sourceItems(tree, p, source)
 		if err != nil {
 			return err
 		}
-		for _, name := range names {
-			n, err := spool.ParseName(name)
-			if err != nil || n.Source != source || policy.CompareVersions(n.Version, version) >= 0 {
+		for _, f := range found {
+			if policy.CompareVersions(f.Name.Version, version) >= 0 {
 				continue
 			}
-			if err := retire(tree, p, name, version, who, by); err != nil {
+			if err := retire(tree, f, version, who, by); err != nil {
 				return err
 			}
 		}
@@ -212,8 +83,8 @@ func Supersede(tree *spool.Tree, suite, source, version, who string, by spool.Ac
 	return nil
 }
 
-func retire(tree *spool.Tree, p spool.Place, name, version, who string, by spool.Actor) error {
-	it, err := tree.Claim(p, name)
+func retire(tree *spool.Tree, f spool.Found, version, who string, by spool.Actor) error {
+	it, err := tree.Claim(f.Place, f.Name.String())
 	if err != nil {
 		// Busy or gone: its holder moves it, and the next pass meets it
 		// where it then is.
@@ -228,17 +99,14 @@ func retire(tree *spool.Tree, p spool.Place, name, version, who string, by spool
 func Superseded(tree *spool.Tree, suite, source, version string) (string, error) {
 	newest := ""
 	for _, s := range []spool.State{spool.Master, spool.Uploaded} {
-		names, err := tree.List(spool.In(s, suite))
+		found, err := sourceItems(tree, spool.In(s, suite), source)
 		if err != nil {
 			return "", err
 		}
-		for _, name := range names {
-			n, err := spool.ParseName(name)
-			if err != nil || n.Source != source || n.Arch != "" {
-				continue
-			}
-			if policy.CompareVersions(n.Version, version) > 0 && (newest == "" || policy.CompareVersions(n.Version, newest) > 0) {
-				newest = n.Version
+		for _, f := range found {
+			v := f.Name.Version
+			if f.Name.Arch == "" && policy.CompareVersions(v, version) > 0 && (newest == "" || policy.CompareVersions(v, newest) > 0) {
+				newest = v
 			}
 		}
 	}
@@ -250,11 +118,11 @@ func Superseded(tree *spool.Tree, suite, source, version string) (string, error)
 const failedFile = "failed"
 
 // previous returns, for each architecture, why the newest older version of the
-// source failed there, for the next version's job.
+// source failed there, for the next version's job. What of older versions waited
+// in the long queues was superseded before this, and lies in the attic.
 func previous(tree *spool.Tree, suite, source, version string) (map[string]string, error) {
 	out, of := map[string]string{}, map[string]string{}
-	places, err := tree.Places(spool.Attic, spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Building,
-		spool.Built, spool.BuildAttempted, spool.Failed, spool.Uploaded)
+	places, err := tree.Places(spool.Attic, spool.Building, spool.Built, spool.BuildAttempted, spool.Failed, spool.Uploaded)
 	if err != nil {
 		return nil, err
 	}
@@ -262,27 +130,22 @@ func previous(tree *spool.Tree, suite, source, version string) (map[string]strin
 		if p.Suite != suite && p.State != spool.Attic {
 			continue
 		}
-		names, err := tree.List(p)
+		found, err := sourceItems(tree, p, source)
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range names {
-			if !strings.Contains(name, "_"+source+"_") {
+		for _, f := range found {
+			if f.Arch() == "" || policy.CompareVersions(f.Name.Version, version) >= 0 {
 				continue
 			}
-			n, err := spool.ParseName(name)
-			f := spool.Found{Place: p, Name: n}
-			if err != nil || n.Source != source || f.Arch() == "" || policy.CompareVersions(n.Version, version) >= 0 {
-				continue
-			}
-			if have, ok := of[f.Arch()]; ok && policy.CompareVersions(have, n.Version) > 0 {
+			if have, ok := of[f.Arch()]; ok && policy.CompareVersions(have, f.Name.Version) > 0 {
 				continue
 			}
 			if p.State == spool.Attic && !sameSuite(tree, &f, suite) {
 				continue
 			}
 			if text := failedText(tree.Path(f.Dir())); text != "" {
-				out[f.Arch()], of[f.Arch()] = text, n.Version
+				out[f.Arch()], of[f.Arch()] = text, f.Name.Version
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -113,17 +114,13 @@ func lockLedger(dir string) (*os.File, error) {
 // daemon takes anything out of there. One that a person cancelled does not
 // count: it would be made again at once.
 func retired(tree *spool.Tree, arch, key string, ino uint64) bool {
-	names, err := tree.List(spool.In(spool.Attic))
+	source, _, _ := strings.Cut(key, "_")
+	found, err := sourceItems(tree, spool.In(spool.Attic), source)
 	if err != nil {
 		return false
 	}
-	source, _, _ := strings.Cut(key, "_")
-	for _, name := range names {
-		if !strings.Contains(name, "_"+source+"_") || !strings.HasSuffix(name, "_"+arch) {
-			continue
-		}
-		dir := tree.Path(spool.In(spool.Attic).Dir(), name)
-		if inodeOf(dir) == ino {
+	for _, f := range found {
+		if dir := tree.Path(f.Dir()); f.Arch() == arch && inodeOf(dir) == ino {
 			st, err := spool.ReadTicket(dir)
 			return err != nil || st.Get("Cancelled-By") == ""
 		}
@@ -194,27 +191,49 @@ func adopt(tree *spool.Tree, f spool.Found) error {
 	return enter(tree, f.Place.Suite, f.Arch(), key, it.Path())
 }
 
-// SweepLedger takes away the entries of jobs that are no more, and reports how
-// many.
-func SweepLedger(tree *spool.Tree, suite, arch string) (int, error) {
-	dir := tree.Path("queue", suite, arch, spool.LedgerDir)
-	entries, err := os.ReadDir(dir)
+// sweptFile in a ledger bears the time of its last sweep. No source begins with
+// a point.
+const sweptFile = ".swept"
+
+// SweepLedgers takes away the entries of jobs that are no more, in each ledger
+// that was not swept for the given time, and reports how many those were.
+func SweepLedgers(tree *spool.Tree, every time.Duration) (int, error) {
+	dirs, err := filepath.Glob(tree.Path("queue", "*", "*", spool.LedgerDir))
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			err = nil
-		}
 		return 0, err
 	}
+	n := 0
+	for _, dir := range dirs {
+		if st, err := os.Lstat(filepath.Join(dir, sweptFile)); err == nil && time.Since(st.ModTime()) < every {
+			continue
+		}
+		did, err := sweepLedger(dir)
+		n += did
+		if err != nil {
+			return n, err
+		}
+		if err := durable.WriteFile(filepath.Join(dir, sweptFile), nil, 0o664); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+func sweepLedger(dir string) (int, error) {
 	lock, err := lockLedger(dir)
 	if err != nil {
 		return 0, err
 	}
 	defer lock.Close()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, err
+	}
 	n := 0
 	for _, e := range entries {
 		var st unix.Stat_t
 		path := filepath.Join(dir, e.Name())
-		if unix.Lstat(path, &st) != nil || st.Nlink > 1 {
+		if e.Name()[0] == '.' || unix.Lstat(path, &st) != nil || st.Nlink > 1 {
 			continue
 		}
 		if err := os.Remove(path); err != nil {

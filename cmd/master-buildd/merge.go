@@ -23,10 +23,18 @@ import (
 // ever: what is published in the meantime is merged together.
 const mergeRest = 500 * time.Millisecond
 
+// sweepEvery is how often the ledgers lose the entries of jobs that are no more.
+const sweepEvery = 24 * time.Hour
+
 // merge looks what the archive lacks, when it has changed: the loop's Before.
 func (m *master) merge(ctx context.Context) (bool, error) {
 	now := m.Settings.Get()
 	did := false
+	if n, err := queue.SweepLedgers(m.Tree, sweepEvery); err != nil {
+		return false, fmt.Errorf("sweep the ledgers: %w", err)
+	} else if n > 0 {
+		m.Log.Info("swept the ledgers", "entries", n)
+	}
 	for i := range now.Suites {
 		s := &now.Suites[i]
 		stamp := m.stampOf(s)

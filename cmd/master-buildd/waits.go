@@ -101,7 +101,10 @@ func (m *master) judge(ctx context.Context, s *settings.Suite, x *index, jobs []
 		return nil, err
 	}
 	if !x.complete {
-		makers := m.makers(s.Name)
+		var makers map[string]string
+		if slices.ContainsFunc(answers, func(a installability.Answer) bool { return len(a.Missing) > 0 }) {
+			makers = m.makers(s.Name)
+		}
 		for i := range answers {
 			a := &answers[i]
 			a.Why = ""

@@ -24,6 +24,14 @@ const (
 // busy day brings to one architecture.
 const jobsAsked = 200
 
+// queueFigures measures the build queues.
+func queueFigures(b *bench) error {
+	if err := jobFigures(b); err != nil {
+		return err
+	}
+	return listFigures(b)
+}
+
 // listFigures measures what reads whole indexes: quinn-diff and installability.
 // The indexes are those of the directory PACKMILL_BENCH_LISTS, as apt keeps
 // them, or made ones of Debian's size.

@@ -47,7 +47,7 @@ var areas = []area{
 	{"intake", intake},
 	{"build", buildFigures},
 	{"archive", archiveFigures},
-	{"queue", listFigures},
+	{"queue", queueFigures},
 }
 
 // A Figure is one line of the result.

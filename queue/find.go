@@ -1,0 +1,146 @@
+package queue
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"packmill/spool"
+	"packmill/spool/policy"
+)
+
+// jobPlace is where jobs of a source on an architecture are in a state; their
+// names end in the architecture where the directory does not say it.
+func jobPlace(s spool.State, suite, arch, source string) spool.Place {
+	p := spool.In(s, suite, arch)
+	switch s {
+	case spool.Installed:
+		p.Hash = spool.Hash(source)
+	case spool.Uploaded:
+		p.Arch = ""
+	case spool.Attic:
+		p = spool.In(spool.Attic)
+	}
+	return p
+}
+
+// sourceItems lists the items of one source in a place, in order. Queues are
+// long: names of other sources cost one comparison each, and are not sorted.
+func sourceItems(tree *spool.Tree, p spool.Place, source string) ([]spool.Found, error) {
+	dir, err := os.Open(tree.Path(p.Dir()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	var found []spool.Found
+	for part := "_" + source + "_"; ; {
+		names, err := dir.Readdirnames(4096)
+		for _, name := range names {
+			if !strings.Contains(name, part) {
+				continue
+			}
+			if n, err := spool.ParseName(name); err == nil && n.Source == source {
+				found = append(found, spool.Found{Place: p, Name: n})
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(found, func(a, b spool.Found) int { return strings.Compare(a.Name.String(), b.Name.String()) })
+	return found, nil
+}
+
+// findNamed looks where a job is under its source's own name, which it has
+// unless a person changed its order: one call for each state, and no listing
+// of long queues.
+func findNamed(tree *spool.Tree, states []spool.State, suite, arch string, name spool.Name) *spool.Found {
+	for _, s := range states {
+		f := &spool.Found{Place: jobPlace(s, suite, arch, name.Source), Name: name}
+		if f.Place.Arch == "" {
+			f.Name.Arch = arch
+		}
+		if _, err := os.Lstat(tree.Path(f.Dir())); err == nil && (s != spool.Attic || sameSuite(tree, f, suite)) {
+			return f
+		}
+	}
+	return nil
+}
+
+// FindJob looks for the job of exactly this source version on an
+// architecture; nil says that it was not seen, which while jobs move is no
+// proof that there is none.
+func FindJob(tree *spool.Tree, suite, arch, source, version string) (*spool.Found, error) {
+	return findJob(tree, jobStates, suite, arch, source, version)
+}
+
+// Retired looks for the source of a version in the attic: binaries that wait
+// for it wait in vain. nil says that it was not seen there.
+func Retired(tree *spool.Tree, suite, source, version string) (*spool.Found, error) {
+	return findJob(tree, []spool.State{spool.Attic}, suite, "", source, version)
+}
+
+func findJob(tree *spool.Tree, states []spool.State, suite, arch, source, version string) (*spool.Found, error) {
+	for _, s := range states {
+		found, err := sourceItems(tree, jobPlace(s, suite, arch, source), source)
+		if err != nil {
+			return nil, err
+		}
+		for i := range found {
+			f := &found[i]
+			if f.Name.Version == version && f.Arch() == arch && (s != spool.Attic || sameSuite(tree, f, suite)) {
+				return f, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// sameSuite asks the ticket, where the directory does not say the suite.
+func sameSuite(tree *spool.Tree, f *spool.Found, suite string) bool {
+	st, err := spool.ReadTicket(tree.Path(f.Dir()))
+	return err == nil && st.Get("Distribution") == suite
+}
+
+// Lookup finds the job that a person means by pattern (hello or hello_2.10-3)
+// on an architecture: of several the newest version's, and what is still open
+// before what is in the archive. Nil says that none was seen.
+func Lookup(tree *spool.Tree, suite, arch, pattern string) (*spool.Found, error) {
+	source, _, _ := strings.Cut(pattern, "_")
+	if policy.CheckSource(source) != nil {
+		return nil, nil
+	}
+	var best *spool.Found
+	for _, s := range jobStates {
+		found, err := sourceItems(tree, jobPlace(s, suite, arch, source), source)
+		if err != nil {
+			return nil, err
+		}
+		for i := range found {
+			if f := &found[i]; f.Arch() == arch && f.Name.Matches(pattern) && (best == nil || ahead(f, best)) {
+				best = f
+			}
+		}
+	}
+	return best, nil
+}
+
+// ahead reports whether a person more likely means a than b.
+func ahead(a, b *spool.Found) bool {
+	if c := policy.CompareVersions(a.Name.Version, b.Name.Version); c != 0 {
+		return c > 0
+	}
+	if x, y := a.Place.State == spool.Installed, b.Place.State == spool.Installed; x != y {
+		return y
+	}
+	return a.Name.Time.After(b.Name.Time)
+}
