@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -98,21 +99,20 @@ func (x *mta) log() string {
 // Logs and answers through a real mail system, a .forward and real gpg.
 func TestMailSystem(t *testing.T) {
 	m := newMill(t, "Log-Review: manual")
-	user, group := "root", "root"
+	me, err := user.Current()
+	m.must(err)
 	if os.Getuid() == 0 {
 		// No mail system delivers as root.
-		user = os.Getenv("PACKMILL_BUILD_USER")
-		if user == "" {
-			t.Fatal("PACKMILL_BUILD_USER names no account to run the mail system as; scripts/test sets it")
+		if me, err = user.Lookup(os.Getenv("PACKMILL_BUILD_USER")); err != nil {
+			t.Fatalf("PACKMILL_BUILD_USER names the account to run the mail system as; scripts/test makes one and sets it: %v", err)
 		}
-		group = user
 	}
 	dir := filepath.Join(filepath.Dir(m.tree), "mail")
 	x := &mta{m, dir}
 	for _, d := range []string{"spool", "log", "ann", "gpg"} {
 		m.must(os.MkdirAll(filepath.Join(dir, d), 0o700))
 	}
-	conf := strings.NewReplacer("DIR", dir, "USER", user, "GROUP", group).Replace(eximConf)
+	conf := strings.NewReplacer("DIR", dir, "USER", me.Username, "GROUP", me.Gid).Replace(eximConf)
 	m.must(os.WriteFile(filepath.Join(dir, "exim.conf"), []byte(conf), 0o644))
 	m.must(os.WriteFile(filepath.Join(dir, "sendmail"), []byte(fmt.Sprintf("#!/bin/sh\nexec /usr/sbin/exim4 -C %s/exim.conf -odf \"$@\"\n", dir)), 0o755))
 	m.must(os.WriteFile(filepath.Join(dir, ".forward"), []byte(fmt.Sprintf("\"|%s/packmill --tree %s mail\"\n", bin, m.tree)), 0o644))
@@ -145,7 +145,7 @@ func TestMailSystem(t *testing.T) {
 	}
 	m.script("breaks_1.0_amd64", "fail no rule to make target")
 	if os.Getuid() == 0 {
-		m.as = credential(t, user)
+		m.as = credential(t, me.Username)
 		top := filepath.Dir(m.tree)
 		for d := top; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
 			m.must(os.Chmod(d, 0o755))

@@ -189,6 +189,8 @@ func TestMailRoundTrips(t *testing.T) {
 	for _, n := range names {
 		m.upload(uploadtest.Package{Source: n, Version: "1:2.0-1"})
 	}
+	m.script("lacks_1_amd64", "dep-wait libnone (>= 4)")
+	m.upload(uploadtest.Package{Source: "lacks", Version: "1"})
 	m.script("fails_1%3a2.0-1_amd64", "fail \x1b]0;owned\x07undefined reference to frobnicate")
 	m.once("reviewd")
 	m.once("master-buildd")
@@ -222,6 +224,9 @@ func TestMailRoundTrips(t *testing.T) {
 		if changes := l.files[n+"_2.0-1_amd64.changes"]; n != "fails" && !bytes.Contains(changes, []byte("\nSource: "+n+"\n")) {
 			t.Errorf("%s: the .changes:\n%s\n%s", n, changes, built)
 		}
+	}
+	if l := logs["lacks"]; l.subject != "Log for dep-wait build of lacks_1 on amd64 (dist=stable)" || !strings.Contains(l.text, "libnone (>= 4)") || l.job() != "" {
+		t.Errorf("dep-wait: %s\n%s", l.subject, l.text)
 	}
 	if !strings.Contains(logs["fails"].text, "undefined reference to frobnicate") {
 		t.Errorf("no first error in\n%s", logs["fails"].text)

@@ -141,7 +141,7 @@ func compose(tree *spool.Tree, all *settings.Settings, f spool.Found, at spool.E
 		inline := bytes.Equal(buildlog.Escape(nil, data), data)
 		m.Parts = append(m.Parts, notify.Part{Name: t.Result, Type: "application/octet-stream", Inline: inline, Data: data})
 	}
-	log, err := packLog(filepath.Join(dir, buildlog.LogFile))
+	log, err := packLog(filepath.Join(dir, buildlog.LogFile), maxMailedLog)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, nil
 	}
@@ -219,8 +219,9 @@ func readSmall(path string) ([]byte, error) {
 }
 
 // packLog compresses a log, escaped: what a stranger's program printed must not
-// act on the terminal of who reads it.
-func packLog(path string) ([]byte, error) {
+// act on the terminal of who reads it. Of one that is longer than limit, in
+// bytes, the middle is left out.
+func packLog(path string, limit int) ([]byte, error) {
 	r, err := buildlog.Open(path)
 	if err != nil {
 		return nil, err
@@ -229,18 +230,18 @@ func packLog(path string) ([]byte, error) {
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)
 	e := buildlog.NewEscaper(z)
-	_, err = io.CopyN(e, r, maxMailedLog/2)
+	_, err = io.CopyN(e, r, int64(limit/2))
 	if err == nil {
 		// Of the rest only the end is kept.
 		var tail []byte
 		left, n, chunk := 0, 0, make([]byte, 256<<10)
 		trim := func() {
-			over := max(0, len(tail)-maxMailedLog/2)
+			over := max(0, len(tail)-limit/2)
 			left, tail = left+over, append(tail[:0], tail[over:]...)
 		}
 		for err == nil {
 			n, err = r.Read(chunk)
-			if tail = append(tail, chunk[:n]...); len(tail) > maxMailedLog {
+			if tail = append(tail, chunk[:n]...); len(tail) > limit {
 				trim()
 			}
 		}

@@ -13,13 +13,14 @@ import (
 
 // A log goes whole and escaped; of a long one the beginning and the end.
 func TestPackLog(t *testing.T) {
+	const limit = 600 << 10
 	path := filepath.Join(t.TempDir(), "log")
 	pack := func(text []byte) string {
 		t.Helper()
 		if err := os.WriteFile(path, text, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		data, err := packLog(path)
+		data, err := packLog(path, limit)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,10 +42,10 @@ func TestPackLog(t *testing.T) {
 		}
 	}
 	line := strings.Repeat("x", 99) + "\n"
-	for _, n := range []int{maxMailedLog / 2, maxMailedLog, maxMailedLog + 100, 3*maxMailedLog + 700} {
+	for _, n := range []int{limit / 2, limit, limit + 100, 3*limit + 700} {
 		text := []byte("begin\n" + strings.Repeat(line, n/100) + "end\n")
 		got := pack(text)
-		left := len(text) - maxMailedLog
+		left := len(text) - limit
 		if left <= 0 {
 			if got != string(text) {
 				t.Errorf("%d bytes: not whole", len(text))
@@ -52,7 +53,7 @@ func TestPackLog(t *testing.T) {
 			continue
 		}
 		note := fmt.Sprintf("\n\n[%d bytes are left out here; the log on the server is whole]\n\n", left)
-		if want := string(text[:maxMailedLog/2]) + note + string(text[len(text)-maxMailedLog/2:]); got != want {
+		if want := string(text[:limit/2]) + note + string(text[len(text)-limit/2:]); got != want {
 			t.Errorf("%d bytes: got %d, want %d; a note: %v", len(text), len(got), len(want), strings.Contains(got, note))
 		}
 	}
@@ -61,7 +62,7 @@ func TestPackLog(t *testing.T) {
 	if err := os.Symlink("/etc/passwd", path); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := packLog(path); err == nil {
+	if _, err := packLog(path, limit); err == nil {
 		t.Error("a symbolic link was followed")
 	}
 }
