@@ -30,6 +30,16 @@ func buildFigures(b *bench) error {
 	if err := execFigure(b); err != nil {
 		return err
 	}
+	bin, err := programs(b, "packmill", "buildd", "internal/instant")
+	if err != nil {
+		return err
+	}
+	if err := overheadFigure(b, bin); err != nil {
+		return fmt.Errorf("overhead: %w", err)
+	}
+	if err := grepFigures(b, bin); err != nil {
+		return fmt.Errorf("log grep: %w", err)
+	}
 	chroots, arch, err := benchChroots(b)
 	if err != nil {
 		return err
