@@ -174,6 +174,27 @@ func TestUsers(t *testing.T) {
 			t.Errorf("%s: %s: got %v (%s), want success %v", tc.who, tc.shell, err, strings.TrimSpace(out), tc.ok)
 		}
 	}
+	// Another user ends a build, and its log is there for everybody.
+	m.script("ended_1.0_amd64", "wait "+filepath.Join(m.home, "never"))
+	m.upload(uploadtest.Package{Source: "ended", Version: "1.0"})
+	daemon(spool.UserReview, "reviewd")
+	m.packmill("review", "accept", "ended")
+	daemon(spool.UserMaster, "master-buildd")
+	build := m.command(t.Context(), "buildd-amd64")
+	build.Dir, build.SysProcAttr = "/", &syscall.SysProcAttr{Credential: credential(t, spool.UserBuild)}
+	m.must(build.Start())
+	m.until("it is being built", func() bool { return m.builds()["ended_1.0_amd64"] == 1 })
+	if out, err := as(spool.UserMaster, filepath.Join(bin, "packmill"), "--tree", m.tree, "cancel", "ended", "amd64", "-m", "not wanted"); err != nil {
+		t.Errorf("packmill cancel as %s: %v\n%s", spool.UserMaster, err, out)
+	}
+	m.must(build.Process.Signal(syscall.SIGTERM))
+	m.must(build.Wait())
+	if out := m.packmill("show", "ended"); !strings.Contains(out, "cancelled by "+spool.UserMaster+": not wanted") {
+		t.Errorf("packmill show:\n%s", out)
+	}
+	if out, err := as("nobody", filepath.Join(bin, "packmill"), "--tree", m.tree, "log", "ended"); err != nil || !strings.Contains(out, "building ended_1.0_amd64") {
+		t.Errorf("packmill log as nobody: %v\n%s", err, out)
+	}
 	// What init made and somebody changed, fsck says and mends.
 	m.must(os.Chmod(filepath.Join(m.tree, "spool/review"), 0o777))
 	if out, err := m.try("fsck"); err == nil || !strings.Contains(out, "spool/review: wrong right") {
