@@ -291,13 +291,14 @@ func (in *intake) copy(it *spool.Item, t *queue.Ticket, ctx *upload.Context) ([]
 	if err := taker.take(own, t.Changes); err != nil || len(taker.findings) > 0 {
 		return taker.findings, err
 	}
-	if t.Account == "" {
-		if ok, err := in.signed(it, t, ctx); err != nil {
-			return nil, err
-		} else if !ok {
-			return nil, syncMove(own, in.box.Path(d)) // Read says why
-		}
+	signed, err := in.signed(it, t, ctx)
+	if err != nil {
+		return nil, err
 	}
+	if t.Account == "" && !signed {
+		return nil, syncMove(own, in.box.Path(d)) // Read says why
+	}
+	taker.list = signed
 	files, err := upload.Peek(it.Path(), t.Changes)
 	if hopeless(err) || errors.Is(err, upload.ErrUnfinished) {
 		return nil, syncMove(own, in.box.Path(d)) // Read says why
@@ -366,6 +367,7 @@ type taker struct {
 	in       *intake
 	it       *spool.Item
 	patient  bool // wait for those who still write
+	list     bool // somebody vouches for the files: look into them on the way
 	mu       sync.Mutex
 	sums     map[string]upload.Sums
 	findings []upload.Finding
@@ -377,7 +379,7 @@ func (k *taker) take(dir, name string) error {
 		if k.patient && k.in.writing(dir, name) {
 			return errWriting
 		}
-		sums, err := upload.Take(dir, k.it.Path(), name, upload.TakeOptions{MD5: true, SHA1: true, Mode: 0o664})
+		sums, err := upload.Take(dir, k.it.Path(), name, upload.TakeOptions{MD5: true, SHA1: true, List: k.list, Mode: 0o664})
 		if err == nil {
 			k.mu.Lock()
 			k.sums[name] = sums

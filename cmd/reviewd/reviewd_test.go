@@ -866,3 +866,31 @@ func TestMisnamed(t *testing.T) {
 		}
 	}
 }
+
+// TestChecksOfSuite: the level that a suite's Checks gives a check decides.
+func TestChecksOfSuite(t *testing.T) {
+	t.Parallel()
+	for _, x := range []struct {
+		checks, remark string
+		state          spool.State
+	}{
+		{"", "", spool.Rejected}, {"maintainer=off", "", spool.Review}, {"maintainer=warning", "warning: Maintainer is \"nobody\"", spool.Review},
+		{"maintainer=off urgency=error", "", spool.Rejected},
+	} {
+		s := newSite(t, "Checks: "+x.checks)
+		if x.checks == "" {
+			s = newSite(t)
+		}
+		dir, names := s.make(uploadtest.Package{Source: "hello", Version: "1.0-1", Maintainer: "nobody", Urgency: "odd"})
+		s.put("", dir, names...)
+		s.once()
+		f := s.await("hello", x.state)
+		st, err := spool.ReadTicket(s.tree.Path(f.Dir()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := st.Get("Remarks"); !strings.Contains(got, x.remark) || x.remark == "" && strings.Contains(got, "Maintainer is") {
+			t.Errorf("Checks: %s: remarks %q, want %q", x.checks, got, x.remark)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -115,5 +116,72 @@ func TestEveryCheckSpeaks(t *testing.T) {
 		if c.About == "" {
 			t.Errorf("check %s is not described", c.Name)
 		}
+	}
+}
+
+// TestLevels: each check that a suite may set speaks with the level that the
+// suite gives it, and not at all where it is off; a fixed one does not listen.
+func TestLevels(t *testing.T) {
+	t.Parallel()
+	w := theWorld()
+	left := map[string]upload.CheckInfo{}
+	for _, c := range upload.Checks() {
+		left[c.Name] = c
+	}
+	for _, r := range slices.Concat(corpus.Good, corpus.Bad) {
+		p := r.Package(w)
+		if p.Distribution == "lenient" {
+			continue // it has set some already
+		}
+		dir := t.TempDir()
+		name, err := p.Write(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		heard := func(check string, level upload.Level) map[string]upload.Level {
+			c := w.Context()
+			if r.World != nil {
+				r.World(c)
+			}
+			for _, s := range c.Suites {
+				if check != "" {
+					s.Checks = map[string]upload.Level{check: level}
+				}
+			}
+			_, findings, err := upload.Read(dir, name, c)
+			if err != nil {
+				t.Fatalf("%s: %v", r.Name, err)
+			}
+			out := map[string]upload.Level{}
+			for _, f := range findings {
+				out[f.Check] = f.Level
+			}
+			return out
+		}
+		for check, got := range heard("", 0) {
+			c, ok := left[check]
+			if !ok {
+				continue
+			}
+			delete(left, check)
+			if got != c.Level {
+				t.Errorf("%s speaks with %v, and Checks says %v", check, got, c.Level)
+			}
+			for _, level := range []upload.Level{upload.Off, upload.Remark, upload.Warning, upload.Error} {
+				want := level
+				if c.Fixed {
+					want = c.Level
+				}
+				if got := heard(check, level)[check]; got != want {
+					t.Errorf("%s set to %v (fixed: %v): got %v, want %v", check, level, c.Fixed, got, want)
+				}
+			}
+		}
+		if len(left) == 0 {
+			return
+		}
+	}
+	for check := range left {
+		t.Errorf("%s was not heard", check)
 	}
 }

@@ -266,6 +266,10 @@ func (r *reading) readTarballs() error {
 		}
 		res := &result{name: f.Name}
 		results = append(results, res)
+		if l := r.sums[f.Name].listing; l != nil && DefaultLimits.listsLike(r.lim) {
+			res.l = l
+			continue
+		}
 		work.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
@@ -278,7 +282,7 @@ func (r *reading) readTarballs() error {
 			if k == kindDiff {
 				res.l = listDiff(file, res.name, info.Size(), r.lim)
 			} else {
-				res.l = list(file, res.name, info.Size(), !strings.Contains(res.name, ".debian.tar."), r.ctx.Now, r.lim)
+				res.l = list(file, res.name, info.Size(), prefixed(res.name), r.ctx.Now, r.lim)
 			}
 		})
 	}

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,8 @@ type Sums struct {
 	MD5    string // lower hex; "" if not asked for
 	SHA1   string // lower hex; "" if not asked for
 	SHA256 string // lower hex
+
+	listing *listing // of a large tarball, if TakeOptions.List asked for it
 }
 
 // FileError says that a file is not one that can be taken: the uploader's
@@ -51,6 +54,7 @@ type TakeOptions struct {
 	Links   bool        // a file with more than one hard link is taken too
 	MD5     bool        // compute it as well
 	SHA1    bool        // compute it as well
+	List    bool        // look into a large tarball on the way, so that Read need not read it again: for what somebody vouches for
 	Mode    fs.FileMode // of the copy; 0: 0644
 }
 
@@ -131,7 +135,7 @@ func Take(srcDir, dstDir, name string, opt TakeOptions) (Sums, error) {
 		return Sums{}, err
 	}
 	// One byte more than the limit shows that the file grows.
-	sums, err := hashCopy(dst, io.LimitReader(src, opt.MaxSize+1), info.Size(), opt)
+	sums, err := hashCopy(dst, io.LimitReader(src, opt.MaxSize+1), name, info.Size(), opt)
 	if err == nil && sums.Size != info.Size() {
 		err = fileErrorf(name, "it changed while it was read; upload it again and leave it alone")
 	}
@@ -157,7 +161,7 @@ func Sum(dir, name string, opt TakeOptions) (Sums, error) {
 		return Sums{}, err
 	}
 	defer f.Close()
-	return hashCopy(nil, f, info.Size(), opt)
+	return hashCopy(nil, f, name, info.Size(), opt)
 }
 
 const block = 1 << 20
@@ -174,22 +178,32 @@ var buffers = sync.Pool{New: func() any { return &buffer{data: make([]byte, bloc
 // hashCopy reads r to its end, writes it to dst (unless nil) and hashes it. Small
 // files are done in place; for large ones each hash has a goroutine of its own,
 // so that the copy costs what the slowest of them costs.
-func hashCopy(dst io.Writer, r io.Reader, size int64, opt TakeOptions) (Sums, error) {
-	hashes := []hash.Hash{sha256.New()}
+func hashCopy(dst io.Writer, r io.Reader, name string, size int64, opt TakeOptions) (Sums, error) {
+	first := sha256.New()
+	sinks := []io.Writer{first}
 	var m, s hash.Hash
 	if opt.MD5 {
 		m = md5.New()
-		hashes = append(hashes, m)
+		sinks = append(sinks, m)
 	}
 	if opt.SHA1 {
 		s = sha1.New()
-		hashes = append(hashes, s)
+		sinks = append(sinks, s)
 	}
-	total, err := pump(dst, r, hashes, size >= 2*block)
+	large := size >= 2*block
+	var look *looker
+	if opt.List && large && kindOf(name) == kindTar {
+		look = newLooker(name, size)
+		sinks = append(sinks, look.in)
+	}
+	total, err := pump(dst, r, sinks, large)
+	out := Sums{Size: total, SHA256: hex.EncodeToString(first.Sum(nil))}
+	if look != nil {
+		out.listing = look.end()
+	}
 	if err != nil {
 		return Sums{}, err
 	}
-	out := Sums{Size: total, SHA256: hex.EncodeToString(hashes[0].Sum(nil))}
 	if m != nil {
 		out.MD5 = hex.EncodeToString(m.Sum(nil))
 	}
@@ -199,13 +213,36 @@ func hashCopy(dst io.Writer, r io.Reader, size int64, opt TakeOptions) (Sums, er
 	return out, nil
 }
 
-func pump(dst io.Writer, r io.Reader, hashes []hash.Hash, parallel bool) (total int64, err error) {
+// looker lists a tarball that is written into it.
+type looker struct {
+	in   *io.PipeWriter
+	done chan *listing
+}
+
+func newLooker(name string, size int64) *looker {
+	out, in := io.Pipe()
+	l := &looker{in, make(chan *listing, 1)}
+	go func() {
+		found := list(out, name, size, prefixed(name), time.Now(), DefaultLimits)
+		io.Copy(io.Discard, out) // it may have seen enough; a pipe never fails
+		l.done <- found
+	}()
+	return l
+}
+
+func (l *looker) end() *listing {
+	l.in.Close()
+	return <-l.done
+}
+
+// pump writes all of r to dst (unless nil) and to each of the sinks, which must not fail.
+func pump(dst io.Writer, r io.Reader, sinks []io.Writer, parallel bool) (total int64, err error) {
 	if !parallel {
 		b := buffers.Get().(*buffer)
 		defer buffers.Put(b)
 		for {
 			n, rerr := r.Read(b.data)
-			for _, h := range hashes {
+			for _, h := range sinks {
 				h.Write(b.data[:n])
 			}
 			if dst != nil && n > 0 {
@@ -228,9 +265,9 @@ func pump(dst io.Writer, r io.Reader, hashes []hash.Hash, parallel bool) (total 
 	for range depth {
 		free <- buffers.Get().(*buffer)
 	}
-	full := make([]chan *buffer, len(hashes))
+	full := make([]chan *buffer, len(sinks))
 	var workers sync.WaitGroup
-	for i, h := range hashes {
+	for i, h := range sinks {
 		ch := make(chan *buffer, depth)
 		full[i] = ch
 		workers.Go(func() {
@@ -254,7 +291,7 @@ func pump(dst io.Writer, r io.Reader, hashes []hash.Hash, parallel bool) (total 
 		var rerr error
 		b.n, rerr = io.ReadFull(r, b.data)
 		total += int64(b.n)
-		b.left.Add(len(hashes))
+		b.left.Add(len(sinks))
 		for _, ch := range full {
 			ch <- b
 		}

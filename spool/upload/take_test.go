@@ -18,10 +18,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"packmill/spool/upload"
 	"packmill/spool/upload/corpus"
+	"packmill/spool/upload/uploadtest"
 )
 
 func TestTake(t *testing.T) {
@@ -412,6 +414,53 @@ func BenchmarkRead(b *testing.B) {
 		}
 		if _, findings, err := upload.Read(dst, name, c); err != nil || len(findings) > 0 {
 			b.Fatal(findings, err)
+		}
+	}
+}
+
+// TestTakeLists: what is seen of a large tarball while it is copied is what
+// Read would see, and Read does not look again.
+func TestTakeLists(t *testing.T) {
+	t.Parallel()
+	w := theWorld()
+	for _, packing := range []string{"gz", "xz"} {
+		src, dst := t.TempDir(), t.TempDir()
+		p := pkg{Source: "fresh", Version: "1.0-1", Signer: w.Ann, Date: now, Packing: packing, Tree: []uploadtest.Member{
+			uploadtest.Text("fresh-1.0/large", corpus.Noise(5<<20)), uploadtest.Text("/etc/passwd", "x"),
+		}}
+		name, err := p.Write(src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries, err := os.ReadDir(src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken := w.Context()
+		taken.Sums = map[string]upload.Sums{}
+		for _, e := range entries {
+			if taken.Sums[e.Name()], err = upload.Take(src, dst, e.Name(), upload.TakeOptions{MD5: true, SHA1: true, List: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, want, err := upload.Read(src, name, w.Context())
+		if err != nil || upload.Worst(want) < upload.Error {
+			t.Fatalf("%s: %v, %v", packing, want, err)
+		}
+		put(t, filepath.Join(dst, "fresh_1.0.orig.tar."+packing), []byte("nobody reads this"))
+		_, got, err := upload.Read(dst, name, taken)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", packing, diff)
+		}
+		// Other limits, other eyes.
+		for _, s := range taken.Suites {
+			s.Limits.Entries = 1
+		}
+		if _, got, err := upload.Read(dst, name, taken); err != nil || cmp.Diff(want, got) == "" {
+			t.Errorf("%s: under other limits: %v, %v", packing, got, err)
 		}
 	}
 }

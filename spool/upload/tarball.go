@@ -86,6 +86,16 @@ func decompress(r io.Reader, name string, size int64, lim Limits) (io.Reader, fu
 	return &meter{r: out, limit: lim.Unpacked, ratio: max(size, 1) * lim.Ratio}, end, nil
 }
 
+// prefixed reports whether a tarball's first directory is the source tree; else
+// it is laid over the tree.
+func prefixed(name string) bool { return !strings.Contains(name, ".debian.tar.") }
+
+// listsLike reports whether a tarball's listing is the same under both limits.
+func (l Limits) listsLike(o Limits) bool {
+	l.Files, l.FileSize, l.Size, l.Age = o.Files, o.FileSize, o.Size, o.Age
+	return l == o
+}
+
 // list reads a tarball of a source package in process and keeps nothing of it on
 // disk. prefixed says that its first directory is the source tree (orig and native
 // tarballs); else it is laid over the tree (debian.tar).
