@@ -95,7 +95,7 @@ func newSite(t *testing.T, more ...string) *site {
 	k := keys()
 	s.write("control/keys/ann.asc", string(k.ann.Public()))
 	s.write("control/keys/bob.asc", string(k.bob.Public()))
-	s.write("control/suites", "Suite: stable\nArchitectures: amd64\n"+strings.Join(append(more, ""), "\n"))
+	s.stable(more...)
 	s.write("control/uploaders", fmt.Sprintf("Name: ann\nFingerprint: %s\nEmail: ann@example.org\nAllow: source\n\n"+
 		"Name: bob\nFingerprint: %s\nEmail: bob@example.org\nAllow: source\n\nName: robot\nAccount: robot\nEmail: robot@example.org\nAllow: source\n", k.ann.Fingerprint(), k.bob.Fingerprint()))
 	s.write("control/general", "Reserve: 1M\nReserve-Inodes: 1\n")
@@ -106,6 +106,12 @@ func newSite(t *testing.T, more ...string) *site {
 		}
 	})
 	return s
+}
+
+// stable writes control/suites with the one suite and these lines in its stanza.
+func (s *site) stable(more ...string) {
+	s.t.Helper()
+	s.write("control/suites", "Suite: stable\nArchitectures: amd64\n"+strings.Join(append(more, ""), "\n"))
 }
 
 // write makes a file below the tree, and the directories above it.
@@ -234,7 +240,7 @@ func (s *site) await(pattern string, state spool.State) spool.Found {
 
 func (s *site) until(what string, is func() bool) {
 	s.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			s.t.Fatalf("still not: %s", what)
 		}
@@ -588,13 +594,14 @@ func TestOpenHandle(t *testing.T) {
 func TestUnfinished(t *testing.T) {
 	t.Parallel()
 	for _, drop := range []string{"", "ann"} {
-		s := newSite(t, "Incomplete: 1s")
+		s := newSite(t)
 		dir, names := s.make(hello)
 		s.put(drop, dir, names[1:]...)
 		s.once()
 		if got := s.where("hello"); len(got) > 0 {
 			t.Errorf("claimed at once: %v", got)
 		}
+		s.stable("Incomplete: 1s")
 		time.Sleep(1100 * time.Millisecond) // the setting's own time
 		s.once()
 		f := s.await("hello", spool.Rejected)
@@ -725,7 +732,7 @@ func TestOddFiles(t *testing.T) {
 func TestUnreadable(t *testing.T) {
 	t.Parallel()
 	for _, mended := range []bool{true, false} {
-		s := newSite(t, "Incomplete: 2s")
+		s := newSite(t)
 		if os.Getuid() == 0 {
 			s.who = &syscall.Credential{Uid: 65534, Gid: 65534}
 			for dir := s.tree.Root(); dir != "/" && strings.HasPrefix(dir, os.TempDir()); dir = filepath.Dir(dir) {
@@ -755,7 +762,8 @@ func TestUnreadable(t *testing.T) {
 			s.await("hello", spool.Review)
 			continue
 		}
-		time.Sleep(2100 * time.Millisecond)
+		s.stable("Incomplete: 1s")
+		time.Sleep(1100 * time.Millisecond)
 		s.once()
 		f := s.await("hello", spool.Rejected)
 		if got := s.reason(f); !strings.Contains(got, "mode") {
@@ -832,7 +840,7 @@ func TestCrowd(t *testing.T) {
 // that name, safe to read, when it has waited long enough.
 func TestMisnamed(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, "Incomplete: 1s")
+	s := newSite(t)
 	names := []string{
 		"hello_1.0-1 (copy).changes", "$(id)_1.changes", "-x_1.changes", "a;b_1.changes", "%s%n_1.changes", ".hidden_1.changes", "hello.changes",
 		"a\x1b[2Jb_1.changes", "a\nb_1.changes", "a\u202eb_1.changes", "\xff_1.changes", strings.Repeat("a", 246) + "_.changes",
@@ -845,6 +853,7 @@ func TestMisnamed(t *testing.T) {
 	if got := s.where(""); len(got) > 0 {
 		t.Errorf("refused at once: %v", got)
 	}
+	s.stable("Incomplete: 1s")
 	time.Sleep(1100 * time.Millisecond) // the setting's own time
 	s.once()
 	s.sound()
