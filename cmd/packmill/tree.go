@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -33,10 +34,11 @@ func (c *cli) open() (*spool.Tree, error) {
 	return t, nil
 }
 
-// who is the person, as the system knows: never an option, or a history could
-// be made to lie.
+// who is the person, as the system knows by the uid: never an option, and never
+// what the environment says of a user, or a history could be made to lie. Only
+// root, who may lie anyway, is taken for who called sudo.
 func who() string {
-	if u, err := user.Current(); err == nil {
+	if u, err := user.LookupId(strconv.Itoa(os.Getuid())); err == nil {
 		if sudo := os.Getenv("SUDO_USER"); u.Uid == "0" && sudo != "" {
 			return sudo + " (sudo)"
 		}

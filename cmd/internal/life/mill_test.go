@@ -144,6 +144,7 @@ func (m *mill) packmill(args ...string) string {
 
 func (m *mill) try(args ...string) (string, error) {
 	cmd := exec.Command(filepath.Join(bin, "packmill"), append([]string{"--tree", m.tree}, args...)...)
+	cmd.Env = append(os.Environ(), "USER=mallory", "LOGNAME=mallory") // the system says who it is
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: m.as}
 	out, err := cmd.CombinedOutput()
 	return string(out), err

@@ -62,7 +62,7 @@ func TestWb(t *testing.T) {
 	m.wb("fail app_1.0 . ANY . stable -m does not link")
 	m.wb("fail app . amd64 -m bug 4711")
 	m.refused("gb app . amd64", "--override")
-	if got := m.packmill("show", "app_1.0"); !strings.Contains(got, "does not link") || !strings.Contains(got, "bug 4711") {
+	if got := m.packmill("show", "app_1.0"); strings.Contains(got, "mallory") || !strings.Contains(got, "does not link") || !strings.Contains(got, "bug 4711") {
 		t.Errorf("the texts of the failure are not there:\n%s", got)
 	}
 	// The next version's job says why this one failed.
