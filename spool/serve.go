@@ -76,7 +76,6 @@ type Loop struct {
 	watch   *watcher
 	places  map[string]Place    // of the last scan, by directory
 	ready   []entry             // sorted; what a scan or a hint found
-	known   map[entry]bool      // in ready
 	busy    map[entry]bool      // a worker has it
 	later   map[entry]time.Time // not before then; zero: when something happens
 	past    map[entry]past
@@ -170,7 +169,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	if l.Who == "" {
 		l.Who = string(l.By)
 	}
-	l.known, l.busy = map[entry]bool{}, map[entry]bool{}
+	l.busy = map[entry]bool{}
 	l.later, l.past = map[entry]time.Time{}, map[entry]past{}
 	l.results, l.said = make(chan result, l.Workers), map[string]string{}
 	l.Moved, l.failed = 0, false
@@ -290,7 +289,6 @@ func (l *Loop) together(e entry) []entry {
 	for _, o := range l.ready {
 		if o.place == e.place && len(batch) < size {
 			batch = append(batch, o)
-			delete(l.known, o)
 			l.busy[o] = true
 			continue
 		}
@@ -412,7 +410,7 @@ func (l *Loop) scan(ctx context.Context) error {
 	l.hindered = err != nil
 	l.before(ctx)
 	now := time.Now()
-	l.ready, l.known = l.ready[:0], map[entry]bool{}
+	l.ready = l.ready[:0]
 	for _, p := range places {
 		names, err := l.Tree.List(p)
 		if err != nil {
@@ -427,7 +425,6 @@ func (l *Loop) scan(ctx context.Context) error {
 				continue
 			}
 			delete(l.later, e)
-			l.known[e] = true
 			l.ready = append(l.ready, e)
 		}
 	}
@@ -441,7 +438,7 @@ func (l *Loop) scan(ctx context.Context) error {
 // forget drops the memory of items that have gone.
 func (l *Loop) forget() {
 	for e := range l.past {
-		if l.known[e] || l.busy[e] {
+		if _, known := l.find(e); known || l.busy[e] {
 			continue
 		}
 		if _, err := os.Lstat(l.Tree.Path(e.place.Dir(), e.name)); err != nil {
@@ -522,19 +519,25 @@ func (l *Loop) stir(name string) {
 	}
 }
 
+// find is the place of an entry in the order, and whether it is there. (A set
+// beside the order would be most of the memory of a daemon with a long queue.)
+func (l *Loop) find(e entry) (int, bool) {
+	i := sort.Search(len(l.ready), func(i int) bool { return !l.ready[i].before(e) })
+	return i, i < len(l.ready) && l.ready[i] == e
+}
+
 // put adds an entry at its place in the order, if it is not there, not being
 // worked on and not delayed. An item that stayed and is named again has
 // changed.
 func (l *Loop) put(e entry) {
-	if l.known[e] || l.busy[e] {
+	i, known := l.find(e)
+	if known || l.busy[e] {
 		return
 	}
 	if _, wait := l.later[e]; wait && !l.past[e].stay {
 		return
 	}
 	delete(l.later, e)
-	l.known[e] = true
-	i := sort.Search(len(l.ready), func(i int) bool { return e.before(l.ready[i]) })
 	l.ready = append(l.ready, entry{})
 	copy(l.ready[i+1:], l.ready[i:])
 	l.ready[i] = e
@@ -547,7 +550,6 @@ func (l *Loop) next() (entry, bool) {
 	}
 	e := l.ready[0]
 	l.ready = l.ready[1:]
-	delete(l.known, e)
 	return e, true
 }
 

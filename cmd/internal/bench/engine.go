@@ -33,9 +33,6 @@ const (
 	wakes      = 300
 )
 
-// daemonArg makes this program the daemon whose memory is measured.
-const daemonArg = "--serve-queue"
-
 var (
 	needsBuild = spool.In(spool.NeedsBuild, "sid", "amd64")
 	building   = spool.In(spool.Building, "sid", "amd64")
@@ -44,7 +41,7 @@ var (
 
 // engine measures spool and spool/durable.
 func engine(b *bench) error {
-	for _, f := range []func(*bench) error{claimFigures, scanFigures, fanOutFigures, wakeFigures, burstFigures, memoryFigures} {
+	for _, f := range []func(*bench) error{claimFigures, scanFigures, fanOutFigures, wakeFigures, burstFigures, daemonFigures} {
 		if err := f(b); err != nil {
 			return err
 		}
@@ -410,70 +407,140 @@ func burstFigures(b *bench) error {
 	return nil
 }
 
-// serveQueue is the daemon whose memory is measured: it takes one item of the
-// queue, and works on it until it is ended.
-func serveQueue(root string) error {
-	t, err := spool.Open(root)
+// daemonFigures looks at real daemons: the most memory that buildd ever had
+// while it served the long queue for a while, and the processor time of each
+// daemon that has nothing to do.
+func daemonFigures(b *bench) error {
+	bin := filepath.Join(b.dir, "bin")
+	if out, err := exec.Command("go", "build", "-o", bin+"/", "./cmd/reviewd", "./cmd/master-buildd", "./cmd/buildd", "./cmd/archived").CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w: %s", err, out)
+	}
+	long, err := spool.Open(filepath.Join(b.dir, "long"))
 	if err != nil {
 		return err
 	}
-	loop := &spool.Loop{
-		Tree: t, By: spool.Buildd, Log: quiet(),
-		Places: func() ([]spool.Place, error) { return []spool.Place{needsBuild}, nil },
-		Via:    func(*spool.Item) spool.Verdict { return spool.Verdict{To: building, Reason: "taken"} },
-		Handle: func(context.Context, *spool.Item) (spool.Verdict, error) {
-			fmt.Println("serving")
-			return spool.Verdict{}, nil
-		},
-	}
-	return loop.Run(context.Background())
-}
-
-// memoryFigures looks at the most memory a daemon ever had while it took 1,000
-// items of the long queue.
-func memoryFigures(b *bench) error {
-	root := filepath.Join(b.dir, "long")
-	t, err := spool.Open(root)
+	left, err := long.List(needsBuild)
 	if err != nil {
 		return err
 	}
-	left, err := t.List(needsBuild)
+	if err := fillQueue(long, longQueue, longQueue-len(left)); err != nil {
+		return err
+	}
+	idle, err := spool.Init(filepath.Join(b.dir, "idle"))
 	if err != nil {
 		return err
 	}
-	if err := fillQueue(t, longQueue, longQueue-len(left)); err != nil {
-		return err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command(self, daemonArg, root)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	buf := make([]byte, len("serving\n"))
-	for range 1000 {
-		if _, err = io.ReadFull(out, buf); err != nil {
-			break
+	for _, t := range []*spool.Tree{long, idle} {
+		if err := daemonSettings(t); err != nil {
+			return err
 		}
 	}
-	status, rerr := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
-	cmd.Process.Kill()
-	cmd.Wait()
-	if err = errors.Join(err, rerr); err != nil {
-		return fmt.Errorf("the daemon's memory: %w", err)
+	b.progress("engine: buildd on %d items for %s", longQueue, serveFor)
+	pid, stop, err := startDaemon(filepath.Join(bin, "buildd"), "--arch", "amd64", "--tree", long.Root())
+	if err != nil {
+		return err
+	}
+	time.Sleep(serveFor)
+	peak, merr := memoryOf(pid)
+	if err := errors.Join(merr, stop()); err != nil {
+		return err
+	}
+	rest, err := long.List(needsBuild)
+	if err != nil {
+		return err
+	}
+	b.figure(Figure{Name: "engine.memory", Value: peak, Unit: "MiB", Versus: fmt.Sprintf("buildd, which took %d of %d items meanwhile", longQueue-len(rest), longQueue),
+		Goal: "value < 64", Met: peak < 64})
+
+	b.progress("engine: idle daemons for %s", idleFor)
+	programs := [][]string{{"reviewd"}, {"master-buildd"}, {"buildd", "--arch", "amd64"}, {"archived"}}
+	var pids []int
+	for _, p := range programs {
+		pid, stop, err := startDaemon(filepath.Join(bin, p[0]), append(p[1:], "--tree", idle.Root())...)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		pids = append(pids, pid)
+	}
+	time.Sleep(3 * time.Second) // they have begun
+	before := make([]time.Duration, len(pids))
+	for i, pid := range pids {
+		if before[i], err = processorOf(pid); err != nil {
+			return err
+		}
+	}
+	time.Sleep(idleFor)
+	for i, pid := range pids {
+		now, err := processorOf(pid)
+		if err != nil {
+			return err
+		}
+		share := 100 * (now - before[i]).Seconds() / idleFor.Seconds()
+		b.figure(Figure{Name: "engine.idle-" + programs[i][0], Value: share, Unit: "%", Goal: "value < 0.1", Met: share < 0.1})
+	}
+	return nil
+}
+
+// How long the daemons are looked at.
+const (
+	serveFor = 20 * time.Second
+	idleFor  = time.Minute
+)
+
+// daemonSettings are those of a suite whose builds fail at once.
+func daemonSettings(t *spool.Tree) error {
+	program := t.Path("control", "no")
+	return errors.Join(
+		os.WriteFile(t.Path("control", "suites"), []byte("Suite: sid\nArchitectures: amd64\nLog-Review: manual\n"), 0o644),
+		os.WriteFile(t.Path("control", "builders"), []byte("Name: bench\nArchitectures: amd64\nJobs: 2\nRunner: exec "+program+"\n"), 0o644),
+		os.WriteFile(program, []byte("#!/bin/sh\nexit 2\n"), 0o755))
+}
+
+func startDaemon(path string, args ...string) (pid int, stop func() error, err error) {
+	cmd := exec.Command(path, args...)
+	if err := cmd.Start(); err != nil {
+		return 0, nil, err
+	}
+	return cmd.Process.Pid, func() error {
+		err := cmd.Process.Kill()
+		cmd.Wait()
+		if errors.Is(err, os.ErrProcessDone) {
+			err = fmt.Errorf("%s ended by itself: %s", filepath.Base(path), cmd.ProcessState)
+		}
+		return err
+	}, nil
+}
+
+// memoryOf is the most memory that a process ever had, in MiB.
+func memoryOf(pid int) (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
 	}
 	_, line, _ := bytes.Cut(status, []byte("\nVmHWM:"))
 	var kb float64
-	if _, err := fmt.Sscan(strings.TrimSpace(string(line)), &kb); err != nil {
-		return fmt.Errorf("the daemon's memory: %w", err)
+	_, err = fmt.Sscan(strings.TrimSpace(string(line)), &kb)
+	return kb / 1024, err
+}
+
+// processorOf is the time that a process has used, to the nanosecond.
+func processorOf(pid int) (time.Duration, error) {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil || len(tasks) == 0 {
+		return 0, fmt.Errorf("process %d: no schedstat: %v", pid, err)
 	}
-	mb := kb / 1024
-	b.figure(Figure{Name: "engine.memory", Value: mb, Unit: "MiB", Goal: "value < 64", Met: mb < 64})
-	return nil
+	var sum time.Duration
+	for _, name := range tasks {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return 0, err
+		}
+		var ns int64
+		if _, err := fmt.Sscan(string(text), &ns); err != nil {
+			return 0, err
+		}
+		sum += time.Duration(ns)
+	}
+	return sum, nil
 }

@@ -103,13 +103,6 @@ func main() {
 			return
 		}
 	}
-	if len(os.Args) > 1 && os.Args[1] == daemonArg {
-		if err := serveQueue(os.Args[2]); err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			os.Exit(1)
-		}
-		return
-	}
 	var names []string
 	for _, a := range areas {
 		names = append(names, a.name)
