@@ -114,7 +114,7 @@ func (x *rebuildCmd) Run(c *cli) error {
 		same = same && r.Same
 	}
 	if !same {
-		return errRefused
+		return fmt.Errorf("%w: not all of it came out the same", errRefused)
 	}
 	return nil
 }

@@ -53,6 +53,7 @@ func TestRebuild(t *testing.T) {
 		}
 		Diffoscope []string
 	}
+	out, _, _ = strings.Cut(out, "\n") // what follows is on standard error
 	if err := json.Unmarshal([]byte(out), &got); err != nil || got.Same || len(got.Files) != 1 || got.Files[0].Same || len(got.Diffoscope) != 1 {
 		t.Fatalf("rebuild --json: %v\n%s", err, out)
 	}
