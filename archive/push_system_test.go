@@ -387,7 +387,7 @@ func TestPushToS3Killed(t *testing.T) {
 		sameTree(t, publicTree(t, bucket), flatTree(t, f.a.Root()))
 		old = inRelease(t, bucket)
 	}
-	if points < 5 {
+	if points < 4 {
 		t.Errorf("killed at %d points only", points)
 	}
 }

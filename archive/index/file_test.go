@@ -82,8 +82,8 @@ func TestChangesGiveWhatAFullBuildGives(t *testing.T) {
 		forms  []Compression
 		rounds int
 	}{
-		{"stanzas", Stanzas, stanza, 2500, []Compression{Plain, Gzip, Zstd}, 12},
-		{"lines", Lines, line, 6000, []Compression{Gzip}, 12},
+		{"stanzas", Stanzas, stanza, 1300, []Compression{Plain, Gzip, Zstd}, 10},
+		{"lines", Lines, line, 6000, []Compression{Gzip}, 10},
 		{"xz", Stanzas, stanza, 900, []Compression{Xz}, 4},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
