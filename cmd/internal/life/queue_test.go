@@ -1,6 +1,7 @@
 package life
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -171,9 +172,17 @@ func chain(t *testing.T, m *mill, packages, depth int) {
 	m.sound()
 }
 
+// The long form is a suite that comes to be out of nothing:
+//
+//	go test -run TestChain -packages 1000 -depth 50 ./cmd/internal/life
+var (
+	packages = flag.Int("packages", 60, "packages of TestChain")
+	depth    = flag.Int("depth", 12, "packages of a chain of dependencies")
+)
+
 func TestChain(t *testing.T) {
 	t.Parallel()
-	chain(t, newMill(t, "Publish: source-first"), 30, 10)
+	chain(t, newMill(t, "Publish: source-first"), *packages, *depth)
 }
 
 // untilIn is until with a limit.
