@@ -35,7 +35,7 @@ func (s *site) boot(port int) *server {
 	c.onHost("tar", "-C", serverRoot, "--numeric-owner", "--exclude=./dev/*", "-xf", s.chroot(machine(s.t)))
 	c.onHost("cp", "/etc/resolv.conf", serverRoot+"/etc/resolv.conf")
 	// The chroot's lists are a day old at most.
-	install := "export DEBIAN_FRONTEND=noninteractive; i() { apt-get -q -y --no-install-recommends install systemd-sysv openssh-server uidmap; }; i || { apt-get -q update && i; }; systemd-machine-id-setup"
+	install := "export DEBIAN_FRONTEND=noninteractive; i() { apt-get -q -y --no-install-recommends install systemd-sysv openssh-server uidmap postfix; }; i || { apt-get -q update && i; }; systemctl mask postfix; systemd-machine-id-setup"
 	c.onHost("systemd-nspawn", "-q", "--register=no", "--keep-unit", "-D", serverRoot, "sh", "-c", install)
 	c.onHost("cp", s.write("port.conf", fmt.Sprintf("Port %d\nListenAddress 127.0.0.1\n", port), 0o644), serverRoot+"/etc/ssh/sshd_config.d/")
 
@@ -191,6 +191,8 @@ func TestServer(t *testing.T) {
 	accept(source{name: "first"})
 	c.sees("test -e " + item("archive/installed/"+suite+"/"+arch+"/*", "first"))
 	c.sees("test -e " + item("archive/installed/"+suite+"/source/*", "first"))
+	// Mail leaves the daemon, whose user may not write to the mail system itself.
+	c.sees("grep -qs 'first' /var/spool/postfix/maildrop/*")
 	if got := c.sh("stat -c %U /var/lib/packmill/archive/dists/" + suite + "/InRelease"); got != "packmill-archive" {
 		t.Errorf("InRelease belongs to %s, want packmill-archive", got)
 	}
@@ -262,6 +264,7 @@ func (c *server) settings(fingerprint string, people ...*uploader) {
 	for name, text := range map[string]string{
 		"suites":    fmt.Sprintf("Suite: %s\nArchitectures: %s\nBase:\n %s\nSign-With: private/archive.key\n", suite, arch, strings.Join(base(c.t), "\n ")),
 		"uploaders": uploaders.String(),
+		"notify":    "Event: *\nTo: signer\nFrom: archive@example.org\n",
 		"builders":  fmt.Sprintf("Name: here\nArchitectures: %s all\nRunner: exec /usr/src/packmill/cmd/internal/e2e/testdata/build-here\nKey: private/builder.key\nFingerprint: %s\n", arch, fingerprint),
 	} {
 		c.onHost("install", "-m", "644", c.write("settings-"+name, text, 0o644), serverRoot+"/var/lib/packmill/control/"+name)
