@@ -87,7 +87,10 @@ func say(it *spool.Item, verb, text string) error {
 	if err := durable.Append(it.Path(opinionsFile), []byte(line), 0o664); err != nil {
 		return err
 	}
-	return it.Note(who(), verb+": "+text)
+	if err := it.Note(who(), verb+": "+text); err != nil {
+		return err
+	}
+	return durable.SyncTree(it.Path())
 }
 
 // held gives the hold that is in force, if there is one.

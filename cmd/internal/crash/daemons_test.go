@@ -226,7 +226,7 @@ func (c *scenario) sweep(t testing.TB) *Sweep {
 		}
 	}
 	return &Sweep{
-		Name: c.name, Tree: s.tree, Scratch: s.dir, Seed: 1, Workers: 2,
+		Name: c.name, Tree: s.tree, Scratch: s.dir, Seed: 1, Workers: 2, Restarts: c.argv[0] != "packmill",
 		Program: func(tree string) *Program { return s.command(tree, c.argv[0], c.at(tree)[1:]...) },
 		Instant: served,
 		Settle:  func(tree string) error { return s.settle(tree, c.again) },

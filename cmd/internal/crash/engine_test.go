@@ -215,7 +215,7 @@ func engineSweep(t *testing.T, name string, n int, at spool.Place) *Sweep {
 	}
 	slices.Sort(want)
 	s := &Sweep{
-		Name: "engine, " + name, Tree: tree.Root(), Scratch: dir, Seed: 1, Workers: 2,
+		Name: "engine, " + name, Tree: tree.Root(), Scratch: dir, Seed: 1, Workers: 2, Restarts: true,
 		Program: func(tree string) *Program {
 			p := victim(t, name, tree)
 			p.Limit = 20 * time.Second

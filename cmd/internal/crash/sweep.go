@@ -32,6 +32,8 @@ type Sweep struct {
 	Seed    uint64
 	Workers int
 	Part    Part
+
+	Restarts bool // its supervisor starts it again: a daemon, and not a verb
 }
 
 // A Part is the K-th of N parts of a sweep, from 1; the zero Part is all of it.
@@ -136,10 +138,12 @@ func (s *Sweep) Run(n int) (*Tally, error) {
 	}
 	t.Cuts = record.Cuts()
 	for _, c := range calls {
-		jobs = append(jobs, func(dir string) (string, []string, error) {
-			broken, err := s.strikeAndCut(c.N, dir)
-			return "kill, restart and power cut", broken, err
-		})
+		if s.Restarts {
+			jobs = append(jobs, func(dir string) (string, []string, error) {
+				broken, err := s.strikeAndCut(c.N, dir)
+				return "kill, restart and power cut", broken, err
+			})
+		}
 		for _, k := range strikes {
 			if k.n = c.N; k.fits(c) {
 				jobs = append(jobs, func(dir string) (string, []string, error) {
