@@ -11,7 +11,7 @@ import (
 
 var (
 	all   = flag.Bool("crash.all", false, "every point, every strike and every disk, however long it takes")
-	count = flag.Int("crash.n", 20, "strikes and disks of each sweep")
+	count = flag.Int("crash.n", 12, "strikes and disks of each sweep")
 	part  = flag.String("crash.part", "", "K/N: with -crash.all, only the K-th of N parts of each sweep")
 )
 
