@@ -236,8 +236,12 @@ func (in *inside) enter() (space int, err error) {
 			continue
 		}
 		at := merged + repoMount(i)
+		// A layer that was made with an archive has the directory; nothing
+		// else may be there, above all no link out of here.
 		if err := os.Mkdir(at, 0o755); err != nil {
-			return fail("mount archive", err)
+			if st, lerr := os.Lstat(at); lerr != nil || !st.IsDir() {
+				return fail("mount archive", err)
+			}
 		}
 		if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), at, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 			return fail("mount archive", err)

@@ -36,6 +36,9 @@ func TestRebuild(t *testing.T) {
 	for _, p := range []string{"steady", "placed"} {
 		s.await("archive/installed/"+suite+"/"+arch+"/*", p, "1")
 	}
+	s.until("nothing is on its way", func() bool {
+		return !strings.Contains(s.ls(), "archive/incoming/") && !strings.Contains(s.ls(), "queue/")
+	})
 	before := s.ls()
 	if out := s.must("packmill", "rebuild", "--check", "steady"); !strings.Contains(out, "buildd/here built, built again by there: the same bits") || !strings.Contains(out, "same            steady_1_"+arch+".deb") {
 		t.Errorf("rebuild of what is steady: %s", out)
