@@ -328,7 +328,11 @@ func (t *tracer) wait(ws *unix.WaitStatus) (int, error) {
 			time.Sleep(time.Millisecond)
 			continue
 		}
-		return unix.Wait4(tid, ws, unix.WALL|unix.WNOTHREAD, nil)
+		// What was seen may be over: another thread's exit takes a stopped
+		// one along, and a leader is waited for after its threads.
+		if got, err := unix.Wait4(tid, ws, unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil); got != 0 || err != nil {
+			return got, err
+		}
 	}
 }
 
