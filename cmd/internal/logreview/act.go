@@ -73,10 +73,9 @@ func PutSignature(all *settings.Settings, s *settings.Suite, signed []byte) func
 	}
 }
 
-// Ask does on a job what a person says of it, if the settings and the
-// specification of the operations allow it. by is the person who signed it, nil
-// for one whom the system knows and who said it there. state, if set, is the
-// one in which the job must lie.
+// ask does on a job what a person says of it, if the settings and the
+// specification of the operations allow it. by is the person who signed the
+// statement, and must be known.
 func (r *Reply) ask(tree *spool.Tree, all *settings.Settings, s *settings.Suite, who string, by *settings.Uploader, st *statement, dry bool) (*spool.Found, *queue.Reply, error) {
 	text := r.Text
 	if text == "" && (r.Word == Retry || r.Word == GiveBack) {
