@@ -98,7 +98,7 @@ func grepFigures(b *bench, bin string) error {
 	b.figure(Figure{Name: "build.log-grep", Value: mb / ours.wall.Seconds(), Unit: "MB/s", Versus: "zstdgrep, as many at once as processors",
 		Ratio: theirs.wall.Seconds() / ours.wall.Seconds(), Goal: ">= 500 MB/s", Met: mb/ours.wall.Seconds() >= 500})
 	// What a machine that others load does not blur.
-	b.figure(Figure{Name: "build.log-grep.cpu", Value: mb / ours.cpu.Seconds(), Unit: "MB a CPU second", Goal: ">= 250", Met: mb/ours.cpu.Seconds() >= 250})
+	b.figure(Figure{Name: "build.log-grep.cpu", Value: mb / ours.cpu.Seconds(), Unit: "MB a CPU second", Goal: ">= 500", Met: mb/ours.cpu.Seconds() >= 500})
 	return nil
 }
 

@@ -179,6 +179,10 @@ func TestGrep(t *testing.T) {
 		{Pattern: `function_99[0-9]\.\.\. yes$`},
 		{Pattern: "a.c", Fixed: true},
 		{Pattern: "nothing has this"},
+		{Pattern: `[0-9]+:[0-9]+: [Ee]rror: e`},
+		{Pattern: `(?i:ERROR): (?i:EX)pected|Module-9|module-8/file_f+`},
+		{Pattern: `module-1/|xpected Dec|[0-9]{9}`},
+		{Pattern: `mirror/.*[Ss]ID MAIN/amd64|Kb\]$`, IgnoreCase: true},
 	} {
 		t.Run(fmt.Sprintf("%+v", q), func(t *testing.T) {
 			q.PerFile = 1 << 30
@@ -245,6 +249,24 @@ func TestGrepErrors(t *testing.T) {
 	}
 }
 
+func TestLower(t *testing.T) {
+	var all []byte
+	for i := range 256 {
+		all = append(all, byte(i), byte(255-i), byte(i))
+	}
+	want := append([]byte(nil), all...)
+	for i, c := range want {
+		if c >= 'A' && c <= 'Z' {
+			want[i] = c + 'a' - 'A'
+		}
+	}
+	for i := range 9 {
+		if got := appendLower([]byte("X"), all[i:]); string(got[1:]) != string(want[i:]) || got[0] != 'X' {
+			t.Errorf("from %d: got %q, want %q", i, got[1:], want[i:])
+		}
+	}
+}
+
 func BenchmarkGrep(b *testing.B) {
 	dir := b.TempDir()
 	var files []string
@@ -261,6 +283,7 @@ func BenchmarkGrep(b *testing.B) {
 		{Pattern: "error: expected declaration", IgnoreCase: true},
 		{Pattern: `^foo\.c:\d+:\d+: Error`},
 		{Pattern: `[0-9]+:[0-9]+: [Ee]rror`},
+		{Pattern: `undefined reference|rror: expected|No space left`},
 	} {
 		b.Run(fmt.Sprintf("%s,%v", q.Pattern, q.IgnoreCase), func(b *testing.B) {
 			var ru, ru2 unix.Rusage

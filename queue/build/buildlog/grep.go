@@ -3,6 +3,7 @@ package buildlog
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"regexp"
@@ -74,6 +75,7 @@ func Grep(ctx context.Context, files []string, q Query, emit func(Match) error, 
 		go func() {
 			defer wg.Done()
 			s := &searcher{m: m, limit: q.PerFile}
+			defer s.in.Close()
 			for {
 				select {
 				case window <- struct{}{}:
@@ -123,11 +125,11 @@ func Grep(ctx context.Context, files []string, q Query, emit func(Match) error, 
 	return found, err
 }
 
-// matcher finds lines. A text that every match must contain, if there is
-// one, is looked for first; the regular expression sees only lines with it.
+// matcher finds lines. Texts of which every match must contain one, if there
+// are such, are looked for first; the regular expression sees only lines with one.
 type matcher struct {
 	re   *regexp.Regexp // nil: the needle is the whole pattern
-	need []byte         // in lower case with fold; nil: none
+	need [][]byte       // in lower case with fold; nil: none
 	fold bool
 }
 
@@ -149,50 +151,101 @@ func newMatcher(q Query) (*matcher, error) {
 		return nil, fmt.Errorf("pattern: %w", err)
 	}
 	parsed = parsed.Simplify()
-	need, fold := required(parsed)
-	m := &matcher{re: re, fold: fold, need: need}
-	if parsed.Op == syntax.OpLiteral && len(need) == len(string(parsed.Rune)) {
+	n := required(parsed)
+	m := &matcher{re: re}
+	for _, x := range n {
+		m.fold = m.fold || x.fold
+	}
+	for _, x := range n {
+		if m.fold {
+			x.text = appendLower(nil, x.text)
+		}
+		m.need = append(m.need, x.text)
+	}
+	if parsed.Op == syntax.OpLiteral && len(n) == 1 && len(n[0].text) == len(string(parsed.Rune)) {
 		m.re = nil
 	}
 	return m, nil
 }
 
-// required returns the longest text that is in everything the expression
-// matches, as far as that is easily seen.
-func required(re *syntax.Regexp) (text []byte, fold bool) {
+// needle is a text, in lower case with fold.
+type needle struct {
+	text []byte
+	fold bool
+}
+
+// maxNeedles is how many texts are looked for at once.
+const maxNeedles = 8
+
+// required returns texts of which one is in everything that the expression
+// matches, as far as that is easily seen: long ones.
+func required(re *syntax.Regexp) []needle {
 	switch re.Op {
 	case syntax.OpLiteral:
-		fold = re.Flags&syntax.FoldCase != 0
-		s := string(re.Rune)
-		if fold {
-			s = ""
-			for _, r := range re.Rune {
-				// Signs with a third case (K, long s) and those beyond
-				// ASCII would need more than a change of one bit.
-				if r >= 0x80 || simpleFolds(r) > 2 {
-					if len(s) > 0 {
-						break
-					}
-					continue
-				}
-				s += string(unicode.ToLower(r))
+		if re.Flags&syntax.FoldCase == 0 {
+			return []needle{{text: []byte(string(re.Rune))}}
+		}
+		// Signs with a third case (K, long s) and those beyond ASCII would
+		// need more than a change of one bit: the longest part without them.
+		var best, part []byte
+		for _, r := range re.Rune {
+			if r >= 0x80 || simpleFolds(r) > 2 {
+				part = nil
+				continue
+			}
+			if part = append(part, byte(unicode.ToLower(r))); len(part) > len(best) {
+				best = part
 			}
 		}
-		return []byte(s), fold
+		if best != nil {
+			return []needle{{best, true}}
+		}
 	case syntax.OpCapture, syntax.OpPlus:
 		return required(re.Sub[0])
 	case syntax.OpRepeat:
 		if re.Min > 0 {
 			return required(re.Sub[0])
 		}
-	case syntax.OpConcat:
+	case syntax.OpAlternate:
+		var all []needle
 		for _, sub := range re.Sub {
-			if t, f := required(sub); len(t) > len(text) {
-				text, fold = t, f
+			n := required(sub)
+			if n == nil || len(all)+len(n) > maxNeedles {
+				return nil
+			}
+			all = append(all, n...)
+		}
+		return all
+	case syntax.OpConcat:
+		var best []needle
+		var run []byte // of neighbours, some of them in either case
+		for _, sub := range re.Sub {
+			n := required(sub)
+			if shortest(n) > shortest(best) {
+				best = n
+			}
+			if sub.Op != syntax.OpLiteral || len(n) != 1 || len(n[0].text) != len(string(sub.Rune)) {
+				run = nil
+				continue
+			}
+			if run = appendLower(run, n[0].text); len(run) > shortest(best) {
+				best = []needle{{run[:len(run):len(run)], true}}
 			}
 		}
+		return best
 	}
-	return text, fold
+	return nil
+}
+
+// shortest is the length of the shortest text, 0 if there is none.
+func shortest(n []needle) int {
+	least := 0
+	for i, x := range n {
+		if i == 0 || len(x.text) < least {
+			least = len(x.text)
+		}
+	}
+	return least
 }
 
 // simpleFolds counts the runes that equal r without case.
@@ -208,19 +261,23 @@ func simpleFolds(r rune) int {
 type searcher struct {
 	m     *matcher
 	limit int
+	in    reader
 	buf   []byte
 	lower []byte
+	next  []int // where each needle is next, or noMore
 }
 
 const blockSize = 1 << 20
 
+// noMore is beyond every block.
+const noMore = 1 << 30
+
 // file searches one log.
 func (s *searcher) file(ctx context.Context, path string) (matches []Match, read int64, err error) {
-	r, err := Open(path)
-	if err != nil {
+	if err := s.in.open(path); err != nil {
 		return nil, 0, err
 	}
-	defer r.Close()
+	defer s.in.shut()
 	if s.buf == nil {
 		s.buf = make([]byte, 2*blockSize)
 	}
@@ -230,7 +287,7 @@ func (s *searcher) file(ctx context.Context, path string) (matches []Match, read
 		if ctx.Err() != nil {
 			return matches, read, nil
 		}
-		n, rerr := io.ReadFull(r, s.buf[have:have+blockSize])
+		n, rerr := io.ReadFull(&s.in, s.buf[have:have+blockSize])
 		read += int64(n)
 		have += n
 		end := rerr != nil
@@ -268,19 +325,23 @@ var newline = []byte{'\n'}
 // block finds the matching lines of a block that begins with the given line.
 func (s *searcher) block(path string, block []byte, line int, cut bool, matches []Match) []Match {
 	hay := block
-	if s.m.fold && len(s.m.need) > 0 {
+	if s.m.fold {
 		s.lower = appendLower(s.lower[:0], block)
 		hay = s.lower
+	}
+	s.next = append(s.next[:0], make([]int, len(s.m.need))...)
+	for i := range s.next {
+		s.next[i] = -1
 	}
 	counted := 0
 	for pos := 0; pos < len(block); {
 		start := pos
 		if len(s.m.need) > 0 {
-			i := bytes.Index(hay[pos:], s.m.need)
-			if i < 0 {
+			at := s.needle(hay, pos)
+			if at == noMore {
 				break
 			}
-			start = bytes.LastIndexByte(block[:pos+i], '\n') + 1
+			start = bytes.LastIndexByte(block[:at], '\n') + 1
 			start = max(start, pos)
 		}
 		stop := len(block)
@@ -305,13 +366,38 @@ func (s *searcher) block(path string, block []byte, line int, cut bool, matches 
 	return matches
 }
 
+// needle is where one of the needles is next, from pos on.
+func (s *searcher) needle(hay []byte, pos int) int {
+	first := noMore
+	for i, need := range s.m.need {
+		if s.next[i] < pos {
+			s.next[i] = noMore
+			if j := bytes.Index(hay[pos:], need); j >= 0 {
+				s.next[i] = pos + j
+			}
+		}
+		first = min(first, s.next[i])
+	}
+	return first
+}
+
 // appendLower appends text with ASCII letters in lower case.
 func appendLower(dst, text []byte) []byte {
 	n := len(dst)
 	dst = append(dst, text...)
-	for i, c := range dst[n:] {
+	out := dst[n:]
+	for ; len(out) >= 8; out = out[8:] {
+		// Eight bytes at a time: the high bit of each of upper marks a letter
+		// from A to Z, two bits down is what makes it a small one.
+		const ones = 0x0101010101010101
+		x := binary.LittleEndian.Uint64(out)
+		low := x &^ (0x80 * ones)
+		upper := (low + (0x80-'A')*ones) &^ (low + (0x80-'Z'-1)*ones) &^ x & (0x80 * ones)
+		binary.LittleEndian.PutUint64(out, x|upper>>2)
+	}
+	for i, c := range out {
 		if c-'A' < 26 {
-			dst[n+i] = c | 0x20
+			out[i] = c | 0x20
 		}
 	}
 	return dst

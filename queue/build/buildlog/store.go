@@ -18,6 +18,11 @@ import (
 // Suffix of compressed logs.
 const Suffix = ".zst"
 
+// window is how far back a compressed log refers. It fits into a processor's
+// cache: a larger one makes logs smaller by a hundredth, and slower to read by a
+// third.
+const window = 1 << 20
+
 // Compress writes the log at src, compressed with zstd, to dst, which ends in
 // Suffix. When it returns without an error the copy is whole, was read back
 // and is on the disk; a crash before that leaves no dst. src stays. It
@@ -35,7 +40,7 @@ func Compress(dst, src string) (before, after int64, err error) {
 	}
 	defer os.Remove(out.Name())
 	defer out.Close()
-	enc, err := zstd.NewWriter(out, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true))
+	enc, err := zstd.NewWriter(out, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true), zstd.WithWindowSize(window))
 	if err != nil {
 		return fail(err)
 	}
@@ -82,31 +87,64 @@ func newDecoder(r io.Reader) (*zstd.Decoder, error) {
 // Open opens a log at path or, if there is none, at path with Suffix, and
 // reads it uncompressed. What it gives is not escaped.
 func Open(path string) (io.ReadCloser, error) {
+	r := &reader{}
+	if err := r.open(path); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// reader is Open for many logs, one after another, with one decoder.
+type reader struct {
+	io.Reader // of the log that is open
+	file      *os.File
+	in        *bufio.Reader
+	dec       *zstd.Decoder
+}
+
+// open goes on with another log. The reader stays of use after an error.
+func (r *reader) open(path string) error {
+	r.shut()
 	f, err := openPlain(path)
 	if errors.Is(err, fs.ErrNotExist) && !strings.HasSuffix(path, Suffix) {
 		path += Suffix
 		f, err = openPlain(path)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
+	r.file, r.Reader = f, f
 	if !strings.HasSuffix(path, Suffix) {
-		return f, nil
+		return nil
 	}
-	dec, err := newDecoder(bufio.NewReaderSize(f, 256<<10))
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("open log %s: %w", path, err)
+	if r.dec == nil {
+		r.in = bufio.NewReaderSize(nil, 256<<10)
+		if r.dec, err = newDecoder(nil); err != nil {
+			return fmt.Errorf("open log %s: %w", path, err)
+		}
 	}
-	return &compressed{dec, f}, nil
+	r.in.Reset(f)
+	r.Reader = r.dec
+	if err := r.dec.Reset(r.in); err != nil {
+		return fmt.Errorf("open log %s: %w", path, err)
+	}
+	return nil
 }
 
-type compressed struct {
-	*zstd.Decoder
-	file *os.File
+func (r *reader) shut() error {
+	if r.file == nil {
+		return nil
+	}
+	err := r.file.Close()
+	r.file = nil
+	return err
 }
 
-func (c *compressed) Close() error {
-	c.Decoder.Close()
-	return c.file.Close()
+// Close ends the reader and closes the log that is open.
+func (r *reader) Close() error {
+	if r.dec != nil {
+		r.dec.Close()
+	}
+	return r.shut()
 }
