@@ -40,9 +40,9 @@ import (
 
 // Suite is a suite's settings, as the caller's control files have them.
 type Suite struct {
-	Name     string // the directory below dists
-	Codename string // a symbolic link to it if it is another name
-	Aliases  []string
+	Name     string   // the directory below dists
+	Codename string   // a symbolic link to it if it is another name
+	Aliases  []string // further names, with a Release of their own
 
 	Origin, Label, Description string
 

@@ -61,6 +61,15 @@ func (a *Archive) Check(ctx context.Context, deep bool) ([]Fault, error) {
 			suites = append(suites, filepath.Join("snapshots", s.Name, "dists", s.Suite))
 		}
 	}
+	further, err := filepath.Glob(a.path("dists", "*", aliases, "*"))
+	if err != nil {
+		return nil, fmt.Errorf("check %s: %w", a.root, err)
+	}
+	for _, dir := range further {
+		if rel, err := filepath.Rel(a.root, dir); err == nil {
+			suites = append(suites, rel)
+		}
+	}
 	for _, s := range suites {
 		if err := c.suite(ctx, s); err != nil {
 			return c.faults, fmt.Errorf("check %s: %w", s, err)
@@ -119,6 +128,13 @@ func (c *check) suite(ctx context.Context, dir string) error {
 	if err != nil {
 		c.fault(filepath.Join(dir, "InRelease"), "%v", err)
 		return nil
+	}
+	if filepath.Base(filepath.Dir(dir)) == aliases {
+		// Of the same publication it names what was checked already.
+		of, err := release.Read(c.a.path(dir, "../.."))
+		if err != nil || of != nil && string(called(of, filepath.Base(dir)).Text()) == string(rel.Text()) {
+			return err
+		}
 	}
 	checked := map[string]bool{} // indexes of which one form was read to its end
 	names := make([]string, 0, len(rel.Sums))

@@ -25,8 +25,12 @@ type manifest struct {
 	indexes []string // under their checksums first, then under their names
 	release []string // Release and Release.gpg
 	last    string   // InRelease, or Release of a suite without keys
-	links   []string // aliases of the suite, symbolic links
+	aliases []string // the same of the suite's further names
+	links   []link
 }
+
+// A link is a symbolic link.
+type link struct{ name, to string }
 
 // manifest reads a view; a suite is linked into frozen first, as it is at one
 // moment.
@@ -82,8 +86,24 @@ func (a *Archive) manifest(ctx context.Context, view, frozen string) (*manifest,
 			return nil, nil, err
 		}
 		for _, e := range list {
-			if to, err := os.Readlink(a.path("dists", e.Name())); err == nil && to == suite {
-				m.links = append(m.links, filepath.Join("dists", e.Name()))
+			if to, err := os.Readlink(a.path("dists", e.Name())); err == nil && suiteOf(to) == suite {
+				m.links = append(m.links, link{filepath.Join("dists", e.Name()), to})
+			}
+		}
+		own, err := filepath.Glob(filepath.Join(p.dir, aliases, "*", "*"))
+		if err != nil {
+			return nil, nil, err
+		}
+		slices.Reverse(own) // InRelease last
+		for _, name := range own {
+			rel, err := filepath.Rel(p.base(), name)
+			if err != nil {
+				return nil, nil, err
+			}
+			if to, err := os.Readlink(name); err == nil {
+				m.links = append(m.links, link{rel, to})
+			} else {
+				m.aliases = append(m.aliases, rel)
 			}
 		}
 	}
@@ -123,7 +143,7 @@ func (a *Archive) Export(ctx context.Context, view, dir string, link, dry bool, 
 		return nil, err
 	}
 	t := &Transfer{}
-	all := slices.Concat(m.pool, m.indexes, m.release, []string{m.last})
+	all := slices.Concat(m.pool, m.indexes, m.release, []string{m.last}, m.aliases)
 	for i, name := range all {
 		if err := ctx.Err(); err != nil {
 			return t, err
@@ -163,7 +183,11 @@ func (a *Archive) Export(ctx context.Context, view, dir string, link, dry bool, 
 		if dry {
 			break
 		}
-		if err := durable.Symlink(filepath.Base(p.dir), filepath.Join(dir, l)); err != nil {
+		to := filepath.Join(dir, l.name)
+		if err := durable.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			return t, err
+		}
+		if err := durable.Symlink(l.to, to); err != nil {
 			return t, err
 		}
 	}

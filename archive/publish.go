@@ -3,7 +3,6 @@ package archive
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,8 +16,6 @@ import (
 	"packmill/archive/pool"
 	"packmill/archive/release"
 	"packmill/spool/deb822"
-	"packmill/spool/durable"
-	"packmill/spool/openpgp"
 )
 
 // Report says what a publication did.
@@ -324,15 +321,6 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	return true, g.Wait()
 }
 
-// sign writes the Release and its signed forms into dir.
-func (t *transaction) sign(dir string, rel *release.Release, keys []*loadedKey) error {
-	var signers []*openpgp.Signer
-	for _, k := range keys {
-		signers = append(signers, k.signer)
-	}
-	return release.Sign(dir, rel.Text(), signers, t.now)
-}
-
 // inMemory is how many bytes of new text are compressed side by side; with more
 // of it the indexes are written one after the other.
 const inMemory = 16 << 20
@@ -414,6 +402,12 @@ func (t *transaction) due(rel *release.Release, keys []*loadedKey) (bool, error)
 	if err != nil || string(text) != string(old.Text()) {
 		return true, nil
 	}
+	for _, n := range t.suite.further() {
+		own, err := release.Read(filepath.Join(t.p.dir, aliases, n))
+		if err != nil || own == nil || string(own.Text()) != string(called(old, n).Text()) {
+			return true, nil
+		}
+	}
 	by, err := release.SignedBy(t.p.dir)
 	if err != nil {
 		return true, nil
@@ -424,45 +418,6 @@ func (t *transaction) due(rel *release.Release, keys []*loadedKey) (bool, error)
 	}
 	slices.Sort(want)
 	return !slices.Equal(by, slices.Compact(want)), nil
-}
-
-// names makes the suite's codename and aliases links to it, and removes what
-// links it has besides.
-func (t *transaction) names() (changed bool, err error) {
-	want := append([]string{t.suite.Codename}, t.suite.Aliases...)
-	for _, n := range want {
-		if n == "" || n == t.suite.Name {
-			continue
-		}
-		link := t.a.path("dists", n)
-		if to, err := os.Readlink(link); err == nil && to == t.suite.Name {
-			continue
-		}
-		if st, err := os.Lstat(link); err == nil && st.Mode()&os.ModeSymlink == 0 {
-			return changed, fmt.Errorf("suite %s: the alias %s is in use as a suite of its own; move dists/%s away", t.suite.Name, n, n)
-		}
-		if err := durable.Symlink(t.suite.Name, link); err != nil {
-			return changed, err
-		}
-		changed = true
-	}
-	list, err := os.ReadDir(t.a.path("dists"))
-	if err != nil {
-		return changed, err
-	}
-	for _, e := range list {
-		if e.Type()&os.ModeSymlink == 0 || slices.Contains(want, e.Name()) {
-			continue
-		}
-		if to, err := os.Readlink(t.a.path("dists", e.Name())); err != nil || to != t.suite.Name {
-			continue
-		}
-		if err := durable.Remove(t.a.path("dists", e.Name())); err != nil {
-			return changed, err
-		}
-		changed = true
-	}
-	return changed, nil
 }
 
 // sweep removes old indexes of the path's directory after their stay. Current

@@ -91,7 +91,7 @@ func TestPushByRsync(t *testing.T) {
 		t.Errorf("nothing is new, but %+v", rep)
 	}
 	// The copy is one that apt installs from.
-	c := newClient(t, "deb [] file://"+dest+" unstable main contrib\n", f.key, "amd64")
+	c := newClient(t, "deb [] file://"+dest+" rolling main contrib\n", f.key, "amd64")
 	c.run("apt-get", "update")
 	if out := c.run("apt-cache", "policy", "hello"); !strings.Contains(out, "Candidate: 1:1.0") {
 		t.Errorf("apt policy: %s", out)
@@ -156,7 +156,7 @@ func checkOrder(t *testing.T, sent []string) {
 		case base == "InRelease":
 			return 4
 		case strings.HasPrefix(p, "dists/") && (base == "Release" || base == "Release.gpg"),
-			p == "dists/sid", p == "dists/rolling", p == "opkg/unstable/amd64", p == "opkg/unstable/i386",
+			p == "dists/sid", p == "dists/rolling", filepath.Base(filepath.Dir(p)) == "rolling", p == "opkg/unstable/amd64", p == "opkg/unstable/i386",
 			strings.HasPrefix(p, "opkg/unstable/amd64/") && base == "Packages.asc",
 			strings.HasPrefix(p, "opkg/unstable/i386/") && base == "Packages.asc":
 			return 3

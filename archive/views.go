@@ -35,7 +35,7 @@ func (a *Archive) view(name string) (string, error) {
 	}
 	dir := a.path("dists", name)
 	if to, err := os.Readlink(dir); err == nil {
-		dir = a.path("dists", to)
+		dir = a.path("dists", suiteOf(to))
 	}
 	if _, err := os.Stat(dir); err != nil {
 		return "", fmt.Errorf("suite %s: %w", name, ErrNoSuite)

@@ -137,6 +137,7 @@ func Freeze(root, dir, suite string) error {
 			return false
 		}
 		to, err := os.Readlink(name)
+		to, _, _ = strings.Cut(to, "/") // an alias leads into the suite's directory
 		return top != "dists" || err != nil || to != suite
 	}
 	for _, top := range []string{"dists", "opkg"} {
@@ -299,7 +300,7 @@ func tree(frozen, at, as string, flat bool, depth int, out *[]*file) error {
 			if flat && (base == "Packages.sig" || base == "Packages.asc") {
 				f.phase = releases
 			}
-		case strings.Count(as, "/") > 2:
+		case strings.Count(as, "/") > 2 && !strings.Contains(as, "/.alias/"):
 		case base == "InRelease":
 			f.phase = inReleases
 		case base == "Release", base == "Release.gpg":

@@ -36,7 +36,7 @@ type Settings struct {
 type Suite struct {
 	Name          string
 	Codename      string   // default: Name
-	Aliases       []string // further names in Distribution, and symbolic links in dists
+	Aliases       []string // further names in Distribution and in dists
 	Origin        string
 	Label         string
 	Description   string
