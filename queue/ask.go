@@ -24,6 +24,7 @@ type Request struct {
 	Number   int    // of nmu and bp
 	Version  string // if set, the version that the person means: another is refused
 	Build    string // if set, the build that the person means (see Ticket.Mark): another is refused
+	Away     bool   // of gb: the builder that had the job leaves it to another, if there is one
 	Now      time.Time
 
 	// Result, of uploaded and built, puts the files of a result that was
@@ -242,11 +243,14 @@ func (r *Request) do(it *spool.Item, t *Ticket, s *Spec, reply *Reply) error {
 	for _, e := range s.Do {
 		switch e {
 		case SetOwner:
-			t.Builder, t.TakenBy, t.Begun = r.Who, r.Who, r.Now
+			t.Builder, t.TakenBy, t.BuiltBy, t.Begun = r.Who, r.Who, "", r.Now
 		case ClearOwner:
 			t.Builder, t.TakenBy = "", ""
 		case ClearTries:
-			t.Tries, t.NotBefore, t.Index = 0, time.Time{}, ""
+			t.Tries, t.NotBefore, t.Index, t.Suspect = 0, time.Time{}, "", ""
+			if r.Away && s.To == spool.NeedsBuild {
+				t.Suspect, t.NotBefore = t.BuiltBy, r.Now
+			}
 		case ClearWait:
 			t.DepWait = ""
 		case KeepText:

@@ -49,7 +49,8 @@ type Ticket struct {
 	Tries          int       // attempts that ended without a verdict on the package
 	NotBefore      time.Time // of a job that was given back
 	Builder        string    // who has it, or had it last
-	Suspect        string    // the builder on which it failed in a way that may be the machine's fault
+	BuiltBy        string    // that builder's stanza of control/builders
+	Suspect        string    // the stanza of the builder that leaves it to another, if there is one: it failed there in a way that may be the machine's fault, or a person gave it back
 	TakenBy        string    // the person who builds it by hand: no builder gives it back
 	CancelledBy    string    // the person who cancelled it: while it lies in the attic, no other is made
 	BaseClass      string    // two digits, before a person changed the order
@@ -81,7 +82,7 @@ func (t *Ticket) fields() []field {
 		{"Uploader", text{&t.Uploader}}, {"Fingerprint", text{&t.Fingerprint}}, {"Account", text{&t.Account}}, {"Drop", text{&t.Drop}}, {"Commands", text{&t.Commands}}, {"Email", text{&t.Email}},
 		{"Maintainer", text{&t.Maintainer}}, {"Changed-By", text{&t.ChangedBy}},
 		{"Received", moment{&t.Received}}, {"Since", moment{&t.Since}}, {"Has-Binaries", words{&t.Has}}, {"Remarks", text{&t.Remarks}},
-		{"Build-Architecture", text{&t.BuildArch}}, {"Begun", moment{&t.Begun}}, {"Tries", number{&t.Tries}}, {"Builder", text{&t.Builder}}, {"Suspect", text{&t.Suspect}}, {"Taken-By", text{&t.TakenBy}}, {"Cancelled-By", text{&t.CancelledBy}},
+		{"Build-Architecture", text{&t.BuildArch}}, {"Begun", moment{&t.Begun}}, {"Tries", number{&t.Tries}}, {"Builder", text{&t.Builder}}, {"Built-By", text{&t.BuiltBy}}, {"Suspect", text{&t.Suspect}}, {"Taken-By", text{&t.TakenBy}}, {"Cancelled-By", text{&t.CancelledBy}},
 		{"Base-Class", text{&t.BaseClass}}, {"Build-Priority", number{&t.BuildPriority}}, {"Index", text{&t.Index}}, {"Not-Before", moment{&t.NotBefore}},
 		{"Dep-Wait", text{&t.DepWait}},
 		{"Binary-NMU", number{&t.BinNMU}}, {"Binary-NMU-Changelog", text{&t.BinNMUText}}, {"Binary-NMU-Time", moment{&t.BinNMUTime}}, {"Binary-NMU-By", text{&t.BinNMUBy}},

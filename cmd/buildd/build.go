@@ -338,7 +338,7 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 	// person, not round for ever.
 	t.Tries++
 	earlier := t.Builder
-	t.Builder, t.TakenBy, t.CancelledBy, t.Suspect, t.NotBefore, t.Result, t.Begun = b.who(), "", "", "", time.Time{}, "", time.Now()
+	t.Builder, t.BuiltBy, t.TakenBy, t.CancelledBy, t.NotBefore, t.Result, t.Begun = b.who(), x.Name, "", "", time.Time{}, "", time.Now()
 	if err := it.SetTicket(t.Stanza()); err != nil {
 		return spool.Verdict{}, err
 	}
@@ -498,7 +498,7 @@ func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s 
 				return b.backOff(it, t, "sign the result: "+err.Error())
 			}
 		}
-		t.Result, t.Tries, t.DepWait = res.Changes, 0, ""
+		t.Result, t.Tries, t.Suspect, t.DepWait = res.Changes, 0, "", ""
 		if err := it.SetTicket(t.Stanza()); err != nil {
 			return spool.Verdict{}, err
 		}
@@ -514,7 +514,8 @@ func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s 
 			Text: fmt.Sprintf("Built. A person reads the log and signs result/%s, or says what else should become of it: packmill build show %s_%s\n", res.Changes, t.Source, t.Version),
 		}, nil
 	case build.Attempted, build.Quarantined:
-		if res.Suspect != "" && t.Tries < min(2, s.Tries) {
+		// Once more; the first attempt after a person's giveback is no second one.
+		if res.Suspect != "" && (t.Suspect == "" || t.Tries == 1) && t.Tries < s.Tries {
 			t.Suspect = x.Name
 			return b.backOff(it, t, "suspect ("+res.Suspect+"): "+why(res, first))
 		}
@@ -537,15 +538,15 @@ func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s 
 		}, b.uncount(it, t)
 	}
 	if res.Stopped {
-		return spool.Verdict{To: place(spool.NeedsBuild), Reason: "given back: the builder was stopped"}, b.uncount(it, t)
+		t.Tries--
+		return spool.Verdict{To: place(spool.NeedsBuild), Reason: "given back: the builder was stopped"}, it.SetTicket(t.Stanza())
 	}
 	return b.backOff(it, t, res.Reason)
 }
 
-// uncount takes the attempt back: it came to a verdict, or was not the
-// package's to answer for.
+// uncount forgets the attempts: one came to a verdict.
 func (b *builder) uncount(it *spool.Item, t *queue.Ticket) error {
-	t.Tries = 0
+	t.Tries, t.Suspect = 0, ""
 	return it.SetTicket(t.Stanza())
 }
 

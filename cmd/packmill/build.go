@@ -25,9 +25,9 @@ type buildCmd struct {
 	Show     buildShow `cmd:"" help:"Show what is known of a build, and what can be said of it."`
 	Sign     buildSign `cmd:"" help:"Sign what was built: it goes to the archive."`
 	Fail     buildFail `cmd:"" help:"A fault of the source: no more builds of this version."`
-	Retry    buildSay  `cmd:"" help:"Build it again."`
+	Retry    buildSay  `cmd:"" help:"Build it again, on whichever builder is free first."`
 	DepWait  buildDeps `cmd:"" name:"dep-wait" help:"Wait for packages."`
-	GiveBack buildBack `cmd:"" name:"giveback" help:"Build it again, on any builder."`
+	GiveBack buildBack `cmd:"" name:"giveback" help:"Build it again, on another builder than the one that had it, if there is one."`
 	NotForUs buildNfu  `cmd:"" name:"not-for-us" help:"Never for this architecture."`
 }
 
@@ -40,6 +40,7 @@ Examples:
   packmill build sign hello                          signs with your gpg
   packmill build sign hello --with hello.changes     takes a file that you signed elsewhere
   packmill build fail hello_2.10-3 -a arm64 -m "bug 123456: unaligned access"
+  packmill build giveback hello -a arm64             again, on another builder for two hours; then on any
   packmill build dep-wait app -m "libfoo-dev (>= 2)"`
 }
 
@@ -199,6 +200,12 @@ type buildSay struct {
 func (b *buildSay) Run(c *cli) error { return b.say(c, queue.GiveBack, b.Message) }
 
 type buildBack struct{ buildSay }
+
+func (b *buildBack) Run(c *cli) error {
+	return b.each(c, judged, func(t *spool.Tree, _ *settings.Settings, f spool.Found) error {
+		return c.ask(t, f, &queue.Request{Op: queue.GiveBack, Message: b.Message, Away: true})
+	})
+}
 
 type buildNfu struct{ buildSay }
 

@@ -142,11 +142,43 @@ func TestSuspect(t *testing.T) {
 	m.due("full", begun, time.Minute)
 	m.script("full_1_amd64", "")
 	m.buildd("--builder", "b1", "--arch", "amd64")
-	if got := m.packmill("why", "full"); !strings.Contains(got, "b1: its last failure here was suspect, so b2 tries it") || m.builds()["full_1_amd64"] != 1 {
+	if got := m.packmill("why", "full"); !strings.Contains(got, "b1: it came back from here, so b2 tries it") || m.builds()["full_1_amd64"] != 1 {
 		t.Errorf("on the same builder: %v\n%s", m.builds(), got)
 	}
 	m.buildd("--builder", "b2", "--arch", "amd64")
 	m.want(m.where(), "master source full_1", "uploaded amd64 full_1")
+
+	// Once, and not more; trouble of the builder in between is none of it.
+	m.queued(uploadtest.Package{Source: "ever", Version: "1", Distribution: "stable"})
+	for i, said := range []string{"trouble", "fail write: No space left on device", "fail write: No space left on device"} {
+		m.script("ever_1_amd64", said)
+		begun := time.Now()
+		m.buildd("--builder", []string{"b2", "b1", "b2"}[i], "--arch", "amd64")
+		if i < 2 {
+			m.due("ever", begun, time.Minute<<i)
+		}
+	}
+	if got := m.where(); !strings.Contains(got, "build-attempted amd64 ever_1") {
+		t.Errorf("suspect twice: %s", got)
+	}
+	// What a person gives back goes to another builder; what one retries, to any.
+	m.script("ever_1_amd64", "fail it")
+	why := func(after string, want ...string) {
+		t.Helper()
+		got := m.packmill("why", "ever")
+		for _, w := range want {
+			if !strings.Contains(got, w) {
+				t.Errorf("after %s: no %q in\n%s", after, w, got)
+			}
+		}
+	}
+	m.packmill("build", "giveback", "ever")
+	why("giveback", "b1: takes it when it is its turn", "b2: it came back from here, so b1 tries it; if not by ")
+	m.buildd("--builder", "b2", "--arch", "amd64")
+	why("giveback, on the same builder", "b2: it came back from here")
+	m.buildd("--builder", "b1", "--arch", "amd64")
+	m.packmill("build", "retry", "ever")
+	why("retry", "b1: takes it when it is its turn", "b2: takes it when it is its turn")
 }
 
 // TestDelay: trouble of a builder is tried again later and later, and comes to

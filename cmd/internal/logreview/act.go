@@ -85,7 +85,7 @@ func (r *Reply) ask(tree *spool.Tree, all *settings.Settings, s *settings.Suite,
 		return queue.Lookup(tree, s.Name, r.Job.Arch, r.Job.ID)
 	}, func(f spool.Found) *queue.Request {
 		q := &queue.Request{
-			Op: op(r.Word), Who: who, Message: text, Build: r.Job.Mark, Now: time.Now().UTC(), Dry: dry, Signer: true,
+			Op: op(r.Word), Who: who, Message: text, Build: r.Job.Mark, Now: time.Now().UTC(), Dry: dry, Signer: true, Away: r.Word == GiveBack,
 			Signed: Signed(all, s),
 			May: func(t *queue.Ticket) string {
 				switch {

@@ -45,9 +45,9 @@ var Words = []struct {
 }{
 	{Sign, queue.Upload, "", "the result is sound: to the archive"},
 	{Fail, queue.Fail, "TEXT", "a fault of the source: no more builds of this version"},
-	{Retry, queue.GiveBack, "", "build it again"},
+	{Retry, queue.GiveBack, "", "build it again, on whichever builder is free first"},
 	{DepWait, queue.DepWait, "RELATIONS", "wait for packages, such as libfoo-dev (>= 2)"},
-	{GiveBack, queue.GiveBack, "", "build it again, on any builder"},
+	{GiveBack, queue.GiveBack, "", "build it again, on another builder than this one if there is one"},
 	{Manual, queue.Manual, "", "you see to it by hand: a note, nothing else"},
 	{NotForUs, queue.NoBuild, "TEXT", "never for this architecture"},
 }

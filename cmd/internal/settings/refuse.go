@@ -11,7 +11,8 @@ import (
 	"packmill/queue"
 )
 
-// elsewhere is how long a suspect failure waits for another builder.
+// elsewhere is how long a job waits for another builder than the one on which
+// it failed in a suspect way, or from which a person gave it back.
 const elsewhere = 2 * time.Hour
 
 // Refuses says why a builder does not take a job now, or "", and when that may
@@ -30,7 +31,7 @@ func (s *Settings) Refuses(b *Builder, suite *Suite, arch string, t *queue.Ticke
 	if until := t.NotBefore.Add(elsewhere); t.Suspect == b.Name && until.After(now) {
 		for i := range s.Builders {
 			if o := &s.Builders[i]; o.Name != b.Name && o.Never(suite, arch, t) == "" {
-				return fmt.Sprintf("its last failure here was suspect, so %s tries it; if not by %s, this builder does", o.Name, until.Format(time.RFC3339)), until
+				return fmt.Sprintf("it came back from here, so %s tries it; if not by %s, this builder does", o.Name, until.Format(time.RFC3339)), until
 			}
 		}
 	}

@@ -131,10 +131,16 @@ type Builder struct {
 	Host          string
 }
 
+// Events are the words for Event in control/notify.
+var Events = []string{"received", "accepted", "rejected", "commands", "asked", "log", "failed", "*"}
+
+// People are the words for To in control/notify, beside addresses.
+var People = []string{"signer", "maintainer", "builder", "build-signers"}
+
 // Notice is one stanza of control/notify: who hears of what.
 type Notice struct {
-	Event string   // received, accepted, rejected, commands, asked, log, failed, or *
-	To    []string // addresses, or the words signer, maintainer, builder, build-signers
+	Event string   // one of Events
+	To    []string // addresses, or some of People
 	Via   string   // sendmail's path
 	From  string
 }

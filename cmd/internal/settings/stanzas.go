@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"net/mail"
 	"path"
 	"path/filepath"
 	"slices"
@@ -244,10 +245,19 @@ func (r *reader) limit(b *Builder) {
 }
 
 func (r *reader) notice() Notice {
-	return Notice{
-		Event: r.need("Event", nil), To: r.commas("To", nil),
+	n := Notice{
+		Event: r.need("Event", oneOf(Events...)), To: r.commas("To", nil),
 		Via: r.str("Via", "/usr/sbin/sendmail"), From: r.str("From", ""),
 	}
+	if len(n.To) == 0 {
+		r.fail("To", "missing; write addresses, or %s, with commas between", strings.Join(People, ", "))
+	}
+	for _, to := range n.To {
+		if a, err := mail.ParseAddress(to); !slices.Contains(People, to) && (err != nil || !strings.Contains(a.Address, "@")) {
+			r.fail("To", "%q is no address and none of %s; write name@host", to, strings.Join(People, ", "))
+		}
+	}
+	return n
 }
 
 func (r *reader) general(g General) General {
