@@ -188,9 +188,6 @@ func (in *inclusion) run() error {
 		}
 	}
 	for _, it := range in.items {
-		if in.t.dry {
-			break
-		}
 		if err := in.t.pool.Place(it.f, it.from, it.name, it.sum.SHA256); err != nil {
 			return err
 		}

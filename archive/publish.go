@@ -36,7 +36,6 @@ type transaction struct {
 	p     *published
 	pool  *pool.Placer
 	now   time.Time
-	dry   bool // nothing goes into the pool
 
 	// descriptions that go to Translation-en, by "COMPONENT/PACKAGE" and checksum
 	descriptions map[string]map[string][]byte
@@ -68,7 +67,7 @@ func (a *Archive) publish(ctx context.Context, suite Suite, batch []Inclusion, d
 	}
 	slices.SortStableFunc(order, func(i, j int) int { return rank(batch[i].Kind) - rank(batch[j].Kind) })
 	err := a.transact(ctx, suite, now, rep, func(t *transaction) (bool, error) {
-		t.dry = dry
+		t.pool.Dry = dry
 		for _, i := range order {
 			if err := ctx.Err(); err != nil {
 				return false, err

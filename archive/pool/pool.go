@@ -38,14 +38,21 @@ var ErrClash = errors.New("the pool has another file of this name")
 // counts before Sync.
 type Placer struct {
 	Root string // the archive
+	Dry  bool   // Place puts nothing there, but Check knows of it
 
-	files []string
-	dirs  map[string]bool
+	files   []string
+	dirs    map[string]bool
+	planned map[string]string // what a dry run would have placed: the checksum by name
 }
 
 // Check reports whether name, relative to the archive, is there with this
 // content. The error is ErrClash if it is there with another one.
 func (p *Placer) Check(name string, sha string, size int64) (there bool, err error) {
+	if other := p.planned[name]; other != "" && other != sha {
+		return true, ErrClash
+	} else if other != "" {
+		return true, nil
+	}
 	f, err := os.OpenFile(filepath.Join(p.Root, name), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -75,6 +82,13 @@ func (p *Placer) Check(name string, sha string, size int64) (there bool, err err
 // in the pool: by a hard link, or as a copy if the pool is on another file
 // system. The name must be free or have the same content (Check).
 func (p *Placer) Place(f *os.File, from, name, sha string) error {
+	if p.Dry {
+		if p.planned == nil {
+			p.planned = map[string]string{}
+		}
+		p.planned[name] = sha
+		return nil
+	}
 	to := filepath.Join(p.Root, name)
 	if err := p.mkdir(filepath.Dir(to)); err != nil {
 		return err
