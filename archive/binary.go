@@ -66,7 +66,7 @@ func (in *inclusion) includeDeb(l *listed) error {
 		return refuse("%s: its source package %s %s is not in %s; publish the source first", l.name, p.Source, p.SourceVersion, suite.Name)
 	}
 	udeb := filepath.Ext(l.name) == ".udeb"
-	if suite.Contents && !udeb {
+	if suite.Contents {
 		if _, err := in.t.a.keepFiles(p); err != nil {
 			return err
 		}

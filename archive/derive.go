@@ -251,7 +251,7 @@ func (t *transaction) deriveContents() error {
 	if !t.suite.Contents {
 		return nil
 	}
-	for _, c := range t.suite.components() {
+	for _, c := range t.areas() {
 		for _, arch := range append(t.suite.archs(), "all") {
 			if err := t.contents(c, arch); err != nil {
 				return err

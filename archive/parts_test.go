@@ -30,6 +30,9 @@ func TestInstallerPackages(t *testing.T) {
 	if got := f.text("main/Contents-amd64"); strings.Contains(got, "udeb") {
 		t.Errorf("Contents: got %s", got)
 	}
+	if got, want := f.text("main/Contents-udeb-amd64"), "usr/share/doc/hello-udeb/copyright\tdebian-installer/hello-udeb\n"; got != want {
+		t.Errorf("Contents-udeb: got %q, want %q", got, want)
+	}
 	c := newClient(t, f.source(), f.key, "amd64")
 	c.run("apt-get", "update")
 	if out, err := c.try("apt-get", "download", "hello-udeb"); err == nil {
@@ -55,6 +58,9 @@ func TestInstallerPackages(t *testing.T) {
 	f.wantHave("main/source/Sources", "hello 2, hello 1*")
 	f.planned(f.a.Remove(ctx, f.suite, []string{"hello-udeb"}, false, f.now))
 	f.wantHave("main/debian-installer/binary-amd64/Packages", "")
+	if got := f.text("main/Contents-udeb-amd64"); got != "" {
+		t.Errorf("Contents-udeb without packages: got %q", got)
+	}
 	f.wantHave("main/source/Sources", "hello 2")
 	f.sound()
 }

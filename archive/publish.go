@@ -159,17 +159,15 @@ func (t *transaction) paths() []string {
 	for _, c := range t.areas() {
 		for _, arch := range append(t.suite.archs(), "all") {
 			out = append(out, packagesPath(c, arch))
+			if t.suite.Contents {
+				out = append(out, contentsPath(c, arch))
+			}
 		}
 	}
 	for _, c := range t.suite.components() {
 		out = append(out, sourcesPath(c))
 		if t.translated(c) {
 			out = append(out, translationPath(c))
-		}
-		if t.suite.Contents {
-			for _, arch := range append(t.suite.archs(), "all") {
-				out = append(out, contentsPath(c, arch))
-			}
 		}
 	}
 	return out
@@ -195,7 +193,7 @@ func (t *transaction) begin() error {
 					return err
 				}
 			}
-			if t.suite.Contents && c == componentOf(c) && t.isNew(contentsPath(c, arch)) {
+			if t.suite.Contents && t.isNew(contentsPath(c, arch)) {
 				if err := t.beginContents(c, arch); err != nil {
 					return err
 				}

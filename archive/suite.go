@@ -19,7 +19,6 @@ import (
 // Paths of indexes, relative to the suite's directory.
 func packagesPath(component, arch string) string { return component + "/binary-" + arch + "/Packages" }
 func sourcesPath(component string) string        { return component + "/source/Sources" }
-func contentsPath(component, arch string) string { return component + "/Contents-" + arch }
 func translationPath(component string) string    { return component + "/i18n/Translation-en" }
 
 // An area is what one Packages covers: a component, or the part of a component
@@ -35,6 +34,14 @@ func (p *published) withInstaller(components []string) []string {
 		}
 	}
 	return out
+}
+
+// contentsPath is that of an area's lists of files, named as dak names them.
+func contentsPath(area, arch string) string {
+	if c := componentOf(area); c != area {
+		return c + "/Contents-udeb-" + arch
+	}
+	return area + "/Contents-" + arch
 }
 
 func componentOf(area string) string { return strings.TrimSuffix(area, installer) }
