@@ -63,6 +63,7 @@ func (in *inclusion) includeDeb(l *listed) error {
 	if found {
 		in.dir = dir
 	} else if !in.Sourceless {
+		in.noSource = true
 		return refuse("%s: its source package %s %s is not in %s; publish the source first", l.name, p.Source, p.SourceVersion, suite.Name)
 	}
 	udeb := filepath.Ext(l.name) == ".udeb"

@@ -187,10 +187,69 @@ func TestImportSourceless(t *testing.T) {
 			if want := "publish the source first"; sourceless && r.Outcome != Published || !sourceless && !strings.Contains(r.Reason, want) {
 				t.Errorf("sourceless %v: %s: %v: %s", sourceless, r.Changes, r.Outcome, r.Reason)
 			}
+			if r.NoSource == sourceless {
+				t.Errorf("sourceless %v: no source: got %v", sourceless, r.NoSource)
+			}
 		}
 		if got := strings.Contains(to.text("main/binary-amd64/Packages"), "Package: hello\n"); got != sourceless {
 			t.Errorf("sourceless %v: hello there: %v", sourceless, got)
 		}
+	}
+}
+
+// A flat repository is a directory with what dpkg-scanpackages writes, with or
+// without a Release.
+func TestImportFlat(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := debtest.WriteAll(dir, []debtest.Upload{hello("1:2.10-3"), {Source: debtest.Source{Name: "other", Version: "1"}, Debs: []debtest.Deb{{Name: "other", Version: "1", Arch: "i386", Fields: "Section: contrib/misc\n"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	run(t, dir, "sh", "-c", "dpkg-scanpackages -m . >Packages 2>/dev/null && dpkg-scansources . >Sources 2>/dev/null && gzip -9nk Packages")
+	web := httptest.NewServer(http.FileServer(http.Dir(filepath.Dir(dir))))
+	defer web.Close()
+	secret, public := newKey(t, "theirs")
+	sub := filepath.Base(dir) + "/"
+	for _, tc := range []struct {
+		name string
+		src  mirror.Source
+	}{
+		{"scanned", mirror.Source{URL: dir, Suite: "./", Unsigned: true}},
+		{"http", mirror.Source{URL: web.URL + "/" + sub, Suite: "/", Unsigned: true}},
+		{"signed", mirror.Source{URL: dir, Suite: "./", Keyring: ring(t, public)}},
+		{"one architecture", mirror.Source{URL: dir, Suite: "./", Keyring: ring(t, public), Architectures: []string{"amd64"}}},
+	} {
+		if tc.src.Keyring != nil {
+			release := run(t, dir, "sh", "-c", `echo "SHA256:"; for f in Packages Packages.gz Sources; do echo " $(sha256sum <$f | cut -d" " -f1) $(stat -c %s $f) ./$f"; done`)
+			key, err := openpgp.OpenSigner(secret)
+			if err != nil {
+				t.Fatal(err)
+			}
+			signed, err := openpgp.Clearsign([]byte(release), time.Now(), key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "InRelease"), signed, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		to := newFixture(t)
+		rep, err := to.a.Import(ctx, to.suite, open(t, tc.src), ImportOptions{}, to.now)
+		if err != nil {
+			t.Fatalf("%s: %v", tc.name, err)
+		}
+		for _, r := range rep.Results {
+			if r.Outcome != Published {
+				t.Errorf("%s: %s: %v: %s", tc.name, r.Changes, r.Outcome, r.Reason)
+			}
+		}
+		to.wantHave("main/binary-amd64/Packages", "hello 1:2.10-3, hello-doc 1:2.10-3")
+		to.wantHave("main/source/Sources", "hello 1:2.10-3, other 1")
+		want := "other 1"
+		if tc.src.Architectures != nil {
+			want = ""
+		}
+		to.wantHave("contrib/binary-i386/Packages", want)
 	}
 }
 
@@ -209,6 +268,10 @@ func TestImportRefuses(t *testing.T) {
 		{"other key", func(s *mirror.Source) { s.Keyring = ring(t, other) }, "", "InRelease: "},
 		{"no such suite", func(s *mirror.Source) { s.Suite = "nowhere" }, "", "no such file"},
 		{"path for a suite", func(s *mirror.Source) { s.Suite = "../x" }, "", "is no name below dists"},
+		{"path for a flat one", func(s *mirror.Source) { s.Suite = "../x/" }, "", "no directory of a flat repository"},
+		{"components of a flat one", func(s *mirror.Source) { s.Suite, s.Components = "./", []string{"main"} }, "", "a flat repository has no components"},
+		{"nothing flat there", func(s *mirror.Source) { s.Suite, s.Keyring, s.Unsigned = "./", nil, true }, "", "neither a Release nor a Packages"},
+		{"flat without a signature", func(s *mirror.Source) { s.Suite = "./" }, "", "no such file"},
 		{"scheme", func(s *mirror.Source) { s.URL = "ftp://x/" }, "", "ftp is not http, https or file"},
 		{"component", func(s *mirror.Source) { s.Components = []string{"non-free"} }, "", "Release names no component non-free, only main, contrib"},
 		{"architecture", func(s *mirror.Source) { s.Architectures = []string{"mips"} }, "", "Release names no architecture mips"},

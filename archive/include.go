@@ -72,6 +72,8 @@ type Result struct {
 	Reason  string   // of a refusal: a sentence that says what helps
 	Notes   []string // what a person may want to know, a sentence each
 	Files   []string // the upload's files in the pool, relative to the archive
+
+	NoSource bool // refused because the suite lacks the source package: see Inclusion.Sourceless
 }
 
 // refusal is a fault of the upload.
@@ -108,6 +110,8 @@ type inclusion struct {
 	changes []change
 	notes   []string
 	news    bool // it changes the suite
+
+	noSource bool // it is refused for that
 }
 
 // include checks an upload, puts its files into the pool and notes what
@@ -126,7 +130,7 @@ func (t *transaction) include(inc *Inclusion) (Result, error) {
 	err := in.run()
 	var r refusal
 	if errors.As(err, &r) {
-		res.Outcome, res.Reason = Refused, string(r)
+		res.Outcome, res.Reason, res.NoSource = Refused, string(r), in.noSource
 		return res, nil
 	}
 	if err != nil {

@@ -42,7 +42,7 @@ import (
 // Source says which repository is read, as a line of sources.list(5) does.
 type Source struct {
 	URL   string // http://, https:// or file://, or a directory: what "dists" lies in
-	Suite string // the directory below dists
+	Suite string // the directory below dists; "./" or "DIR/" of a flat repository, which has neither dists nor components
 
 	// Components and Architectures to be read; empty: all that Release names.
 	Components, Architectures []string
@@ -66,7 +66,9 @@ type Source struct {
 type Repository struct {
 	src    Source
 	remote bool
+	flat   bool
 	root   string // a URL without its last slash, or a directory
+	dir    string // of Release, relative to root, with its last slash
 	sums   map[string]sum
 	byHash bool
 
@@ -130,13 +132,26 @@ func Open(ctx context.Context, src Source, now time.Time) (*Repository, error) {
 	default:
 		return fail(fmt.Errorf("%s is not http, https or file", u.Scheme))
 	}
-	if src.Suite == "" || !filepath.IsLocal(src.Suite) || strings.HasSuffix(src.Suite, "/") {
-		return fail(fmt.Errorf("suite %q is no name below dists; flat repositories are not read", src.Suite))
+	r.flat, r.dir = strings.HasSuffix(src.Suite, "/"), "dists/"+src.Suite+"/"
+	if r.flat {
+		if r.dir = strings.TrimPrefix(path.Clean(src.Suite)+"/", "./"); src.Suite == "/" {
+			r.dir = ""
+		}
+		if len(src.Components) > 0 {
+			return fail(errors.New("a flat repository has no components: leave them out"))
+		}
+	}
+	if src.Suite == "" || !filepath.IsLocal(r.dir+".") || !r.flat && !filepath.IsLocal(src.Suite) {
+		return fail(fmt.Errorf("suite %q is no name below dists, and no directory of a flat repository", src.Suite))
 	}
 	if src.Keyring == nil && !src.Unsigned {
 		return fail(errors.New("no keyring: name the repository's keys, or say that it is to be trusted unsigned"))
 	}
 	text, err := r.release(ctx, now)
+	if errors.Is(err, fs.ErrNotExist) && r.flat && src.Keyring == nil {
+		// The simplest kind of all: what dpkg-scanpackages writes.
+		text, err = r.scanned(ctx)
+	}
 	if err != nil {
 		return fail(err)
 	}
@@ -156,7 +171,7 @@ var releaseLimits = deb822.Limits{Size: 64 << 20, Fields: 200, Lines: 1_000_000,
 // release gets the text of Release: the signed part of InRelease, or Release
 // with Release.gpg where there is no InRelease.
 func (r *Repository) release(ctx context.Context, now time.Time) ([]byte, error) {
-	dir := "dists/" + r.src.Suite + "/"
+	dir := r.dir
 	in, err := r.get(ctx, dir+"InRelease", releaseLimits.Size)
 	if err == nil && r.src.Keyring != nil {
 		text, sig, err := r.src.Keyring.VerifyRelease(in, now)
@@ -185,6 +200,30 @@ func (r *Repository) release(ctx context.Context, now time.Time) ([]byte, error)
 	return text, nil
 }
 
+// scanned is the Release that a flat repository without one would have.
+func (r *Repository) scanned(ctx context.Context) ([]byte, error) {
+	text := []byte("SHA256:")
+	for _, name := range []string{"Packages", "Sources"} {
+		for _, ext := range forms {
+			data, err := r.get(ctx, r.dir+name+ext, releaseLimits.Size)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			text = fmt.Appendf(text, "\n %x %d %s", sha256.Sum256(data), len(data), name+ext)
+		}
+	}
+	if len(text) == len("SHA256:") {
+		return nil, fmt.Errorf("there is neither a Release nor a Packages in %s: %w", r.root+"/"+r.dir, fs.ErrNotExist)
+	}
+	return append(text, '\n'), nil
+}
+
+// forms of indexes, in the order in which they are preferred.
+var forms = []string{".zst", ".gz", ".xz", ".bz2", ""}
+
 func (r *Repository) readRelease(now time.Time) error {
 	rel := r.Release
 	if until := rel.Get("Valid-Until"); until != "" && !r.src.Expired {
@@ -209,9 +248,12 @@ func (r *Repository) readRelease(now time.Time) error {
 		if err != nil || size < 0 || !isSHA256(w[0]) {
 			return fmt.Errorf("Release: SHA256: the line %q is not sum, size and path", line)
 		}
-		r.sums[w[2]] = sum{w[0], size}
+		r.sums[strings.TrimPrefix(w[2], "./")] = sum{w[0], size}
 	}
 	r.byHash = rel.Get("Acquire-By-Hash") == "yes"
+	if r.flat {
+		return nil // its index has what it has
+	}
 	choose := func(what string, have, want []string) ([]string, error) {
 		if len(want) == 0 {
 			return have, nil
@@ -260,6 +302,20 @@ func isSHA256(s string) bool {
 // go before binaries of other components.
 func (r *Repository) Uploads(ctx context.Context) ([]*Upload, error) {
 	g := &grouping{byKey: map[string]*Upload{}, seen: map[string]bool{}}
+	if r.flat {
+		if err := r.index(ctx, "Sources", func(s *deb822.Scanner) error { return g.source(s, "") }); err != nil {
+			return nil, err
+		}
+		err := r.index(ctx, "Packages", func(s *deb822.Scanner) error {
+			if only := r.src.Architectures; len(only) > 0 && !slices.Contains(append(only, "all"), string(s.Get("Architecture"))) {
+				return nil
+			}
+			return g.binary(s, "")
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
 	for _, c := range r.Components {
 		if err := r.index(ctx, c+"/source/Sources", func(s *deb822.Scanner) error { return g.source(s, c) }); err != nil {
 			return nil, err
@@ -294,7 +350,7 @@ func (r *Repository) Uploads(ctx context.Context) ([]*Upload, error) {
 func (r *Repository) index(ctx context.Context, name string, f func(*deb822.Scanner) error) error {
 	var form string
 	var s sum
-	for _, ext := range []string{".zst", ".gz", ".xz", ".bz2", ""} {
+	for _, ext := range forms {
 		if at, ok := r.sums[name+ext]; ok {
 			form, s = ext, at
 			break
@@ -338,7 +394,7 @@ func (r *Repository) index(ctx context.Context, name string, f func(*deb822.Scan
 // getIndex gets an index by its checksum where the repository has that, so that
 // a publication in the meantime does no harm.
 func (r *Repository) getIndex(ctx context.Context, name string, s sum) ([]byte, error) {
-	dir := "dists/" + r.src.Suite + "/"
+	dir := r.dir
 	names := []string{name}
 	if r.byHash {
 		names = []string{path.Dir(name) + "/by-hash/SHA256/" + s.sha, name}

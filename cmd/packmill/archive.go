@@ -13,9 +13,12 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/settings"
+	"packmill/spool/durable"
 )
 
 // archiveCmd is the archive by hand. VIEW is a suite, or a snapshot of one as
@@ -62,23 +65,36 @@ type hand struct {
 
 // hand opens the tree's archive and its settings.
 func (c *cli) hand() (*hand, error) {
-	t, err := c.open()
-	if err != nil {
+	if err := c.alone(); err != nil {
 		return nil, err
 	}
 	s, err := c.control()
 	if err != nil {
 		return nil, err
 	}
-	if err := become(t.Path("archive")); err != nil {
+	dir := filepath.Join(c.Tree, "archive")
+	if err := become(dir); err != nil {
 		return nil, err
 	}
-	a, err := archive.Open(t.Path("archive"))
+	a, err := archive.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM) // until the process ends
 	return &hand{a, s, ctx}, nil
+}
+
+// alone checks that what an archive needs is there: of the tree, control and
+// archive. It syncs them, for an earlier process may have been killed between a
+// change and its sync.
+func (c *cli) alone() error {
+	unix.Umask(0o002)
+	for _, d := range []string{"control", "archive"} {
+		if err := durable.SyncFS(filepath.Join(c.Tree, d)); err != nil {
+			return daemon.Wrong{Err: fmt.Errorf("no archive in %s: %w; make one with: packmill init --archive --tree %[1]s, or the whole tree without --archive", c.Tree, err)}
+		}
+	}
+	return nil
 }
 
 // become makes root the owner of a directory for the rest of the run, so that
@@ -220,7 +236,7 @@ func (x *archiveShow) Run(c *cli, h *hand) error {
 
 type archiveInclude struct {
 	Suite   string   `arg:"" help:"A suite of control/suites."`
-	Changes []string `arg:"" help:"The .changes files." type:"existingfile"`
+	Changes []string `arg:"" optional:"" help:"The .changes files." type:"existingfile"`
 	Force   bool     `help:"Versions may go down."`
 }
 
@@ -244,6 +260,13 @@ func (x *archiveInclude) Run(c *cli, h *hand) error {
 	rep, err := do(h.ctx, suite, batch, time.Now())
 	if err != nil {
 		return err
+	}
+	if len(x.Changes) == 0 {
+		text := map[bool]string{true: "published", false: "nothing to do"}[rep.Changed]
+		if c.DryRun {
+			text = "would be brought in line with its settings"
+		}
+		c.print(os.Stdout, map[string]any{"suite": suite.Name, "published": rep.Changed, "done": !c.DryRun}, suite.Name+": "+text)
 	}
 	return c.results(rep.Results)
 }

@@ -54,7 +54,7 @@ func (b *bar) end() {
 type archiveImport struct {
 	Suite         string   `arg:"" help:"The suite of control/suites that gets the packages."`
 	From          string   `arg:"" help:"Where the other repository lies: http://, https:// or a directory; what its dists lies in."`
-	Dist          string   `arg:"" help:"Its suite: the directory below dists."`
+	Dist          string   `arg:"" help:"Its suite: the directory below dists; ./ or DIR/ of a flat repository."`
 	Components    []string `help:"Only these of its components." placeholder:"NAME"`
 	Architectures []string `help:"Only these of its architectures." placeholder:"ARCH"`
 	Keyring       []string `help:"Public keys, one of which must have signed it." type:"existingfile" placeholder:"FILE"`
@@ -102,9 +102,15 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 	}
 	if c.DryRun {
 		for _, u := range rep.Uploads {
-			c.print(os.Stdout, map[string]any{"source": u.Source, "version": u.Version, "component": u.Component, "bytes": u.Size()},
-				fmt.Sprintf("would import %s %s (%s, %d files)", u.Source, u.Version, u.Component, len(u.Files)))
+			text := fmt.Sprintf("would import %s %s (%d files", u.Source, u.Version, len(u.Files))
+			if u.Component != "" {
+				text += ", " + u.Component
+			}
+			c.print(os.Stdout, map[string]any{"source": u.Source, "version": u.Version, "component": u.Component, "bytes": u.Size()}, text+")")
 		}
+		c.print(os.Stdout, map[string]int{"would-import": len(rep.Uploads), "there": rep.There},
+			fmt.Sprintf("%d would be imported, %d there already", len(rep.Uploads), rep.There))
+		return nil
 	}
 	var bad []archive.Result
 	for _, r := range rep.Results {
@@ -114,7 +120,11 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 	}
 	c.print(os.Stdout, map[string]int{"imported": len(rep.Results) - len(bad), "refused": len(bad), "there": rep.There},
 		fmt.Sprintf("%d imported, %d refused, %d there already", len(rep.Results)-len(bad), len(bad), rep.There))
-	return c.results(bad)
+	err = c.results(bad)
+	if slices.ContainsFunc(bad, func(r archive.Result) bool { return r.NoSource }) {
+		err = fmt.Errorf("%w: what has no source package there can be taken with --sourceless", errRefused)
+	}
+	return err
 }
 
 type archiveExport struct {
@@ -268,7 +278,7 @@ func (keyRotate) Help() string {
 }
 
 func (x *keyRotate) Run(c *cli) error {
-	if _, err := c.open(); err != nil {
+	if err := c.alone(); err != nil {
 		return err
 	}
 	s, err := c.control() // whose files are not the archive's

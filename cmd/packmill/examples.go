@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 
 	"packmill/cmd/internal/settings"
-	"packmill/spool"
 	"packmill/spool/durable"
 )
 
@@ -15,22 +14,22 @@ import (
 var examples embed.FS
 
 // writeExamples puts the example settings into control, where none are.
-func writeExamples(t *spool.Tree) ([]string, error) {
+func writeExamples(root string, files []string) ([]string, error) {
 	for _, d := range []struct {
 		name string
 		mode fs.FileMode
 	}{{settings.KeysDir, 0o775}, {"private", 0o750}} {
-		if err := durable.MkdirAll(t.Path("control", d.name), d.mode); err != nil {
+		if err := durable.MkdirAll(filepath.Join(root, "control", d.name), d.mode); err != nil {
 			return nil, err
 		}
 	}
 	var made []string
-	for _, name := range settings.Files {
+	for _, name := range files {
 		data, err := examples.ReadFile(filepath.Join("examples", name))
 		if err != nil {
 			return nil, err
 		}
-		path := t.Path("control", name)
+		path := filepath.Join(root, "control", name)
 		err = durable.CreateFile(path, data, 0o664)
 		if errors.Is(err, fs.ErrExist) {
 			continue

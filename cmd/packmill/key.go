@@ -38,8 +38,7 @@ Examples:
 }
 
 func (k *keyNew) Run(c *cli) error {
-	t, err := c.open()
-	if err != nil {
+	if err := c.alone(); err != nil {
 		return err
 	}
 	// The name becomes a file's.
@@ -52,7 +51,8 @@ func (k *keyNew) Run(c *cli) error {
 	if strings.ContainsAny(k.Email, "<>()\n") {
 		return daemon.Wrong{Err: fmt.Errorf("%q is no address: write it as name@host", k.Email)}
 	}
-	secret, public := t.Path("control", "private", k.Name+".key"), t.Path("control", settings.KeysDir, k.Name+".asc")
+	control := filepath.Join(c.Tree, "control")
+	secret, public := filepath.Join(control, "private", k.Name+".key"), filepath.Join(control, settings.KeysDir, k.Name+".asc")
 	if c.DryRun {
 		fmt.Printf("would make %s and %s\n", secret, public)
 		return nil

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,9 +19,11 @@ import (
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/incoming"
 	"packmill/cmd/internal/roster"
+	"packmill/cmd/internal/settings"
 	"packmill/queue"
 	"packmill/queue/build/buildlog"
 	"packmill/spool"
+	"packmill/spool/durable"
 	"packmill/spool/upload"
 )
 
@@ -159,11 +162,16 @@ func rowOf(t *spool.Tree, f spool.Found) row {
 }
 
 type initCmd struct {
-	Users bool `help:"Give the tree to the daemons' own accounts (root only; the accounts must exist)."`
+	Users   bool `help:"Give the tree to the daemons' own accounts (root only; the accounts must exist)."`
+	Archive bool `help:"Only what packmill archive needs: an archive to be kept by hand, without daemons."`
 }
 
 func (initCmd) Help() string {
-	return "Makes the tree at --tree with example settings in control, which say what to fill in. What is there already stays."
+	return `Makes the tree at --tree with example settings in control, which say what to fill in. What is there already stays.
+
+Examples:
+  packmill init
+  packmill init --tree /srv/packages --archive       an archive alone; then: packmill archive --help`
 }
 
 func (i initCmd) Run(c *cli) error {
@@ -172,11 +180,14 @@ func (i initCmd) Run(c *cli) error {
 		return nil
 	}
 	unix.Umask(0o002)
+	if i.Archive {
+		return i.archive(c)
+	}
 	t, err := spool.Init(c.Tree)
 	if err != nil {
 		return err
 	}
-	made, err := writeExamples(t)
+	made, err := writeExamples(t.Root(), settings.Files)
 	if err != nil {
 		return err
 	}
@@ -189,6 +200,25 @@ func (i initCmd) Run(c *cli) error {
 	for _, f := range made {
 		fmt.Printf("Fill in: %s\n", f)
 	}
+	return nil
+}
+
+// archive makes what an archive alone needs.
+func (initCmd) archive(c *cli) error {
+	for _, d := range []string{"archive", "attic"} {
+		if err := durable.MkdirAll(filepath.Join(c.Tree, d), 0o775); err != nil {
+			return err
+		}
+	}
+	made, err := writeExamples(c.Tree, []string{settings.SuitesFile})
+	if err != nil {
+		return err
+	}
+	fmt.Printf("The archive is %s\n", filepath.Join(c.Tree, "archive"))
+	for _, f := range made {
+		fmt.Printf("Fill in: %s\n", f)
+	}
+	fmt.Printf("Then: packmill key new archive --tree %s\n", c.Tree)
 	return nil
 }
 
