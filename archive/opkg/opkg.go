@@ -96,11 +96,12 @@ func (f *Feed) Name() string {
 // Dir is the feed's directory as clients see it, absolute.
 func (f *Feed) Dir() string { return filepath.Join(f.Root, "opkg", f.Suite, f.Name()) }
 
-// A job is an entry of the feed in the making.
+// A job is an entry of the feed in the making. Its text lies in a file: the
+// entries of a large feed together are more than memory should hold.
 type job struct {
 	name, version string
-	known         span // its text in the last generation's Packages, or
-	text          []byte
+	fresh         bool // its text is among the entries made now, not in the last generation's Packages
+	text          span // empty if opkg cannot have the package
 	mark          mark
 }
 
@@ -143,7 +144,9 @@ func (f *Feed) Publish(ctx context.Context, indexes []Index, now time.Time) (*Re
 		}
 	}
 	rep := new(Report)
-	jobs, err := f.collect(ctx, indexes, old, rep)
+	m := &maker{feed: f, old: old, rep: rep, stage: filepath.Join(f.Root, "opkg", durable.NewPrefix+f.Suite+"."+f.Name())}
+	defer m.close()
+	jobs, err := m.collect(ctx, indexes)
 	if err != nil {
 		return fail(err)
 	}
@@ -154,7 +157,7 @@ func (f *Feed) Publish(ctx context.Context, indexes []Index, now time.Time) (*Re
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return fail(err)
 	}
-	if err := f.write(dir, input, jobs, old, now); err != nil {
+	if err := f.write(dir, input, jobs, m, now); err != nil {
 		return fail(err)
 	}
 	if err := durable.SyncTree(dir); err != nil {
@@ -249,22 +252,47 @@ func (f *Feed) sweep(number int, now time.Time) error {
 	return nil
 }
 
+// A maker makes the entries of a feed, and what is missing in the pool. What it
+// holds in memory does not grow with the packages.
+type maker struct {
+	feed  *Feed
+	old   *last
+	stage string // directory of what is half made
+	rep   *Report
+
+	mu      sync.Mutex
+	jobs    []job
+	moves   []move
+	entries *os.File // in the stage: the entries made now, one after the other
+	size    int64    // of entries
+}
+
 // collect reads the archive's indexes and makes an entry of each stanza; those
-// that the last generation has are taken from it.
-func (f *Feed) collect(ctx context.Context, indexes []Index, old *last, rep *Report) ([]job, error) {
-	var (
-		jobs []job
-		raws []raw // stanzas to be made into entries
-	)
+// that the last generation has are taken from it. What is made is on the disk
+// before anything names it.
+func (m *maker) collect(ctx context.Context, indexes []Index) ([]job, error) {
+	if err := durable.RemoveAll(m.stage); err != nil {
+		return nil, err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	var err error
 	for _, x := range indexes {
-		if err := f.scan(x, old, &jobs, &raws); err != nil {
+		if err = m.scan(ctx, g, x); err != nil {
+			break
+		}
+	}
+	if err := errors.Join(g.Wait(), err); err != nil {
+		return nil, err
+	}
+	if m.entries != nil {
+		slices.Sort(m.rep.Skipped)
+		m.rep.Packed = len(m.moves)
+		if err := settle(m.feed.Root, m.moves); err != nil {
 			return nil, err
 		}
 	}
-	if err := f.make(ctx, jobs, raws, rep); err != nil {
-		return nil, err
-	}
-	jobs = slices.DeleteFunc(jobs, func(j job) bool { return j.text == nil && j.known == span{} })
+	jobs := slices.DeleteFunc(m.jobs, func(j job) bool { return j.text == span{} })
 	less := func(a, b job) int {
 		if c := cmp.Compare(a.name, b.name); c != 0 {
 			return c
@@ -277,13 +305,8 @@ func (f *Feed) collect(ctx context.Context, indexes []Index, old *last, rep *Rep
 	return slices.CompactFunc(jobs, func(a, b job) bool { return a.mark == b.mark }), nil
 }
 
-// A raw stanza waits to be made into the entry of job number at.
-type raw struct {
-	at   int
-	text []byte
-}
-
-func (f *Feed) scan(x Index, old *last, jobs *[]job, raws *[]raw) error {
+// scan notes the jobs of an index, and lets g do those that are not done.
+func (m *maker) scan(ctx context.Context, g *errgroup.Group, x Index) error {
 	r, err := x.Open()
 	if err != nil {
 		return err
@@ -291,6 +314,9 @@ func (f *Feed) scan(x Index, old *last, jobs *[]job, raws *[]raw) error {
 	defer r.Close()
 	s := deb822.NewScanner(bufio.NewReaderSize(r, 256<<10))
 	for s.Next() {
+		if ctx.Err() != nil {
+			return nil // g knows why
+		}
 		var j job
 		text := bytes.TrimRight(s.Raw(), "\n")
 		sum := sha256.Sum256(text)
@@ -299,66 +325,69 @@ func (f *Feed) scan(x Index, old *last, jobs *[]job, raws *[]raw) error {
 		if hex.DecodedLen(len(s.Get("SHA256"))) == len(j.mark.deb) {
 			hex.Decode(j.mark.deb[:], s.Get("SHA256"))
 		}
-		if at, ok := old.marks[j.mark]; ok {
-			j.known = at
-		} else {
-			*raws = append(*raws, raw{len(*jobs), append(bytes.Clone(text), '\n')})
+		known := false
+		if j.text, known = m.old.marks[j.mark]; !known {
+			j.fresh = true
+			if err := m.begin(); err != nil {
+				return err
+			}
 		}
-		*jobs = append(*jobs, j)
+		m.mu.Lock()
+		at := len(m.jobs)
+		m.jobs = append(m.jobs, j)
+		m.mu.Unlock()
+		if j.fresh {
+			stanza := append(bytes.Clone(text), '\n')
+			g.Go(func() error { return m.make(at, stanza) })
+		}
 	}
 	return s.Err()
 }
 
-// make packs what is missing in the pool and writes the entries. What is made
-// is on the disk before anything names it.
-func (f *Feed) make(ctx context.Context, jobs []job, raws []raw, rep *Report) error {
-	if len(raws) == 0 {
+// begin makes the stage, if it is not there yet.
+func (m *maker) begin() (err error) {
+	if m.entries != nil {
 		return nil
 	}
-	stage := filepath.Join(f.Root, "opkg", durable.NewPrefix+f.Suite+"."+f.Name())
-	if err := durable.RemoveAll(stage); err != nil {
+	if err := durable.MkdirAll(m.stage, 0o755); err != nil {
 		return err
 	}
-	if err := durable.MkdirAll(stage, 0o755); err != nil {
+	m.entries, err = create(m.stage, "entries")
+	return err
+}
+
+// close removes the stage.
+func (m *maker) close() {
+	if m.entries != nil {
+		m.entries.Close()
+		durable.RemoveAll(m.stage)
+	}
+}
+
+// make makes the entry of job number at from its stanza, and packs its package
+// file if the pool has none.
+func (m *maker) make(at int, stanza []byte) error {
+	text, mv, err := m.feed.makeEntry(stanza, filepath.Join(m.stage, strconv.Itoa(at)))
+	skip := errSkip{}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	j := &m.jobs[at]
+	if errors.As(err, &skip) {
+		m.rep.Skipped = append(m.rep.Skipped, fmt.Sprintf("%s %s: %v", j.name, j.version, err))
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	defer durable.RemoveAll(stage)
-	var (
-		mu    sync.Mutex
-		moves []move
-	)
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for _, r := range raws {
-		g.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			text, m, err := f.makeEntry(r.text, filepath.Join(stage, strconv.Itoa(r.at)))
-			if skip := (errSkip{}); errors.As(err, &skip) {
-				mu.Lock()
-				rep.Skipped = append(rep.Skipped, fmt.Sprintf("%s %s: %v", jobs[r.at].name, jobs[r.at].version, err))
-				mu.Unlock()
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			jobs[r.at].text = text
-			if m.from != "" {
-				mu.Lock()
-				moves = append(moves, m)
-				mu.Unlock()
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
+	if _, err := m.entries.WriteAt(text, m.size); err != nil {
 		return err
 	}
-	slices.Sort(rep.Skipped)
-	rep.Packed = len(moves)
-	return settle(f.Root, moves)
+	j.text = span{m.size, m.size + int64(len(text))}
+	m.size = j.text.to
+	if mv.from != "" {
+		m.moves = append(m.moves, mv)
+	}
+	return nil
 }
 
 // A move is a package file in the stage that goes into the pool.

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -136,7 +137,7 @@ func parseInt(s string) (int64, bool) {
 }
 
 // write writes a generation into dir. Nothing is synced.
-func (f *Feed) write(dir, input string, jobs []job, old *last, now time.Time) error {
+func (f *Feed) write(dir, input string, jobs []job, m *maker, now time.Time) error {
 	plain, err := create(dir, "Packages")
 	if err != nil {
 		return err
@@ -155,38 +156,34 @@ func (f *Feed) write(dir, input string, jobs []job, old *last, now time.Time) er
 	notes := bufio.NewWriterSize(note, 64<<10)
 	fmt.Fprintf(notes, "%s\ninput %s %d\n", format, input, len(jobs))
 
-	p := newPieces(plain, packed, old, notes)
-	var line []byte
+	p := newPieces(plain, packed, m.old, notes)
+	var buf, line []byte
 	for i := 0; i < len(jobs); {
-		// Entries that lay together before are read together.
-		j := &jobs[i]
-		n := 1
-		text := j.text
-		if text == nil {
-			s := j.known
-			for i+n < len(jobs) && jobs[i+n].text == nil && jobs[i+n].known.from == s.to && s.to-s.from < 256<<10 {
-				s.to = jobs[i+n].known.to
-				n++
-			}
-			text = make([]byte, s.to-s.from)
-			if _, err := old.packages.ReadAt(text, s.from); err != nil {
-				return err
-			}
+		// Entries that lie together are read together.
+		s, n := jobs[i].text, 1
+		for i+n < len(jobs) && jobs[i+n].fresh == jobs[i].fresh && jobs[i+n].text.from == s.to && s.to-s.from < 256<<10 {
+			s.to = jobs[i+n].text.to
+			n++
 		}
-		for k := range n {
-			j := &jobs[i+k]
-			one := text
-			if n > 1 {
-				size := j.known.to - j.known.from
-				one, text = text[:size], text[size:]
-			}
-			if err := p.entry(j.name, one); err != nil {
+		from := m.old.packages
+		if jobs[i].fresh {
+			from = m.entries
+		}
+		buf = slices.Grow(buf[:0], int(s.to-s.from))[:s.to-s.from]
+		if _, err := from.ReadAt(buf, s.from); err != nil {
+			return err
+		}
+		text := buf
+		for _, j := range jobs[i : i+n] {
+			size := j.text.to - j.text.from
+			if err := p.entry(j.name, text[:size]); err != nil {
 				return err
 			}
+			text = text[size:]
 			line = append(line[:0], "entry "...)
 			line = hex.AppendEncode(line, j.mark.stanza[:])
 			line = hex.AppendEncode(append(line, ' '), j.mark.deb[:])
-			line = fmt.Appendf(line, " %d\n", len(one))
+			line = fmt.Appendf(line, " %d\n", size)
 			notes.Write(line)
 		}
 		i += n
