@@ -13,74 +13,45 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"packmill/archive"
 	"packmill/archive/deb/debtest"
+	"packmill/spool"
 	"packmill/spool/deb822"
 	"packmill/spool/openpgp"
 )
 
-// The archive's figures: the same packages go into an archive of ours and into
-// those of reprepro, aptly and apt-ftparchive, each in a process of its own
-// whose CPU time and memory the kernel counts, gpg and xz included.
+// compared is what the archive's figures are, for --help.
+const compared = `The archive's figures: N small packages with their sources go into an archive of ours and into those of reprepro, aptly and apt-ftparchive, from one directory, on one file system, one after the other; then one more source with two packages into each, five times, of which the middle one counts. (Of more than 20,000 packages the control data are Debian's own, if apt has its list.)
+
+CPU is user and system time of all processes, as the kernel counts them: the program, what it starts (xz, gpg, also what is left behind for init), and what its gpg-agent uses meanwhile. Memory is the largest process's.
+
+archive.publish is the whole process of "packmill archive include"; archive.publish-resident the same in a process that lives on, as archived; archive.nothing-to-do a process that finds nothing to do; archive.import one publication of everything. Everyone checks the packages, writes Packages, Sources and Contents for amd64, and signs Release twice; nobody checks the signature of the upload.
+
+Ours: gz, xz, by-hash, each file synced. reprepro: gz, xz, no by-hash, nothing synced; includedeb takes the .debs and update the sources from our archive, processincoming one more. aptly: gz, plain, and bz2 in place of xz, by-hash; repo add, publish; then repo include, publish update; once more without bz2 and Contents, which is less than ours does. apt-ftparchive: gz, xz, no by-hash, its cache warm, SHA-256 and MD5 alone; copying into its pool is not counted.`
 
 // realFrom is the number of packages from which they are what the machine's own
 // Debian has, if apt knows it: real control files in small packages.
 const realFrom = 20_000
 
-// publishArg makes this program publish: ROOT KEY FILE FEEDS, where FILE names
-// the .changes of each upload, one a line, and FEEDS is "opkg" or "apt".
+// publishArg makes this program publish as archived does: ROOT KEY FILE HOW, where
+// FILE names the .changes of each upload, one a line, and HOW is "together" or
+// "each"; then it says of each publication what it used.
 const publishArg = "--publish-archive"
 
 // stockArg makes this program write the packages: DIR N.
 const stockArg = "--make-stock"
 
-// used is what a process and its children needed.
-type used struct {
-	wall, cpu time.Duration
-	memory    int64 // bytes, the largest process
-}
-
-// measured runs a command and returns what it used. Text that it writes is
-// the error's if it fails.
-func measured(env []string, dir string, args ...string) (used, error) {
-	return limited(context.Background(), env, dir, args...)
-}
-
-// limited is measured for a command that is stopped, with all that it started,
-// when ctx ends; then the error is ctx's.
-func limited(ctx context.Context, env []string, dir string, args ...string) (used, error) {
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env, cmd.Dir = append(os.Environ(), env...), dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	t := time.Now()
-	err := cmd.Run()
-	u := used{wall: time.Since(t)}
-	if ctx.Err() != nil {
-		return u, ctx.Err()
-	}
-	if err != nil {
-		text := out.String()
-		return u, fmt.Errorf("%s: %w: %s", strings.Join(args[:min(3, len(args))], " "), err, text[max(0, len(text)-2000):])
-	}
-	ru := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	u.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	u.memory = ru.Maxrss << 10
-	return u, nil
-}
-
-// A stock is a set of uploads in one directory, and one more upload.
+// A stock is a set of uploads in one directory, and further uploads.
 type stock struct {
-	n        int
-	dir      string // all of the first uploads
-	changes  []string
-	more     string // directory of the next upload
-	moreName string
+	n       int
+	dir     string // all of the first uploads
+	changes []string
+	more    string // the further ones, each in a directory of its own
+	made    int    // how many of them
 }
 
 // makeStock writes packages that are small and quick to unpack, so that what is
@@ -132,23 +103,21 @@ func writeStock(dir string, n int) error {
 	return debtest.WriteAll(dir, us)
 }
 
-// next writes the next upload: a higher version each time.
-func (s *stock) next(i int) error {
-	v := fmt.Sprintf("1.0-%d", i+2)
+// next writes the next upload, of a higher version each time, and returns the
+// path of its .changes.
+func (s *stock) next() (string, error) {
+	s.made++
+	v := fmt.Sprintf("1.0-%d", s.made)
 	u := debtest.Upload{Source: debtest.Source{Name: "elm-bench", Version: v}}
 	for _, p := range []string{"elm-bench", "elm-bench-tools"} {
 		u.Debs = append(u.Debs, debtest.Deb{Name: p, Source: "elm-bench", Version: v, Packing: "gz",
 			Files: []debtest.File{{Path: "usr/bin/" + p, Mode: 0o755, Body: v}, {Path: "usr/share/doc/" + p + "/copyright", Body: "Free for every use.\n"}}})
 	}
-	if err := os.RemoveAll(s.more); err != nil {
-		return err
+	dir := filepath.Join(s.more, strconv.Itoa(s.made))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
 	}
-	if err := os.MkdirAll(s.more, 0o755); err != nil {
-		return err
-	}
-	path, err := u.Write(s.more)
-	s.moreName = filepath.Base(path)
-	return err
+	return u.Write(dir)
 }
 
 // realStock are packages with the control data of Debian's own list, or nil
@@ -231,11 +200,19 @@ func benchSuite(key string) archive.Suite {
 		Compress: []string{"gz", "xz"}, Contents: true, SignWith: []string{key}}
 }
 
-// Feeds for opkg come on top, or not.
-const (
-	aptAlone = "apt"
-	withOpkg = "opkg"
-)
+// setUp makes the tree whose archive is ours, with benchSuite in its settings;
+// feeds for opkg come on top, or not.
+func setUp(root, key string, opkg bool) error {
+	t, err := spool.Init(root)
+	if err != nil {
+		return err
+	}
+	feeds := "no"
+	if opkg {
+		feeds = "yes"
+	}
+	return os.WriteFile(t.Path("control", "suites"), []byte("Suite: bench\nArchitectures: amd64\nComponents: main\nCompress: gz xz\nContents: yes\nTranslations: no\nOpkg: "+feeds+"\nSign-With: "+key+"\n"), 0o644)
+}
 
 // archiveProcess does what the arguments say if they are those of a process of
 // these figures.
@@ -269,9 +246,33 @@ func publishArchive(args []string) error {
 		batch = append(batch, archive.Inclusion{Dir: filepath.Dir(sc.Text()), Changes: filepath.Base(sc.Text())})
 	}
 	suite := benchSuite(args[1])
-	if args[3] == withOpkg {
-		suite.Opkg = &archive.Opkg{}
+	if args[3] != "each" {
+		return publishBatch(a, suite, batch)
 	}
+	for i := range batch {
+		cpu, t := spent(), time.Now()
+		if err := publishBatch(a, suite, batch[i:i+1]); err != nil {
+			return err
+		}
+		fmt.Println(int64(spent()-cpu), int64(time.Since(t)))
+	}
+	return nil
+}
+
+// spent is the CPU time of this process and of the children it waited for.
+func spent() time.Duration {
+	var sum int64
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var ru unix.Rusage
+		if err := unix.Getrusage(who, &ru); err != nil {
+			panic(err) // the arguments are constants
+		}
+		sum += ru.Utime.Nano() + ru.Stime.Nano()
+	}
+	return time.Duration(sum)
+}
+
+func publishBatch(a *archive.Archive, suite archive.Suite, batch []archive.Inclusion) error {
 	rep, err := a.Publish(context.Background(), suite, batch, time.Now())
 	if err != nil {
 		return err
@@ -290,22 +291,22 @@ func publishArchive(args []string) error {
 	return nil
 }
 
-// ours publishes the .changes files into the archive at root.
-func ours(b *bench, root, key, feeds string, changes ...string) (used, error) {
+// ours publishes the .changes files into the archive at root, in one process of
+// archive.Publish.
+func ours(b *bench, root, key, how string, changes ...string) (used, string, error) {
 	list := filepath.Join(b.dir, "list")
-	if err := os.WriteFile(list, []byte(strings.Join(changes, "\n")+"\n"), 0o644); err != nil {
-		return used{}, err
+	var text strings.Builder
+	for _, c := range changes {
+		fmt.Fprintln(&text, c)
+	}
+	if err := os.WriteFile(list, []byte(text.String()), 0o644); err != nil {
+		return used{}, "", err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return used{}, err
+		return used{}, "", err
 	}
-	if len(changes) == 0 {
-		if err := os.WriteFile(list, nil, 0o644); err != nil {
-			return used{}, err
-		}
-	}
-	return measured(nil, b.dir, self, publishArg, root, key, list, feeds)
+	return account(context.Background(), nil, b.dir, self, publishArg, filepath.Join(root, "archive"), key, list, how)
 }
 
 // benchKey makes a key of ours and gives it to a gpg of its own.
@@ -325,207 +326,6 @@ func benchKey(b *bench) (key, gnupg, fpr string, err error) {
 	return key, gnupg, s.Fingerprint(), err
 }
 
-// agentCPU is what the gpg-agent of the home directory has used so far: gpg
-// lets it sign, and it is nobody's child.
-func agentCPU(gnupg string) time.Duration {
-	cmd := exec.Command("gpg-connect-agent", "--no-autostart", "getinfo pid", "/bye")
-	cmd.Env = append(os.Environ(), "GNUPGHOME="+gnupg)
-	out, err := cmd.Output()
-	if err != nil {
-		return 0
-	}
-	w := strings.Fields(string(out))
-	if len(w) < 2 {
-		return 0
-	}
-	stat, err := os.ReadFile("/proc/" + w[1] + "/stat")
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	f := strings.Fields(rest)
-	if len(f) < 13 {
-		return 0
-	}
-	user, _ := strconv.Atoi(f[11])
-	system, _ := strconv.Atoi(f[12])
-	return time.Duration(user+system) * 10 * time.Millisecond
-}
-
-// A peer is another program that keeps an archive.
-type peer struct {
-	name    string
-	program string // to be installed
-	// fill takes all packages of the stock; it is not measured against ours
-	// unless it does all that ours does.
-	fill func(ctx context.Context, b *bench, s *stock, root, gnupg, fpr string) (used, error)
-	// one includes one more upload.
-	one func(ctx context.Context, b *bench, s *stock, root, gnupg, fpr string) (used, error)
-}
-
-var archivePeers = []peer{
-	{"reprepro", "reprepro", fillReprepro, oneReprepro},
-	{"aptly", "aptly", fillAptly, oneAptly},
-	{"apt-ftparchive", "apt-ftparchive", fillFtparchive, oneFtparchive},
-}
-
-func writeFiles(root string, files map[string]string) error {
-	for name, text := range files {
-		p := filepath.Join(root, name)
-		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func fillReprepro(ctx context.Context, b *bench, s *stock, root, gnupg, fpr string) (used, error) {
-	err := writeFiles(root, map[string]string{
-		"conf/distributions": "Codename: bench\nSuite: bench\nComponents: main\nArchitectures: amd64 source\nSignWith: " + fpr + "\nDebIndices: Packages Release . .gz .xz\nDscIndices: Sources Release .gz .xz\nContents: .gz\n",
-		"conf/incoming":      "Name: in\nIncomingDir: in\nTempDir: tmp\nDefault: bench\nAllow: unstable>bench\nPermit: unused_files\n",
-		"in/.keep":           "", "tmp/.keep": "",
-	})
-	if err != nil {
-		return used{}, err
-	}
-	os.Remove(filepath.Join(root, "in/.keep"))
-	debs, err := filepath.Glob(filepath.Join(s.dir, "*.deb"))
-	if err != nil {
-		return used{}, err
-	}
-	// In one process, with the defaults that a package may lack.
-	list := append([]string{"reprepro", "-b", root, "-S", "misc", "-P", "optional", "includedeb", "bench"}, debs...)
-	return many(ctx, []string{"GNUPGHOME=" + gnupg}, s.dir, list, 9)
-}
-
-// many runs a command whose arguments from the n-th on are too many for one.
-func many(ctx context.Context, env []string, dir string, args []string, n int) (used, error) {
-	var sum used
-	head, rest := args[:n], args[n:]
-	for len(rest) > 0 {
-		part := rest[:min(len(rest), 10_000)]
-		rest = rest[len(part):]
-		u, err := limited(ctx, env, dir, append(slices.Clone(head), part...)...)
-		if err != nil {
-			return sum, err
-		}
-		sum.wall += u.wall
-		sum.cpu += u.cpu
-		sum.memory = max(sum.memory, u.memory)
-	}
-	return sum, nil
-}
-
-func oneReprepro(ctx context.Context, b *bench, s *stock, root, gnupg, fpr string) (used, error) {
-	list, err := os.ReadDir(s.more)
-	if err != nil {
-		return used{}, err
-	}
-	for _, e := range list {
-		if err := copyFile(filepath.Join(s.more, e.Name()), filepath.Join(root, "in", e.Name())); err != nil {
-			return used{}, err
-		}
-	}
-	before := agentCPU(gnupg)
-	u, err := limited(ctx, []string{"GNUPGHOME=" + gnupg}, root, "reprepro", "-b", root, "processincoming", "in")
-	u.cpu += agentCPU(gnupg) - before
-	return u, err
-}
-
-func copyFile(from, to string) error {
-	data, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(to, data, 0o644)
-}
-
-func aptly(ctx context.Context, gnupg, root string, args ...string) (used, error) {
-	before := agentCPU(gnupg)
-	u, err := limited(ctx, []string{"GNUPGHOME=" + gnupg}, root, append([]string{"aptly", "-config=" + root + "/aptly.conf"}, args...)...)
-	u.cpu += agentCPU(gnupg) - before
-	return u, err
-}
-
-func fillAptly(ctx context.Context, b *bench, s *stock, root, gnupg, fpr string) (used, error) {
-	err := writeFiles(root, map[string]string{"aptly.conf": fmt.Sprintf(`{"rootDir":%q,"gpgProvider":"gpg","gpgDisableVerify":true,"architectures":["amd64","source"]}`, root)})
-	if err != nil {
-		return used{}, err
-	}
-	var sum used
-	for _, args := range [][]string{
-		{"repo", "create", "-distribution=bench", "-component=main", "bench"},
-		{"repo", "add", "bench", s.dir},
-		{"publish", "repo", "-batch", "-gpg-key=" + fpr, "-acquire-by-hash", "bench"},
-	} {
-		u, err := aptly(ctx, gnupg, root, args...)
-		if err != nil {
-			return sum, err
-		}
-		sum.wall += u.wall
-		sum.cpu += u.cpu
-		sum.memory = max(sum.memory, u.memory)
-	}
-	return sum, nil
-}
-
-func oneAptly(ctx context.Context, b *bench, s *stock, root, gnupg, fpr string) (used, error) {
-	var sum used
-	for _, args := range [][]string{
-		{"repo", "include", "-no-remove-files", "-accept-unsigned", "-ignore-signatures", "-repo=bench", s.more},
-		{"publish", "update", "-batch", "-gpg-key=" + fpr, "bench"},
-	} {
-		u, err := aptly(ctx, gnupg, root, args...)
-		if err != nil {
-			return sum, err
-		}
-		sum.wall += u.wall
-		sum.cpu += u.cpu
-		sum.memory = max(sum.memory, u.memory)
-	}
-	return sum, nil
-}
-
-func ftparchive(ctx context.Context, b *bench, root, gnupg, fpr string) (used, error) {
-	before := agentCPU(gnupg)
-	u, err := limited(ctx, []string{"GNUPGHOME=" + gnupg}, root, "sh", "-ec", `
-		apt-ftparchive generate ftp.conf
-		apt-ftparchive -o APT::FTPArchive::Release::Suite=bench -o APT::FTPArchive::Release::Codename=bench release dists/bench >Release.new
-		mv Release.new dists/bench/Release
-		gpg --batch --yes --local-user `+fpr+` --armor --detach-sign -o dists/bench/Release.gpg dists/bench/Release
-		gpg --batch --yes --local-user `+fpr+` --clearsign -o dists/bench/InRelease dists/bench/Release`)
-	u.cpu += agentCPU(gnupg) - before
-	return u, err
-}
-
-func fillFtparchive(ctx context.Context, b *bench, s *stock, root, gnupg, fpr string) (used, error) {
-	err := writeFiles(root, map[string]string{
-		"ftp.conf": fmt.Sprintf(`Dir { ArchiveDir %q; CacheDir %q; };
-Default { Packages::Compress ". gzip xz"; Sources::Compress ". gzip xz"; Contents::Compress "gzip"; };
-TreeDefault { Directory "pool"; SrcDirectory "pool"; BinCacheDB "cache.db"; };
-Tree "dists/bench" { Sections "main"; Architectures "amd64 source"; };
-`, root, root),
-		"dists/bench/main/binary-amd64/.keep": "", "dists/bench/main/source/.keep": "", "pool/.keep": "",
-	})
-	if err != nil {
-		return used{}, err
-	}
-	if _, err := limited(ctx, nil, root, "sh", "-ec", `find "$0" -name '*.changes' -prune -o -type f -print0 | xargs -0 cp -l -t pool || find "$0" -name '*.changes' -prune -o -type f -print0 | xargs -0 cp -t pool`, s.dir); err != nil {
-		return used{}, err
-	}
-	return ftparchive(ctx, b, root, gnupg, fpr)
-}
-
-func oneFtparchive(ctx context.Context, b *bench, s *stock, root, gnupg, fpr string) (used, error) {
-	if _, err := limited(ctx, nil, root, "sh", "-ec", `cp "$0"/*.deb "$0"/*.dsc "$0"/*.tar.* pool/`, s.more); err != nil {
-		return used{}, err
-	}
-	return ftparchive(ctx, b, root, gnupg, fpr)
-}
-
 // middleUse is the middle one of the CPU times, with the largest memory.
 func middleUse(us []used) used {
 	slices.SortFunc(us, func(a, b used) int { return int(a.cpu - b.cpu) })
@@ -534,27 +334,6 @@ func middleUse(us []used) used {
 		u.memory = max(u.memory, o.memory)
 	}
 	return u
-}
-
-// installPeers takes from Debian what the figures stand beside.
-func installPeers(b *bench) error {
-	packages := map[string]string{"reprepro": "reprepro", "aptly": "aptly", "apt-ftparchive": "apt-utils", "gpg": "gnupg", "xz": "xz-utils"}
-	var missing []string
-	for program, name := range packages {
-		if _, err := exec.LookPath(program); err != nil {
-			missing = append(missing, name)
-		}
-	}
-	if len(missing) == 0 {
-		return nil
-	}
-	slices.Sort(missing)
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("not installed: %s; run as root: apt-get install %s", strings.Join(missing, ", "), strings.Join(missing, " "))
-	}
-	b.progress("archive: installing %s", strings.Join(missing, ", "))
-	_, err := measured([]string{"DEBIAN_FRONTEND=noninteractive"}, "/", append([]string{"apt-get", "install", "-y", "--no-install-recommends"}, missing...)...)
-	return err
 }
 
 // archiveFigures measures package archive.
@@ -584,6 +363,9 @@ func archiveFigures(b *bench) error {
 	return nil
 }
 
+// includes is how often one more upload is included; the middle one counts.
+const includes = 5
+
 // archiveOf measures an archive of n packages, and returns what one publication
 // into it needs; smallest is that of the smallest archive.
 func archiveOf(b *bench, n int, key, gnupg, fpr string, smallest used) (used, error) {
@@ -598,28 +380,34 @@ func archiveOf(b *bench, n int, key, gnupg, fpr string, smallest used) (used, er
 			_ = os.RemoveAll(d) // the bench's directory goes as a whole in the end
 		}
 	}()
+	bin, err := programs(b, "packmill")
+	if err != nil {
+		return used{}, err
+	}
+	if err := setUp(root, key, false); err != nil {
+		return used{}, err
+	}
 	b.progress("archive: %d packages: ours", s.n)
-	first, err := ours(b, root, key, aptAlone, s.changes...)
+	first, _, err := ours(b, root, key, "together", s.changes...)
 	if err != nil {
 		return used{}, err
 	}
 	b.archive("archive.import", s.n, first, "", used{}, goalOf(n == 10_000, "cpu <= 6 s", first.cpu <= 6*time.Second))
-	version := 0
-	next := func(feeds string) (used, error) {
-		version++
-		if err := s.next(version); err != nil {
+	next := func() (used, error) {
+		changes, err := s.next()
+		if err != nil {
 			return used{}, err
 		}
-		return ours(b, root, key, feeds, filepath.Join(s.more, s.moreName))
+		return measured(nil, b.dir, filepath.Join(bin, "packmill"), "--tree", root, "archive", "include", "bench", changes)
 	}
 	var ones, nones []used
-	for range 5 {
-		u, err := next(aptAlone)
+	for range includes {
+		u, err := next()
 		if err != nil {
 			return used{}, err
 		}
 		ones = append(ones, u)
-		if u, err = ours(b, root, key, aptAlone); err != nil {
+		if u, _, err = ours(b, root, key, "together"); err != nil {
 			return used{}, err
 		}
 		nones = append(nones, u)
@@ -629,80 +417,133 @@ func archiveOf(b *bench, n int, key, gnupg, fpr string, smallest used) (used, er
 	none := slices.MinFunc(nones, func(a, b used) int { return cmp.Compare(a.wall, b.wall) })
 	b.archive("archive.publish", s.n, one, "", used{}, goalOf(n > realFrom, "cpu <= 0.25 s", one.cpu <= 250*time.Millisecond))
 	b.figure(Figure{Name: fmt.Sprintf("archive.publish-wall.%d", s.n), Value: one.wall.Seconds(), Unit: "s"})
-	if n > realFrom {
-		if smallest.cpu > 0 {
-			r := one.cpu.Seconds() / smallest.cpu.Seconds()
-			b.figure(Figure{Name: fmt.Sprintf("archive.growth.%d", s.n), Value: r, Unit: "times", Versus: fmt.Sprintf("%d packages", b.packages[0]), Ratio: r, Goal: "<= 6", Met: r <= 6})
-		}
-		b.figure(Figure{Name: fmt.Sprintf("archive.memory.%d", s.n), Value: float64(max(first.memory, one.memory)) / (1 << 20), Unit: "MB", Goal: "<= 200", Met: max(first.memory, one.memory) <= 200<<20})
+	resident, err := residentUse(b, s, root, key)
+	if err != nil {
+		return used{}, err
+	}
+	b.archive("archive.publish-resident", s.n, resident, "", used{}, goal{})
+	large := n > realFrom
+	if large && smallest.cpu > 0 {
+		r := one.cpu.Seconds() / smallest.cpu.Seconds()
+		b.figure(Figure{Name: fmt.Sprintf("archive.growth.%d", s.n), Value: r, Unit: "times", Versus: fmt.Sprintf("%d packages", b.packages[0]), Ratio: r, Goal: "<= 6", Met: r <= 6})
 	}
 	b.figure(Figure{Name: fmt.Sprintf("archive.nothing-to-do.%d", s.n), Value: none.wall.Seconds(), Unit: "s", Goal: "<= 0.02", Met: none.wall <= 20*time.Millisecond})
+	b.memory("archive.memory", s.n, max(first.memory, one.memory, resident.memory), large)
+
+	for _, p := range archivePeers {
+		b.progress("archive: %d packages: %s", s.n, p.name)
+		r := &rival{s: s, root: filepath.Join(b.dir, fmt.Sprintf("peer-%d", n)), ours: filepath.Join(root, "archive"), gnupg: gnupg, fpr: fpr}
+		if err := b.beside(p, r, n, first, one); err != nil {
+			return one, fmt.Errorf("%s: %w", p.name, err)
+		}
+	}
 
 	b.progress("archive: %d packages: feeds for opkg", s.n)
-	feeds, err := ours(b, root, key, withOpkg)
+	if err := setUp(root, key, true); err != nil {
+		return one, err
+	}
+	feeds, err := next()
 	if err != nil {
 		return one, err
 	}
 	b.archive("archive.opkg-first", s.n, feeds, "", used{}, goal{})
-	if feeds, err = next(withOpkg); err != nil {
+	b.memory("archive.opkg-first-memory", s.n, feeds.memory, large)
+	if feeds, err = next(); err != nil {
 		return one, err
 	}
 	b.archive("archive.opkg-publish", s.n, feeds, "", used{}, goal{})
-	for _, p := range archivePeers {
-		b.progress("archive: %d packages: %s", s.n, p.name)
-		if err := b.beside(p, s, n, gnupg, fpr, first, one); err != nil {
-			return one, fmt.Errorf("%s: %w", p.name, err)
-		}
-	}
+	b.memory("archive.opkg-memory", s.n, feeds.memory, large)
 	return one, nil
+}
+
+// residentUse is what a publication needs in a process that lives on, as
+// archived's; the process's first one does not count.
+func residentUse(b *bench, s *stock, root, key string) (used, error) {
+	var changes []string
+	for range includes + 1 {
+		c, err := s.next()
+		if err != nil {
+			return used{}, err
+		}
+		changes = append(changes, c)
+	}
+	all, out, err := ours(b, root, key, "each", changes...)
+	if err != nil {
+		return used{}, err
+	}
+	var us []used
+	for line := range strings.Lines(out) {
+		u := used{memory: all.memory}
+		if _, err := fmt.Sscan(line, &u.cpu, &u.wall); err != nil {
+			return used{}, fmt.Errorf("what publications used: %q: %w", line, err)
+		}
+		us = append(us, u)
+	}
+	if len(us) != includes+1 {
+		return used{}, fmt.Errorf("%d publications instead of %d", len(us), includes+1)
+	}
+	return middleUse(us[1:]), nil
+}
+
+// memory gives out the most memory that a process of ours had.
+func (b *bench) memory(name string, n int, bytes int64, goal bool) {
+	f := Figure{Name: fmt.Sprintf("%s.%d", name, n), Value: float64(bytes) / 1e6, Unit: "MB"}
+	if goal {
+		f.Goal, f.Met = "<= 200", bytes <= 200e6
+	}
+	b.figure(f)
 }
 
 // beside has a peer do the same. What takes longer than the bench's patience is
 // stopped: its line says so, and has no ratio.
-func (b *bench) beside(p peer, s *stock, n int, gnupg, fpr string, first, one used) error {
-	root := filepath.Join(b.dir, fmt.Sprintf("%s-%d", p.name, n))
-	if err := os.MkdirAll(root, 0o755); err != nil {
+func (b *bench) beside(p peer, r *rival, n int, first, one used) error {
+	if err := os.MkdirAll(r.root, 0o755); err != nil {
 		return err
 	}
-	defer os.RemoveAll(root)
-	timed := func(do func(context.Context, *bench, *stock, string, string, string) (used, error)) (used, error) {
+	defer os.RemoveAll(r.root)
+	patient := func(do func(context.Context) (used, error)) (u used, late bool, err error) {
 		ctx, cancel := context.WithTimeout(context.Background(), b.patience)
 		defer cancel()
-		return do(ctx, b, s, root, gnupg, fpr)
+		u, err = do(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			return u, true, nil
+		}
+		return u, false, err
 	}
-	late := fmt.Sprintf("%s: did not finish in %.0f s", p.name, b.patience.Seconds())
-	fill, err := timed(p.fill)
-	if errors.Is(err, context.DeadlineExceeded) {
-		b.archive("archive.import", s.n, first, late, used{}, goal{})
-		b.archive("archive.publish", s.n, one, p.name+": nothing to publish into", used{}, goal{})
-		return nil
-	}
+	tooLate := fmt.Sprintf("%s: did not finish in %.0f s", p.name, b.patience.Seconds())
+	fill, late, err := patient(func(ctx context.Context) (used, error) { return p.fill(ctx, r) })
 	if err != nil {
 		return err
 	}
-	b.archive("archive.import", s.n, first, p.name+" (its own way)", fill, goal{})
-	if err := s.next(100); err != nil {
-		return err
-	}
-	u, err := timed(p.one)
-	if errors.Is(err, context.DeadlineExceeded) {
-		b.archive("archive.publish", s.n, one, late, used{}, goal{})
+	if late {
+		b.archive("archive.import", r.s.n, first, tooLate, used{}, goal{})
+		b.archive("archive.publish", r.s.n, one, p.name+": nothing to publish into", used{}, goal{})
 		return nil
 	}
-	if err != nil {
-		return err
+	b.archive("archive.import", r.s.n, first, p.name+" ("+p.fills+")", fill, goal{})
+	var us []used
+	for range includes {
+		changes, err := r.s.next()
+		if err != nil {
+			return err
+		}
+		u, late, err := patient(func(ctx context.Context) (used, error) { return p.one(ctx, r, changes) })
+		if err != nil {
+			return err
+		}
+		if late {
+			b.archive("archive.publish", r.s.n, one, tooLate, used{}, goal{})
+			return nil
+		}
+		us = append(us, u)
 	}
+	u := middleUse(us)
 	times := u.cpu.Seconds() / one.cpu.Seconds()
 	g := goal{}
-	if n == 10_000 {
-		switch p.name {
-		case "reprepro":
-			g = goal{"at least 5 times less CPU", times >= 5}
-		case "aptly":
-			g = goal{"at least 20 times less CPU", times >= 20}
-		}
+	if p.times > 0 && n == 10_000 {
+		g = goal{fmt.Sprintf("at least %.0f times less CPU", p.times), times >= p.times}
 	}
-	b.archive("archive.publish", s.n, one, p.name, u, g)
+	b.archive("archive.publish", r.s.n, one, p.name, u, g)
 	return nil
 }
 
@@ -722,7 +563,7 @@ func goalOf(applies bool, text string, met bool) goal {
 func (b *bench) archive(name string, n int, u used, versus string, other used, g goal) {
 	f := Figure{Name: fmt.Sprintf("%s.%d", name, n), Value: u.cpu.Seconds(), Unit: "CPU s", Goal: g.text, Met: g.met}
 	if f.Versus = versus; other.cpu > 0 {
-		f.Versus = fmt.Sprintf("%s %.3f CPU s, %.0f MB", versus, other.cpu.Seconds(), float64(other.memory)/(1<<20))
+		f.Versus = fmt.Sprintf("%s: %.3f CPU s, %.3f s, %.0f MB", versus, other.cpu.Seconds(), other.wall.Seconds(), float64(other.memory)/1e6)
 		f.Ratio = other.cpu.Seconds() / u.cpu.Seconds()
 	}
 	b.figure(f)

@@ -8,7 +8,7 @@
 // system that is measured (default: the directory for temporary files). N is how
 // many packages the archive's figures are of. A program beside us that takes
 // longer than TIME is stopped, and its line says so. A goal that is not met
-// stays in the list as not met.
+// stays in the list as not met. --help says what the archive's figures compare.
 //
 // An area is a function in a file of its own, named in areas below:
 //
@@ -94,7 +94,7 @@ type flags struct {
 
 func main() {
 	build.Reexec()
-	for _, process := range []func([]string) (bool, error){archiveProcess, listProcess} {
+	for _, process := range []func([]string) (bool, error){accountProcess, archiveProcess, listProcess} {
 		if done, err := process(os.Args[1:]); done {
 			if err != nil {
 				fmt.Fprintln(os.Stderr, "bench:", err)
@@ -108,7 +108,7 @@ func main() {
 		names = append(names, a.name)
 	}
 	var f flags
-	k, err := kong.New(&f, kong.Name("bench"), kong.Description("Measure Packmill beside the raw system calls."),
+	k, err := kong.New(&f, kong.Name("bench"), kong.Description("Measure Packmill beside the raw system calls or the programs that do the same work.\n\n"+compared),
 		kong.Vars{"areas": strings.Join(names, ", ")})
 	if err == nil {
 		_, err = k.Parse(os.Args[1:])
