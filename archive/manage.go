@@ -178,6 +178,7 @@ func (a *Archive) change(ctx context.Context, suite Suite, now time.Time, dry bo
 	for _, s := range rep.NotForOpkg {
 		plan.Notes = append(plan.Notes, s+".")
 	}
+	plan.Notes = append(plan.Notes, rep.Warnings...)
 	return plan, err
 }
 

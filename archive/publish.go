@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,7 +28,14 @@ type Report struct {
 	// NotForOpkg are packages that no opkg could install, each with the feed and
 	// the reason: the suite has them, its feeds go without.
 	NotForOpkg []string
+
+	// Warnings are what a person should do soon, a sentence each: a key expires.
+	Warnings []string
 }
+
+// keyNotice is how long before its end a signing key is warned of: clients must
+// have the next one by then.
+const keyNotice = 30 * 24 * time.Hour
 
 // transaction is one publication in the making.
 type transaction struct {
@@ -100,6 +108,12 @@ func (a *Archive) transact(ctx context.Context, suite Suite, now time.Time, rep 
 	keys, err := a.signers(&suite)
 	if err != nil {
 		return err
+	}
+	for i, k := range keys {
+		if end := k.signer.Expires(now); !end.IsZero() && end.Before(now.Add(keyNotice)) {
+			rep.Warnings = append(rep.Warnings, fmt.Sprintf("the signing key %s expires on %s; extend it, or let a new one sign beside it now (packmill archive key rotate %s), and give it to the clients",
+				suite.SignWith[i], end.Format(time.DateOnly), suite.Name))
+		}
 	}
 	unlock, err := a.lock(ctx)
 	if err != nil {

@@ -639,7 +639,7 @@ func TestKeyOfGpgAgent(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("GNUPGHOME", home)
 	t.Cleanup(func() { exec.Command("gpgconf", "--homedir", home, "--kill", "gpg-agent").Run() })
-	if out, err := exec.Command("gpg", "--batch", "--passphrase", "", "--quick-generate-key", "agent@packmill.example", "rsa3072", "sign", "0").CombinedOutput(); err != nil {
+	if out, err := exec.Command("gpg", "--batch", "--passphrase", "", "--quick-generate-key", "agent@packmill.example", "rsa3072", "sign", "10d").CombinedOutput(); err != nil {
 		t.Fatalf("gpg --quick-generate-key: %v\n%s", err, out)
 	}
 	list, err := exec.Command("gpg", "--batch", "--with-colons", "--list-secret-keys").Output()
@@ -656,8 +656,12 @@ func TestKeyOfGpgAgent(t *testing.T) {
 	f.suite.SignWith = append(f.suite.SignWith, "gpg:"+string(fpr[1]))
 	f.now = time.Now().Add(-time.Minute) // the key is new: the first publication is now
 	f.accepted(f.upload(hello("1")))
-	if f.accepted().Changed {
+	rep := f.accepted()
+	if rep.Changed {
 		t.Error("the same keys: got a new Release")
+	}
+	if len(rep.Warnings) != 1 || !strings.HasPrefix(rep.Warnings[0], "the signing key gpg:"+string(fpr[1])+" expires on ") {
+		t.Errorf("of a key for 10 days: got warnings %q, want one", rep.Warnings)
 	}
 	dir := f.a.path("dists/unstable/")
 	gpgv(t, []string{f.key, public}, dir+"/InRelease")

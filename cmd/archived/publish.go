@@ -77,6 +77,9 @@ func (p *publisher) suites(ctx context.Context) (bool, error) {
 		if report.Changed {
 			p.Log.Info("published", "suite", s.Name)
 		}
+		for _, w := range report.Warnings {
+			p.Log.Warn("soon", "suite", s.Name, "reason", w)
+		}
 		if err := p.publicKeys(now, s); err != nil {
 			return false, err
 		}

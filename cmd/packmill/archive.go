@@ -261,6 +261,9 @@ func (x *archiveInclude) Run(c *cli, h *hand) error {
 	if err != nil {
 		return err
 	}
+	for _, w := range rep.Warnings {
+		fmt.Fprintf(os.Stderr, "packmill: %s\n", w)
+	}
 	if len(x.Changes) == 0 {
 		text := map[bool]string{true: "published", false: "nothing to do"}[rep.Changed]
 		if c.DryRun {

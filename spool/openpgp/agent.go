@@ -41,7 +41,7 @@ func OpenSigner(name string) (*Signer, error) {
 	}
 	s := &Signer{entity: e, agent: id}
 	if _, err := s.Detach([]byte("test"), time.Now()); err != nil {
-		return nil, fmt.Errorf("signing key %s: %w", name, err)
+		return nil, fmt.Errorf("signing key %s: %w; gpg --list-secret-keys says whether it has expired", name, err)
 	}
 	return s, nil
 }

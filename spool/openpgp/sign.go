@@ -103,6 +103,29 @@ func (s *Signer) Fingerprint() string {
 	return strings.ToUpper(hex.EncodeToString(s.entity.PrimaryKey.Fingerprint))
 }
 
+// Expires is when the key stops to make signatures that count: the primary key or
+// the subkey that signs. It is zero if that never is, or was before now.
+func (s *Signer) Expires(now time.Time) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key, ok := s.entity.SigningKey(now, strict(now))
+	if !ok {
+		return time.Time{}
+	}
+	var first time.Time
+	look := func(made time.Time, sig *packet.Signature) {
+		if sig == nil || sig.KeyLifetimeSecs == nil || *sig.KeyLifetimeSecs == 0 {
+			return
+		}
+		if end := made.Add(time.Duration(*sig.KeyLifetimeSecs) * time.Second); first.IsZero() || end.Before(first) {
+			first = end
+		}
+	}
+	look(key.PublicKey.CreationTime, key.SelfSignature)
+	look(s.entity.PrimaryKey.CreationTime, key.PrimarySelfSignature)
+	return first.UTC()
+}
+
 // UserID is the key's primary user ID.
 func (s *Signer) UserID() string {
 	s.mu.Lock()
@@ -131,7 +154,7 @@ func (s *Signer) sign(data []byte, text bool, now time.Time) ([]byte, crypto.Has
 	err := openpgp.DetachSignWithParams(&buf, []*openpgp.Entity{s.entity}, bytes.NewReader(data),
 		&openpgp.SignParams{TextSig: text, Config: rules})
 	if err != nil {
-		return nil, 0, fmt.Errorf("sign: %w", err)
+		return nil, 0, fmt.Errorf("sign: %w; gpg --show-keys says whether it has expired, or may not sign", err)
 	}
 	sig, refusal := onlySignature(buf.Bytes())
 	if refusal != nil {
