@@ -200,6 +200,12 @@ type archiveLs struct {
 	Pattern string `arg:"" optional:"" help:"Names or source names: shell wildcards."`
 }
 
+func (archiveLs) Help() string {
+	return `Examples:
+  packmill archive ls unstable
+  packmill archive ls unstable 'hello*'`
+}
+
 func (x *archiveLs) Run(c *cli, h *hand) error {
 	list, err := h.List(h.ctx, x.View, x.Pattern)
 	if err != nil {
@@ -218,6 +224,11 @@ func (x *archiveLs) Run(c *cli, h *hand) error {
 type archiveShow struct {
 	View    string `arg:"" help:"A suite or snapshot."`
 	Package string `arg:"" help:"A source or binary package."`
+}
+
+func (archiveShow) Help() string {
+	return `Example:
+  packmill archive show unstable hello`
 }
 
 func (x *archiveShow) Run(c *cli, h *hand) error {
@@ -241,7 +252,11 @@ type archiveInclude struct {
 }
 
 func (archiveInclude) Help() string {
-	return "Publishes what .changes files list, all at once, checked as archived checks it but without review and build. Who runs this is trusted: signatures are not asked for."
+	return `Publishes what .changes files list, all at once, checked as archived checks it but without review and build. Who runs this is trusted: signatures are not asked for. Without any it brings the suite in line with its settings, and renews a Release that is about to expire.
+
+Examples:
+  packmill archive include unstable hello_2.10-3_amd64.changes world_1.0-1_amd64.changes
+  packmill archive include unstable`
 }
 
 func (x *archiveInclude) Run(c *cli, h *hand) error {
@@ -305,6 +320,15 @@ type archiveCopy struct {
 	Force    bool     `help:"Versions may go down."`
 }
 
+func (archiveCopy) Help() string {
+	return `All the packages at once or, if one of them cannot, none.
+
+Examples:
+  packmill archive copy unstable testing hello world --dry-run
+  packmill archive copy unstable testing hello world
+  packmill archive copy testing stable hello_2.10-3`
+}
+
 func (x *archiveCopy) Run(c *cli, h *hand) error {
 	to, err := h.suite(x.To)
 	if err != nil {
@@ -318,6 +342,11 @@ type archiveMove struct {
 	To       string   `arg:"" help:"A suite of control/suites."`
 	Packages []string `arg:"" name:"package" help:"Source packages: hello or hello_2.10-3."`
 	Force    bool     `help:"Versions may go down."`
+}
+
+func (archiveMove) Help() string {
+	return `Example:
+  packmill archive move testing stable hello world`
 }
 
 func (x *archiveMove) Run(c *cli, h *hand) error {
@@ -337,6 +366,14 @@ type archiveRm struct {
 	Packages []string `arg:"" name:"package" help:"Source packages with all their binaries, or binary packages."`
 	Force    bool     `help:"Remove them though that breaks others."`
 	NoCheck  bool     `help:"Do not look what it breaks (dose-debcheck)."`
+}
+
+func (archiveRm) Help() string {
+	return `What the rest of the suite could not install any more is said first (dose-debcheck), and refused without --force. The files stay in the pool until gc.
+
+Examples:
+  packmill archive rm stable hello --dry-run
+  packmill archive rm stable hello world`
 }
 
 func (x *archiveRm) Run(c *cli, h *hand) error {
@@ -378,7 +415,10 @@ type archiveOverride struct {
 }
 
 func (archiveOverride) Help() string {
-	return "Changes the package where it is published, and writes the line into the suite's Override file, if control/suites names one, so that later versions get it too."
+	return `Changes the package where it is published, and writes the line into the suite's Override file, if control/suites names one, so that later versions get it too.
+
+Example:
+  packmill archive override unstable hello --section games --priority optional`
 }
 
 func (x *archiveOverride) Run(c *cli, h *hand) error {
@@ -411,6 +451,12 @@ type archiveDiff struct {
 	To   string `arg:"" help:"A suite or snapshot."`
 }
 
+func (archiveDiff) Help() string {
+	return `Examples:
+  packmill archive diff testing unstable
+  packmill archive diff monday/unstable unstable`
+}
+
 func (x *archiveDiff) Run(c *cli, h *hand) error {
 	list, err := h.Diff(h.ctx, x.From, x.To)
 	if err != nil {
@@ -436,6 +482,11 @@ func (x *archiveDiff) Run(c *cli, h *hand) error {
 type archiveRollback struct {
 	Suite    string `arg:"" help:"A suite of control/suites."`
 	Snapshot string `arg:"" help:"The snapshot's name."`
+}
+
+func (archiveRollback) Help() string {
+	return `Example:
+  packmill archive rollback unstable monday`
 }
 
 func (x *archiveRollback) Run(c *cli, h *hand) error {
@@ -467,9 +518,23 @@ type archiveSnapshot struct {
 	Rm     snapshotRm     `cmd:"" help:"Remove a snapshot."`
 }
 
+func (archiveSnapshot) Help() string {
+	return `A snapshot is an address for apt (snapshots/NAME/), and a VIEW for the other commands (NAME/SUITE). What it names stays in the pool.
+
+Examples:
+  packmill archive snapshot create unstable monday
+  packmill archive snapshot ls
+  packmill archive snapshot rm monday`
+}
+
 type snapshotCreate struct {
 	Suite string `arg:"" help:"The suite."`
 	Name  string `arg:"" help:"The snapshot's name; it becomes snapshots/NAME."`
+}
+
+func (snapshotCreate) Help() string {
+	return `Example:
+  packmill archive snapshot create unstable tuesday`
 }
 
 func (x *snapshotCreate) Run(c *cli, h *hand) error {
@@ -488,6 +553,11 @@ func (x *snapshotCreate) Run(c *cli, h *hand) error {
 
 type snapshotLs struct{}
 
+func (snapshotLs) Help() string {
+	return `Example:
+  packmill archive snapshot ls --json`
+}
+
 func (snapshotLs) Run(c *cli, h *hand) error {
 	list, err := h.Snapshots()
 	if err != nil {
@@ -503,6 +573,11 @@ type snapshotRm struct {
 	Name string `arg:"" help:"The snapshot's name."`
 }
 
+func (snapshotRm) Help() string {
+	return `Example:
+  packmill archive snapshot rm tuesday`
+}
+
 func (x *snapshotRm) Run(c *cli, h *hand) error {
 	text := "removed snapshots/" + x.Name
 	if c.DryRun {
@@ -516,6 +591,14 @@ func (x *snapshotRm) Run(c *cli, h *hand) error {
 
 type archiveGc struct {
 	Stay time.Duration `help:"How long a file waits in the pool, and then in the attic." default:"72h"`
+}
+
+func (archiveGc) Help() string {
+	return `Run it from cron, once a day. What a suite, a feed or a snapshot names stays; the rest waits, goes to the attic, waits there, and is deleted.
+
+Examples:
+  packmill archive gc --dry-run
+  packmill archive gc --stay 240h`
 }
 
 func (x *archiveGc) Run(c *cli, h *hand) error {
@@ -542,6 +625,14 @@ func (x *archiveGc) Run(c *cli, h *hand) error {
 
 type archiveCheck struct {
 	Quick bool `help:"Compare sizes in the pool, not contents."`
+}
+
+func (archiveCheck) Help() string {
+	return `Ends with 1 if something does not fit.
+
+Examples:
+  packmill archive check
+  packmill archive check --quick`
 }
 
 func (x *archiveCheck) Run(c *cli, h *hand) error {

@@ -64,6 +64,15 @@ type archiveImport struct {
 	Link          bool     `help:"Make hard links to its files where that is possible: nobody may ever write to them."`
 }
 
+func (archiveImport) Help() string {
+	return `The packages come with their sources, each checked as an upload is. One that was cut off goes on where it was when it is run again.
+
+Examples:
+  packmill archive import unstable http://old.example.org/debian sid --keyring old.asc
+  packmill archive import unstable old sid --keyring old.asc --components main --dry-run
+  packmill archive import unstable debs ./ --unsigned --sourceless       what dpkg-scanpackages listed`
+}
+
 func (x *archiveImport) Run(c *cli, h *hand) error {
 	suite, err := h.suite(x.Suite)
 	if err != nil {
@@ -133,6 +142,13 @@ type archiveExport struct {
 	Link bool   `help:"Make hard links where that is possible."`
 }
 
+func (archiveExport) Help() string {
+	return `The directory gets the packages that the suite names, and no others; it can be served, or carried away.
+
+Example:
+  packmill archive export unstable stick`
+}
+
 func (x *archiveExport) Run(c *cli, h *hand) error {
 	b := newBar()
 	t, err := h.Export(h.ctx, x.View, x.Dir, x.Link, c.DryRun, func(done, all int) { b.show(int64(done), int64(all), "") })
@@ -165,7 +181,12 @@ type archivePush struct {
 }
 
 func (archivePush) Help() string {
-	return "Packages go first, indexes then, InRelease last, so that the target can be used all the time. opkg feeds go along. Nothing is listed there: a manifest says what there is. With 'all', what has left the archive leaves the target too, after its stay; otherwise nothing is removed. For S3 the keys are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN)."
+	return `Packages go first, indexes then, InRelease last, so that the target can be used all the time. opkg feeds go along. Nothing is listed there: a manifest says what there is. With 'all', what has left the archive leaves the target too, after its stay; otherwise nothing is removed. For S3 the keys are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN).
+
+Examples:
+  packmill archive push unstable mirror
+  packmill archive push all mirror.example.org:/srv/archive/
+  packmill archive push all s3://packages/debian --s3-url https://s3.example.org`
 }
 
 func (x *archivePush) Run(c *cli, h *hand) error {
@@ -208,12 +229,17 @@ type archiveServe struct {
 	Listen string `help:"The address." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
 }
 
+func (archiveServe) Help() string {
+	return `Example:
+  packmill archive serve --listen 127.0.0.1:8080`
+}
+
 func (x *archiveServe) Run(c *cli, h *hand) error {
 	l, err := net.Listen("tcp", x.Listen)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("serving %s at http://%s/ until interrupted\n", h.Root(), l.Addr())
+	c.print(os.Stdout, map[string]string{"url": "http://" + l.Addr().String() + "/"}, fmt.Sprintf("serving %s at http://%s/ until interrupted", h.Root(), l.Addr()))
 	s := &http.Server{Handler: h.Handler(), ReadHeaderTimeout: 10 * time.Second}
 	go func() {
 		<-h.ctx.Done()
@@ -230,6 +256,11 @@ type archiveSources struct {
 	URL   string `arg:"" help:"Where clients find the archive." placeholder:"URL"`
 }
 
+func (archiveSources) Help() string {
+	return `Example:
+  packmill archive sources unstable http://archive.example.org/debian`
+}
+
 func (x *archiveSources) Run(c *cli, h *hand) error {
 	suite, err := h.suite(x.Suite)
 	if err != nil {
@@ -239,7 +270,7 @@ func (x *archiveSources) Run(c *cli, h *hand) error {
 	if err != nil {
 		return missing(err)
 	}
-	fmt.Print(text)
+	c.print(os.Stdout, map[string]string{"suite": suite.Name, "sources": text}, strings.TrimSuffix(text, "\n"))
 	return nil
 }
 
@@ -250,6 +281,11 @@ type archiveKey struct {
 
 type keyExport struct {
 	Suite string `arg:"" help:"A suite of control/suites."`
+}
+
+func (keyExport) Help() string {
+	return `Example:
+  packmill archive key export unstable`
 }
 
 func (x *keyExport) Run(c *cli, h *hand) error {
@@ -274,7 +310,11 @@ type keyRotate struct {
 }
 
 func (keyRotate) Help() string {
-	return `Makes a new key and adds it to Sign-With of the suite in control/suites: from then on everything bears both signatures. Hand out the new key (packmill archive sources, or key export); when all clients have it, run this again with --retire. archived sees the change by itself.`
+	return `Makes a new key and adds it to Sign-With of the suite in control/suites: from then on everything bears both signatures. Hand out the new key (packmill archive sources, or key export); when all clients have it, run this again with --retire. archived sees the change by itself.
+
+Examples:
+  packmill archive key rotate unstable --email archive@example.org
+  packmill archive key rotate unstable --retire`
 }
 
 func (x *keyRotate) Run(c *cli) error {
