@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +75,26 @@ func TestExportAndRsync(t *testing.T) {
 		c := newClient(t, strings.ReplaceAll(f.source(), f.a.Root(), d), f.key, "i386")
 		c.run("apt-get", "update")
 		c.run("apt-get", "download", "hello-doc=3")
+	}
+}
+
+// rsync has the lock of its push: one that outlives the program that began it
+// still keeps every other away.
+func TestRsyncHasTheLock(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.accepted(f.upload(hello("1")))
+	seen := filepath.Join(t.TempDir(), "seen")
+	shell := filepath.Join(t.TempDir(), "shell")
+	if err := os.WriteFile(shell, []byte("#!/bin/sh\nls -l /proc/$PPID/fd >"+seen+"\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.a.Push(ctx, "unstable", &push.Rsync{Dest: "host:/srv", Args: []string{"-e", shell}}, push.Options{}, time.Now()); err == nil {
+		t.Fatal("got no error of a remote shell that fails")
+	}
+	got, err := os.ReadFile(seen)
+	if err != nil || !regexp.MustCompile(`cache/push-[0-9a-f]+\.lock`).Match(got) {
+		t.Errorf("rsync's files: got %s (%v), want the lock among them", got, err)
 	}
 }
 

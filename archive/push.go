@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
 
 	"packmill/archive/opkg"
 	"packmill/archive/push"
@@ -41,15 +41,16 @@ func (a *Archive) Push(ctx context.Context, view string, to Destination, opt pus
 	}
 	sum := sha256.Sum256([]byte(id))
 	name := a.path("cache", "push-"+hex.EncodeToString(sum[:8]))
-	mine := flock.New(name + ".lock")
-	ok, err := mine.TryLock()
+	mine, err := os.OpenFile(name+".lock", os.O_RDONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("push: %w", err)
 	}
-	if !ok {
-		return nil, ErrPushing
-	}
 	defer mine.Close()
+	if err := unix.Flock(int(mine.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, ErrPushing
+	} else if err != nil {
+		return nil, fmt.Errorf("push: lock %s: %w", mine.Name(), err)
+	}
 	defer durable.RemoveAll(name)
 	src, err := a.freeze(ctx, view, name)
 	if err != nil {
@@ -57,11 +58,12 @@ func (a *Archive) Push(ctx context.Context, view string, to Destination, opt pus
 	}
 	switch d := to.(type) {
 	case *push.Rsync:
-		if d.Manifest == "" {
-			own := *d
+		own := *d
+		own.Lock = mine
+		if own.Manifest == "" {
 			own.Manifest = name + ".manifest"
-			to = &own
 		}
+		to = &own
 	case *push.S3:
 		if d.Owner == "" {
 			host, err := os.Hostname()

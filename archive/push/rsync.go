@@ -23,6 +23,10 @@ type Rsync struct {
 	// Manifest is the file in which this package keeps what the copy has; it
 	// can be thrown away, and then rsync compares everything.
 	Manifest string
+
+	// Lock is the lock under which the push runs; may be nil. rsync has it too,
+	// so one that outlives this program lets no other push begin beside it.
+	Lock *os.File
 }
 
 // Push brings the copy in line with the archive. Two pushes with one Manifest
@@ -130,6 +134,9 @@ func (r *rsyncRun) rsync(ctx context.Context, list []byte, from string, args ...
 	args = append(append([]string{"--from0", "--files-from=-", "--mkpath"}, args...), r.Args...)
 	cmd := exec.CommandContext(ctx, "rsync", append(args, "--", from+"/", strings.TrimRight(r.Dest, "/")+"/")...)
 	cmd.Stdin = bytes.NewReader(list)
+	if r.Lock != nil {
+		cmd.ExtraFiles = []*os.File{r.Lock}
+	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
