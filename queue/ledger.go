@@ -253,6 +253,14 @@ func TicketOf(it *spool.Item) (*Ticket, error) {
 	return ReadTicket(st)
 }
 
+// Damaged reports whether an error of TicketOf or TicketAt is the ticket's own:
+// it is not there, or says what it must not. Any other is our trouble, such as
+// too many open files, and no verdict on the item.
+func Damaged(err error) bool {
+	trouble := (*fs.PathError)(nil)
+	return !errors.As(err, &trouble) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP)
+}
+
 // TicketAt reads the facts of an item that was found and is not claimed.
 func TicketAt(tree *spool.Tree, f spool.Found) (*Ticket, error) {
 	st, err := spool.ReadTicket(tree.Path(f.Dir()))

@@ -139,11 +139,11 @@ func (p *publisher) publish(ctx context.Context, items []*spool.Item) ([]spool.V
 	for i, it := range items {
 		e := &entry{item: it, arch: jobArch(it)}
 		entries[i] = e
-		st, err := it.Ticket()
-		if err == nil {
-			e.ticket, err = queue.ReadTicket(st)
-		}
+		var err error
+		e.ticket, err = queue.TicketOf(it)
 		switch {
+		case err != nil && !queue.Damaged(err):
+			return nil, err
 		case err != nil:
 			e.decide(refuse(e, name, "the ticket cannot be read: "+err.Error()))
 		case !ok || s.Name != name:

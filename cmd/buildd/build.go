@@ -166,6 +166,9 @@ func (b *builder) refusal(it *spool.Item) *notNow {
 		return &notNow{err.Error(), time.Minute}
 	}
 	t, err := queue.TicketOf(it)
+	if err != nil && !queue.Damaged(err) {
+		return &notNow{err.Error(), time.Minute}
+	}
 	if err != nil {
 		return nil // Handle says it
 	}
@@ -331,6 +334,9 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 		return spool.Verdict{To: spool.In(spool.Attic), Reason: "the suite is not in the settings any more"}, nil
 	}
 	t, err := queue.TicketOf(it)
+	if err != nil && !queue.Damaged(err) {
+		return spool.Verdict{}, err
+	}
 	if err != nil {
 		return b.unreadable(it, err), nil
 	}

@@ -283,6 +283,9 @@ func (x *executor) cancel(c upload.Command) (string, error) {
 	}
 	for _, f := range found {
 		st, err := spool.ReadTicket(x.in.Tree.Path(f.Dir()))
+		if err != nil && !queue.Damaged(err) {
+			return "", err
+		}
 		if err != nil || st.Get("Changes") != c.Pattern {
 			continue
 		}

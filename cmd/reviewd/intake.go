@@ -137,7 +137,9 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 	var older []spool.Found
 	if u.Suite != nil && upload.Worst(findings) < upload.Error {
 		var more []upload.Finding
-		older, more = in.waitingUploads(u, inReview)
+		if older, more, err = in.waitingUploads(u, inReview); err != nil {
+			return spool.Verdict{}, err
+		}
 		findings = append(findings, more...)
 	}
 	fill(t, u, findings)

@@ -14,14 +14,17 @@ import (
 // waitingUploads finds what a new upload takes the place of: of those of the
 // same source that wait for review, the ones in the same suite. One of a higher
 // version, or somebody else's of the same version, refuses the new one.
-func (in *intake) waitingUploads(u *upload.Upload, found []spool.Found) (older []spool.Found, findings []upload.Finding) {
+func (in *intake) waitingUploads(u *upload.Upload, found []spool.Found) (older []spool.Found, findings []upload.Finding, err error) {
 	for _, f := range found {
 		if f.Place.Suite != u.Suite.Name {
 			continue
 		}
 		who := ""
-		if st, err := spool.ReadTicket(in.Tree.Path(f.Dir())); err == nil {
+		st, err := spool.ReadTicket(in.Tree.Path(f.Dir()))
+		if err == nil {
 			who = st.Get("Uploader")
+		} else if !queue.Damaged(err) {
+			return nil, nil, err
 		}
 		c := policy.CompareVersions(u.Changes.Version, f.Name.Version)
 		switch {
@@ -35,7 +38,7 @@ func (in *intake) waitingUploads(u *upload.Upload, found []spool.Found) (older [
 			older = append(older, f)
 		}
 	}
-	return older, findings
+	return older, findings, nil
 }
 
 // takePlace moves the older uploads to the attic and gives a verdict with the
