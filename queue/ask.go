@@ -359,7 +359,10 @@ func (r *Request) do(it *spool.Item, t *Ticket, s *Spec, reply *Reply) error {
 				return err
 			}
 		}
-		return it.Note(r.Who, v.Reason)
+		if err := it.Note(r.Who, v.Reason); err != nil {
+			return err
+		}
+		return durable.SyncTree(it.Path()) // what a person said is on the disk before the command ends
 	}
 	if v.Renew && v.Class == it.Name.Class {
 		return it.Note(r.Who, v.Reason)
