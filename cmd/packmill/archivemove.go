@@ -338,7 +338,7 @@ func (x *keyRotate) Run(c *cli) error {
 		text = fmt.Sprintf("retired %s; its file stays", keys[0])
 		keys = keys[1:]
 	} else {
-		name := filepath.Join("private", fmt.Sprintf("%s-%s.key", set.Name, time.Now().UTC().Format("20060102T150405")))
+		name := filepath.Join("private", fmt.Sprintf("%s-%s.key", set.Name, time.Now().UTC().Format("20060102T150405.000000")))
 		keys = append(keys, name)
 		text = fmt.Sprintf("%s signs with %s from now on", set.Name, strings.Join(keys, " and "))
 		if !c.DryRun {
@@ -414,11 +414,13 @@ func setField(file string, set *settings.Suite, field, value string) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(file, []byte(strings.Join(lines, "")), info.Mode().Perm()); err != nil {
+	// It has its owner before it has its name: the daemons are other users.
+	tmp := filepath.Join(filepath.Dir(file), durable.NewPrefix+filepath.Base(file))
+	if err := durable.WriteFile(tmp, []byte(strings.Join(lines, "")), info.Mode().Perm()); err != nil {
 		return err
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
-		return os.Chown(file, int(st.Uid), int(st.Gid))
+	if err := ownedAs(tmp, file); err != nil {
+		return err
 	}
-	return nil
+	return durable.Replace(tmp, file)
 }

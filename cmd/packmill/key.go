@@ -76,10 +76,14 @@ func (k *keyNew) Run(c *cli) error {
 			return err
 		}
 	}
-	if err := durable.CreateFile(secret, signer.Secret(), 0o600); err != nil {
-		if errors.Is(err, fs.ErrExist) {
+	err = durable.CreateFile(secret, signer.Secret(), 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		if _, err := os.Lstat(public); !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%w: %s is there already; take another name, or remove it first", errRefused, secret)
 		}
+		signer, err = openpgp.OpenSigner(secret) // an earlier run was cut off before it had written the public half
+	}
+	if err != nil {
 		return err
 	}
 	if err := os.Chown(secret, uid, -1); err != nil {

@@ -95,8 +95,10 @@ func (m *mailCmd) fetch(c *cli, b *logreview.Box) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.MkdirAll(filepath.Join(m.Maildir, "cur"), 0o700); err != nil {
-		return err
+	if !c.DryRun {
+		if err := durable.MkdirAll(filepath.Join(m.Maildir, "cur"), 0o700); err != nil {
+			return err
+		}
 	}
 	var errs []error
 	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
@@ -133,5 +135,16 @@ func (m *mailCmd) message(c *cli, b *logreview.Box, name string) error {
 	if err := m.take(c, b, data); err != nil || c.DryRun {
 		return err
 	}
-	return durable.Rename(path, filepath.Join(m.Maildir, "cur", name+":2,S"))
+	to := filepath.Join(m.Maildir, "cur", name+":2,S")
+	err = durable.Rename(path, to)
+	if errors.Is(err, fs.ErrExist) && sameFile(path, to) {
+		return durable.Remove(path) // a power cut left both names
+	}
+	return err
+}
+
+func sameFile(a, b string) bool {
+	x, err := os.Lstat(a)
+	y, yerr := os.Lstat(b)
+	return err == nil && yerr == nil && os.SameFile(x, y)
 }
