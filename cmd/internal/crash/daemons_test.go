@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +27,7 @@ type scenario struct {
 	// compare, in the place of want: the tree is what the command comes to
 	// when nothing strikes it, or what was there before.
 	compare bool
+	far     bool           // it writes where no power of ours is cut
 	always  *regexp.Regexp // matches what is where, at every moment
 }
 
@@ -226,10 +226,16 @@ func (c *scenario) sweep(t testing.TB) *Sweep {
 		}
 	}
 	return &Sweep{
-		Name: c.name, Tree: s.tree, Scratch: s.dir, Seed: 1, Workers: 2, Restarts: c.argv[0] != "packmill",
+		Name: c.name, Tree: s.tree, Scratch: s.dir, Seed: 1, Workers: 2, Restarts: c.argv[0] != "packmill", Far: c.far,
 		Program: func(tree string) *Program { return s.command(tree, c.argv[0], c.at(tree)[1:]...) },
-		Instant: served,
-		Settle:  func(tree string) error { return s.settle(tree, c.again) },
+		Instant: func(tree string) []string {
+			broken := served(filepath.Join(tree, "archive"))
+			for _, b := range served(filepath.Join(tree, outsideDir, "copy")) {
+				broken = append(broken, "the copy: "+b)
+			}
+			return broken
+		},
+		Settle: func(tree string) error { return s.settle(tree, c.again) },
 		Check: func(tree string, acknowledged bool) []string {
 			broken := append(sound(tree), witness(tree, sent)...)
 			broken = append(broken, incomplete(tree)...)
@@ -247,9 +253,9 @@ func (c *scenario) sweep(t testing.TB) *Sweep {
 	}
 }
 
-// TestDaemons strikes each program at a few points of chance.
+// TestDaemons strikes each daemon at a few points of chance.
 func TestDaemons(t *testing.T) {
-	for _, c := range slices.Concat(scenarios, verbs) {
+	for _, c := range scenarios {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.sweep(t)
 			tally, err := s.Run(3)

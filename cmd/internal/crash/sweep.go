@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -34,6 +35,7 @@ type Sweep struct {
 	Part    Part
 
 	Restarts bool // its supervisor starts it again: a daemon, and not a verb
+	Far      bool // it writes to another machine too: no power cuts
 }
 
 // A Part is the K-th of N parts of a sweep, from 1; the zero Part is all of it.
@@ -127,26 +129,37 @@ func (s *Sweep) Run(n int) (*Tally, error) {
 		return t, err
 	}
 	var jobs []func(dir string) (string, []string, error)
+	add := func(key string, job func(dir string) (string, []string, error)) {
+		// By the key alone: how many points there are differs from run to run,
+		// and the parts must come to the whole.
+		h := fnv.New32a()
+		h.Write([]byte(key))
+		if s.Part.N == 0 || int(h.Sum32()%uint32(s.Part.N)) == s.Part.K-1 {
+			jobs = append(jobs, job)
+		}
+	}
 	seen := map[string]bool{}
-	for cut := 1; cut <= record.Cuts(); cut++ {
+	for cut := 1; cut <= record.Cuts() && !s.Far; cut++ {
 		for _, state := range record.States(cut, 3, s.Seed, seen) {
-			jobs = append(jobs, func(dir string) (string, []string, error) {
+			add(state.String(), func(dir string) (string, []string, error) {
 				broken, err := s.cut(record, state, dir)
 				return "", broken, err
 			})
 		}
 	}
-	t.Cuts = record.Cuts()
+	if !s.Far {
+		t.Cuts = record.Cuts()
+	}
 	for _, c := range calls {
 		if s.Restarts {
-			jobs = append(jobs, func(dir string) (string, []string, error) {
+			add(fmt.Sprint(c.N), func(dir string) (string, []string, error) {
 				broken, err := s.strikeAndCut(c.N, dir)
 				return "kill, restart and power cut", broken, err
 			})
 		}
 		for _, k := range strikes {
 			if k.n = c.N; k.fits(c) {
-				jobs = append(jobs, func(dir string) (string, []string, error) {
+				add(k.String(), func(dir string) (string, []string, error) {
 					broken, err := s.strike(k, dir)
 					return k.name(), broken, err
 				})
@@ -156,9 +169,6 @@ func (s *Sweep) Run(n int) (*Tally, error) {
 	rng := rand.New(rand.NewPCG(s.Seed, 1))
 	rng.Shuffle(len(jobs), func(i, j int) { jobs[i], jobs[j] = jobs[j], jobs[i] })
 	all := len(jobs)
-	if s.Part.N > 0 {
-		jobs = jobs[all*(s.Part.K-1)/s.Part.N : all*s.Part.K/s.Part.N]
-	}
 	if n > 0 {
 		jobs = jobs[:min(n, len(jobs))]
 	}

@@ -417,9 +417,10 @@ func (t *tracer) enter(th *thread) error {
 	th.call = c
 	switch c.Act.Deed {
 	case KillBefore:
-		// Nothing moves any more: the thread stays where it is and dies there.
 		t.kill()
-		return nil
+		if t.dies(th) {
+			return nil // Nothing moves any more: it stays where it is and dies there.
+		}
 	case Fail:
 		r.skip()
 		r.setResult(-int64(c.Act.Errno))
@@ -465,7 +466,9 @@ func (t *tracer) returned(th *thread) error {
 	switch c.Act.Deed {
 	case KillAfter, ShortKill:
 		t.kill()
-		return t.admit()
+		if t.dies(th) {
+			return t.admit()
+		}
 	case FailDone, Fail:
 		r.setResult(-int64(c.Act.Errno))
 		if err := r.put(th.tid); err != nil {
@@ -477,6 +480,9 @@ func (t *tracer) returned(th *thread) error {
 	}
 	return t.admit()
 }
+
+// dies reports whether kill ends th: a child goes on.
+func (t *tracer) dies(th *thread) bool { return t.p.KillAll || th.tgid == t.main }
 
 func (t *tracer) kill() {
 	if t.p.KillAll {

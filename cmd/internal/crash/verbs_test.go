@@ -3,12 +3,15 @@
 package crash
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -18,8 +21,12 @@ import (
 
 	"packmill/archive"
 	"packmill/archive/deb/debtest"
+	"packmill/cmd/internal/logreview"
+	"packmill/cmd/internal/settings"
+	"packmill/queue"
 	"packmill/spool"
 	"packmill/spool/durable"
+	"packmill/spool/openpgp"
 	"packmill/spool/upload/uploadtest"
 )
 
@@ -131,6 +138,124 @@ var verbs = []scenario{
 	command(garbage, archived, "archive gc --stay 1h"),
 	command(outside, archived, "archive import stable OUTSIDE/repo sid --unsigned"),
 	command(newcomer, archived, "archive include stable OUTSIDE/world_1-1_amd64.changes"),
+	command(outdated, archived, "archive export sid OUTSIDE/copy"),
+	far(command(outdated, archived, "archive push all OUTSIDE/copy")),
+	command(shelf, archived, "archive key rotate sid"),
+	command(then(shelf, words("archive key rotate sid")), archived, "archive key rotate sid --retire"),
+	command(shelf, archived, "key new another"),
+	command(queues, masterd, "wb manual broken . amd64 . sid . -m mine"),
+	command(queues, masterd, "wb cancel hello . arm64 . sid . -m no"),
+	command(queues, masterd, "wb extra-conflicts hello . arm64 . sid . -m libfoo-dev"),
+	command(queues, masterd, "cancel hello arm64"),
+	command(signed, masterd, "build sign hello --with OUTSIDE/hello_1-1_amd64.changes"),
+	command(queues, masterd, "build fail broken -m no"),
+	command(queues, masterd, "build retry broken"),
+	command(queues, masterd, "build dep-wait broken -m libfoo-dev"),
+	command(queues, masterd, "build giveback broken"),
+	command(queues, masterd, "build not-for-us broken"),
+	command(letters, masterd, "mail --maildir OUTSIDE/Maildir"),
+	{
+		name: "packmill init", prepare: func(t testing.TB) *site {
+			s := &site{t: t, dir: scratch(t)}
+			s.tree = filepath.Join(s.dir, "tree")
+			var err error
+			if s.bin, err = programs(); err == nil {
+				err = os.Mkdir(s.tree, 0o755)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		},
+		argv: words("packmill init"), again: [][]string{{"packmill", "init"}},
+	},
+}
+
+// looks are the commands of packmill that change nothing, with their exit status.
+var looks = map[string]int{
+	"status": 0, "ls": 0, "show hello": 0, "why hello": 0, "quinn-diff sid": 0, "completion bash": 0,
+	"review ls": 0, "review show hello": 1, "build ls": 0, "build show hello": 1,
+	"log show hello amd64": 0, "log ls": 0, "log grep building": 0, "wb info hello . amd64 . sid": 0,
+	"archive ls sid": 0, "archive show sid hello": 0, "archive diff sid stable": 0, "archive check": 0, "archive snapshot ls": 0,
+	"archive sources sid http://packmill.example": 0, "archive key export sid": 0,
+	"rebuild --check hello": 1, // the builder made no .buildinfo
+	"chroot ls":             0,
+}
+
+// elsewhere are those that no sweep strikes, and why.
+var elsewhere = map[string]string{
+	"archive serve": "runs until it is interrupted, and only reads",
+	"chroot create": "changes no tree; package queue/build kills it",
+	"chroot update": "is chroot create",
+	"chroot rm":     "changes no tree",
+}
+
+// TestVerbs holds that no command that changes a tree goes without a sweep: all
+// that packmill has is in one of the lists, what looks changes nothing, and with
+// --dry-run nothing does.
+func TestVerbs(t *testing.T) {
+	listed := func(verb string) bool {
+		begins := func(line string) bool { return line == verb || strings.HasPrefix(line, verb+" ") }
+		for line := range looks {
+			if begins(line) {
+				return true
+			}
+		}
+		return elsewhere[verb] != "" || slices.ContainsFunc(slices.Concat(scenarios, verbs), func(c scenario) bool {
+			return c.argv[0] == "packmill" && begins(strings.Join(c.argv[1:], " "))
+		})
+	}
+	s := shelf(t)
+	var walk func(verb string)
+	walk = func(verb string) {
+		out, err := s.plain("/nonexistent", "packmill", append(append([]string{"complete", "--"}, words(verb)...), "")...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		below := words(out)
+		if verb == "wb" {
+			for _, op := range queue.Ops {
+				below = append(below, string(op))
+			}
+		}
+		for _, w := range below {
+			walk(strings.TrimSpace(verb + " " + w))
+		}
+		if len(below) == 0 && !listed(verb) {
+			t.Errorf("packmill %s: it has no sweep, and is not said to change nothing", verb)
+		}
+	}
+	walk("")
+	same := func(s *site, status int, argv ...string) {
+		before, err := outline(s.tree)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.plain(s.tree, argv[0], argv[1:]...)
+		got := 0
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+			got = exit.ExitCode()
+		}
+		if got != status {
+			t.Errorf("%q: got exit status %d (%v), want %d", argv, got, err, status)
+		}
+		if after, err := outline(s.tree); err != nil || after != before {
+			t.Errorf("%q: it changes something (%v):%s", argv, err, differ(strings.Split(after, "\n"), strings.Split(before, "\n")))
+		}
+	}
+	for line, status := range looks {
+		same(s, status, append([]string{"packmill"}, words(line)...)...)
+	}
+	for _, c := range slices.Concat(scenarios, verbs) {
+		if c.argv[0] == "packmill" {
+			s := c.prepare(t)
+			status := 0
+			if c.argv[1] == "fsck" {
+				status = 1 // it has found what it would mend
+			}
+			same(s, status, slices.Insert(c.at(s.tree), 1, "--dry-run")...)
+		}
+	}
 }
 
 func words(line string) []string { return strings.Fields(line) }
@@ -148,6 +273,13 @@ func command(prepare func(testing.TB) *site, again [][]string, line string) scen
 // neither.
 func moves(c scenario) scenario {
 	c.always = regexp.MustCompile(`(?m)^(sid|stable): hello .* source$`)
+	return c
+}
+
+// far is a verb that writes to another machine, in truth or as if: what a power
+// cut leaves there is not ours to say.
+func far(c scenario) scenario {
+	c.far = true
 	return c
 }
 
@@ -208,6 +340,42 @@ func newcomer(t testing.TB) *site {
 	return s
 }
 
+// outdated is shelf, with a copy of its archive beside it that is not of today.
+func outdated(t testing.TB) *site {
+	s := shelf(t)
+	s.mkdir(outsideDir)
+	for _, v := range []string{"export sid ", "push all "} {
+		s.must("packmill", words("archive "+v+filepath.Join(s.tree, outsideDir, "copy"))...)
+	}
+	s.must("packmill", words("archive override sid hello --section net")...)
+	return s
+}
+
+// letters is queues, with a signed mail about a build that failed.
+func letters(t testing.TB) *site {
+	s := queues(t)
+	s.write("control/notify", "Event: *\nTo: signer\nFrom: builds@packmill.example\nVia: /bin/true\n")
+	tree, err := spool.Open(s.tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := tree.Find("broken", spool.BuildAttempted)
+	if err != nil || len(found) != 1 {
+		t.Fatal(err, found)
+	}
+	tk, err := queue.TicketAt(tree, found[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	job := logreview.Job{Mark: tk.Mark(found[0]), ID: found[0].Name.ID(), Arch: "amd64", Suite: "sid"}
+	text, err := s.signer.Clearsign([]byte("fail it never did\n"+job.String()+"\n"), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write(outsideDir+"/Maildir/new/1", "From: uploader@packmill.example\nMessage-Id: <1@packmill.example>\n\n"+string(text))
+	return s
+}
+
 func (s *site) mkdir(rel string) {
 	s.t.Helper()
 	if err := os.MkdirAll(filepath.Join(s.tree, rel), 0o755); err != nil {
@@ -250,11 +418,15 @@ func accountOf(tree string) (account, error) {
 	for _, f := range found {
 		add(true, "%s", f.Dir())
 		err := filepath.WalkDir(t.Path(f.Dir()), func(p string, e fs.DirEntry, err error) error {
-			if err != nil || !e.Type().IsRegular() || strings.HasPrefix(e.Name(), durable.NewPrefix) || e.Name() == spool.HistoryFile {
+			if err != nil || !e.Type().IsRegular() || strings.HasPrefix(e.Name(), durable.NewPrefix) {
 				return err
 			}
 			data, err := os.ReadFile(p)
-			if e.Name() != spool.TicketFile && e.Name() != spool.ReasonFile {
+			switch e.Name() {
+			case spool.TicketFile, spool.ReasonFile:
+			case spool.HistoryFile:
+				data = regexp.MustCompile(`\bmine\b`).Find(data) // what wb manual notes
+			default:
 				data = nil
 			}
 			add(false, "%s %s", strings.TrimPrefix(p, tree), data)
@@ -291,19 +463,47 @@ func accountOf(tree string) (account, error) {
 			add(false, "%s: %s", v, strings.Join(text, "\n"))
 		}
 	}
-	for _, dir := range []string{"archive/pool", "attic"} {
-		files, err := os.ReadDir(t.Path(dir))
+	for _, dir := range []string{"archive/pool", "attic", outsideDir} {
+		err := filepath.WalkDir(t.Path(dir), func(p string, e fs.DirEntry, err error) error {
+			if dir == outsideDir && errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			// Such a name is a half-written file's: ours or rsync's.
+			if err != nil || !e.Type().IsRegular() || strings.HasPrefix(e.Name(), ".") {
+				return err
+			}
+			sum := ""
+			if dir == outsideDir {
+				data, err := os.ReadFile(p)
+				if err != nil {
+					return err
+				}
+				sum = fmt.Sprintf(" %x", sha256.Sum256(data))
+			}
+			add(false, "%s%s", strings.TrimPrefix(p, tree), sum)
+			return nil
+		})
 		if err != nil {
 			return a, err
 		}
-		for _, f := range files {
-			filepath.WalkDir(t.Path(dir, f.Name()), func(p string, e fs.DirEntry, err error) error {
-				if err == nil && e.Type().IsRegular() && !strings.HasPrefix(e.Name(), durable.NewPrefix) {
-					add(false, "%s", strings.TrimPrefix(p, tree))
-				}
-				return err
-			})
+	}
+	set, err := settings.Load(t.Path("control"))
+	if err != nil {
+		return a, err
+	}
+	for _, s := range set.Suites {
+		for i, name := range s.SignWith {
+			_, err := openpgp.OpenSigner(set.Path(name))
+			add(true, "%s: key %d of %d: %v", s.Name, i+1, len(s.SignWith), err)
 		}
+	}
+	for _, name := range []string{"archive", "another"} {
+		k, err := openpgp.OpenSigner(t.Path("control/private", name+".key"))
+		if err != nil {
+			continue
+		}
+		data, _ := os.ReadFile(t.Path("control", settings.KeysDir, name+".asc"))
+		add(false, "key %s, the halves are of one: %v", name, bytes.Equal(data, k.Public()))
 	}
 	slices.Sort(a.where)
 	slices.Sort(a.all)
