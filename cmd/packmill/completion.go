@@ -1,13 +1,16 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
 
+	"packmill/archive"
 	"packmill/spool"
 )
 
@@ -67,7 +70,7 @@ func (x *completeCmd) Run(c *cli) error {
 		return err
 	}
 	node := parser.Model.Node
-	path, value := []string{}, false
+	path, args, value := []string{}, []string{}, false
 	for _, w := range words {
 		switch {
 		case value:
@@ -80,6 +83,8 @@ func (x *completeCmd) Run(c *cli) error {
 			i := slices.IndexFunc(node.Children, func(n *kong.Node) bool { return n.Name == w })
 			if i >= 0 {
 				node, path = node.Children[i], append(path, w)
+			} else if !strings.HasPrefix(w, "-") {
+				args = append(args, w)
 			}
 		}
 	}
@@ -107,6 +112,9 @@ func (x *completeCmd) Run(c *cli) error {
 		if states, ok := completed[strings.Join(path, " ")]; ok {
 			out = append(out, itemIDs(c.Tree, states)...)
 		}
+		if len(path) > 1 && path[0] == "archive" {
+			out = append(out, c.archiveWords(strings.Join(path, " "), node.Positional, args, last)...)
+		}
 	}
 	slices.Sort(out)
 	for _, w := range slices.Compact(out) {
@@ -125,6 +133,49 @@ var completed = map[string][]spool.State{
 	"build dep-wait": judged, "build giveback": judged, "build not-for-us": judged,
 	"cancel":  {spool.NeedsBuild, spool.Building, spool.DepWait, spool.BDUninstallable, spool.Built, spool.BuildAttempted, spool.Failed},
 	"requeue": {spool.Rejected, spool.BuildAttempted, spool.Failed, spool.DepWait, spool.BDUninstallable, spool.Built, spool.Master},
+}
+
+// archiveWords are the suites, snapshots or packages that the next argument of a
+// command of the archive may be.
+func (c *cli) archiveWords(path string, takes []*kong.Positional, args []string, last string) []string {
+	dir := filepath.Join(c.Tree, "archive")
+	if _, err := os.Stat(dir); err != nil || len(takes) == 0 {
+		return nil
+	}
+	arg := takes[min(len(args), len(takes)-1)]
+	a, err := archive.Open(dir)
+	if err != nil || len(args) >= len(takes) && !arg.IsCumulative() {
+		return nil
+	}
+	var out []string
+	snapshots, _ := a.Snapshots()
+	switch {
+	case arg.Name == "package":
+		list, _ := a.List(context.Background(), args[0], last+"*")
+		for _, e := range list {
+			if e.Source == "" || path == "archive show" || path == "archive override" {
+				out = append(out, e.Package)
+			}
+		}
+		return out
+	case arg.Name == "snapshot", path == "archive snapshot rm":
+		for _, s := range snapshots {
+			out = append(out, s.Name)
+		}
+		return out
+	case arg.Name == "view", arg.Name == "from" && path != "archive move", path == "archive diff":
+		for _, s := range snapshots {
+			out = append(out, s.Name+"/"+s.Suite)
+		}
+	case arg.Name != "suite" && arg.Name != "from" && arg.Name != "to":
+		return nil
+	}
+	if s, err := c.control(); err == nil {
+		for i := range s.Suites {
+			out = append(out, s.Suites[i].Name)
+		}
+	}
+	return out
 }
 
 // itemIDs are the names by which a person may say the items. An epoch's colon,

@@ -80,6 +80,7 @@ type cli struct {
 
 	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
 	Complete   completeCmd   `cmd:"" hidden:""`
+	Manual     manualCmd     `cmd:"" hidden:""`
 }
 
 // errRefused says that nothing was done, for a reason that was printed.

@@ -317,6 +317,8 @@ func TestCompletion(t *testing.T) {
 		{[]string{"review", "hold", "--o"}, "--off\n"},
 		{[]string{"requeue", ""}, ""},
 		{[]string{"review", "reject", "-m", ""}, ""},
+		{[]string{"archive", "copy", ""}, "stable\n"},
+		{[]string{"archive", "rollback", "stable", ""}, ""},
 	} {
 		if got, _ := x.run(append([]string{"complete", "--"}, c.words...)...); got != c.want {
 			t.Errorf("complete %q: got %q, want %q", c.words, got, c.want)

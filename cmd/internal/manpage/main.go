@@ -1,6 +1,6 @@
 // Command manpage writes the manual pages, as man(7) has it: of the programs,
-// whose package comments they are, and packmill(5), the settings, which is
-// the section of README.md.
+// whose package comments they are, packmill(1) with the help of each command,
+// and packmill(5), the settings, which is the section of README.md.
 //
 //	manpage DIR
 //
@@ -14,7 +14,9 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
@@ -67,6 +69,13 @@ func run(dir string) error {
 		text, err := page(name, section, f.Doc.Text())
 		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
+		}
+		if name == "packmill" {
+			all, err := exec.Command("go", "run", "./cmd/packmill", "manual").Output()
+			if err != nil {
+				return fmt.Errorf("packmill manual: %w", err)
+			}
+			text += commands(string(all))
 		}
 		if err := put(name, section, text); err != nil {
 			return err
@@ -184,6 +193,28 @@ func page(name, section, text string) (string, error) {
 	}
 	return b.String(), nil
 }
+
+// commands turns the help of each command into a section, a part for each. The
+// flags that all of them have are left out.
+func commands(help string) string {
+	var b strings.Builder
+	b.WriteString(".SH COMMANDS\nEvery command takes --help, --tree=DIR, --json and, if it changes something, --dry-run (-n).\n")
+	for _, text := range strings.Split("\n"+help, "\nUsage: ")[1:] {
+		usage, rest, _ := strings.Cut(text, "\n")
+		fmt.Fprintf(&b, ".SS %s\n", escape(strings.TrimSuffix(usage, " [flags]")))
+		var kept []string
+		for line := range strings.Lines(rest) {
+			if !common.MatchString(line) {
+				kept = append(kept, strings.TrimRight(line, "\n"))
+			}
+		}
+		text := strings.ReplaceAll(strings.TrimSpace(strings.Join(kept, "\n")), "Flags:\n\n", "Flags:\n")
+		b.WriteString(verbatim(strings.TrimSpace(strings.TrimSuffix(text, "\nFlags:"))))
+	}
+	return b.String()
+}
+
+var common = regexp.MustCompile(`^ +(-h, --help|--tree=DIR|--json|-n, --dry-run) `)
 
 // flat is the text in one line, without marks.
 func flat(text []comment.Text) string {

@@ -41,6 +41,9 @@ func TestPrograms(t *testing.T) {
 				t.Errorf("%s has no %q", filepath.Base(p), want)
 			}
 		}
+		if strings.HasSuffix(p, "packmill.1") && !strings.Contains(string(data), ".SS packmill archive import <suite> <from> <dist>\n") {
+			t.Error("packmill.1 lacks the commands")
+		}
 		// groff's own opinion.
 		var said strings.Builder
 		cmd := exec.Command("man", "--warnings", "-E", "UTF-8", "-l", p)
