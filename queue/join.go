@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"packmill/spool"
@@ -23,6 +24,9 @@ var open = []spool.State{spool.NeedsBuild, spool.Building, spool.Built, spool.De
 var settled = []spool.State{
 	spool.Uploaded, spool.Installed, spool.BuildAttempted, spool.Failed, spool.NotForUs, spool.AutoNotForUs, spool.Attic,
 }
+
+// Settled reports whether a job in that state keeps no source waiting.
+func Settled(s spool.State) bool { return slices.Contains(settled, s) }
 
 // Join says whether a source may leave the master queue: when a settled job is
 // found for each architecture of its plan. It decides by presence: a job that

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -242,6 +243,98 @@ func sweepLedger(dir string) (int, error) {
 		n++
 	}
 	return n, nil
+}
+
+// Unlisted is the kind of a finding for a ledger and a job that do not fit.
+const Unlisted spool.Kind = "unlisted"
+
+// CheckLedgers reports jobs that no ledger knows, which could be made a second
+// time, and entries of jobs that are nowhere, for which no other can be made.
+// Every job has its entry before it can be seen, and each is looked for until it
+// was missed five times: it may be on its way. It changes nothing.
+func CheckLedgers(tree *spool.Tree) ([]spool.Finding, error) {
+	var out []spool.Finding
+	places, err := tree.Places(jobStates...)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range places {
+		names, err := tree.List(p)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			n, err := spool.ParseName(name)
+			f := spool.Found{Place: p, Name: n}
+			if err != nil || p.State == spool.Installed || f.Arch() == "" || f.Arch() == spool.SourceArch {
+				continue
+			}
+			dir := tree.Path(f.Dir())
+			var st unix.Stat_t
+			err = unix.Lstat(filepath.Join(dir, birthFile), &st)
+			if _, gone := os.Lstat(dir); gone != nil || err == nil && st.Nlink > 1 {
+				continue
+			}
+			out = append(out, spool.Finding{Kind: Unlisted, Path: f.Dir(), Text: "the ledger does not know the job, so it could be made twice",
+				Cure: "it is written into the ledger, as master-buildd does when it starts", Repair: func() error { return adopt(tree, f) }})
+		}
+	}
+	entries, err := filepath.Glob(tree.Path("queue", "*", "*", spool.LedgerDir, "[^.]*"))
+	if err != nil {
+		return nil, err
+	}
+	missed := map[uint64]string{}
+	for _, path := range entries {
+		var st unix.Stat_t
+		rel, _ := filepath.Rel(tree.Root(), path)
+		switch err := unix.Lstat(path, &st); {
+		case err != nil:
+		case st.Mode&unix.S_IFMT != unix.S_IFREG:
+			text := "an entry of a ledger is a file, and this is none"
+			out = append(out, spool.Finding{Kind: spool.Stray, Path: rel, Text: text, Cure: "it goes to attic/strays with a REASON",
+				Repair: func() error { return tree.PutAway(rel, text) }})
+		case st.Nlink > 1: // with one name it is of a job that was swept, and hinders nobody
+			missed[st.Ino] = path
+		}
+	}
+	// In the attic, and as an egg in a source that is fanned out, too.
+	births := []string{"queue/*/*/*/*", "archive/incoming/*/*", "archive/installed/*/*/*/*", "attic/*", "spool/rejected/*",
+		"tmp/*", "tmp/gone/*", "spool/accepted/*/*/" + jobsDir + "/*", "queue/*/master/*/" + jobsDir + "/*"}
+	for look := 0; len(missed) > 0 && look < 5; look++ {
+		if look > 0 {
+			time.Sleep(100 * time.Millisecond)
+		}
+		for _, dir := range births {
+			found, err := filepath.Glob(tree.Path(dir, birthFile))
+			if err != nil {
+				return nil, err
+			}
+			for _, f := range found {
+				delete(missed, inodeOf(filepath.Dir(f)))
+			}
+		}
+	}
+	for ino, path := range missed {
+		rel, _ := filepath.Rel(tree.Root(), path)
+		out = append(out, spool.Finding{Kind: Unlisted, Path: rel, Text: "the job of this entry is nowhere, and no other can be made while the entry is there",
+			Cure: "the entry is removed", Repair: func() error { return strike(path, ino) }})
+	}
+	slices.SortFunc(out, func(a, b spool.Finding) int { return strings.Compare(a.Path, b.Path) })
+	return out, nil
+}
+
+// strike removes an entry from its ledger, if it is that one still.
+func strike(path string, ino uint64) error {
+	lock, err := lockLedger(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil || st.Ino != ino {
+		return spool.ErrGone
+	}
+	return durable.Remove(path)
 }
 
 // TicketOf reads the facts of a claimed item.

@@ -28,15 +28,17 @@ const (
 	Leftover  Kind = "leftover"  // a half-written file of a dead process
 	Abandoned Kind = "abandoned" // an item that a dead process claimed: its daemon will take it up
 	Unready   Kind = "unready"   // a part of the tree is missing, or lies on another file system
+	Lost      Kind = "lost"      // the journal tells of it, and it is nowhere
 )
 
-// Finding is one thing that Fsck found.
+// Finding is one thing that breaks a promise.
 type Finding struct {
-	Kind Kind
-	Path string // below the tree
-	Text string // a sentence
-	Cure string // what Mend does, or what a person or which daemon does
-	mend func() error
+	Kind Kind   `json:"kind"`
+	Path string `json:"path"` // below the tree
+	Text string `json:"text"` // a sentence
+	Cure string `json:"cure"` // what Repair does, or what a person or which daemon does
+	// Repair, if there is one answer, gives it; Mend calls it.
+	Repair func() error `json:"-"`
 }
 
 func (f Finding) String() string {
@@ -44,16 +46,16 @@ func (f Finding) String() string {
 }
 
 // Mendable reports whether Mend can do something about it.
-func (f Finding) Mendable() bool { return f.mend != nil }
+func (f Finding) Mendable() bool { return f.Repair != nil }
 
 // Mend does what Cure says. It takes the lock of what it changes and looks
 // again first, so it may run beside working daemons: ErrBusy and ErrGone say
 // that somebody else came first.
 func (f Finding) Mend() error {
-	if f.mend == nil {
+	if f.Repair == nil {
 		return fmt.Errorf("mend %s: only a person can: %s", f.Path, f.Cure)
 	}
-	if err := f.mend(); err != nil {
+	if err := f.Repair(); err != nil {
 		return fmt.Errorf("mend %s: %w", f.Path, err)
 	}
 	return nil
@@ -67,6 +69,12 @@ const strayDir = "attic/strays"
 // to nobody: a process locks the directory of a birth at once after it made it.
 const birthLimit = 10 * time.Minute
 
+// HalfWritten reports whether the file or directory of that name and time is one
+// that a crash cut off: a writer renames what it began within minutes.
+func HalfWritten(name string, changed, now time.Time) bool {
+	return strings.HasPrefix(name, durable.NewPrefix) && now.Sub(changed) > birthLimit
+}
+
 // Fsck looks at everything in the tree and reports what breaks its promises:
 // every item in exactly one state, with a ticket that fits its name and a
 // history that ends where it lies, and nothing else anywhere. What lies in
@@ -74,9 +82,10 @@ const birthLimit = 10 * time.Minute
 // the archive's; those are not looked at.
 //
 // It changes nothing. Beside working daemons it reports nothing that is only
-// on its way: an item that is locked is left out.
-func (t *Tree) Fsck() ([]Finding, error) {
-	c := &checker{tree: t, seen: map[uint64]bool{}, items: map[string][]Found{}}
+// on its way: an item that is locked is left out. Each of look is called for
+// each item while Fsck has its lock, and adds what it finds.
+func (t *Tree) Fsck(look ...func(Found) []Finding) ([]Finding, error) {
+	c := &checker{tree: t, look: look, seen: map[uint64]bool{}, items: map[string][]Found{}}
 	if err := c.parts(); err != nil {
 		return nil, err
 	}
@@ -86,11 +95,19 @@ func (t *Tree) Fsck() ([]Finding, error) {
 	c.births()
 	c.twice()
 	c.rights()
+	// What is put away first may be in the way of another repair.
+	slices.SortStableFunc(c.findings, func(a, b Finding) int {
+		if (a.Kind == Stray) != (b.Kind == Stray) {
+			return map[bool]int{true: -1, false: 1}[a.Kind == Stray]
+		}
+		return strings.Compare(a.Path, b.Path)
+	})
 	return c.findings, nil
 }
 
 type checker struct {
 	tree     *Tree
+	look     []func(Found) []Finding
 	findings []Finding
 	seen     map[uint64]bool    // inodes of items: one that moves while we look is met twice
 	items    map[string][]Found // by what may exist only once
@@ -230,11 +247,20 @@ func (c *checker) item(p Place, n Name) {
 
 	// What reviewd has only just claimed has no ticket yet, and what was
 	// refused may never get one.
+	strays := c.inside(p, n)
 	kept := p.State == Intake || p.State == Rejected || p.State == Attic
 	if why := misfit(dir, n); why != "" && !kept {
 		c.report(Finding{BadItem, rel, why,
 			"it goes to " + In(Rejected).Dir() + " with a REASON; look into it, and requeue or remove it",
-			func() error { return c.tree.reject(p, n, why) }})
+			func() error { return c.tree.Quarantine(Found{p, n}, why) }})
+	}
+	if sys := info.Sys().(*syscall.Stat_t); sys.Uid != c.tree.id.Uid && !c.tree.Separate() {
+		c.report(Finding{WrongRight, rel, fmt.Sprintf("it belongs to the user %d, and the tree to %d, who may not be able to move it", sys.Uid, c.tree.id.Uid),
+			"it is given to the tree's owner (only root can)", func() error {
+				return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+					return errors.Join(err, os.Lchown(path, int(c.tree.id.Uid), int(c.tree.id.Gid)))
+				})
+			}})
 	}
 	if e, differs := handMove(dir, p); differs {
 		c.report(Finding{Untold, rel, fmt.Sprintf("its history ends in %s (%s)", e.From, e.Reason), "the move is written into it",
@@ -249,7 +275,12 @@ func (c *checker) item(p Place, n Name) {
 	if p.State == Building && !takenByHand(dir) {
 		c.report(Finding{Abandoned, rel, "no process has its lock, so its builder is gone", "buildd gives it back when it looks next", nil})
 	}
-	c.leftovers(p, n)
+	if strays {
+		return
+	}
+	for _, look := range c.look {
+		c.findings = append(c.findings, look(Found{p, n})...)
+	}
 }
 
 // takenByHand reports whether a person builds the job, without a lock.
@@ -274,27 +305,49 @@ func misfit(dir string, n Name) string {
 	return ""
 }
 
-// leftovers looks for what a process left half-written in an item.
-func (c *checker) leftovers(p Place, n Name) {
+// inside looks for what has no business in an item: what a process left
+// half-written, and anything that is neither a file nor a directory. What a dead
+// builder left lies as it is, until the job is given back.
+func (c *checker) inside(p Place, n Name) (strays bool) {
 	dir := c.tree.Path(p.Dir(), n.String())
 	filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() || !strings.HasPrefix(e.Name(), durable.NewPrefix) {
+		if err != nil || path == dir {
 			return nil
 		}
 		rel, err := filepath.Rel(c.tree.root, path)
 		if err != nil {
 			return nil
 		}
-		c.report(Finding{Leftover, rel, "a write that a crash cut off", "it is removed", func() error {
-			it, err := c.tree.Claim(p, n.String())
-			if err != nil {
-				return err
+		own := filepath.Dir(path) == dir && (e.Name() == TicketFile || e.Name() == HistoryFile || e.Name() == ReasonFile)
+		switch {
+		case e.Type().IsRegular() && strings.HasPrefix(e.Name(), durable.NewPrefix):
+			c.report(Finding{Leftover, rel, "a write that a crash cut off", "it is removed", func() error {
+				it, err := c.tree.Claim(p, n.String())
+				if err != nil {
+					return err
+				}
+				defer it.Release()
+				return durable.Remove(path)
+			}})
+		case e.Type().IsRegular(), e.IsDir() && !own, p.State == Building:
+		default:
+			strays = true
+			text := fmt.Sprintf("an item has files and directories, and this is one of mode %s", e.Type())
+			c.report(Finding{Stray, rel, text, "it goes to " + strayDir + " with a REASON", func() error {
+				lock, err := lockDir(dir)
+				if err != nil {
+					return err
+				}
+				defer lock.Close()
+				return c.tree.PutAway(rel, text)
+			}})
+			if e.IsDir() {
+				return filepath.SkipDir
 			}
-			defer it.Release()
-			return durable.Remove(path)
-		}})
+		}
 		return nil
 	})
+	return strays
 }
 
 // count notes the item under each thing of which there may be only one.
@@ -346,7 +399,6 @@ func (c *checker) twice() {
 				func() error { return c.tree.retire(f, last, why) }})
 		}
 	}
-	slices.SortStableFunc(c.findings, func(a, b Finding) int { return strings.Compare(a.Path, b.Path) })
 }
 
 // rank is how far a state is in a package's life.
@@ -405,13 +457,13 @@ func (c *checker) stray(rel, why string) {
 		text = why
 	}
 	c.report(Finding{Stray, rel, text, "it goes to " + strayDir + " with a REASON",
-		func() error { return c.tree.putAway(rel, text) }})
+		func() error { return c.tree.PutAway(rel, text) }})
 }
 
-// reject quarantines an item that no handler can work on. It is a person's
-// move, whatever the table says of the state.
-func (t *Tree) reject(p Place, n Name, why string) error {
-	it, err := t.Claim(p, n.String())
+// Quarantine moves an item that no handler can work on to Rejected, with a
+// REASON. It is a person's move, whatever the table says of the state.
+func (t *Tree) Quarantine(f Found, why string) error {
+	it, err := t.Claim(f.Place, f.Name.String())
 	if err != nil {
 		return err
 	}
@@ -450,8 +502,8 @@ func (it *Item) quarantine(to Place, why string) error {
 	return it.tree.record(name.String(), e)
 }
 
-// putAway moves a stray to the attic's strays, beside a REASON.
-func (t *Tree) putAway(rel, why string) error {
+// PutAway moves a stray at rel, below the tree, to the attic's strays, beside a REASON.
+func (t *Tree) PutAway(rel, why string) error {
 	dir := t.Path(strayDir, t.now().UTC().Format(OrderTime))
 	if err := durable.MkdirAll(dir, 0o775); err != nil {
 		return err

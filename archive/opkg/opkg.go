@@ -209,6 +209,23 @@ func mapKeys(m map[string]string) func(func(string) bool) {
 
 func generation(name string, number int) string { return fmt.Sprintf(".%s.%06d", name, number) }
 
+// HalfMade reports whether the directory is a generation of a feed that never
+// was in force: its number is above the one in force. It may be about to be.
+func HalfMade(dir string) bool {
+	dot := strings.LastIndexByte(dir, '.')
+	number, err := strconv.Atoi(dir[dot+1:])
+	name, hidden := strings.CutPrefix(filepath.Base(dir[:max(dot, 0)]), ".")
+	if err != nil || !hidden || name == "" || filepath.Base(filepath.Dir(filepath.Dir(dir))) != "opkg" {
+		return false
+	}
+	link, err := os.Readlink(filepath.Join(filepath.Dir(dir), name))
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	inForce, err := strconv.Atoi(strings.TrimPrefix(link, "."+name+"."))
+	return err == nil && number > inForce
+}
+
 // current finds the generation in force: its number and directory, "" if there
 // is none.
 func (f *Feed) current() (int, string, error) {

@@ -2,16 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
-	"packmill/archive"
+	"packmill/cmd/internal/promise"
 	"packmill/spool"
 )
 
 type fsckCmd struct {
 	Repair bool `help:"Mend what has one right answer, and put the rest where a person finds it."`
-	Deep   bool `help:"Read every byte of the archive's pool."`
+	Deep   bool `help:"Read every byte of the items' files and of the archive's pool."`
 }
 
 func (fsckCmd) Help() string {
@@ -28,38 +29,35 @@ func (f *fsckCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	findings, err := t.Fsck()
+	findings, err := promise.Check(context.Background(), t, f.Deep)
 	if err != nil {
 		return err
 	}
-	// What a client of the archive would trip over is a person's to mend: the
-	// pool's bytes are nowhere else.
-	if a, err := archive.Open(t.Path("archive")); err != nil {
-		return err
-	} else if faults, err := a.Check(context.Background(), f.Deep); err != nil {
-		return err
-	} else {
-		for _, x := range faults {
-			findings = append(findings, spool.Finding{Kind: "archive", Path: "archive/" + x.Path, Text: x.Text,
-				Cure: "restore the file from a backup, or remove the package and upload it again"})
-		}
-	}
-	left := 0
+	// Everything is explained before the first thing is changed.
 	for _, x := range findings {
-		c.print(os.Stdout, x, x.String())
-		if !f.Repair || !x.Mendable() {
-			left++
+		text := x.String()
+		if f.Repair && c.DryRun && x.Mendable() {
+			text += " (with --repair)"
+		}
+		c.print(os.Stdout, struct {
+			spool.Finding
+			Mendable bool `json:"mendable"`
+		}{x, x.Mendable()}, text)
+	}
+	left := len(findings)
+	for _, x := range findings {
+		if !f.Repair || c.DryRun || !x.Mendable() {
 			continue
 		}
-		if c.DryRun {
-			fmt.Printf("would mend %s: %s\n", x.Path, x.Cure)
-			left++
-			continue
-		}
-		if err := x.Mend(); err != nil {
+		switch err := x.Mend(); {
+		case errors.Is(err, spool.ErrGone): // somebody else came first
+		case err != nil:
 			fmt.Fprintf(os.Stderr, "packmill: %v\n", err)
-			left++
+			continue
+		case !c.JSON:
+			fmt.Printf("%s: done: %s\n", x.Path, x.Cure)
 		}
+		left--
 	}
 	if left > 0 {
 		return fmt.Errorf("%w: %d findings left", errRefused, left)

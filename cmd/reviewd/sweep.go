@@ -86,7 +86,7 @@ func (in *intake) sweepItems(ctx context.Context, s spool.State, keep func(*spoo
 	if err != nil {
 		return err
 	}
-	least := in.leastKeep()
+	least := in.Settings.Get().LeastKeep()
 	var errs []error
 	for _, name := range names {
 		if ctx.Err() != nil {
@@ -110,16 +110,6 @@ func (in *intake) sweepItems(ctx context.Context, s spool.State, keep func(*spoo
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// leastKeep is the shortest age at which any item is swept.
-func (in *intake) leastKeep() time.Duration {
-	s := in.Settings.Get()
-	least := s.General.Attic
-	for _, x := range s.Suites {
-		least = min(least, x.KeepRejected)
-	}
-	return min(least, 30*24*time.Hour)
 }
 
 // removeItem takes an item out of the tree, for good.

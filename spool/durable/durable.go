@@ -15,6 +15,7 @@
 package durable
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -169,13 +170,17 @@ func writeBeside(path string, data []byte, mode fs.FileMode) (string, error) {
 func Append(path string, data []byte, mode fs.FileMode) error {
 	// By the bare calls, as in SyncDir: each move comes by here, and package
 	// os asks the kernel twice for each file whether it can be polled.
-	fd, err := open(path, unix.O_RDWR|unix.O_APPEND|unix.O_CREAT|unix.O_NOFOLLOW, uint32(mode.Perm()))
+	fd, err := open(path, unix.O_RDWR|unix.O_APPEND|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK, uint32(mode.Perm()))
 	if err != nil {
 		return err
 	}
 	var st unix.Stat_t
 	var last [1]byte
-	if unix.Fstat(fd, &st) == nil && st.Size > 0 {
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		unix.Close(fd)
+		return &fs.PathError{Op: "append", Path: path, Err: cmp.Or(err, errors.New("not a regular file"))}
+	}
+	if st.Size > 0 {
 		if n, err := unix.Pread(fd, last[:], st.Size-1); err == nil && n == 1 && last[0] != '\n' {
 			data = append([]byte{'\n'}, data...)
 		}

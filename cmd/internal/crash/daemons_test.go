@@ -237,8 +237,7 @@ func (c *scenario) sweep(t testing.TB) *Sweep {
 		},
 		Settle: func(tree string) error { return s.settle(tree, c.again) },
 		Check: func(tree string, acknowledged bool) []string {
-			broken := append(sound(tree), witness(tree, sent)...)
-			broken = append(broken, incomplete(tree)...)
+			broken := append(promises(tree), witness(tree, sent)...)
 			if c.compare {
 				return append(broken, c.judge(s, tree, before, after, acknowledged)...)
 			}

@@ -3,31 +3,39 @@
 package crash
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"packmill/cmd/internal/promise"
 	"packmill/spool"
 )
 
-// promises checks what must hold of every tree at rest. What fsck has one
-// answer for, and no daemon meets before a person does, it must be able to
-// mend: a history line that a crash cut off from its move, a half-written file.
-func promises(tree string) []string {
+// promises is packmill fsck --deep on a tree at rest. What fsck has one answer
+// for, and no daemon meets before a person does, it must be able to mend: a
+// history line that a crash cut off from its move, a half-written file. Findings of
+// the kinds in but are left out.
+func promises(tree string, but ...spool.Kind) []string {
 	t, err := spool.Open(tree)
 	if err != nil {
 		return []string{err.Error()}
 	}
+	mends := func(k spool.Kind) bool { return k == spool.Untold || k == spool.Leftover }
 	var broken []string
-	found, err := t.Fsck()
+	found, err := promise.Check(context.Background(), t, true)
 	if err != nil {
 		return []string{err.Error()}
 	}
 	for _, f := range found {
-		if f.Kind != spool.Untold && f.Kind != spool.Leftover {
+		if slices.Contains(but, f.Kind) {
+			continue
+		}
+		if !mends(f.Kind) {
 			broken = append(broken, f.String())
 			continue
 		}
@@ -44,11 +52,11 @@ func promises(tree string) []string {
 			broken = append(broken, err.Error())
 		}
 	}
-	if found, err = t.Fsck(); err != nil {
+	if found, err = promise.Check(context.Background(), t, false); err != nil {
 		return append(broken, err.Error())
 	}
 	for _, f := range found {
-		if f.Kind == spool.Untold || f.Kind == spool.Leftover {
+		if mends(f.Kind) {
 			broken = append(broken, "mended and still there: "+f.String())
 		}
 	}

@@ -23,8 +23,6 @@ import (
 
 	"packmill/archive"
 	"packmill/archive/deb/debtest"
-	"packmill/queue"
-	"packmill/spool"
 	"packmill/spool/openpgp"
 	"packmill/spool/upload/uploadtest"
 )
@@ -326,12 +324,6 @@ func dirBit(e fs.DirEntry) int {
 	return 0
 }
 
-// sound is promises, and the archive's part of them.
-func sound(tree string) []string {
-	broken := promises(tree)
-	return append(broken, served(filepath.Join(tree, "archive"))...)
-}
-
 // served is what a client of the archive at dir, if it is there, may meet at any
 // moment.
 func served(dir string) []string {
@@ -420,64 +412,4 @@ func where(tree string, want ...string) []string {
 		return []string{fmt.Sprintf("items: got %q, want %q", got, want)}
 	}
 	return nil
-}
-
-// incomplete checks that no item lacks a file of its own .dsc or .changes.
-func incomplete(tree string) []string {
-	t, err := spool.Open(tree)
-	if err != nil {
-		return []string{err.Error()}
-	}
-	found, err := t.Find("", spool.Review, spool.Accepted, spool.Master, spool.NeedsBuild, spool.Uploaded)
-	if err != nil {
-		return []string{err.Error()}
-	}
-	var broken []string
-	for _, f := range found {
-		st, err := spool.ReadTicket(t.Path(f.Dir()))
-		if err != nil {
-			broken = append(broken, err.Error())
-			continue
-		}
-		tk, err := queue.ReadTicket(st)
-		if err != nil {
-			broken = append(broken, err.Error())
-			continue
-		}
-		for _, list := range []string{tk.Dsc, tk.Changes} {
-			if list != "" { // a binNMU has no .changes of its source
-				broken = append(broken, listed(t.Path(f.Dir()), list)...)
-			}
-		}
-		if tk.Result != "" {
-			broken = append(broken, listed(t.Path(f.Dir(), "result"), tk.Result)...)
-		}
-	}
-	return broken
-}
-
-// listed checks the files that a .dsc or .changes names.
-func listed(dir, name string) []string {
-	data, err := os.ReadFile(filepath.Join(dir, name))
-	if err != nil {
-		return []string{err.Error()}
-	}
-	var broken []string
-	_, list, _ := strings.Cut(string(data), "\nChecksums-Sha256:")
-	for line := range strings.Lines(list) {
-		w := strings.Fields(line)
-		if len(w) == 0 {
-			continue
-		}
-		if len(w) != 3 || len(w[0]) != 64 {
-			break
-		}
-		b, err := os.ReadFile(filepath.Join(dir, w[2]))
-		if err != nil {
-			broken = append(broken, err.Error())
-		} else if sum := fmt.Sprintf("%x", sha256.Sum256(b)); sum != w[0] {
-			broken = append(broken, fmt.Sprintf("%s: the SHA-256 is not what %s says", filepath.Join(dir, w[2]), name))
-		}
-	}
-	return broken
 }

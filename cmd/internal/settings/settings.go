@@ -261,3 +261,13 @@ func (s *Settings) cross() []error {
 	}
 	return errs
 }
+
+// LeastKeep is the shortest time after which anything that was put away is
+// removed for good.
+func (s *Settings) LeastKeep() time.Duration {
+	least := min(s.General.Attic, 30*24*time.Hour)
+	for _, x := range s.Suites {
+		least = min(least, x.KeepRejected)
+	}
+	return least
+}
