@@ -247,8 +247,8 @@ func (c *checker) item(p Place, n Name) {
 
 	// What reviewd has only just claimed has no ticket yet, and what was
 	// refused may never get one.
-	strays := c.inside(p, n)
 	kept := p.State == Intake || p.State == Rejected || p.State == Attic
+	strays := c.inside(p, n, kept || p.State == Building)
 	if why := misfit(dir, n); why != "" && !kept {
 		c.report(Finding{BadItem, rel, why,
 			"it goes to " + In(Rejected).Dir() + " with a REASON; look into it, and requeue or remove it",
@@ -307,8 +307,9 @@ func misfit(dir string, n Name) string {
 
 // inside looks for what has no business in an item: what a process left
 // half-written, and anything that is neither a file nor a directory. What a dead
-// builder left lies as it is, until the job is given back.
-func (c *checker) inside(p Place, n Name) (strays bool) {
+// builder left lies as it is until the job is given back, and what a stranger
+// sent, where it is refused and kept (any).
+func (c *checker) inside(p Place, n Name, any bool) (strays bool) {
 	dir := c.tree.Path(p.Dir(), n.String())
 	filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || path == dir {
@@ -329,7 +330,7 @@ func (c *checker) inside(p Place, n Name) (strays bool) {
 				defer it.Release()
 				return durable.Remove(path)
 			}})
-		case e.Type().IsRegular(), e.IsDir() && !own, p.State == Building:
+		case e.Type().IsRegular(), (e.IsDir() || any) && !own:
 		default:
 			strays = true
 			text := fmt.Sprintf("an item has files and directories, and this is one of mode %s", e.Type())

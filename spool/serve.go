@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"packmill/spool/durable"
 )
 
@@ -85,6 +87,7 @@ type Loop struct {
 	// hindered: the last scan did not see all, or an item lies where Via moved it
 	// and Handle could not go on, so that Before must give it back.
 	hindered bool
+	lack     bool // since the last move an error was of what the machine lacks
 	said     map[string]string
 }
 
@@ -129,6 +132,18 @@ type past struct {
 	err  string
 	busy int  // looks in a row that met a lock
 	stay bool // the handler said that nothing can be done yet
+	lack bool // the error was of a machine that lacks something, see lacks
+}
+
+// lacks reports whether an error says that the machine, and not the item, has too
+// little of something: other processes give that back without any event.
+func lacks(err error) bool {
+	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 type dueItem struct {
@@ -591,14 +606,19 @@ func (l *Loop) readyNow() error {
 	case l.said["waits"] != "":
 		l.unsay("waits")
 		// What failed meanwhile need not wait for its time.
-		for e, p := range l.past {
-			if p.err != "" {
-				delete(l.later, e)
-				l.put(e)
-			}
-		}
+		l.again(func(p past) bool { return p.err != "" })
 	}
 	return err
+}
+
+// again makes the entries due whose last handling was so.
+func (l *Loop) again(which func(past) bool) {
+	for e, p := range l.past {
+		if which(p) {
+			delete(l.later, e)
+			l.put(e)
+		}
+	}
 }
 
 // delay notes that an entry is not looked at before its time; the zero time
@@ -634,15 +654,25 @@ func (l *Loop) settle(r result, progress *bool) error {
 	case r.err != nil:
 		l.failed = true
 		l.hindered = l.hindered || r.moved
+		lack := lacks(r.err)
 		by := min(max(firstDelay, old.by*2), lastDelay)
+		if lack {
+			by = min(by, hinderedRetry)
+			l.lack = true
+		}
 		if !alike(old.err, r.err.Error()) {
 			l.Log.Error("handle", "item", r.e.name, "state", r.e.place.State, "suite", r.e.place.Suite, "arch", r.e.place.Arch,
 				"err", r.err, "again", by)
 		}
-		l.past[r.e] = past{by: by, err: r.err.Error()}
+		l.past[r.e] = past{by: by, err: r.err.Error(), lack: lack}
 		l.delay(r.e, by)
 	case r.moved:
 		delete(l.past, r.e)
+		if l.lack {
+			// There is some again: what failed need not wait for its time.
+			l.lack = false
+			l.again(func(p past) bool { return p.lack })
+		}
 		*progress = true
 		l.Moved++
 	default:
