@@ -115,7 +115,7 @@ func main() {
 		os.Exit(exit.status)
 	}
 	if errors.Is(err, errRefused) {
-		if err != errRefused {
+		if err.Error() != errRefused.Error() { // kong wraps it
 			fmt.Fprintf(os.Stderr, "packmill: %v\n", err)
 		}
 		os.Exit(1)

@@ -102,6 +102,9 @@ func (y *whyCmd) Run(c *cli) error {
 		switch f.Place.State {
 		case spool.NeedsBuild:
 			w.Builders, w.Next = whoTakes(t, all, f, tk)
+			if err := all.General.Room(t.Root(), 0); err != nil {
+				w.Next = "nothing new is begun: " + err.Error()
+			}
 		case spool.Building:
 			w.Next = fmt.Sprintf("its builder, %s, ends", tk.Builder)
 			if tk.TakenBy != "" {

@@ -127,8 +127,8 @@ func (r *Exec) Run(ctx context.Context, job *Job) (*Result, error) {
 	return res, nil
 }
 
-// ended fills in a result for a build that did not come to its own end, and
-// reports whether it was one.
+// ended fills in a result for a build that did not come to its own end, says
+// in the log why it ends there, and reports whether it was one.
 func (res *Result) ended(job *Job, x *exit) bool {
 	l := job.Limits
 	switch {
@@ -153,6 +153,10 @@ func (res *Result) ended(job *Job, x *exit) bool {
 	}
 	if x.Limit != "" {
 		res.Exit = -1
+	}
+	if job.Log != nil {
+		n, _ := fmt.Fprintf(job.Log, "\npackmill: %s\n", res.Reason) // the item has the reason, too
+		res.Usage.Log += int64(n)
 	}
 	return true
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -102,7 +103,7 @@ func TestLimits(t *testing.T) {
 	}{
 		{"wall", "while :; do echo x; sleep 0.05; done", Limits{Wall: 700 * time.Millisecond}, LimitWall, ""},
 		{"silence", "echo once; sleep 1000", Limits{Silence: 500 * time.Millisecond}, LimitSilence, SuspectStall},
-		{"log", "cat /dev/zero", Limits{Log: 1 << 20}, LimitLog, ""},
+		{"log", "cat /dev/zero", Limits{Log: 64 << 20}, LimitLog, ""},
 		{"disk", "cat /dev/zero > big & sleep 100", Limits{Disk: 20 << 20}, LimitDisk, SuspectSpace},
 		{"disk of results", "head -c 40000000 /dev/zero > $PACKMILL_RESULT/big; sleep 100", Limits{Disk: 20 << 20}, LimitDisk, SuspectSpace},
 		{"fork bomb", "bomb() { bomb | bomb & }; bomb; sleep 100", Limits{Tasks: 64}, LimitTasks, SuspectTasks},
@@ -114,13 +115,24 @@ func TestLimits(t *testing.T) {
 			if job.Limits.Wall == 0 {
 				job.Limits.Wall = 2 * time.Minute
 			}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
 			res := mustRun(t, script(t, c.script), job)
+			runtime.ReadMemStats(&after)
 			if res.Outcome != Attempted || res.Limit != c.limit || res.Suspect != c.suspect {
 				t.Errorf("%s: got %v, limit %q, suspect %q (%s)", c.script, res.Outcome, res.Limit, res.Suspect, res.Reason)
 			}
+			said := "\npackmill: " + res.Reason + "\n"
+			if tail, err := tailOf(job.Log, int64(len(said))); string(tail) != said {
+				t.Errorf("the log ends with %q, %v; want %q", tail, err, said)
+			}
 			if l := c.limits.Log; l > 0 {
-				if st, _ := job.Log.Stat(); st.Size() != l {
-					t.Errorf("log has %d bytes, want %d", st.Size(), l)
+				if st, _ := job.Log.Stat(); st.Size() != l+int64(len(said)) {
+					t.Errorf("log has %d bytes, want %d and %q", st.Size(), l, said)
+				}
+				// What is written does not stay in memory.
+				if used := after.TotalAlloc - before.TotalAlloc; used > uint64(l)/8 {
+					t.Errorf("%d bytes of memory for a log of %d", used, l)
 				}
 			}
 			if !lockFree(t, job) {

@@ -72,10 +72,8 @@ var rows = []row{
 		job: func(t *testing.T, job *Job) { job.Limits.Log = 10 << 20 }},
 	{name: "fork bomb", source: source{build: "sh -c 'bomb() { bomb | bomb & }; bomb; sleep 1000'"}, outcome: Attempted, suspect: SuspectTasks,
 		job: func(t *testing.T, job *Job) { job.Limits.Tasks = 200 }},
-	{name: "dependency missing, first alternative only", source: source{depends: "make, nowhere-dev (>= 3) | bash"}, outcome: DepWait, depWait: "nowhere-dev (>= 3)",
-		job: func(t *testing.T, job *Job) { job.Missing = missingFrom("make 4.3") }},
-	{name: "dependency too old", fast: true, source: source{depends: "make (>= 1000)"}, outcome: DepWait, depWait: "make (>= 1000)",
-		job: func(t *testing.T, job *Job) { job.Missing = missingFrom("make 4.3") }},
+	{name: "dependencies missing, too old, and there; first alternative only", source: source{depends: "coreutils, make (>= 1000), nowhere-dev (>= 3) | bash"}, outcome: DepWait, depWait: "make (>= 1000), nowhere-dev (>= 3)",
+		job: func(t *testing.T, job *Job) { job.Missing = missingFrom("make 4.3", "coreutils 9.1") }},
 	{name: "dependency for another architecture", fast: true, source: source{depends: "nowhere-dev [s390x], elsewhere-dev <never>"}, outcome: Good},
 	{name: "dependency not installable", source: source{depends: "nowhere-dev"}, outcome: Uninstallable,
 		job: func(t *testing.T, job *Job) { job.Missing = missingFrom("nowhere-dev 1") }},
@@ -165,8 +163,12 @@ func testRows(t *testing.T, r Runner) {
 			if got := running(c.leaves); c.leaves != "" && len(got) != 0 {
 				t.Errorf("left running: %v", got)
 			}
-			if l := job.Limits.Log; l > 0 && int64(len(log)) > l {
-				t.Errorf("log has %d bytes", len(log))
+			said := ""
+			if res.Limit != "" {
+				said = "\npackmill: " + res.Reason + "\n"
+			}
+			if l := job.Limits.Log; !strings.HasSuffix(log, said) || l > 0 && len(log) > int(l)+len(said) {
+				t.Errorf("the log has %d bytes and does not end with %q", len(log), said)
 			}
 			if !lockFree(t, job) {
 				t.Error("something still holds the lock")

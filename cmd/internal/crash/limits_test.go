@@ -300,6 +300,9 @@ func TestFullDisk(t *testing.T) {
 				if out, _ := s.plain(s.tree, "packmill", "status"); !regexp.MustCompile("Nothing new is begun.*(" + tt.says + ")").MatchString(out) {
 					t.Errorf("packmill status does not say %q:\n%s", tt.says, out)
 				}
+				if out, _ := s.plain(s.tree, "packmill", "why", "hello1"); !regexp.MustCompile("nothing new is begun: .*(" + tt.says + ")").MatchString(out) {
+					t.Errorf("packmill why does not say %q:\n%s", tt.says, out)
+				}
 			}
 			start := time.Now()
 			tt.clear(t, disk)
