@@ -31,6 +31,7 @@ type builder struct {
 	name string // of the stanza; "" is the first of the architecture
 
 	health health
+	ready  readiness
 	post   *roster.Post // nil: it could not be written
 }
 
@@ -175,6 +176,9 @@ func (b *builder) refusal(it *spool.Item) *notNow {
 	s, ok := b.Settings.Get().Suite(it.Place.Suite)
 	if !ok {
 		return &notNow{"its suite is not in the settings any more", time.Minute}
+	}
+	if err := b.lacks(x, s, it.Place.Arch); err != nil {
+		return &notNow{err.Error(), askAgain}
 	}
 	all, now := b.Settings.Get(), time.Now()
 	if why, again := all.Refuses(x, s, it.Place.Arch, t, it.Name.Time, now); why != "" {

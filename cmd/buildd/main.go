@@ -78,6 +78,7 @@ func run(ctx context.Context) error {
 	}
 	b.enter()
 	defer b.leave()
+	b.lookAround()
 	if !env.Once {
 		go b.watchLost(ctx)
 	}

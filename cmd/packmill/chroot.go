@@ -17,7 +17,7 @@ import (
 )
 
 type chrootCmd struct {
-	Builder string `help:"The stanza of control/builders whose chroots are meant (default: the first of the architecture)." placeholder:"NAME"`
+	Builder string `help:"The stanza of control/builders whose chroots are meant (default: of all builders)." placeholder:"NAME"`
 
 	Create chrootCreate `cmd:"" help:"Make a chroot, or make it anew. Builds that run go on in the old one."`
 	Update chrootUpdate `cmd:"" help:"Make those anew that are old, or whose Base has changed."`
@@ -28,8 +28,14 @@ type chrootCmd struct {
 func (chrootCmd) Help() string {
 	return `Examples:
   packmill chroot create stable amd64
-  packmill chroot update --max-age 7d
-  packmill chroot ls`
+  packmill chroot create stable arm64 --dry-run    say what would be made, and whether arm64 runs here
+  packmill chroot update --max-age 168h            make anew what is old or missing, as cron does
+  packmill chroot ls --json
+  packmill chroot rm stable i386
+
+A chroot of another architecture needs an emulator, unless the processor runs it:
+qemu-user-static, and where there is no systemd binfmt-support. Builders with
+Cross-From need the chroot of that architecture only.`
 }
 
 // control reads the settings of the command line's tree.
@@ -41,46 +47,101 @@ func (c *cli) control() (*settings.Settings, error) {
 	return s, nil
 }
 
-// store finds the builder that builds an architecture and its chroots.
-func (x *chrootCmd) store(s *settings.Settings, arch string) (*build.Chroots, error) {
-	for i := range s.Builders {
-		b := &s.Builders[i]
-		if b.CrossFrom != "" && arch != "" && arch != b.CrossFrom {
-			continue // built in the chroot of CrossFrom
-		}
-		if (x.Builder == "" || b.Name == x.Builder) && (arch == "" || slices.Contains(b.Architectures, arch)) {
-			return b.ChrootStore(), nil
-		}
-	}
-	return nil, daemon.Wrong{Err: fmt.Errorf("no builder in control/builders for %s%s", x.Builder, arch)}
+// place is where a chroot lies, or will.
+type place struct {
+	store *build.Chroots
+	suite *settings.Suite
+	arch  string
 }
 
-// make makes one chroot, and shows that it goes on: it may take a minute.
-func (c *cli) makeChroot(store *build.Chroots, s *settings.Suite, arch string) error {
-	if len(s.Base) == 0 {
-		return daemon.Wrong{Err: s.Stanza.Errorf("Base", "the suite %s has no Base; say which apt lines its builds stand on", s.Name)}
+// name is how people call the chroot.
+func (p *place) name() string { return p.suite.Name + "-" + p.arch }
+
+// places are those of all chroots that the builders need, each once: for these
+// suites, and this architecture if it is not empty.
+func (x *chrootCmd) places(all *settings.Settings, suites []settings.Suite, arch string) (found []place, err error) {
+	for i := range all.Builders {
+		b := &all.Builders[i]
+		if x.Builder != "" && b.Name != x.Builder {
+			continue
+		}
+		store := b.ChrootStore()
+		for j := range suites {
+			for _, a := range b.ChrootsOf(&suites[j]) {
+				p := place{store, &suites[j], a}
+				if (arch == "" || a == arch) && !slices.ContainsFunc(found, func(o place) bool { return o.store.Dir == p.store.Dir && o.name() == p.name() }) {
+					found = append(found, p)
+				}
+			}
+		}
+	}
+	if x.Builder != "" && !slices.ContainsFunc(all.Builders, func(b settings.Builder) bool { return b.Name == x.Builder }) {
+		err = daemon.Wrong{Err: fmt.Errorf("there is no builder %s in control/builders", x.Builder)}
+	}
+	return found, err
+}
+
+// stores are the directories of chroots, each once.
+func (x *chrootCmd) stores(all *settings.Settings) (found []*build.Chroots) {
+	for i := range all.Builders {
+		b := &all.Builders[i]
+		store := b.ChrootStore()
+		if (x.Builder == "" || b.Name == x.Builder) && !slices.ContainsFunc(found, func(o *build.Chroots) bool { return o.Dir == store.Dir }) {
+			found = append(found, store)
+		}
+	}
+	return found
+}
+
+// setUp marks an error that a change of the machine or of the settings alone
+// mends.
+func setUp(err error) error {
+	if errors.Is(err, build.ErrSetup) {
+		return daemon.Wrong{Err: err}
+	}
+	return err
+}
+
+// makeChroot makes one chroot, and shows that it goes on: it may take minutes.
+func (c *cli) makeChroot(p place, why string) error {
+	if len(p.suite.Base) == 0 {
+		return daemon.Wrong{Err: p.suite.Stanza.Errorf("Base", "the suite %s has no Base; say which apt lines its builds stand on", p.suite.Name)}
+	}
+	if err := p.store.Ready(p.arch); err != nil {
+		return setUp(fmt.Errorf("make chroot %s: %w", p.name(), err))
+	}
+	if why != "" {
+		why = ": " + why
 	}
 	if c.DryRun {
-		fmt.Printf("would make the chroot %s-%s in %s\n", s.Name, arch, store.Dir)
+		fmt.Printf("would make the chroot %s in %s%s\n", p.name(), p.store.Dir, why)
 		return nil
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	start := time.Now()
-	fmt.Printf("making the chroot %s-%s in %s; this takes about half a minute\n", s.Name, arch, store.Dir)
-	if err := os.MkdirAll(store.Dir, 0o755); err != nil {
+	long := "half a minute"
+	if !build.Native(p.arch) {
+		long = "six minutes: its programs are emulated"
+	}
+	fmt.Fprintf(os.Stderr, "making the chroot %s in %s%s; this takes about %s\n", p.name(), p.store.Dir, why, long)
+	if err := os.MkdirAll(p.store.Dir, 0o755); err != nil {
 		return err
 	}
-	if err := store.Create(ctx, s.Name, arch, s.Base, os.Stderr); err != nil {
+	if err := p.store.Create(ctx, p.suite.Name, p.arch, p.suite.Base, os.Stderr); err != nil {
+		return setUp(err)
+	}
+	ch, err := p.store.Lookup(p.suite.Name, p.arch)
+	if err != nil {
 		return err
 	}
-	fmt.Printf("made %s-%s in %s\n", s.Name, arch, time.Since(start).Round(time.Second))
+	c.print(os.Stdout, ch, fmt.Sprintf("made %s in %s", p.name(), time.Since(start).Round(time.Second)))
 	return nil
 }
 
 type chrootCreate struct {
 	Suite string `arg:"" help:"A suite of control/suites."`
-	Arch  string `arg:"" help:"The architecture."`
+	Arch  string `arg:"" help:"The architecture: of the packages, or with Cross-From that one."`
 }
 
 func (x *chrootCreate) Run(c *cli) error {
@@ -92,15 +153,22 @@ func (x *chrootCreate) Run(c *cli) error {
 	if !ok {
 		return daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites", x.Suite)}
 	}
-	store, err := c.Chroot.store(all, x.Arch)
+	places, err := c.Chroot.places(all, []settings.Suite{*s}, x.Arch)
 	if err != nil {
 		return err
 	}
-	return c.makeChroot(store, s, x.Arch)
+	if len(places) == 0 {
+		return daemon.Wrong{Err: fmt.Errorf("no builder of control/builders builds for %s in a chroot of %s: Architectures, Suites, Cross-From and Runner say who does", x.Suite, x.Arch)}
+	}
+	var errs []error
+	for _, p := range places {
+		errs = append(errs, c.makeChroot(p, ""))
+	}
+	return errors.Join(errs...)
 }
 
 type chrootUpdate struct {
-	MaxAge time.Duration `help:"Make chroots anew that are older." default:"168h"`
+	MaxAge time.Duration `help:"Make chroots anew that are older." default:"168h" placeholder:"TIME"`
 }
 
 func (x *chrootUpdate) Run(c *cli) error {
@@ -108,28 +176,23 @@ func (x *chrootUpdate) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
+	places, err := c.Chroot.places(all, all.Suites, "")
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for i := range all.Suites {
-		s := &all.Suites[i]
-		for _, arch := range s.Architectures {
-			store, err := c.Chroot.store(all, arch)
-			if err != nil {
-				continue // built elsewhere
-			}
-			ch, err := store.Lookup(s.Name, arch)
-			if errors.Is(err, build.ErrNoChroot) {
-				errs = append(errs, c.makeChroot(store, s, arch))
-				continue
-			}
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			if why := ch.Stale(s.Base, x.MaxAge, time.Now()); why != "" {
-				fmt.Printf("%s: %s\n", ch.Name(), why)
-				errs = append(errs, c.makeChroot(store, s, arch))
-			}
+	for _, p := range places {
+		why := "there is none yet"
+		ch, err := p.store.Lookup(p.suite.Name, p.arch)
+		if err == nil {
+			why = ch.Stale(p.suite.Base, x.MaxAge, time.Now())
+		} else if errors.Is(err, build.ErrNoChroot) {
+			err = nil
 		}
+		if err == nil && why != "" {
+			err = c.makeChroot(p, why)
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -141,17 +204,11 @@ func (chrootLs) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	seen := map[string]bool{}
 	w := table()
 	if !c.JSON {
 		fmt.Fprintln(w, "CHROOT\tAGE\tMB\tIN USE\tDIRECTORY")
 	}
-	for i := range all.Builders {
-		store := all.Builders[i].ChrootStore()
-		if seen[store.Dir] {
-			continue
-		}
-		seen[store.Dir] = true
+	for _, store := range c.Chroot.stores(all) {
 		list, err := store.List()
 		if err != nil {
 			return err
@@ -168,7 +225,7 @@ func (chrootLs) Run(c *cli) error {
 }
 
 type chrootRm struct {
-	Suite string `arg:"" help:"A suite."`
+	Suite string `arg:"" help:"The suite; it need not be in control/suites any more."`
 	Arch  string `arg:"" help:"The architecture."`
 }
 
@@ -177,13 +234,27 @@ func (x *chrootRm) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	store, err := c.Chroot.store(all, x.Arch)
-	if err != nil {
-		return err
+	var errs []error
+	found := false
+	for _, store := range c.Chroot.stores(all) {
+		ch, err := store.Lookup(x.Suite, x.Arch)
+		if errors.Is(err, build.ErrNoChroot) {
+			continue
+		}
+		if err != nil {
+			return daemon.Wrong{Err: err}
+		}
+		if found = true; c.DryRun {
+			fmt.Printf("would remove %s from %s\n", ch.Name(), store.Dir)
+			continue
+		}
+		if err = setUp(store.Remove(x.Suite, x.Arch)); err == nil {
+			c.print(os.Stdout, ch, fmt.Sprintf("removed %s from %s; a build that runs in it goes on to its end", ch.Name(), store.Dir))
+		}
+		errs = append(errs, err)
 	}
-	if c.DryRun {
-		fmt.Printf("would remove %s-%s from %s\n", x.Suite, x.Arch, store.Dir)
-		return nil
+	if !found {
+		return daemon.Wrong{Err: fmt.Errorf("there is no chroot %s-%s; packmill chroot ls shows all", x.Suite, x.Arch)}
 	}
-	return store.Remove(x.Suite, x.Arch)
+	return errors.Join(errs...)
 }

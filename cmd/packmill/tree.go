@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -335,6 +336,11 @@ func (statusCmd) Run(c *cli) error {
 	for _, d := range daemons {
 		if d.Refuses != "" && !c.JSON {
 			fmt.Fprintf(w, "\t%s takes nothing now: %s\n", clean(d.Daemon), clean(d.Refuses))
+		}
+		for _, arch := range slices.Sorted(maps.Keys(d.Lacks)) {
+			if !c.JSON {
+				fmt.Fprintf(w, "\t%s takes nothing for %s: %s\n", clean(d.Daemon), clean(arch), clean(d.Lacks[arch]))
+			}
 		}
 	}
 	if len(lines) == 0 && drops == 0 && !c.JSON {

@@ -207,9 +207,13 @@ func whoTakes(tree *spool.Tree, all *settings.Settings, f spool.Found, t *queue.
 				continue
 			}
 			runs++
-			if d.Refuses != "" {
+			lacks := d.Lacks[f.Arch()]
+			switch {
+			case lacks != "":
+				why += "; but the machine of " + d.Daemon + " cannot: " + lacks
+			case d.Refuses != "":
 				why += "; but " + d.Daemon + " takes nothing now: " + d.Refuses
-			} else if d.Trouble != "" {
+			case d.Trouble != "":
 				why += "; the last build of " + d.Daemon + " ended without a verdict: " + d.Trouble
 			}
 		}

@@ -104,6 +104,9 @@ func (c *Chroots) Create(ctx context.Context, suite, arch string, base []string,
 		return fmt.Errorf("make chroot %s-%s: no Base: apt lines to make it from are needed: %w", suite, arch, ErrSetup)
 	}
 	first, err := suiteOf(base[0])
+	if err == nil {
+		err = c.Ready(arch)
+	}
 	if err != nil {
 		return fmt.Errorf("make chroot %s-%s: %w", suite, arch, err)
 	}

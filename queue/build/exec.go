@@ -43,19 +43,27 @@ type Exec struct {
 	SharePIDs bool
 }
 
+// Ready looks whether the program is there.
+func (r *Exec) Ready(string) error {
+	if !filepath.IsAbs(r.Path) {
+		return fmt.Errorf("builder %q is not an absolute path: %w", r.Path, ErrSetup)
+	}
+	if st, err := os.Stat(r.Path); err != nil {
+		return fmt.Errorf("builder: %w: %w", err, ErrSetup)
+	} else if !st.Mode().IsRegular() || st.Mode()&0o111 == 0 {
+		return fmt.Errorf("builder %s is not an executable file: %w", r.Path, ErrSetup)
+	}
+	return nil
+}
+
 // Run builds the job.
 func (r *Exec) Run(ctx context.Context, job *Job) (*Result, error) {
 	begin := time.Now()
 	if err := job.check(); err != nil {
 		return nil, err
 	}
-	if !filepath.IsAbs(r.Path) {
-		return nil, fmt.Errorf("builder %q is not an absolute path: %w", r.Path, ErrSetup)
-	}
-	if st, err := os.Stat(r.Path); err != nil {
-		return nil, fmt.Errorf("builder: %w: %w", err, ErrSetup)
-	} else if !st.Mode().IsRegular() || st.Mode()&0o111 == 0 {
-		return nil, fmt.Errorf("builder %s is not an executable file: %w", r.Path, ErrSetup)
+	if err := r.Ready(job.Arch); err != nil {
+		return nil, err
 	}
 	if err := errors.Join(empty(job.Dir), empty(job.Result)); err != nil {
 		return nil, err

@@ -181,6 +181,11 @@ type Usage struct {
 // is a GiveBack with Stopped set.
 type Runner interface {
 	Run(ctx context.Context, job *Job) (*Result, error)
+
+	// Ready says what this machine lacks to build in a chroot of an
+	// architecture, as far as that can be told without a build: an ErrSetup with
+	// its cure, or nil.
+	Ready(arch string) error
 }
 
 // ErrSetup is wrapped by errors that trying again does not mend: something

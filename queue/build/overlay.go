@@ -75,13 +75,16 @@ const (
 	sourceFd = 8 // the first of the source files
 )
 
+// Ready looks for the build user, and what chroots of the architecture need.
+func (r *Overlay) Ready(arch string) error { return r.Chroots.Ready(arch) }
+
 // Run builds the job.
 func (r *Overlay) Run(ctx context.Context, job *Job) (*Result, error) {
 	begin := time.Now()
 	if err := job.check(); err != nil {
 		return nil, err
 	}
-	machine := machineArch()
+	machine := Machine()
 	on := job.chrootArch(machine)
 	if job.Arch != "all" && job.Arch != on {
 		return nil, fmt.Errorf("the overlay runner does not cross-build %s on %s; use sbuild for this builder: %w", job.Arch, on, ErrSetup)
@@ -274,28 +277,16 @@ func (r *Overlay) inside(job *Job, dsc *dscFile, chroot *Chroot, on string) (*in
 		in.List += strings.Replace(line, "deb ", "deb [signed-by="+key+"] ", 1) + "\n"
 		in.Archives = append(in.Archives, job.Repos[i].Dir)
 	}
-	deps, err := dsc.buildDeps(job, on)
-	if err != nil {
-		return nil, err
-	}
-	fields := []string{"Build-Conflicts"}
-	if job.Arch != "all" {
-		fields = append(fields, "Build-Conflicts-Arch")
-	}
-	if job.Arch == "all" || job.Indep {
-		fields = append(fields, "Build-Conflicts-Indep")
-	}
-	conflicts, err := dsc.relations(fields, job.ExtraConflicts, job, on)
+	deps, conflicts, err := dsc.wishes(job, on)
 	if err != nil {
 		return nil, err
 	}
 	in.Depends, in.Conflict = deps.String(), conflicts.String()
-	st, err := readStatus(filepath.Join(in.Root, "var/lib/dpkg/status"))
+	have, err := chroot.installed(deps, conflicts)
 	if err != nil {
-		return nil, fmt.Errorf("chroot's dpkg status: %w", err)
+		return nil, err
 	}
-	in.Install = slices.ContainsFunc(deps, func(or []policy.Relation) bool { return !st.has(or[0]) }) ||
-		slices.ContainsFunc(conflicts, func(or []policy.Relation) bool { return st.has(or[0]) })
+	in.Install = !have
 	in.Note = "All are installed."
 	if b := job.BinNMU; b != nil {
 		maintainer := b.Maintainer
@@ -307,6 +298,19 @@ func (r *Overlay) inside(job *Job, dsc *dscFile, chroot *Chroot, on string) (*in
 	}
 	in.Header = fmt.Sprintf("packmill: %s %s for %s and %s on %s, %s\n", job.Source, job.BinaryVersion(), job.Suite, job.Arch, on, time.Now().UTC().Format(time.RFC3339))
 	return in, nil
+}
+
+// installed reports whether the chroot itself has the dependencies and none of
+// the conflicts.
+func (c *Chroot) installed(deps, conflicts policy.Relations) (bool, error) {
+	st, err := readStatus(filepath.Join(c.dir, rootDir, "var/lib/dpkg/status"))
+	if err != nil {
+		return false, fmt.Errorf("chroot's dpkg status: %w", err)
+	}
+	return !slices.ContainsFunc(deps, func(or []policy.Relation) bool { return !st.has(or[0]) }) &&
+		!slices.ContainsFunc(conflicts, func(or []policy.Relation) bool {
+			return st.has(policy.Relation{Name: or[0].Name, Op: or[0].Op, Version: or[0].Version})
+		}), nil
 }
 
 // installed is what dpkg's status file says of the packages in a chroot.

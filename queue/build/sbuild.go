@@ -25,11 +25,10 @@ import (
 // Sbuild builds with Debian's sbuild.
 //
 // In unshare mode it unpacks a chroot of Chroots for each build, and
-// dpkg-buildpackage has no network; Job.Network leaves it on from sbuild 0.86
-// on, and older ones switch it off all the same, which the log says. Where the process is root, sbuild runs
-// as Chroots.User in a pid and a mount namespace of its own, on a file system
-// in memory that only it sees and that is gone with it, of the size of
-// Limits.Disk. Elsewhere it unpacks below Scratch.
+// dpkg-buildpackage has no network unless Job.Network is set. Where the process
+// is root, sbuild runs as Chroots.User in a pid and a mount namespace of its
+// own, on a file system in memory that only it sees and that is gone with it, of
+// the size of Limits.Disk. Elsewhere it unpacks below Scratch.
 //
 // In schroot mode it uses the machine's schroot of the name <suite>-<arch>,
 // the build user must be in the group sbuild, and the build has the network:
@@ -42,12 +41,17 @@ type Sbuild struct {
 	Scratch string        // not root: where chroots are unpacked; empty: /dev/shm
 }
 
-// machineArch is the Debian architecture of this program, which runs natively.
-func machineArch() string {
-	if out, err := exec.Command("dpkg", "--print-architecture").Output(); err == nil {
-		return strings.TrimSpace(string(out))
+// Ready looks for sbuild, the build user, and what chroots of the architecture
+// need.
+func (r *Sbuild) Ready(arch string) error {
+	if _, err := exec.LookPath("sbuild"); err != nil {
+		return fmt.Errorf("sbuild is missing; install sbuild, mmdebstrap and uidmap: %w", ErrSetup)
 	}
-	return "amd64"
+	if r.Schroot {
+		_, err := lookupAccount(r.Chroots.User)
+		return errors.Join(err, Runs(arch))
+	}
+	return r.Chroots.Ready(arch)
 }
 
 // Run builds the job.
@@ -71,7 +75,7 @@ func (r *Sbuild) Run(ctx context.Context, job *Job) (*Result, error) {
 	root := os.Getuid() == 0
 	var ids *idmap
 	var chroot *Chroot
-	on := job.chrootArch(machineArch())
+	on := job.chrootArch(Machine())
 	if r.Schroot {
 		if !job.Network {
 			return nil, fmt.Errorf("sbuild in schroot mode leaves the network on in the build, which the settings do not allow; allow it or use unshare mode: %w", ErrSetup)
@@ -143,15 +147,18 @@ func (r *Sbuild) Run(ctx context.Context, job *Job) (*Result, error) {
 		c.disk = []string{scratch, job.Result}
 	}
 
-	isolated := ""
-	if job.Network && !r.Schroot && !hasOption(program, "--enable-network") {
-		isolated = "the settings allow the network in the build, but this sbuild always switches it off in unshare mode: use sbuild 0.86, Runner: overlay or Chroot-Mode: schroot"
-		fmt.Fprintf(job.Log, "W: %s\n", isolated)
-	}
 	args, rc, err := r.commandLine(job, dsc, chroot, at, binds, scratch, on)
 	if err != nil {
 		return nil, err
 	}
+	if job.Network && !r.Schroot {
+		if hasOption(program, "--enable-network") {
+			args = append(args, "--enable-network")
+		} else {
+			rc += enableNetwork
+		}
+	}
+	rc += "1;\n"
 	if err := os.WriteFile(filepath.Join(job.Dir, "sbuildrc"), []byte(rc), 0o644); err != nil {
 		return nil, fmt.Errorf("sbuild's settings: %w", err)
 	}
@@ -163,12 +170,9 @@ func (r *Sbuild) Run(ctx context.Context, job *Job) (*Result, error) {
 	if chroot != nil {
 		args = append(args, "--chroot="+tarball)
 	}
-	if job.Network && !r.Schroot && isolated == "" {
-		args = append(args, "--enable-network")
-	}
 	args = append(args, "--build-dir="+result, filepath.Join(source, filepath.Base(job.Dsc)))
 	o.Argv = append([]string{program}, args...)
-	if personality := personalityOf(on); personality != "" && personality != personalityOf(machineArch()) {
+	if personality := personalityOf(on); personality != "" && personality != personalityOf(Machine()) {
 		o.Argv = append([]string{"setarch", personality, "--"}, o.Argv...)
 	}
 	o.Dir = result
@@ -196,11 +200,19 @@ func (r *Sbuild) Run(ctx context.Context, job *Job) (*Result, error) {
 		return res, nil
 	}
 	res.read(job, dsc, x)
-	if isolated != "" && res.Outcome == Attempted {
-		res.Reason += "; " + isolated
-	}
 	return res, nil
 }
+
+// enableNetwork is for an sbuild before 0.86, which has no --enable-network and
+// switches the network off in unshare mode whatever is asked: its settings are a
+// program in it, and take the wish away where it makes its command lines.
+const enableNetwork = `{
+  no warnings 'redefine';
+  require Sbuild::ChrootUnshare;
+  my $command = \&Sbuild::ChrootUnshare::get_command_internal;
+  *Sbuild::ChrootUnshare::get_command_internal = sub { $_[1]->{'DISABLE_NETWORK'} = 0; &$command };
+}
+`
 
 // hasOption asks sbuild whether it knows an option.
 func hasOption(program, option string) bool {
@@ -272,6 +284,10 @@ func repoMount(i int) string { return fmt.Sprintf("/packmill-archive%d", i) }
 
 // commandLine returns sbuild's arguments and the text of its settings file.
 func (r *Sbuild) commandLine(job *Job, dsc *dscFile, chroot *Chroot, at func(string) string, binds map[string]string, scratch, on string) (args []string, rc string, err error) {
+	installed, err := r.installed(job, dsc, chroot, on)
+	if err != nil {
+		return nil, "", err
+	}
 	var b strings.Builder
 	set := func(name, value string) { fmt.Fprintf(&b, "$%s = %s;\n", name, perl(value)) }
 	b.WriteString("# Written for one build.\n")
@@ -283,15 +299,26 @@ func (r *Sbuild) commandLine(job *Job, dsc *dscFile, chroot *Chroot, at func(str
 	// The log's filter costs a third of the time of a build that prints much;
 	// with a constant path there is nothing to filter.
 	fmt.Fprintf(&b, "$nolog = 1;\n$log_colour = 0;\n$log_filter = 0;\n$verbose = 0;\n$run_lintian = 0;\n$run_piuparts = 0;\n$run_autopkgtest = 0;\n")
-	fmt.Fprintf(&b, "$bd_uninstallable_explainer = 'none';\n$purge_build_deps = 'never';\n$purge_build_directory = 'always';\n$clean_source = 0;\n")
+	fmt.Fprintf(&b, "$bd_uninstallable_explainer = 'none';\n$purge_build_deps = 'never';\n$clean_source = 0;\n")
+	if chroot != nil {
+		// What it unpacked goes with its file system, or is removed here.
+		fmt.Fprintf(&b, "$purge_build_directory = 'never';\n$purge_session = 'never';\n")
+	}
+	if installed {
+		fmt.Fprintf(&b, "$build_dep_resolver = 'null';\n")
+	}
 	// Silence is watched from outside, by one clock.
 	fmt.Fprintf(&b, "$stalled_pkg_timeout = 1000000;\n$mailto = '';\n%%mailto = ();\n$mailfrom = '';\n")
 	if chroot != nil {
 		set("unshare_tmpdir_template", filepath.Join(scratch, "tmp.sbuild.XXXXXXXXXX"))
 	}
 	var mounts []string
-	for i := range job.Repos {
-		repo := &job.Repos[i]
+	repos := job.Repos
+	if installed {
+		repos = nil // nothing is fetched
+	}
+	for i := range repos {
+		repo := &repos[i]
 		line, err := repo.lines(i)
 		if err != nil {
 			return nil, "", err
@@ -329,7 +356,6 @@ func (r *Sbuild) commandLine(job *Job, dsc *dscFile, chroot *Chroot, at func(str
 		set("maintainer_name", maintainer)
 		args = append(args, "--binNMU="+strconv.Itoa(n.Number), "--make-binNMU="+n.Changelog, "--binNMU-timestamp="+strconv.FormatInt(n.Time.Unix(), 10))
 	}
-	b.WriteString("1;\n")
 
 	mode := "unshare"
 	if chroot == nil {
@@ -354,17 +380,40 @@ func (r *Sbuild) commandLine(job *Job, dsc *dscFile, chroot *Chroot, at func(str
 	if len(job.Profiles) > 0 {
 		args = append(args, "--profiles="+strings.Join(job.Profiles, ","))
 	}
-	refresh := r.Refresh
-	if refresh == 0 {
-		refresh = 24 * time.Hour
-	}
 	// The chroot has no lists of the architecture that is crossed to.
-	if chroot != nil && job.CrossFrom == "" && chroot.Stale(nil, refresh, time.Now()) == "" {
+	if chroot != nil && job.CrossFrom == "" && r.fresh(chroot) {
 		args = append(args, "--no-apt-update", "--no-apt-upgrade", "--no-apt-distupgrade")
 	} else {
 		args = append(args, "--apt-update", "--no-apt-upgrade", "--apt-distupgrade")
 	}
 	return args, b.String(), nil
+}
+
+// installed reports whether the chroot has all that the build needs, so that
+// nothing must be asked of apt: it takes sbuild a dozen commands in the chroot,
+// and apt the reading of all its lists twice, to install an empty package.
+func (r *Sbuild) installed(job *Job, dsc *dscFile, chroot *Chroot, on string) (bool, error) {
+	if chroot == nil || job.CrossFrom != "" || !r.fresh(chroot) {
+		return false, nil
+	}
+	deps, conflicts, err := dsc.wishes(job, on)
+	if err != nil {
+		return false, err
+	}
+	// What sbuild adds itself ($core_depends).
+	for _, name := range []string{"build-essential", "fakeroot"} {
+		deps = append(deps, []policy.Relation{{Name: name}})
+	}
+	return chroot.installed(deps, conflicts)
+}
+
+// fresh reports whether the chroot's lists need not be fetched anew.
+func (r *Sbuild) fresh(chroot *Chroot) bool {
+	refresh := r.Refresh
+	if refresh == 0 {
+		refresh = 24 * time.Hour
+	}
+	return chroot.Stale(nil, refresh, time.Now()) == ""
 }
 
 // perl quotes a string for a file in Perl.
@@ -423,6 +472,22 @@ func (d *dscFile) buildDeps(job *Job, on string) (policy.Relations, error) {
 		fields = append(fields, "Build-Depends-Indep")
 	}
 	return d.relations(fields, job.ExtraDepends, job, on)
+}
+
+// wishes returns the build-dependencies and the build-conflicts of the job.
+func (d *dscFile) wishes(job *Job, on string) (deps, conflicts policy.Relations, err error) {
+	if deps, err = d.buildDeps(job, on); err != nil {
+		return nil, nil, err
+	}
+	fields := []string{"Build-Conflicts"}
+	if job.Arch != "all" {
+		fields = append(fields, "Build-Conflicts-Arch")
+	}
+	if job.Arch == "all" || job.Indep {
+		fields = append(fields, "Build-Conflicts-Indep")
+	}
+	conflicts, err = d.relations(fields, job.ExtraConflicts, job, on)
+	return deps, conflicts, err
 }
 
 // relations reads fields of the .dsc, and further relations.
@@ -518,7 +583,7 @@ func (res *Result) dependencies(job *Job, dsc *dscFile) {
 	if job.Missing == nil {
 		return
 	}
-	deps, err := dsc.buildDeps(job, job.chrootArch(machineArch()))
+	deps, err := dsc.buildDeps(job, job.chrootArch(Machine()))
 	if err != nil {
 		res.Reason += fmt.Sprintf(" (%v)", err)
 		return

@@ -24,7 +24,7 @@ func TestSbuildSchroot(t *testing.T) {
 	c := testChroots(t, "amd64")
 	r := &Sbuild{Chroots: c, Schroot: true}
 	job := newSystemJob(t)
-	source{}.make(t, job)
+	source{build: dials(t)}.make(t, job)
 	if _, err := r.Run(context.Background(), job); !errors.Is(err, ErrSetup) {
 		t.Errorf("without leave to use the network: %v", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,7 +31,12 @@ type Entry struct {
 	Since   time.Time
 	Refuses string // why it takes nothing now: set aside, no space. "": it takes jobs
 	Trouble string // how its last build ended, if without a verdict on the package
+	// Lacks is what the machine lacks to build for an architecture.
+	Lacks map[string]string
 }
+
+// lacks begins the names of the fields of Lacks.
+const lacks = "Lacks-"
 
 func (e *Entry) text() []byte {
 	st := &deb822.Stanza{}
@@ -38,12 +44,17 @@ func (e *Entry) text() []byte {
 		{"Daemon", e.Daemon}, {"Builder", e.Builder}, {"Architectures", strings.Join(e.Archs, " ")}, {"Process", strconv.Itoa(e.PID)},
 		{"Since", e.Since.UTC().Format(time.RFC3339)}, {"Refuses", e.Refuses}, {"Trouble", e.Trouble},
 	} {
-		if v := strings.Join(strings.Fields(f[1]), " "); v != "" {
+		if v := oneLine(f[1]); v != "" {
 			st.Set(f[0], v)
 		}
 	}
+	for _, arch := range slices.Sorted(maps.Keys(e.Lacks)) {
+		st.Set(lacks+arch, oneLine(e.Lacks[arch]))
+	}
 	return st.Append(nil)
 }
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // Post is a daemon's place in the roster.
 type Post struct {
@@ -155,6 +166,14 @@ func Read(dir string) ([]Entry, error) {
 		e := Entry{Daemon: st.Get("Daemon"), Builder: st.Get("Builder"), Archs: deb822.Words(st.Get("Architectures")), Refuses: st.Get("Refuses"), Trouble: st.Get("Trouble")}
 		e.PID, _ = strconv.Atoi(st.Get("Process"))
 		e.Since, _ = time.Parse(time.RFC3339, st.Get("Since"))
+		for _, f := range st.Fields {
+			if arch, ok := strings.CutPrefix(f.Name, lacks); ok {
+				if e.Lacks == nil {
+					e.Lacks = map[string]string{}
+				}
+				e.Lacks[arch] = f.Value
+			}
+		}
 		out = append(out, e)
 	}
 	return out, nil

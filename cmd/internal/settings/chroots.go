@@ -3,6 +3,7 @@ package settings
 import (
 	"os"
 	"path/filepath"
+	"slices"
 
 	"packmill/queue/build"
 )
@@ -33,6 +34,36 @@ func (b *Builder) ChrootStore() *build.Chroots {
 		c.User = b.User
 	}
 	return c
+}
+
+// On is the architecture of the chroot in which the builder builds for one. A
+// program of exec has none.
+func (b *Builder) On(s *Suite, arch string) string {
+	switch {
+	case b.Runner == "exec":
+		return arch
+	case arch == "all" && slices.Contains(b.Architectures, s.IndepOn):
+		return s.IndepOn
+	case arch == "all":
+		return build.Machine()
+	case b.CrossFrom != "":
+		return b.CrossFrom
+	}
+	return arch
+}
+
+// ChrootsOf are the architectures of the chroots that the builder needs to
+// build for a suite.
+func (b *Builder) ChrootsOf(s *Suite) (archs []string) {
+	if b.Runner == "exec" || b.Mode == "schroot" || len(b.Suites) > 0 && !slices.Contains(b.Suites, s.Name) {
+		return nil
+	}
+	for _, arch := range b.Architectures {
+		if on := b.On(s, arch); (arch == "all" || slices.Contains(s.Architectures, arch)) && !slices.Contains(archs, on) {
+			archs = append(archs, on)
+		}
+	}
+	return archs
 }
 
 // Cross points a job at the chroot of another architecture, if the builder
