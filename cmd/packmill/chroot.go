@@ -168,7 +168,7 @@ func (x *chrootCreate) Run(c *cli) error {
 }
 
 type chrootUpdate struct {
-	MaxAge time.Duration `help:"Make chroots anew that are older." default:"168h" placeholder:"TIME"`
+	MaxAge time.Duration `help:"Make chroots anew that are older (default: 168h)." default:"168h" placeholder:"TIME"`
 }
 
 func (x *chrootUpdate) Run(c *cli) error {

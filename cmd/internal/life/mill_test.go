@@ -150,16 +150,12 @@ func (m *mill) try(args ...string) (string, error) {
 	return string(out), err
 }
 
-// daemons are the programs with what they need to be told.
-var daemons = map[string][]string{
-	"reviewd": nil, "master-buildd": nil, "archived": nil,
-	"buildd-amd64": {"--arch", "amd64"}, "buildd-i386": {"--arch", "i386"},
-}
-
+// command is a daemon; buildd has its architecture in its name.
 func (m *mill) command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	program, _, _ := strings.Cut(name, "-amd64")
-	program, _, _ = strings.Cut(program, "-i386")
-	args = append(append([]string{"--tree", m.tree}, daemons[name]...), args...)
+	program, arch, _ := strings.Cut(name, "buildd-")
+	if args = append([]string{"--tree", m.tree}, args...); arch != "" {
+		program, args = "buildd", append(args, "--arch", arch)
+	}
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, program), args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: m.as}
 	return cmd
