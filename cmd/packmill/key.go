@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/archive/opkg"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/settings"
 	"packmill/spool/durable"
@@ -25,16 +26,18 @@ type keyCmd struct {
 type keyNew struct {
 	Name  string `arg:"" help:"What it is for: archive, or a builder's name. It names the files."`
 	Email string `help:"The address in the key." placeholder:"ADDRESS"`
+	Opkg  bool   `help:"A usign key, for Opkg-Key in control/suites, in place of an OpenPGP one."`
 	Owner string `help:"The user that the secret half is for, where the daemons are different users." placeholder:"USER"`
 }
 
 func (keyNew) Help() string {
-	return `Makes an OpenPGP key without a passphrase: the secret half as control/private/NAME.key, the public half as control/keys/NAME.asc. A key that is there already stays.
+	return `Makes an OpenPGP key without a passphrase: the secret half as control/private/NAME.key, the public half as control/keys/NAME.asc. A key that is there already stays. With --opkg the halves are control/private/NAME.sec and NAME.pub, as usign and signify want them.
 
 Examples:
   packmill key new archive --email archive@example.org     for Sign-With in control/suites
   packmill key new builder1                                for Key in control/builders
-  packmill key new archive --owner packmill-archive        after packmill init --users`
+  packmill key new archive --owner packmill-archive        after packmill init --users
+  packmill key new feed --opkg                             for Opkg-Key in control/suites`
 }
 
 func (k *keyNew) Run(c *cli) error {
@@ -53,8 +56,11 @@ func (k *keyNew) Run(c *cli) error {
 	}
 	control := filepath.Join(c.Tree, "control")
 	secret, public := filepath.Join(control, "private", k.Name+".key"), filepath.Join(control, settings.KeysDir, k.Name+".asc")
+	if k.Opkg {
+		secret, public = filepath.Join(control, "private", k.Name+".sec"), filepath.Join(control, "private", k.Name+".pub")
+	}
 	if c.DryRun {
-		fmt.Printf("would make %s and %s\n", secret, public)
+		c.print(os.Stdout, map[string]any{"secret": secret, "public": public, "done": false}, fmt.Sprintf("would make %s and %s", secret, public))
 		return nil
 	}
 	uid := -1
@@ -67,7 +73,17 @@ func (k *keyNew) Run(c *cli) error {
 			return err
 		}
 	}
-	signer, err := openpgp.Generate("Packmill "+k.Name, k.Email, time.Now())
+	var key interface { // one of two kinds
+		Secret() []byte
+		Public() []byte
+		Fingerprint() string
+	}
+	var err error
+	if k.Opkg {
+		key, err = opkg.GenerateKey()
+	} else {
+		key, err = openpgp.Generate("Packmill "+k.Name, k.Email, time.Now())
+	}
 	if err != nil {
 		return err
 	}
@@ -76,12 +92,15 @@ func (k *keyNew) Run(c *cli) error {
 			return err
 		}
 	}
-	err = durable.CreateFile(secret, signer.Secret(), 0o600)
+	err = durable.CreateFile(secret, key.Secret(), 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		if _, err := os.Lstat(public); !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%w: %s is there already; take another name, or remove it first", errRefused, secret)
 		}
-		signer, err = openpgp.OpenSigner(secret) // an earlier run was cut off before it had written the public half
+		// An earlier run was cut off before it had written the public half.
+		if key, err = openpgp.OpenSigner(secret); k.Opkg {
+			key, err = opkg.ReadKey(secret)
+		}
 	}
 	if err != nil {
 		return err
@@ -89,10 +108,10 @@ func (k *keyNew) Run(c *cli) error {
 	if err := os.Chown(secret, uid, -1); err != nil {
 		return fmt.Errorf("%w; run it as root", err)
 	}
-	if err := durable.WriteFile(public, signer.Public(), 0o644); err != nil {
+	if err := durable.WriteFile(public, key.Public(), 0o644); err != nil {
 		return err
 	}
-	c.print(os.Stdout, map[string]string{"name": k.Name, "fingerprint": signer.Fingerprint(), "secret": secret, "public": public},
-		fmt.Sprintf("Fingerprint: %s\nKey: private/%s.key\n(the public half is %s)", signer.Fingerprint(), k.Name, public))
+	c.print(os.Stdout, map[string]string{"name": k.Name, "fingerprint": key.Fingerprint(), "secret": secret, "public": public},
+		fmt.Sprintf("Fingerprint: %s\nKey: private/%s\n(the public half is %s)", key.Fingerprint(), filepath.Base(secret), public))
 	return nil
 }
