@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,7 +49,7 @@ type ImportReport struct {
 
 // Import brings the packages of another repository into a suite, as one
 // publication: sources with their binaries, each checked as an upload is.
-// What is refused stays out and is reported; an old version in the repository is
+// What is refused, or broken in the repository, stays out and is reported; an old version in the repository is
 // passed over if the suite has a newer one. Fetched files lie below cache until
 // then, so an import that was cut off goes on where it was.
 func (a *Archive) Import(ctx context.Context, suite Suite, repo *mirror.Repository, opt ImportOptions, now time.Time) (*ImportReport, error) {
@@ -71,7 +72,7 @@ func (a *Archive) Import(ctx context.Context, suite Suite, repo *mirror.Reposito
 	if err := os.MkdirAll(stage, 0o700); err != nil {
 		return nil, err
 	}
-	batch, err := fetchAll(ctx, repo, rep.Uploads, stage, opt)
+	batch, broken, err := fetchAll(ctx, repo, rep.Uploads, stage, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -86,16 +87,27 @@ func (a *Archive) Import(ctx context.Context, suite Suite, repo *mirror.Reposito
 			}
 		}
 	}
-	did, err := a.Publish(ctx, suite, batch, now)
+	whole := slices.DeleteFunc(slices.Clone(batch), func(in Inclusion) bool { return in.Dir == "" })
+	did, err := a.Publish(ctx, suite, whole, now)
 	if err != nil {
 		return nil, err
 	}
 	rep.Report = *did
+	rep.Results = nil
+	for i := range batch {
+		if batch[i].Dir == "" {
+			rep.Results = append(rep.Results, broken[i])
+			continue
+		}
+		rep.Results = append(rep.Results, did.Results[0])
+		did.Results = did.Results[1:]
+	}
 	return rep, durable.RemoveAll(stage)
 }
 
-// fetchAll fetches uploads into directories of their own below stage.
-func fetchAll(ctx context.Context, repo *mirror.Repository, uploads []*mirror.Upload, stage string, opt ImportOptions) ([]Inclusion, error) {
+// fetchAll fetches uploads into directories of their own below stage. One that
+// the repository does not have whole has no directory, but a result.
+func fetchAll(ctx context.Context, repo *mirror.Repository, uploads []*mirror.Upload, stage string, opt ImportOptions) ([]Inclusion, []Result, error) {
 	var (
 		mu   sync.Mutex
 		prog = ImportProgress{AllUploads: len(uploads)}
@@ -103,7 +115,7 @@ func fetchAll(ctx context.Context, repo *mirror.Repository, uploads []*mirror.Up
 	for _, u := range uploads {
 		prog.AllBytes += u.Size()
 	}
-	batch := make([]Inclusion, len(uploads))
+	batch, broken := make([]Inclusion, len(uploads)), make([]Result, len(uploads))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(1, opt.Fetches))
 	if opt.Fetches == 0 {
@@ -121,10 +133,13 @@ func fetchAll(ctx context.Context, repo *mirror.Repository, uploads []*mirror.Up
 				return err
 			}
 			name, err := repo.Fetch(ctx, u, dir)
-			if err != nil {
+			if fault := (mirror.ErrBroken{}); errors.As(err, &fault) {
+				broken[i] = Result{Changes: u.Source + " " + u.Version, Outcome: Refused, Reason: fault.Error()}
+			} else if err != nil {
 				return err
+			} else {
+				batch[i] = Inclusion{Dir: dir, Changes: name}
 			}
-			batch[i] = Inclusion{Dir: dir, Changes: name}
 			mu.Lock()
 			defer mu.Unlock()
 			prog.Uploads++
@@ -135,7 +150,7 @@ func fetchAll(ctx context.Context, repo *mirror.Repository, uploads []*mirror.Up
 			return nil
 		})
 	}
-	return batch, g.Wait()
+	return batch, broken, g.Wait()
 }
 
 // missing leaves out what the suite has already, and old versions that it

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -197,6 +198,48 @@ func TestImportSourceless(t *testing.T) {
 	}
 }
 
+// What is broken in a repository stops nothing else, and comes when it is mended.
+func TestImportOfABrokenRepository(t *testing.T) {
+	t.Parallel()
+	from, src := origin(t)
+	web := httptest.NewServer(http.FileServer(http.Dir(from.a.Root())))
+	defer web.Close()
+	deb, lost := "pool/main/h/hello/hello_1.1_amd64.deb", "pool/contrib/libo/libother/libother1_2+b1_amd64.deb"
+	flip := func(b []byte) []byte { b[len(b)/2] ^= 1; return b }
+	for name, change := range map[string]func(*mirror.Source){"copy": func(*mirror.Source) {}, "link": func(s *mirror.Source) { s.Link = true }, "http": func(s *mirror.Source) { s.URL = web.URL }} {
+		src := src
+		change(&src)
+		to := newFixture(t)
+		edit(t, from.a.path(deb), flip)
+		if err := os.Rename(from.a.path(lost), from.a.path("away")); err != nil {
+			t.Fatal(err)
+		}
+		rep, err := to.a.Import(ctx, to.suite, open(t, src), ImportOptions{}, to.now)
+		edit(t, from.a.path(deb), flip)
+		if err := os.Rename(from.a.path("away"), from.a.path(lost)); err != nil {
+			t.Fatal(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range rep.Results {
+			reason, _, _ := strings.Cut(r.Reason, ";")
+			got = append(got, fmt.Sprintf("%s %v %s", r.Changes, r.Outcome, reason))
+		}
+		want := []string{"hello 1:1.1 refused " + deb + " is not the file that its index names", "libother_2_import.changes published ", "libother 2 refused " + lost + " is not there, though its index names it"}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+		if rep, err = to.a.Import(ctx, to.suite, open(t, src), ImportOptions{}, to.now); err != nil || len(rep.Results) != 2 {
+			t.Errorf("%s: when it is mended: got %+v, %v", name, rep, err)
+		}
+		if got, want := to.text("main/binary-amd64/Packages"), from.text("main/binary-amd64/Packages"); got != want {
+			t.Errorf("%s: got\n%s\nwant\n%s", name, got, want)
+		}
+	}
+}
+
 // A flat repository is a directory with what dpkg-scanpackages writes, with or
 // without a Release.
 func TestImportFlat(t *testing.T) {
@@ -257,7 +300,6 @@ func TestImportRefuses(t *testing.T) {
 	t.Parallel()
 	from, good := origin(t)
 	_, other := newKey(t, "other")
-	deb := "pool/main/h/hello/hello_1.1_amd64.deb"
 	for _, tt := range []struct {
 		name   string
 		source func(*mirror.Source)
@@ -276,7 +318,6 @@ func TestImportRefuses(t *testing.T) {
 		{"component", func(s *mirror.Source) { s.Components = []string{"non-free"} }, "", "Release names no component non-free, only main, contrib"},
 		{"architecture", func(s *mirror.Source) { s.Architectures = []string{"mips"} }, "", "Release names no architecture mips"},
 		{"changed InRelease", func(*mirror.Source) {}, "dists/unstable/InRelease", "InRelease: "},
-		{"changed package", func(*mirror.Source) {}, deb, deb + " is not the file that its index names"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			src := good

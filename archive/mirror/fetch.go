@@ -95,9 +95,13 @@ func (r *Repository) fetch(ctx context.Context, f *File, dir string) error {
 	if r.src.Link && !r.remote {
 		// The link may be to a file that changes while it is read: what counts
 		// is checked once more, from the archive's own name, by the archive.
-		err := os.Link(filepath.Join(r.root, f.Path), to)
+		from := filepath.Join(r.root, f.Path)
+		err := os.Link(from, to)
 		if err == nil {
 			return verify(to, f)
+		}
+		if _, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) {
+			return lacks(f.Path)
 		}
 		if !errors.Is(err, unix.EXDEV) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EMLINK) {
 			return err
@@ -116,11 +120,15 @@ func (r *Repository) fetch(ctx context.Context, f *File, dir string) error {
 	}
 }
 
-// errDiffers says that a file is not what the index names. Trying again helps if
-// the connection broke.
-type errDiffers struct{ text string }
+// ErrBroken says that the repository does not have a file that its index names,
+// or has another one there.
+type ErrBroken struct{ text string }
 
-func (e errDiffers) Error() string { return e.text }
+func (e ErrBroken) Error() string { return e.text }
+
+func lacks(name string) error {
+	return ErrBroken{name + " is not there, though its index names it; the repository is broken: run its own check"}
+}
 
 // mayPass reports whether the same request may succeed later.
 func mayPass(err error) bool {
@@ -128,13 +136,16 @@ func mayPass(err error) bool {
 		return s.code >= 500 || s.code == 429
 	}
 	if e := (*fs.PathError)(nil); errors.As(err, &e) {
-		return false
+		return false // our own trouble, or a name that is no file there
 	}
 	return !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
 func (r *Repository) copy(ctx context.Context, f *File, to string) error {
 	body, err := r.open(ctx, f.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return lacks(f.Path)
+	}
 	if err != nil {
 		return err
 	}
@@ -161,7 +172,7 @@ func verify(name string, f *File) error {
 	}
 	defer in.Close()
 	if fi, err := in.Stat(); err != nil || !fi.Mode().IsRegular() || fi.Size() != f.Size {
-		return errDiffers{fmt.Sprintf("%s is not the file that its index names", f.Path)}
+		return ErrBroken{fmt.Sprintf("%s is not the file that its index names", f.Path)}
 	}
 	return sumInto(io.Discard, in, f)
 }
@@ -179,7 +190,7 @@ func sumInto(w io.Writer, r io.Reader, f *File) error {
 		return err
 	}
 	if n != f.Size || hex.EncodeToString(sha.Sum(nil)) != f.SHA256 {
-		return errDiffers{fmt.Sprintf("%s is not the file that its index names; the repository is broken: run its own check", f.Path)}
+		return ErrBroken{fmt.Sprintf("%s is not the file that its index names; the repository is broken: run its own check", f.Path)}
 	}
 	if f.MD5 == "" {
 		f.MD5 = hex.EncodeToString(m.Sum(nil))
