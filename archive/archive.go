@@ -246,3 +246,11 @@ func (a *Archive) signers(s *Suite) ([]*loadedKey, error) {
 	}
 	return out, nil
 }
+
+func signersOf(keys []*loadedKey) []*openpgp.Signer {
+	var out []*openpgp.Signer
+	for _, k := range keys {
+		out = append(out, k.signer)
+	}
+	return out
+}

@@ -544,17 +544,22 @@ func (a *Archive) Override(ctx context.Context, suite Suite, name string, o Over
 
 // Snapshot keeps a suite as it is now, at snapshots/NAME, an address that apt
 // can use: hard links to the indexes, and a link to the pool, of which nothing
-// goes that a snapshot names. The name is new or has not got this suite yet.
-func (a *Archive) Snapshot(ctx context.Context, suite, name string) error {
+// goes that a snapshot names. Its Release does not expire: if the suite's does, it
+// is signed anew. The name is new or has not got this suite yet.
+func (a *Archive) Snapshot(ctx context.Context, suite Suite, name string, now time.Time) error {
 	if err := policy.CheckSuite(name); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
+	}
+	keys, err := a.signers(&suite)
+	if err != nil {
+		return err
 	}
 	unlock, err := a.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	p, err := a.readView(ctx, suite)
+	p, err := a.readView(ctx, suite.Name)
 	if err != nil {
 		return err
 	}
@@ -573,8 +578,15 @@ func (a *Archive) Snapshot(ctx context.Context, suite, name string) error {
 	if err := linkSuite(p.rel, p.dir, tmp); err != nil {
 		return err
 	}
-	for _, n := range []string{"Release", "Release.gpg", "InRelease"} {
-		if err := os.Link(filepath.Join(p.dir, n), filepath.Join(tmp, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if p.rel.Until.IsZero() {
+		for _, n := range []string{"Release", "Release.gpg", "InRelease"} {
+			if err := os.Link(filepath.Join(p.dir, n), filepath.Join(tmp, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	} else {
+		p.rel.Until = time.Time{}
+		if err := release.Sign(tmp, p.rel.Text(), signersOf(keys), now); err != nil {
 			return err
 		}
 	}

@@ -116,7 +116,7 @@ func TestCopyMoveRemove(t *testing.T) {
 	// The older one does not come back by itself.
 	f.accepted(f.upload(hello("2")))
 	f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, false, false, f.now))
-	if err := f.a.Snapshot(ctx, "unstable", "later"); err != nil {
+	if err := f.a.Snapshot(ctx, f.suite, "later", f.now); err != nil {
 		t.Fatal(err)
 	}
 	f.accepted(f.upload(hello("3")))
@@ -164,12 +164,12 @@ func TestOverrideInPlace(t *testing.T) {
 func TestSnapshotDiffRollback(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	f.suite.Opkg = &Opkg{}
+	f.suite.Opkg, f.suite.ValidFor = &Opkg{}, time.Hour
 	f.accepted(f.upload(hello("1")))
-	if err := f.a.Snapshot(ctx, "unstable", "monday"); err != nil {
+	if err := f.a.Snapshot(ctx, f.suite, "monday", f.now); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.a.Snapshot(ctx, "unstable", "monday"); err == nil {
+	if err := f.a.Snapshot(ctx, f.suite, "monday", f.now); err == nil {
 		t.Error("a second snapshot of the name: got no error")
 	}
 	c := newClient(t, f.source(), f.key, "amd64")
@@ -181,6 +181,9 @@ func TestSnapshotDiffRollback(t *testing.T) {
 	old := newClient(t, strings.ReplaceAll(f.source(), f.a.Root(), f.a.Root()+"/snapshots/monday"), f.key, "amd64")
 	old.run("apt-get", "update")
 	old.run("apt-get", "download", "hello=1", "hello-doc=1")
+	if data, err := os.ReadFile(f.a.path("snapshots/monday/dists/unstable/InRelease")); err != nil || strings.Contains(string(data), "Valid-Until") {
+		t.Errorf("a snapshot that apt refuses after an hour: %v, %s", err, data)
+	}
 
 	d, err := f.a.Diff(ctx, "monday/unstable", "unstable")
 	if got, want := fmt.Sprint(d, err), "[{hello amd64 1 2} {hello source 1 2} {hello-doc all 1 2} {other source  5}] <nil>"; got != want {
@@ -218,7 +221,7 @@ func TestCollect(t *testing.T) {
 	f := newFixture(t)
 	attic := f.a.path("attic")
 	f.accepted(f.upload(hello("1")))
-	if err := f.a.Snapshot(ctx, "unstable", "monday"); err != nil {
+	if err := f.a.Snapshot(ctx, f.suite, "monday", f.now); err != nil {
 		t.Fatal(err)
 	}
 	f.accepted(f.upload(hello("2")))

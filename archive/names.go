@@ -12,7 +12,6 @@ import (
 	"packmill/archive/release"
 	"packmill/spool/deb822"
 	"packmill/spool/durable"
-	"packmill/spool/openpgp"
 )
 
 // A suite lies at dists/NAME. Its codename is a symbolic link to that: Release
@@ -39,10 +38,7 @@ func called(rel *release.Release, name string) *release.Release {
 // sign writes the Release and its signed forms into dir, and then those of the
 // further names.
 func (t *transaction) sign(dir string, rel *release.Release, keys []*loadedKey) error {
-	var signers []*openpgp.Signer
-	for _, k := range keys {
-		signers = append(signers, k.signer)
-	}
+	signers := signersOf(keys)
 	if err := release.Sign(dir, rel.Text(), signers, t.now); err != nil {
 		return err
 	}

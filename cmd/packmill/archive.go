@@ -528,7 +528,7 @@ Examples:
 }
 
 type snapshotCreate struct {
-	Suite string `arg:"" help:"The suite."`
+	Suite string `arg:"" help:"A suite of control/suites."`
 	Name  string `arg:"" help:"The snapshot's name; it becomes snapshots/NAME."`
 }
 
@@ -538,16 +538,20 @@ func (snapshotCreate) Help() string {
 }
 
 func (x *snapshotCreate) Run(c *cli, h *hand) error {
+	suite, err := h.suite(x.Suite)
+	if err != nil {
+		return err
+	}
 	if !c.DryRun {
-		if err := h.Snapshot(h.ctx, x.Suite, x.Name); err != nil {
+		if err := h.Snapshot(h.ctx, suite, x.Name, time.Now()); err != nil {
 			return missing(err)
 		}
 	}
-	text := "kept " + x.Suite + " as snapshots/" + x.Name
+	text := "kept " + suite.Name + " as snapshots/" + x.Name
 	if c.DryRun {
-		text = "would keep " + x.Suite + " as snapshots/" + x.Name
+		text = "would keep " + suite.Name + " as snapshots/" + x.Name
 	}
-	c.print(os.Stdout, map[string]any{"suite": x.Suite, "snapshot": x.Name, "done": !c.DryRun}, text)
+	c.print(os.Stdout, map[string]any{"suite": suite.Name, "snapshot": x.Name, "done": !c.DryRun}, text)
 	return nil
 }
 
