@@ -210,6 +210,17 @@ func TestRefusals(t *testing.T) {
 				return regexp.MustCompile(`(?m)^ .* hello_2\.10-3\.tar\.xz\n`).ReplaceAll(b, nil)
 			})
 		}, want: "hello_2.10-3.tar.xz: hello_2.10-3.dsc wants it, but neither the upload nor the archive has it; build the upload with -sa"},
+		{name: ".dsc that names a path", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
+			edit(t, inc.Dir+"/hello_2.10-3.dsc", replace("hello_2.10-3.tar.xz", "../../../hello_2.10-3.tar.xz"))
+			relist(t, *inc, "hello_2.10-3.dsc")
+		}, want: `hello_2.10-3.dsc:13: file name "../../../hello_2.10-3.tar.xz" begins with '.'`},
+		{name: "epoch over the same file names", before: []debtest.Upload{hello("2.10-3")}, upload: hello("1:2.10-3"),
+			want: "hello_2.10-3.dsc: the archive has a file of this name with other content; published files never change, so give the package a new version"},
+		{name: "epoch that is gone", before: []debtest.Upload{hello("1:1.0-1")}, upload: hello("2.10-3"),
+			want: "hello_2.10-3.dsc: hello has the newer version 1:1.0-1 in unstable; give the package a higher version, or force it"},
+		{name: "binary that is older than the suite's", before: []debtest.Upload{{Source: debtest.Source{Name: "hello", Version: "1"}, Debs: []debtest.Deb{{Name: "hello", Source: "hello (1)", Version: "9"}}}},
+			upload: debtest.Upload{Source: debtest.Source{Name: "hello", Version: "2"}, Debs: []debtest.Deb{{Name: "hello", Version: "2"}}},
+			want:   "hello_2_amd64.deb: hello has the newer version 9 in unstable; give the package a higher version, or force it"},
 		{name: "two sizes of one file", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			edit(t, filepath.Join(inc.Dir, inc.Changes), func(b []byte) []byte {
 				return regexp.MustCompile(`(?m)^( [0-9a-f]{32} )`).ReplaceAll(b, []byte("${1}1"))
