@@ -141,6 +141,14 @@ func TestCannotBuild(t *testing.T) {
 			t.Errorf("chroot create: %v: %s", err, out)
 		}
 	}
+	// schroot cannot switch the network off.
+	m := realMill(t, build.Machine(), "Runner: sbuild\nChroot-Mode: schroot")
+	m.queued(uploadtest.Package{Source: "hello", Version: "1.0", Distribution: "sid"})
+	m.buildd("--arch", build.Machine())
+	if out := m.packmill("why", "hello"); !strings.Contains(out, "leaves the network on in builds, and the suite has no Build-Network: yes") {
+		t.Errorf("why: %s", out)
+	}
+	m.want(m.where(), "master source hello_1.0", "needs-build "+build.Machine()+" hello_1.0")
 }
 
 // TestForeign takes a program in C from its upload to the archive for an

@@ -54,6 +54,8 @@ func (b *Builder) Never(s *Suite, arch string, t *queue.Ticket) string {
 		return "not one of the builder's Packages"
 	case b.NotPackages.Match(t.Source):
 		return "one of the builder's Not-Packages"
+	case b.Runner == "sbuild" && b.Mode == "schroot" && !s.BuildNetwork:
+		return "its Chroot-Mode, schroot, leaves the network on in builds, and the suite has no Build-Network: yes"
 	case len(b.Components) > 0 && !slices.Contains(b.Components, t.Component):
 		return "not one of the builder's Components"
 	}
