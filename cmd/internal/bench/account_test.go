@@ -31,8 +31,9 @@ func TestWhatIsLeftBehindIsCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A program of several threads has ended when all of them have.
 	u, err := measured(nil, t.TempDir(), "sh", "-c", `p=$("$0" "$1" >/dev/null & echo $!)
-		while grep -qs ') [^Z]' /proc/$p/stat; do sleep 0.01; done`, self, burnArg)
+		while grep -qs ') [^Z]' /proc/$p/task/*/stat; do sleep 0.01; done`, self, burnArg)
 	if err != nil {
 		t.Fatal(err)
 	}
