@@ -273,6 +273,10 @@ func refusals() []struct {
 			"data.tar has PAX headers, which dpkg does not unpack; build the package again with dpkg-deb"},
 		{"type that dpkg does not know", withData("data.tar", header(tar.Header{Typeflag: tar.TypeCont, Name: "./c", Format: tar.FormatUSTAR})),
 			`data.tar: "c" is of type '7', which dpkg does not unpack; build the package again with dpkg-deb`},
+		{"sparse file", withData("data.tar", typed('S', header(tar.Header{Name: "./s", Format: tar.FormatGNU}))),
+			`data.tar: "s" is of type 'S', which dpkg does not unpack`},
+		{"long name of 2 MB", withData("data.tar", append(typed('L', header(tar.Header{Name: "././@LongLink", Size: 2 << 20, Format: tar.FormatGNU})[:512]), bytes.Repeat([]byte("a"), 4<<20)...)),
+			"data.tar is no tar archive that dpkg unpacks"},
 		{"path upwards", withData("data.tar", header(reg("./usr/../../etc/passwd"))),
 			`the file name "./usr/../../etc/passwd" is not a plain relative path; build the package again with dpkg-deb`},
 		{"absolute path", withData("data.tar", header(reg("/etc/passwd"))),
@@ -447,6 +451,18 @@ func bomb(t testing.TB, n int64, program string, args ...string) []byte {
 	return bytes.Repeat(one, int(n/min(n, 32<<20)))
 }
 
+// typed gives the first header of a tar archive another type.
+func typed(kind byte, data []byte) []byte {
+	data[156] = kind
+	copy(data[148:156], "        ")
+	sum := 0
+	for _, c := range data[:512] {
+		sum += int(c)
+	}
+	copy(data[148:156], fmt.Sprintf("%06o\x00 ", sum))
+	return data
+}
+
 // TestBombs measures: a 10 GB bomb is refused in well under the time and memory
 // that unpacking it would take.
 func TestBombs(t *testing.T) {
@@ -488,10 +504,12 @@ func TestBombs(t *testing.T) {
 		}
 	}
 	// The same in control.tar.
-	data := debtest.Ar(format, debtest.Member{Name: "control.tar.xz", Body: append(debtest.Pack("xz", big), bomb(t, 1<<30, "xz", "-1", "-c")...)}, goodData)
-	_, err := deb.Read(bytes.NewReader(data), "bomb.deb", deb.Options{})
-	if want := "bomb.deb: control.tar.xz unpacks to more than 33554432 bytes; split the package"; fmt.Sprint(err) != want {
-		t.Errorf("control.tar: got %v, want %s", err, want)
+	for _, by := range [][]string{{"xz", "xz", "-1", "-c"}, {"gz", "gzip", "-c"}, {"zst", "zstd", "-q", "-c"}} {
+		data := debtest.Ar(format, debtest.Member{Name: "control.tar." + by[0], Body: append(debtest.Pack(by[0], big), bomb(t, 1<<30, by[1], by[2:]...)...)}, goodData)
+		_, err := deb.Read(bytes.NewReader(data), "bomb.deb", deb.Options{})
+		if want := "bomb.deb: control.tar." + by[0] + " unpacks to more than 33554432 bytes; split the package"; fmt.Sprint(err) != want {
+			t.Errorf("control.tar: got %v, want %s", err, want)
+		}
 	}
 }
 
