@@ -42,7 +42,7 @@ func loop(t *testing.T, n int) {
 	var runs, news atomic.Int64
 	clients := []*client{
 		newClient(t, f.source(), f.key, "amd64"),
-		newClient(t, strings.ReplaceAll(f.source(), "file:"+f.a.Root(), web.URL), f.key, "amd64"),
+		newClient(t, strings.NewReplacer("file:"+f.a.Root(), web.URL, " unstable ", " rolling ").Replace(f.source()), f.key, "amd64"), // an alias
 	}
 	for i, c := range clients {
 		wg.Go(func() {

@@ -49,19 +49,22 @@ func (p *publisher) loop() *spool.Loop {
 }
 
 // renew is how often a suite without changes is looked at, so that its
-// Release does not expire.
+// Release does not expire; more often if it lives for a short time.
 const renew = time.Hour
 
 // suites makes every suite of the settings visible, empty ones too, and brings
 // it in line when the settings change.
 func (p *publisher) suites(ctx context.Context) (bool, error) {
-	now := p.Settings.Get()
+	now, often := p.Settings.Get(), renew
 	for _, s := range now.Suites {
+		if s.ValidFor > 0 {
+			often = min(often, s.ValidFor/4)
+		}
 		if err := p.sweepRecords(s.Name); err != nil {
 			return false, err
 		}
 	}
-	if now == p.done && time.Since(p.renewed) < renew {
+	if now == p.done && time.Since(p.renewed) < often {
 		return false, nil
 	}
 	for i := range now.Suites {

@@ -503,12 +503,12 @@ func (x *archiveRollback) Run(c *cli, h *hand) error {
 			return missing(err)
 		}
 	}
-	would := ""
+	did := "made"
 	if c.DryRun {
-		would = "would make "
+		did = "would make"
 	}
 	c.print(os.Stdout, map[string]any{"suite": suite.Name, "snapshot": x.Snapshot, "packages": len(list), "done": !c.DryRun},
-		fmt.Sprintf("%s%s what it was in %s: %d packages differ", would, suite.Name, x.Snapshot, len(list)))
+		fmt.Sprintf("%s %s what it was in %s: %d packages differ", did, suite.Name, x.Snapshot, len(list)))
 	return nil
 }
 
