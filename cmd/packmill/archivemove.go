@@ -97,8 +97,13 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 		}
 	}
 	repo, err := mirror.Open(h.ctx, src, time.Now())
+	if r := (*openpgp.Refusal)(nil); errors.As(err, &r) && r.Kind == openpgp.UnknownKey {
+		return fmt.Errorf("%w: %s %s is signed by the key %s, which is in none of the files of --keyring", errRefused, x.From, x.Dist, r.KeyID)
+	} else if r != nil {
+		return fmt.Errorf("%w: %w", errRefused, err)
+	}
 	if err != nil {
-		return err
+		return missing(err)
 	}
 	b := newBar()
 	rep, err := h.Import(h.ctx, suite, repo, archive.ImportOptions{Sourceless: x.Sourceless, DryRun: c.DryRun,

@@ -341,7 +341,11 @@ func Symlink(target, path string) error {
 
 // MkdirAll makes dir and what is missing above it, and syncs each directory
 // in which a name was made.
-func MkdirAll(dir string, mode fs.FileMode) error {
+func MkdirAll(dir string, mode fs.FileMode) error { return mkdirAll(dir, mode, 16) }
+
+// mkdirAll tries again so often: somebody may take an empty directory above away
+// before there is one in it. Some file systems (proc) say for ever that it is gone.
+func mkdirAll(dir string, mode fs.FileMode, tries int) error {
 	err := os.Mkdir(dir, mode)
 	switch {
 	case err == nil:
@@ -352,11 +356,11 @@ func MkdirAll(dir string, mode fs.FileMode) error {
 			return &fs.PathError{Op: "mkdir", Path: dir, Err: unix.ENOTDIR}
 		}
 		return err
-	case errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir:
-		if err := MkdirAll(filepath.Dir(dir), mode); err != nil {
+	case errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir && tries > 0:
+		if err := mkdirAll(filepath.Dir(dir), mode, tries); err != nil {
 			return err
 		}
-		return MkdirAll(dir, mode)
+		return mkdirAll(dir, mode, tries-1)
 	}
 	return err
 }

@@ -253,3 +253,10 @@ func TestOnlyHereRename(t *testing.T) {
 	}
 	t.Errorf("rename outside spool/durable (%v):\n%s", err, out)
 }
+
+// A directory that can never be made is an error, and no endless work.
+func TestMkdirAllEnds(t *testing.T) {
+	if err := MkdirAll("/proc/none/of/these", 0o755); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("below /proc: got %v, want %v", err, fs.ErrNotExist)
+	}
+}
