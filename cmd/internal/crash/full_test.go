@@ -5,6 +5,7 @@ package crash
 import (
 	"flag"
 	"fmt"
+	"regexp"
 	"slices"
 	"testing"
 )
@@ -12,6 +13,7 @@ import (
 var (
 	all   = flag.Bool("crash.all", false, "every point, every strike and every disk, however long it takes")
 	count = flag.Int("crash.n", 12, "strikes and disks of each sweep; of a command's half as many, since they are many")
+	only  = flag.String("crash.only", "", "a regular expression: with -crash.all, only such strikes and disks, as a failure names them: 'call 29, fail EMFILE'")
 	part  = flag.String("crash.part", "", "K/N: with -crash.all, only the K-th of N parts of each sweep")
 )
 
@@ -41,6 +43,9 @@ func full(t *testing.T, s *Sweep) {
 		if _, err := fmt.Sscanf(*part, "%d/%d", &s.Part.K, &s.Part.N); err != nil || s.Part.K < 1 || s.Part.K > s.Part.N {
 			t.Fatalf("-crash.part %s: not like 2/8", *part)
 		}
+	}
+	if *only != "" {
+		s.Only = regexp.MustCompile(*only)
 	}
 	tally, err := s.Run(n)
 	report(t, s, tally, err)

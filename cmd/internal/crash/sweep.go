@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,7 @@ type Sweep struct {
 	Seed    uint64
 	Workers int
 	Part    Part
+	Only    *regexp.Regexp // what to try, as a broken promise names it; nil: all
 
 	Restarts bool // its supervisor starts it again: a daemon, and not a verb
 	Far      bool // it writes to another machine too: no power cuts
@@ -88,12 +90,15 @@ func (s strike) name() string {
 	return s.act.String()
 }
 
+// files reports whether it is a want of file descriptors.
+func (s strike) files() bool { return s.act.Errno == unix.EMFILE || s.act.Errno == unix.ENFILE }
+
 // fits reports whether the act makes sense for a call.
 func (s strike) fits(c *Call) bool {
 	switch {
 	case s.act.Deed == Short || s.act.Deed == ShortKill:
 		return c.Writes()
-	case s.act.Errno == unix.EMFILE || s.act.Errno == unix.ENFILE:
+	case s.files():
 		return c.Opens()
 	case s.act.Errno == unix.ENOSPC || s.act.Errno == unix.EDQUOT:
 		return c.Grows()
@@ -128,8 +133,15 @@ func (s *Sweep) Run(n int) (*Tally, error) {
 	if err != nil {
 		return t, err
 	}
+	opens, err := s.opens()
+	if err != nil {
+		return t, err
+	}
 	var jobs []func(dir string) (string, []string, error)
 	add := func(key string, job func(dir string) (string, []string, error)) {
+		if s.Only != nil && !s.Only.MatchString(key) {
+			return
+		}
 		// By the key alone: how many points there are differs from run to run,
 		// and the parts must come to the whole.
 		h := fnv.New32a()
@@ -141,7 +153,7 @@ func (s *Sweep) Run(n int) (*Tally, error) {
 	seen := map[string]bool{}
 	for cut := 1; cut <= record.Cuts() && !s.Far; cut++ {
 		for _, state := range record.States(cut, 3, s.Seed, seen) {
-			add(state.String(), func(dir string) (string, []string, error) {
+			add("power "+state.String(), func(dir string) (string, []string, error) {
 				broken, err := s.cut(record, state, dir)
 				return "", broken, err
 			})
@@ -150,21 +162,27 @@ func (s *Sweep) Run(n int) (*Tally, error) {
 	if !s.Far {
 		t.Cuts = record.Cuts()
 	}
-	for _, c := range calls {
-		if s.Restarts {
-			add(fmt.Sprint(c.N), func(dir string) (string, []string, error) {
-				broken, err := s.strikeAndCut(c.N, dir)
-				return "kill, restart and power cut", broken, err
-			})
-		}
+	strikeAt := func(c *Call, files bool) {
 		for _, k := range strikes {
-			if k.n = c.N; k.fits(c) {
+			if k.n = c.N; k.fits(c) && k.files() == files {
 				add(k.String(), func(dir string) (string, []string, error) {
 					broken, err := s.strike(k, dir)
 					return k.name(), broken, err
 				})
 			}
 		}
+	}
+	for _, c := range calls {
+		if s.Restarts {
+			add(fmt.Sprintf("killed after call %d", c.N), func(dir string) (string, []string, error) {
+				broken, err := s.strikeAndCut(c.N, dir)
+				return "kill, restart and power cut", broken, err
+			})
+		}
+		strikeAt(c, false)
+	}
+	for _, c := range opens {
+		strikeAt(c, true)
 	}
 	rng := rand.New(rand.NewPCG(s.Seed, 1))
 	rng.Shuffle(len(jobs), func(i, j int) { jobs[i], jobs[j] = jobs[j], jobs[i] })
@@ -246,6 +264,26 @@ func (s *Sweep) clean(t *Tally) ([]*Call, *Record, error) {
 	return calls, record, removeTree(tree)
 }
 
+// opens runs the program once more and lists where it opens files, for reading
+// too: what only there can fail is numbered among those.
+func (s *Sweep) opens() ([]*Call, error) {
+	tree := filepath.Join(s.Scratch, "opens")
+	if err := CopyTree(s.Tree, tree); err != nil {
+		return nil, err
+	}
+	p := s.Program(tree)
+	p.Children, p.Reads = true, true
+	var calls []*Call
+	if _, err := Trace(p, nil, func(c *Call) {
+		if c.Opens() && !c.Child {
+			calls = append(calls, c)
+		}
+	}); err != nil {
+		return nil, fmt.Errorf("%s, unharmed: %w", s.Name, err)
+	}
+	return calls, removeTree(tree)
+}
+
 // strike runs the program and does one thing to it.
 func (s *Sweep) strike(k strike, tree string) ([]string, error) {
 	if err := CopyTree(s.Tree, tree); err != nil {
@@ -253,7 +291,7 @@ func (s *Sweep) strike(k strike, tree string) ([]string, error) {
 	}
 	p := s.Program(tree)
 	p.Children = true
-	p.Reads = k.act.Errno == unix.EMFILE || k.act.Errno == unix.ENFILE
+	p.Reads = k.files()
 	what := ""
 	run, err := Trace(p, func(c *Call) Act {
 		if c.N < k.n || !k.always && what != "" || !k.fits(c) || c.Child && k.act.Deed != KillBefore && k.act.Deed != KillAfter {
