@@ -29,7 +29,7 @@ func (chrootCmd) Help() string {
 	return `Examples:
   packmill chroot create stable amd64
   packmill chroot create stable arm64 --dry-run    say what would be made, and whether arm64 runs here
-  packmill chroot update --max-age 168h            make anew what is old or missing, as cron does
+  packmill chroot update                           make anew what is old or missing, as cron does at night
   packmill chroot ls --json
   packmill chroot rm stable i386
 
@@ -168,7 +168,7 @@ func (x *chrootCreate) Run(c *cli) error {
 }
 
 type chrootUpdate struct {
-	MaxAge time.Duration `help:"Make chroots anew that are older (default: 168h)." default:"168h" placeholder:"TIME"`
+	MaxAge time.Duration `help:"Make chroots anew that are older (default: 20h). In one of more than a day each build fetches apt's lists first." default:"20h" placeholder:"TIME"`
 }
 
 func (x *chrootUpdate) Run(c *cli) error {

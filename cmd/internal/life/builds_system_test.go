@@ -231,7 +231,7 @@ func TestChroots(t *testing.T) {
 		}
 	}
 	says("packmill chroot create stable", 0, "--help")
-	says("(default: 168h)", 0, "update", "--help")
+	says("(default: 20h)", 0, "update", "--help")
 	says("", 0, "update", "--max-age", "9999h")
 	says("would make the chroot "+name+" in "+dir+": it is ", 0, "update", "-n", "--max-age", "1ns")
 	says("would make the chroot "+name+" in "+dir+"\n", 0, "create", "sid", arch, "-n")
