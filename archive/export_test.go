@@ -25,10 +25,13 @@ func TestBreaks(t *testing.T) {
 		}
 		return f.upload(debtest.Upload{Source: debtest.Source{Name: name, Version: "1"}, Debs: []debtest.Deb{d}})
 	}
+	for name, fields := range map[string]string{"made-with": "Build-Depends: debhelper (>= 13), user [amd64]\n", "made-without": "Build-Depends: debhelper, either\nBuild-Conflicts: second\n", "never-made": "Build-Depends: user, other (>= 7)\n"} {
+		f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: name, Version: "1", Fields: fields}}))
+	}
 	f.accepted(up("base", "libc6 (>= 2.36)"), up("user", "base (>= 1), libc6"), up("second", "user"), up("either", "base | other"), up("other", ""), up("broken", "nothing-of-ours (= 1), base"))
 	p := f.planned(f.a.Remove(ctx, f.suite, []string{"base"}, true, f.now))
 	got, err := f.a.Breaks(ctx, "unstable", p.Removed)
-	if want := "[{second 1 amd64 base (>= 1)} {user 1 amd64 base (>= 1)}]"; err != nil || fmt.Sprint(got) != want {
+	if want := "[{second 1 amd64 base (>= 1)} {user 1 amd64 base (>= 1)} {made-with 1 source base (>= 1)}]"; err != nil || fmt.Sprint(got) != want {
 		t.Errorf("got %v, %v, want %s", got, err, want)
 	}
 	if got, err := f.a.Breaks(ctx, "unstable", nil); err != nil || len(got) > 0 {

@@ -365,11 +365,11 @@ type archiveRm struct {
 	Suite    string   `arg:"" help:"A suite of control/suites."`
 	Packages []string `arg:"" name:"package" help:"Source packages with all their binaries, or binary packages."`
 	Force    bool     `help:"Remove them though that breaks others."`
-	NoCheck  bool     `help:"Do not look what it breaks (dose-debcheck)."`
+	NoCheck  bool     `help:"Do not look what it breaks."`
 }
 
 func (archiveRm) Help() string {
-	return `What the rest of the suite could not install any more is said first (dose-debcheck), and refused without --force. The files stay in the pool until gc.
+	return `What the rest of the suite could not install or build any more is said first (dose-debcheck, dose-builddebcheck), and refused without --force. The files stay in the pool until gc.
 
 Examples:
   packmill archive rm stable hello --dry-run
@@ -396,13 +396,16 @@ func (x *archiveRm) Run(c *cli, h *hand) error {
 		if b.Wants != "" {
 			text += ", which needs " + b.Wants
 		}
+		if b.Wants != "" && b.Arch == "source" {
+			text += " to be built"
+		}
 		c.print(os.Stdout, map[string]string{"breaks": b.Package, "version": b.Version, "arch": b.Arch, "needs": b.Wants}, text)
 	}
 	if c.DryRun || len(plan.Refused) > 0 {
 		return c.outcome(plan, nil)
 	}
 	if len(broken) > 0 && !x.Force {
-		return fmt.Errorf("%w: %d packages would not be installable any more; remove them too, or use --force", errRefused, len(broken))
+		return fmt.Errorf("%w: %d packages would not be installable, or could not be built, any more; remove them too, or use --force", errRefused, len(broken))
 	}
 	return c.outcome(h.Remove(h.ctx, suite, x.Packages, false, time.Now()))
 }
