@@ -266,3 +266,25 @@ func TestAptReadsWhatIsPublished(t *testing.T) {
 		})
 	}
 }
+
+// A lost cache comes back with the next publication, also for the indexes that
+// it reads and does not change.
+func TestCacheComesBack(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.suite.Contents = true
+	f.accepted(f.upload(hello("1.0")))
+	contents := f.text("main/Contents-amd64")
+	if err := os.RemoveAll(f.a.path("cache")); err != nil {
+		t.Fatal(err)
+	}
+	f.accepted(f.upload(hello("1.1")))
+	if got := f.text("main/Contents-amd64"); got != contents {
+		t.Errorf("Contents: got %q, the test needs it as it was: %q", got, contents)
+	}
+	for _, index := range []string{"Contents-amd64", "binary-amd64/Packages", "source/Sources"} {
+		if _, err := os.Stat(f.a.path("cache", f.suite.Name, "main", index+".blocks")); err != nil {
+			t.Error(err)
+		}
+	}
+}

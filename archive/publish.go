@@ -321,9 +321,12 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	if err != nil {
 		return true, err
 	}
-	for _, path := range placed {
+	for path, x := range p.open {
+		if !slices.Contains(placed, path) && (x.Cached() || t.isNew(path)) {
+			continue
+		}
 		g.Go(func() error {
-			if err := p.open[path].Save(); err != nil {
+			if err := x.Save(); err != nil {
 				return err
 			}
 			return t.sweep(path, current)

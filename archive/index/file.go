@@ -121,6 +121,10 @@ func (x *File) Close() error {
 // Changed reports whether Write would publish something new.
 func (x *File) Changed() bool { return x.dirty }
 
+// Cached reports whether the next Open of the index as it was need not read it
+// whole.
+func (x *File) Cached() bool { return x.st.kept }
+
 // rebuild reads a published form whole.
 func (x *File) rebuild(ctx context.Context) error {
 	text, err := x.place.Published(x.state)

@@ -75,8 +75,10 @@ func (s *store) read(b *block, buf []byte) ([]byte, error) {
 }
 
 // The directory: a line that names the format, then the fields below, then a
-// CRC-32C of all before it. It is valid for one state of the index only.
-const directoryMagic = "packmill index directory 1\n"
+// CRC-32C of all before it. It is valid for one state of the index only. The
+// number goes up when blocks are packed in another way: then all are packed again,
+// and the files stay what a full build gives.
+const directoryMagic = "packmill index directory 2\n"
 
 // Save writes the directory, so that the next Open need not read the index
 // whole. It is a cache: not synced, and checked when it is read.

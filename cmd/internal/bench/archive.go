@@ -25,7 +25,7 @@ import (
 )
 
 // compared is what the archive's figures are, for --help.
-const compared = `The archive's figures: N small packages with their sources go into an archive of ours and into those of reprepro, aptly and apt-ftparchive, from one directory, on one file system, one after the other; then one more source with two packages into each, five times, of which the middle one counts. (Of more than 20,000 packages the control data are Debian's own, if apt has its list.)
+const compared = `The archive's figures: N small packages with their sources go into an archive of ours and into those of reprepro, aptly and apt-ftparchive, from one directory, on one file system, one after the other; then one more source with two packages into each, five times, spread over the alphabet, of which the middle one counts; packages, sources and lists of files change. (Of more than 20,000 packages the control data are Debian's own, if apt has its list.)
 
 CPU is user and system time of all processes, as the kernel counts them: the program, what it starts (xz, gpg, also what is left behind for init), and what its gpg-agent uses meanwhile. Memory is the largest process's.
 
@@ -103,15 +103,23 @@ func writeStock(dir string, n int) error {
 	return debtest.WriteAll(dir, us)
 }
 
-// next writes the next upload, of a higher version each time, and returns the
-// path of its .changes.
+// next writes one more upload, and returns the path of its .changes. Five that
+// follow each other are spread over the alphabet as the stock is, since where an
+// index changes says how much of it is hashed anew.
 func (s *stock) next() (string, error) {
+	i := s.made % includes
+	near, _, _ := strings.Cut(filepath.Base(s.changes[(2*i+1)*len(s.changes)/(2*includes)]), "_")
 	s.made++
 	v := fmt.Sprintf("1.0-%d", s.made)
-	u := debtest.Upload{Source: debtest.Source{Name: "elm-bench", Version: v}}
-	for _, p := range []string{"elm-bench", "elm-bench-tools"} {
-		u.Debs = append(u.Debs, debtest.Deb{Name: p, Source: "elm-bench", Version: v, Packing: "gz",
-			Files: []debtest.File{{Path: "usr/bin/" + p, Mode: 0o755, Body: v}, {Path: "usr/share/doc/" + p + "/copyright", Body: "Free for every use.\n"}}})
+	name := near + "-bench"
+	u := debtest.Upload{Source: debtest.Source{Name: name, Version: v}}
+	for _, p := range []string{name, name + "-tools"} {
+		// Some files stay, and some have the version in their names.
+		files := []debtest.File{{Path: "usr/bin/" + p, Mode: 0o755, Body: v}, {Path: "usr/share/doc/" + p + "/copyright", Body: "Free for every use.\n"}}
+		for _, dir := range []string{"usr/lib/%s/", "usr/share/%s/"} {
+			files = append(files, debtest.File{Path: fmt.Sprintf(dir, p) + v + "/data", Body: v})
+		}
+		u.Debs = append(u.Debs, debtest.Deb{Name: p, Source: name, Version: v, Packing: "gz", Files: files})
 	}
 	dir := filepath.Join(s.more, strconv.Itoa(s.made))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
