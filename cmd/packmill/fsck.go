@@ -16,12 +16,17 @@ type fsckCmd struct {
 }
 
 func (fsckCmd) Help() string {
-	return `Reports everything that breaks the tree's promises, and what would mend it; changes nothing without --repair. It may run beside working daemons. With -n, --repair only says what it would do.
+	return `Reports everything that breaks the tree's promises, and what would mend it; changes nothing without --repair. It may run beside working daemons: what is on its way is no finding.
+
+Every item lies in exactly one state, whole, with a history that ends there; whatever was taken in is somewhere; every job is known to its ledger; what is published is in the pool with those bytes, and no source without what its suite's Publish asks for; nothing else lies anywhere; where daemons have their own users, owners, groups and modes are those of init --users.
+
+--repair mends what has one right answer, and puts the rest into spool/rejected or attic/strays, with a REASON; what only a person can mend is left, and says what to do. Everything is printed before the first thing is changed. Exit status: 0 nothing is left, 1 something is.
 
 Examples:
   packmill fsck
-  packmill fsck --repair -n
-  packmill fsck --deep`
+  packmill fsck --repair -n     what --repair would do
+  packmill fsck --repair
+  packmill fsck --deep --json`
 }
 
 func (f *fsckCmd) Run(c *cli) error {
