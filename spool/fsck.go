@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -86,6 +87,7 @@ func HalfWritten(name string, changed, now time.Time) bool {
 // each item while Fsck has its lock, and adds what it finds.
 func (t *Tree) Fsck(look ...func(Found) []Finding) ([]Finding, error) {
 	c := &checker{tree: t, look: look, seen: map[uint64]bool{}, items: map[string][]Found{}}
+	c.group, c.separate = t.separate()
 	if err := c.parts(); err != nil {
 		return nil, err
 	}
@@ -94,7 +96,9 @@ func (t *Tree) Fsck(look ...func(Found) []Finding) ([]Finding, error) {
 	}
 	c.births()
 	c.twice()
-	c.rights()
+	if err := cmp.Or(c.rights(), c.trouble); err != nil {
+		return nil, fmt.Errorf("fsck: %w", err)
+	}
 	// What is put away first may be in the way of another repair.
 	slices.SortStableFunc(c.findings, func(a, b Finding) int {
 		if (a.Kind == Stray) != (b.Kind == Stray) {
@@ -108,6 +112,9 @@ func (t *Tree) Fsck(look ...func(Found) []Finding) ([]Finding, error) {
 type checker struct {
 	tree     *Tree
 	look     []func(Found) []Finding
+	separate bool // the daemons run as different users
+	group    int  // GroupAll, then
+	trouble  error
 	findings []Finding
 	seen     map[uint64]bool    // inodes of items: one that moves while we look is met twice
 	items    map[string][]Found // by what may exist only once
@@ -239,6 +246,9 @@ func (c *checker) item(p Place, n Name) {
 	switch {
 	case errors.Is(err, ErrBusy), errors.Is(err, ErrGone):
 		return
+	case lacks(err):
+		c.trouble = err // ours, not the item's
+		return
 	case err != nil:
 		c.report(Finding{BadItem, rel, "it cannot be opened: " + err.Error(), "give it the owner and mode that its neighbours have", nil})
 		return
@@ -254,13 +264,8 @@ func (c *checker) item(p Place, n Name) {
 			"it goes to " + In(Rejected).Dir() + " with a REASON; look into it, and requeue or remove it",
 			func() error { return c.tree.Quarantine(Found{p, n}, why) }})
 	}
-	if sys := info.Sys().(*syscall.Stat_t); sys.Uid != c.tree.id.Uid && !c.tree.Separate() {
-		c.report(Finding{WrongRight, rel, fmt.Sprintf("it belongs to the user %d, and the tree to %d, who may not be able to move it", sys.Uid, c.tree.id.Uid),
-			"it is given to the tree's owner (only root can)", func() error {
-				return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-					return errors.Join(err, os.Lchown(path, int(c.tree.id.Uid), int(c.tree.id.Gid)))
-				})
-			}})
+	if p.State != Installed {
+		c.mine(rel, info.Sys().(*syscall.Stat_t).Uid)
 	}
 	if e, differs := handMove(dir, p); differs {
 		c.report(Finding{Untold, rel, fmt.Sprintf("its history ends in %s (%s)", e.From, e.Reason), "the move is written into it",

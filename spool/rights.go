@@ -148,24 +148,14 @@ func (t *Tree) setRight(r Right) error {
 	if err != nil {
 		return err
 	}
-	dirs := []string{t.Path(r.Dir)}
-	if r.Shared {
-		places, err := t.Places()
-		if err != nil {
-			return err
-		}
-		for _, p := range places {
-			for d := p.Dir(); d != "." && d != r.Dir; d = filepath.Dir(d) {
-				if strings.HasPrefix(d, r.Dir+"/") && !slices.Contains(dirs, t.Path(d)) {
-					dirs = append(dirs, t.Path(d))
-				}
-			}
-		}
+	dirs, err := t.shared(r)
+	if err != nil {
+		return err
 	}
-	for i, d := range dirs {
-		mode := r.Mode
+	for i, d := range append([]string{r.Dir}, dirs...) {
+		mode, d := r.Mode, t.Path(d)
 		if i > 0 {
-			mode = fs.ModeSetgid | 0o775
+			mode = sharedMode
 		}
 		if err := os.Lchown(d, uid, gid); err != nil {
 			return fmt.Errorf("rights: %w", err)
@@ -175,6 +165,30 @@ func (t *Tree) setRight(r Right) error {
 		}
 	}
 	return nil
+}
+
+// sharedMode is the mode of items, and of the directories below a shared one.
+const sharedMode = fs.ModeSetgid | 0o775
+
+// shared lists the directories below a shared one that lead to states, and are
+// states.
+func (t *Tree) shared(r Right) ([]string, error) {
+	if !r.Shared {
+		return nil, nil
+	}
+	places, err := t.Places()
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for _, p := range places {
+		for d := p.Dir(); strings.HasPrefix(d, r.Dir+"/"); d = filepath.Dir(d) {
+			if !slices.Contains(dirs, d) {
+				dirs = append(dirs, d)
+			}
+		}
+	}
+	return dirs, nil
 }
 
 // giveItem makes an item the group's. Its owner stays who made it: that is a
@@ -188,7 +202,7 @@ func giveItem(dir string, gid int) error {
 			return fmt.Errorf("rights: %w", err)
 		}
 		if d.IsDir() {
-			return os.Chmod(path, fs.ModeSetgid|0o775)
+			return os.Chmod(path, sharedMode)
 		}
 		if d.Type().IsRegular() {
 			return os.Chmod(path, 0o664)
@@ -200,12 +214,18 @@ func giveItem(dir string, gid int) error {
 // Separate reports whether the tree's daemons run as different users: tmp
 // belongs to GroupAll.
 func (t *Tree) Separate() bool {
+	_, yes := t.separate()
+	return yes
+}
+
+// separate is that group, too.
+func (t *Tree) separate() (gid int, yes bool) {
 	g, err := user.LookupGroup(GroupAll)
 	if err != nil {
-		return false
+		return 0, false
 	}
 	var st unix.Stat_t
-	return unix.Stat(t.Path("tmp"), &st) == nil && strconv.Itoa(int(st.Gid)) == g.Gid
+	return int(st.Gid), unix.Stat(t.Path("tmp"), &st) == nil && strconv.Itoa(int(st.Gid)) == g.Gid
 }
 
 // MadeBy reports whether the item's directory and its ticket belong to one of
@@ -244,10 +264,10 @@ func (it *Item) MadeBy(users ...string) (bool, error) {
 const WrongRight Kind = "wrong right"
 
 // rights compares the directories with the list, in a tree to which it
-// applies.
-func (c *checker) rights() {
-	if !c.tree.Separate() {
-		return
+// applies. The owner of a directory below a shared one is whoever made it first.
+func (c *checker) rights() error {
+	if !c.separate {
+		return nil
 	}
 	for _, r := range Rights {
 		uid, gid, err := r.ids()
@@ -255,16 +275,50 @@ func (c *checker) rights() {
 			c.report(Finding{WrongRight, r.Dir, err.Error(), "make the accounts", nil})
 			continue
 		}
-		st, err := os.Lstat(c.tree.Path(r.Dir))
+		mend := func() error { return c.tree.setRight(r) }
+		if !c.fits(r.Dir, uid, gid, r.Mode) {
+			c.report(Finding{WrongRight, r.Dir, fmt.Sprintf("it must be %s, of %s and group %s", r.Mode, r.Owner, r.Group),
+				"packmill init --users makes it so", mend})
+		}
+		dirs, err := c.tree.shared(r)
 		if err != nil {
-			continue // missing, which parts says, or not there yet
+			return err
 		}
-		sys, ok := st.Sys().(*syscall.Stat_t)
-		mode := st.Mode() & (fs.ModePerm | fs.ModeSetgid | fs.ModeSticky)
-		if ok && int(sys.Uid) == uid && int(sys.Gid) == gid && mode == r.Mode {
-			continue
+		for _, d := range dirs {
+			if !c.fits(d, -1, gid, sharedMode) {
+				c.report(Finding{WrongRight, d, fmt.Sprintf("it must be %s, of group %s", sharedMode, r.Group),
+					"packmill init --users makes it so", mend})
+			}
 		}
-		c.report(Finding{WrongRight, r.Dir, fmt.Sprintf("it must be %s, of %s and group %s", r.Mode, r.Owner, r.Group),
-			"packmill init --users makes it so", func() error { return c.tree.setRight(r) }})
+	}
+	return nil
+}
+
+// fits reports whether a directory has that owner (-1: any), group and mode. One
+// that is missing is not wrong.
+func (c *checker) fits(rel string, uid, gid int, mode fs.FileMode) bool {
+	st, err := os.Lstat(c.tree.Path(rel))
+	if err != nil {
+		return true
+	}
+	sys := st.Sys().(*syscall.Stat_t)
+	return (uid < 0 || int(sys.Uid) == uid) && int(sys.Gid) == gid && st.Mode()&(fs.ModePerm|fs.ModeSetgid|fs.ModeSticky) == mode
+}
+
+// mine checks whose an item is: in a tree of several users GroupAll's, and
+// otherwise the tree's owner's.
+func (c *checker) mine(rel string, uid uint32) {
+	dir := c.tree.Path(rel)
+	switch group := c.group; {
+	case c.separate && !c.fits(rel, -1, group, sharedMode):
+		c.report(Finding{WrongRight, rel, fmt.Sprintf("it must be %s, of group %s, or not every daemon can move it", sharedMode, GroupAll),
+			"it is made so (by root, or its owner)", func() error { return giveItem(dir, group) }})
+	case !c.separate && uid != c.tree.id.Uid:
+		c.report(Finding{WrongRight, rel, fmt.Sprintf("it belongs to the user %d, and the tree to %d, who may not be able to move it", uid, c.tree.id.Uid),
+			"it is given to the tree's owner (only root can)", func() error {
+				return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+					return errors.Join(err, os.Lchown(path, int(c.tree.id.Uid), int(c.tree.id.Gid)))
+				})
+			}})
 	}
 }

@@ -237,6 +237,7 @@ func TestFsckFindsAndMends(t *testing.T) {
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			b := &breaker{working(t), time.Now().Add(-2 * time.Hour)}
+			t.Parallel()
 			tree, err := spool.Open(b.tree)
 			if err != nil {
 				t.Fatal(err)
