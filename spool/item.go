@@ -68,6 +68,9 @@ func lockDir(dir string) (*os.File, error) {
 		f.Close()
 		return nil, ErrBusy
 	}
+	if errors.Is(err, unix.ENOLCK) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
+		err = fmt.Errorf("%w: %w", ErrNoLocks, err)
+	}
 	if err != nil {
 		f.Close()
 		return nil, &fs.PathError{Op: "flock", Path: dir, Err: err}

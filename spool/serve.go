@@ -173,7 +173,7 @@ type result struct {
 
 // Run serves until ctx ends (then it waits for the handlers, whose context has
 // ended too) or, with Once, until nothing is left to do now. Its error is
-// ErrInDoubt, ErrNoTree, or ErrLeft of a run with Once.
+// ErrInDoubt, ErrNoTree, ErrNoLocks, or ErrLeft of a run with Once.
 func (l *Loop) Run(ctx context.Context) error {
 	if l.Workers < 1 {
 		l.Workers = 1
@@ -638,7 +638,7 @@ func (l *Loop) settle(r result, progress *bool) error {
 	delete(l.busy, r.e)
 	old := l.past[r.e]
 	switch {
-	case errors.Is(r.err, durable.ErrInDoubt), errors.Is(r.err, ErrNoTree):
+	case errors.Is(r.err, durable.ErrInDoubt), errors.Is(r.err, ErrNoTree), errors.Is(r.err, ErrNoLocks):
 		return r.err
 	case errors.Is(r.err, ErrBusy):
 		old.busy++

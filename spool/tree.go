@@ -48,6 +48,9 @@ var (
 	ErrIllegal = errors.New("not a legal move")
 	// ErrNoTree says that the directory is not a tree, or not one any more.
 	ErrNoTree = errors.New("not a packmill tree")
+	// ErrNoLocks says that the kernel can give no lock there: nobody could
+	// know who works on an item.
+	ErrNoLocks = errors.New("the file system has no locks (flock), or none left; put the tree on a local one: ext4, xfs or btrfs")
 )
 
 // Init makes an empty tree at root, or what an existing one lacks.
@@ -85,7 +88,50 @@ func Open(root string) (*Tree, error) {
 	if err := durable.SyncFS(abs); err != nil {
 		return nil, err
 	}
+	if kind := remoteKind(abs); kind != "" {
+		if err := t.probe(); err != nil {
+			return nil, fmt.Errorf("%s: the file system (%s) is not fit for a tree: %w; put the tree on a local one: ext4, xfs or btrfs", abs, kind, err)
+		}
+	}
 	return t, nil
+}
+
+// probe tries on a file system that may lack it what every move needs: a lock
+// that excludes and follows a directory through a rename which replaces nothing,
+// and second names of files. Who may not write here moves nothing, and need not
+// know.
+func (t *Tree) probe() error {
+	from, err := t.birthDir()
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	to := from + "-moved"
+	defer durable.RemoveAll(from)
+	defer durable.RemoveAll(to)
+	lock, err := lockDir(from)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := os.WriteFile(filepath.Join(from, "a"), nil, 0o664); err != nil {
+		return err
+	}
+	if err := os.Link(filepath.Join(from, "a"), filepath.Join(from, "b")); err != nil {
+		return fmt.Errorf("it has no hard links: %w", err)
+	}
+	if err := durable.Rename(from, to); err != nil {
+		return fmt.Errorf("it has no rename that replaces nothing: %w", err)
+	}
+	if second, err := lockDir(to); err == nil {
+		second.Close()
+		return errors.New("its locks (flock) exclude nobody, or do not follow a rename")
+	} else if !errors.Is(err, ErrBusy) {
+		return err
+	}
+	return nil
 }
 
 // Root is the absolute path of the tree.

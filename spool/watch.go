@@ -45,15 +45,23 @@ var remote = map[int64]string{
 	unix.FUSE_SUPER_MAGIC: "fuse", unix.V9FS_MAGIC: "9p", unix.CEPH_SUPER_MAGIC: "ceph", unix.AFS_SUPER_MAGIC: "afs",
 }
 
+// remoteKind is which of them dir is on, "" of any other.
+func remoteKind(dir string) string {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil {
+		return ""
+	}
+	return remote[int64(st.Type)]
+}
+
 // newWatcher never fails: without inotify it says so once and the loop polls.
 func newWatcher(root string, log *slog.Logger) *watcher {
 	w := &watcher{
 		log: log, wake: make(chan struct{}, 1), done: make(chan struct{}),
 		hints: map[string]map[string]bool{}, dirs: map[string]dirID{}, warn: map[string]bool{},
 	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(root, &st); err == nil && remote[int64(st.Type)] != "" {
-		log.Warn("the file system sends no reliable events: scanning every few seconds", "type", remote[int64(st.Type)], "root", root)
+	if kind := remoteKind(root); kind != "" {
+		log.Warn("the file system sends no reliable events: scanning every few seconds", "type", kind, "root", root)
 		close(w.done)
 		return w
 	}
