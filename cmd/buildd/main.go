@@ -17,6 +17,10 @@
 // still locked by the build, or free and given back by the next look of any
 // builder.
 //
+// What the machine lacks to build for an architecture (sbuild, the build user, an
+// emulator) is looked at before a job is taken: it stays in needs-build, costs
+// no attempt, and the log and packmill why say what to install.
+//
 // Where control/notify says so, the log of each build goes by mail to people:
 // log, of a good build that waits for a person's signature, and failed, of any
 // other. What they answer is for packmill mail.

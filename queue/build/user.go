@@ -34,7 +34,7 @@ func lookupAccount(name string) (*account, error) {
 		return &account{Name: u.Username, UID: os.Getuid(), GID: os.Getgid()}, nil
 	}
 	if name == "" {
-		return nil, fmt.Errorf("builds never run as root: name a build user (Build-User) or run the daemon as one: %w", ErrSetup)
+		return nil, fmt.Errorf("builds never run as root: name a build user (User in control/builders) or run the daemon as one: %w", ErrSetup)
 	}
 	u, err := user.Lookup(name)
 	if err != nil {
