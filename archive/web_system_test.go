@@ -141,6 +141,8 @@ func TestWebServers(t *testing.T) {
 				status      int
 			}{
 				{"/dists/unstable/InRelease", "no-cache", 200},
+				{"/dists/rolling/InRelease", "no-cache", 200}, // an alias
+				{"/dists/rolling/main/binary-amd64/Packages.xz", "no-cache", 200},
 				{"/dists/unstable/main/binary-amd64/Packages.xz", "no-cache", 200},
 				{"/dists/unstable/main/binary-amd64/by-hash/SHA256/" + sum.SHA256, "max-age=2592000", 200},
 				{"/pool/main/h/hello/hello_2.0_amd64.deb", "max-age=2592000", 200},
