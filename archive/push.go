@@ -45,7 +45,14 @@ func (a *Archive) Push(ctx context.Context, view string, to Destination, opt pus
 	if err != nil {
 		return nil, fmt.Errorf("push: %w", err)
 	}
-	defer mine.Close()
+	defer func() {
+		// Whoever was forked meanwhile and has not begun its program yet has the
+		// file open, too. If the push was cut off rsync keeps the lock to its end.
+		if ctx.Err() == nil {
+			unix.Flock(int(mine.Fd()), unix.LOCK_UN)
+		}
+		mine.Close()
+	}()
 	if err := unix.Flock(int(mine.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, ErrPushing
 	} else if err != nil {
