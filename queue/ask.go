@@ -263,7 +263,10 @@ func (r *Request) do(it *spool.Item, t *Ticket, s *Spec, reply *Reply) error {
 			if err := keepFailure(it, t, r.Who, r.text(), r.Now); err != nil {
 				return err
 			}
-			v.Text = failedText(it.Path())
+			var err error
+			if v.Text, err = failedText(it.Path()); err != nil {
+				return err
+			}
 		case MergeWait:
 			merged, err := MergeWaits(t.DepWait, r.Message)
 			if err != nil {

@@ -1,7 +1,9 @@
 package queue
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -148,7 +150,11 @@ func previous(tree *spool.Tree, suite, source, version string) (map[string]strin
 			if p.State == spool.Attic && !sameSuite(tree, &f, suite) {
 				continue
 			}
-			if text := failedText(tree.Path(f.Dir())); text != "" {
+			text, err := failedText(tree.Path(f.Dir()))
+			if err != nil {
+				return nil, err
+			}
+			if text != "" {
 				out[f.Arch()], of[f.Arch()] = text, f.Name.Version
 			}
 		}
@@ -158,16 +164,16 @@ func previous(tree *spool.Tree, suite, source, version string) (map[string]strin
 
 // failedText is what people said of a job's failures, the last of it if it is
 // long.
-func failedText(dir string) string {
+func failedText(dir string) (string, error) {
 	data, err := os.ReadFile(filepath.Join(dir, failedFile))
-	if err != nil {
-		return ""
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
 	}
 	text := strings.TrimSpace(strings.ToValidUTF8(string(data), "?"))
 	if len(text) > maxPrevious {
 		text = strings.ToValidUTF8("[...]\n"+text[len(text)-maxPrevious:], "")
 	}
-	return text
+	return text, nil
 }
 
 // maxPrevious is how many bytes of an older version's failure go on.
