@@ -121,7 +121,15 @@ func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration,
 		if err := os.Chtimes(path, now, now); err != nil {
 			return err
 		}
-		return durable.Replace(path, to)
+		if err := durable.Replace(path, to); err != nil {
+			return err
+		}
+		// A power cut can leave both names of a move, and rename(2) leaves two
+		// names of one file as they are.
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return durable.Remove(path)
 	})
 	if err != nil {
 		return out, fmt.Errorf("collect: %w", err)
