@@ -122,16 +122,22 @@ func (r *Repository) fetch(ctx context.Context, f *File, dir string) error {
 
 // ErrBroken says that the repository does not have a file that its index names,
 // or has another one there.
-type ErrBroken struct{ text string }
+type ErrBroken struct {
+	text string
+	cut  bool // it was too short: the connection may have broken
+}
 
 func (e ErrBroken) Error() string { return e.text }
 
 func lacks(name string) error {
-	return ErrBroken{name + " is not there, though its index names it; the repository is broken: run its own check"}
+	return ErrBroken{text: name + " is not there, though its index names it; the repository is broken: run its own check"}
 }
 
 // mayPass reports whether the same request may succeed later.
 func mayPass(err error) bool {
+	if b := (ErrBroken{}); errors.As(err, &b) {
+		return b.cut
+	}
 	if s := (*statusError)(nil); errors.As(err, &s) {
 		return s.code >= 500 || s.code == 429
 	}
@@ -172,7 +178,7 @@ func verify(name string, f *File) error {
 	}
 	defer in.Close()
 	if fi, err := in.Stat(); err != nil || !fi.Mode().IsRegular() || fi.Size() != f.Size {
-		return ErrBroken{fmt.Sprintf("%s is not the file that its index names", f.Path)}
+		return ErrBroken{text: fmt.Sprintf("%s is not the file that its index names", f.Path)}
 	}
 	return sumInto(io.Discard, in, f)
 }
@@ -190,7 +196,7 @@ func sumInto(w io.Writer, r io.Reader, f *File) error {
 		return err
 	}
 	if n != f.Size || hex.EncodeToString(sha.Sum(nil)) != f.SHA256 {
-		return ErrBroken{fmt.Sprintf("%s is not the file that its index names; the repository is broken: run its own check", f.Path)}
+		return ErrBroken{fmt.Sprintf("%s is not the file that its index names; the repository is broken: run its own check", f.Path), n < f.Size}
 	}
 	if f.MD5 == "" {
 		f.MD5 = hex.EncodeToString(m.Sum(nil))
