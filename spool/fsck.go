@@ -246,7 +246,7 @@ func (c *checker) item(p Place, n Name) {
 	switch {
 	case errors.Is(err, ErrBusy), errors.Is(err, ErrGone):
 		return
-	case lacks(err):
+	case Lacks(err):
 		c.trouble = err // ours, not the item's
 		return
 	case err != nil:

@@ -132,12 +132,12 @@ type past struct {
 	err  string
 	busy int  // looks in a row that met a lock
 	stay bool // the handler said that nothing can be done yet
-	lack bool // the error was of a machine that lacks something, see lacks
+	lack bool // the error was of a machine that lacks something, see Lacks
 }
 
-// lacks reports whether an error says that the machine, and not the item, has too
+// Lacks reports whether an error says that the machine, and not the item, has too
 // little of something: other processes give that back without any event.
-func lacks(err error) bool {
+func Lacks(err error) bool {
 	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
 		if errors.Is(err, e) {
 			return true
@@ -654,7 +654,7 @@ func (l *Loop) settle(r result, progress *bool) error {
 	case r.err != nil:
 		l.failed = true
 		l.hindered = l.hindered || r.moved
-		lack := lacks(r.err)
+		lack := Lacks(r.err)
 		by := min(max(firstDelay, old.by*2), lastDelay)
 		if lack {
 			by = min(by, hinderedRetry)

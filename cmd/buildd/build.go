@@ -356,6 +356,15 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 	if v, ended, err := b.taken(it, t, res); ended || err != nil {
 		return v, err
 	}
+	if spool.Lacks(err) {
+		// No attempt: it goes back at once, and nothing is taken for a while.
+		b.health.lacks(err)
+		t.Tries--
+		if serr := it.SetTicket(t.Stanza()); serr != nil {
+			return spool.Verdict{}, serr
+		}
+		return b.again(it, t, err.Error(), 0), nil
+	}
 	if err != nil {
 		if errors.Is(err, build.ErrSetup) {
 			b.Log.Error("this builder cannot build", "err", err)

@@ -15,7 +15,20 @@ type health struct {
 	mu    sync.Mutex
 	bad   []string // different packages that failed here in a row
 	until time.Time
+	lack  error     // of what the machine has too little, see spool.Lacks
+	rest  time.Time // when to try whether it has some again
 	now   func() time.Time
+}
+
+// lackRest is between two looks whether the machine has again what it lacked.
+const lackRest = 10 * time.Second
+
+// lacks notes that a build could not begin for want of room, files or quota: the
+// fault of no package, and not this builder's for an hour.
+func (h *health) lacks(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lack, h.rest = err, h.now().Add(lackRest)
 }
 
 // After maxBad different packages the builder is set aside for asideFor, so
@@ -55,6 +68,9 @@ func (h *health) worked() {
 func (h *health) aside() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.now().Before(h.rest) {
+		return fmt.Errorf("a build could not begin: %w; the next is tried in %s", h.lack, lackRest)
+	}
 	if !h.now().Before(h.until) {
 		return nil
 	}

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestHealth(t *testing.T) {
@@ -38,4 +40,11 @@ func TestHealth(t *testing.T) {
 	if err := h.aside(); err != nil {
 		t.Error(err)
 	}
+	// A full disk is nobody's fault, and soon tried again.
+	h.lacks(unix.ENOSPC)
+	if err := h.aside(); err == nil || !strings.Contains(err.Error(), "no space left on device; the next is tried in 10s") {
+		t.Errorf("with a full disk: %v", err)
+	}
+	now = now.Add(lackRest)
+	bad("a", false, false)
 }
