@@ -108,7 +108,11 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 	b := newBar()
 	rep, err := h.Import(h.ctx, suite, repo, archive.ImportOptions{Sourceless: x.Sourceless, DryRun: c.DryRun,
 		Progress: func(p archive.ImportProgress) {
-			b.show(p.Bytes, p.AllBytes, fmt.Sprintf("%d of %d uploads", p.Uploads, p.AllUploads))
+			text := fmt.Sprintf("%d of %d uploads", p.Uploads, p.AllUploads)
+			if p.Uploads == p.AllUploads {
+				text = fmt.Sprintf("all %d uploads are here; publishing", p.AllUploads)
+			}
+			b.show(p.Bytes, p.AllBytes, text)
 		}}, time.Now())
 	b.end()
 	if err != nil {
