@@ -30,7 +30,7 @@ type rival struct {
 
 var archivePeers = []peer{
 	{"reprepro", "includedeb, and its update for the sources", 5, fillReprepro, oneReprepro},
-	{"aptly", "repo add, publish", 20, aptlyWith("-skip-bz2=false").fill, aptlyWith("-skip-bz2=false").one},
+	{"aptly", "repo add, publish", 20, aptlyWith().fill, aptlyWith().one},
 	{"aptly without bz2 and Contents", "repo add, publish", 0, aptlyWith("-skip-bz2", "-skip-contents").fill, aptlyWith("-skip-bz2", "-skip-contents").one},
 	{"apt-ftparchive", "generate, release", 0, fillFtparchive, oneFtparchive},
 }
@@ -122,7 +122,7 @@ func oneReprepro(ctx context.Context, r *rival, changes string) (used, error) {
 	return signing(ctx, r.gnupg, r.root, "reprepro", "-b", r.root, "processincoming", "in")
 }
 
-// aptlyWith are flags of aptly's publish.
+// aptlyFlags are for its publish.
 type aptlyFlags []string
 
 func aptlyWith(flags ...string) aptlyFlags { return flags }
