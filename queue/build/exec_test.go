@@ -20,10 +20,18 @@ import (
 func TestExecEnvironment(t *testing.T) {
 	job := newJob(t)
 	job.BinNMU = &BinNMU{Number: 3, Changelog: "rebuild", Time: time.Unix(1, 0)}
-	job.ExtraDepends, job.ExtraConflicts = "libgood (>= 2)", "libbad"
+	job.ExtraDepends, job.ExtraConflicts, job.Nice = "libgood (>= 2)", "libbad", 5
+	ours, err := exec.Command("nice").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nice, err := strconv.Atoi(strings.TrimSpace(string(ours)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	os.WriteFile(filepath.Join(job.Dir, "left-over"), nil, 0o644)
 	os.WriteFile(filepath.Join(job.Result, "left-over"), nil, 0o644)
-	r := script(t, `env | sort; pwd; ls -A . "$PACKMILL_RESULT"; cat; readlink /proc/self/fd/3; exit 7`)
+	r := script(t, `env | sort; pwd; ls -A . "$PACKMILL_RESULT"; cat; readlink /proc/self/fd/3; nice; exit 7`)
 	res := mustRun(t, r, job)
 	if res.Outcome != GiveBack || res.Exit != 7 {
 		t.Errorf("outcome %v, exit %d; want give-back, 7", res.Outcome, res.Exit)
@@ -39,7 +47,7 @@ func TestExecEnvironment(t *testing.T) {
 		"HOME=" + job.Dir, "LANG=C.UTF-8", "PACKMILL_ARCH=amd64", "PACKMILL_BINNMU=3", "PACKMILL_DSC=" + job.Dsc,
 		"PACKMILL_EXTRA_CONFLICTS=libbad", "PACKMILL_EXTRA_DEPENDS=libgood (>= 2)",
 		"PACKMILL_RESULT=" + job.Result, "PACKMILL_SUITE=sid", "PATH=" + defaultPath, "PWD=" + job.Dir,
-		job.Dir, ".:", "", job.Result + ":", job.Lock.Name(),
+		job.Dir, ".:", "", job.Result + ":", job.Lock.Name(), strconv.Itoa(min(nice+5, 19)),
 	}
 	if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w {
 		t.Errorf("the builder saw:\n%s\nwant:\n%s", g, w)

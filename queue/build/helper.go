@@ -139,7 +139,8 @@ func helper() int {
 func (o *order) act(r *report) error {
 	unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 	if o.Nice != 0 {
-		unix.Setpriority(unix.PRIO_PROCESS, 0, o.Nice)
+		now, _ := unix.Getpriority(unix.PRIO_PROCESS, 0) // the bare call gives 20 - niceness
+		unix.Setpriority(unix.PRIO_PROCESS, 0, min(20-now+o.Nice, 19))
 	}
 	// When memory runs out, a build goes before the daemons.
 	os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
