@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -81,17 +80,7 @@ func (p *published) text(path string) (io.ReadCloser, error) {
 		return nil, err
 	}
 	r, w := io.Pipe()
-	go func() {
-		b := bufio.NewWriterSize(w, 256<<10)
-		err := x.All(func(_, records []byte) error {
-			_, err := b.Write(records)
-			return err
-		})
-		if err == nil {
-			err = b.Flush()
-		}
-		w.CloseWithError(err)
-	}()
+	go func() { w.CloseWithError(x.WriteText(w)) }()
 	return r, nil
 }
 

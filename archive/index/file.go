@@ -289,6 +289,22 @@ func (x *File) Get(key string) ([]byte, error) {
 	return nil, nil
 }
 
+// WriteText writes the plain text of the index, some 200 KB at a time.
+func (x *File) WriteText(w io.Writer) error {
+	var buf []byte
+	for i := range x.blocks {
+		text, err := x.st.read(&x.blocks[i], buf)
+		if err != nil {
+			return err
+		}
+		buf = text
+		if _, err := w.Write(text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // All calls yield with all records of one key after the other, in order, and
 // stops at its error. The slices are valid during the call.
 func (x *File) All(yield func(key, records []byte) error) error {
