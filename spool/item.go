@@ -248,10 +248,14 @@ func (it *Item) Move(by Actor, who string, v Verdict) error {
 		if err := it.WriteFile(ReasonFile, []byte(text)); err != nil {
 			return fmt.Errorf("move %s: %w", it.Name, err)
 		}
-	} else if err := unix.Unlink(it.Path(ReasonFile)); err == nil {
+	} else if _, err := os.Lstat(it.Path(ReasonFile)); err == nil {
+		// (To ask first is cheaper for the many that have none.)
+		if err := os.Remove(it.Path(ReasonFile)); err != nil {
+			return fmt.Errorf("move %s: %w", it.Name, err)
+		}
 		it.dirty = true
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("move %s: remove %s: %w", it.Name, ReasonFile, err)
+		return fmt.Errorf("move %s: %w", it.Name, err)
 	}
 	if it.dirty {
 		if err := durable.SyncTree(it.Path()); err != nil {

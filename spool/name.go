@@ -43,7 +43,9 @@ func (n Name) String() string {
 
 // Order is the part that decides who is first.
 func (n Name) Order() string {
-	return fmt.Sprintf("%02d-%s", n.Class, n.Time.UTC().Format(OrderTime))
+	var buf [len("50-") + len(OrderTime)]byte
+	b := append(buf[:0], byte('0'+n.Class/10), byte('0'+n.Class%10), '-')
+	return string(n.Time.UTC().AppendFormat(b, OrderTime))
 }
 
 // ID is SOURCE_VERSION as people say it, with the epoch's colon.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"runtime/debug"
 	"sort"
 	"strconv"
@@ -190,6 +191,12 @@ func (l *Loop) Run(ctx context.Context) error {
 	l.Moved, l.failed = 0, false
 	l.watch = newWatcher(l.Tree.root, l.Log)
 	defer l.watch.close()
+
+	// A worker that waits for an fsync keeps its place in the Go scheduler for a
+	// while, so with as many places as processors the others could not go on.
+	if places := min(l.Workers, 4); runtime.GOMAXPROCS(0) < places {
+		runtime.GOMAXPROCS(places)
+	}
 
 	ctx, cancel := context.WithCancel(ctx)
 	err := l.loop(ctx)

@@ -13,7 +13,7 @@ import (
 // power cut may take back, when whoever comes next finds the old name and does
 // it again; the caller syncs both directories before anything is built on it.
 func RenameUnsynced(from, to string) error {
-	return rename(from, to, unix.RENAME_NOREPLACE, func(string) error { return nil })
+	return move(from, to, unix.RENAME_NOREPLACE)
 }
 
 // MoveAll moves the named entries of one directory to another and syncs each
@@ -25,10 +25,7 @@ func MoveAll(from, to string, names []string) (moved []string, err error) {
 	if moved, err = MoveAllUnsynced(from, to, names); err != nil || len(moved) == 0 {
 		return moved, err
 	}
-	if err := SyncDir(to); err != nil {
-		return moved, err
-	}
-	return moved, SyncDir(from)
+	return moved, syncBoth(from, to, SyncDir)
 }
 
 // MoveAllUnsynced is MoveAll without the syncs, as RenameUnsynced is.

@@ -54,16 +54,24 @@ func identify(path string) (identity, error) {
 // have been synced before (see SyncTree). After an error of the call itself it
 // looks: when to is what from was, the move has happened.
 func Rename(from, to string) error {
-	return rename(from, to, unix.RENAME_NOREPLACE, SyncDir)
+	return rename(from, to, unix.RENAME_NOREPLACE)
 }
 
 // Replace is Rename, but what was at to is gone afterwards: rename(2) as
 // POSIX has it, atomic for every reader of to.
 func Replace(from, to string) error {
-	return rename(from, to, 0, SyncDir)
+	return rename(from, to, 0)
 }
 
-func rename(from, to string, flags uint, sync func(string) error) error {
+func rename(from, to string, flags uint) error {
+	if err := move(from, to, flags); err != nil {
+		return err
+	}
+	return syncBoth(filepath.Dir(from), filepath.Dir(to), SyncDir)
+}
+
+// move is a rename without its syncs.
+func move(from, to string, flags uint) error {
 	id, err := identify(from)
 	if err != nil {
 		return &fs.PathError{Op: "rename", Path: from, Err: err}
@@ -72,15 +80,17 @@ func rename(from, to string, flags uint, sync func(string) error) error {
 	if err != nil && !happened(id, from, to) {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
+	return nil
+}
+
+// syncBoth syncs the two directories between which something was renamed.
+func syncBoth(from, to string, sync func(dir string) error) error {
 	// The new name first: between the two syncs both names may be found
 	// after a cut, which is a duplicate; the other order could lose it.
-	if err := sync(filepath.Dir(to)); err != nil {
+	if err := sync(to); err != nil || from == to {
 		return err
 	}
-	if filepath.Dir(from) == filepath.Dir(to) {
-		return nil
-	}
-	return sync(filepath.Dir(from))
+	return sync(from)
 }
 
 // happened reports whether a rename that returned an error was done all the

@@ -1,88 +1,101 @@
 package durable
 
 import (
+	"errors"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-// Group shares directory syncs between goroutines: moves that happen together
-// pay for few fsyncs of each directory. The zero value is ready. A Group must
-// not be copied.
+// Group lets goroutines that rename at the same time share their syncs: what
+// counts for a rename is one fsync of each of its two directories that began
+// after the rename was made, whoever asked for it. The zero value is ready. A
+// Group must not be copied.
 //
-// A caller's sync is one that began after the call, so everything that the
-// caller changed before is covered.
+// After a sync that failed nothing is acknowledged any more, not even what a
+// later sync seems to cover: the kernel reports such an error once.
 type Group struct {
-	mu   sync.Mutex
-	dirs map[string]*dirSyncs
+	mu    sync.Mutex
+	clock int // counts renames made and syncs begun
+	dirs  map[string]*dirSyncs
+	doubt error
 }
 
 // atOnce is the number of fsyncs of one directory that run side by side before
-// callers begin to share. One by one is slower than no sharing at all: a journal
-// puts those that overlap into one commit, and without a journal they keep the
-// disk's queue filled.
-const atOnce = 4
+// callers wait for one to end. One alone is the fastest on a quiet disk, but
+// then one that is held up by somebody else's work holds up all.
+const atOnce = 2
 
-// dirSyncs is the work on one directory: some rounds run, at most one waits.
+// dirSyncs are the syncs of one directory.
 type dirSyncs struct {
+	callers int // who uses this
 	running int
-	waiting *round
-}
-
-// round is one fsync and all who wait for it.
-type round struct {
-	done chan struct{}
-	err  error
-}
-
-// SyncDir is the package's SyncDir, shared with the others who ask at the
-// same time.
-func (g *Group) SyncDir(dir string) error {
-	g.mu.Lock()
-	if g.dirs == nil {
-		g.dirs = make(map[string]*dirSyncs)
-	}
-	d := g.dirs[dir]
-	if d == nil {
-		d = &dirSyncs{}
-		g.dirs[dir] = d
-	}
-	if d.running < atOnce {
-		d.running++
-		g.mu.Unlock()
-		err := SyncDir(dir)
-		g.next(dir, d)
-		return err
-	}
-	if d.waiting == nil {
-		d.waiting = &round{done: make(chan struct{})}
-	}
-	r := d.waiting
-	g.mu.Unlock()
-	<-r.done
-	return r.err
-}
-
-// next ends a running round and starts the one that waits.
-func (g *Group) next(dir string, d *dirSyncs) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	r := d.waiting
-	if r == nil {
-		if d.running--; d.running == 0 {
-			delete(g.dirs, dir)
-		}
-		return
-	}
-	d.waiting = nil
-	go func() {
-		r.err = SyncDir(dir)
-		close(r.done)
-		g.next(dir, d)
-	}()
+	begun   int // when the youngest began that did not fail
+	ended   int // when the youngest began that ended well
+	end     *sync.Cond
 }
 
 // Rename is the package's Rename with shared syncs.
 func (g *Group) Rename(from, to string) error {
-	return rename(from, to, unix.RENAME_NOREPLACE, g.SyncDir)
+	if err := move(from, to, unix.RENAME_NOREPLACE); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	made := g.tick()
+	return syncBoth(filepath.Dir(from), filepath.Dir(to), func(dir string) error { return g.sync(dir, made) })
+}
+
+func (g *Group) tick() int {
+	g.clock++
+	return g.clock
+}
+
+// sync returns when a sync of dir that began after since has ended. It is
+// called with the lock.
+func (g *Group) sync(dir string, since int) error {
+	d := g.dirs[dir]
+	if d == nil {
+		d = &dirSyncs{end: sync.NewCond(&g.mu)}
+		if g.dirs == nil {
+			g.dirs = make(map[string]*dirSyncs)
+		}
+		g.dirs[dir] = d
+	}
+	d.callers++
+	defer func() {
+		if d.callers--; d.callers == 0 {
+			delete(g.dirs, dir)
+		}
+	}()
+	for g.doubt == nil && d.ended < since {
+		if d.begun > since || d.running == atOnce {
+			d.end.Wait()
+		} else if err := g.run(dir, d); err != nil {
+			return err
+		}
+	}
+	return g.doubt
+}
+
+// run is one sync.
+func (g *Group) run(dir string, d *dirSyncs) error {
+	began := g.tick()
+	d.begun = began
+	d.running++
+	g.mu.Unlock()
+	err := SyncDir(dir)
+	g.mu.Lock()
+	d.running--
+	d.end.Broadcast()
+	switch {
+	case err == nil:
+		d.ended = max(d.ended, began)
+	case errors.Is(err, ErrInDoubt):
+		g.doubt = err
+	case d.begun == began:
+		d.begun = 0 // whoever waits for it tries for itself
+	}
+	return err
 }
