@@ -168,6 +168,29 @@ func TestUsers(t *testing.T) {
 		{"nobody", "cat " + m.tree + "/spool/incoming/alice/secret", false},
 		{"nobody", "ls " + filepath.Dir(waiting[0]), false},
 		{"nobody", "touch " + m.tree + "/tmp/x", false},
+		{"nobody", "touch " + m.tree + "/queue/stable/amd64/needs-build/x", false},
+		{"nobody", "cat " + m.tree + "/control/suites", false},
+		{spool.UserReview, "touch " + m.tree + "/queue/stable/amd64/building/x", false},
+		{spool.UserReview, "mkdir " + m.tree + "/queue/stable/amd64/needs-build/x", false},
+		{spool.UserReview, "touch " + m.tree + "/archive/incoming/stable/x", false},
+		{spool.UserReview, "touch " + m.tree + "/archive/dists/stable/InRelease", false},
+		{spool.UserReview, "cat " + m.tree + "/control/private/builder.key", false},
+		{spool.UserReview, "touch " + m.tree + "/control/suites", false},
+		{spool.UserMaster, "touch " + filepath.Dir(waiting[0]) + "/x", false},
+		{spool.UserMaster, "ls " + m.tree + "/spool/intake", false},
+		{spool.UserMaster, "cat " + m.tree + "/spool/incoming/alice/secret", false},
+		{spool.UserMaster, "touch " + m.tree + "/archive/dists/stable/InRelease", false},
+		{spool.UserBuild, "touch " + m.tree + "/spool/intake/x", false},
+		{spool.UserBuild, "touch " + m.tree + "/spool/rejected/x", false},
+		{spool.UserBuild, "cat " + m.tree + "/spool/incoming/alice/secret", false},
+		{spool.UserBuild, "touch " + m.tree + "/control/builders", false},
+		{spool.UserArchive, "touch " + m.tree + "/spool/intake/x", false},
+		{spool.UserArchive, "touch " + filepath.Dir(waiting[0]) + "/x", false},
+		{spool.UserArchive, "ls " + m.tree + "/spool/incoming", false},
+		{spool.UserArchive, "cat " + m.tree + "/spool/incoming/alice/secret", false},
+		// It may drop an upload, as everybody may, and take none away.
+		{spool.UserArchive, "rm -f " + m.tree + "/spool/incoming/mine", false},
+		{spool.UserArchive, "cat " + m.tree + "/control/private/builder.key", false},
 	} {
 		out, err := as(tc.who, "sh", "-c", tc.shell)
 		if (err == nil) != tc.ok {
@@ -195,10 +218,17 @@ func TestUsers(t *testing.T) {
 	if out, err := as("nobody", filepath.Join(bin, "packmill"), "--tree", m.tree, "log", "ended"); err != nil || !strings.Contains(out, "building ended_1.0_amd64") {
 		t.Errorf("packmill log as nobody: %v\n%s", err, out)
 	}
-	// What init made and somebody changed, fsck says and mends.
+	// What init made and somebody changed, fsck says and mends: a part, a state
+	// in one architecture, an item.
 	m.must(os.Chmod(filepath.Join(m.tree, "spool/review"), 0o777))
-	if out, err := m.try("fsck"); err == nil || !strings.Contains(out, "spool/review: wrong right") {
-		t.Errorf("fsck of an open review directory: %v\n%s", err, out)
+	m.must(os.Chmod(filepath.Join(m.tree, "queue/stable/amd64/needs-build"), 0o755))
+	m.must(os.Lchown(filepath.Join(m.tree, "archive/incoming/stable"), 0, 0))
+	m.must(os.Chmod(waiting[0], 0o700))
+	out, err := m.try("fsck")
+	for _, dir := range []string{"spool/review", "queue/stable/amd64/needs-build", "archive/incoming/stable", strings.TrimPrefix(waiting[0], m.tree+"/")} {
+		if err == nil || !strings.Contains(out, dir+": wrong right") {
+			t.Errorf("fsck does not say that %s has wrong rights: %v\n%s", dir, err, out)
+		}
 	}
 	m.packmill("fsck", "--repair")
 	m.sound()
