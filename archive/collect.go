@@ -79,7 +79,7 @@ func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration,
 	if err != nil {
 		return nil, err
 	}
-	out := &Collected{}
+	out := &Collected{Waiting: []string{}, Moved: []string{}, Deleted: []string{}}
 	still := map[string]time.Time{}
 	walk := func(top string, visit fs.WalkDirFunc) error {
 		for _, p := range pools {

@@ -177,6 +177,9 @@ func (c *cli) outcome(p *archive.Plan, err error) error {
 
 // missing turns a suite that is not there into a refusal.
 func missing(err error) error {
+	if errors.Is(err, archive.ErrNoSuite) {
+		err = fmt.Errorf("%w: nothing is published under this name (packmill archive include SUITE publishes one that is configured; packmill archive snapshot lists snapshots)", err)
+	}
 	if errors.Is(err, archive.ErrNoSuite) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("%w: %w", errRefused, err)
 	}

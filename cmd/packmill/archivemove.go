@@ -110,7 +110,7 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 		Progress: func(p archive.ImportProgress) {
 			text := fmt.Sprintf("%d of %d uploads", p.Uploads, p.AllUploads)
 			if p.Uploads == p.AllUploads {
-				text = fmt.Sprintf("all %d uploads are here; publishing", p.AllUploads)
+				text += "; publishing"
 			}
 			b.show(p.Bytes, p.AllBytes, text)
 		}}, time.Now())
