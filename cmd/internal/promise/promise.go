@@ -252,6 +252,9 @@ func unsettled(ctx context.Context, t *spool.Tree, a *archive.Archive, n *quinnd
 		}
 		return fmt.Sprintf("%s %s is published, and its build for %s is said to be; but the suite has none of: %s", n.Source, n.Version, n.Arch, strings.Join(names, " ")), nil
 	}
+	if queue.Settled(job.Place.State) {
+		return "", nil // also if mv took it there, which its history does not know yet
+	}
 	// What quinn-diff asked for later, and a source that came by hand, are not
 	// in the plan.
 	plan, err := queue.ReadPlan(t.Path(source.Dir()))
