@@ -27,7 +27,16 @@ type Forged struct{ Text string }
 
 func (f *Forged) Error() string { return f.Text }
 
+// forged makes one, but of our own trouble, which may pass: that is no verdict.
 func forged(format string, args ...any) error {
+	for _, a := range args {
+		err, _ := a.(error)
+		for _, ours := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EIO} {
+			if errors.Is(err, ours) {
+				return fmt.Errorf("check the result: %w", err)
+			}
+		}
+	}
 	return &Forged{fmt.Sprintf(format, args...)}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -237,5 +238,14 @@ func TestExecGood(t *testing.T) {
 	res = mustRun(t, script(t, "cp "+keep+"/* $PACKMILL_RESULT/; echo x >> $PACKMILL_RESULT/hello_1.0-1_amd64.deb"), job)
 	if res.Outcome != Quarantined {
 		t.Errorf("got %v: %s", res.Outcome, res.Reason)
+	}
+}
+
+// What may pass is no forgery: the job is given back.
+func TestForgedIsNotOurTrouble(t *testing.T) {
+	trouble := &os.PathError{Op: "open", Path: "hello_1_amd64.deb", Err: syscall.EMFILE}
+	var f *Forged
+	if err := forged("%s: %v", "hello_1_amd64.deb", trouble); errors.As(err, &f) {
+		t.Errorf("got %v as a forgery, want trouble that may pass", err)
 	}
 }
