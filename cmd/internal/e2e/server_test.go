@@ -216,6 +216,17 @@ func TestServer(t *testing.T) {
 		c.sees("systemctl is-active " + u + " && test $(systemctl show -P MainPID " + u + ") != " + before[u])
 	}
 
+	// In a clean chroot, under all that the unit forbids.
+	c.giveChroot(arch)
+	const builders = "/var/lib/packmill/control/builders"
+	c.sh("sed -i.exec 's/^Runner: .*/Runner: overlay/' " + builders + "; systemctl restart buildd@" + arch)
+	accept(source{name: "clean"})
+	c.sees("test -e " + item("archive/installed/"+suite+"/"+arch+"/*", "clean"))
+	if log := c.sh("packmill log clean " + arch); !strings.Contains(log, "Status: successful") {
+		t.Errorf("the log of the build in a chroot:\n%s", log)
+	}
+	c.sh("mv " + builders + ".exec " + builders + "; systemctl restart buildd@" + arch)
+
 	// Stopping a builder leaves nothing of its build.
 	c.sh("touch /run/slow")
 	accept(source{name: "long", noise: "[ ! -e /run/slow ] || sleep 619"})
@@ -250,6 +261,23 @@ func TestServer(t *testing.T) {
 		return err == nil
 	})
 	c.sh("test -e " + item("archive/installed/"+suite+"/"+arch+"/*", "long"))
+}
+
+// giveChroot gives the machine's build user the suite's chroot, in place of packmill
+// chroot create: the same tarball, unpacked by the user.
+func (c *server) giveChroot(arch string) {
+	c.t.Helper()
+	from := filepath.Dir(c.chroot(arch))
+	dir := "/var/lib/packmill-build/.cache/packmill/chroots/" + suite + "-" + arch + "/" + filepath.Base(from)
+	c.sh("install -d " + dir + "/root")
+	for _, name := range []string{"info", "chroot.tar"} {
+		c.onHost("cp", filepath.Join(from, name), serverRoot+dir)
+	}
+	c.sh("chown -R packmill-build:packmill-build /var/lib/packmill-build")
+	c.sh("cd " + dir + "; runuser -u packmill-build -- unshare --user --map-auto --map-root-user tar -C root --numeric-owner --exclude='./dev/*' -xf chroot.tar")
+	// Who sees /proc masked, as in this container, may mount no other; no machine
+	// of its own has it so.
+	c.sh("mkdir /dev/proc; mount -t proc proc /dev/proc")
 }
 
 // settings writes what the README leaves to the person.
