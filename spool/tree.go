@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -37,6 +38,11 @@ const (
 	BuildersDir = "builders" // what each build daemon that runs says of itself
 )
 
+// BaseDir is where master-buildd keeps the indexes that suites are built on. It
+// is the only one of the archive's cache that is not archived's: init makes it,
+// and a tree that lost it works, in what it knows of itself.
+const BaseDir = "archive/cache/base"
+
 // Errors of a claim and of a tree.
 var (
 	// ErrBusy says that another process holds the item's lock. It may be
@@ -55,7 +61,7 @@ var (
 
 // Init makes an empty tree at root, or what an existing one lacks.
 func Init(root string) (*Tree, error) {
-	for _, p := range parts {
+	for _, p := range append(slices.Clone(parts), BaseDir) {
 		if err := durable.MkdirAll(filepath.Join(root, p), 0o775); err != nil {
 			return nil, fmt.Errorf("init %s: %w", root, err)
 		}

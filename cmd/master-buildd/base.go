@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"packmill/cmd/internal/settings"
+	"packmill/spool"
 	"packmill/spool/durable"
 )
 
@@ -41,7 +42,7 @@ func (b *bases) lists(ctx context.Context, s *settings.Suite, arch string) (path
 	if len(s.Base) == 0 {
 		return nil, false
 	}
-	dir := b.m.Tree.Path("archive/cache/base", s.Name, arch)
+	dir := b.m.Tree.Path(spool.BaseDir, s.Name, arch)
 	if b.due(dir, s) {
 		if b.m.Once {
 			b.fetch(ctx, dir, s, arch)

@@ -70,7 +70,7 @@ func (m *master) stampOf(s *settings.Suite) string {
 		}
 	}
 	for _, arch := range s.Architectures {
-		if st, err := os.Stat(m.Tree.Path("archive/cache/base", s.Name, arch, "fetched")); err == nil {
+		if st, err := os.Stat(m.Tree.Path(spool.BaseDir, s.Name, arch, "fetched")); err == nil {
 			out += fmt.Sprintf("\n%s %d", arch, st.ModTime().UnixNano())
 		}
 	}

@@ -35,7 +35,7 @@ func (s *site) boot(port int) *server {
 	c.onHost("tar", "-C", serverRoot, "--numeric-owner", "--exclude=./dev/*", "-xf", s.chroot(machine(s.t)))
 	c.onHost("cp", "/etc/resolv.conf", serverRoot+"/etc/resolv.conf")
 	// The chroot's lists are a day old at most.
-	install := "export DEBIAN_FRONTEND=noninteractive; i() { apt-get -q -y --no-install-recommends install systemd-sysv openssh-server uidmap postfix; }; i || { apt-get -q update && i; }; systemctl mask postfix; systemd-machine-id-setup"
+	install := "export DEBIAN_FRONTEND=noninteractive; i() { apt-get -q -y --no-install-recommends install systemd-sysv openssh-server uidmap mmdebstrap postfix; }; i || { apt-get -q update && i; }; systemctl mask postfix; systemd-machine-id-setup"
 	c.onHost("systemd-nspawn", "-q", "--register=no", "--keep-unit", "-D", serverRoot, "sh", "-c", install)
 	c.onHost("cp", s.write("port.conf", fmt.Sprintf("Port %d\nListenAddress 127.0.0.1\n", port), 0o644), serverRoot+"/etc/ssh/sshd_config.d/")
 
@@ -222,6 +222,7 @@ func TestServer(t *testing.T) {
 	c.sh("sed -i.exec 's/^Runner: .*/Runner: overlay/' " + builders + "; systemctl restart buildd@" + arch)
 	accept(source{name: "clean"})
 	c.sees("test -e " + item("archive/installed/"+suite+"/"+arch+"/*", "clean"))
+	c.sees("test -e /var/lib/packmill/archive/cache/base/" + suite + "/" + arch + "/fetched")
 	if log := c.sh("packmill log clean " + arch); !strings.Contains(log, "Status: successful") {
 		t.Errorf("the log of the build in a chroot:\n%s", log)
 	}
