@@ -98,7 +98,7 @@ var rows = []row{
 	{name: "wrong architecture", source: source{arch: "arm64"}, outcome: Attempted, reason: "Architecture"},
 	{name: "network is off", outcome: Good, job: func(t *testing.T, job *Job) {
 		dial := dials(t)
-		source{build: "! " + dial + "\n! getent ahosts deb.debian.org\n! grep -E '(eth|en)[0-9a-z]+:' /proc/net/dev\ngrep -q lo: /proc/net/dev"}.make(t, job)
+		source{build: "! " + dial + "\n! getent ahosts www.debian.org\n! grep -E '(eth|en)[0-9a-z]+:' /proc/net/dev\ngrep -q lo: /proc/net/dev"}.make(t, job)
 	}},
 	{name: "network is on", outcome: Good, job: func(t *testing.T, job *Job) {
 		job.Network = true
