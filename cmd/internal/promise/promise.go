@@ -281,13 +281,26 @@ func resultOf(t *spool.Tree, f *spool.Found) string {
 	return tk.Result
 }
 
+// maxList bounds what is read of a .dsc or .changes, bytes: reviewd and buildd
+// take none that is longer.
+const maxList = 16 << 20
+
 // listed says what does not fit of the files that a .dsc or .changes in dir
 // names: size, and if deep SHA-256. An error is our trouble.
 func listed(dir, name string, deep bool) (string, error) {
-	data, err := os.ReadFile(filepath.Join(dir, name))
-	if errors.Is(err, fs.ErrNotExist) {
+	// Never a link or a pipe: a builder that is not trusted may have put it there.
+	paper, _, err := upload.Open(dir, name)
+	var bad *upload.FileError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return name + " is not there", nil
+	case errors.As(err, &bad):
+		return name + " is no file", nil
+	case err != nil:
+		return "", err
 	}
+	data, err := io.ReadAll(io.LimitReader(paper, maxList))
+	paper.Close()
 	if err != nil {
 		return "", err
 	}
@@ -301,7 +314,6 @@ func listed(dir, name string, deep bool) (string, error) {
 			break
 		}
 		f, st, err := upload.Open(dir, w[2])
-		var bad *upload.FileError
 		if errors.Is(err, fs.ErrNotExist) || errors.As(err, &bad) {
 			return fmt.Sprintf("%s names %s, and there is no such file", name, w[2]), nil
 		}
