@@ -144,6 +144,10 @@ func incomplete(t *spool.Tree, f spool.Found, deep bool) ([]spool.Finding, error
 	if len(why) == 0 {
 		return nil, nil
 	}
+	// A person's mv asks for no lock: what left meanwhile lacks nothing.
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	slices.Sort(why)
 	text := strings.Join(why, "; ")
 	return []spool.Finding{{Kind: Incomplete, Path: f.Dir(), Text: text,
