@@ -196,6 +196,11 @@ func (in *inside) enter() (space int, err error) {
 	for _, d := range []string{"proc", "sys", "dev", "tmp"} {
 		os.Mkdir(filepath.Join(merged, d), 0o755)
 	}
+	if !in.Make {
+		if err := in.direct(base, merged); err != nil {
+			return fail("mount directories to write in", err)
+		}
+	}
 	if err := unix.Mount("/sys", merged+"/sys", "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fail("mount /sys", err)
 	}
@@ -285,6 +290,22 @@ func (in *inside) enter() (space int, err error) {
 		}
 	}
 	return space, nil
+}
+
+// direct mounts the directories that builds write in, with nothing of the
+// overlay between: each file would be opened twice there. They lie on the
+// upper layer's file system, and its size bounds them too.
+func (in *inside) direct(base, merged string) error {
+	for name, mode := range map[string]os.FileMode{"build": 0o755, "tmp": 0o777 | os.ModeSticky, "var/tmp": 0o777 | os.ModeSticky} {
+		from, at := filepath.Join(base, "direct", name), filepath.Join(merged, name)
+		if err := errors.Join(os.MkdirAll(from, 0o755), os.Chmod(from, mode), os.MkdirAll(at, 0o755)); err != nil {
+			return err
+		}
+		if err := unix.Mount(from, at, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // populate adds the build user, and the further repositories.
