@@ -33,6 +33,7 @@ type builder struct {
 	health health
 	ready  readiness
 	post   *roster.Post // nil: it could not be written
+	begun  time.Time
 }
 
 // stanza finds the builder's own settings.
@@ -68,7 +69,7 @@ func (b *builder) loop() *spool.Loop {
 	b.health.now = time.Now
 	l := b.Loop(spool.Buildd, &spool.Loop{
 		Ready: func() error {
-			err := b.health.aside()
+			err := b.aside()
 			if err == nil {
 				err = b.Room()
 			}
@@ -375,8 +376,7 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 	}
 	first := b.record(it, t, res.Outcome.String(), res.Reason, res.Usage)
 	if res.Outcome != build.GiveBack {
-		b.health.worked()
-		b.say(func(e *roster.Entry) { e.Trouble = "" })
+		b.worked()
 	} else if !res.Stopped {
 		b.failed(it, t, earlier, res.Reason)
 	}
@@ -390,9 +390,10 @@ func (b *builder) failed(it *spool.Item, t *queue.Ticket, earlier, reason string
 	if !b.health.failed(it.Name.Source, t.Tries > 1 && earlier != b.who()) {
 		return
 	}
-	if err := b.health.aside(); err != nil {
+	if err := b.aside(); err != nil {
 		b.Log.Error("set aside", "err", err)
 		b.say(func(e *roster.Entry) { e.Refuses = err.Error() })
+		b.setAside(reason)
 	}
 }
 

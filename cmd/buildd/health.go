@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -57,12 +58,18 @@ func (h *health) failed(source string, elsewhere bool) bool {
 	return true
 }
 
-// worked notes that a build came to a verdict on the package, good or bad.
-func (h *health) worked() {
+// worked notes that a build came to a verdict on the package, good or bad. It
+// reports whether the builder was set aside before.
+func (h *health) worked() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	was := !h.until.IsZero()
 	h.bad, h.until = nil, time.Time{}
+	return was
 }
+
+// errAside is in the error of aside when it is not just room that lacks.
+var errAside = errors.New("set aside")
 
 // aside says why the builder takes nothing now.
 func (h *health) aside() error {
@@ -74,6 +81,6 @@ func (h *health) aside() error {
 	if !h.now().Before(h.until) {
 		return nil
 	}
-	return fmt.Errorf("this builder is set aside until %s: %d different packages in a row failed here without a verdict (%s): look at its chroot and its log, then start it again",
-		h.until.UTC().Format(time.RFC3339), len(h.bad), strings.Join(h.bad, ", "))
+	return fmt.Errorf("this builder is %w until %s: %d different packages in a row failed here without a verdict (%s): look at its chroot and its log, then start it again",
+		errAside, h.until.UTC().Format(time.RFC3339), len(h.bad), strings.Join(h.bad, ", "))
 }

@@ -25,6 +25,13 @@
 // log, of a good build that waits for a person's signature, and failed, of any
 // other. What they answer is for packmill mail.
 //
+// A builder on which three different packages in a row end without a verdict is
+// set aside for an hour and then tries one, so that a broken chroot does not eat
+// the queue. Its Email in control/builders, and whom control/notify names for
+// aside, hear of it once, and once more when a build has come to a verdict
+// again, also if the daemon was started anew meanwhile. Where there is no
+// address, packmill status says so beside the builder that is set aside.
+//
 // Settings: control/builders (the stanza that --builder names, or the first of
 // this architecture), control/suites, control/notify.
 //
@@ -39,6 +46,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/logreview"
@@ -76,7 +84,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b := &builder{Env: env, arch: arch, name: cli.Builder}
+	b := &builder{Env: env, arch: arch, name: cli.Builder, begun: time.Now()}
 	if _, err := b.stanza(); err != nil {
 		return daemon.Wrong{Err: fmt.Errorf("control/builders: %w", err)}
 	}
@@ -86,7 +94,9 @@ func run(ctx context.Context) error {
 	if !env.Once {
 		go b.watchLost(ctx)
 	}
-	return logreview.NewTeller(env, b.places).Serve(ctx, func(ctx context.Context) error {
+	teller := logreview.NewTeller(env, b.places)
+	teller.Also = b.tellAside
+	return teller.Serve(ctx, func(ctx context.Context) error {
 		return env.Serve(ctx, b.loop())
 	})
 }

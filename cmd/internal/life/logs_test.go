@@ -306,8 +306,10 @@ func TestWhyNobodyBuilds(t *testing.T) {
 			}
 		}
 	}
+	sink := m.sink()
 	m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
 	m.settle()
+	m.letters(sink)
 	for _, p := range []string{"bada", "badb", "badc"} {
 		m.script(p+"_1.0_amd64", "trouble")
 		m.upload(uploadtest.Package{Source: p, Version: "1.0"})
@@ -340,7 +342,17 @@ func TestWhyNobodyBuilds(t *testing.T) {
 	m.control("builders", strings.Replace(string(text), "Jobs: 2", "Jobs: 1", 1))
 	m.start("buildd-amd64")
 	m.until("the builder is set aside", func() bool { return strings.Contains(m.packmill("status"), "takes nothing now") })
-	why("but buildd-amd64 takes nothing now: this builder is set aside until ", "3 different packages in a row failed here without a verdict (bada, badb, badc)")
+	why("but buildd-amd64 takes nothing now: this builder is set aside until ", "3 different packages in a row failed here without a verdict (bada, badb, badc)", "; nobody is mailed of that: there is no Email in the stanza b1 of control/builders")
+	if got := m.letters(sink); len(got) != 0 {
+		t.Errorf("letters to nobody: %+v", got)
+	}
+	// Somebody is named now, and hears of it from the daemon that runs.
+	m.control("builders", string(text)+"Email: Ann <ann@example.org>")
+	m.until("a mail", func() bool { f, _ := filepath.Glob(filepath.Join(sink, "*.mail")); return len(f) > 0 })
+	if got := m.letters(sink); len(got) != 1 || got[0].subject != "Builder b1 is set aside (buildd-amd64)" || got[0].to[0] != "ann@example.org" {
+		t.Errorf("letters of the one that runs: %+v", got)
+	}
+	m.until("status does not say that nobody is mailed", func() bool { return !strings.Contains(m.packmill("status"), "nobody is mailed") })
 	// Who had a job is forgotten when it is tried again.
 	m.packmill("requeue", "bada")
 	data, err := os.ReadFile(filepath.Join(m.item("needs-build", "bada"), "ticket"))
@@ -348,4 +360,66 @@ func TestWhyNobodyBuilds(t *testing.T) {
 	if strings.Contains(string(data), "\nBuilder:") || strings.Contains(string(data), "\nTries:") {
 		t.Errorf("after requeue:\n%s", data)
 	}
+}
+
+// Who looks after a builder hears once that it was set aside, and once that it
+// is back, over restarts of the daemon and a mail system that fails.
+func TestMailAside(t *testing.T) {
+	t.Parallel()
+	m := newMill(t, "Tries: 1")
+	sink := m.sink()
+	settings, err := os.ReadFile(filepath.Join(m.tree, "control/builders"))
+	m.must(err)
+	m.control("builders", string(settings)+"Email: ann@example.org")
+	working, err := os.ReadFile(filepath.Join(m.tree, "control/notify"))
+	m.must(err)
+	build := func(orders string, sources ...string) {
+		t.Helper()
+		for _, p := range sources {
+			m.script(p+"_1.0_amd64", orders)
+			m.upload(uploadtest.Package{Source: p, Version: "1.0"})
+		}
+		m.once("reviewd")
+		m.once("master-buildd")
+		m.once("buildd-amd64") // each time another process
+	}
+	// Beside them go those of the event failed, to the builder too.
+	heard := func(want ...string) string {
+		t.Helper()
+		var got []string
+		text := ""
+		for _, l := range m.letters(sink) {
+			if l.header.Get("X-Packmill-Event") == "aside" {
+				got = append(got, strings.Join(l.to, " ")+": "+l.subject)
+				text += l.header.Get("From") + "\n" + l.text
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("heard %q, want %q", got, want)
+		}
+		return text
+	}
+	m.control("notify", "Event: failed\nTo: builder\nVia: /bin/false")
+	build("trouble", "bada", "badb", "badc")
+	heard()
+	m.control("notify", string(working))
+	build("print /dev/null", "good")
+	heard() // what was over before anybody could hear of it
+	build("trouble", "badd", "bade", "badf")
+	text := heard("ann@example.org: Builder b1 is set aside (buildd-amd64)")
+	for _, want := range []string{"builds@example.org", "buildd-amd64 of the builder b1 on ", "3 different packages in a row", "start the daemon again"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the mail says no %q:\n%s", want, text)
+		}
+	}
+	build("trouble", "badg", "badh", "badi") // started again, and set aside again
+	heard()
+	build("fail it", "faulty") // a verdict
+	heard("ann@example.org: Builder b1 is back (buildd-amd64)")
+	build("print /dev/null", "fine")
+	heard()
+	if left, _ := filepath.Glob(filepath.Join(m.tree, "builders/*")); len(left) != 0 {
+		t.Errorf("left of it: %q", left)
+	}
+	m.sound()
 }

@@ -155,13 +155,7 @@ func (b *Box) answer(ctx context.Context, l *letter, st *statement, by *settings
 		Body: fmt.Sprintf("%s.\n\nThis was signed by %s (%s) on %s:\n\n%s", strings.TrimRight(o.Text, ".\n"),
 			by.Name, st.sig.Fingerprint, st.sig.Created.Format(time.RFC3339), quoted),
 	}
-	n := settings.Notice{Event: eventAnswer, To: []string{by.Email}, Via: "/usr/sbin/sendmail"}
-	for _, x := range b.Settings.Notify {
-		if x.Event == EventLog || x.Event == EventFailed || x.Event == "*" {
-			n.Via, n.From = x.Via, x.From
-			break
-		}
-	}
+	n := notify.Way(b.Settings.Notify, eventAnswer, by.Email, EventLog, EventFailed, "*")
 	sent, err := notify.Send(ctx, []settings.Notice{n}, m)
 	if err == nil && sent == 0 {
 		err = fmt.Errorf("%s has no Email in control/uploaders", by.Name)

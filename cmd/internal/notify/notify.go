@@ -118,6 +118,27 @@ func envelopes(notices []settings.Notice, m *Message) []envelope {
 	return out
 }
 
+// Recipients are the addresses that the notices name for the message.
+func Recipients(notices []settings.Notice, m *Message) (to []string) {
+	for _, e := range envelopes(notices, m) {
+		to = append(to, e.to...)
+	}
+	return to
+}
+
+// Way is a notice of an event to somebody whom no stanza names for it: it goes
+// the way of the mails about the other events.
+func Way(notices []settings.Notice, event, to string, others ...string) settings.Notice {
+	n := settings.Notice{Event: event, To: []string{to}, Via: settings.Sendmail}
+	for _, x := range notices {
+		if slices.Contains(others, x.Event) {
+			n.Via, n.From = x.Via, x.From
+			break
+		}
+	}
+	return n
+}
+
 // Address takes the plain address out of "Name <address>" or an address. What
 // a mail program could take for an option, or for more than one address, is
 // refused.

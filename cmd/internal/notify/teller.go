@@ -45,11 +45,14 @@ type Teller struct {
 	// move that brought it to its place or a note of later. Nil: there is
 	// nothing to tell. An error means again, later.
 	Say func(p spool.Place, n spool.Name, dir string, events []spool.Event) (*Message, error)
+	// Also, if set, tells of what is no item, each time round. After an error it
+	// is called again later.
+	Also func(context.Context) error
 
 	locks map[string]*os.File
 	dirs  map[spool.Place]time.Time       // a place's mtime when it was last read
 	done  map[spool.Place]map[string]bool // items of which everything is told
-	again map[string]retry                // by the item's path
+	again map[string]retry                // by the item's path; "" is Also's
 	said  map[string]string               // the error of each look
 }
 
@@ -114,6 +117,13 @@ func (t *Teller) round(ctx context.Context) {
 	if t.locks == nil {
 		t.locks, t.dirs = map[string]*os.File{}, map[spool.Place]time.Time{}
 		t.done, t.again, t.said = map[spool.Place]map[string]bool{}, map[string]retry{}, map[string]string{}
+	}
+	if t.Also != nil && !time.Now().Before(t.again[""].at) {
+		if err := t.Also(ctx); err == nil {
+			delete(t.again, "")
+		} else {
+			t.putOff(ctx, "", err)
+		}
 	}
 	places, err := t.Places()
 	t.look("scan", err)
@@ -210,15 +220,20 @@ func (t *Teller) tell(ctx context.Context, p spool.Place, name string) bool {
 
 // later notes a trouble; the item is looked at again when its time has come.
 func (t *Teller) later(ctx context.Context, p spool.Place, n spool.Name, dir string, err error) bool {
+	t.putOff(ctx, dir, err, "item", n.String(), "state", p.State, "suite", p.Suite)
+	return false
+}
+
+// putOff notes that a mail did not go, and when it is tried again.
+func (t *Teller) putOff(ctx context.Context, what string, err error, about ...any) {
 	if ctx.Err() != nil {
-		return false
+		return
 	}
-	r := t.again[dir]
+	r := t.again[what]
 	r.by = min(max(tellFirst, r.by*2), tellLast)
 	r.at = time.Now().Add(r.by)
-	t.again[dir] = r
-	t.Log.Error("mail", "item", n.String(), "state", p.State, "suite", p.Suite, "err", err, "again", r.by)
-	return false
+	t.again[what] = r
+	t.Log.Error("mail", append(about, "err", err, "again", r.by)...)
 }
 
 // history reads how an item came to where it lies. A move that a person made

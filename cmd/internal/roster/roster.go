@@ -1,6 +1,7 @@
 // Package roster is what the build daemons that run say of themselves: a file
-// each in the tree's directory builders, locked as long as the daemon lives.
-// It tells people why nobody takes a job; nobody decides by it.
+// each in the tree's directory builders, locked as long as the daemon lives,
+// and one more of each that is set aside. It tells people why nobody takes a
+// job; nobody decides by it.
 package roster
 
 import (
@@ -70,7 +71,7 @@ type Post struct {
 func Enter(dir string, e Entry) (*Post, error) {
 	if files, err := os.ReadDir(dir); err == nil {
 		for _, f := range files {
-			if path := filepath.Join(dir, f.Name()); !held(path) && !strings.HasPrefix(f.Name(), durable.NewPrefix) {
+			if path := filepath.Join(dir, f.Name()); !other(f.Name()) && !held(path) {
 				os.Remove(path)
 			}
 		}
@@ -126,6 +127,11 @@ func (p *Post) Leave() {
 	}
 }
 
+// other reports whether a file of the roster's directory is no daemon's entry.
+func other(name string) bool {
+	return strings.HasPrefix(name, durable.NewPrefix) || strings.HasSuffix(name, asideSuffix)
+}
+
 // held reports whether somebody has the file's lock.
 func held(path string) bool {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -152,7 +158,7 @@ func Read(dir string) ([]Entry, error) {
 	for _, f := range files {
 		path := filepath.Join(dir, f.Name())
 		info, err := f.Info()
-		if err != nil || !info.Mode().IsRegular() || info.Size() > maxEntry || strings.HasPrefix(f.Name(), durable.NewPrefix) || !held(path) {
+		if err != nil || !info.Mode().IsRegular() || info.Size() > maxEntry || other(f.Name()) || !held(path) {
 			continue
 		}
 		data, err := os.ReadFile(path)

@@ -132,10 +132,13 @@ type Builder struct {
 }
 
 // Events are the words for Event in control/notify.
-var Events = []string{"received", "accepted", "rejected", "commands", "asked", "log", "failed", "*"}
+var Events = []string{"received", "accepted", "rejected", "commands", "asked", "log", "failed", "aside", "*"}
 
 // People are the words for To in control/notify, beside addresses.
 var People = []string{"signer", "maintainer", "builder", "build-signers"}
+
+// Sendmail is the program that mails where the settings name none.
+const Sendmail = "/usr/sbin/sendmail"
 
 // Notice is one stanza of control/notify: who hears of what.
 type Notice struct {

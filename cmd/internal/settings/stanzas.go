@@ -247,7 +247,7 @@ func (r *reader) limit(b *Builder) {
 func (r *reader) notice() Notice {
 	n := Notice{
 		Event: r.need("Event", oneOf(Events...)), To: r.commas("To", nil),
-		Via: r.str("Via", "/usr/sbin/sendmail"), From: r.str("From", ""),
+		Via: r.str("Via", Sendmail), From: r.str("From", ""),
 	}
 	if len(n.To) == 0 {
 		r.fail("To", "missing; write addresses, or %s, with commas between", strings.Join(People, ", "))
