@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -152,7 +153,19 @@ func (c *cli) outcome(p *archive.Plan, err error) error {
 	if err != nil {
 		return missing(err)
 	}
-	did := map[bool][2]string{false: {"added", "removed"}, true: {"would add", "would remove"}}[c.DryRun || len(p.Refused) > 0]
+	c.changes(p, c.DryRun || len(p.Refused) > 0)
+	for _, r := range p.Refused {
+		fmt.Fprintln(os.Stderr, r)
+	}
+	if len(p.Refused) > 0 {
+		return errRefused
+	}
+	return nil
+}
+
+// changes prints what a change did, or would do.
+func (c *cli) changes(p *archive.Plan, would bool) {
+	did := map[bool][2]string{false: {"added", "removed"}, true: {"would add", "would remove"}}[would]
 	one := func(what string, list []archive.Entry) {
 		for _, e := range list {
 			c.print(os.Stdout, struct {
@@ -166,13 +179,6 @@ func (c *cli) outcome(p *archive.Plan, err error) error {
 	for _, n := range p.Notes {
 		c.print(os.Stdout, map[string]string{"note": n}, "note: "+n)
 	}
-	for _, r := range p.Refused {
-		fmt.Fprintln(os.Stderr, r)
-	}
-	if len(p.Refused) > 0 {
-		return errRefused
-	}
-	return nil
 }
 
 // missing turns a suite that is not there into a refusal.
@@ -367,12 +373,13 @@ func (x *archiveMove) Run(c *cli, h *hand) error {
 type archiveRm struct {
 	Suite    string   `arg:"" help:"A suite of control/suites."`
 	Packages []string `arg:"" name:"package" help:"Source packages with all their binaries, or binary packages."`
-	Force    bool     `help:"Remove them though that breaks others."`
+	Force    bool     `help:"Remove them though that breaks others; asks nothing."`
 	NoCheck  bool     `help:"Do not look what it breaks."`
+	sure
 }
 
 func (archiveRm) Help() string {
-	return `What the rest of the suite could not install or build any more is said first (dose-debcheck, dose-builddebcheck), and refused without --force. The files stay in the pool until gc.
+	return `What the rest of the suite could not install or build any more is said first (dose-debcheck, dose-builddebcheck). On a terminal it shows that and what goes, and asks if more than one package goes or something breaks. Where nobody can be asked, and with --yes, what breaks others is refused without --force. The files stay in the pool until gc.
 
 Examples:
   packmill archive rm stable hello --dry-run
@@ -407,10 +414,47 @@ func (x *archiveRm) Run(c *cli, h *hand) error {
 	if c.DryRun || len(plan.Refused) > 0 {
 		return c.outcome(plan, nil)
 	}
-	if len(broken) > 0 && !x.Force {
-		return fmt.Errorf("%w: %d packages would not be installable, or could not be built, any more; remove them too, or use --force", errRefused, len(broken))
+	names := map[string]bool{}
+	for _, e := range plan.Removed {
+		names[e.Package] = true
 	}
-	return c.outcome(h.Remove(h.ctx, suite, x.Packages, false, time.Now()))
+	switch {
+	case x.Force:
+	case x.asks() && (len(broken) > 0 || len(names) > 1):
+		c.changes(plan, true)
+		question := fmt.Sprintf("Remove %s from %s", counted(len(names), "package"), suite.Name)
+		if len(broken) > 0 {
+			question += fmt.Sprintf(", and break %s that %s", counted(len(broken), "other"), map[bool]string{true: "stays", false: "stay"}[len(broken) == 1])
+		}
+		if err := x.ask(h.ctx, question+"?"); err != nil {
+			return err
+		}
+	case len(broken) > 0:
+		return fmt.Errorf("%w: %s would not be installable, or could not be built, any more; remove them too, or use --force", errRefused, counted(len(broken), "package"))
+	}
+	// What was shown, and not what has come since.
+	return c.outcome(h.Remove(h.ctx, suite, shown(x.Packages, plan.Removed), false, time.Now()))
+}
+
+// shown are the packages that were asked for, as sources or else as binaries, in
+// the versions that a plan removes.
+func shown(asked []string, removed []archive.Entry) []string {
+	var out []string
+	for _, name := range asked {
+		before := len(out)
+		for _, source := range []bool{true, false} {
+			for _, e := range removed {
+				full := e.Package + "_" + e.Version
+				if (e.Arch == "source") == source && (name == e.Package || name == full) && !slices.Contains(out, full) {
+					out = append(out, full)
+				}
+			}
+			if len(out) > before {
+				break
+			}
+		}
+	}
+	return out
 }
 
 type archiveOverride struct {
@@ -468,9 +512,14 @@ func (x *archiveDiff) Run(c *cli, h *hand) error {
 	if err != nil {
 		return missing(err)
 	}
+	return c.differences(list, x.From, x.To)
+}
+
+// differences prints what changes from one suite or snapshot to another.
+func (c *cli) differences(list []archive.Difference, from, to string) error {
 	w := table()
 	if !c.JSON {
-		fmt.Fprintf(w, "PACKAGE\tARCH\t%s\t%s\n", strings.ToUpper(x.From), strings.ToUpper(x.To))
+		fmt.Fprintf(w, "PACKAGE\tARCH\t%s\t%s\n", strings.ToUpper(from), strings.ToUpper(to))
 	}
 	dash := func(v string) string {
 		if v == "" {
@@ -488,10 +537,14 @@ func (x *archiveDiff) Run(c *cli, h *hand) error {
 type archiveRollback struct {
 	Suite    string `arg:"" help:"A suite of control/suites."`
 	Snapshot string `arg:"" help:"The snapshot's name."`
+	sure
 }
 
 func (archiveRollback) Help() string {
-	return `Example:
+	return `Clients see the whole suite change at once. Before it asks, and with --dry-run, it shows each package that changes. What the suite had stays in the pool until gc; make a snapshot of it first if you may want it back.
+
+Examples:
+  packmill archive rollback unstable monday --dry-run
   packmill archive rollback unstable monday`
 }
 
@@ -504,14 +557,22 @@ func (x *archiveRollback) Run(c *cli, h *hand) error {
 	if err != nil {
 		return missing(err)
 	}
-	if !c.DryRun {
-		if err := h.Rollback(h.ctx, suite, x.Snapshot, time.Now()); err != nil {
-			return missing(err)
-		}
-	}
 	did := "made"
 	if c.DryRun {
 		did = "would make"
+	}
+	if c.DryRun || x.asks() {
+		if err := c.differences(list, suite.Name, x.Snapshot+"/"+suite.Name); err != nil {
+			return err
+		}
+	}
+	if !c.DryRun {
+		if err := x.ask(h.ctx, fmt.Sprintf("Make %s what it was in %s: change %s?", suite.Name, x.Snapshot, counted(len(list), "package"))); err != nil {
+			return err
+		}
+		if err := h.Rollback(h.ctx, suite, x.Snapshot, time.Now()); err != nil {
+			return missing(err)
+		}
 	}
 	c.print(os.Stdout, map[string]any{"suite": suite.Name, "snapshot": x.Snapshot, "packages": len(list), "done": !c.DryRun},
 		fmt.Sprintf("%s %s what it was in %s: %d packages differ", did, suite.Name, x.Snapshot, len(list)))
@@ -581,21 +642,43 @@ func (snapshotLs) Run(c *cli, h *hand) error {
 
 type snapshotRm struct {
 	Name string `arg:"" help:"The snapshot's name."`
+	sure
 }
 
 func (snapshotRm) Help() string {
-	return `Example:
+	return `Its address is gone for clients at once, and what only it named goes with the next gc.
+
+Examples:
+  packmill archive snapshot rm tuesday --dry-run
   packmill archive snapshot rm tuesday`
 }
 
 func (x *snapshotRm) Run(c *cli, h *hand) error {
-	text := "removed snapshots/" + x.Name
-	if c.DryRun {
-		text = "would remove snapshots/" + x.Name
-	} else if err := h.RemoveSnapshot(h.ctx, x.Name); err != nil {
-		return missing(err)
+	list, err := h.Snapshots()
+	if err != nil {
+		return err
 	}
-	c.print(os.Stdout, map[string]any{"snapshot": x.Name, "done": !c.DryRun}, text)
+	var suites []string
+	for _, s := range list {
+		if s.Name == x.Name {
+			suites = append(suites, s.Suite)
+		}
+	}
+	if len(suites) == 0 {
+		return fmt.Errorf("%w: there is no snapshot %s; packmill archive snapshot lists them", errRefused, x.Name)
+	}
+	text := fmt.Sprintf("removed snapshots/%s (%s)", x.Name, strings.Join(suites, ", "))
+	if c.DryRun {
+		text = "would have " + text
+	} else {
+		if err := x.ask(h.ctx, fmt.Sprintf("Remove snapshots/%s (%s), for clients too?", x.Name, strings.Join(suites, ", "))); err != nil {
+			return err
+		}
+		if err := h.RemoveSnapshot(h.ctx, x.Name); err != nil {
+			return missing(err)
+		}
+	}
+	c.print(os.Stdout, map[string]any{"snapshot": x.Name, "suites": suites, "done": !c.DryRun}, text)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -316,10 +317,11 @@ type keyRotate struct {
 	Suite  string `arg:"" help:"A suite of control/suites."`
 	Retire bool   `help:"Take the oldest key out, when all clients have the new one."`
 	Email  string `help:"The address in the new key." placeholder:"ADDRESS"`
+	sure
 }
 
 func (keyRotate) Help() string {
-	return `Makes a new key and adds it to Sign-With of the suite in control/suites: from then on everything bears both signatures. Hand out the new key (packmill archive sources, or key export); when all clients have it, run this again with --retire. archived sees the change by itself.
+	return `Makes a new key and adds it to Sign-With of the suite in control/suites: from then on everything bears both signatures. Hand out the new key (packmill archive sources, or key export); when all clients have it, run this again with --retire, which asks on a terminal: clients that have only the old key take nothing from the suite after it. archived sees the change by itself.
 
 Examples:
   packmill archive key rotate unstable --email archive@example.org
@@ -345,6 +347,12 @@ func (x *keyRotate) Run(c *cli) error {
 			return fmt.Errorf("%w: %s is signed by %d key; rotate without --retire first", errRefused, set.Name, len(keys))
 		}
 		text = fmt.Sprintf("retired %s; its file stays", keys[0])
+		if !c.DryRun {
+			question := fmt.Sprintf("Retire %s? Clients that have only this key take nothing from %s any more.", keys[0], set.Name)
+			if err := x.ask(context.Background(), question); err != nil {
+				return err
+			}
+		}
 		keys = keys[1:]
 	} else {
 		name := filepath.Join("private", fmt.Sprintf("%s-%s.key", set.Name, time.Now().UTC().Format("20060102T150405.000000")))
