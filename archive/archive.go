@@ -34,6 +34,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"packmill/archive/index"
+	"packmill/archive/opkg"
 	"packmill/spool/openpgp"
 	"packmill/spool/policy"
 )
@@ -153,8 +154,8 @@ func (s *Suite) check() error {
 type Archive struct {
 	root string
 
-	mu   sync.Mutex
-	keys map[string]*loadedKey
+	mu     sync.Mutex
+	loaded map[string]*loadedKey
 }
 
 type loadedKey struct {
@@ -178,7 +179,7 @@ func Open(root string) (*Archive, error) {
 			return nil, fmt.Errorf("open archive: %w", err)
 		}
 	}
-	return &Archive{root: root, keys: map[string]*loadedKey{}}, nil
+	return &Archive{root: root, loaded: map[string]*loadedKey{}}, nil
 }
 
 // Root is the archive's directory, absolute.
@@ -212,35 +213,73 @@ func sameKey(a, b fs.FileInfo) bool {
 	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
-// signers loads the suite's keys; a key whose file has not changed is read once.
+// A KeyError says that a key that the settings name cannot sign. Nothing of the
+// publication is visible.
+type KeyError struct {
+	Suite string
+	Field string // of the settings: Sign-With or Opkg-Key
+	Err   error  // names the file
+	Cure  string
+}
+
+func (e *KeyError) Error() string {
+	return fmt.Sprintf("suite %s: %s: %v; nothing was published: %s", e.Suite, e.Field, e.Err, e.Cure)
+}
+
+func (e *KeyError) Unwrap() error { return e.Err }
+
+// signing are the keys of a suite, each of which can sign.
+type signing struct {
+	openpgp []*loadedKey
+	usign   *opkg.Key // nil: none
+}
+
+// keys loads all keys that a publication of the suite needs.
+func (a *Archive) keys(s *Suite) (out signing, err error) {
+	if out.openpgp, err = a.signers(s); err != nil || s.Opkg == nil || s.Opkg.Key == "" {
+		return out, err
+	}
+	if out.usign, err = opkg.ReadKey(s.Opkg.Key); err != nil {
+		err = &KeyError{s.Name, "Opkg-Key", err,
+			"let the archive's owner read the file, take it from a backup, or name a new key there (packmill key new NAME --opkg)"}
+	}
+	return out, err
+}
+
+// signers loads the suite's OpenPGP keys; a key whose file has not changed is
+// read once.
 func (a *Archive) signers(s *Suite) ([]*loadedKey, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var out []*loadedKey
 	for _, name := range s.SignWith {
+		fail := func(err error) ([]*loadedKey, error) {
+			return nil, &KeyError{s.Name, "Sign-With", err,
+				"let the archive's owner read the file, take it from a backup, or name a new key there (packmill key new NAME)"}
+		}
 		var info fs.FileInfo
 		if !strings.HasPrefix(name, openpgp.AgentPrefix) {
 			var err error
 			if info, err = os.Stat(name); err != nil {
-				return nil, fmt.Errorf("suite %s: signing key: %w", s.Name, err)
+				return fail(err)
 			}
 		}
-		k := a.keys[name]
+		k := a.loaded[name]
 		if k == nil || !sameKey(k.info, info) {
 			signer, err := openpgp.OpenSigner(name)
 			if err != nil {
-				return nil, fmt.Errorf("suite %s: %w", s.Name, err)
+				return fail(err)
 			}
 			sig, err := signer.Detach([]byte("who"), time.Now())
 			if err != nil {
-				return nil, fmt.Errorf("suite %s: %w", s.Name, err)
+				return fail(err)
 			}
 			by, err := openpgp.Issuers(sig)
 			if err != nil || len(by) != 1 {
-				return nil, fmt.Errorf("suite %s: signing key %s signs without its name: %w", s.Name, name, err)
+				return fail(fmt.Errorf("signing key %s signs without its name: %w", name, err))
 			}
 			k = &loadedKey{info, signer, by[0]}
-			a.keys[name] = k
+			a.loaded[name] = k
 		}
 		out = append(out, k)
 	}

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"context"
-	"fmt"
 	"io"
 
 	"packmill/archive/opkg"
@@ -21,20 +20,16 @@ type Opkg struct {
 // made from the published indexes, so a run that was cut off before this, or in
 // it, is made good by the next one. Packages.asc bears the signature of the
 // suite's first key.
-func (t *transaction) feeds(keys []*loadedKey, rep *Report) error {
+func (t *transaction) feeds(keys signing, rep *Report) error {
 	if t.suite.Opkg == nil {
 		return opkg.Drop(t.a.root, t.suite.Name, nil)
 	}
 	feed := opkg.Feed{Root: t.a.root, Suite: t.suite.Name, Options: t.suite.Opkg.Options}
-	if t.suite.Opkg.Key != "" {
-		k, err := opkg.ReadKey(t.suite.Opkg.Key)
-		if err != nil {
-			return fmt.Errorf("suite %s: usign key: %w", t.suite.Name, err)
-		}
-		feed.Usign = []*opkg.Key{k}
+	if keys.usign != nil {
+		feed.Usign = []*opkg.Key{keys.usign}
 	}
-	if len(keys) > 0 {
-		feed.OpenPGP = []*openpgp.Signer{keys[0].signer}
+	if len(keys.openpgp) > 0 {
+		feed.OpenPGP = []*openpgp.Signer{keys.openpgp[0].signer}
 	}
 	p, err := t.a.read(t.p.ctx, t.suite.Name)
 	if err != nil {

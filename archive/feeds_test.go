@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -118,4 +119,63 @@ func TestFeeds(t *testing.T) {
 	f.suite.Opkg = nil
 	f.accepted()
 	check(map[string]string{})
+}
+
+// A usign key that cannot sign stops a publication before apt's clients see
+// anything of it, and so does it a rollback; the error says which file, and the cure.
+func TestBrokenOpkgKey(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	key, err := opkg.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "feed.sec")
+	if err := os.WriteFile(file, key.Secret(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.suite.Opkg = &Opkg{Key: file}
+	f.accepted(f.upload(hello("1")))
+	if err := f.a.Snapshot(context.Background(), f.suite, "monday", f.now); err != nil {
+		t.Fatal(err)
+	}
+	f.accepted(f.upload(hello("2")))
+	seen := func() string {
+		var out []byte
+		for _, n := range []string{"dists/unstable/InRelease", "dists/unstable/Release.gpg", "dists/unstable/main/binary-amd64/Packages.gz", "opkg/unstable/amd64/Packages.sig"} {
+			data, err := os.ReadFile(f.a.path(n))
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, data...)
+		}
+		return string(out)
+	}
+	next, before := f.upload(hello("3")), seen()
+	for what, spoil := range map[string]func() error{
+		"broken": func() error { return os.WriteFile(file, key.Secret()[:60], 0o600) },
+		"gone":   func() error { return os.Remove(file) },
+	} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		_, publishing := f.a.Publish(context.Background(), f.suite, []Inclusion{next}, f.now.Add(time.Minute))
+		back := f.a.Rollback(context.Background(), f.suite, "monday", f.now.Add(time.Minute))
+		for _, err := range []error{publishing, back} {
+			var fault *KeyError
+			if !errors.As(err, &fault) || !strings.HasPrefix(err.Error(), "suite unstable: Opkg-Key: ") || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "packmill key new NAME --opkg") {
+				t.Errorf("key %s: got %v, want a KeyError with the file and the cure", what, err)
+			}
+		}
+		if seen() != before {
+			t.Errorf("key %s: clients see something new", what)
+		}
+	}
+	if err := os.WriteFile(file, key.Secret(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.accepted(next)
+	if seen() == before {
+		t.Error("with the key again nothing is published")
+	}
 }

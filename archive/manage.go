@@ -636,7 +636,7 @@ func (a *Archive) exchange(ctx context.Context, suite Suite, snapshot string, no
 	if err := suite.check(); err != nil {
 		return err
 	}
-	keys, err := a.signers(&suite)
+	keys, err := a.keys(&suite)
 	if err != nil {
 		return err
 	}
@@ -691,7 +691,7 @@ func (a *Archive) exchange(ctx context.Context, suite Suite, snapshot string, no
 		}
 	}
 	rel.Sums = src.rel.Sums
-	if err := t.sign(tmp, rel, keys); err != nil {
+	if err := t.sign(tmp, rel, keys.openpgp); err != nil {
 		return err
 	}
 	if err := durable.SyncTree(tmp); err != nil {

@@ -105,11 +105,12 @@ func (a *Archive) transact(ctx context.Context, suite Suite, now time.Time, rep 
 	if err := suite.check(); err != nil {
 		return err
 	}
-	keys, err := a.signers(&suite)
+	// All that can fail of them fails before clients see anything.
+	keys, err := a.keys(&suite)
 	if err != nil {
 		return err
 	}
-	for i, k := range keys {
+	for i, k := range keys.openpgp {
 		if end := k.signer.Expires(now); !end.IsZero() && end.Before(now.Add(keyNotice)) {
 			rep.Warnings = append(rep.Warnings, fmt.Sprintf("the signing key %s expires on %s; extend it, or let a new one sign beside it now (packmill archive key rotate %s), and give it to the clients",
 				suite.SignWith[i], end.Format(time.DateOnly), suite.Name))
@@ -137,7 +138,7 @@ func (a *Archive) transact(ctx context.Context, suite Suite, now time.Time, rep 
 	if err := t.pool.Sync(); err != nil {
 		return err
 	}
-	if rep.Changed, err = t.commit(keys); err != nil {
+	if rep.Changed, err = t.commit(keys.openpgp); err != nil {
 		return err
 	}
 	return t.feeds(keys, rep)

@@ -67,28 +67,35 @@ func (p *publisher) suites(ctx context.Context) (bool, error) {
 	if now == p.done && time.Since(p.renewed) < often {
 		return false, nil
 	}
+	var errs []error // one suite's trouble leaves the others alone
 	for i := range now.Suites {
-		s := &now.Suites[i]
-		suite, err := now.Archive(s)
-		if err != nil {
-			return false, err
-		}
-		report, err := p.archive.Publish(ctx, suite, nil, time.Now())
-		if err != nil {
-			return false, fmt.Errorf("publish %s: %w", s.Name, err)
-		}
-		if report.Changed {
-			p.Log.Info("published", "suite", s.Name)
-		}
-		for _, w := range report.Warnings {
-			p.Log.Warn("soon", "suite", s.Name, "reason", w)
-		}
-		if err := p.publicKeys(now, s); err != nil {
-			return false, err
-		}
+		errs = append(errs, p.align(ctx, now, &now.Suites[i]))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return false, err
 	}
 	p.done, p.renewed = now, time.Now()
 	return true, nil
+}
+
+// align brings a suite in line with its settings, and renews its Release if that
+// is due.
+func (p *publisher) align(ctx context.Context, all *settings.Settings, s *settings.Suite) error {
+	suite, err := all.Archive(s)
+	if err != nil {
+		return err
+	}
+	report, err := p.archive.Publish(ctx, suite, nil, time.Now())
+	if err != nil {
+		return fmt.Errorf("publish %s: %w", s.Name, err)
+	}
+	if report.Changed {
+		p.Log.Info("published", "suite", s.Name)
+	}
+	for _, w := range report.Warnings {
+		p.Log.Warn("soon", "suite", s.Name, "reason", w)
+	}
+	return p.publicKeys(all, s)
 }
 
 // publicKeys writes the keys that clients and builders verify a suite with to

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"packmill/archive"
 	"packmill/cmd/internal/settings"
 	"packmill/spool"
 )
@@ -102,10 +103,11 @@ func Main(name, manual string, cli any, run func(context.Context) error) {
 // Status prints the error, if there is one, and gives the exit status for it.
 func Status(name string, err error) int {
 	var wrong Wrong
+	var key *archive.KeyError
 	switch {
 	case err == nil:
 		return ExitDone
-	case errors.As(err, &wrong):
+	case errors.As(err, &wrong), errors.As(err, &key):
 		for line := range strings.Lines(err.Error()) {
 			fmt.Fprintf(os.Stderr, "%s: %s\n", name, strings.TrimRight(line, "\n"))
 		}
