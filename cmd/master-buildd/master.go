@@ -52,23 +52,26 @@ func (m *master) suite(ctx context.Context, s *settings.Suite) (queue.Suite, err
 	}, nil
 }
 
-// places are the directories of a state in every suite that the settings
+// places are the directories of these states in every suite that the settings
 // know, and those that are there: a suite that was dropped is served to its
-// end.
+// end. It makes all directories of a suite, so that each loop finds from its
+// first scan on what it watches.
 func (m *master) places(states ...spool.State) func() ([]spool.Place, error) {
 	return func() ([]spool.Place, error) {
 		for _, s := range m.Settings.Get().Suites {
-			if err := m.ensure(states[0], &s); err != nil {
-				m.Log.Error("make directory", "state", states[0], "suite", s.Name, "err", err)
+			if err := m.ensure(&s); err != nil {
+				m.Log.Error("make directories", "suite", s.Name, "err", err)
 			}
 		}
 		return m.Tree.Places(states...)
 	}
 }
 
-func (m *master) ensure(state spool.State, s *settings.Suite) error {
-	if state != spool.DepWait {
-		return m.Tree.Ensure(spool.In(state, s.Name))
+func (m *master) ensure(s *settings.Suite) error {
+	for _, state := range []spool.State{spool.Accepted, spool.Master, spool.Uploaded} {
+		if err := m.Tree.Ensure(spool.In(state, s.Name)); err != nil {
+			return err
+		}
 	}
 	for _, a := range append([]string{"all"}, s.Architectures...) {
 		for _, state := range spool.ArchStates() {
@@ -77,7 +80,7 @@ func (m *master) ensure(state spool.State, s *settings.Suite) error {
 			}
 		}
 	}
-	return m.Tree.Ensure(spool.In(spool.Uploaded, s.Name))
+	return nil
 }
 
 // fanOut serves the accepted sources.

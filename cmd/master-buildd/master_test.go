@@ -1,0 +1,40 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"testing"
+
+	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/settings"
+	"packmill/spool"
+)
+
+// TestFirstScan: in a fresh tree, whichever loop looks first, the join watches
+// where results arrive; else the first build would wait for the next scan.
+func TestFirstScan(t *testing.T) {
+	tree, err := spool.Init(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(tree.Path("control/suites"), []byte("Suite: sid\nArchitectures: amd64\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	store, err := settings.NewStore(tree.Path("control"), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	join := newMaster(&daemon.Env{Tree: tree, Settings: store, Log: log, Name: "master-buildd"}).join()
+	if _, err := join.Places(); err != nil {
+		t.Fatal(err)
+	}
+	watched := join.Also()
+	for _, dir := range []string{"archive/incoming/sid", "queue/sid/amd64/build-attempted", "queue/sid/all/failed", "attic"} {
+		if !slices.Contains(watched, tree.Path(dir)) {
+			t.Errorf("after the first scan %s is not watched; got %q", dir, watched)
+		}
+	}
+}
