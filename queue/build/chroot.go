@@ -151,6 +151,16 @@ func (c *Chroots) Create(ctx context.Context, suite, arch string, base []string,
 		o.Init, o.User = true, user
 		o.View = &view{Dirs: []string{"tmp"}, Binds: map[string]string{"out": dir}}
 		out, tmp = viewRoot+"/out", viewRoot+"/tmp"
+	} else if !open(dir) {
+		// The root of mmdebstrap's namespace is a subordinate id, nobody in a
+		// closed home.
+		scratch, held, err := scratchDir("/var/tmp", "packmill-chroot.", func(dir string) error { return c.removeDir(dir, ids) })
+		if err != nil {
+			return fmt.Errorf("make chroot %s-%s: %w", suite, arch, err)
+		}
+		defer held.Close()
+		defer c.removeDir(scratch, ids)
+		tmp = scratch
 	}
 	o.Env = append(o.Env, "TMPDIR="+tmp, "HOME="+tmp)
 	o.Argv = append(append(argv, first, filepath.Join(out, tarFile)), base...)

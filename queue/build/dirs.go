@@ -78,6 +78,12 @@ func scratchDir(base, prefix string, remove func(dir string) error) (dir string,
 	return dir, lock, nil
 }
 
+// open reports whether everybody can walk to a directory.
+func open(dir string) bool {
+	st, err := os.Stat(dir)
+	return err == nil && st.Mode()&1 != 0 && (filepath.Dir(dir) == dir || open(filepath.Dir(dir)))
+}
+
 // usage is the space that the files below dir take on the disk, in bytes.
 // What cannot be read is not counted.
 func usage(dir string) int64 {

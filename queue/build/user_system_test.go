@@ -3,9 +3,11 @@
 package build
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -53,26 +55,63 @@ func TestLimitsOfUser(t *testing.T) {
 			}
 		}
 		t.Run(name, func(t *testing.T) {
-			home := t.TempDir()
-			for d := home; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
-				os.Chmod(d, 0o755)
-			}
-			os.Chown(home, user.UID, user.GID)
-			program, err := os.Executable()
-			if err != nil {
-				t.Fatal(err)
-			}
-			copied := filepath.Join(home, "test")
-			run(t, "install", "-m", "755", program, copied)
-			cmd := exec.Command("sh", "-c", enter+"exec prlimit --nproc=1500 setpriv --reuid \"$1\" --regid \"$1\" --init-groups -- \"$2\" -test.v -test.run '^TestLimitsOfUser$'", "sh", user.Name, copied)
-			cmd.Dir = home
-			cmd.Env = append(os.Environ(), "TMPDIR="+home, "HOME="+home)
-			out, err := cmd.CombinedOutput()
-			t.Logf("%s", out)
-			if err != nil {
-				t.Error(err)
-			}
+			asUser(t, user, enter, "TestLimitsOfUser")
 		})
+	}
+}
+
+// asUser runs a test of this program as the user, in a home of its own, after
+// some lines of shell.
+func asUser(t *testing.T, user *account, enter, test string) {
+	home := t.TempDir()
+	for d := home; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		os.Chmod(d, 0o755)
+	}
+	os.Chown(home, user.UID, user.GID)
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(home, "test")
+	run(t, "install", "-m", "755", program, copied)
+	cmd := exec.Command("sh", "-c", enter+"exec prlimit --nproc=1500 setpriv --reuid \"$1\" --regid \"$1\" --init-groups -- \"$2\" -test.v -test.run \"^$3\\$\"", "sh", user.Name, copied, test)
+	cmd.Dir = home
+	cmd.Env = append(os.Environ(), "TMPDIR="+home, "HOME="+home)
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestClosedHome: a user whose home nobody else may enter, as Debian makes it,
+// makes chroots in it. Without a mirror it comes as far as apt's complaint.
+func TestClosedHome(t *testing.T) {
+	if os.Getuid() == 0 {
+		user, err := lookupAccount(buildUser())
+		if err != nil {
+			t.Fatal(err)
+		}
+		asUser(t, user, "", "TestClosedHome")
+		return
+	}
+	c := &Chroots{Dir: filepath.Join(os.Getenv("HOME"), "closed/chroots")}
+	if err := os.Mkdir(filepath.Dir(c.Dir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	err = c.Create(context.Background(), "sid", Machine(), []string{"deb file:///nowhere sid main"}, log)
+	said, _ := os.ReadFile(log.Name())
+	if err == nil || !strings.Contains(string(said), "does not have a Release file") {
+		t.Errorf("got %v and:\n%s\nwant apt's complaint of the mirror", err, said)
+	}
+	used := regexp.MustCompile(`using (/var/tmp/packmill-chroot\.\d+)/\S+ as tempdir`).FindSubmatch(said)
+	if used == nil || exists(string(used[1])) {
+		t.Errorf("got the directory %q; want one in /var/tmp that is gone", used)
 	}
 }
 
