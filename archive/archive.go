@@ -235,8 +235,8 @@ type signing struct {
 }
 
 // keys loads all keys that a publication of the suite needs.
-func (a *Archive) keys(s *Suite) (out signing, err error) {
-	if out.openpgp, err = a.signers(s); err != nil || s.Opkg == nil || s.Opkg.Key == "" {
+func (a *Archive) keys(s *Suite, now time.Time) (out signing, err error) {
+	if out.openpgp, err = a.signers(s, now); err != nil || s.Opkg == nil || s.Opkg.Key == "" {
 		return out, err
 	}
 	if out.usign, err = opkg.ReadKey(s.Opkg.Key); err != nil {
@@ -248,42 +248,60 @@ func (a *Archive) keys(s *Suite) (out signing, err error) {
 
 // signers loads the suite's OpenPGP keys; a key whose file has not changed is
 // read once.
-func (a *Archive) signers(s *Suite) ([]*loadedKey, error) {
+func (a *Archive) signers(s *Suite, now time.Time) ([]*loadedKey, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var out []*loadedKey
 	for _, name := range s.SignWith {
-		fail := func(err error) ([]*loadedKey, error) {
-			return nil, &KeyError{s.Name, "Sign-With", err,
-				"let the archive's owner read the file, take it from a backup, or name a new key there (packmill key new NAME)"}
-		}
-		var info fs.FileInfo
-		if !strings.HasPrefix(name, openpgp.AgentPrefix) {
-			var err error
-			if info, err = os.Stat(name); err != nil {
-				return fail(err)
-			}
-		}
-		k := a.loaded[name]
-		if k == nil || !sameKey(k.info, info) {
-			signer, err := openpgp.OpenSigner(name)
-			if err != nil {
-				return fail(err)
-			}
-			sig, err := signer.Detach([]byte("who"), time.Now())
-			if err != nil {
-				return fail(err)
-			}
-			by, err := openpgp.Issuers(sig)
-			if err != nil || len(by) != 1 {
-				return fail(fmt.Errorf("signing key %s signs without its name: %w", name, err))
-			}
-			k = &loadedKey{info, signer, by[0]}
-			a.loaded[name] = k
+		k, err := a.signer(name, now)
+		if err != nil {
+			return nil, &KeyError{s.Name, "Sign-With", err, s.cure(err)}
 		}
 		out = append(out, k)
 	}
 	return out, nil
+}
+
+// cure says what to do about a key that cannot sign.
+func (s *Suite) cure(err error) string {
+	dead := (*openpgp.Refusal)(nil)
+	switch {
+	case !errors.As(err, &dead):
+		return "let the archive's owner read the file, take it from a backup, or name a new key there (packmill key new NAME)"
+	case len(s.SignWith) > 1:
+		return "take it out (packmill archive key rotate " + s.Name + " --retire)"
+	case dead.Kind == openpgp.Revoked:
+		return "put a new one in its place (packmill archive key rotate " + s.Name + ") and give that to the clients"
+	}
+	return "put a new one in its place (packmill archive key rotate " + s.Name + ") and give that to the clients, or extend it (gpg --quick-set-expire)"
+}
+
+// signer loads a key and lets it sign, if it is not known already.
+func (a *Archive) signer(name string, now time.Time) (*loadedKey, error) {
+	var info fs.FileInfo
+	if !strings.HasPrefix(name, openpgp.AgentPrefix) {
+		var err error
+		if info, err = os.Stat(name); err != nil {
+			return nil, err
+		}
+	}
+	if k := a.loaded[name]; k != nil && sameKey(k.info, info) && k.signer.Check(now) == nil {
+		return k, nil
+	}
+	signer, err := openpgp.OpenSigner(name)
+	if err != nil {
+		return nil, err
+	}
+	sig, err := signer.Detach([]byte("who"), now)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	by, err := openpgp.Issuers(sig)
+	if err != nil || len(by) != 1 {
+		return nil, fmt.Errorf("signing key %s signs without its name: %w", name, err)
+	}
+	a.loaded[name] = &loadedKey{info, signer, by[0]}
+	return a.loaded[name], nil
 }
 
 func signersOf(keys []*loadedKey) []*openpgp.Signer {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"packmill/archive/push"
 	"packmill/spool/durable"
@@ -280,7 +281,7 @@ func (a *Archive) Handler() http.Handler {
 // address, with the public keys in it, ready to be put into
 // /etc/apt/sources.list.d.
 func (a *Archive) Sources(suite Suite, address string) (string, error) {
-	keys, err := a.signers(&suite)
+	keys, err := a.signers(&suite, time.Now())
 	if err != nil {
 		return "", err
 	}

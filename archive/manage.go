@@ -550,7 +550,7 @@ func (a *Archive) Snapshot(ctx context.Context, suite Suite, name string, now ti
 	if err := policy.CheckSuite(name); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
-	keys, err := a.signers(&suite)
+	keys, err := a.signers(&suite, now)
 	if err != nil {
 		return err
 	}
@@ -636,7 +636,7 @@ func (a *Archive) exchange(ctx context.Context, suite Suite, snapshot string, no
 	if err := suite.check(); err != nil {
 		return err
 	}
-	keys, err := a.keys(&suite)
+	keys, err := a.keys(&suite, now)
 	if err != nil {
 		return err
 	}

@@ -106,7 +106,7 @@ func (a *Archive) transact(ctx context.Context, suite Suite, now time.Time, rep 
 		return err
 	}
 	// All that can fail of them fails before clients see anything.
-	keys, err := a.keys(&suite)
+	keys, err := a.keys(&suite, now)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package archive
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	pgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 
 	"packmill/archive/deb/debtest"
 	"packmill/archive/index"
@@ -683,5 +688,57 @@ func TestKeyOfGpgAgent(t *testing.T) {
 	f.suite.SignWith = []string{"gpg:0123456789012345678901234567890123456789"}
 	if _, err := f.a.Publish(context.Background(), f.suite, nil, f.now); err == nil || !strings.Contains(err.Error(), "gpg does not know it") {
 		t.Errorf("an unknown key: got %v", err)
+	}
+}
+
+// A key that expires between two publications of one process stops the second
+// one before clients see anything of it.
+func TestKeyExpires(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	made := f.now.Add(-time.Hour)
+	e, err := pgp.NewEntity("short", "", "short@packmill.example", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, Curve: packet.Curve25519,
+		KeyLifetimeSecs: 24 * 3600, Time: func() time.Time { return made }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var secret bytes.Buffer
+	w, err := armor.Encode(&secret, "PGP PRIVATE KEY BLOCK", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(e.SerializePrivateWithoutSigning(w, nil), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "short.key")
+	if err := os.WriteFile(file, secret.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.suite.SignWith = []string{file}
+	f.accepted(f.upload(hello("1")))
+	seen := func() string {
+		packages, err := os.ReadFile(f.a.path("dists/unstable/main/binary-amd64/Packages.gz"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := os.ReadFile(f.a.path("dists/unstable/InRelease"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(packages) + string(in)
+	}
+	before := seen()
+	_, err = f.a.Publish(context.Background(), f.suite, []Inclusion{f.upload(hello("2"))}, made.Add(25*time.Hour))
+	var fault *KeyError
+	if !errors.As(err, &fault) || !strings.Contains(err.Error(), "has expired; nothing was published: put a new one in its place (packmill archive key rotate unstable)") {
+		t.Errorf("with an expired key: got %v, want a KeyError with the cure", err)
+	}
+	if seen() != before {
+		t.Error("with an expired key clients see something new")
+	}
+	second, _ := newKey(t, "second")
+	f.suite.SignWith = append(f.suite.SignWith, second)
+	if _, err := f.a.Publish(context.Background(), f.suite, nil, made.Add(25*time.Hour)); err == nil || !strings.Contains(err.Error(), "packmill archive key rotate unstable --retire") {
+		t.Errorf("with an expired key beside another: got %v, want the cure", err)
 	}
 }

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"packmill/archive/deb/debtest"
@@ -24,6 +29,21 @@ func TestMain(m *testing.M) {
 			u := debtest.Upload{Source: debtest.Source{Name: name, Version: version, Binary: []string{name, name + "-doc"}},
 				Debs: []debtest.Deb{d, {Name: name + "-doc", Source: name, Version: version, Arch: "all"}}}
 			if _, err := u.Write("."); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+		},
+		// mkexpired FILE: a secret key that expired yesterday.
+		"mkexpired": func() {
+			made := time.Now().Add(-48 * time.Hour)
+			e, err := openpgp.NewEntity("old", "", "old@example.org", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, Curve: packet.Curve25519,
+				KeyLifetimeSecs: 24 * 3600, Time: func() time.Time { return made }})
+			if err == nil {
+				var secret bytes.Buffer
+				err = e.SerializePrivateWithoutSigning(&secret, nil)
+				err = errors.Join(err, os.WriteFile(os.Args[1], secret.Bytes(), 0o600))
+			}
+			if err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				os.Exit(1)
 			}

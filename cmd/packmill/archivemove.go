@@ -315,13 +315,13 @@ func (x *keyExport) Run(c *cli, h *hand) error {
 
 type keyRotate struct {
 	Suite  string `arg:"" help:"A suite of control/suites."`
-	Retire bool   `help:"Take the oldest key out, when all clients have the new one."`
+	Retire bool   `help:"Take the oldest key out, when all clients have the new one; or those that have expired."`
 	Email  string `help:"The address in the new key." placeholder:"ADDRESS"`
 	sure
 }
 
 func (keyRotate) Help() string {
-	return `Makes a new key and adds it to Sign-With of the suite in control/suites: from then on everything bears both signatures. Hand out the new key (packmill archive sources, or key export); when all clients have it, run this again with --retire, which asks on a terminal: clients that have only the old key take nothing from the suite after it. archived sees the change by itself.
+	return `Makes a new key and adds it to Sign-With of the suite in control/suites: from then on everything bears both signatures. Hand out the new key (packmill archive sources, or key export); when all clients have it, run this again with --retire, which asks on a terminal: clients that have only the old key take nothing from the suite after it. A key that has expired or is revoked can sign nothing, and goes at once either way. archived sees the change by itself.
 
 Examples:
   packmill archive key rotate unstable --email archive@example.org
@@ -340,24 +340,38 @@ func (x *keyRotate) Run(c *cli) error {
 	if !ok {
 		return daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites", x.Suite)}
 	}
-	keys := slices.Clone(set.SignWith)
+	// What cannot sign any more goes in any case: nobody can lose anything by it.
+	var keys, dead []string
+	for _, k := range set.SignWith {
+		gone := (*openpgp.Refusal)(nil)
+		if _, err := openpgp.OpenSigner(s.Path(k)); errors.As(err, &gone) {
+			dead = append(dead, k)
+		} else {
+			keys = append(keys, k)
+		}
+	}
 	text := ""
 	if x.Retire {
-		if len(keys) < 2 {
-			return fmt.Errorf("%w: %s is signed by %d key; rotate without --retire first", errRefused, set.Name, len(keys))
+		if len(keys) < 2 && (len(dead) == 0 || len(keys) == 0) {
+			return fmt.Errorf("%w: %s is signed by %s; rotate without --retire first", errRefused, set.Name, counted(len(keys), "key"))
 		}
-		text = fmt.Sprintf("retired %s; its file stays", keys[0])
-		if !c.DryRun {
-			question := fmt.Sprintf("Retire %s? Clients that have only this key take nothing from %s any more.", keys[0], set.Name)
-			if err := x.ask(context.Background(), question); err != nil {
-				return err
+		if len(dead) == 0 {
+			dead, keys = keys[:1], keys[1:]
+			if !c.DryRun {
+				question := fmt.Sprintf("Retire %s? Clients that have only this key take nothing from %s any more.", dead[0], set.Name)
+				if err := x.ask(context.Background(), question); err != nil {
+					return err
+				}
 			}
 		}
-		keys = keys[1:]
+		text = fmt.Sprintf("retired %s, whose file stays", strings.Join(dead, " and "))
 	} else {
 		name := filepath.Join("private", fmt.Sprintf("%s-%s.key", set.Name, time.Now().UTC().Format("20060102T150405.000000")))
 		keys = append(keys, name)
 		text = fmt.Sprintf("%s signs with %s from now on", set.Name, strings.Join(keys, " and "))
+		if len(dead) > 0 {
+			text += fmt.Sprintf(", and no more with %s, which has expired or is revoked; clients need the new key before they take anything (packmill archive sources %s URL)", strings.Join(dead, " and "), set.Name)
+		}
 		if !c.DryRun {
 			email := x.Email
 			if email == "" {
@@ -376,7 +390,7 @@ func (x *keyRotate) Run(c *cli) error {
 			if err := durable.CreateFile(s.Path(name), k.Secret(), 0o600); err != nil {
 				return err
 			}
-			if err := ownedAs(s.Path(name), s.Path(keys[0])); err != nil {
+			if err := ownedAs(s.Path(name), s.Path(append(slices.Clone(set.SignWith), name)[0])); err != nil {
 				return err
 			}
 		}

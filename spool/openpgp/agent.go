@@ -41,7 +41,7 @@ func OpenSigner(name string) (*Signer, error) {
 	}
 	s := &Signer{entity: e, agent: id}
 	if _, err := s.Detach([]byte("test"), time.Now()); err != nil {
-		return nil, fmt.Errorf("signing key %s: %w; gpg --list-secret-keys says whether it has expired", name, err)
+		return nil, fmt.Errorf("signing key %s: %w", name, err)
 	}
 	return s, nil
 }
@@ -58,6 +58,9 @@ func (s *Signer) byAgent(data []byte, text bool) ([]byte, crypto.Hash, error) {
 	}
 	out, err := gpg(data, args...)
 	if err != nil {
+		if dead := (*Refusal)(nil); errors.As(s.check(time.Now()), &dead) {
+			return nil, 0, dead
+		}
 		return nil, 0, fmt.Errorf("sign with gpg: %w", err)
 	}
 	sig, refusal := onlySignature(out)

@@ -15,6 +15,7 @@ import (
 	"crypto"
 	"encoding/hex"
 
+	pgperrors "github.com/ProtonMail/go-crypto/openpgp/errors"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 	"golang.org/x/sys/unix"
@@ -126,6 +127,36 @@ func (s *Signer) Expires(now time.Time) time.Time {
 	return first.UTC()
 }
 
+// Check returns nil if a signature that the key makes at that time counts, and
+// otherwise why not: a *Refusal if the key has expired or is revoked. Of a key that
+// gpg-agent holds it knows what gpg told when it was opened.
+func (s *Signer) Check(now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.check(now)
+}
+
+func (s *Signer) check(now time.Time) error {
+	rules := strict(now)
+	if _, ok := s.entity.SigningKey(now, rules); ok {
+		return nil
+	}
+	id := s.Fingerprint()
+	_, err := s.entity.VerifyPrimaryKey(now, rules)
+	for i := range s.entity.Subkeys {
+		if sub := &s.entity.Subkeys[i]; err == nil && sub.PublicKey.PubKeyAlgo.CanSign() {
+			_, err = sub.Verify(now, rules)
+		}
+	}
+	switch {
+	case s.entity.Revoked(now), errors.Is(err, pgperrors.ErrKeyRevoked):
+		return refuse(Revoked, id, "the key %s is revoked", id)
+	case errors.Is(err, pgperrors.ErrKeyExpired):
+		return refuse(Expired, id, "the key %s has expired", id)
+	}
+	return fmt.Errorf("the key %s makes no signatures that count; gpg --show-keys says what it may do, and when", id)
+}
+
 // UserID is the key's primary user ID.
 func (s *Signer) UserID() string {
 	s.mu.Lock()
@@ -148,13 +179,16 @@ func (s *Signer) sign(data []byte, text bool, now time.Time) ([]byte, crypto.Has
 			return nil, 0, errors.New("sign: the secret key has a passphrase; remove it (gpg --change-passphrase), for no person is there to type it")
 		}
 	}
+	if err := s.check(now); err != nil {
+		return nil, 0, err
+	}
 	rules := strict(now)
 	rules.DefaultHash = crypto.SHA512
 	var buf bytes.Buffer
 	err := openpgp.DetachSignWithParams(&buf, []*openpgp.Entity{s.entity}, bytes.NewReader(data),
 		&openpgp.SignParams{TextSig: text, Config: rules})
 	if err != nil {
-		return nil, 0, fmt.Errorf("sign: %w; gpg --show-keys says whether it has expired, or may not sign", err)
+		return nil, 0, fmt.Errorf("sign: %w", err)
 	}
 	sig, refusal := onlySignature(buf.Bytes())
 	if refusal != nil {

@@ -2,6 +2,7 @@ package openpgp
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -10,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 	"pgregory.net/rapid"
 )
 
@@ -219,5 +222,62 @@ func TestGnupgReads(t *testing.T) {
 	}
 	if _, err := ReadSigner(t.TempDir()); err == nil {
 		t.Error("a directory was read as a signer")
+	}
+}
+
+// A key that has expired or is revoked says so before it signs, when it is read
+// and later; a key of which only one subkey has ended goes on.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	made := time.Now().Add(-30 * 24 * time.Hour)
+	lives := func(d time.Duration) *Signer {
+		rules := strict(made)
+		rules.Algorithm, rules.Curve, rules.KeyLifetimeSecs = packet.PubKeyAlgoEdDSA, packet.Curve25519, uint32(d/time.Second)
+		e, err := openpgp.NewEntity("archive", "", "archive@example.org", rules)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Subkeys = nil
+		return &Signer{entity: e}
+	}
+	short := lives(24 * time.Hour)
+	revoked := lives(0)
+	if err := revoked.entity.Revoke(packet.KeyCompromised, "", strict(made.Add(time.Hour))); err != nil {
+		t.Fatal(err)
+	}
+	sub := lives(0)
+	rules := strict(made)
+	rules.Algorithm, rules.Curve = packet.PubKeyAlgoEdDSA, packet.Curve25519
+	if err := sub.entity.AddSigningSubkey(rules); err != nil {
+		t.Fatal(err)
+	}
+	if err := sub.entity.Subkeys[0].Revoke(packet.KeySuperseded, "", strict(made.Add(time.Hour))); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		what string
+		key  *Signer
+		at   time.Time
+		want Kind
+	}{
+		{"short, young", short, made.Add(time.Hour), ""},
+		{"short, old", short, made.Add(48 * time.Hour), Expired},
+		{"short, young again", short, made.Add(time.Hour), ""},
+		{"for ever", lives(0), time.Now(), ""},
+		{"revoked", revoked, time.Now(), Revoked},
+		{"with a revoked subkey", sub, time.Now(), ""},
+	} {
+		var r *Refusal
+		err := c.key.Check(c.at)
+		_, signing := c.key.Detach([]byte("x"), c.at)
+		if errors.As(err, &r); err != nil && r == nil || r != nil && r.Kind != c.want || r == nil && c.want != "" || (signing == nil) != (c.want == "") {
+			t.Errorf("%s: got %v, and signing gives %v; want %q", c.what, err, signing, c.want)
+		}
+	}
+	for what, key := range map[Kind]*Signer{Expired: short, Revoked: revoked} {
+		var r *Refusal
+		if _, err := ParseSigner(key.Secret()); !errors.As(err, &r) || r.Kind != what || !strings.Contains(err.Error(), key.Fingerprint()) {
+			t.Errorf("a file with a key that is %s: got %v", what, err)
+		}
 	}
 }
