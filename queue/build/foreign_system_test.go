@@ -3,45 +3,16 @@
 package build
 
 import (
-	"bytes"
 	"debug/elf"
 	"errors"
 	"flag"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 )
 
-var long = flag.Bool("build.long", false, "build for arm64 too, emulated and crossed: ten minutes or more")
-
-// emulate lets arm64 programs run here until the test ends, by qemu-user.
-func emulate(t *testing.T) {
-	t.Helper()
-	if Runs("arm64") == nil {
-		return
-	}
-	const conf, dir = "/usr/lib/binfmt.d/qemu-aarch64.conf", "/proc/sys/fs/binfmt_misc"
-	line, err := os.ReadFile(conf)
-	if err != nil {
-		t.Fatalf("%v; install qemu-user-static", err)
-	}
-	if !exists(dir + "/register") {
-		run(t, "mount", "-t", "binfmt_misc", "none", dir)
-		t.Cleanup(func() { run(t, "umount", dir) })
-	}
-	// Its last line is what systemd-binfmt(8) registers.
-	words := bytes.Split(bytes.TrimSpace(line), []byte("\n"))
-	if err := os.WriteFile(dir+"/register", words[len(words)-1], 0); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.WriteFile(dir+"/qemu-aarch64", []byte("-1"), 0); err != nil {
-			t.Error(err)
-		}
-	})
-}
+var long = flag.Bool("build.long", false, "build for arm64 too, emulated and crossed: ten minutes or more; scripts/test long")
 
 // program reads the ELF header of a program in a .deb.
 func program(t *testing.T, deb, path string) *elf.File {
@@ -90,7 +61,9 @@ func TestForeign(t *testing.T) {
 			if x.from != "" {
 				chroot = x.from
 			} else if x.arch == "arm64" {
-				emulate(t)
+				if err := Runs(x.arch); err != nil {
+					t.Fatalf("%v; or run scripts/test long, which does", err)
+				}
 			}
 			r := x.runner(testChroots(t, chroot))
 			job := newSystemJob(t)

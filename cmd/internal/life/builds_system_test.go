@@ -17,7 +17,7 @@ import (
 	"packmill/spool/upload/uploadtest"
 )
 
-var long = flag.Bool("life.long", false, "build for arm64 too, emulated and crossed, in chroots that packmill makes: half an hour")
+var long = flag.Bool("life.long", false, "build for arm64 too, emulated and crossed, in chroots that packmill makes: half an hour; scripts/test long")
 
 // chroots are kept from one run to the next, as the tests of queue/build keep
 // them: of this machine's own release, under the name sid.
@@ -155,10 +155,10 @@ func TestCannotBuild(t *testing.T) {
 // architecture that is not the machine's.
 func TestForeign(t *testing.T) {
 	if !*long {
-		t.Skip("takes half an hour: go test -tags system -run TestForeign ./cmd/internal/life -life.long -timeout 2h")
+		t.Skip("takes half an hour: scripts/test long ./cmd/internal/life")
 	}
 	if err := build.Runs("arm64"); err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v; or run scripts/test long, which does", err)
 	}
 	for _, lines := range []string{"Runner: sbuild", "Runner: overlay", "Runner: sbuild\nCross-From: " + build.Machine()} {
 		t.Run(strings.ReplaceAll(lines, "\n", " "), func(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 type FirstError struct {
 	Kind   string   `json:"kind"`             // one of compiler, linker, cmake, configure, meson, python, go, rust, java, perl, test, missing-file, shlibdeps, symbols, patch, dh, dpkg, space, killed, make, other
 	Line   int      `json:"line"`             // from 1
-	Text   string   `json:"text"`             // the line, without colours and blanks around it
+	Text   string   `json:"text"`             // the line, without colours and blanks around it; with the next one where that says what, or where
 	Before []string `json:"before,omitempty"` // at most contextBefore lines
 	After  []string `json:"after,omitempty"`  // at most contextAfter lines
 }
@@ -60,7 +60,8 @@ var errorSigns = []sign{
 	{"compiler", cause, []string{"error: "}, re(`^(?:Fatal )?Error: (?:Unbound|Syntax error|This expression|Symbol|Cannot open module|Type mismatch)`)},
 	{"linker", cause, []string{"undefined reference", "cannot find -l", "ld returned", "multiple definition", "undefined symbol"}, re(`undefined reference to|: cannot find -l\S+|ld\.lld: error:|rust-lld: error:|multiple definition of `)},
 	{"rust", cause, []string{"error["}, re(`^\s*error\[E\d{4}\]:`)},
-	{"rust", cause, []string{"could not compile", "error: no matching package", "error: failed to"}, re(`^error: (?:could not compile|no matching package|failed to (?:select|get|load|parse|run custom build))`)},
+	{"rust", cause, []string{"error: no matching package", "error: failed to", "error: linker "}, re(`^error: (?:no matching package|failed to (?:select|get|load|parse|run custom build)|linker \S+ not found)`)},
+	{"rust", report, []string{"could not compile"}, re(`^error: could not compile`)},
 	{"go", cause, []string{".go:"}, re(`^(?:vet: )?(?:\.{0,2}/)?[\w./@+~-]+\.go:\d+(?::\d+)?: (?:undefined|cannot |imported and not used|declared and not used|syntax error|too many|not enough|invalid|undeclared|missing|no required module|no non-test|type |could not import|assignment mismatch|[\w.]+ (?:redeclared|is not|undefined)|expected |unknown |duplicate )`)},
 	{"go", cause, []string{"cannot find package", "no required module", "cannot find module", "build constraints exclude"}, re(`cannot find package "|no required module provides package|cannot find module providing package|build constraints exclude all Go files|^go: .*: (?:cannot|no matching|missing|unknown|dial)`)},
 	{"java", cause, []string{".java:", "[error]", "build failed"}, re(`\.java:\d+: error: |^\[ERROR\] `)},
@@ -69,7 +70,7 @@ var errorSigns = []sign{
 	{"meson", cause, []string{"meson.build"}, re(`^(?:\S*/)?meson\.build:\d+:\d+: ERROR: `)},
 	{"meson", report, []string{"ninja: error"}, re(`^ninja: error: `)},
 
-	{"perl", cause, []string{"can't locate", "compilation failed", "syntax error at"}, re(`^Can't locate \S+ in @INC|^syntax error at \S+ line \d+|^Can't (?:open|exec|load) .* at \S+ line \d+`)},
+	{"perl", cause, []string{"can't locate", "can't open", "can't exec", "can't load", "compilation failed", "syntax error at"}, re(`^Can't locate \S+ in @INC|^syntax error at \S+ line \d+|^Can't (?:open|exec|load) .* at \S+ line \d+`)},
 	{"python", cause, []string{"error: ", "exception", "exit: "}, re(`^(?:E\s+)?(?:ModuleNotFoundError|ImportError|SyntaxError|IndentationError|TypeError|NameError|AttributeError|ValueError|KeyError|RuntimeError|AssertionError|FileNotFoundError|OSError|PermissionError|ConnectionError|UnicodeDecodeError|UnicodeEncodeError|IndexError|ZeroDivisionError|NotImplementedError|DeprecationWarning|LookupError|(?:[\w.]+\.)?\w*(?:Error|Exception|NotFound)): `)},
 	{"python", report, []string{"traceback (most"}, re(`^Traceback \(most recent call last\):`)},
 	{"python", report, []string{"error: "}, re(`^(?:ERROR|error): (?:invalid command|Could not find a version|No matching distribution|Backend|Missing dependencies)`)},
@@ -95,6 +96,39 @@ var errorSigns = []sign{
 	{"make", carrier, []string{"***"}, re(`^(?:g?make|ninja|scons|waf)(?:\[\d+\])?: \*\*\* `)},
 	{"make", carrier, []string{"failed:", "build stopped"}, re(`^FAILED: |^ninja: build stopped`)},
 	{"other", last, []string{"dpkg-buildpackage: error", "debian/rules"}, re(`^dpkg-buildpackage: error: `)},
+}
+
+// place reports whether a line says where rustc found what the line before it
+// names.
+func place(line []byte) bool { return bytes.HasPrefix(bytes.TrimLeft(line, " "), []byte("--> ")) }
+
+// goesOn reports whether a line belongs to the error in the line before it: what
+// cmake says under its heading, and the place of rustc.
+func goesOn(e *FirstError, line []byte) bool {
+	switch e.Kind {
+	case "cmake":
+		return strings.HasSuffix(e.Text, ":") && bytes.HasPrefix(line, []byte("  "))
+	case "rust":
+		return place(line)
+	}
+	return false
+}
+
+// plain is a line without colours and blanks at its end.
+func plain(line []byte) []byte {
+	if bytes.IndexByte(line, 0x1b) >= 0 {
+		line = Escape(nil, line)
+	}
+	return bytes.TrimRight(line, " \r\t")
+}
+
+// found is the error in line n, after these lines.
+func found(kind string, n int, text []byte, before [][]byte) *FirstError {
+	e := &FirstError{Kind: kind, Line: n, Text: strings.TrimSpace(show(text))}
+	for _, b := range before[max(0, len(before)-contextBefore):] {
+		e.Before = append(e.Before, show(b))
+	}
+	return e
 }
 
 // harmless are lines that look like errors and are not: results of probes,
@@ -147,7 +181,7 @@ func Find(log io.Reader) (*FirstError, error) {
 	r := bufio.NewReaderSize(log, 256<<10)
 	best := (*FirstError)(nil)
 	rank := none
-	var before [][]byte // ring of the last lines
+	var before [][]byte // the last lines, one more than is shown
 	var lower []byte
 	n, dumping, done := 0, false, false
 	for {
@@ -163,20 +197,21 @@ func Find(log io.Reader) (*FirstError, error) {
 			best.After = append(best.After, show(line))
 		}
 		if !done {
-			text := line
-			if bytes.IndexByte(text, 0x1b) >= 0 {
-				text = Escape(nil, text) // without colours
-			}
-			text = bytes.TrimRight(text, " \r\t")
+			text := plain(line)
 			if dump(text) {
 				dumping = true
 			}
-			if k, rk := classify(text, &lower, rank); k != "" && rk < rank && (!dumping || rk >= carrier) {
-				best = &FirstError{Kind: k, Line: n, Text: strings.TrimSpace(show(text))}
-				for _, b := range before {
-					best.Before = append(best.Before, show(b))
+			if rank > cause && len(before) > 0 && place(text) {
+				// rustc's errors of syntax have no number: the place tells.
+				if above := plain(before[len(before)-1]); bytes.HasPrefix(above, []byte("error: ")) {
+					best, rank = found("rust", n-1, above, before[:len(before)-1]), cause
+					best.After = append(best.After, show(line))
 				}
-				rank = rk
+			}
+			if k, rk := classify(text, &lower, rank); k != "" && rk < rank && (!dumping || rk >= carrier) {
+				best, rank = found(k, n, text, before), rk
+			} else if best != nil && best.Line == n-1 && goesOn(best, text) {
+				best.Text += " " + strings.TrimSpace(show(text))
 			}
 			if rank < last && fell(text) {
 				done = true
@@ -185,10 +220,10 @@ func Find(log io.Reader) (*FirstError, error) {
 		if done && len(best.After) >= contextAfter {
 			break
 		}
-		if len(before) == contextBefore {
+		if len(before) > contextBefore {
 			first := before[0]
 			copy(before, before[1:])
-			before[contextBefore-1] = append(first[:0], line...)
+			before[contextBefore] = append(first[:0], line...)
 		} else {
 			before = append(before, append([]byte(nil), line...))
 		}

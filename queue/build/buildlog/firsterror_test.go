@@ -3,13 +3,15 @@ package buildlog
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
 )
 
 // Each fragment is what the real program prints, within what debhelper and
-// make print around it. The line to be found is marked with "> ".
+// make print around it. The line to be found is marked with "> ", and one that
+// goes on with it with ">+ ".
 var fragments = []struct{ name, kind, log string }{
 	{"gcc", "compiler", `
 checking for error_at_line... no
@@ -120,7 +122,7 @@ Patch fix.patch does not apply (enforce with -f)`},
 -- Looking for pthread_create in pthreads - not found
 -- Performing Test HAVE_X - Failed
 > CMake Error at /usr/share/cmake-3.25/Modules/FindPackageHandleStandardArgs.cmake:230 (message):
-  Could NOT find ZLIB (missing: ZLIB_LIBRARY ZLIB_INCLUDE_DIR)
+>+   Could NOT find ZLIB (missing: ZLIB_LIBRARY ZLIB_INCLUDE_DIR)
 Call Stack (most recent call first):
 -- Configuring incomplete, errors occurred!
 	cd obj-x86_64-linux-gnu && tail -v -n \+0 CMakeCache.txt
@@ -213,8 +215,20 @@ FAIL	example.org/x	0.002s`},
    Compiling x v0.1.0 (/build/x)
 warning: unused variable: 'a'
 > error[E0425]: cannot find value 'b' in this scope
- --> src/main.rs:3:5
+>+  --> src/main.rs:3:5
 error: could not compile 'x' due to previous error`},
+	{"rust syntax, after a probe", "rust", `
+fatal: not a git repository (or any of the parent directories): .git
+   Compiling x v0.1.0 (/build/x)
+> error: expected one of '.', ';' or '}', found '?'
+>+  --> src/main.rs:4:1
+  |
+error: could not compile 'x' due to previous error
+error: failed to load nothing`},
+	{"cargo alone", "rust", `
+   Compiling x v0.1.0 (/build/x)
+> error: could not compile 'x' due to previous error
+error: build failed`},
 	{"rust test", "test", `
 running 2 tests
 test tests::good ... ok
@@ -285,6 +299,9 @@ func TestFind(t *testing.T) {
 					line, wantLine = rest, n
 					wantText = strings.TrimSpace(string(Escape(nil, []byte(line))))
 				}
+				if rest, ok := strings.CutPrefix(line, ">+ "); ok {
+					line, wantText = rest, wantText+" "+strings.TrimSpace(rest)
+				}
 				log.WriteString(line + "\n")
 			}
 			got, err := Find(strings.NewReader(log.String()))
@@ -306,6 +323,33 @@ func TestFind(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// rust are sources that rustc and cargo refuse. What Debian's say is kept in
+// testdata, since they are large; TestFindOfRust makes it again.
+var rust = []struct{ name, kind, script, text string }{
+	{"number", "rust", "rustc number.rs", "error[E0308]: mismatched types --> number.rs:2:19"},
+	{"syntax", "rust", "rustc syntax.rs", "error: expected expression, found `}` --> syntax.rs:3:1"},
+	{"linker", "rust", "rustc -C linker=nowhere-cc good.rs", "error: linker `nowhere-cc` not found"},
+	{"build", "rust", "cd package && cargo build", "error[E0425]: cannot find function `nowhere` in this scope --> src/main.rs:2:5"},
+	{"registry", "rust", "cd lacks && cargo build", "error: no matching package named `nowhere` found"},
+	{"version", "rust", "cd older && cargo build", "error: failed to select a version for the requirement `near = \"^2\"`"},
+	{"script", "rust", "cd script && cargo build", "error: failed to run custom build command for `hello v1.0.0"},
+	{"test", "test", "cd tests && cargo test", "test sums ... FAILED"},
+}
+
+func TestFindInRust(t *testing.T) {
+	for _, c := range rust {
+		log, err := os.Open("testdata/rust-" + c.name + ".log")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Find(log)
+		log.Close()
+		if err != nil || got == nil || got.Kind != c.kind || !strings.HasPrefix(got.Text, c.text) {
+			t.Errorf("%s: found %+v, %v; want %s: %s", c.name, got, err, c.kind, c.text)
+		}
 	}
 }
 
