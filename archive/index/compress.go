@@ -149,13 +149,15 @@ func zstdFrame(text []byte) ([]byte, error) {
 var xzHeader = []byte{0xfd, '7', 'z', 'X', 'Z', 0, 0, 4, 0xe6, 0xd6, 0xb4, 0x46} // check: CRC64
 
 // xzFilter is how xz packs. Text is not aligned (pb=0), and the byte before says
-// much of the next (lc=4). For Contents a fifth of the time makes 2 % more, and
-// many of its blocks change at a time. No block is larger than dict.
+// much of the next (lc=4). Hash chains (hc4) take a quarter less time than binary
+// trees and make 1.4 % more of Packages, 0.3 % of Sources. For Contents a fifth of
+// the time makes 2 % more, and many of its blocks change at a time. No block is
+// larger than dict.
 func (f Format) xzFilter() string {
 	if f == Lines {
 		return "--lzma2=preset=2,dict=384KiB"
 	}
-	return "--lzma2=preset=6,dict=384KiB,nice=32,lc=4,pb=0"
+	return "--lzma2=preset=6,dict=384KiB,mf=hc4,nice=32,lc=4,pb=0"
 }
 
 // xzPart bounds how much one run of xz reads, so that several run at once and

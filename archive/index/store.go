@@ -78,7 +78,7 @@ func (s *store) read(b *block, buf []byte) ([]byte, error) {
 // CRC-32C of all before it. It is valid for one state of the index only. The
 // number goes up when blocks are packed in another way: then all are packed again,
 // and the files stay what a full build gives.
-const directoryMagic = "packmill index directory 2\n"
+const directoryMagic = "packmill index directory 3\n"
 
 // Save writes the directory, so that the next Open need not read the index
 // whole. It is a cache: not synced, and checked when it is read.

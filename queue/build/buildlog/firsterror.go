@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // FirstError is the line of a failed build's log that says what went wrong
@@ -32,7 +33,7 @@ type sign struct {
 	kind    string
 	rank    int // of two lines in one log the one with the lower rank counts
 	words   []string
-	pattern *regexp.Regexp
+	pattern *pattern
 }
 
 // Ranks: what names its cause counts before what merely reports a failure,
@@ -45,7 +46,20 @@ const (
 	none
 )
 
-func re(s string) *regexp.Regexp { return regexp.MustCompile(s) }
+// pattern is a regular expression that is compiled when it is first asked: most
+// programs that link this package never look at a log.
+type pattern struct {
+	text  string
+	ready sync.Once
+	form  *regexp.Regexp
+}
+
+func re(s string) *pattern { return &pattern{text: s} }
+
+func (p *pattern) Match(line []byte) bool {
+	p.ready.Do(func() { p.form = regexp.MustCompile(p.text) })
+	return p.form.Match(line)
+}
 
 var errorSigns = []sign{
 	// The machine first: what follows them is a consequence.
