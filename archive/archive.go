@@ -8,6 +8,7 @@
 //	pool/COMPONENT/h/hello/    the packages; a name never changes its bytes
 //	dists/SUITE/               Release, InRelease, indexes (see apt's sources.list(5))
 //	opkg/SUITE/ARCH/           feeds for opkg (see package opkg)
+//	keys/SUITE.asc             what clients verify it with; of its feeds, SUITE.pub
 //	snapshots/NAME/            frozen suites, made of hard links
 //	cache/                     may be thrown away at any time
 //	.lock                      held while something is published
@@ -20,6 +21,7 @@
 package archive
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +37,7 @@ import (
 
 	"packmill/archive/index"
 	"packmill/archive/opkg"
+	"packmill/spool/durable"
 	"packmill/spool/openpgp"
 	"packmill/spool/policy"
 )
@@ -302,6 +305,41 @@ func (a *Archive) signer(name string, now time.Time) (*loadedKey, error) {
 	}
 	a.loaded[name] = &loadedKey{info, signer, by[0]}
 	return a.loaded[name], nil
+}
+
+// publicKeys are the files of keys that the archive hands out for a suite, of
+// those that are there, relative to dir.
+func publicKeys(dir, suite string) []string {
+	return slices.DeleteFunc([]string{"keys/" + suite + ".asc", "keys/" + suite + ".pub"}, func(name string) bool {
+		info, err := os.Lstat(filepath.Join(dir, name))
+		return err != nil || !info.Mode().IsRegular()
+	})
+}
+
+// handOut writes what clients verify a suite with into keys: SUITE.asc, the
+// OpenPGP keys that sign it, and SUITE.pub, the usign key of its feeds.
+func (a *Archive) handOut(suite string, keys signing) error {
+	var text []byte
+	for _, k := range keys.openpgp {
+		text = append(text, k.signer.Public()...)
+	}
+	public := map[string][]byte{".asc": text}
+	if keys.usign != nil {
+		public[".pub"] = keys.usign.Public()
+	}
+	for ext, text := range public {
+		name := a.path("keys", suite+ext)
+		if old, err := os.ReadFile(name); len(text) == 0 || err == nil && bytes.Equal(old, text) {
+			continue
+		}
+		if err := durable.MkdirAll(filepath.Dir(name), 0o775); err != nil {
+			return err
+		}
+		if err := durable.WriteFile(name, text, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func signersOf(keys []*loadedKey) []*openpgp.Signer {

@@ -71,6 +71,7 @@ func (a *Archive) manifest(ctx context.Context, view, frozen string) (*manifest,
 		return boolInt(!strings.Contains(x, "/by-hash/")) - boolInt(!strings.Contains(y, "/by-hash/"))
 	})
 	m.indexes = slices.Compact(m.indexes)
+	m.indexes = append(m.indexes, publicKeys(p.base(), suite)...)
 	for _, n := range []string{"Release", "Release.gpg", "InRelease"} {
 		if _, err := os.Lstat(filepath.Join(p.dir, n)); err == nil {
 			m.release = append(m.release, filepath.Join(top, n))

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"packmill/archive/deb/debtest"
+	"packmill/archive/opkg"
 	"packmill/archive/push"
 )
 
@@ -42,8 +43,22 @@ func TestBreaks(t *testing.T) {
 func TestExportAndRsync(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
+	usign, err := opkg.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.suite.Opkg = &Opkg{Key: filepath.Join(t.TempDir(), "feed.sec")}
+	if err := os.WriteFile(f.suite.Opkg.Key, usign.Secret(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	f.accepted(f.upload(hello("1")))
 	f.accepted(f.upload(hello("2")))
+	// Of the keys only what the suite hands out goes along.
+	for _, stray := range []string{"unstable.key", "unstable.asc.orig", "gone.asc", "feed.sec"} {
+		if err := os.WriteFile(f.a.path("keys", stray), []byte("secret"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	dir := filepath.Join(t.TempDir(), "srv", "archive")
 	far := filepath.Join(t.TempDir(), "far", "archive")
 	send := func() {
@@ -61,7 +76,13 @@ func TestExportAndRsync(t *testing.T) {
 		if want := "main/h/hello/hello-doc_2_all.deb main/h/hello/hello_2.dsc main/h/hello/hello_2.tar.xz main/h/hello/hello_2_amd64.deb"; list != want {
 			t.Errorf("%s: got %s, want %s", d, list, want)
 		}
-		c := newClient(t, strings.ReplaceAll(f.source(), f.a.Root(), d), f.key, "amd64")
+		if list := strings.Join(tree(t, filepath.Join(d, "keys")), " "); list != "unstable.asc unstable.pub" {
+			t.Errorf("%s: keys: got %s", d, list)
+		}
+		if pub, err := os.ReadFile(filepath.Join(d, "keys/unstable.pub")); err != nil || string(pub) != string(usign.Public()) {
+			t.Errorf("%s: the feeds' public key: got %q, %v", d, pub, err)
+		}
+		c := newClient(t, strings.ReplaceAll(f.source(), f.a.Root(), d), filepath.Join(d, "keys/unstable.asc"), "amd64")
 		c.run("apt-get", "update")
 		c.run("apt-get", "download", "hello=2")
 		if to, err := os.Readlink(filepath.Join(d, "dists/sid")); err != nil || to != "unstable" {
@@ -71,6 +92,20 @@ func TestExportAndRsync(t *testing.T) {
 	again, err := f.a.Export(ctx, "unstable", dir, true, false, nil)
 	if err != nil || again.Files != 0 {
 		t.Errorf("a second export: got %+v, %v, want nothing sent", again, err)
+	}
+	// The whole archive, and a snapshot, which has the keys of its day.
+	if err := f.a.Snapshot(ctx, f.suite, "monday", f.now); err != nil {
+		t.Fatal(err)
+	}
+	for _, view := range []string{"", "monday/unstable"} {
+		to := t.TempDir()
+		if _, err := f.a.Push(ctx, view, &push.Rsync{Dest: to}, push.Options{}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if list := strings.Join(tree(t, filepath.Join(to, "keys")), " "); list != "unstable.asc unstable.pub" {
+			t.Errorf("push of %q: keys: got %s", view, list)
+		}
+		newClient(t, strings.ReplaceAll(f.source(), f.a.Root(), to), filepath.Join(to, "keys/unstable.asc"), "amd64").run("apt-get", "update")
 	}
 	f.accepted(f.upload(hello("3")))
 	send()

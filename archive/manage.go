@@ -596,6 +596,18 @@ func (a *Archive) Snapshot(ctx context.Context, suite Suite, name string, now ti
 	if err := durable.Symlink("../../pool", filepath.Join(top, "pool")); err != nil {
 		return err
 	}
+	for _, k := range publicKeys(a.root, filepath.Base(p.dir)) {
+		data, err := os.ReadFile(a.path(k))
+		if err != nil {
+			return err
+		}
+		if err := durable.MkdirAll(filepath.Join(top, "keys"), 0o755); err != nil {
+			return err
+		}
+		if err := durable.WriteFile(filepath.Join(top, k), data, 0o644); err != nil {
+			return err
+		}
+	}
 	return durable.Rename(tmp, to)
 }
 

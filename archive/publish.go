@@ -138,6 +138,10 @@ func (a *Archive) transact(ctx context.Context, suite Suite, now time.Time, rep 
 	if err := t.pool.Sync(); err != nil {
 		return err
 	}
+	// Before anything bears a signature by them.
+	if err := a.handOut(suite.Name, keys); err != nil {
+		return err
+	}
 	if rep.Changed, err = t.commit(keys.openpgp); err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ import (
 func publicTree(t *testing.T, root string) []string {
 	t.Helper()
 	var out []string
-	for _, top := range []string{"pool", "dists", "opkg"} {
+	for _, top := range []string{"pool", "dists", "opkg", "keys"} {
 		err := filepath.WalkDir(filepath.Join(root, top), func(name string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
 				return err
@@ -198,7 +198,7 @@ func TestPushFails(t *testing.T) {
 
 func publicTreeOf(t *testing.T, root string, tops ...string) []string {
 	t.Helper()
-	for _, top := range []string{"pool", "dists", "opkg"} {
+	for _, top := range []string{"pool", "dists", "opkg", "keys"} {
 		if !slices.Contains(tops, top) {
 			if err := os.MkdirAll(filepath.Join(root, top), 0o755); err != nil {
 				t.Fatal(err)

@@ -124,8 +124,8 @@ type target interface {
 var ErrFence = errors.New("another push to the same place is under way, or was done meanwhile; run one at a time, then push again")
 
 // Freeze makes a copy of what changes under its name in the archive at root,
-// dists and opkg, in dir, by hard links; of one suite and its aliases, or of all
-// if suite is "". The caller holds the archive's lock. The pool needs no copy: its
+// dists and opkg, and the public keys, in dir, by hard links; of one suite and its
+// aliases, or of all if suite is "". The caller holds the archive's lock. The pool needs no copy: its
 // names never change their bytes.
 func Freeze(root, dir, suite string) error {
 	if err := durable.RemoveAll(dir); err != nil {
@@ -133,6 +133,13 @@ func Freeze(root, dir, suite string) error {
 	}
 	other := func(rel, name string) bool {
 		top, rest, _ := strings.Cut(rel, "/")
+		if top == "keys" && rest != "" {
+			// What else lies there is for nobody.
+			ext := filepath.Ext(rest)
+			of := strings.TrimSuffix(rest, ext)
+			info, err := os.Lstat(filepath.Join(root, "dists", of))
+			return ext != ".asc" && ext != ".pub" || suite != "" && of != suite || err != nil || !info.IsDir()
+		}
 		if suite == "" || rest == "" || strings.Contains(rest, "/") || rest == suite {
 			return false
 		}
@@ -140,7 +147,7 @@ func Freeze(root, dir, suite string) error {
 		to, _, _ = strings.Cut(to, "/") // an alias leads into the suite's directory
 		return top != "dists" || err != nil || to != suite
 	}
-	for _, top := range []string{"dists", "opkg"} {
+	for _, top := range []string{"dists", "opkg", "keys"} {
 		err := filepath.WalkDir(filepath.Join(root, top), func(name string, d fs.DirEntry, err error) error {
 			if err != nil {
 				if errors.Is(err, fs.ErrNotExist) {
@@ -224,7 +231,7 @@ func files(src Source, flat bool) ([]*file, error) {
 			return nil, err
 		}
 	}
-	for _, top := range []string{"dists", "opkg"} {
+	for _, top := range []string{"dists", "opkg", "keys"} {
 		list, err := os.ReadDir(filepath.Join(frozen, top))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -95,28 +94,7 @@ func (p *publisher) align(ctx context.Context, all *settings.Settings, s *settin
 	for _, w := range report.Warnings {
 		p.Log.Warn("soon", "suite", s.Name, "reason", w)
 	}
-	return p.publicKeys(all, s)
-}
-
-// publicKeys writes the keys that clients and builders verify a suite with to
-// archive/keys/SUITE.asc.
-func (p *publisher) publicKeys(all *settings.Settings, s *settings.Suite) error {
-	var text []byte
-	for _, k := range s.SignWith {
-		signer, err := openpgp.OpenSigner(all.Path(k))
-		if err != nil {
-			return fmt.Errorf("suite %s: Sign-With: %w", s.Name, err)
-		}
-		text = append(text, signer.Public()...)
-	}
-	path := p.Tree.Path("archive", "keys", s.Name+".asc")
-	if old, err := os.ReadFile(path); len(text) == 0 || err == nil && bytes.Equal(old, text) {
-		return nil
-	}
-	if err := durable.MkdirAll(filepath.Dir(path), 0o775); err != nil {
-		return err
-	}
-	return durable.WriteFile(path, text, 0o644)
+	return nil
 }
 
 // jobArch is the architecture of binaries, "" of a source: also of one that

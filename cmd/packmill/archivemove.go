@@ -153,7 +153,7 @@ type archiveExport struct {
 }
 
 func (archiveExport) Help() string {
-	return `The directory gets the packages that the suite names, and no others; it can be served, or carried away.
+	return `The directory gets the packages that the suite names, and no others, and the suite's public keys; it can be served, or carried away.
 
 Example:
   packmill archive export unstable stick`
@@ -191,7 +191,7 @@ type archivePush struct {
 }
 
 func (archivePush) Help() string {
-	return `Packages go first, indexes then, InRelease last, so that the target can be used all the time. opkg feeds go along. Nothing is listed there: a manifest says what there is. With 'all', what has left the archive leaves the target too, after its stay; otherwise nothing is removed. For S3 the keys are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN).
+	return `Packages go first, indexes then, InRelease last, so that the target can be used all the time. opkg feeds go along, and the public keys of the suites (keys/SUITE.asc, keys/SUITE.pub). Nothing is listed there: a manifest says what there is. With 'all', what has left the archive leaves the target too, after its stay; otherwise nothing is removed. For S3 the keys are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN).
 
 Examples:
   packmill archive push unstable mirror
