@@ -59,6 +59,8 @@ type cli struct {
 	JSON   bool   `name:"json" help:"Print JSON, one object a line."`
 	DryRun bool   `short:"n" help:"Say what would be done, and do nothing."`
 
+	Version kong.VersionFlag `help:"Print the version."`
+
 	Init    initCmd      `cmd:"" help:"Make a tree, or complete one."`
 	Status  statusCmd    `cmd:"" help:"Show how much is in each state."`
 	Ls      lsCmd        `cmd:"" help:"Show what is where."`
@@ -88,7 +90,7 @@ var errRefused = errors.New("refused")
 
 // grammar is the parser of the command line.
 func grammar(c *cli) (*kong.Kong, error) {
-	return kong.New(c, kong.Name("packmill"), kong.Description(manual), kong.UsageOnError(), kong.Vars{"logstates": logStates()},
+	return kong.New(c, kong.Name("packmill"), kong.Description(manual), kong.UsageOnError(), kong.Vars{"logstates": logStates(), "version": daemon.Version("packmill")},
 		kong.BindToProvider(c.hand),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}))
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -35,6 +36,18 @@ type Flags struct {
 	Tree  string `help:"The tree." default:"/var/lib/packmill" env:"PACKMILL_TREE" placeholder:"DIR" type:"path"`
 	Once  bool   `help:"Work until nothing is left to do now, then exit (for cron)."`
 	Debug bool   `help:"Log more."`
+
+	Version kong.VersionFlag `help:"Print the version."`
+}
+
+// Version names a program and the source it was built from, as Go's tools wrote
+// it down: "packmill v0.0.0-20261122013353-49e3443d2c1a", with +dirty if files
+// were changed; "packmill (devel)" if it was not built from a repository.
+func Version(name string) string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return name + " " + info.Main.Version
+	}
+	return name
 }
 
 // Env is what a daemon works with.
@@ -86,7 +99,7 @@ func clean(_ []string, a slog.Attr) slog.Attr {
 // Main parses the command line into cli, runs the daemon and ends the process.
 // It ends well on SIGTERM and SIGINT, once what is in hand has been put down.
 func Main(name, manual string, cli any, run func(context.Context) error) {
-	parser, err := kong.New(cli, kong.Name(name), kong.Description(manual), kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 100}))
+	parser, err := kong.New(cli, kong.Name(name), kong.Description(manual), kong.UsageOnError(), kong.Vars{"version": Version(name)}, kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 100}))
 	if err != nil {
 		panic(err) // a fault of the program, found by its first test
 	}

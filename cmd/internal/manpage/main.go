@@ -214,7 +214,7 @@ func commands(help string) string {
 	return b.String()
 }
 
-var common = regexp.MustCompile(`^ +(-h, --help|--tree=DIR|--json|-n, --dry-run) `)
+var common = regexp.MustCompile(`^ +(-h, --help|--tree=DIR|--json|--version|-n, --dry-run) `)
 
 // flat is the text in one line, without marks.
 func flat(text []comment.Text) string {
