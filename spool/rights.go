@@ -86,6 +86,7 @@ var Rights = []Right{
 	{"archive/pool", UserArchive, UserArchive, 0o755, false},
 	{"archive/dists", UserArchive, UserArchive, 0o755, false},
 	{"archive/installed", UserArchive, UserArchive, 0o755, false},
+	{KeysDir, UserArchive, UserArchive, 0o755, false},
 	{filepath.Dir(BaseDir), UserArchive, UserArchive, 0o755, false},
 	{BaseDir, UserMaster, UserMaster, 0o755, false},
 }

@@ -43,6 +43,10 @@ const (
 // and a tree that lost it works, in what it knows of itself.
 const BaseDir = "archive/cache/base"
 
+// KeysDir holds the keys that clients verify suites with. A tree that lost it gets
+// it back with the next publication.
+const KeysDir = "archive/keys"
+
 // Errors of a claim and of a tree.
 var (
 	// ErrBusy says that another process holds the item's lock. It may be
@@ -61,7 +65,7 @@ var (
 
 // Init makes an empty tree at root, or what an existing one lacks.
 func Init(root string) (*Tree, error) {
-	for _, p := range append(slices.Clone(parts), BaseDir) {
+	for _, p := range append(slices.Clone(parts), BaseDir, KeysDir) {
 		if err := durable.MkdirAll(filepath.Join(root, p), 0o775); err != nil {
 			return nil, fmt.Errorf("init %s: %w", root, err)
 		}
@@ -242,7 +246,11 @@ func likeItem(name string) bool {
 
 // Ensure makes the directory of a place, if it is not there.
 func (t *Tree) Ensure(p Place) error {
-	return durable.MkdirAll(t.Path(p.Dir()), 0o775)
+	mode := fs.FileMode(0o775)
+	if p.State == Installed {
+		mode = 0o755 // the archive's own, whatever archived's group
+	}
+	return durable.MkdirAll(t.Path(p.Dir()), mode)
 }
 
 // Find looks for the items that a person means by pattern (hello,

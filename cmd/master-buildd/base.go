@@ -100,13 +100,13 @@ func (b *bases) fetch(ctx context.Context, dir string, s *settings.Suite, arch s
 // nothing of the machine's own settings but its keys.
 func aptUpdate(ctx context.Context, dir string, s *settings.Suite, arch string) error {
 	for _, d := range []string{"lists/partial", "cache/archives/partial", "etc"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o775); err != nil {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return err
 		}
 	}
 	list := filepath.Join(dir, "etc/sources.list")
 	for path, text := range map[string]string{list: sourcesList(s), filepath.Join(dir, "status"): ""} {
-		if err := os.WriteFile(path, []byte(text), 0o664); err != nil {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
@@ -131,5 +131,5 @@ func aptUpdate(ctx context.Context, dir string, s *settings.Suite, arch string) 
 	if err != nil {
 		return fmt.Errorf("apt-get update: %w: %.500q", err, string(out))
 	}
-	return durable.WriteFile(filepath.Join(dir, "fetched"), []byte(sourcesList(s)), 0o664)
+	return durable.WriteFile(filepath.Join(dir, "fetched"), []byte(sourcesList(s)), 0o644)
 }

@@ -75,11 +75,18 @@ func TestUsers(t *testing.T) {
 	own(t, spool.UserArchive, filepath.Join(m.tree, "control/private/archive.key"))
 	m.packmill("init", "--users")
 
+	// The daemons but buildd have the group that their units name.
+	all, err := user.LookupGroup(spool.GroupAll)
+	m.must(err)
 	as := func(name string, argv ...string) (string, error) {
 		cmd := exec.Command(argv[0], argv[1:]...)
 		cmd.Dir = "/"
 		cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/nonexistent"}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential(t, name)}
+		who := credential(t, name)
+		if n, err := strconv.ParseUint(all.Gid, 10, 32); err == nil && name != spool.UserBuild && name != "nobody" {
+			who.Gid = uint32(n)
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who}
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
@@ -151,6 +158,8 @@ func TestUsers(t *testing.T) {
 		{spool.UserBuild, "rm " + deb, false},
 		{spool.UserBuild, "touch " + m.tree + "/archive/dists/stable/InRelease", false},
 		{spool.UserBuild, "touch " + m.tree + "/archive/published/stable/x", false},
+		{spool.UserBuild, "touch " + m.tree + "/archive/keys/x", false},
+		{spool.UserBuild, "! find " + m.tree + "/archive \\( -path '*/incoming' -o -path '*/installed/*/*/*/*' \\) -prune -o -writable -print | grep .", true},
 		{spool.UserMail, "ls " + m.tree + "/spool/review", false},
 		{spool.UserMail, "touch " + m.tree + "/archive/published/stable/x", false},
 		{spool.UserMail, "cat " + m.tree + "/control/private/builder.key", false},
