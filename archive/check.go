@@ -49,9 +49,6 @@ func (a *Archive) Check(ctx context.Context, deep bool) ([]Fault, error) {
 	for i := range suites {
 		suites[i] = filepath.Join("dists", suites[i])
 	}
-	if err := c.feeds(ctx, suites); err != nil {
-		return nil, fmt.Errorf("check %s: %w", a.root, err)
-	}
 	if deep {
 		snaps, err := a.Snapshots()
 		if err != nil {
@@ -60,6 +57,9 @@ func (a *Archive) Check(ctx context.Context, deep bool) ([]Fault, error) {
 		for _, s := range snaps {
 			suites = append(suites, filepath.Join("snapshots", s.Name, "dists", s.Suite))
 		}
+	}
+	if err := c.feeds(ctx, suites); err != nil {
+		return nil, fmt.Errorf("check %s: %w", a.root, err)
 	}
 	further, err := filepath.Glob(a.path("dists", "*", aliases, "*"))
 	if err != nil {
@@ -93,13 +93,14 @@ func (c *check) fault(path, format string, args ...any) {
 // are those of keys that only the settings know: see CheckFeeds.
 func (c *check) feeds(ctx context.Context, suites []string) error {
 	for _, s := range suites {
-		wrong, err := c.a.CheckFeeds(ctx, Suite{Name: filepath.Base(s)}, opkg.CheckOptions{}, c.deep)
+		tree := filepath.Dir(filepath.Dir(s)) // relative: the archive's or a snapshot's
+		wrong, err := checkFeeds(ctx, c.a.path(tree), Suite{Name: filepath.Base(s)}, opkg.CheckOptions{}, c.deep)
 		if err != nil {
 			return err
 		}
 		for _, w := range wrong {
 			feed, text, _ := strings.Cut(w, ": ")
-			c.fault(filepath.Join("opkg", filepath.Base(s), feed), "%s", text)
+			c.fault(filepath.Join(tree, "opkg", filepath.Base(s), feed), "%s", text)
 		}
 	}
 	return nil

@@ -63,10 +63,21 @@ func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration,
 	if err != nil {
 		return nil, err
 	}
+	feeds := map[string]string{} // by view, in which tree
 	for _, s := range suites {
-		files, err := opkg.Files(a.root, s)
+		feeds[s] = a.root
+	}
+	snapshots, err := a.Snapshots()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range snapshots {
+		feeds[s.Name+"/"+s.Suite] = a.path("snapshots", s.Name)
+	}
+	for view, tree := range feeds {
+		files, err := opkg.Files(tree, filepath.Base(view))
 		if err != nil {
-			return nil, fmt.Errorf("collect: opkg feeds of %s: %w", s, err)
+			return nil, fmt.Errorf("collect: opkg feeds of %s: %w", view, err)
 		}
 		for _, name := range files {
 			named[name] = true

@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"io"
+	"path/filepath"
 
 	"packmill/archive/opkg"
 	"packmill/spool/openpgp"
@@ -83,11 +84,16 @@ func (p *published) text(path string) (io.ReadCloser, error) {
 // feeds, and compares each package file with its index if deep is set. It
 // returns what is wrong, each with the feed's name.
 func (a *Archive) CheckFeeds(ctx context.Context, suite Suite, opt opkg.CheckOptions, deep bool) ([]string, error) {
-	names, err := opkg.Feeds(a.root, suite.Name)
+	return checkFeeds(ctx, a.root, suite, opt, deep)
+}
+
+// checkFeeds is CheckFeeds for the archive's tree or a snapshot's.
+func checkFeeds(ctx context.Context, root string, suite Suite, opt opkg.CheckOptions, deep bool) ([]string, error) {
+	names, err := opkg.Feeds(root, suite.Name)
 	if err != nil {
 		return nil, err
 	}
-	opt.Root, opt.SkipPackages = a.root, !deep
+	opt.Root, opt.SkipPackages = root, !deep
 	var out []string
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {
@@ -101,7 +107,7 @@ func (a *Archive) CheckFeeds(ctx context.Context, suite Suite, opt opkg.CheckOpt
 				opt.Archs[1] = all
 			}
 		}
-		_, wrong, err := opkg.Check(a.path("opkg", suite.Name, name), opt)
+		_, wrong, err := opkg.Check(filepath.Join(root, "opkg", suite.Name, name), opt)
 		if err != nil {
 			return nil, err
 		}

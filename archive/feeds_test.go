@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +15,7 @@ import (
 
 	"packmill/archive/deb/debtest"
 	"packmill/archive/opkg"
+	"packmill/archive/push"
 	"packmill/spool/openpgp"
 )
 
@@ -177,5 +180,99 @@ func TestBrokenOpkgKey(t *testing.T) {
 	f.accepted(next)
 	if seen() == before {
 		t.Error("with the key again nothing is published")
+	}
+}
+
+// A snapshot has the feeds that the suite had, for as long as it stays; rollback
+// brings them back together with what apt sees.
+func TestFeedsOfSnapshot(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.suite.Architectures = []string{"amd64"}
+	f.suite.Opkg = &Opkg{}
+	f.accepted(f.upload(hello("1")))
+	read := func(name string) string {
+		t.Helper()
+		data, err := os.ReadFile(f.a.path(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	// What a run that was cut off has left is no hindrance.
+	if err := os.MkdirAll(f.a.path("snapshots/monday/opkg/unstable/.left.000001"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.a.Snapshot(context.Background(), f.suite, "monday", f.now); err != nil {
+		t.Fatal(err)
+	}
+	was := read("opkg/unstable/amd64/Packages")
+	f.accepted(f.upload(hello("2")))
+	if _, err := f.a.Collect(context.Background(), filepath.Join(t.TempDir(), "attic"), 0, false, f.now); err != nil {
+		t.Fatal(err)
+	}
+	kept := "snapshots/monday/opkg/unstable/amd64/"
+	if got := read(kept + "Packages"); got != was || !strings.Contains(got, "hello_1_amd64.opk") {
+		t.Errorf("the snapshot's feed: got\n%s\nwant\n%s", got, was)
+	}
+	if faults, err := f.a.Check(context.Background(), true); err != nil || faults != nil {
+		t.Errorf("check: %v, %v", faults, err)
+	}
+
+	// As opkg goes by its text over http, and in a copy.
+	server := httptest.NewServer(f.a.Handler())
+	defer server.Close()
+	copied := t.TempDir()
+	if _, err := f.a.Push(context.Background(), "monday/unstable", &push.Rsync{Dest: copied}, push.Options{}, f.now); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(was) {
+		name, ok := strings.CutPrefix(strings.TrimSpace(line), "Filename: ")
+		if !ok {
+			continue
+		}
+		resp, err := http.Get(server.URL + "/" + filepath.Join(kept, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: got %s", name, resp.Status)
+		}
+		if _, err := os.Stat(filepath.Join(copied, "opkg/unstable/amd64", name)); err != nil {
+			t.Errorf("in the copy: %v", err)
+		}
+	}
+
+	pooled := f.a.path("opkg/pool/main/h/hello/hello_1_amd64.opk")
+	whole, err := os.ReadFile(pooled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(pooled, whole[:len(whole)-1], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if faults, err := f.a.Check(context.Background(), true); err != nil || len(faults) != 1 || faults[0].Path != strings.TrimSuffix(kept, "/") {
+		t.Errorf("check of a damaged package of the snapshot: %v, %v", faults, err)
+	}
+	if err := os.WriteFile(pooled, whole, 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	// In the step that apt's clients see, not in the publication after it.
+	if err := f.a.exchange(context.Background(), f.suite, "monday", f.now.Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if got := read("opkg/unstable/amd64/Packages"); got != was {
+		t.Errorf("after the rollback: got\n%s\nwant\n%s", got, was)
+	}
+	if err := f.a.RemoveSnapshot(context.Background(), "monday"); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(f.a.path("snapshots")); err != nil || len(left) != 0 {
+		t.Errorf("left of the snapshot: %v, %v", left, err)
+	}
+	if _, err := os.Stat(pooled); err != nil {
+		t.Errorf("the pool lost a package with the snapshot: %v", err)
 	}
 }

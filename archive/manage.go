@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"packmill/archive/index"
+	"packmill/archive/opkg"
 	"packmill/archive/release"
 	"packmill/spool/deb822"
 	"packmill/spool/durable"
@@ -543,14 +544,14 @@ func (a *Archive) Override(ctx context.Context, suite Suite, name string, o Over
 }
 
 // Snapshot keeps a suite as it is now, at snapshots/NAME, an address that apt
-// can use: hard links to the indexes, and a link to the pool, of which nothing
-// goes that a snapshot names. Its Release does not expire: if the suite's does, it
+// and opkg can use: hard links to the indexes and feeds, and links to the pools, of
+// which nothing goes that a snapshot names. Its Release does not expire: if the suite's does, it
 // is signed anew. The name is new or has not got this suite yet.
 func (a *Archive) Snapshot(ctx context.Context, suite Suite, name string, now time.Time) error {
 	if err := policy.CheckSuite(name); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
-	keys, err := a.signers(&suite, now)
+	keys, err := a.keys(&suite, now)
 	if err != nil {
 		return err
 	}
@@ -586,7 +587,7 @@ func (a *Archive) Snapshot(ctx context.Context, suite Suite, name string, now ti
 		}
 	} else {
 		p.rel.Until = time.Time{}
-		if err := release.Sign(tmp, p.rel.Text(), signersOf(keys), now); err != nil {
+		if err := release.Sign(tmp, p.rel.Text(), signersOf(keys.openpgp), now); err != nil {
 			return err
 		}
 	}
@@ -594,6 +595,13 @@ func (a *Archive) Snapshot(ctx context.Context, suite Suite, name string, now ti
 		return err
 	}
 	if err := durable.Symlink("../../pool", filepath.Join(top, "pool")); err != nil {
+		return err
+	}
+	// The feeds may be behind, if the last publication was cut off.
+	if err := (&transaction{a: a, suite: &suite, p: p, now: now.UTC().Truncate(time.Second)}).feeds(keys, &Report{}); err != nil {
+		return err
+	}
+	if err := a.keepFeeds(filepath.Base(p.dir), top); err != nil {
 		return err
 	}
 	for _, k := range publicKeys(a.root, filepath.Base(p.dir)) {
@@ -607,6 +615,33 @@ func (a *Archive) Snapshot(ctx context.Context, suite Suite, name string, now ti
 		if err := durable.WriteFile(filepath.Join(top, k), data, 0o644); err != nil {
 			return err
 		}
+	}
+	return durable.Rename(tmp, to)
+}
+
+// keepFeeds links the suite's opkg feeds into a snapshot, and their pool.
+func (a *Archive) keepFeeds(suite, snapshot string) error {
+	to := filepath.Join(snapshot, "opkg", suite)
+	tmp := filepath.Join(snapshot, "opkg", ".new-"+suite)
+	for _, left := range []string{tmp, to} { // of a run that was cut off
+		if err := durable.RemoveAll(left); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if feeds, err := opkg.Feeds(a.root, suite); err != nil || len(feeds) == 0 {
+		return err
+	}
+	if err := durable.MkdirAll(filepath.Dir(tmp), 0o755); err != nil {
+		return err
+	}
+	if err := opkg.Keep(a.root, suite, tmp); err != nil {
+		return err
+	}
+	if err := durable.SyncTree(tmp); err != nil {
+		return err
+	}
+	if err := durable.Symlink("../../../opkg/pool", filepath.Join(snapshot, "opkg/pool")); err != nil {
+		return err
 	}
 	return durable.Rename(tmp, to)
 }
@@ -632,10 +667,11 @@ func linkSuite(rel *release.Release, from, to string) error {
 	return nil
 }
 
-// Rollback makes a suite what a snapshot has, by one exchange of directories.
+// Rollback makes a suite what a snapshot has, by one exchange of directories, and
+// then the feeds for opkg, each by its own.
 // The Release gets a new date, for apt takes no older one; the indexes that
-// clients may be reading stay under their checksums. The feeds for opkg, and
-// what the settings have gained since, follow in a publication of their own.
+// clients may be reading stay under their checksums. What the settings have
+// gained since follows in a publication of its own.
 func (a *Archive) Rollback(ctx context.Context, suite Suite, snapshot string, now time.Time) error {
 	if err := a.exchange(ctx, suite, snapshot, now); err != nil {
 		return err
@@ -710,12 +746,14 @@ func (a *Archive) exchange(ctx context.Context, suite Suite, snapshot string, no
 		return err
 	}
 	if cur.rel == nil {
-		return durable.Rename(tmp, cur.dir)
+		err = durable.Rename(tmp, cur.dir)
+	} else if err = durable.Exchange(tmp, cur.dir); err == nil {
+		err = durable.RemoveAll(tmp)
 	}
-	if err := durable.Exchange(tmp, cur.dir); err != nil {
+	if err != nil {
 		return err
 	}
-	return durable.RemoveAll(tmp)
+	return t.feeds(keys, &Report{})
 }
 
 // RemoveSnapshot takes a snapshot away. Its packages stay in the pool until

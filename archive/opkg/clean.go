@@ -2,6 +2,8 @@ package opkg
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,6 +41,36 @@ func Files(root, suite string) ([]string, error) {
 	}
 	slices.Sort(out)
 	return slices.Compact(out), nil
+}
+
+// Keep links the suite's feeds, as they are, into a new directory: a snapshot's,
+// which lies as opkg/SUITE beside a pool of the same names. Nothing is synced.
+// The caller holds the archive's lock.
+func Keep(root, suite, to string) error {
+	feeds, err := Feeds(root, suite)
+	if err != nil {
+		return err
+	}
+	from := filepath.Join(root, "opkg", suite)
+	for _, name := range feeds {
+		generation, err := os.Readlink(filepath.Join(from, name))
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Join(to, generation), 0o755); err != nil {
+			return err
+		}
+		for _, file := range []string{"Packages", "Packages.gz", "Packages.sig", "Packages.asc"} {
+			file = filepath.Join(generation, file)
+			if err := os.Link(filepath.Join(from, file), filepath.Join(to, file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		if err := os.Symlink(generation, filepath.Join(to, name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Drop removes the feeds of a suite that are not in keep (names of feeds), the

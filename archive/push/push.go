@@ -162,7 +162,10 @@ func Freeze(root, dir, suite string) error {
 			to := filepath.Join(dir, rel)
 			switch {
 			case rel == "opkg/pool":
-				return fs.SkipDir
+				if d.IsDir() {
+					return fs.SkipDir
+				}
+				return nil // a snapshot's leads to the archive's
 			case other(rel, name):
 				if d.IsDir() {
 					return fs.SkipDir

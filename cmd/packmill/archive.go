@@ -541,7 +541,7 @@ type archiveRollback struct {
 }
 
 func (archiveRollback) Help() string {
-	return `Clients see the whole suite change at once. Before it asks, and with --dry-run, it shows each package that changes. What the suite had stays in the pool until gc; make a snapshot of it first if you may want it back.
+	return `Clients see the whole suite change at once, opkg's right after apt's. Before it asks, and with --dry-run, it shows each package that changes. What the suite had stays in the pool until gc; make a snapshot of it first if you may want it back.
 
 Examples:
   packmill archive rollback unstable monday --dry-run
@@ -586,7 +586,7 @@ type archiveSnapshot struct {
 }
 
 func (archiveSnapshot) Help() string {
-	return `A snapshot is an address for apt (snapshots/NAME/), and a VIEW for the other commands (NAME/SUITE). What it names stays in the pool.
+	return `A snapshot is an address for apt (snapshots/NAME/) and for opkg (snapshots/NAME/opkg/SUITE/ARCH), and a VIEW for the other commands (NAME/SUITE). What it names stays in the pool.
 
 Examples:
   packmill archive snapshot create unstable monday

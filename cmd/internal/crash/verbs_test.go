@@ -463,6 +463,22 @@ func accountOf(tree string) (account, error) {
 			add(false, "%s: %s", v, strings.Join(text, "\n"))
 		}
 	}
+	for _, pattern := range []string{"archive/opkg/*/*/Packages", "archive/snapshots/*/opkg/*/*/Packages"} {
+		feeds, err := filepath.Glob(t.Path(pattern))
+		if err != nil {
+			return a, err
+		}
+		for _, feed := range feeds {
+			if strings.Contains(feed, "/.") {
+				continue // a generation, under its own name
+			}
+			data, err := os.ReadFile(feed)
+			if err != nil {
+				return a, err
+			}
+			add(false, "%s: %s", strings.TrimPrefix(feed, tree), data)
+		}
+	}
 	for _, dir := range []string{"archive/pool", "attic", outsideDir} {
 		err := filepath.WalkDir(t.Path(dir), func(p string, e fs.DirEntry, err error) error {
 			if dir == outsideDir && errors.Is(err, fs.ErrNotExist) {
