@@ -19,6 +19,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
@@ -49,5 +50,5 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return env.Serve(ctx, (&publisher{Env: env, archive: a}).loop())
+	return env.Serve(ctx, (&publisher{Env: env, archive: a, now: time.Now}).loop())
 }

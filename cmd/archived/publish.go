@@ -25,13 +25,14 @@ import (
 type publisher struct {
 	*daemon.Env
 	archive *archive.Archive
+	now     func() time.Time
 	done    *settings.Settings // those with which every suite was published last
 	renewed time.Time
 	filed   map[string]bool // sources of this batch that are about to be in Installed
 }
 
 func (p *publisher) loop() *spool.Loop {
-	return p.Loop(spool.Archived, &spool.Loop{
+	l := p.Loop(spool.Archived, &spool.Loop{
 		Places: func() ([]spool.Place, error) {
 			for _, s := range p.Settings.Get().Suites {
 				if err := p.Tree.Ensure(spool.In(spool.Uploaded, s.Name)); err != nil {
@@ -41,29 +42,38 @@ func (p *publisher) loop() *spool.Loop {
 			return p.Tree.Places(spool.Uploaded)
 		},
 		Also:   func() []string { return []string{p.Tree.Path("archive/incoming")} },
-		Before: p.suites,
 		Batch:  p.publish,
 		Poison: func(it *spool.Item) spool.Place { return refusedPlace(it, it.Place.Suite) },
 	})
+	l.Before = func(ctx context.Context) (bool, error) {
+		l.Tick = min(time.Minute, often(p.Settings.Get()))
+		return p.suites(ctx)
+	}
+	return l
 }
 
-// renew is how often a suite without changes is looked at, so that its
-// Release does not expire; more often if it lives for a short time.
-const renew = time.Hour
+// often is how often suites without changes are looked at, so that no Release
+// expires: each hour, or more often if one lives for a short time.
+func often(all *settings.Settings) time.Duration {
+	out := time.Hour
+	for _, s := range all.Suites {
+		if s.ValidFor > 0 {
+			out = min(out, max(s.ValidFor/4, time.Second))
+		}
+	}
+	return out
+}
 
 // suites makes every suite of the settings visible, empty ones too, and brings
 // it in line when the settings change.
 func (p *publisher) suites(ctx context.Context) (bool, error) {
-	now, often := p.Settings.Get(), renew
+	now := p.Settings.Get()
 	for _, s := range now.Suites {
-		if s.ValidFor > 0 {
-			often = min(often, s.ValidFor/4)
-		}
 		if err := p.sweepRecords(s.Name); err != nil {
 			return false, err
 		}
 	}
-	if now == p.done && time.Since(p.renewed) < often {
+	if now == p.done && p.now().Sub(p.renewed) < often(now) {
 		return false, nil
 	}
 	var errs []error // one suite's trouble leaves the others alone
@@ -73,7 +83,7 @@ func (p *publisher) suites(ctx context.Context) (bool, error) {
 	if err := errors.Join(errs...); err != nil {
 		return false, err
 	}
-	p.done, p.renewed = now, time.Now()
+	p.done, p.renewed = now, p.now()
 	return true, nil
 }
 
@@ -84,7 +94,7 @@ func (p *publisher) align(ctx context.Context, all *settings.Settings, s *settin
 	if err != nil {
 		return err
 	}
-	report, err := p.archive.Publish(ctx, suite, nil, time.Now())
+	report, err := p.archive.Publish(ctx, suite, nil, p.now())
 	if err != nil {
 		return fmt.Errorf("publish %s: %w", s.Name, err)
 	}
