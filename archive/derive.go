@@ -141,7 +141,7 @@ func (t *transaction) settleSources() error {
 // this source.
 func (t *transaction) hasBinaries(src *deb822.Stanza) (bool, error) {
 	name, version := src.Get("Package"), src.Get("Version")
-	for _, pkg := range deb822.Words(strings.ReplaceAll(src.Get("Binary"), ",", " ")) {
+	for _, pkg := range binariesOf(src) {
 		for _, c := range t.areas() {
 			for _, arch := range append(t.suite.archs(), "all") {
 				list, err := t.p.stanzas(packagesPath(c, arch), pkg)

@@ -216,12 +216,7 @@ func (p *published) bundle(name, version string) (*bundle, error) {
 	if b.source == nil {
 		return nil, nil
 	}
-	names := deb822.Words(strings.ReplaceAll(b.source.Get("Binary"), ",", " "))
-	for _, n := range slices.Clone(names) {
-		names = append(names, n+"-dbgsym")
-	}
-	slices.Sort(names)
-	for _, n := range slices.Compact(names) {
+	for _, n := range binariesOf(b.source) {
 		for _, c := range p.areas() {
 			for _, arch := range append(p.archs(), "all") {
 				list, err := p.stanzas(packagesPath(c, arch), n)
@@ -240,6 +235,38 @@ func (p *published) bundle(name, version string) (*bundle, error) {
 	return b, nil
 }
 
+// binariesOf are the names of a source's binary packages, and of their debug symbols'.
+func binariesOf(source *deb822.Stanza) []string {
+	names := deb822.Words(strings.ReplaceAll(source.Get("Binary"), ",", " "))
+	for _, n := range slices.Clone(names) {
+		names = append(names, n+"-dbgsym")
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// newer are the versions of a source that a forced older one takes the place
+// of, with what was built from them: nothing stays whose source goes.
+func (p *published) newer(source, than string) ([]*bundle, error) {
+	var out []*bundle
+	for _, c := range p.components() {
+		list, err := p.stanzas(sourcesPath(c), source)
+		if err != nil {
+			return nil, err
+		}
+		for i := range list {
+			if v := list[i].Get("Version"); policy.CompareVersions(v, than) > 0 {
+				b, err := p.bundle(source, v)
+				if err != nil {
+					return nil, err
+				}
+				out = append(out, b)
+			}
+		}
+	}
+	return out, nil
+}
+
 // put enters a bundle into a suite, by the rules of an upload.
 func (t *transaction) put(b *bundle, force bool, plan *Plan) error {
 	suite := t.suite
@@ -247,6 +274,15 @@ func (t *transaction) put(b *bundle, force bool, plan *Plan) error {
 	if !slices.Contains(suite.components(), b.component) {
 		refused("%s %s: %s has no component %s.", b.name, b.version, suite.Name, b.component)
 		return nil
+	}
+	if force {
+		newer, err := t.p.newer(b.name, b.version)
+		for _, n := range newer {
+			err = errors.Join(err, t.drop(n, plan))
+		}
+		if err != nil {
+			return err
+		}
 	}
 	text := append(b.source.Append(nil), '\n')
 	for _, c := range suite.components() {
@@ -257,7 +293,7 @@ func (t *transaction) put(b *bundle, force bool, plan *Plan) error {
 		for i := range list {
 			v := list[i].Get("Version")
 			switch cmp := policy.CompareVersions(b.version, v); {
-			case cmp < 0 && !force:
+			case cmp < 0:
 				refused("%s %s: %s has the newer version %s; force it if that is meant.", b.name, b.version, suite.Name, v)
 			case cmp > 0:
 				text = append(list[i].Append(text), '\n')
@@ -331,24 +367,34 @@ func (t *transaction) drop(b *bundle, plan *Plan) error {
 }
 
 func (t *transaction) dropBinary(component string, st *deb822.Stanza, plan *Plan) error {
-	name, arch := st.Get("Package"), st.Get("Architecture")
-	archs := []string{arch}
-	if arch == "all" {
-		archs = append(t.suite.archs(), "all")
-	}
-	for _, a := range archs {
-		at := packagesPath(component, a)
-		list, err := t.p.stanzas(at, name)
-		if err != nil {
-			return err
-		}
-		if len(list) == 1 && list[0].Get("SHA256") == st.Get("SHA256") {
-			t.p.set(at, name, nil)
-		}
+	name := st.Get("Package")
+	paths, err := t.where(component, st)
+	for _, at := range paths {
+		t.p.set(at, name, nil)
 	}
 	src, _ := sourceOf(st)
-	plan.Removed = append(plan.Removed, Entry{component, arch, name, st.Get("Version"), src})
-	return nil
+	plan.Removed = append(plan.Removed, Entry{component, st.Get("Architecture"), name, st.Get("Version"), src})
+	return err
+}
+
+// where are the Packages of a component that have this package.
+func (t *transaction) where(component string, st *deb822.Stanza) ([]string, error) {
+	archs := []string{st.Get("Architecture")}
+	if archs[0] == "all" {
+		archs = append(t.suite.archs(), "all")
+	}
+	var out []string
+	for _, a := range archs {
+		at := packagesPath(component, a)
+		list, err := t.p.stanzas(at, st.Get("Package"))
+		if err != nil {
+			return nil, err
+		}
+		if len(list) == 1 && list[0].Get("SHA256") == st.Get("SHA256") {
+			out = append(out, at)
+		}
+	}
+	return out, nil
 }
 
 // splitName is "hello" or "hello_2.10-3".
@@ -445,7 +491,7 @@ func (a *Archive) Move(ctx context.Context, from, to Suite, sources []string, fo
 	}
 	rest, err := a.Remove(ctx, from, sources, dry, now)
 	if rest != nil {
-		plan.Removed = rest.Removed
+		plan.Removed = append(plan.Removed, rest.Removed...)
 		plan.Notes = append(plan.Notes, rest.Notes...)
 		plan.Refused = rest.Refused
 		plan.Changed = plan.Changed || rest.Changed

@@ -238,6 +238,7 @@ func TestRefusals(t *testing.T) {
 			for _, u := range tc.before {
 				f.accepted(f.upload(u))
 			}
+			f.accepted()
 			before := append(tree(t, f.a.path("pool")), tree(t, f.a.path("dists"))...)
 			inc := f.upload(tc.upload)
 			inc.Kind = tc.kind
@@ -245,18 +246,15 @@ func TestRefusals(t *testing.T) {
 				tc.spoil(t, &inc)
 			}
 			good := debtest.Upload{Source: debtest.Source{Name: "good", Version: "1"}}
-			f.suite.Architectures = []string{"amd64", "i386"}
 			rep := f.publish(inc)
 			r := rep.Results[0]
 			if r.Outcome != Refused || !strings.HasPrefix(r.Reason, tc.want) {
 				t.Errorf("got %v: %q, want refused: %q...", r.Outcome, r.Reason, tc.want)
 			}
 			t.Log(r.Reason)
-			if len(tc.before) > 0 {
-				after := append(tree(t, f.a.path("pool")), tree(t, f.a.path("dists"))...)
-				if !slices.Equal(after, before) {
-					t.Errorf("after a refusal: got %q, want as before %q", after, before)
-				}
+			after := append(tree(t, f.a.path("pool")), tree(t, f.a.path("dists"))...)
+			if !slices.Equal(after, before) || rep.Changed {
+				t.Errorf("after a refusal: got %q, want as before %q", after, before)
 			}
 			// It stops nobody else.
 			rep = f.publish(inc, f.upload(good))
@@ -478,7 +476,51 @@ func TestDbgsymHasItsComponent(t *testing.T) {
 	f.accepted(f.upload(u))
 	f.wantHave("main/binary-amd64/Packages", "hello 1, hello-doc 1")
 	f.wantHave("debug/binary-amd64/Packages", "hello-dbgsym 1")
-	f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "hello", Version: "2"}, Debs: []debtest.Deb{{Name: "hello", Version: "2"}}}))
+	f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "hello", Version: "2", Binary: []string{"hello", "hello-doc"}}, Debs: []debtest.Deb{{Name: "hello", Version: "2"}}}))
+	f.planned(f.a.Remove(ctx, f.suite, []string{"hello-doc"}, false, f.now))
+	f.wantHave("debug/binary-amd64/Packages", "hello-dbgsym 1")
+	f.wantHave("main/source/Sources", "hello 2, hello 1*") // whose source is there as long as it is
+	f.planned(f.a.Remove(ctx, f.suite, []string{"hello-dbgsym"}, false, f.now))
+	f.wantHave("main/source/Sources", "hello 2")
+}
+
+// A forced older version takes the newer one's place: no package stays whose
+// source goes, and the next version need not be forced.
+func TestForcedOlderVersion(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	stable := f.stable()
+	s := *f
+	s.suite = stable
+	f.accepted(f.upload(hello("1")))
+	u := hello("3")
+	u.Source.Binary = append(u.Source.Binary, "hello-new")
+	u.Debs = append(u.Debs, debtest.Deb{Name: "hello-new", Source: "hello", Version: "3"}, debtest.Deb{Name: "hello", Version: "3", Arch: "i386"})
+	f.accepted(f.upload(u))
+	s.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, false, false, f.now))
+	older := f.upload(hello("2"))
+	older.Force = true
+	rep := f.accepted(older)
+	if got, want := fmt.Sprint(rep.Results[0].Notes), "[source package hello 3 goes, with all that was built from it.]"; got != want {
+		t.Errorf("notes: got %s, want %s", got, want)
+	}
+	f.wantList("unstable", "hello_2_amd64 hello_2_source hello-doc_2_all")
+	p := f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, true, false, f.now))
+	if got, want := fmt.Sprint(p.Removed), "[{main source hello 3 } {main amd64 hello 3 hello} {main all hello-doc 3 hello} {main amd64 hello-new 3 hello}]"; got != want {
+		t.Errorf("removed: got %s, want %s", got, want)
+	}
+	f.wantList("stable", "hello_2_amd64 hello_2_source hello-doc_2_all")
+	// The source first.
+	older = f.upload(hello("1"))
+	older.Force, older.Kind = true, Source
+	f.accepted(older)
+	f.wantList("unstable", "hello_1_source")
+	late := f.upload(hello("1"))
+	late.Kind = Binary
+	f.accepted(late)
+	f.accepted(f.upload(hello("1.1")))
+	f.wantList("unstable", "hello_1.1_amd64 hello_1.1_source hello-doc_1.1_all")
+	f.sound()
 }
 
 func TestOverridesAndComponents(t *testing.T) {

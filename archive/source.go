@@ -115,7 +115,18 @@ func (in *inclusion) includeSource(names []string) error {
 		}
 	}
 	in.changes = append(in.changes, change{sourcesPath(comp), in.source, append(text, older...)})
-	return nil
+	newer, err := in.t.p.newer(in.source, in.version) // forced, or it is refused by now
+	for _, b := range newer {
+		for i := range b.binaries {
+			paths, werr := in.t.where(b.binaries[i].component, &b.binaries[i].st)
+			err = errors.Join(err, werr)
+			for _, at := range paths {
+				in.changes = append(in.changes, change{at, b.binaries[i].st.Get("Package"), nil})
+			}
+		}
+		in.note("source package %s %s goes, with all that was built from it.", b.name, b.version)
+	}
+	return err
 }
 
 // sameSource reports whether the stanza names the .dsc with this checksum.
