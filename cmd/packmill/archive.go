@@ -18,6 +18,7 @@ import (
 
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/promise"
 	"packmill/cmd/internal/settings"
 	"packmill/spool/durable"
 )
@@ -61,6 +62,7 @@ Examples:
 type hand struct {
 	*archive.Archive
 	settings *settings.Settings
+	who      string          // the person
 	ctx      context.Context // ends with an interrupt; a publication in its midst leaves nothing visible
 }
 
@@ -73,6 +75,7 @@ func (c *cli) hand() (*hand, error) {
 	if err != nil {
 		return nil, err
 	}
+	person := who()
 	dir := filepath.Join(c.Tree, "archive")
 	if err := become(dir); err != nil {
 		return nil, err
@@ -82,7 +85,7 @@ func (c *cli) hand() (*hand, error) {
 		return nil, err
 	}
 	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM) // until the process ends
-	return &hand{a, s, ctx}, nil
+	return &hand{a, s, person, ctx}, nil
 }
 
 // alone checks that what an archive needs is there: of the tree, control and
@@ -379,7 +382,7 @@ type archiveRm struct {
 }
 
 func (archiveRm) Help() string {
-	return `What the rest of the suite could not install or build any more is said first (dose-debcheck, dose-builddebcheck). On a terminal it shows that and what goes, and asks if more than one package goes or something breaks. Where nobody can be asked, and with --yes, what breaks others is refused without --force. The files stay in the pool until gc.
+	return `What the rest of the suite could not install or build any more is said first (dose-debcheck, dose-builddebcheck). On a terminal it shows that and what goes, and asks if more than one package goes or something breaks. Where nobody can be asked, and with --yes, what breaks others is refused without --force. The files stay in the pool until gc. Binaries that go while their source stays are not built again; the history of their build tells who took them out.
 
 Examples:
   packmill archive rm stable hello --dry-run
@@ -431,6 +434,15 @@ func (x *archiveRm) Run(c *cli, h *hand) error {
 		}
 	case len(broken) > 0:
 		return fmt.Errorf("%w: %s would not be installable, or could not be built, any more; remove them too, or use --force", errRefused, counted(len(broken), "package"))
+	}
+	if _, err := os.Lstat(filepath.Join(c.Tree, "queue")); err == nil {
+		t, err := c.open()
+		if err == nil {
+			err = promise.TakeOut(t, suite.Name, plan.Removed, h.who)
+		}
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "packmill: the history of the builds does not tell of it: %v\n", err)
+		}
 	}
 	// What was shown, and not what has come since.
 	return c.outcome(h.Remove(h.ctx, suite, shown(x.Packages, plan.Removed), false, time.Now()))

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"packmill/archive"
 	"packmill/spool/upload/uploadtest"
 )
 
@@ -243,4 +244,36 @@ func TestKill(t *testing.T) {
 	// fsck sweeps them.
 	m.packmill("fsck", "--repair")
 	m.sound()
+}
+
+// What a person took out of the archive is no promise broken, and is not built
+// again; what is gone by itself is.
+func TestBinaryTakenOut(t *testing.T) {
+	t.Parallel()
+	m := newMill(t, "Architectures: amd64")
+	for _, source := range []string{"tool", "other"} {
+		m.upload(uploadtest.Package{Source: source, Version: "1:1.0-1", Binary: []string{source + "-bin", source + "-tests"}})
+	}
+	m.settle()
+	m.sound()
+	builds := len(m.builds())
+	m.packmill("archive", "rm", "stable", "tool-bin", "tool-tests", "--yes")
+	m.sound()
+	if got := m.packmill("show", "tool"); !strings.Contains(got, "taken out of the archive: tool-bin tool-tests") {
+		t.Errorf("the history does not tell of the removal:\n%s", got)
+	}
+	m.settle()
+	m.sound()
+	if got := len(m.builds()); got != builds {
+		t.Errorf("%d builds after the removal, %d before", got, builds)
+	}
+	// Past the command, as by a fault: nobody has said so.
+	a, err := archive.Open(filepath.Join(m.tree, "archive"))
+	m.must(err)
+	suite := archive.Suite{Name: "stable", Architectures: []string{"amd64"}, SignWith: []string{filepath.Join(m.tree, "control/private/archive.key")}}
+	_, err = a.Remove(t.Context(), suite, []string{"other-bin", "other-tests"}, false, time.Now())
+	m.must(err)
+	if out, err := m.try("fsck"); err == nil || !strings.Contains(out, "the suite has none of: other-bin other-tests") || strings.Contains(out, "tool") {
+		t.Errorf("fsck: %v\n%s", err, out)
+	}
 }

@@ -250,7 +250,11 @@ func unsettled(ctx context.Context, t *spool.Tree, a *archive.Archive, n *quinnd
 		if err != nil {
 			return "", err
 		}
-		names = slices.DeleteFunc(names, func(name string) bool { return has[name] != "" })
+		removed, err := meant(t.Path(job.Dir()))
+		if err != nil {
+			return "", err
+		}
+		names = slices.DeleteFunc(names, func(name string) bool { return has[name] != "" || slices.Contains(removed, name) })
 		if len(names) == 0 {
 			return "", nil
 		}
