@@ -6,14 +6,17 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/settings"
 	"packmill/queue/build"
+	"packmill/spool"
 )
 
 type chrootCmd struct {
@@ -21,8 +24,8 @@ type chrootCmd struct {
 
 	Create chrootCreate `cmd:"" help:"Make a chroot, or make it anew. Builds that run go on in the old one."`
 	Update chrootUpdate `cmd:"" help:"Make those anew that are old, or whose Base has changed."`
-	Ls     chrootLs     `cmd:"" help:"List chroots."`
-	Rm     chrootRm     `cmd:"" help:"Remove a chroot."`
+	Ls     chrootLs     `cmd:"" help:"List chroots, and whose they are; root also those of the users who build here."`
+	Rm     chrootRm     `cmd:"" help:"Remove a chroot; root also that of a user who builds here."`
 }
 
 func (chrootCmd) Help() string {
@@ -81,16 +84,45 @@ func (x *chrootCmd) places(all *settings.Settings, suites []settings.Suite, arch
 	return found, err
 }
 
-// stores are the directories of chroots, each once.
-func (x *chrootCmd) stores(all *settings.Settings) (found []*build.Chroots) {
-	for i := range all.Builders {
-		b := &all.Builders[i]
-		store := b.ChrootStore()
-		if (x.Builder == "" || b.Name == x.Builder) && !slices.ContainsFunc(found, func(o *build.Chroots) bool { return o.Dir == store.Dir }) {
+// stores are the directories of chroots, each once: those of the builders'
+// stanzas, and for root, where a stanza names none, those of the users who
+// build here without being root, as the units have it.
+func (x *chrootCmd) stores(c *cli, all *settings.Settings) (found []*build.Chroots) {
+	add := func(store *build.Chroots) {
+		if !slices.ContainsFunc(found, func(o *build.Chroots) bool { return o.Dir == store.Dir }) {
 			found = append(found, store)
 		}
 	}
+	unnamed := false
+	for i := range all.Builders {
+		if b := &all.Builders[i]; x.Builder == "" || b.Name == x.Builder {
+			add(b.ChrootStore())
+			unnamed = unnamed || b.Chroots == ""
+		}
+	}
+	if !unnamed || os.Getuid() != 0 || os.Getenv("PACKMILL_CHROOTS") != "" {
+		return found
+	}
+	// Of a tree that belongs to one user, that one.
+	for _, name := range []string{spool.UserBuild, ownerOf(c.Tree)} {
+		if u, err := user.Lookup(name); err == nil && u.Uid != "0" {
+			add(&build.Chroots{Dir: settings.ChrootDirOf(u), User: name})
+		}
+	}
 	return found
+}
+
+// ownerOf is who owns a file: a name, a number where there is none, or "".
+func ownerOf(path string) string {
+	st, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	uid := strconv.Itoa(int(st.Sys().(*syscall.Stat_t).Uid))
+	if u, err := user.LookupId(uid); err == nil {
+		return u.Username
+	}
+	return uid
 }
 
 // setUp marks an error that a change of the machine or of the settings alone
@@ -206,19 +238,23 @@ func (chrootLs) Run(c *cli) error {
 	}
 	w := table()
 	if !c.JSON {
-		fmt.Fprintln(w, "CHROOT\tAGE\tMB\tIN USE\tDIRECTORY")
+		fmt.Fprintln(w, "CHROOT\tAGE\tMB\tIN USE\tOWNER\tDIRECTORY")
 	}
-	for _, store := range c.Chroot.stores(all) {
+	for _, store := range c.Chroot.stores(c, all) {
 		list, err := store.List()
 		if err != nil {
 			return err
 		}
+		owner := ownerOf(store.Dir)
 		for _, ch := range list {
 			used := ""
 			if ch.Builds {
 				used = "yes"
 			}
-			c.print(w, ch, fmt.Sprintf("%s\t%s\t%d\t%s\t%s", ch.Name(), age(ch.Made), ch.Size>>20, used, store.Dir))
+			c.print(w, struct {
+				build.Chroot
+				Owner, Dir string
+			}{ch, owner, store.Dir}, fmt.Sprintf("%s\t%s\t%d\t%s\t%s\t%s", ch.Name(), age(ch.Made), ch.Size>>20, used, owner, store.Dir))
 		}
 	}
 	return w.Flush()
@@ -236,7 +272,7 @@ func (x *chrootRm) Run(c *cli) error {
 	}
 	var errs []error
 	found := false
-	for _, store := range c.Chroot.stores(all) {
+	for _, store := range c.Chroot.stores(c, all) {
 		ch, err := store.Lookup(x.Suite, x.Arch)
 		if errors.Is(err, build.ErrNoChroot) {
 			continue

@@ -3,10 +3,12 @@
 package life
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -96,6 +98,24 @@ func TestUsers(t *testing.T) {
 		if out, err := as(name, argv...); err != nil {
 			t.Fatalf("%s as %s: %v\n%s", program, name, err, out)
 		}
+	}
+
+	// Where the units keep chroots is its home: root sees whose they are.
+	builder, err := user.Lookup(spool.UserBuild)
+	m.must(err)
+	name := fmt.Sprintf("test%d-amd64", os.Getpid())
+	dir := filepath.Join(builder.HomeDir, ".cache/packmill/chroots", name)
+	m.must(os.MkdirAll(filepath.Join(dir, "20261121T000000.000000Z"), 0o755))
+	defer os.RemoveAll(dir)
+	own(t, spool.UserBuild, filepath.Dir(dir))
+	m.must(os.WriteFile(filepath.Join(dir, "20261121T000000.000000Z/info"), []byte("Suite: "+strings.TrimSuffix(name, "-amd64")+"\nArchitecture: amd64\nMade: 2026-11-21T00:00:00Z\n"), 0o644))
+	for _, args := range [][]string{{"chroot", "ls"}, {"chroot", "ls", "--json"}} {
+		if out := m.packmill(args...); !regexp.MustCompile(`(?m)^.*test\d+.*packmill-build.*` + regexp.QuoteMeta(filepath.Dir(dir))).MatchString(out) {
+			t.Errorf("packmill %q does not have %s of %s:\n%s", args, name, spool.UserBuild, out)
+		}
+	}
+	if out, want := m.packmill("chroot", "rm", strings.TrimSuffix(name, "-amd64"), "amd64", "-n"), "would remove "+name+" from "+filepath.Dir(dir); !strings.Contains(out, want) {
+		t.Errorf("packmill chroot rm -n: %q, want %q", out, want)
 	}
 
 	// A stranger drops an upload, and one in alice's own directory.

@@ -2,6 +2,7 @@ package settings
 
 import (
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 
@@ -17,11 +18,18 @@ func ChrootDir() string {
 	}
 	if os.Getuid() != 0 {
 		if dir, err := os.UserCacheDir(); err == nil {
-			return filepath.Join(dir, "packmill", "chroots")
+			return filepath.Join(dir, ofCache)
 		}
 	}
 	return "/var/cache/packmill/chroots"
 }
+
+// ofCache is below a user's cache directory.
+const ofCache = "packmill/chroots"
+
+// ChrootDirOf is ChrootDir of another user, who has no environment of their own
+// that says otherwise.
+func ChrootDirOf(u *user.User) string { return filepath.Join(u.HomeDir, ".cache", ofCache) }
 
 // ChrootStore is the builder's directory of chroots. The build user counts
 // only where the process is root: others build as themselves.
