@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -36,6 +37,7 @@ type order struct {
 	Argv        []string
 	Env         []string
 	Dir         string
+	After       []string // not Init: run when the command and all that it left have ended, also if the daemon has
 	User        *account // become this user for the command; nil: stay
 	Nice        int
 	Tasks       int // more processes than this are refused to the user; 0: no limit
@@ -43,6 +45,8 @@ type order struct {
 	Roots       *idmap // a user namespace
 	Inside      *inside
 	Personality bool // say that this is a 32-bit machine
+
+	killing sync.Mutex // what is killed is not After
 }
 
 // report is what a helper says at its end.
@@ -124,9 +128,13 @@ func helper() int {
 	go func() {
 		io.Copy(io.Discard, orders)
 		if !o.Init {
+			o.killing.Lock()
 			killDescendants()
+			o.killing.Unlock()
 		}
-		os.Exit(111)
+		if len(o.After) == 0 {
+			os.Exit(111)
+		}
 	}()
 	if err := o.act(r); err != nil {
 		r.Error = err.Error()
@@ -185,7 +193,13 @@ func (o *order) run(r *report) error {
 	var err error
 	r.Exit, r.Signal, err = spawn(argv, o.Env, o.Dir, attr)
 	if !o.Init {
+		o.killing.Lock()
+		defer o.killing.Unlock()
 		killDescendants()
+		if len(o.After) > 0 {
+			// It complains where the command has left nothing to do.
+			exec.Command(o.After[0], o.After[1:]...).Run()
+		}
 	}
 	if o.View != nil {
 		var st unix.Statfs_t

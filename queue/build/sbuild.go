@@ -3,6 +3,7 @@ package build
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -32,8 +33,9 @@ import (
 //
 // In schroot mode it uses the machine's schroot of the name <suite>-<arch>,
 // the build user must be in the group sbuild, and the build has the network:
-// it is refused unless Job.Network is set. A build that is killed leaves its
-// session's directory, which schroot --end-session --all-sessions removes.
+// it is refused unless Job.Network is set. The session of a build that is killed
+// is ended after it; where the daemon dies with it and is root, that is before
+// the job's next build.
 type Sbuild struct {
 	Chroots *Chroots
 	Schroot bool          // use schroot instead of unshare mode
@@ -80,6 +82,9 @@ func (r *Sbuild) Run(ctx context.Context, job *Job) (*Result, error) {
 		if !job.Network {
 			return nil, fmt.Errorf("sbuild in schroot mode leaves the network on in the build, which the settings do not allow; allow it or use unshare mode: %w", ErrSetup)
 		}
+		if err := endSession(job); err != nil {
+			return nil, err
+		}
 	} else {
 		if ids, err = user.subordinates(); err != nil {
 			return nil, err
@@ -99,6 +104,9 @@ func (r *Sbuild) Run(ctx context.Context, job *Job) (*Result, error) {
 	// at is how the build sees a file of ours.
 	at := func(name string) string { return filepath.Join(job.Dir, name) }
 	o := &order{Verb: "run", Nice: job.Nice}
+	if r.Schroot && !root {
+		o.After = endCommand(job)
+	}
 	c := &cage{log: job.Log, lock: job.Lock, limits: job.Limits}
 	tarball, result, source, scratch := "", job.Result, filepath.Dir(job.Dsc), r.Scratch
 	if scratch == "" {
@@ -158,6 +166,9 @@ func (r *Sbuild) Run(ctx context.Context, job *Job) (*Result, error) {
 			rc += enableNetwork
 		}
 	}
+	if r.Schroot {
+		rc += fmt.Sprintf(nameSession, sessionName(job))
+	}
 	rc += "1;\n"
 	if err := os.WriteFile(filepath.Join(job.Dir, "sbuildrc"), []byte(rc), 0o644); err != nil {
 		return nil, fmt.Errorf("sbuild's settings: %w", err)
@@ -191,6 +202,11 @@ func (r *Sbuild) Run(ctx context.Context, job *Job) (*Result, error) {
 		return nil, err
 	}
 	after := time.Now()
+	if r.Schroot {
+		if err := endSession(job); err != nil {
+			return nil, err
+		}
+	}
 	res := &Result{Exit: x.Exit, Usage: x.Usage, Limit: x.Limit, Stopped: x.Stopped}
 	defer func() { res.Usage.Overhead = ready.Sub(begin) + time.Since(after) }()
 	if err := takeBack(job.Result); err != nil {
@@ -213,6 +229,48 @@ const enableNetwork = `{
   *Sbuild::ChrootUnshare::get_command_internal = sub { $_[1]->{'DISABLE_NETWORK'} = 0; &$command };
 }
 `
+
+// nameSession gives the session of a schroot a name by which it is found.
+const nameSession = `{
+  no warnings 'redefine';
+  require Sbuild::ChrootSchroot;
+  my $begin = \&Sbuild::ChrootSchroot::begin_session;
+  *Sbuild::ChrootSchroot::begin_session = sub {
+    my $self = shift;
+    my $chroot = $self->get('Chroot ID');
+    $self->set('Chroot ID', "$chroot --session-name=%s");
+    my $ok = $self->$begin(@_);
+    $self->set('Chroot ID', $chroot);
+    return $ok;
+  };
+}
+`
+
+// sessionsDir has a file for each session of schroot(1).
+const sessionsDir = "/var/lib/schroot/session"
+
+// sessionName is the same for each build of a job here: only one of them is at
+// a time, who has the item's lock.
+func sessionName(job *Job) string {
+	return fmt.Sprintf("packmill-%.16x", sha256.Sum256([]byte(job.Dir)))
+}
+
+func endCommand(job *Job) []string {
+	return []string{"schroot", "--quiet", "--end-session", "--chroot=session:" + sessionName(job)}
+}
+
+// endSession ends the session that a build of the job has left: its mounts and
+// what was unpacked for it.
+func endSession(job *Job) error {
+	if !exists(filepath.Join(sessionsDir, sessionName(job))) {
+		return nil
+	}
+	argv := endCommand(job)
+	if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}
 
 // hasOption asks sbuild whether it knows an option.
 func hasOption(program, option string) bool {

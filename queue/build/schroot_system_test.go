@@ -3,32 +3,22 @@
 package build
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
-// sbuild on a chroot of the machine's schroot. Root writes its entry.
-func TestSbuildSchroot(t *testing.T) {
-	t.Parallel()
-	if os.Getuid() != 0 {
-		return // schroot's settings are root's
-	}
+// schrootEntry is in the settings of schroot while a test uses it.
+const schrootEntry = "/etc/schroot/chroot.d/packmill-test"
+
+// useSchroot gives the machine a schroot sid-amd64 until the test ends.
+func useSchroot(t *testing.T, c *Chroots) {
 	if _, err := exec.LookPath("schroot"); err != nil {
 		t.Fatal("schroot is missing; install schroot")
 	}
-	c := testChroots(t, "amd64")
-	r := &Sbuild{Chroots: c, Schroot: true}
-	job := newSystemJob(t)
-	source{build: dials(t)}.make(t, job)
-	if _, err := r.Run(context.Background(), job); !errors.Is(err, ErrSetup) {
-		t.Errorf("without leave to use the network: %v", err)
-	}
-	job.Network = true
 	ch, err := c.Lookup("sid", "amd64")
 	if err != nil {
 		t.Fatal(err)
@@ -38,17 +28,35 @@ func TestSbuildSchroot(t *testing.T) {
 	}
 	// schroot wants a file of root's.
 	tarball := filepath.Join(filepath.Dir(c.Dir), "schroot-test.tar")
-	defer os.Remove(tarball)
+	t.Cleanup(func() { os.Remove(tarball) })
 	if out, err := exec.Command("cp", ch.Tarball(), tarball).CombinedOutput(); err != nil {
 		t.Fatalf("cp: %v: %s", err, out)
 	}
-	entry := filepath.Join("/etc/schroot/chroot.d", "packmill-test")
-	write(t, entry, fmt.Sprintf("[sid-amd64]\ntype=file\nfile=%s\ngroups=sbuild\nroot-groups=sbuild\nprofile=default\n", tarball))
-	defer os.Remove(entry)
+	write(t, schrootEntry, fmt.Sprintf("[sid-amd64]\ntype=file\nfile=%s\ngroups=sbuild\nroot-groups=sbuild\nprofile=default\n", tarball))
+	t.Cleanup(func() { os.Remove(schrootEntry) })
 	if err := os.MkdirAll("/run/lock", 0o1777); err != nil {
 		t.Fatal(err)
 	}
-	if res := mustRun(t, r, job); res.Outcome != Good {
-		t.Errorf("got %v: %s\n%s", res.Outcome, res.Reason, logText(t, job))
+}
+
+// sessions are what builds have left of schroot.
+func sessions(t *testing.T) []string {
+	var all []string
+	for _, dir := range []string{sessionsDir, "/var/lib/schroot/unpack", "/run/schroot/mount"} {
+		left, err := filepath.Glob(filepath.Join(dir, "packmill-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, left...)
 	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, "/schroot/") {
+			all = append(all, line)
+		}
+	}
+	return all
 }
