@@ -15,7 +15,12 @@ import (
 	"packmill/archive/deb/debtest"
 )
 
+// The race detector waits a second at the end of each process for races that are
+// still to come: longer than most of the hundreds of commands here take.
+var noWait = [2]string{"GORACE", "atexit_sleep_ms=0"}
+
 func TestMain(m *testing.M) {
+	os.Setenv(noWait[0], noWait[1])
 	testscript.Main(m, map[string]func(){
 		"packmill": main,
 		// mkupload NAME VERSION [DEPENDS]: a source with one package, and
@@ -52,5 +57,8 @@ func TestMain(m *testing.M) {
 }
 
 func TestArchiveScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata/archive", RequireUniqueNames: true})
+	testscript.Run(t, testscript.Params{Dir: "testdata/archive", RequireUniqueNames: true, Setup: func(e *testscript.Env) error {
+		e.Setenv(noWait[0], noWait[1])
+		return nil
+	}})
 }
