@@ -613,7 +613,7 @@ func (a *Archive) Snapshot(ctx context.Context, suite Suite, name string, now ti
 	top := a.path("snapshots", name)
 	to := filepath.Join(top, "dists", filepath.Base(p.dir))
 	if _, err := os.Lstat(to); err == nil {
-		return fmt.Errorf("snapshot %s: %w; choose another name", name, fs.ErrExist)
+		return fmt.Errorf("snapshot %s has %s already (%w); choose another name, or remove it first", name, filepath.Base(p.dir), fs.ErrExist)
 	}
 	tmp := filepath.Join(top, "dists", ".new-"+filepath.Base(p.dir))
 	if err := durable.RemoveAll(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -55,7 +55,11 @@ Examples:
   packmill archive rm unstable hello --dry-run         what would break
   packmill archive snapshot create stable 2026-11
   packmill archive rollback stable 2026-11
-  packmill archive import unstable http://old.example/debian sid --keyring old.asc`
+  packmill archive import unstable http://old.example/debian sid --keyring old.asc
+
+A new one begins with packmill init --archive, packmill key new archive, a stanza in control/suites, and include.
+
+Who knows reprepro: include is include, list is ls, copysrc is copy, removesrc is rm, gensnapshot is snapshot create, deleteunreferenced is gc, checkpool is check, and its export is include without uploads. Who knows aptly: repo add is include or import, repo search is ls, repo copy is copy, repo remove is rm, snapshot create is the same and published at once, publish switch is rollback, db cleanup is gc, mirror is import.`
 }
 
 // hand is what every command of the archive works with.
@@ -142,6 +146,9 @@ func (h *hand) suite(name string) (archive.Suite, error) {
 		for i := range h.settings.Suites {
 			names = append(names, h.settings.Suites[i].Name)
 		}
+		if len(names) == 0 {
+			return archive.Suite{}, daemon.Wrong{Err: fmt.Errorf("there is no suite in control/suites yet: write a stanza for %s there (man 5 packmill)", name)}
+		}
 		return archive.Suite{}, daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites, only %s", name, strings.Join(names, ", "))}
 	}
 	out, err := h.settings.Archive(x)
@@ -151,12 +158,15 @@ func (h *hand) suite(name string) (archive.Suite, error) {
 	return out, nil
 }
 
-// outcome prints what a change did.
-func (c *cli) outcome(p *archive.Plan, err error) error {
+// outcome prints what a change did: it added packages and removed others.
+func (c *cli) outcome(p *archive.Plan, err error) error { return c.outcomeOf("add", p, err) }
+
+// outcomeOf is outcome of a change that did something else than to add packages.
+func (c *cli) outcomeOf(verb string, p *archive.Plan, err error) error {
 	if err != nil {
 		return missing(err)
 	}
-	c.changes(p, c.DryRun || len(p.Refused) > 0)
+	c.changes(verb, p, c.DryRun || len(p.Refused) > 0)
 	for _, r := range p.Refused {
 		fmt.Fprintln(os.Stderr, r)
 	}
@@ -167,8 +177,11 @@ func (c *cli) outcome(p *archive.Plan, err error) error {
 }
 
 // changes prints what a change did, or would do.
-func (c *cli) changes(p *archive.Plan, would bool) {
-	did := map[bool][2]string{false: {"added", "removed"}, true: {"would add", "would remove"}}[would]
+func (c *cli) changes(verb string, p *archive.Plan, would bool) {
+	did := [2]string{strings.TrimSuffix(verb, "e") + "ed", "removed"}
+	if would {
+		did = [2]string{"would " + verb, "would remove"}
+	}
 	one := func(what string, list []archive.Entry) {
 		for _, e := range list {
 			c.print(os.Stdout, struct {
@@ -187,7 +200,7 @@ func (c *cli) changes(p *archive.Plan, would bool) {
 // missing turns a suite that is not there into a refusal.
 func missing(err error) error {
 	if errors.Is(err, archive.ErrNoSuite) {
-		err = fmt.Errorf("%w: nothing is published under this name (packmill archive include SUITE publishes one that is configured; packmill archive snapshot lists snapshots)", err)
+		err = fmt.Errorf("%w: nothing is published under this name (packmill archive include SUITE publishes one that is configured; packmill archive ls lists what there is, snapshots as NAME/SUITE)", err)
 	}
 	if errors.Is(err, archive.ErrNoSuite) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("%w: %w", errRefused, err)
@@ -208,17 +221,35 @@ func entryOf(e archive.Entry) entry {
 }
 
 type archiveLs struct {
-	View    string `arg:"" help:"A suite or snapshot."`
+	View    string `arg:"" optional:"" help:"A suite or snapshot; without it they are listed."`
 	Pattern string `arg:"" optional:"" help:"Names or source names: shell wildcards."`
 }
 
 func (archiveLs) Help() string {
 	return `Examples:
+  packmill archive ls                     the suites and snapshots
   packmill archive ls unstable
   packmill archive ls unstable 'hello*'`
 }
 
 func (x *archiveLs) Run(c *cli, h *hand) error {
+	if x.View == "" {
+		suites, err := h.Suites()
+		if err != nil {
+			return err
+		}
+		snapshots, err := h.Snapshots()
+		if err != nil {
+			return err
+		}
+		for _, s := range snapshots {
+			suites = append(suites, s.Name+"/"+s.Suite)
+		}
+		for _, view := range suites {
+			c.print(os.Stdout, map[string]string{"view": view}, view)
+		}
+		return nil
+	}
 	list, err := h.List(h.ctx, x.View, x.Pattern)
 	if err != nil {
 		return missing(err)
@@ -252,7 +283,7 @@ func (x *archiveShow) Run(c *cli, h *hand) error {
 		return fmt.Errorf("%w: %s has no package %s", errRefused, x.View, x.Package)
 	}
 	for _, text := range list {
-		c.print(os.Stdout, map[string]string{"stanza": text}, text+"\n")
+		c.print(os.Stdout, map[string]string{"stanza": text}, strings.TrimRight(text, "\n")+"\n")
 	}
 	return nil
 }
@@ -264,7 +295,7 @@ type archiveInclude struct {
 }
 
 func (archiveInclude) Help() string {
-	return `Publishes what .changes files list, all at once, checked as archived checks it but without review and build. Who runs this is trusted: signatures are not asked for. Without any it brings the suite in line with its settings, and renews a Release that is about to expire.
+	return `Publishes what .changes files list, all at once, checked as archived checks it but without review and build. Who runs this is trusted: signatures are not asked for. Without any it brings the suite in line with its settings, and renews a Release that is about to expire. Packages without a .changes come from a directory: run dpkg-scanpackages there, then packmill archive import.
 
 Examples:
   packmill archive include unstable hello_2.10-3_amd64.changes world_1.0-1_amd64.changes
@@ -278,6 +309,10 @@ func (x *archiveInclude) Run(c *cli, h *hand) error {
 	}
 	var batch []archive.Inclusion
 	for _, n := range x.Changes {
+		switch filepath.Ext(n) {
+		case ".deb", ".udeb", ".dsc":
+			return daemon.Wrong{Err: fmt.Errorf("%s is no .changes file: name the one that dpkg-buildpackage made beside it; packages without one come from a directory (dpkg-scanpackages . >Packages, then packmill archive import %s DIR ./ --unsigned --sourceless)", n, x.Suite)}
+		}
 		batch = append(batch, archive.Inclusion{Dir: filepath.Dir(n), Changes: filepath.Base(n), Force: x.Force})
 	}
 	do := h.Publish
@@ -424,7 +459,7 @@ func (x *archiveRm) Run(c *cli, h *hand) error {
 	switch {
 	case x.Force:
 	case x.asks() && (len(broken) > 0 || len(names) > 1):
-		c.changes(plan, true)
+		c.changes("add", plan, true)
 		question := fmt.Sprintf("Remove %s from %s", counted(len(names), "package"), suite.Name)
 		if len(broken) > 0 {
 			question += fmt.Sprintf(", and break %s that %s", counted(len(broken), "other"), map[bool]string{true: "stays", false: "stay"}[len(broken) == 1])
@@ -505,7 +540,7 @@ func (x *archiveOverride) Run(c *cli, h *hand) error {
 			plan.Notes = append(plan.Notes, "the next version brings its own values again: the suite has no Override file.")
 		}
 	}
-	return c.outcome(plan, err)
+	return c.outcomeOf("change", plan, err)
 }
 
 type archiveDiff struct {

@@ -321,7 +321,7 @@ type keyRotate struct {
 }
 
 func (keyRotate) Help() string {
-	return `Makes a new key and adds it to Sign-With of the suite in control/suites: from then on everything bears both signatures. Hand out the new key (packmill archive sources, or key export); when all clients have it, run this again with --retire, which asks on a terminal: clients that have only the old key take nothing from the suite after it. A key that has expired or is revoked can sign nothing, and goes at once either way. archived sees the change by itself.
+	return `Makes a new key and adds it to Sign-With of the suite in control/suites: from then on everything bears both signatures. Hand out the new key (packmill archive sources, or key export); when all clients have it, run this again with --retire, which asks on a terminal: clients that have only the old key take nothing from the suite after it. A key that has expired or is revoked can sign nothing, and goes at once either way. archived sees the change by itself; without it, run packmill archive include SUITE.
 
 Examples:
   packmill archive key rotate unstable --email archive@example.org
