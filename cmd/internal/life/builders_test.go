@@ -202,6 +202,49 @@ func TestDelay(t *testing.T) {
 	}
 }
 
+// TestLimits: the limits that a suite and a builder have for some packages hold
+// for their builds and for no other, and people hear which was reached.
+func TestLimits(t *testing.T) {
+	m := newMill(t, "Limits: sleeps Timeout=1s")
+	m.builder("Jobs: 1", "Limits: floods Max-Log=64K")
+	said := filepath.Join(m.home, "said")
+	m.must(os.WriteFile(said, bytes.Repeat([]byte("x\n"), 64<<10), 0o644))
+	m.script("sleeps_1_amd64", "wait "+filepath.Join(m.home, "never"))
+	for _, p := range []string{"floods", "talks"} {
+		m.script(p+"_1_amd64", "print "+said)
+	}
+	for _, p := range []string{"sleeps", "floods", "talks"} {
+		m.queued(uploadtest.Package{Source: p, Version: "1", Distribution: "stable"})
+	}
+	m.buildd("--builder", "b1")
+	if got := m.where(); !strings.Contains(got, "uploaded amd64 talks_1") {
+		t.Errorf("without a limit:\n%s", got)
+	}
+	for p, want := range map[string]string{"sleeps": "limit of time", "floods": "its log reached"} {
+		if got := m.packmill("why", p); !strings.Contains(got, "build-attempted") || !strings.Contains(got, want) {
+			t.Errorf("why %s: no %q in\n%s", p, want, got)
+		}
+	}
+}
+
+// TestCounted: an attempt stands on disk before it begins, so that a package
+// that ends its builder each time comes to a person.
+func TestCounted(t *testing.T) {
+	t.Parallel()
+	m := newMill(t, "Tries: 2")
+	m.script("kills_1_amd64", "wait "+filepath.Join(m.home, "never"))
+	m.queued(uploadtest.Package{Source: "kills", Version: "1", Distribution: "stable"})
+	b := m.start("buildd-amd64")
+	for i := range 2 {
+		m.until("it is being built", func() bool { return m.builds()["kills_1_amd64"] == i+1 })
+		b.kill()
+	}
+	m.until("it came to a person", func() bool { return strings.Contains(m.where(), "build-attempted amd64 kills_1") })
+	if got := m.packmill("why", "kills"); !strings.Contains(got, "its builder (buildd-amd64) is gone (2 attempts)") {
+		t.Errorf("why:\n%s", got)
+	}
+}
+
 // ticket is a field of the ticket of the one waiting job of a source.
 func (m *mill) ticket(source, field string) string {
 	m.Helper()

@@ -6,9 +6,11 @@ import (
 	"debug/elf"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -75,19 +77,34 @@ func sleepers(time string) (n int) {
 	return n
 }
 
-// A real build is followed from elsewhere and cancelled in the middle: all that
-// it started is gone then, and its item says who wanted it and why.
+// A real build, without network and as nice as its builder is set, is followed
+// from elsewhere and cancelled in the middle: all that it started is gone then,
+// and its item says who wanted it and why.
 func TestCancelReal(t *testing.T) {
 	c := chroots(t)
 	if _, err := c.Fresh(t.Context(), "sid", build.Machine(), []string{base(t)}, 24*time.Hour, nil); err != nil {
 		t.Fatal(err)
 	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	ours, err := exec.Command("nice").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nice, err := strconv.Atoi(strings.TrimSpace(string(ours)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := fmt.Sprintf("! bash -c ': > /dev/tcp/127.0.0.1/%d' && test $$(nice) = %d", l.Addr().(*net.TCPAddr).Port, min(nice+3, 19))
 	for runner, nap := range map[string]string{"overlay": "97.31", "sbuild": "97.32"} {
 		t.Run(runner, func(t *testing.T) {
 			t.Parallel()
-			m := realMill(t, build.Machine(), "Runner: "+runner)
+			m := realMill(t, build.Machine(), "Runner: "+runner, "Nice: 3")
 			p := uploadtest.Package{Source: "stays", Version: "1.0", Distribution: "sid", Debian: func(files map[string]string) {
-				files["rules"] = strings.Replace(files["rules"], "/usr/bin\n", "/usr/bin\n\techo in the middle; trap '' TERM INT; setsid sleep "+nap+" & sleep "+nap+"\n", 1)
+				files["rules"] = strings.Replace(files["rules"], "/usr/bin\n", "/usr/bin\n\t"+settings+"\n\techo in the middle; trap '' TERM INT; setsid sleep "+nap+" & sleep "+nap+"\n", 1)
 			}}
 			m.queued(p)
 			out, end := m.follow("stays")

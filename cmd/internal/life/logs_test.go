@@ -58,7 +58,7 @@ func TestFirstError(t *testing.T) {
 		t.Fatalf("builds: %+v, %v", builds, err)
 	}
 	b := builds[0]
-	if b.Outcome != buildlog.Attempted || b.Error == nil || b.Error.Text != want || b.Wall <= 0 || b.Wait <= 0 || b.Overhead <= 0 || b.Size == 0 || b.Builder != "buildd-amd64" {
+	if b.Outcome != buildlog.Attempted || b.Error == nil || b.Error.Text != want || b.Wall <= 0 || b.CPU <= 0 || b.Wait <= 0 || b.Overhead <= 0 || b.Size == 0 || b.Builder != "buildd-amd64" {
 		t.Errorf("the record: %+v", b)
 	}
 	plain, err := os.ReadFile(filepath.Join(item, "log"))
