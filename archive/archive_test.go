@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -240,9 +241,18 @@ func TestAptReadsWhatIsPublished(t *testing.T) {
 			if got, want := fmt.Sprint(rep.Results[0].Files), "[pool/main/h/hello/hello-doc_2.10-3_all.deb pool/main/h/hello/hello_2.10-3.dsc pool/main/h/hello/hello_2.10-3.tar.xz pool/main/h/hello/hello_2.10-3_amd64.deb]"; got != want {
 				t.Errorf("files: got %s, want %s", got, want)
 			}
-			dir := f.a.path("dists/sid")
-			gpgv(t, []string{f.key}, dir+"/InRelease")
-			gpgv(t, []string{f.key}, dir+"/Release.gpg", dir+"/Release")
+			for _, name := range []string{"sid", "rolling"} {
+				dir := f.a.path("dists", name)
+				gpgv(t, []string{f.key}, dir+"/InRelease")
+				gpgv(t, []string{f.key}, dir+"/Release.gpg", dir+"/Release")
+			}
+			// These forms, and no others.
+			for _, c := range []string{"", ".gz", ".xz", ".zst"} {
+				want := slices.Contains(forms, cmp.Or(strings.TrimPrefix(c, "."), "plain")) || forms == nil && (c == ".gz" || c == ".xz")
+				if _, err := os.Stat(f.a.path("dists/unstable/main/binary-amd64/Packages" + c)); (err == nil) != want {
+					t.Errorf("Packages%s: got %v, want it there: %t", c, err, want)
+				}
+			}
 			c := newClient(t, f.source(), f.key, "amd64")
 			c.contents()
 			c.run("apt-get", "update")

@@ -42,6 +42,7 @@ func TestCheck(t *testing.T) {
 		{"a source file is gone", func(a *Archive) error { return os.Remove(glob(t, a, "pool/main/h/hello/hello_1.tar.xz")) }, "not there", "not there"},
 		{"a package is cut off", func(a *Archive) error { return os.Truncate(glob(t, a, "pool/main/h/hello/hello_1_amd64.deb"), 10) }, "10 bytes, and", "10 bytes, and"},
 		{"a package has other bytes", func(a *Archive) error { return flip(glob(t, a, "pool/main/h/hello/hello_1_amd64.deb")) }, "", "the SHA-256 is"},
+		{"a source file has other bytes", func(a *Archive) error { return flip(glob(t, a, "pool/main/h/hello/hello_1.tar.xz")) }, "", "the SHA-256 is"},
 		{"a package is a link", func(a *Archive) error {
 			p := glob(t, a, "pool/main/h/hello/hello_1_amd64.deb")
 			return firstError(os.Rename(p, p+"x"), os.Symlink(p+"x", p))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -177,7 +178,19 @@ func TestSnapshotDiffRollback(t *testing.T) {
 	f.accepted(f.upload(hello("2")), f.upload(debtest.Upload{Source: debtest.Source{Name: "other", Version: "5"}}))
 	f.wantList("monday/unstable", "hello_1_amd64 hello_1_source hello-doc_1_all")
 
-	// The snapshot is an address of its own.
+	// The snapshot is an address of its own, and takes no space but for names.
+	feed, err := filepath.EvalSymlinks(f.a.path("snapshots/monday/opkg/unstable/amd64"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{glob(t, f.a, "snapshots/monday/dists/unstable/main/binary-amd64/by-hash/SHA256/*"), f.a.path("snapshots/monday/dists/unstable/main/binary-amd64/Packages.xz"), filepath.Join(feed, "Packages.gz")} {
+		if st, err := os.Stat(name); err != nil || st.Sys().(*syscall.Stat_t).Nlink < 2 {
+			t.Errorf("%s: %v, want a hard link", name, err)
+		}
+	}
+	if to, err := os.Readlink(f.a.path("snapshots/monday/pool")); err != nil || to != "../../pool" {
+		t.Errorf("the snapshot's pool: got %q, %v", to, err)
+	}
 	old := newClient(t, strings.ReplaceAll(f.source(), f.a.Root(), f.a.Root()+"/snapshots/monday"), f.key, "amd64")
 	old.run("apt-get", "update")
 	old.run("apt-get", "download", "hello=1", "hello-doc=1")

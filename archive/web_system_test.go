@@ -91,6 +91,9 @@ func TestWebServers(t *testing.T) {
 			f := newFixture(t)
 			f.suite.Contents, f.suite.Opkg = true, &Opkg{}
 			f.accepted(f.upload(hello("1:1.0~rc1+b")))
+			if err := f.a.Snapshot(ctx, f.suite, "monday", f.now); err != nil {
+				t.Fatal(err)
+			}
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
@@ -147,6 +150,9 @@ func TestWebServers(t *testing.T) {
 				{"/dists/unstable/main/binary-amd64/by-hash/SHA256/" + sum.SHA256, "max-age=2592000", 200},
 				{"/pool/main/h/hello/hello_2.0_amd64.deb", "max-age=2592000", 200},
 				{"/opkg/unstable/amd64/Packages.gz", "no-cache", 200},
+				{"/keys/unstable.asc", "no-cache", 200},
+				{"/snapshots/monday/dists/unstable/InRelease", "no-cache", 200},
+				{"/snapshots/monday/pool/main/h/hello/hello_1.0~rc1+b_amd64.deb", "", 200},
 				{"/cache/", "", 404}, {"/cache/unstable/", "", 404}, {"/.lock", "", 404}, {"/incoming/", "", 404}, {"/installed", "", 404},
 			} {
 				resp, err := http.Get(url + tc.path)

@@ -49,6 +49,18 @@ func TestCheckFinds(t *testing.T) {
 			return s[:i+8] + strings.Repeat("0", 32) + s[i+40:]
 		}, "has other checksums than the index says"},
 		{"no MD5Sum", func(s string) string { i := strings.Index(s, "MD5Sum: "); return s[:i] + s[i+41:] }, "no MD5Sum"},
+		{"wrong SHA-256", func(s string) string {
+			i := strings.Index(s, "SHA256sum: ")
+			return s[:i+11] + strings.Repeat("0", 64) + s[i+75:]
+		}, "has other checksums than the index says"},
+		{"upper-case SHA-256", func(s string) string {
+			i := strings.Index(s, "SHA256sum: ")
+			return s[:i+11] + strings.Repeat("A", 64) + s[i+75:]
+		}, "SHA256sum: "},
+		{"no SHA256sum", func(s string) string { i := strings.Index(s, "SHA256sum: "); return s[:i] + s[i+76:] }, "no SHA256sum"},
+		{"no Package", replace("Package: hello\n", ""), "no Package"},
+		{"no Filename", replace("Filename: ../../pool/main/h/hello/hello_1.0_amd64.opk\n", ""), "no Filename"},
+		{"no Size", func(s string) string { i := strings.Index(s, "Size: "); return s[:i] + s[i+strings.Index(s[i:], "\n")+1:] }, "no Size"},
 		{"no Version", replace("Version: 1.0\n", ""), "no Version"},
 		{"no Architecture", replace("Architecture: amd64\n", ""), "no Architecture"},
 		{"foreign architecture", replace("Architecture: amd64", "Architecture: mips"), "architecture mips is none of the client's"},

@@ -344,6 +344,7 @@ func TestFeed(t *testing.T) {
 		}
 		run(t, keys, "gpg", "--homedir", keys, "--batch", "--quiet", "--dearmor", "-o", "k.gpg", "k.asc")
 		run(t, feed.Dir(), "gpgv", "--keyring", filepath.Join(keys, "k.gpg"), "Packages.asc", "Packages")
+		run(t, feed.Dir(), "sqv", "--keyring", filepath.Join(keys, "k.asc"), "Packages.asc", "Packages")
 	}
 }
 
