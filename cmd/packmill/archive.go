@@ -291,7 +291,7 @@ func (x *archiveShow) Run(c *cli, h *hand) error {
 type archiveInclude struct {
 	Suite   string   `arg:"" help:"A suite of control/suites."`
 	Changes []string `arg:"" optional:"" help:"The .changes files." type:"existingfile"`
-	Force   bool     `help:"Versions may go down."`
+	Force   bool     `help:"Versions may go down: a newer one goes, with all that was built from it."`
 }
 
 func (archiveInclude) Help() string {
@@ -364,7 +364,7 @@ type archiveCopy struct {
 	From     string   `arg:"" help:"A suite or snapshot."`
 	To       string   `arg:"" help:"A suite of control/suites."`
 	Packages []string `arg:"" name:"package" help:"Source packages: hello or hello_2.10-3."`
-	Force    bool     `help:"Versions may go down."`
+	Force    bool     `help:"Versions may go down: a newer one goes, with all that was built from it."`
 }
 
 func (archiveCopy) Help() string {
@@ -388,7 +388,7 @@ type archiveMove struct {
 	From     string   `arg:"" help:"A suite of control/suites."`
 	To       string   `arg:"" help:"A suite of control/suites."`
 	Packages []string `arg:"" name:"package" help:"Source packages: hello or hello_2.10-3."`
-	Force    bool     `help:"Versions may go down."`
+	Force    bool     `help:"Versions may go down: a newer one goes, with all that was built from it."`
 }
 
 func (archiveMove) Help() string {

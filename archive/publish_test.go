@@ -1,0 +1,112 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"packmill/archive/deb/debtest"
+)
+
+// patient is a context that is done after it was asked so often.
+type patient struct {
+	context.Context
+	left atomic.Int64
+}
+
+func (p *patient) Err() error {
+	if p.left.Add(-1) < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// A publication that is aborted wherever it looks leaves nothing visible, and
+// done again it is whole.
+func TestAborted(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.suite.Contents, f.suite.Opkg = true, &Opkg{}
+	f.accepted(f.upload(hello("1")))
+	seen := func() []byte {
+		data, err := os.ReadFile(f.a.path("dists/unstable/InRelease"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	batch, before := []Inclusion{f.upload(hello("2"))}, seen()
+	for _, u := range debtest.Corpus(8, "1") {
+		batch = append(batch, f.upload(u))
+	}
+	aborted := 0
+	for n := int64(0); ; n++ {
+		c := &patient{Context: ctx}
+		c.left.Store(n)
+		rep, err := f.a.Publish(c, f.suite, batch, f.now)
+		if err == nil {
+			break
+		}
+		aborted++
+		if !errors.Is(err, context.Canceled) {
+			t.Fatalf("aborted at %d: %v", n, err)
+		}
+		if rep == nil != bytes.Equal(seen(), before) {
+			t.Errorf("aborted at %d: report %+v, visible: %t", n, rep, rep != nil)
+		}
+		if rep == nil {
+			f.wantList("unstable", "hello_1_amd64 hello_1_source hello-doc_1_all")
+		}
+		f.sound()
+	}
+	if aborted < 5 || bytes.Equal(seen(), before) {
+		t.Errorf("aborted %d times only, or nothing is published", aborted)
+	}
+	f.wantHave("main/binary-i386/Packages", "hello-doc 2")
+	f.sound()
+}
+
+// Who publishes while another does waits for it, and both have what they brought.
+func TestPublishersMeet(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.accepted()
+	const each = 3
+	want := ""
+	var wg sync.WaitGroup
+	for i := range 4 {
+		a, err := Open(f.a.Root()) // as another process has it
+		if err != nil {
+			t.Fatal(err)
+		}
+		for j := range each {
+			name := fmt.Sprintf("p%d%d", i, j)
+			want += fmt.Sprintf(" %s_1_amd64 %[1]s_1_source", name)
+			in := f.upload(debtest.Upload{Source: debtest.Source{Name: name, Version: "1"}, Debs: []debtest.Deb{{Name: name, Version: "1"}}})
+			wg.Go(func() {
+				rep, err := a.Publish(ctx, f.suite, []Inclusion{in}, f.now)
+				if err != nil || rep.Results[0].Outcome != Published {
+					t.Errorf("%s: %+v, %v", name, rep, err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	f.wantList("unstable", want[1:])
+	f.sound()
+}
+
+// In a batch sources go before binaries, whatever its order.
+func TestBatchHasSourcesFirst(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	binary, source := f.upload(hello("1")), f.upload(hello("1"))
+	binary.Kind, source.Kind = Binary, Source
+	f.accepted(binary, source)
+	f.wantList("unstable", "hello_1_amd64 hello_1_source hello-doc_1_all")
+}
