@@ -60,7 +60,10 @@ func TestCheckFinds(t *testing.T) {
 		{"no SHA256sum", func(s string) string { i := strings.Index(s, "SHA256sum: "); return s[:i] + s[i+76:] }, "no SHA256sum"},
 		{"no Package", replace("Package: hello\n", ""), "no Package"},
 		{"no Filename", replace("Filename: ../../pool/main/h/hello/hello_1.0_amd64.opk\n", ""), "no Filename"},
-		{"no Size", func(s string) string { i := strings.Index(s, "Size: "); return s[:i] + s[i+strings.Index(s[i:], "\n")+1:] }, "no Size"},
+		{"no Size", func(s string) string {
+			i := strings.Index(s, "Size: ")
+			return s[:i] + s[i+strings.Index(s[i:], "\n")+1:]
+		}, "no Size"},
 		{"no Version", replace("Version: 1.0\n", ""), "no Version"},
 		{"no Architecture", replace("Architecture: amd64\n", ""), "no Architecture"},
 		{"foreign architecture", replace("Architecture: amd64", "Architecture: mips"), "architecture mips is none of the client's"},

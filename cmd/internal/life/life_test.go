@@ -1,16 +1,21 @@
 package life
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"packmill/archive"
+	"packmill/spool"
 	"packmill/spool/upload/uploadtest"
 )
 
@@ -143,6 +148,51 @@ func TestTogether(t *testing.T) {
 	m.packmill("requeue", "hello_1.0")
 	m.want(m.settle(), "installed i386 hello_1.0", "installed amd64 hello_1.0", "installed source hello_1.0")
 	m.sound()
+}
+
+// What waits for the archive together is one publication, and the first one
+// waits for nobody: here the archive is busy when it comes.
+func TestOnePublication(t *testing.T) {
+	t.Parallel()
+	m := newMill(t)
+	send := func(names ...string) {
+		t.Helper()
+		for _, n := range names {
+			m.upload(uploadtest.Package{Source: n, Version: "1"})
+		}
+		for _, d := range []string{"reviewd", "master-buildd", "buildd-amd64", "master-buildd"} {
+			m.once(d)
+		}
+	}
+	archived := m.start("archived")
+	m.until("the suite is there", func() bool {
+		_, err := os.Stat(filepath.Join(m.tree, "archive/dists/stable/InRelease"))
+		return err == nil
+	})
+	busy := flock.New(filepath.Join(m.tree, "archive/.lock"))
+	m.must(busy.Lock())
+	send("first")
+	tree, err := spool.Open(m.tree)
+	m.must(err)
+	m.until("the first is being published", func() bool {
+		found := m.found("first", spool.Uploaded)
+		if len(found) != 2 {
+			return false
+		}
+		it, err := tree.Claim(found[0].Place, found[0].Name.String())
+		if err == nil {
+			it.Release()
+		}
+		return errors.Is(err, spool.ErrBusy)
+	})
+	send("second", "third", "fourth")
+	m.must(busy.Unlock())
+	m.until("all are published", func() bool { return strings.Count(m.where(), "installed ") == 8 })
+	m.must(archived.cmd.Process.Signal(syscall.SIGTERM))
+	archived.cmd.Wait()
+	if got := regexp.MustCompile(`msg=published .*items=(\d)`).FindAllStringSubmatch(archived.log.String(), -1); len(got) < 2 || len(got) > 4 || got[0][1] != "2" {
+		t.Errorf("publications: got %q, want one of the 2 items of the first, and one or hardly more of the other 6", got)
+	}
 }
 
 // A builder's own trouble is given back, and after some tries shown to a
