@@ -6,7 +6,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// manualCmd prints the help of every command, one after the other. scripts/man
+// manualCmd prints the help of every command, one after the other, and before
+// those of a group what the group says of them all. scripts/man
 // makes a section of packmill(1) of it.
 type manualCmd struct{}
 
@@ -15,12 +16,25 @@ func (manualCmd) Run(*cli) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range parser.Model.Leaves(true) {
+	told := map[*kong.Node]bool{}
+	var tell func(n *kong.Node) error
+	tell = func(n *kong.Node) error {
+		if n == parser.Model.Node || told[n] {
+			return nil
+		}
+		told[n] = true
+		if err := tell(n.Parent); err != nil || !n.Leaf() && n.Detail == "" {
+			return err
+		}
+		n.DefaultCmd = nil // its own help, not that of what it does alone
 		ctx, err := kong.Trace(parser, strings.Fields(n.FullPath())[1:])
 		if err != nil {
 			return err
 		}
-		if err := ctx.PrintUsage(false); err != nil {
+		return ctx.PrintUsage(false)
+	}
+	for _, n := range parser.Model.Leaves(true) {
+		if err := tell(n); err != nil {
 			return err
 		}
 	}

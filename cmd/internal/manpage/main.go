@@ -201,6 +201,7 @@ func commands(help string) string {
 	b.WriteString(".SH COMMANDS\nEvery command takes --help, --tree=DIR, --json and, if it changes something, --dry-run (-n).\n")
 	for _, text := range strings.Split("\n"+help, "\nUsage: ")[1:] {
 		usage, rest, _ := strings.Cut(text, "\n")
+		rest, _, _ = strings.Cut(rest, "\nCommands:\n") // of a group: they follow
 		fmt.Fprintf(&b, ".SS %s\n", escape(strings.TrimSuffix(usage, " [flags]")))
 		var kept []string
 		for line := range strings.Lines(rest) {

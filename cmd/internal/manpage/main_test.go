@@ -44,6 +44,12 @@ func TestPrograms(t *testing.T) {
 		if strings.HasSuffix(p, "packmill.1") && !strings.Contains(string(data), ".SS packmill archive import <suite> <from> <dist>\n") {
 			t.Error("packmill.1 lacks the commands")
 		}
+		// What a group says of its commands stands before them, once.
+		for _, group := range []string{"archive", "archive snapshot", "review", "log"} {
+			if n := strings.Count(string(data), ".SS packmill "+group+" <command>\n"); strings.HasSuffix(p, "packmill.1") && n != 1 {
+				t.Errorf("packmill.1 has the group %s %d times", group, n)
+			}
+		}
 		// groff's own opinion.
 		var said strings.Builder
 		cmd := exec.Command("man", "--warnings", "-E", "UTF-8", "-l", p)
