@@ -152,8 +152,9 @@ func TestGrep(t *testing.T) {
 	dir := t.TempDir()
 	var files []string
 	texts := map[string]string{}
-	for i := range 6 {
-		text := buildLog(1200<<10+i*100_000, int64(i))
+	// Two are longer than a block, plain and compressed; one line is too.
+	for i, size := range []int{1300, 100, 200, 1400, 100, 100} {
+		text := buildLog(size<<10, int64(i))
 		if i == 3 {
 			text += "the last line has no newline: Error: expected" // and no end
 		}
