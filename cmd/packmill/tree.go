@@ -417,6 +417,10 @@ func (s *showCmd) Run(c *cli) error {
 		dir := t.Path(f.Dir())
 		events, _ := spool.ReadHistory(dir)
 		builds, _ := buildlog.BuildsAt(dir)
+		infos, err := filepath.Glob(filepath.Join(dir, "result", "*.buildinfo"))
+		if err != nil {
+			return err
+		}
 		if c.JSON {
 			c.print(os.Stdout, struct {
 				row
@@ -424,7 +428,8 @@ func (s *showCmd) Run(c *cli) error {
 				Text       string           `json:"text,omitempty"`
 				FirstError string           `json:"first_error,omitempty"`
 				Builds     []buildlog.Build `json:"builds,omitempty"`
-			}{rowOf(t, f), events, spool.Waiting(dir), buildlog.ErrorAt(dir), builds}, "")
+				Buildinfo  []string         `json:"buildinfo,omitempty"`
+			}{rowOf(t, f), events, spool.Waiting(dir), buildlog.ErrorAt(dir), builds, infos}, "")
 			continue
 		}
 		fmt.Printf("%s\n", f.Dir())
@@ -439,6 +444,9 @@ func (s *showCmd) Run(c *cli) error {
 		}
 		for _, b := range builds {
 			fmt.Printf("  %s  build on %s: %s\n", b.Start.Format(time.RFC3339), clean(b.Builder), clean(numbers(&b)))
+		}
+		for _, name := range infos {
+			fmt.Printf("  built with: %s\n", clean(name))
 		}
 		text := spool.Waiting(dir)
 		// REASON has the first error while a person is asked.

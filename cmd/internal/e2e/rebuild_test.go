@@ -10,7 +10,8 @@ import (
 )
 
 // TestRebuild builds what was published once more: one package comes out the
-// same, and one that writes down where it was built does not.
+// same, and one that writes down where, in which locale and in which time zone it
+// was built does not.
 func TestRebuild(t *testing.T) {
 	arch := machine(t)
 	s := newSite(t)
@@ -27,8 +28,8 @@ func TestRebuild(t *testing.T) {
 	s.start("buildd", "buildd", "--tree", s.tree, "--builder", "here")
 
 	alice.dput("packmill", alice.make(source{name: "steady", version: "1", suite: suite, any: []string{"steady"}}))
-	alice.dput("packmill", alice.make(source{name: "placed", version: "1", suite: suite, any: []string{"placed"},
-		noise: "mkdir -p debian/stage/placed/usr/share && pwd > debian/stage/placed/usr/share/placed"}))
+	alice.dput("packmill", alice.make(source{name: "placed", version: "1", suite: suite, any: []string{"placed", "spoken", "timed"},
+		noise: "for p in placed spoken timed; do mkdir -p debian/stage/$$p/usr/share; done; pwd > debian/stage/placed/usr/share/x; echo $$LC_ALL > debian/stage/spoken/usr/share/x; date +%z > debian/stage/timed/usr/share/x"}))
 	for _, p := range []string{"steady", "placed"} {
 		s.await("spool/review/"+suite, p, "1")
 		s.must("packmill", "review", "accept", p)
@@ -39,6 +40,11 @@ func TestRebuild(t *testing.T) {
 	s.until("nothing is on its way", func() bool {
 		return !strings.Contains(s.ls(), "archive/incoming/") && !strings.Contains(s.ls(), "queue/")
 	})
+	var shown struct{ Buildinfo []string }
+	if out := s.must("packmill", "show", "steady", "--json"); json.Unmarshal([]byte(line(out, "buildinfo")), &shown) != nil || len(shown.Buildinfo) != 1 ||
+		!strings.Contains(read(s, shown.Buildinfo[0]), "\nChecksums-Sha256:") {
+		t.Errorf("packmill show names no .buildinfo: %s", out)
+	}
 	before := s.ls()
 	if out := s.must("packmill", "rebuild", "--check", "steady"); !strings.Contains(out, "buildd/here built, built again by there: the same bits") || !strings.Contains(out, "same            steady_1_"+arch+".deb") {
 		t.Errorf("rebuild of what is steady: %s", out)
@@ -57,7 +63,7 @@ func TestRebuild(t *testing.T) {
 		Diffoscope []string
 	}
 	out, _, _ = strings.Cut(out, "\n") // what follows is on standard error
-	if err := json.Unmarshal([]byte(out), &got); err != nil || got.Same || len(got.Files) != 1 || got.Files[0].Same || len(got.Diffoscope) != 1 {
+	if err := json.Unmarshal([]byte(out), &got); err != nil || got.Same || len(got.Files) != 3 || len(got.Diffoscope) != 3 {
 		t.Fatalf("rebuild --json: %v\n%s", err, out)
 	}
 	defer os.RemoveAll(got.Kept)
@@ -72,4 +78,14 @@ func TestRebuild(t *testing.T) {
 	}
 	s.stop()
 	s.fsck()
+}
+
+// line is the first line of a text that has the word.
+func line(text, word string) string {
+	for l := range strings.Lines(text) {
+		if strings.Contains(l, word) {
+			return l
+		}
+	}
+	return ""
 }
