@@ -225,10 +225,10 @@ func (c *cage) run(ctx context.Context, o *order, prepare func(pid int) error) (
 	defer ticker.Stop()
 	done := ctx.Done()
 	hardKill := time.Time{}
-	// Limits that no control group keeps are watched by sampling.
-	unkept := c.limits.Memory > 0 && group.memory == "" || c.limits.Tasks > 0 && group.pids == ""
+	// What no control group measures or limits is watched by sampling.
+	unkept := group.memory == "" || c.limits.Tasks > 0 && group.pids == ""
 	watch := newWatch(c.disk)
-	measured := time.Now()
+	measured := time.Time{}
 	for running := true; running; {
 		select {
 		case <-dead:

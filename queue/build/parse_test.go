@@ -86,6 +86,7 @@ func TestReadSbuild(t *testing.T) {
 		{"exit 2", 2, 0, end("attempted", "build"), Attempted, ""},
 		{"exit 2, no space", 2, 0, "cc: No space left on device\n" + end("attempted", "build"), Attempted, SuspectSpace},
 		{"exit 2, sbuild's own clock", 2, 0, "E: Build killed with signal TERM after 150 minutes of inactivity\n" + end("attempted", "build"), Attempted, SuspectStall},
+		{"exit 2, ended by a signal", 2, 0, "E: ABORT: Received TERM signal (requesting cleanup and shutdown)\n" + end("attempted", "build"), GiveBack, ""},
 		{"exit 2, compiler killed", 2, 0, "c++: fatal error: Killed signal terminated program cc1plus\n" + end("attempted", "build"), Attempted, SuspectMemory},
 		{"install-deps", 3, 0, install + "E: Unable to correct problems, you have held broken packages.\n" + end("given-back", "install-deps"), Uninstallable, ""},
 		{"install-deps, mirror dead", 3, 0, install + "Err:1 http://mirror sid/main amd64 foo\nE: Failed to fetch http://mirror/foo.deb\n" + end("given-back", "install-deps"), GiveBack, ""},

@@ -576,6 +576,10 @@ func (d *dscFile) relations(fields []string, extra string, job *Job, on string) 
 
 var fetchError = regexp.MustCompile(`(?m)^(?:Err:\d|E: Failed to fetch |E: Some index files failed to download|W: Failed to fetch |W: Some index files failed|E: Unable to fetch some archives|E: Failed to update )|Temporary failure resolving|Could not resolve '|Hash Sum mismatch`)
 
+// aborted is what sbuild says when a signal ends it. In the stage of the build
+// itself it calls the rest a failed build.
+var aborted = regexp.MustCompile(`(?m)^E: ABORT: Received \w+ signal`)
+
 // read judges what sbuild said: its exit status first, then the footer's
 // Fail-Stage and Status, and text of the log only to tell a dead mirror from
 // a missing package.
@@ -610,6 +614,8 @@ func (res *Result) read(job *Job, dsc *dscFile, x *exit) {
 		res.attempted(job, fmt.Sprintf("sbuild skipped it: the source's Architecture field does not allow %s", job.Arch))
 	case x.Exit == 0:
 		trouble("exit status and status do not agree")
+	case x.Exit == 2 && aborted.Match(sinceSection(tail, "Build")):
+		trouble("sbuild was told to end")
 	case x.Exit == 2 && res.Status == "attempted":
 		res.attempted(job, "the build failed in stage "+res.Stage)
 	case x.Exit == 3 && res.Stage == "install-deps":

@@ -55,7 +55,7 @@ type row struct {
 
 var rows = []row{
 	{name: "good", fast: true, outcome: Good, reason: "built"},
-	{name: "binNMU, for profiles", outcome: Good, source: source{depends: "nowhere-dev <!nocheck>", build: "echo options $$DEB_BUILD_OPTIONS, profiles $$DEB_BUILD_PROFILES."}, log: "options parallel=2 nocheck, profiles nocheck.", job: func(t *testing.T, job *Job) {
+	{name: "binNMU, for profiles", outcome: Good, source: source{depends: "nowhere-dev <!nocheck>", build: "echo options $$DEB_BUILD_OPTIONS, profiles $$DEB_BUILD_PROFILES, of $$(dpkg-parsechangelog -S Timestamp)."}, log: "options parallel=2 nocheck, profiles nocheck, of 1795300000.", job: func(t *testing.T, job *Job) {
 		job.Profiles, job.Parallel = []string{"nocheck"}, 2
 		job.BinNMU = &BinNMU{Number: 2, Changelog: "Rebuild against libfoo2; it's \"new\" $HOME", Maintainer: "Release Team <release@example.org>", Time: time.Unix(1795300000, 0)}
 	}},
@@ -154,6 +154,9 @@ func testRows(t *testing.T, r Runner) {
 				!strings.Contains(log, c.log) {
 				t.Errorf("got %+v; want %v, reason with %q, suspect %q, dep-wait %q, log with %q; the log ends:\n%s",
 					res, c.outcome, c.reason, c.suspect, c.depWait, c.log, log[max(0, len(log)-6000):])
+			}
+			if u := res.Usage; c.outcome == Good && (u.CPU <= 0 || u.Memory <= 0 || u.Disk <= 0 || u.Log <= 0) {
+				t.Errorf("not measured: %+v", u)
 			}
 			t.Logf("%v: %v, %s; overhead %v, memory %s, disk %s, cpu %v", time.Since(start).Round(time.Millisecond), res.Outcome, res.Reason,
 				res.Usage.Overhead, bytesText(res.Usage.Memory), bytesText(res.Usage.Disk), res.Usage.CPU)

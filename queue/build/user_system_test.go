@@ -162,6 +162,9 @@ func limitsOfUser(t *testing.T) {
 				log := logText(t, job)
 				t.Errorf("got %+v; want limit %q, suspect %q; the log ends:\n%s", res, x.limit, x.suspect, log[max(0, len(log)-1500):])
 			}
+			if res.Usage.Memory <= 0 || res.Usage.CPU <= 0 {
+				t.Errorf("not measured: %+v", res.Usage)
+			}
 			t.Logf("%v: %s", time.Since(begin).Round(time.Millisecond), res.Reason)
 			within(t, 30*time.Second, "nothing runs any more", func() bool { return len(running("93.6")) == 0 })
 			if !lockFree(t, job) {
