@@ -388,11 +388,14 @@ type archiveMove struct {
 	From     string   `arg:"" help:"A suite of control/suites."`
 	To       string   `arg:"" help:"A suite of control/suites."`
 	Packages []string `arg:"" name:"package" help:"Source packages: hello or hello_2.10-3."`
-	Force    bool     `help:"Versions may go down: a newer one goes, with all that was built from it."`
+	Force    bool     `help:"Versions may go down: a newer one goes, with all that was built from it. Asks nothing."`
+	sure
 }
 
 func (archiveMove) Help() string {
-	return `Example:
+	return `On a terminal it asks, if the suite that they leave could not install or build others any more. A copy breaks nothing.
+
+Example:
   packmill archive move testing stable hello world`
 }
 
@@ -404,6 +407,22 @@ func (x *archiveMove) Run(c *cli, h *hand) error {
 	to, err := h.suite(x.To)
 	if err != nil {
 		return err
+	}
+	if x.asks() && !x.Force && !c.DryRun {
+		plan, err := h.Move(h.ctx, from, to, x.Packages, false, true, time.Now())
+		if err != nil || len(plan.Refused) > 0 {
+			return c.outcome(plan, err)
+		}
+		broken, err := h.Breaks(h.ctx, from.Name, plan.Removed)
+		if err != nil {
+			return err
+		}
+		if len(broken) > 0 {
+			c.breaks(broken)
+			if err := x.ask(h.ctx, fmt.Sprintf("Move %s out of %s, and break %s?", strings.Join(x.Packages, ", "), from.Name, staying(broken))); err != nil {
+				return err
+			}
+		}
 	}
 	return c.outcome(h.Move(h.ctx, from, to, x.Packages, x.Force, c.DryRun, time.Now()))
 }
@@ -439,16 +458,7 @@ func (x *archiveRm) Run(c *cli, h *hand) error {
 			return err
 		}
 	}
-	for _, b := range broken {
-		text := fmt.Sprintf("breaks %s %s %s", b.Package, b.Version, b.Arch)
-		if b.Wants != "" {
-			text += ", which needs " + b.Wants
-		}
-		if b.Wants != "" && b.Arch == "source" {
-			text += " to be built"
-		}
-		c.print(os.Stdout, map[string]string{"breaks": b.Package, "version": b.Version, "arch": b.Arch, "needs": b.Wants}, text)
-	}
+	c.breaks(broken)
 	if c.DryRun || len(plan.Refused) > 0 {
 		return c.outcome(plan, nil)
 	}
@@ -462,7 +472,7 @@ func (x *archiveRm) Run(c *cli, h *hand) error {
 		c.changes("add", plan, true)
 		question := fmt.Sprintf("Remove %s from %s", counted(len(names), "package"), suite.Name)
 		if len(broken) > 0 {
-			question += fmt.Sprintf(", and break %s that %s", counted(len(broken), "other"), map[bool]string{true: "stays", false: "stay"}[len(broken) == 1])
+			question += ", and break " + staying(broken)
 		}
 		if err := x.ask(h.ctx, question+"?"); err != nil {
 			return err
@@ -481,6 +491,25 @@ func (x *archiveRm) Run(c *cli, h *hand) error {
 	}
 	// What was shown, and not what has come since.
 	return c.outcome(h.Remove(h.ctx, suite, shown(x.Packages, plan.Removed), false, time.Now()))
+}
+
+// breaks prints what a removal breaks.
+func (c *cli) breaks(broken []archive.Broken) {
+	for _, b := range broken {
+		text := fmt.Sprintf("breaks %s %s %s", b.Package, b.Version, b.Arch)
+		if b.Wants != "" {
+			text += ", which needs " + b.Wants
+		}
+		if b.Wants != "" && b.Arch == "source" {
+			text += " to be built"
+		}
+		c.print(os.Stdout, map[string]string{"breaks": b.Package, "version": b.Version, "arch": b.Arch, "needs": b.Wants}, text)
+	}
+}
+
+// staying is "1 other that stays" or "2 others that stay".
+func staying(broken []archive.Broken) string {
+	return counted(len(broken), "other") + map[bool]string{true: " that stays", false: " that stay"}[len(broken) == 1]
 }
 
 // shown are the packages that were asked for, as sources or else as binaries, in

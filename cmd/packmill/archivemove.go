@@ -153,7 +153,7 @@ type archiveExport struct {
 }
 
 func (archiveExport) Help() string {
-	return `The directory gets the packages that the suite names, and no others, and the suite's public keys; it can be served, or carried away.
+	return `The directory gets the packages that the suite names, and no others, and the suite's public keys; it can be served, or carried away. opkg's feeds go only with push, which takes a directory, too.
 
 Example:
   packmill archive export unstable stick`
