@@ -494,7 +494,7 @@ func (in *inside) build(r *report, parent, work string) error {
 		}
 		return true, nil
 	}
-	if ok, err := run("unpack", parent, "dpkg-source", "--no-check", "-x", in.Dsc, filepath.Base(work)); !ok {
+	if ok, err := run("unpack", parent, "dpkg-source", "-x", in.Dsc, filepath.Base(work)); !ok {
 		return err
 	}
 	if in.Changes != "" {

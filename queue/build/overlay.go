@@ -213,8 +213,14 @@ func (r *Overlay) Run(ctx context.Context, job *Job) (*Result, error) {
 		res.Exit, res.Reason = -1, fmt.Sprintf("stage %s was ended by signal %d", x.Stage, x.Signal)
 	case x.Stage == "":
 		res.judge(job)
-	case x.Stage == "build" || x.Stage == "unpack":
-		res.attempted(job, "the build failed in stage "+x.Stage)
+	case x.Stage == "build":
+		res.attempted(job, "the build failed in stage build")
+	case x.Stage == "unpack":
+		tail, err := tailOf(job.Log, 256<<10)
+		if err != nil {
+			return nil, err
+		}
+		res.unpacked(job, tail)
 	case x.Stage == "install-deps" && x.Fetch:
 		res.Reason = "build-dependencies could not be fetched"
 	case x.Stage == "install-deps":

@@ -624,11 +624,26 @@ func (res *Result) read(job *Job, dsc *dscFile, x *exit) {
 			return
 		}
 		res.dependencies(job, dsc)
+	case x.Exit == 3 && res.Stage == "unpack":
+		res.unpacked(job, tail)
 	case x.Exit == 3:
 		trouble("trouble before the build began")
 	default:
 		trouble("trouble of the builder")
 	}
+}
+
+// damaged is what dpkg-source says of files that are not those of the .dsc.
+var damaged = regexp.MustCompile(`(?m)^dpkg-source: error: (?:file .* has (?:checksum|size) |cannot (?:open|read|fstat) )`)
+
+// unpacked judges a source package that cannot be unpacked: it was whole when it
+// was uploaded, so damage is the builder's, and the rest its own fault.
+func (res *Result) unpacked(job *Job, log []byte) {
+	if damaged.Match(sinceSection(log, "Build")) {
+		res.Outcome, res.Reason = GiveBack, "the source package is damaged on this builder: its files are not those of the .dsc"
+		return
+	}
+	res.attempted(job, "the build failed in stage unpack")
 }
 
 // sinceSection returns the part of sbuild's log that begins with a section's

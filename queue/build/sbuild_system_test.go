@@ -215,6 +215,11 @@ func TestSbuildSetup(t *testing.T) {
 		if _, err := r.Run(context.Background(), job); !errors.Is(err, ErrSetup) {
 			t.Errorf("as root: %v", err)
 		}
+		// Debian gives no ids to nobody.
+		r.Chroots.User = "nobody"
+		if _, err := r.Run(context.Background(), job); !errors.Is(err, ErrSetup) || !strings.Contains(err.Error(), "--add-subuids") {
+			t.Errorf("without subordinate ids: %v", err)
+		}
 	}
 	os.Remove(strings.TrimSuffix(job.Dsc, ".dsc") + ".tar.xz")
 	if _, err := r.Run(context.Background(), job); os.Getuid() == 0 && err == nil {

@@ -3,7 +3,12 @@
 package build
 
 import (
+	"bytes"
 	"context"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,8 +17,46 @@ import (
 	"time"
 )
 
-// What sbuild says of trouble that is none of the package's: a source that is
-// not the .dsc's, a chroot that cannot be unpacked, and a signal.
+// A source package that came to harm on the builder is given back, and one that
+// cannot be unpacked although it is whole has failed.
+func TestUnpack(t *testing.T) {
+	t.Parallel()
+	c := testChroots(t, "amd64")
+	for name, r := range map[string]Runner{"sbuild": &Sbuild{Chroots: c}, "overlay": &Overlay{Chroots: c}} {
+		for _, whole := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, whole %v", name, whole), func(t *testing.T) {
+				t.Parallel()
+				job := newSystemJob(t)
+				source{}.make(t, job)
+				path := strings.TrimSuffix(job.Dsc, ".dsc") + ".tar.xz"
+				old, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				data := bytes.Clone(old)
+				data[len(data)/2] ^= 1
+				write(t, path, string(data))
+				want := GiveBack
+				if whole {
+					want = Attempted
+					dsc, err := os.ReadFile(job.Dsc)
+					if err != nil {
+						t.Fatal(err)
+					}
+					write(t, job.Dsc, strings.NewReplacer(fmt.Sprintf("%x", md5.Sum(old)), fmt.Sprintf("%x", md5.Sum(data)), fmt.Sprintf("%x", sha1.Sum(old)), fmt.Sprintf("%x", sha1.Sum(data)),
+						fmt.Sprintf("%x", sha256.Sum256(old)), fmt.Sprintf("%x", sha256.Sum256(data))).Replace(string(dsc)))
+				}
+				res := mustRun(t, r, job)
+				if log := logText(t, job); res.Outcome != want || res.Stage != "unpack" {
+					t.Errorf("got %v, stage %q: %s; want %v, stage unpack; the log ends:\n%s", res.Outcome, res.Stage, res.Reason, want, log[max(0, len(log)-5000):])
+				}
+			})
+		}
+	}
+}
+
+// What sbuild says of trouble that is none of the package's: a chroot that cannot
+// be unpacked, and a signal.
 func TestSbuildTrouble(t *testing.T) {
 	t.Parallel()
 	cached := testChroots(t, "amd64")
@@ -21,16 +64,6 @@ func TestSbuildTrouble(t *testing.T) {
 		name, stage string
 		prepare     func(t *testing.T, job *Job, r *Sbuild)
 	}{
-		{"source", "unpack", func(t *testing.T, job *Job, r *Sbuild) {
-			source{}.make(t, job)
-			path := strings.TrimSuffix(job.Dsc, ".dsc") + ".tar.xz"
-			data, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			data[len(data)/2] ^= 1
-			write(t, path, string(data))
-		}},
 		{"chroot", "create-session", func(t *testing.T, job *Job, r *Sbuild) {
 			source{}.make(t, job)
 			ch, err := cached.Lookup("sid", "amd64")
