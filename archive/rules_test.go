@@ -609,6 +609,19 @@ func TestValidUntilIsRenewed(t *testing.T) {
 	f := newFixture(t)
 	f.suite.ValidFor = 10 * time.Hour
 	f.accepted(f.upload(hello("1")))
+	// apt goes by it.
+	for _, old := range []bool{false, true} {
+		g := f
+		if old {
+			g = newFixture(t)
+			g.suite.ValidFor = time.Minute
+			g.accepted()
+		}
+		out, err := newClient(t, g.source(), g.key, "amd64").try("apt-get", "update", "-o", "Acquire::Check-Date=true")
+		if old != (err != nil) || old != strings.Contains(out, "is expired") {
+			t.Errorf("apt-get update, past Valid-Until: %t: got %v: %s", old, err, out)
+		}
+	}
 	until := func() string {
 		data, _ := os.ReadFile(f.a.path("dists/unstable/Release"))
 		return string(regexp.MustCompile(`(?m)^Valid-Until: .*$`).Find(data))
