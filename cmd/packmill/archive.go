@@ -138,18 +138,23 @@ func become(dir string) error {
 	return nil
 }
 
+// noSuite says that the settings do not know the suite, and what they know.
+func noSuite(s *settings.Settings, name string) error {
+	var names []string
+	for i := range s.Suites {
+		names = append(names, s.Suites[i].Name)
+	}
+	if len(names) == 0 {
+		return daemon.Wrong{Err: fmt.Errorf("there is no suite in control/suites yet: write a stanza for %s there (man 5 packmill)", name)}
+	}
+	return daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites, only %s", name, strings.Join(names, ", "))}
+}
+
 // suite is a suite of the settings as the archive wants it.
 func (h *hand) suite(name string) (archive.Suite, error) {
 	x, ok := h.settings.Suite(name)
 	if !ok {
-		var names []string
-		for i := range h.settings.Suites {
-			names = append(names, h.settings.Suites[i].Name)
-		}
-		if len(names) == 0 {
-			return archive.Suite{}, daemon.Wrong{Err: fmt.Errorf("there is no suite in control/suites yet: write a stanza for %s there (man 5 packmill)", name)}
-		}
-		return archive.Suite{}, daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites, only %s", name, strings.Join(names, ", "))}
+		return archive.Suite{}, noSuite(h.settings, name)
 	}
 	out, err := h.settings.Archive(x)
 	if err != nil {

@@ -338,7 +338,7 @@ func (x *keyRotate) Run(c *cli) error {
 	}
 	set, ok := s.Suite(x.Suite)
 	if !ok {
-		return daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites", x.Suite)}
+		return noSuite(s, x.Suite)
 	}
 	// What cannot sign any more goes in any case: nobody can lose anything by it.
 	var keys, dead []string

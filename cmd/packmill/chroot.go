@@ -183,7 +183,7 @@ func (x *chrootCreate) Run(c *cli) error {
 	}
 	s, ok := all.Suite(x.Suite)
 	if !ok {
-		return daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites", x.Suite)}
+		return noSuite(all, x.Suite)
 	}
 	places, err := c.Chroot.places(all, []settings.Suite{*s}, x.Arch)
 	if err != nil {

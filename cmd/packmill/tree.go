@@ -537,7 +537,9 @@ func (c *cli) absent(t *spool.Tree, pattern, what string) error {
 	}
 	var where []string
 	for _, f := range found {
-		where = append(where, f.Place.String())
+		if p := f.Place.String(); !slices.Contains(where, p) {
+			where = append(where, p)
+		}
 	}
 	return fmt.Errorf("%w: %s cannot be %sed where it is: %s", errRefused, spool.OneLine(pattern), strings.TrimSuffix(what, "e"), strings.Join(where, ", "))
 }

@@ -58,7 +58,7 @@ var next = map[spool.State]string{
 	spool.NotForUs:        "nothing; packmill wb nfu takes it back",
 	spool.AutoNotForUs:    "nothing, until a version names this architecture",
 	spool.Uploaded:        "archived publishes it",
-	spool.Installed:       "nothing: it is in the archive",
+	spool.Installed:       "nothing: it was published; packmill archive ls: what the suite has now",
 	spool.Attic:           "nothing; it is swept when it is old",
 }
 
