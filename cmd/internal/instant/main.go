@@ -103,6 +103,12 @@ func run() (int, error) {
 			if err = errors.Join(err, f.Close()); err != nil {
 				return 0, err
 			}
+		case "sleep":
+			d, err := time.ParseDuration(rest)
+			if err != nil {
+				return 0, err
+			}
+			time.Sleep(d)
 		case "wait":
 			for {
 				if _, err := os.Lstat(rest); err == nil {

@@ -125,6 +125,35 @@ exit 2
 	}
 }
 
+// TestJobs: never more builds at once than the builder's Jobs.
+func TestJobs(t *testing.T) {
+	t.Parallel()
+	m := newMill(t)
+	for i := range 3 {
+		p := fmt.Sprintf("pkg%d", i)
+		m.script(p+"_1_amd64", "sleep 1s")
+		m.queued(uploadtest.Package{Source: p, Version: "1", Distribution: "stable"})
+	}
+	m.buildd("--builder", "b1") // Jobs: 2
+	data, err := os.ReadFile(filepath.Join(m.home, "builds"))
+	m.must(err)
+	at, begun := 0, 0
+	for line := range strings.Lines(string(data)) {
+		switch strings.Fields(line)[1] {
+		case "begin":
+			at, begun = at+1, begun+1
+		case "end":
+			at--
+		}
+		if at > 2 {
+			t.Fatalf("three at once:\n%s", data)
+		}
+	}
+	if begun != 3 || at != 0 {
+		t.Errorf("%d builds began and %d did not end:\n%s", begun, at, data)
+	}
+}
+
 // TestSuspect: what failed in a way that may be the machine's fault is tried
 // once more, by another builder.
 func TestSuspect(t *testing.T) {
