@@ -59,6 +59,56 @@ type Right struct {
 	Shared bool
 }
 
+// below is the mode of the directories below a shared one: where the group may
+// write, it may there.
+func (r Right) below() fs.FileMode {
+	if r.Mode&0o020 == 0 {
+		return r.Mode
+	}
+	return sharedMode
+}
+
+// closed are directories below which only the owner of what is there writes,
+// whichever group makes it.
+var closed = []string{KeysDir, BaseDir}
+
+// open lists what others than its owner may write to in such a directory.
+func (t *Tree) open(dir string) (paths []string, err error) {
+	err = filepath.WalkDir(t.Path(dir), func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // fetched anew meanwhile, or not there yet
+		}
+		if err != nil || !d.IsDir() && !d.Type().IsRegular() {
+			return err
+		}
+		st, err := d.Info()
+		if err == nil && st.Mode()&0o022 != 0 {
+			paths = append(paths, path)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+	return paths, err
+}
+
+// shut takes the right to write there from others.
+func (t *Tree) shut(dir string) error {
+	paths, err := t.open(dir)
+	for _, p := range paths {
+		st, serr := os.Lstat(p)
+		if serr == nil && (st.IsDir() || st.Mode().IsRegular()) {
+			serr = os.Chmod(p, st.Mode()&^0o022)
+		}
+		err = errors.Join(err, serr)
+	}
+	if err != nil {
+		return fmt.Errorf("rights: %w", err)
+	}
+	return nil
+}
+
 // Rights is the list of owners, groups and modes of a tree whose daemons run as
 // different users. packmill init --users makes it so, and fsck checks it. In a
 // tree that belongs to one user the list has no meaning.
@@ -85,7 +135,7 @@ var Rights = []Right{
 	{"archive/incoming", UserArchive, GroupPublish, fs.ModeSetgid | 0o775, true},
 	{"archive/pool", UserArchive, UserArchive, 0o755, false},
 	{"archive/dists", UserArchive, UserArchive, 0o755, false},
-	{"archive/installed", UserArchive, UserArchive, 0o755, false},
+	{"archive/installed", UserArchive, UserArchive, fs.ModeSetgid | 0o755, true},
 	{KeysDir, UserArchive, UserArchive, 0o755, false},
 	{filepath.Dir(BaseDir), UserArchive, UserArchive, 0o755, false},
 	{BaseDir, UserMaster, UserMaster, 0o755, false},
@@ -125,6 +175,11 @@ func (t *Tree) SetRights() error {
 			return err
 		}
 	}
+	for _, dir := range closed {
+		if err := t.shut(dir); err != nil {
+			return err
+		}
+	}
 	places, err := t.Places()
 	if err != nil {
 		return err
@@ -158,7 +213,7 @@ func (t *Tree) setRight(r Right) error {
 	for i, d := range append([]string{r.Dir}, dirs...) {
 		mode, d := r.Mode, t.Path(d)
 		if i > 0 {
-			mode = sharedMode
+			mode = r.below()
 		}
 		if err := os.Lchown(d, uid, gid); err != nil {
 			return fmt.Errorf("rights: %w", err)
@@ -288,10 +343,20 @@ func (c *checker) rights() error {
 			return err
 		}
 		for _, d := range dirs {
-			if !c.fits(d, -1, gid, sharedMode) {
-				c.report(Finding{WrongRight, d, fmt.Sprintf("it must be %s, of group %s", sharedMode, r.Group),
+			if !c.fits(d, -1, gid, r.below()) {
+				c.report(Finding{WrongRight, d, fmt.Sprintf("it must be %s, of group %s", r.below(), r.Group),
 					"packmill init --users makes it so", mend})
 			}
+		}
+	}
+	for _, dir := range closed {
+		paths, err := c.tree.open(dir)
+		if err != nil {
+			return err
+		}
+		if len(paths) > 0 {
+			c.report(Finding{WrongRight, dir, fmt.Sprintf("others than the owner may write to %d files and directories in it, as %s", len(paths), filepath.Base(paths[0])),
+				"packmill init --users takes that away", func() error { return c.tree.shut(dir) }})
 		}
 	}
 	return nil

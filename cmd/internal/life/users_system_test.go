@@ -138,6 +138,18 @@ func TestUsers(t *testing.T) {
 	m.want(m.where(), "installed amd64 hello_1.0", "installed source hello_1.0")
 	m.sound()
 
+	// A tree of an earlier time has places of archived's and master-buildd's that
+	// buildd's group may write to.
+	m.must(os.MkdirAll(filepath.Join(m.tree, spool.BaseDir, "stable"), 0o755))
+	for _, dir := range []string{spool.KeysDir, spool.BaseDir + "/stable", "archive/installed/stable", "archive/installed/stable/amd64"} {
+		m.must(os.Chmod(filepath.Join(m.tree, dir), 0o775))
+	}
+	if out, err := m.try("fsck"); err == nil || strings.Count(out, "packmill init --users") < 4 {
+		t.Errorf("packmill fsck of a tree that is open to a group: %v\n%s", err, out)
+	}
+	m.packmill("init", "--users")
+	m.sound()
+
 	// Who reads the mail takes a signature, and buildd's own counts for nothing
 	// where a person signs.
 	m.control("suites", m.suites()+"Log-Review: manual")
