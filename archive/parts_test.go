@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -121,4 +122,30 @@ func hello2(u debtest.Upload) debtest.Upload {
 	out := hello("2")
 	out.Buildinfo = u.Buildinfo
 	return out
+}
+
+// The forms that the settings name are there, and those that they no longer name
+// are not.
+func TestFormsChange(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	for _, tc := range []struct{ forms, want []string }{
+		{[]string{"gz", "zst"}, []string{"Packages.gz", "Packages.zst"}},
+		{[]string{"xz"}, []string{"Packages.xz"}},
+		{[]string{"plain", "xz"}, []string{"Packages", "Packages.xz"}},
+		{[]string{"xz"}, []string{"Packages.xz"}},
+	} {
+		f.suite.Compress = tc.forms
+		f.accepted()
+		found, err := filepath.Glob(f.a.path("dists/unstable/main/binary-amd64/Packages*"))
+		for i := range found {
+			found[i] = filepath.Base(found[i])
+		}
+		if err != nil || !slices.Equal(found, tc.want) {
+			t.Errorf("forms %q: got %q, %v", tc.forms, found, err)
+		}
+		if rep := f.accepted(); rep.Changed {
+			t.Errorf("forms %q: published again, though all is as it was asked for", tc.forms)
+		}
+	}
 }

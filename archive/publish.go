@@ -279,7 +279,7 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	var mu sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(writers)
-	fresh := int64(0)
+	fresh, formed := int64(0), true
 	for _, x := range p.open {
 		fresh += x.Fresh()
 	}
@@ -288,6 +288,7 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	}
 	for _, path := range t.paths() {
 		st := p.state(path)
+		formed = formed && sameForms(st, forms)
 		if !t.isNew(path) && (p.open[path] == nil || !p.open[path].Changed()) && sameForms(st, forms) {
 			mu.Lock()
 			states[path] = st
@@ -318,7 +319,7 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	}
 	if due, err := t.due(rel, keys); err != nil {
 		return false, err
-	} else if !due {
+	} else if !due && formed { // with or without the plain text the Release is the same
 		return t.names()
 	}
 	// What is about to be superseded stays for a while from now on.
@@ -340,6 +341,11 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	}
 	if _, err := t.names(); err != nil {
 		return true, err
+	}
+	for path, st := range states {
+		if err := p.place(path).Unlink(st); err != nil {
+			return true, err
+		}
 	}
 	current, err := t.current()
 	if err != nil {

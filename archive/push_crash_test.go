@@ -81,7 +81,12 @@ func TestPushKilled(t *testing.T) {
 	dest, bin := filepath.Join(t.TempDir(), "mirror"), t.TempDir()
 	complete := func() {
 		t.Helper()
-		if _, err := f.a.Push(ctx, "", pushTarget(dest), push.Options{}, time.Now()); err != nil {
+		_, err := f.a.Push(ctx, "", pushTarget(dest), push.Options{}, time.Now())
+		for n := 0; errors.Is(err, ErrPushing) && n < 1000; n++ {
+			time.Sleep(10 * time.Millisecond) // what the killed one started lets go of the lock
+			_, err = f.a.Push(ctx, "", pushTarget(dest), push.Options{}, time.Now())
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		sameTree(t, publicTree(t, dest), publicTree(t, f.a.Root()))

@@ -105,13 +105,10 @@ func (p *published) state(path string) index.State {
 	st := index.State{Text: text, Forms: map[index.Compression]index.Sum{}}
 	for _, c := range index.Compressions {
 		if sum, ok := p.rel.Sums[path+c.Suffix()]; ok {
-			if c == index.Plain {
-				// The plain text's sum always stands there; the file may not.
-				if _, err := os.Stat(p.place(path).ByHash(sum.SHA256)); err != nil {
-					continue
-				}
+			// The plain text's sum always stands there; the file may not.
+			if c != index.Plain || p.place(path).HasPlain(sum.SHA256) {
+				st.Forms[c] = sum
 			}
-			st.Forms[c] = sum
 		}
 	}
 	return st

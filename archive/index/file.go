@@ -35,6 +35,17 @@ func (p Place) named(c Compression) string { return filepath.Join(p.Dir, p.Name+
 // ByHash is the path of a published form under its checksum.
 func (p Place) ByHash(sum string) string { return filepath.Join(p.Dir, "by-hash", "SHA256", sum) }
 
+// HasPlain reports whether the plain text of that checksum is published, under
+// both of its names.
+func (p Place) HasPlain(sum string) bool {
+	for _, path := range []string{p.ByHash(sum), p.named(Plain)} {
+		if _, err := os.Stat(path); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // State is what a Release file says of an index: the plain text's sum, and
 // that of each published form.
 type State struct {

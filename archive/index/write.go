@@ -248,16 +248,26 @@ func (x *File) writeForm(ctx context.Context, c Compression) (form, error) {
 	return out, err
 }
 
-// Link gives the published forms their plain names, each in one step, and
-// removes the names of forms that are no longer made.
+// Unlink removes the plain names of forms that are no longer made. The Release
+// that clients read must not name them any more.
+func (p Place) Unlink(state State) error {
+	for _, c := range Compressions {
+		if _, ok := state.Forms[c]; ok {
+			continue
+		}
+		if err := os.Remove(p.named(c)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Link gives the published forms their plain names, each in one step.
 func (p Place) Link(state State) error {
 	for _, c := range Compressions {
 		name := p.named(c)
 		sum, ok := state.Forms[c]
 		if !ok {
-			if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
 			continue
 		}
 		from := p.ByHash(sum.SHA256)
