@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -147,6 +148,8 @@ func helper() int {
 func (o *order) act(r *report) error {
 	unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 	if o.Nice != 0 {
+		// A thread's, and its children's: what this goroutine starts.
+		runtime.LockOSThread()
 		now, _ := unix.Getpriority(unix.PRIO_PROCESS, 0) // the bare call gives 20 - niceness
 		unix.Setpriority(unix.PRIO_PROCESS, 0, min(20-now+o.Nice, 19))
 	}
