@@ -48,7 +48,7 @@ func buildFigures(b *bench) error {
 		name, version string
 		make          func(dir string) error
 		runs          int
-	}{{"tiny", "1.0", makeTiny, 5}, {"hello", "", fetchHello, 2}} {
+	}{{"tiny", "1.0", makeTiny, 5}, {"hello", "", fetchHello, 4}} {
 		dir := filepath.Join(b.dir, s.name)
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
