@@ -93,17 +93,30 @@ func (t *Tree) open(dir string) (paths []string, err error) {
 	return paths, err
 }
 
-// shut takes the right to write there from others.
+// shut takes the right to write there from others. Who could write there may
+// swap a name meanwhile: nothing outside of the directory is touched.
 func (t *Tree) shut(dir string) error {
 	paths, err := t.open(dir)
-	for _, p := range paths {
-		st, serr := os.Lstat(p)
-		if serr == nil && (st.IsDir() || st.Mode().IsRegular()) {
-			serr = os.Chmod(p, st.Mode()&^0o022)
-		}
-		err = errors.Join(err, serr)
+	if err != nil || len(paths) == 0 {
+		return err
 	}
+	root, err := os.OpenRoot(t.Path(dir))
 	if err != nil {
+		return fmt.Errorf("rights: %w", err)
+	}
+	defer root.Close()
+	var errs []error
+	for _, p := range paths {
+		rel, err := filepath.Rel(t.Path(dir), p)
+		if err == nil {
+			var st fs.FileInfo
+			if st, err = root.Lstat(rel); err == nil && (st.IsDir() || st.Mode().IsRegular()) {
+				err = root.Chmod(rel, st.Mode().Perm()&^0o022)
+			}
+		}
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("rights: %w", err)
 	}
 	return nil
