@@ -265,18 +265,28 @@ func (t *Tree) shared(r Right) ([]string, error) {
 // giveItem makes an item the group's. Its owner stays who made it: that is a
 // fact that others decide by (see MadeBy).
 func giveItem(dir string, gid int) error {
+	// The group may swap a name meanwhile: nothing outside of the item is touched.
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("rights: %w", err)
+	}
+	defer root.Close()
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if err := os.Lchown(path, -1, gid); err != nil {
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		if err := root.Lchown(rel, -1, gid); err != nil {
 			return fmt.Errorf("rights: %w", err)
 		}
 		if d.IsDir() {
-			return os.Chmod(path, sharedMode)
+			return root.Chmod(rel, sharedMode)
 		}
 		if d.Type().IsRegular() {
-			return os.Chmod(path, 0o664)
+			return root.Chmod(rel, 0o664)
 		}
 		return nil
 	})
