@@ -37,9 +37,9 @@ import (
 
 	"packmill/archive/index"
 	"packmill/archive/opkg"
-	"packmill/spool/durable"
-	"packmill/spool/openpgp"
-	"packmill/spool/policy"
+	"packmill/internal/durable"
+	"packmill/internal/openpgp"
+	"packmill/internal/policy"
 )
 
 // Suite is a suite's settings, as the caller's control files have them.

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"packmill/archive/deb/debtest"
-	"packmill/spool/openpgp"
+	"packmill/internal/deb/debtest"
+	"packmill/internal/openpgp"
 )
 
 // fixture is an archive with one suite and a key.

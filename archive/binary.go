@@ -7,11 +7,11 @@ import (
 	"strconv"
 	"strings"
 
-	"packmill/archive/deb"
 	"packmill/archive/index"
 	"packmill/archive/pool"
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 func (in *inclusion) includeDeb(l *listed) error {

@@ -12,8 +12,8 @@ import (
 	"slices"
 	"strings"
 
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 // Broken is a package that could not be installed any more; of a source

@@ -18,8 +18,8 @@ import (
 	"packmill/archive/index"
 	"packmill/archive/opkg"
 	"packmill/archive/release"
-	"packmill/spool/deb822"
-	"packmill/spool/openpgp"
+	"packmill/internal/deb822"
+	"packmill/internal/openpgp"
 )
 
 // Fault is something in an archive that a client would trip over.

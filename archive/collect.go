@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"packmill/archive/opkg"
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // Collected says what Collect did, or would do; the names are relative to the

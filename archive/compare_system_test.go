@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"packmill/spool/deb822"
+	"packmill/internal/deb822"
 )
 
 // testCache is a directory that stays from one run of the tests to the next.

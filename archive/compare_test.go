@@ -17,10 +17,10 @@ import (
 	"testing"
 	"time"
 
-	"packmill/archive/deb"
-	"packmill/archive/deb/debtest"
 	"packmill/archive/release"
-	"packmill/spool/deb822"
+	"packmill/internal/deb"
+	"packmill/internal/deb/debtest"
+	"packmill/internal/deb822"
 )
 
 // Whatever the history of a suite, clients get byte for byte what one

@@ -12,10 +12,10 @@ import (
 	"slices"
 	"strings"
 
-	"packmill/archive/deb"
 	"packmill/archive/index"
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 // derive adds the changes that follow from those of Packages and Sources.

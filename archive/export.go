@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"packmill/archive/push"
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // manifest lists the files that someone else needs to have a suite: in the

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"packmill/archive/deb/debtest"
 	"packmill/archive/opkg"
 	"packmill/archive/push"
+	"packmill/internal/deb/debtest"
 )
 
 func TestBreaks(t *testing.T) {

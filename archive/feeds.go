@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 
 	"packmill/archive/opkg"
-	"packmill/spool/openpgp"
+	"packmill/internal/openpgp"
 )
 
 // Opkg are the settings of a suite's feeds for opkg: one for each

@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"packmill/archive/deb/debtest"
 	"packmill/archive/opkg"
 	"packmill/archive/push"
-	"packmill/spool/openpgp"
+	"packmill/internal/deb/debtest"
+	"packmill/internal/openpgp"
 )
 
 func TestFeeds(t *testing.T) {

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"packmill/archive/mirror"
-	"packmill/spool/deb822"
-	"packmill/spool/durable"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
+	"packmill/internal/policy"
 )
 
 // ImportOptions say how a repository is imported.

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"packmill/archive/deb/debtest"
 	"packmill/archive/mirror"
+	"packmill/internal/deb/debtest"
 )
 
 // TestImportOthers has reprepro and aptly make repositories, signed by gpg, and

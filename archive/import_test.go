@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"packmill/archive/deb/debtest"
 	"packmill/archive/mirror"
-	"packmill/spool/openpgp"
+	"packmill/internal/deb/debtest"
+	"packmill/internal/openpgp"
 )
 
 // origin is an archive to be imported.

@@ -11,7 +11,7 @@ import (
 
 	"packmill/archive/index"
 	"packmill/archive/pool"
-	"packmill/spool/deb822"
+	"packmill/internal/deb822"
 )
 
 // Kind says which of an upload's files are included.

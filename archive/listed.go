@@ -18,8 +18,8 @@ import (
 	"packmill/archive/index"
 	"packmill/archive/pool"
 	"packmill/archive/release"
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 // listed is a file of the .changes.

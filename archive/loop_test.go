@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"packmill/archive/deb/debtest"
+	"packmill/internal/deb/debtest"
 )
 
 // loop publishes n times while apt clients, over http and from files, update

@@ -15,9 +15,9 @@ import (
 	"packmill/archive/index"
 	"packmill/archive/opkg"
 	"packmill/archive/release"
-	"packmill/spool/deb822"
-	"packmill/spool/durable"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
+	"packmill/internal/policy"
 )
 
 // Entry is a package in a suite.

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"packmill/archive/deb/debtest"
+	"packmill/internal/deb/debtest"
 )
 
 var ctx = context.Background()

@@ -10,8 +10,8 @@ import (
 	"strings"
 
 	"packmill/archive/release"
-	"packmill/spool/deb822"
-	"packmill/spool/durable"
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
 )
 
 // A suite lies at dists/NAME. Its codename is a symbolic link to that: Release

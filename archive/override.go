@@ -8,8 +8,8 @@ import (
 	"os"
 	"strings"
 
-	"packmill/spool/deb822"
-	"packmill/spool/durable"
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
 )
 
 // ReadOverrides reads a file of overrides as deb-override(5) has it: package,

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"packmill/archive/deb/debtest"
 	"packmill/archive/mirror"
+	"packmill/internal/deb/debtest"
 )
 
 // A .udeb is for the installer alone: apt meets it only where it is asked for.

@@ -17,7 +17,7 @@ import (
 	"packmill/archive/index"
 	"packmill/archive/pool"
 	"packmill/archive/release"
-	"packmill/spool/deb822"
+	"packmill/internal/deb822"
 )
 
 // Report says what a publication did.

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"packmill/archive/deb/debtest"
+	"packmill/internal/deb/debtest"
 )
 
 // patient is a context that is done after it was asked so often.

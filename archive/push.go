@@ -15,7 +15,7 @@ import (
 
 	"packmill/archive/opkg"
 	"packmill/archive/push"
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // Destination is where Push copies the archive to: a *push.Rsync or *push.S3.

@@ -24,8 +24,8 @@ import (
 	"testing"
 	"time"
 
-	"packmill/archive/deb/debtest"
 	"packmill/archive/push"
+	"packmill/internal/deb/debtest"
 )
 
 // The S3 server of these tests: a real one, whose buckets are directories.

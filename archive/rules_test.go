@@ -18,9 +18,9 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	pgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 
-	"packmill/archive/deb/debtest"
 	"packmill/archive/index"
-	"packmill/spool/policy"
+	"packmill/internal/deb/debtest"
+	"packmill/internal/policy"
 )
 
 // text is the published plain text of an index.

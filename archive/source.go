@@ -11,8 +11,8 @@ import (
 
 	"packmill/archive/pool"
 	"packmill/archive/release"
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 func (in *inclusion) includeSource(names []string) error {

@@ -12,8 +12,8 @@ import (
 
 	"packmill/archive/index"
 	"packmill/archive/release"
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 // Paths of indexes, relative to the suite's directory.

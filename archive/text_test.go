@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"packmill/archive/deb/debtest"
+	"packmill/internal/deb/debtest"
 )
 
 // The .changes that the caller verified is what counts, whatever lies in the

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"packmill/archive/index"
-	"packmill/spool/deb822"
+	"packmill/internal/deb822"
 )
 
 // views are all suites, and each snapshot's as "SNAPSHOT/SUITE".

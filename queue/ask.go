@@ -9,9 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"packmill/internal/durable"
+	"packmill/internal/policy"
 	"packmill/spool"
-	"packmill/spool/durable"
-	"packmill/spool/policy"
 )
 
 // Request is an operation that a person asks for on one job.

@@ -14,8 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/internal/durable"
 	"packmill/spool"
-	"packmill/spool/durable"
 )
 
 // cancelFile in a job that is being built asks its builder to end the build:

@@ -14,10 +14,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
+	"packmill/internal/policy"
 	"packmill/spool"
-	"packmill/spool/deb822"
-	"packmill/spool/durable"
-	"packmill/spool/policy"
 )
 
 // Suite is what the queues must know of a suite.

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"packmill/internal/policy"
 	"packmill/spool"
-	"packmill/spool/policy"
 )
 
 // jobPlace is where jobs of a source on an architecture are in a state; their

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"packmill/internal/policy"
 	"packmill/spool"
-	"packmill/spool/policy"
 )
 
 // jobStates are where a job can be, the likely ones first.

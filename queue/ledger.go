@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/internal/durable"
 	"packmill/spool"
-	"packmill/spool/durable"
 )
 
 // ErrTwice says that the architecture has a job for this version already, in

@@ -11,9 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 	"packmill/spool"
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
 )
 
 // Ticket is the facts of an item, written once by reviewd and handed on from

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // sound makes an item with a ticket that fits.

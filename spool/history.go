@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // The files of an item that the engine writes.

@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/spool/deb822"
-	"packmill/spool/durable"
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
 )
 
 // Item is a claimed item: a directory with everything that the next step

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"packmill/spool/policy"
+	"packmill/internal/policy"
 )
 
 // OrderTime is the form of the time in an item's name, in UTC. It sorts as

@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // Loop is the one loop of the system: a daemon is a function from an item to

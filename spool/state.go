@@ -11,7 +11,7 @@ import (
 	"path"
 	"strings"
 
-	"packmill/spool/policy"
+	"packmill/internal/policy"
 )
 
 // State is where a thing can be. The words are the names of directories, and

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // Tree is one spool directory tree: control, tmp, spool, queue, archive,

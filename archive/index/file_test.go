@@ -16,7 +16,7 @@ import (
 	"strings"
 	"testing"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 var ctx = context.Background()

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // store holds the text of blocks, one after the other in the order in which

@@ -14,7 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // Fresh returns the size of the text that Write would compress.

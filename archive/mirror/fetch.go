@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/spool/policy"
+	"packmill/internal/policy"
 )
 
 // Fetch puts the upload's files into dir, which must be there and the caller's

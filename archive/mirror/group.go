@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"strings"
 
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 // grouping collects files into uploads.

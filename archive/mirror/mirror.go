@@ -34,9 +34,9 @@ import (
 	"github.com/mikelolasagasti/xz"
 	"golang.org/x/sys/unix"
 
-	"packmill/spool/deb822"
-	"packmill/spool/openpgp"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/openpgp"
+	"packmill/internal/policy"
 )
 
 // Source says which repository is read, as a line of sources.list(5) does.

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 func scan(text string, f func(*deb822.Scanner) error) error {

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"packmill/spool/openpgp"
-	"packmill/spool/policy"
+	"packmill/internal/openpgp"
+	"packmill/internal/policy"
 )
 
 // CheckOptions say how a feed is checked.

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"packmill/archive/deb/debtest"
 	"packmill/archive/opkg"
+	"packmill/internal/deb/debtest"
 )
 
 // TestCheckFinds breaks a good feed in one way at a time: a rule that Check does

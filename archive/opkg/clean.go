@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // filenames are the values of Filename in an index.

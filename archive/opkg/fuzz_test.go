@@ -5,8 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"packmill/archive/deb/debtest"
 	"packmill/archive/opkg"
+	"packmill/internal/deb/debtest"
 )
 
 // FuzzReadPackage holds that no file makes the reader panic, and that what it

@@ -45,11 +45,11 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"packmill/archive/deb"
-	"packmill/spool/deb822"
-	"packmill/spool/durable"
-	"packmill/spool/openpgp"
-	"packmill/spool/policy"
+	"packmill/internal/deb"
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
+	"packmill/internal/openpgp"
+	"packmill/internal/policy"
 )
 
 // A Feed is the index of one suite and architecture. Whoever changes a feed

@@ -18,10 +18,10 @@ import (
 	"testing"
 	"time"
 
-	"packmill/archive/deb"
-	"packmill/archive/deb/debtest"
 	"packmill/archive/opkg"
-	"packmill/spool/openpgp"
+	"packmill/internal/deb"
+	"packmill/internal/deb/debtest"
+	"packmill/internal/openpgp"
 )
 
 var now = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/spool/deb822"
+	"packmill/internal/deb822"
 )
 
 // A PackageFile is what an opkg package says about itself.

@@ -18,9 +18,9 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
-	"packmill/archive/deb"
-	"packmill/spool/durable"
-	"packmill/spool/policy"
+	"packmill/internal/deb"
+	"packmill/internal/durable"
+	"packmill/internal/policy"
 )
 
 // Info is what an index says about a package file.

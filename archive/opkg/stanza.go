@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"strings"
 
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 // The fields of an index entry in their order. A field that is not here means

@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // Dir is the directory of a source package and its binaries, relative to the

@@ -33,7 +33,7 @@ import (
 	"strings"
 	"time"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // Options say how a push is done.

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // Rsync pushes with the program of that name.

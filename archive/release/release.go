@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"packmill/archive/index"
-	"packmill/spool/deb822"
-	"packmill/spool/durable"
-	"packmill/spool/openpgp"
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
+	"packmill/internal/openpgp"
 )
 
 // Release is the content of a Release file.

@@ -14,11 +14,11 @@ import (
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/durable"
+	"packmill/internal/openpgp"
 	"packmill/queue"
 	"packmill/queue/build/buildlog"
 	"packmill/spool"
-	"packmill/spool/durable"
-	"packmill/spool/openpgp"
 )
 
 // publisher is the archive daemon.

@@ -12,8 +12,8 @@ import (
 	"packmill/archive"
 	"packmill/archive/release"
 	"packmill/cmd/internal/daemon"
+	"packmill/internal/openpgp"
 	"packmill/spool"
-	"packmill/spool/openpgp"
 )
 
 // Nothing arrives, and yet no Release expires: the loop looks often enough, each

@@ -16,12 +16,12 @@ import (
 	"packmill/cmd/internal/roster"
 	"packmill/cmd/internal/runner"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/durable"
+	"packmill/internal/openpgp"
 	"packmill/queue"
 	"packmill/queue/build"
 	"packmill/queue/build/buildlog"
 	"packmill/spool"
-	"packmill/spool/durable"
-	"packmill/spool/openpgp"
 )
 
 // builder is one build daemon.

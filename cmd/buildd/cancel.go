@@ -9,11 +9,11 @@ import (
 	"path/filepath"
 	"time"
 
+	"packmill/internal/durable"
 	"packmill/queue"
 	"packmill/queue/build"
 	"packmill/queue/build/buildlog"
 	"packmill/spool"
-	"packmill/spool/durable"
 )
 
 // lookEvery is how often a running build's item is looked at.

@@ -8,11 +8,11 @@ import (
 	"slices"
 	"time"
 
+	"packmill/internal/durable"
 	"packmill/queue"
 	"packmill/queue/build"
 	"packmill/queue/build/buildlog"
 	"packmill/spool"
-	"packmill/spool/durable"
 )
 
 // record keeps what a build came to, while its item still lies in building:

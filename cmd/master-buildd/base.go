@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"packmill/cmd/internal/settings"
+	"packmill/internal/durable"
 	"packmill/spool"
-	"packmill/spool/durable"
 )
 
 // How often a suite's Base is fetched, and how soon again after a failure.

@@ -12,11 +12,11 @@ import (
 	"packmill/archive"
 	"packmill/cmd/internal/merge"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/queue/installability"
 	"packmill/queue/quinndiff"
 	"packmill/spool"
-	"packmill/spool/policy"
 )
 
 // mergeRest is the least time between two merges of a daemon that runs for

@@ -12,10 +12,10 @@ import (
 
 	"packmill/archive"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/deb822"
 	"packmill/queue"
 	"packmill/queue/installability"
 	"packmill/spool"
-	"packmill/spool/deb822"
 )
 
 // index is what a build on an architecture can be given, as far as it is

@@ -20,7 +20,7 @@ import (
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/promise"
 	"packmill/cmd/internal/settings"
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // archiveCmd is the archive by hand. VIEW is a suite, or a snapshot of one as

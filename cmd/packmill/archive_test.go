@@ -12,7 +12,7 @@ import (
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"packmill/archive/deb/debtest"
+	"packmill/internal/deb/debtest"
 )
 
 // The race detector waits a second at the end of each process for races that are

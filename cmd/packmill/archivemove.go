@@ -21,8 +21,8 @@ import (
 	"packmill/archive/push"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/settings"
-	"packmill/spool/durable"
-	"packmill/spool/openpgp"
+	"packmill/internal/durable"
+	"packmill/internal/openpgp"
 )
 
 // bar is a line of progress for a person who looks; nothing if standard error

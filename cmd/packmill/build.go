@@ -14,10 +14,10 @@ import (
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/logreview"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/openpgp"
 	"packmill/queue"
 	"packmill/queue/build/buildlog"
 	"packmill/spool"
-	"packmill/spool/openpgp"
 )
 
 type buildCmd struct {

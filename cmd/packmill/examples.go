@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 
 	"packmill/cmd/internal/settings"
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 //go:embed examples

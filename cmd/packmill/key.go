@@ -14,9 +14,9 @@ import (
 	"packmill/archive/opkg"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/settings"
-	"packmill/spool/durable"
-	"packmill/spool/openpgp"
-	"packmill/spool/policy"
+	"packmill/internal/durable"
+	"packmill/internal/openpgp"
+	"packmill/internal/policy"
 )
 
 type keyCmd struct {

@@ -19,11 +19,11 @@ import (
 
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/queue/build"
 	"packmill/queue/build/buildlog"
 	"packmill/spool"
-	"packmill/spool/policy"
 )
 
 type logCmd struct {

@@ -16,8 +16,8 @@ import (
 
 	"packmill/cmd/internal/logreview"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/durable"
 	"packmill/spool"
-	"packmill/spool/durable"
 )
 
 type mailCmd struct {

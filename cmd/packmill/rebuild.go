@@ -18,11 +18,11 @@ import (
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/runner"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/queue/build"
 	"packmill/spool"
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
 )
 
 type rebuildCmd struct {

@@ -23,10 +23,10 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 
 	"packmill/cmd/internal/settings"
+	"packmill/internal/durable"
+	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/spool"
-	"packmill/spool/durable"
-	"packmill/spool/policy"
 	"packmill/spool/upload"
 )
 

@@ -19,10 +19,10 @@ import (
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/notify"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/durable"
+	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/spool"
-	"packmill/spool/durable"
-	"packmill/spool/policy"
 )
 
 type reviewCmd struct {

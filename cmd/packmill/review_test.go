@@ -17,9 +17,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"packmill/archive"
+	"packmill/internal/openpgp"
 	"packmill/queue"
 	"packmill/spool"
-	"packmill/spool/openpgp"
 	"packmill/spool/upload/uploadtest"
 )
 

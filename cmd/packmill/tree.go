@@ -21,10 +21,10 @@ import (
 	"packmill/cmd/internal/incoming"
 	"packmill/cmd/internal/roster"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/durable"
 	"packmill/queue"
 	"packmill/queue/build/buildlog"
 	"packmill/spool"
-	"packmill/spool/durable"
 	"packmill/spool/upload"
 )
 

@@ -13,9 +13,9 @@ import (
 	"packmill/cmd/internal/logreview"
 	"packmill/cmd/internal/merge"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/spool"
-	"packmill/spool/policy"
 )
 
 // wbCmd is wanna-build's person's command, with wb's own grammar.

@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/spool/durable"
-	"packmill/spool/policy"
+	"packmill/internal/durable"
+	"packmill/internal/policy"
 	"packmill/spool/upload"
 )
 

@@ -10,10 +10,10 @@ import (
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/roster"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/queue/build/buildlog"
 	"packmill/spool"
-	"packmill/spool/policy"
 )
 
 type whyCmd struct {

@@ -19,11 +19,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/cmd/internal/incoming"
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
+	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/spool"
-	"packmill/spool/deb822"
-	"packmill/spool/durable"
-	"packmill/spool/policy"
 	"packmill/spool/upload"
 )
 

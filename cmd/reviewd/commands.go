@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/cmd/internal/incoming"
+	"packmill/internal/durable"
 	"packmill/queue"
 	"packmill/spool"
-	"packmill/spool/durable"
 	"packmill/spool/upload"
 )
 

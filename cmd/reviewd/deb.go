@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"packmill/archive/deb"
-	"packmill/spool/policy"
+	"packmill/internal/deb"
+	"packmill/internal/policy"
 	"packmill/spool/upload"
 )
 

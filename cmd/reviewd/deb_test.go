@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"packmill/archive/deb/debtest"
+	"packmill/internal/deb/debtest"
 	"packmill/spool/upload"
 )
 

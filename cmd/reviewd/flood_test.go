@@ -16,11 +16,11 @@ import (
 	"time"
 
 	"packmill/archive"
-	"packmill/archive/deb/debtest"
 	"packmill/cmd/internal/daemon"
+	"packmill/internal/deb/debtest"
+	"packmill/internal/openpgp"
 	"packmill/queue"
 	"packmill/spool"
-	"packmill/spool/openpgp"
 	"packmill/spool/upload/corpus"
 	"packmill/spool/upload/uploadtest"
 )

@@ -21,9 +21,9 @@ import (
 	"packmill/cmd/internal/incoming"
 	"packmill/cmd/internal/ledger"
 	"packmill/cmd/internal/notify"
+	"packmill/internal/durable"
 	"packmill/queue"
 	"packmill/spool"
-	"packmill/spool/durable"
 	"packmill/spool/upload"
 )
 

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/spool"
-	"packmill/spool/policy"
 	"packmill/spool/upload"
 )
 

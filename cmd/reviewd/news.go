@@ -10,9 +10,9 @@ import (
 	"strings"
 
 	"packmill/archive"
+	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/spool"
-	"packmill/spool/policy"
 	"packmill/spool/upload"
 )
 

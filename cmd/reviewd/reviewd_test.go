@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"packmill/cmd/internal/notify"
+	"packmill/internal/openpgp"
 	"packmill/spool"
-	"packmill/spool/openpgp"
 	"packmill/spool/upload/uploadtest"
 )
 

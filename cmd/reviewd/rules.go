@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"packmill/cmd/internal/settings"
+	"packmill/internal/durable"
+	"packmill/internal/openpgp"
 	"packmill/queue"
 	"packmill/spool"
-	"packmill/spool/durable"
-	"packmill/spool/openpgp"
 	"packmill/spool/upload"
 )
 

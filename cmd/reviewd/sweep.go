@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/cmd/internal/incoming"
+	"packmill/internal/durable"
 	"packmill/queue"
 	"packmill/queue/build/buildlog"
 	"packmill/spool"
-	"packmill/spool/durable"
 )
 
 // Timing of the broom.

@@ -14,9 +14,9 @@ import (
 	"strconv"
 	"strings"
 
-	"packmill/spool/deb822"
-	"packmill/spool/durable"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
+	"packmill/internal/policy"
 
 	"golang.org/x/sys/unix"
 )

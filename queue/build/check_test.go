@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"packmill/spool/deb822"
+	"packmill/internal/deb822"
 )
 
 // fillResult writes a good result for the job: one real package, a buildinfo

@@ -13,9 +13,9 @@ import (
 	"strings"
 	"time"
 
-	"packmill/spool/deb822"
-	"packmill/spool/durable"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
+	"packmill/internal/policy"
 
 	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 
 	"golang.org/x/sys/unix"
 )

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"packmill/spool/policy"
+	"packmill/internal/policy"
 )
 
 // Exec builds with any program.

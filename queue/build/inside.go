@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"packmill/spool/deb822"
+	"packmill/internal/deb822"
 
 	"golang.org/x/sys/unix"
 )

@@ -17,8 +17,8 @@ import (
 	"strings"
 	"time"
 
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 // Job is one build. Its strings may come from an upload; a runner checks

@@ -14,8 +14,8 @@ import (
 	"strings"
 	"time"
 
-	"packmill/spool/deb822"
-	"packmill/spool/durable"
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
 
 	"golang.org/x/sys/unix"
 )

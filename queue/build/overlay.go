@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 // Overlay builds without root, without unpacking and without waiting: each

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"packmill/spool/policy"
+	"packmill/internal/policy"
 
 	"golang.org/x/sys/unix"
 )

@@ -17,8 +17,8 @@ import (
 	"syscall"
 	"time"
 
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 )

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"packmill/spool/policy"
+	"packmill/internal/policy"
 
 	"golang.org/x/sys/unix"
 )

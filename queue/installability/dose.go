@@ -14,7 +14,7 @@ import (
 	"strconv"
 	"strings"
 
-	"packmill/spool/policy"
+	"packmill/internal/policy"
 )
 
 // program is Debian's package of the same name.

@@ -25,8 +25,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 // maxIndex bounds what one index may unpack to, in bytes.

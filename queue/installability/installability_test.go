@@ -16,7 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
-	"packmill/spool/policy"
+	"packmill/internal/policy"
 )
 
 // suite is a small archive; p makes its entries.

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"slices"
 
-	"packmill/spool/policy"
+	"packmill/internal/policy"
 )
 
 // Job is a source to be built on an architecture. Its fields are those of

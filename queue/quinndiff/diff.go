@@ -17,7 +17,7 @@ import (
 	"iter"
 	"slices"
 
-	"packmill/spool/policy"
+	"packmill/internal/policy"
 )
 
 // State says how the binaries of a source stand on an architecture.

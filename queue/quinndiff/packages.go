@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"io"
 
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 // Packages is what the Packages indexes of ONE architecture say, which list

@@ -15,9 +15,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 	"packmill/queue/quinndiff/listtest"
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
 )
 
 func read(t testing.TB, sources string, packages ...string) (*Sources, *Packages) {

@@ -6,8 +6,8 @@ import (
 	"io"
 	"strings"
 
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 // Sources is what Sources indexes say: of each source package the newest

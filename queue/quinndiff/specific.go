@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"strings"
 
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 // Specific is a Packages-arch-specific list: packages that can only be built

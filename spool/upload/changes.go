@@ -6,8 +6,8 @@ import (
 	"strconv"
 	"strings"
 
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 // File is one file that a .changes or a .dsc lists.

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 // check is one thing that is looked at. A check speaks with one level; where two

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"packmill/spool/deb822"
-	"packmill/spool/openpgp"
+	"packmill/internal/deb822"
+	"packmill/internal/openpgp"
 )
 
 // Verb is what a command asks for.

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"packmill/spool/openpgp"
+	"packmill/internal/openpgp"
 	"packmill/spool/upload"
 )
 

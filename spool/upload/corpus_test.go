@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"packmill/spool/openpgp"
+	"packmill/internal/openpgp"
 	"packmill/spool/upload"
 	"packmill/spool/upload/corpus"
 	"packmill/spool/upload/uploadtest"

@@ -12,8 +12,8 @@ import (
 
 	"pgregory.net/rapid"
 
-	"packmill/spool/openpgp"
-	"packmill/spool/policy"
+	"packmill/internal/openpgp"
+	"packmill/internal/policy"
 	"packmill/spool/upload"
 	"packmill/spool/upload/corpus"
 	"packmill/spool/upload/uploadtest"

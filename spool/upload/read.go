@@ -10,8 +10,8 @@ import (
 	"strings"
 	"sync"
 
-	"packmill/spool/openpgp"
-	"packmill/spool/policy"
+	"packmill/internal/openpgp"
+	"packmill/internal/policy"
 )
 
 // maxTexts is how many findings of one check are told; further ones are counted.

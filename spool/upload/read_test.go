@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"packmill/spool/openpgp"
+	"packmill/internal/openpgp"
 	"packmill/spool/upload/uploadtest"
 )
 

@@ -20,9 +20,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/spool/deb822"
-	"packmill/spool/openpgp"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/openpgp"
+	"packmill/internal/policy"
 )
 
 // Sums are what one pass over a file found.

@@ -13,8 +13,8 @@ import (
 	"path"
 	"strings"
 
-	"packmill/spool/openpgp"
-	"packmill/spool/policy"
+	"packmill/internal/openpgp"
+	"packmill/internal/policy"
 )
 
 // Content is one entry of a source tree.

@@ -19,8 +19,8 @@ import (
 	"strings"
 	"time"
 
-	"packmill/spool/openpgp"
-	"packmill/spool/policy"
+	"packmill/internal/openpgp"
+	"packmill/internal/policy"
 )
 
 // Level says what follows from a finding.

@@ -18,10 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/archive"
-	"packmill/archive/deb/debtest"
+	"packmill/internal/deb/debtest"
+	"packmill/internal/deb822"
+	"packmill/internal/openpgp"
 	"packmill/spool"
-	"packmill/spool/deb822"
-	"packmill/spool/openpgp"
 )
 
 // compared is what the archive's figures are, for --help.

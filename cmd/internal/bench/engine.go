@@ -40,7 +40,7 @@ var (
 	review     = spool.In(spool.Review, "sid")
 )
 
-// engine measures spool and spool/durable.
+// engine measures spool and internal/durable.
 func engine(b *bench) error {
 	for _, f := range []func(*bench) error{claimFigures, scanFigures, fanOutFigures, wakeFigures, burstFigures, daemonFigures} {
 		if err := f(b); err != nil {

@@ -17,8 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"packmill/internal/openpgp"
 	"packmill/spool"
-	"packmill/spool/openpgp"
 	"packmill/spool/upload/uploadtest"
 )
 

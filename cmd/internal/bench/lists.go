@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"packmill/internal/deb822"
 	"packmill/queue/installability"
 	"packmill/queue/quinndiff"
 	"packmill/queue/quinndiff/listtest"
-	"packmill/spool/deb822"
 )
 
 // Arguments of the processes that are measured on their own.

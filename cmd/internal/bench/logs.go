@@ -14,10 +14,10 @@ import (
 	"syscall"
 	"time"
 
+	"packmill/internal/openpgp"
 	"packmill/queue"
 	"packmill/queue/build/buildlog"
 	"packmill/spool"
-	"packmill/spool/openpgp"
 	"packmill/spool/upload"
 	"packmill/spool/upload/uploadtest"
 )

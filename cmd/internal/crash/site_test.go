@@ -22,8 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/archive"
-	"packmill/archive/deb/debtest"
-	"packmill/spool/openpgp"
+	"packmill/internal/deb/debtest"
+	"packmill/internal/openpgp"
 	"packmill/spool/upload/uploadtest"
 )
 

@@ -20,13 +20,13 @@ import (
 	"time"
 
 	"packmill/archive"
-	"packmill/archive/deb/debtest"
 	"packmill/cmd/internal/logreview"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/deb/debtest"
+	"packmill/internal/durable"
+	"packmill/internal/openpgp"
 	"packmill/queue"
 	"packmill/spool"
-	"packmill/spool/durable"
-	"packmill/spool/openpgp"
 	"packmill/spool/upload/uploadtest"
 )
 

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"packmill/spool/openpgp"
+	"packmill/internal/openpgp"
 )
 
 // TestAccounts runs sshd as a server does: with scripts/sshd/packmill.conf,

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"packmill/spool/openpgp"
+	"packmill/internal/openpgp"
 	"packmill/spool/upload/uploadtest"
 )
 

@@ -16,8 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/internal/policy"
 	"packmill/spool"
-	"packmill/spool/policy"
 	"packmill/spool/upload"
 )
 

@@ -24,11 +24,11 @@ import (
 	"time"
 
 	"packmill/archive"
-	"packmill/archive/deb/debtest"
+	"packmill/internal/deb/debtest"
+	"packmill/internal/durable"
+	"packmill/internal/openpgp"
+	"packmill/internal/policy"
 	"packmill/queue/installability"
-	"packmill/spool/durable"
-	"packmill/spool/openpgp"
-	"packmill/spool/policy"
 	"packmill/spool/upload"
 )
 

@@ -14,19 +14,19 @@ var layers = []struct {
 	tree string
 	may  []string
 }{
-	{"packmill/spool/durable", nil},
-	{"packmill/spool/deb822", nil},
-	{"packmill/spool/policy", []string{"packmill/spool/deb822"}},
-	{"packmill/spool/openpgp", nil},
-	{"packmill/spool/upload", []string{"packmill/spool/durable", "packmill/spool/deb822", "packmill/spool/policy", "packmill/spool/openpgp"}},
+	{"packmill/internal/durable", nil},
+	{"packmill/internal/deb822", nil},
+	{"packmill/internal/policy", []string{"packmill/internal/deb822"}},
+	{"packmill/internal/openpgp", nil},
+	{"packmill/spool/upload", []string{"packmill/internal/durable", "packmill/internal/deb822", "packmill/internal/policy", "packmill/internal/openpgp"}},
 	// The archive knows no states.
-	{"packmill/archive", []string{"packmill/spool/durable", "packmill/spool/deb822", "packmill/spool/policy", "packmill/spool/openpgp", "packmill/spool/upload"}},
+	{"packmill/archive", []string{"packmill/internal/durable", "packmill/internal/deb822", "packmill/internal/policy", "packmill/internal/openpgp", "packmill/spool/upload"}},
 	// Builds and the comparison of indexes know neither.
-	{"packmill/queue/build", []string{"packmill/spool/durable", "packmill/spool/deb822", "packmill/spool/policy", "packmill/spool/openpgp", "packmill/spool/upload"}},
-	{"packmill/queue/quinndiff", []string{"packmill/spool/deb822", "packmill/spool/policy"}},
-	{"packmill/queue/installability", []string{"packmill/spool/deb822", "packmill/spool/policy"}},
+	{"packmill/queue/build", []string{"packmill/internal/durable", "packmill/internal/deb822", "packmill/internal/policy", "packmill/internal/openpgp", "packmill/spool/upload"}},
+	{"packmill/queue/quinndiff", []string{"packmill/internal/deb822", "packmill/internal/policy"}},
+	{"packmill/queue/installability", []string{"packmill/internal/deb822", "packmill/internal/policy"}},
 	// The engine, and the queues on it.
-	{"packmill/spool", []string{"packmill/spool/durable", "packmill/spool/deb822", "packmill/spool/policy"}},
+	{"packmill/spool", []string{"packmill/internal/durable", "packmill/internal/deb822", "packmill/internal/policy"}},
 	{"packmill/queue", []string{"packmill/spool"}},
 	{"packmill/cmd", []string{"packmill"}},
 }

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // Ledger is the directory that holds one.

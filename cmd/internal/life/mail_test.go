@@ -19,8 +19,8 @@ import (
 
 	gomail "github.com/emersion/go-message/mail"
 
+	"packmill/internal/openpgp"
 	"packmill/spool"
-	"packmill/spool/openpgp"
 	"packmill/spool/upload/uploadtest"
 )
 

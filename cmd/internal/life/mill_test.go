@@ -16,9 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"packmill/internal/openpgp"
 	"packmill/queue/build/buildlog"
 	"packmill/spool"
-	"packmill/spool/openpgp"
 	"packmill/spool/upload/uploadtest"
 )
 

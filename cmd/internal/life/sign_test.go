@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"packmill/spool/openpgp"
+	"packmill/internal/openpgp"
 	"packmill/spool/upload/uploadtest"
 )
 

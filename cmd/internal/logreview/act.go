@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"packmill/cmd/internal/settings"
+	"packmill/internal/durable"
+	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/spool"
-	"packmill/spool/durable"
-	"packmill/spool/policy"
 	"packmill/spool/upload"
 )
 

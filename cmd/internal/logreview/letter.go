@@ -13,7 +13,7 @@ import (
 	"github.com/emersion/go-message"
 
 	"packmill/cmd/internal/notify"
-	"packmill/spool/openpgp"
+	"packmill/internal/openpgp"
 )
 
 // What a mail may be. Everything in it is a stranger's until a signature has

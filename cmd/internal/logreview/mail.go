@@ -13,8 +13,8 @@ import (
 	"packmill/cmd/internal/ledger"
 	"packmill/cmd/internal/notify"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/openpgp"
 	"packmill/spool"
-	"packmill/spool/openpgp"
 )
 
 // repliesDir is the ledger of all signed replies: what was done, and which

@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
+	"packmill/internal/openpgp"
+	"packmill/internal/policy"
 	"packmill/queue"
-	"packmill/spool/openpgp"
-	"packmill/spool/policy"
 	"packmill/spool/upload"
 )
 

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"packmill/spool/openpgp"
-	"packmill/spool/policy"
+	"packmill/internal/openpgp"
+	"packmill/internal/policy"
 )
 
 const job = "Job: 0123456789abcdef0123 hello_1%3a2.0-1 amd64 sid"

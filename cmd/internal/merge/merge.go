@@ -20,10 +20,10 @@ import (
 
 	"packmill/archive"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/queue/quinndiff"
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
 )
 
 // SpecificFile is the Packages-arch-specific list, in control.

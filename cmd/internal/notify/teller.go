@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/cmd/internal/daemon"
+	"packmill/internal/durable"
 	"packmill/spool"
-	"packmill/spool/durable"
 )
 
 // ToldFile in an item has a line for each thing that was mailed about it: the

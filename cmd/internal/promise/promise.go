@@ -27,12 +27,12 @@ import (
 	"packmill/archive/opkg"
 	"packmill/cmd/internal/merge"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
+	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/queue/quinndiff"
 	"packmill/spool"
-	"packmill/spool/deb822"
-	"packmill/spool/durable"
-	"packmill/spool/policy"
 	"packmill/spool/upload"
 )
 

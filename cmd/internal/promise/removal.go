@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"packmill/archive"
+	"packmill/internal/policy"
 	"packmill/spool"
-	"packmill/spool/policy"
 	"packmill/spool/upload"
 )
 

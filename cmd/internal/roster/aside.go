@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // asideSuffix ends the name of the file that is there while a daemon is set

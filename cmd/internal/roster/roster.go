@@ -19,8 +19,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/spool/deb822"
-	"packmill/spool/durable"
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
 )
 
 // Entry is what a daemon says.

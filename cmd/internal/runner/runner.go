@@ -7,13 +7,13 @@ import (
 	"os"
 
 	"packmill/archive"
-	"packmill/archive/deb"
 	"packmill/cmd/internal/settings"
+	"packmill/internal/deb"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 	"packmill/queue/build"
 	"packmill/queue/installability"
 	"packmill/spool"
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
 )
 
 // Of is the runner that the settings say.

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"packmill/spool/openpgp"
+	"packmill/internal/openpgp"
 )
 
 // Keyring reads the public keys of control/keys, of the given fingerprints

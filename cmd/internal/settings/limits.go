@@ -3,8 +3,8 @@ package settings
 import (
 	"strings"
 
+	"packmill/internal/deb822"
 	"packmill/queue/build"
-	"packmill/spool/deb822"
 )
 
 // Limit is a line of Limits: what holds for some packages.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"packmill/spool/deb822"
+	"packmill/internal/deb822"
 )
 
 // reader takes the fields of one stanza and remembers which it took, so that a

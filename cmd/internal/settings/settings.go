@@ -16,9 +16,9 @@ import (
 	"strings"
 	"time"
 
+	"packmill/internal/deb822"
+	"packmill/internal/openpgp"
 	"packmill/queue"
-	"packmill/spool/deb822"
-	"packmill/spool/openpgp"
 )
 
 // Settings is everything in control, read at one moment. It is never changed

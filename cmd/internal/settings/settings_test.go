@@ -11,8 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"packmill/internal/openpgp"
 	"packmill/queue/build"
-	"packmill/spool/openpgp"
 )
 
 const suite = "Suite: stable\nArchitectures: amd64 i386\n"

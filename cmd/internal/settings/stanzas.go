@@ -9,9 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 	"packmill/queue"
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
 	"packmill/spool/upload"
 )
 

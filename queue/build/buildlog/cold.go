@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 )
 
 // Store is the cold store of logs: a directory for each day, in it one for

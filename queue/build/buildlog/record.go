@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 
 	"golang.org/x/sys/unix"
 )

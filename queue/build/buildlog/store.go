@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 
 	"github.com/klauspost/compress/zstd"
 )

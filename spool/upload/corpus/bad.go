@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"packmill/spool/durable"
+	"packmill/internal/durable"
 	"packmill/spool/upload"
 	"packmill/spool/upload/uploadtest"
 )

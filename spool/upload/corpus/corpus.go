@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/spool/openpgp"
+	"packmill/internal/openpgp"
 	"packmill/spool/upload"
 	"packmill/spool/upload/uploadtest"
 )

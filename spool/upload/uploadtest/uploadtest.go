@@ -25,8 +25,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
-	"packmill/spool/durable"
-	"packmill/spool/openpgp"
+	"packmill/internal/durable"
+	"packmill/internal/openpgp"
 )
 
 // Package is an upload to be written. The zero value of a field means a sensible

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"packmill/spool/openpgp"
+	"packmill/internal/openpgp"
 )
 
 // TestDpkgSource: dpkg-source unpacks what is written, every checksum checked, and

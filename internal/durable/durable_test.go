@@ -246,12 +246,12 @@ func TestGroupMovesAll(t *testing.T) {
 // and leaves the order of syncs to one place. The benchmarks compare with the
 // bare call.
 func TestOnlyHereRename(t *testing.T) {
-	out, err := exec.Command("git", "-C", "../..", "grep", "-nE", `(os|unix|syscall)\.Rename`, "--", "*.go", ":!*_test.go", ":!spool/durable", ":!cmd/internal/bench").CombinedOutput()
+	out, err := exec.Command("git", "-C", "../..", "grep", "-nE", `(os|unix|syscall)\.Rename`, "--", "*.go", ":!*_test.go", ":!internal/durable", ":!cmd/internal/bench").CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 1 {
 		return // nothing found
 	}
-	t.Errorf("rename outside spool/durable (%v):\n%s", err, out)
+	t.Errorf("rename outside internal/durable (%v):\n%s", err, out)
 }
 
 // A directory that can never be made is an error, and no endless work.

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"packmill/spool/deb822"
+	"packmill/internal/deb822"
 )
 
 // CheckArch checks the name of a concrete architecture, or all. An

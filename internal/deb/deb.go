@@ -18,8 +18,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/spool/deb822"
-	"packmill/spool/policy"
+	"packmill/internal/deb822"
+	"packmill/internal/policy"
 )
 
 // A Package is what one .deb says.

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"packmill/archive/deb/debtest"
+	"packmill/internal/deb/debtest"
 )
 
 // TestDpkgTakesThem holds that dpkg-deb reads every packing, and that what

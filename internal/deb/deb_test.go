@@ -19,8 +19,8 @@ import (
 	"testing/iotest"
 	"time"
 
-	"packmill/archive/deb"
-	"packmill/archive/deb/debtest"
+	"packmill/internal/deb"
+	"packmill/internal/deb/debtest"
 )
 
 const control = "Package: hello\nVersion: 1:2.10-3\nArchitecture: amd64\nMaintainer: A <a@b.example>\nDescription: d\n"

@@ -12,7 +12,7 @@ import (
 
 	"pault.ag/go/debian/version"
 
-	"packmill/spool/deb822"
+	"packmill/internal/deb822"
 )
 
 func TestNames(t *testing.T) {

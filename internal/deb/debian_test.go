@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"packmill/archive/deb"
+	"packmill/internal/deb"
 )
 
 // TestDebianPackages compares what Read says about real packages with what

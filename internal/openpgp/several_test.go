@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"packmill/spool/openpgp"
+	"packmill/internal/openpgp"
 )
 
 // TestVerifyRelease has gpg sign a file with two keys, as archives do, and asks
