@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"packmill/archive"
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/settings"
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
 	"packmill/queue"
-	"packmill/queue/build/buildlog"
+	"packmill/queue/buildlog"
 	"packmill/spool"
 )
 
@@ -26,7 +26,7 @@ type publisher struct {
 	*daemon.Env
 	archive *archive.Archive
 	now     func() time.Time
-	done    *settings.Settings // those with which every suite was published last
+	done    *control.Settings // those with which every suite was published last
 	renewed time.Time
 	filed   map[string]bool // sources of this batch that are about to be in Installed
 }
@@ -54,7 +54,7 @@ func (p *publisher) loop() *spool.Loop {
 
 // often is how often suites without changes are looked at, so that no Release
 // expires: each hour, or more often if one lives for a short time.
-func often(all *settings.Settings) time.Duration {
+func often(all *control.Settings) time.Duration {
 	out := time.Hour
 	for _, s := range all.Suites {
 		if s.ValidFor > 0 {
@@ -89,7 +89,7 @@ func (p *publisher) suites(ctx context.Context) (bool, error) {
 
 // align brings a suite in line with its settings, and renews its Release if that
 // is due.
-func (p *publisher) align(ctx context.Context, all *settings.Settings, s *settings.Suite) error {
+func (p *publisher) align(ctx context.Context, all *control.Settings, s *control.Suite) error {
 	suite, err := all.Archive(s)
 	if err != nil {
 		return err
@@ -168,7 +168,7 @@ func (p *publisher) publish(ctx context.Context, items []*spool.Item) ([]spool.V
 }
 
 // include publishes what is ready among the undecided entries.
-func (p *publisher) include(ctx context.Context, all *settings.Settings, s *settings.Suite, entries []*entry) error {
+func (p *publisher) include(ctx context.Context, all *control.Settings, s *control.Suite, entries []*entry) error {
 	var batch []archive.Inclusion
 	var in []*entry
 	for _, e := range entries {
@@ -301,7 +301,7 @@ func (p *publisher) sweepRecords(suite string) error {
 // ready says whether an entry can be published now: binaries need their
 // source, in the suite or in this batch; a source of a suite that publishes
 // together wants all its binaries beside it.
-func (p *publisher) ready(ctx context.Context, s *settings.Suite, e *entry, entries []*entry) (bool, spool.Verdict, error) {
+func (p *publisher) ready(ctx context.Context, s *control.Suite, e *entry, entries []*entry) (bool, spool.Verdict, error) {
 	same := func(o *entry) bool {
 		return o.item.Name.Source == e.item.Name.Source && o.item.Name.Version == e.item.Name.Version
 	}
@@ -346,7 +346,7 @@ func (p *publisher) ready(ctx context.Context, s *settings.Suite, e *entry, entr
 // inclusion checks the right of whoever signed, now and not when the item was
 // made: a key may have been revoked since. A reason is why it is refused; an
 // error is our trouble, and the item stays.
-func (p *publisher) inclusion(all *settings.Settings, s *settings.Suite, e *entry) (inc archive.Inclusion, reason string, err error) {
+func (p *publisher) inclusion(all *control.Settings, s *control.Suite, e *entry) (inc archive.Inclusion, reason string, err error) {
 	t := e.ticket
 	if e.arch == "" {
 		inc = archive.Inclusion{
@@ -364,7 +364,7 @@ func (p *publisher) inclusion(all *settings.Settings, s *settings.Suite, e *entr
 			} else if !ok {
 				return inc, "the ticket names no key, and was not written by " + spool.UserReview + " or " + spool.UserMaster, nil
 			}
-			if !slices.ContainsFunc(all.Uploaders, func(u settings.Uploader) bool { return u.Account != "" && u.Account == t.Account }) {
+			if !slices.ContainsFunc(all.Uploaders, func(u control.Uploader) bool { return u.Account != "" && u.Account == t.Account }) {
 				return inc, fmt.Sprintf("the account %q may not upload (any more): see control/uploaders", t.Account), nil
 			}
 			return inc, "", nil
@@ -386,7 +386,7 @@ func (p *publisher) inclusion(all *settings.Settings, s *settings.Suite, e *entr
 
 // signedBy returns the file's content if it bears a good signature by one of
 // the keys, and otherwise the reason why it does not.
-func (p *publisher) signedBy(all *settings.Settings, path string, fingerprints []string, whose string) (data []byte, reason string, err error) {
+func (p *publisher) signedBy(all *control.Settings, path string, fingerprints []string, whose string) (data []byte, reason string, err error) {
 	data, err = os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, filepath.Base(path) + " is not in the item any more", nil

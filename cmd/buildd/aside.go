@@ -9,10 +9,9 @@ import (
 	"slices"
 	"time"
 
-	"packmill/cmd/internal/logreview"
-	"packmill/cmd/internal/notify"
-	"packmill/cmd/internal/roster"
-	"packmill/cmd/internal/settings"
+	"packmill/cmd/internal/control"
+	"packmill/cmd/internal/mail"
+	"packmill/queue/builders"
 	"packmill/spool"
 )
 
@@ -21,14 +20,14 @@ const eventAside = "aside"
 
 // notices say who hears that this builder was set aside: whom control/notify
 // names, and in any case who looks after it.
-func (b *builder) notices() []settings.Notice {
+func (b *builder) notices() []control.Notice {
 	all := b.Settings.Get().Notify
-	if slices.ContainsFunc(all, func(n settings.Notice) bool {
-		return (n.Event == eventAside || n.Event == "*") && slices.Contains(n.To, notify.Builder)
+	if slices.ContainsFunc(all, func(n control.Notice) bool {
+		return (n.Event == eventAside || n.Event == "*") && slices.Contains(n.To, mail.Builder)
 	}) {
 		return all
 	}
-	return append(slices.Clip(all), notify.Way(all, eventAside, notify.Builder, eventAside, logreview.EventLog, logreview.EventFailed, "*"))
+	return append(slices.Clip(all), mail.Way(all, eventAside, mail.Builder, eventAside, mail.EventLog, mail.EventFailed, "*"))
 }
 
 // aside says why this builder takes nothing now, and when nobody hears of that.
@@ -38,20 +37,20 @@ func (b *builder) aside() error {
 	if !errors.Is(err, errAside) || serr != nil {
 		return err
 	}
-	if len(notify.Recipients(b.notices(), about(x))) == 0 {
+	if len(mail.Recipients(b.notices(), about(x))) == 0 {
 		err = fmt.Errorf("%w; nobody is mailed of that: there is no Email in the stanza %s of control/builders, and nobody for aside in control/notify", err, x.Name)
 	}
 	return err
 }
 
 // about begins a mail about this builder.
-func about(x *settings.Builder) *notify.Message {
-	return &notify.Message{Event: eventAside, Date: time.Now(), People: map[string]string{notify.Builder: x.Email}}
+func about(x *control.Builder) *mail.Message {
+	return &mail.Message{Event: eventAside, Date: time.Now(), People: map[string]string{mail.Builder: x.Email}}
 }
 
 // setAside keeps over restarts that people must hear of it.
 func (b *builder) setAside(why string) {
-	if err := roster.SetAside(b.Tree.Path(spool.BuildersDir), b.who(), why); err != nil {
+	if err := builders.SetAside(b.Tree.Path(spool.BuildersDir), b.who(), why); err != nil {
 		b.Log.Error("nobody will be mailed that this builder is set aside", "err", err)
 	}
 }
@@ -59,8 +58,8 @@ func (b *builder) setAside(why string) {
 // worked notes a build that came to a verdict.
 func (b *builder) worked() {
 	was := b.health.worked()
-	b.say(func(e *roster.Entry) { e.Trouble = "" })
-	a, err := roster.ReadAside(b.Tree.Path(spool.BuildersDir), b.who())
+	b.say(func(e *builders.Entry) { e.Trouble = "" })
+	a, err := builders.ReadAside(b.Tree.Path(spool.BuildersDir), b.who())
 	// Another process of the same name may be set aside while this one works.
 	if err == nil && a != nil && (was || a.Since.Before(b.begun)) && a.Back.IsZero() {
 		err = a.SetBack()
@@ -77,7 +76,7 @@ func (b *builder) tellAside(ctx context.Context) error {
 	if err != nil {
 		return nil // said by others
 	}
-	return roster.Alone(b.Tree.Path(spool.BuildersDir), b.who(), func(a *roster.Aside) error {
+	return builders.Alone(b.Tree.Path(spool.BuildersDir), b.who(), func(a *builders.Aside) error {
 		if a.Told && a.Back.IsZero() {
 			return nil
 		}
@@ -111,7 +110,7 @@ hear when a build has come to a verdict; until then there is no other mail.
 			m.Subject = fmt.Sprintf("Builder %s is back (%s)", x.Name, b.who())
 			m.Body = fmt.Sprintf("%s builds again: a build came to a verdict at %s.\nIt had been set aside at %s.\n", name, a.Back.Format(time.RFC3339), a.Since.Format(time.RFC3339))
 		}
-		sent, err := notify.Send(ctx, b.notices(), m)
+		sent, err := mail.Send(ctx, b.notices(), m)
 		if err != nil {
 			return err
 		}

@@ -12,15 +12,14 @@ import (
 	"syscall"
 	"time"
 
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/roster"
-	"packmill/cmd/internal/runner"
-	"packmill/cmd/internal/settings"
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
 	"packmill/queue"
-	"packmill/queue/build"
-	"packmill/queue/build/buildlog"
+	"packmill/queue/builders"
+	"packmill/queue/buildlog"
+	"packmill/queue/runner"
 	"packmill/spool"
 )
 
@@ -32,12 +31,12 @@ type builder struct {
 
 	health health
 	ready  readiness
-	post   *roster.Post // nil: it could not be written
+	post   *builders.Post // nil: it could not be written
 	begun  time.Time
 }
 
 // stanza finds the builder's own settings.
-func (b *builder) stanza() (*settings.Builder, error) {
+func (b *builder) stanza() (*control.Builder, error) {
 	all := b.Settings.Get()
 	for i := range all.Builders {
 		x := &all.Builders[i]
@@ -73,7 +72,7 @@ func (b *builder) loop() *spool.Loop {
 			if err == nil {
 				err = b.Room()
 			}
-			b.say(func(e *roster.Entry) {
+			b.say(func(e *builders.Entry) {
 				if e.Refuses = ""; err != nil {
 					e.Refuses = err.Error()
 				}
@@ -97,7 +96,7 @@ func (b *builder) loop() *spool.Loop {
 }
 
 // serves reports whether this daemon is there for an architecture.
-func (b *builder) serves(x *settings.Builder, arch string) bool {
+func (b *builder) serves(x *control.Builder, arch string) bool {
 	return b.arch == arch || b.arch == "" && slices.Contains(x.Architectures, arch)
 }
 
@@ -198,7 +197,7 @@ func (b *builder) refusal(it *spool.Item) *notNow {
 
 // firstOther finds a job that this builder would take now and that does not
 // itself wait for the others.
-func (b *builder) firstOther(x *settings.Builder, all *settings.Settings, now time.Time) string {
+func (b *builder) firstOther(x *control.Builder, all *control.Settings, now time.Time) string {
 	places, err := b.places(spool.NeedsBuild)()
 	if err != nil {
 		return "" // the loop says it
@@ -288,10 +287,10 @@ func (b *builder) giveBack(it *spool.Item) (bool, error) {
 		return false, err
 	}
 	if who, text, asked := queue.CancelRequest(it.Path(), claimed(it)); asked {
-		return true, it.Move(spool.Buildd, b.who(), b.cancelled(it, t, who, text, build.Usage{}))
+		return true, it.Move(spool.Buildd, b.who(), b.cancelled(it, t, who, text, runner.Usage{}))
 	}
 	v := b.again(it, t, "its builder ("+t.Builder+") is gone", 0)
-	b.record(it, t, buildlog.Lost, v.Reason, build.Usage{})
+	b.record(it, t, buildlog.Lost, v.Reason, runner.Usage{})
 	if err := it.Move(spool.Buildd, b.who(), v); err != nil {
 		return false, err
 	}
@@ -367,15 +366,15 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 		return b.again(it, t, err.Error(), 0), nil
 	}
 	if err != nil {
-		if errors.Is(err, build.ErrSetup) {
+		if errors.Is(err, runner.ErrSetup) {
 			b.Log.Error("this builder cannot build", "err", err)
 		}
-		b.record(it, t, build.GiveBack.String(), err.Error(), build.Usage{})
+		b.record(it, t, runner.GiveBack.String(), err.Error(), runner.Usage{})
 		b.failed(it, t, earlier, err.Error())
 		return b.backOff(it, t, err.Error())
 	}
 	first := b.record(it, t, res.Outcome.String(), res.Reason, res.Usage)
-	if res.Outcome != build.GiveBack {
+	if res.Outcome != runner.GiveBack {
 		b.worked()
 	} else if !res.Stopped {
 		b.failed(it, t, earlier, res.Reason)
@@ -386,13 +385,13 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 // failed counts a build without a verdict against this builder, unless the
 // last attempt, on another builder, ended so too.
 func (b *builder) failed(it *spool.Item, t *queue.Ticket, earlier, reason string) {
-	b.say(func(e *roster.Entry) { e.Trouble = it.Name.ID() + ": " + reason })
+	b.say(func(e *builders.Entry) { e.Trouble = it.Name.ID() + ": " + reason })
 	if !b.health.failed(it.Name.Source, t.Tries > 1 && earlier != b.who()) {
 		return
 	}
 	if err := b.aside(); err != nil {
 		b.Log.Error("set aside", "err", err)
-		b.say(func(e *roster.Entry) { e.Refuses = err.Error() })
+		b.say(func(e *builders.Entry) { e.Refuses = err.Error() })
 		b.setAside(reason)
 	}
 }
@@ -410,14 +409,14 @@ func (b *builder) enter() {
 	} else if slices.Contains(x.Architectures, "all") && b.arch != "all" {
 		archs = append(archs, "all")
 	}
-	if b.post, err = roster.Enter(b.Tree.Path(spool.BuildersDir), roster.Entry{Daemon: b.who(), Builder: x.Name, Archs: archs}); err != nil {
+	if b.post, err = builders.Enter(b.Tree.Path(spool.BuildersDir), builders.Entry{Daemon: b.who(), Builder: x.Name, Archs: archs}); err != nil {
 		b.Log.Warn("the roster of builders cannot be written; packmill why will not know of this one", "err", err)
 		b.post = nil
 	}
 }
 
 // say changes this daemon's entry in the roster.
-func (b *builder) say(change func(*roster.Entry)) {
+func (b *builder) say(change func(*builders.Entry)) {
 	if b.post == nil {
 		return
 	}
@@ -450,7 +449,7 @@ func (b *builder) backOff(it *spool.Item, t *queue.Ticket, reason string) (spool
 }
 
 // run prepares the item and calls the runner.
-func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *settings.Builder, s *settings.Suite, all *settings.Settings) (*build.Result, error) {
+func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *control.Builder, s *control.Suite, all *control.Settings) (*runner.Result, error) {
 	if err := forgetAttempt(it, t.Tries); err != nil {
 		return nil, err
 	}
@@ -460,7 +459,7 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *s
 	}
 	defer log.Close()
 	it.Dirty()
-	job := &build.Job{
+	job := &runner.Job{
 		Source: t.Source, Version: t.Version, Suite: s.Name, Arch: it.Place.Arch, On: it.Place.Arch, Nice: x.Nice,
 		Dsc: it.Path(t.Dsc), Dir: it.Path(workDir), Result: it.Path(resultDir),
 		Base: s.Base, Network: s.BuildNetwork, ExtraDepends: t.ExtraDepends, ExtraConflicts: t.ExtraConflicts,
@@ -476,12 +475,12 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *s
 	}
 	x.Cross(job)
 	if t.BinNMU > 0 {
-		job.BinNMU = &build.BinNMU{Number: t.BinNMU, Changelog: t.BinNMUText, Maintainer: t.BinNMUBy, Time: t.BinNMUTime}
+		job.BinNMU = &runner.BinNMU{Number: t.BinNMU, Changelog: t.BinNMUText, Maintainer: t.BinNMUBy, Time: t.BinNMUTime}
 	}
-	if err := runner.Prepare(b.Tree, job, x, s); err != nil {
+	if err := control.Prepare(b.Tree, job, x, s); err != nil {
 		return nil, err
 	}
-	r, err := runner.Of(x)
+	r, err := x.NewRunner()
 	if err != nil {
 		return nil, err
 	}
@@ -503,7 +502,7 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *s
 }
 
 // judge makes a verdict on the item of what the runner found.
-func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s *settings.Suite, all *settings.Settings, res *build.Result, first *buildlog.FirstError) (spool.Verdict, error) {
+func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *control.Builder, s *control.Suite, all *control.Settings, res *runner.Result, first *buildlog.FirstError) (spool.Verdict, error) {
 	place := func(state spool.State) spool.Place { return spool.In(state, it.Place.Suite, it.Place.Arch) }
 	if newer, err := queue.Superseded(b.Tree, s.Name, t.Source, t.Version); err != nil {
 		return spool.Verdict{}, err
@@ -511,7 +510,7 @@ func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s 
 		return spool.Verdict{To: spool.In(spool.Attic), Reason: "superseded by version " + newer + " while it was built"}, nil
 	}
 	switch res.Outcome {
-	case build.Good:
+	case runner.Good:
 		if s.LogReview == "auto" {
 			t.Result = res.Changes
 			if err := b.sign(it, t, x, all); err != nil {
@@ -533,7 +532,7 @@ func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s 
 			To: place(spool.Built), Reason: "built",
 			Text: fmt.Sprintf("Built. A person reads the log and signs result/%s, or says what else should become of it: packmill build show %s_%s\n", res.Changes, t.Source, t.Version),
 		}, nil
-	case build.Attempted, build.Quarantined:
+	case runner.Attempted, runner.Quarantined:
 		// Once more; the first attempt after a person's giveback is no second one.
 		if res.Suspect != "" && (t.Suspect == "" || t.Tries == 1) && t.Tries < s.Tries {
 			t.Suspect = x.Name
@@ -544,13 +543,13 @@ func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *settings.Builder, s 
 			Text: fmt.Sprintf("The build failed: %s\n%sThe whole log: packmill log %s_%s %s\nTo try again: packmill requeue %s\n",
 				res.Reason, explain(first), t.Source, t.Version, it.Place.Arch, it.Name),
 		}, b.uncount(it, t)
-	case build.DepWait:
+	case runner.DepWait:
 		t.DepWait = strings.Join(res.DepWait, ", ")
 		return spool.Verdict{
 			To: place(spool.DepWait), Reason: "waits for " + t.DepWait,
 			Text: fmt.Sprintf("Waits for: %s\nIt goes on by itself when the suite has them.\n", t.DepWait),
 		}, b.uncount(it, t)
-	case build.Uninstallable:
+	case runner.Uninstallable:
 		t.Index = queue.Tried
 		return spool.Verdict{
 			To: place(spool.BDUninstallable), Reason: res.Reason,
@@ -571,7 +570,7 @@ func (b *builder) uncount(it *spool.Item, t *queue.Ticket) error {
 }
 
 // sign puts the builder's signature on the result's .changes.
-func (b *builder) sign(it *spool.Item, t *queue.Ticket, x *settings.Builder, all *settings.Settings) error {
+func (b *builder) sign(it *spool.Item, t *queue.Ticket, x *control.Builder, all *control.Settings) error {
 	if x.Key == "" {
 		return fmt.Errorf("the builder %s has no Key in control/builders, and Log-Review is auto", x.Name)
 	}

@@ -11,8 +11,8 @@ import (
 
 	"packmill/internal/durable"
 	"packmill/queue"
-	"packmill/queue/build"
-	"packmill/queue/build/buildlog"
+	"packmill/queue/buildlog"
+	"packmill/queue/runner"
 	"packmill/spool"
 )
 
@@ -48,8 +48,8 @@ func movedAway(dir string) bool {
 // taken says what becomes of a build that a person ended, whatever it came to:
 // a cancelled job goes to the attic, and one that was moved by hand stays where
 // the person put it. ended is false of all others.
-func (b *builder) taken(it *spool.Item, t *queue.Ticket, res *build.Result) (v spool.Verdict, ended bool, err error) {
-	var usage build.Usage
+func (b *builder) taken(it *spool.Item, t *queue.Ticket, res *runner.Result) (v spool.Verdict, ended bool, err error) {
+	var usage runner.Usage
 	if res != nil {
 		usage = res.Usage
 	}
@@ -73,7 +73,7 @@ func (b *builder) taken(it *spool.Item, t *queue.Ticket, res *build.Result) (v s
 }
 
 // cancelled is the verdict on a job whose build somebody asked to end.
-func (b *builder) cancelled(it *spool.Item, t *queue.Ticket, who, text string, u build.Usage) spool.Verdict {
+func (b *builder) cancelled(it *spool.Item, t *queue.Ticket, who, text string, u runner.Usage) spool.Verdict {
 	reason := "cancelled by " + who
 	if text != "" {
 		reason += ": " + text

@@ -49,8 +49,8 @@ import (
 	"time"
 
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/logreview"
-	"packmill/queue/build"
+	"packmill/cmd/internal/mail"
+	"packmill/queue/runner"
 )
 
 const manual = `Builds: takes the oldest package that waits for its architecture, builds it in a clean chroot, and hands good binaries to the archive queue.
@@ -68,7 +68,7 @@ var cli struct {
 }
 
 func main() {
-	build.Reexec()
+	runner.Reexec()
 	daemon.Main(filepath.Base(os.Args[0]), manual, &cli, run)
 }
 
@@ -94,7 +94,7 @@ func run(ctx context.Context) error {
 	if !env.Once {
 		go b.watchLost(ctx)
 	}
-	teller := logreview.NewTeller(env, b.places)
+	teller := mail.NewTeller(env, b.places)
 	teller.Also = b.tellAside
 	return teller.Serve(ctx, func(ctx context.Context) error {
 		return env.Serve(ctx, b.loop())

@@ -6,9 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"packmill/cmd/internal/roster"
-	"packmill/cmd/internal/runner"
-	"packmill/cmd/internal/settings"
+	"packmill/cmd/internal/control"
+	"packmill/queue/builders"
 )
 
 // readiness is what the machine lacks to build for its architectures: an
@@ -28,14 +27,14 @@ const askAgain = time.Minute
 
 // lacks says what the machine lacks to build for a suite's architecture, or
 // nil. What is new of it goes into the log and the roster.
-func (b *builder) lacks(x *settings.Builder, s *settings.Suite, arch string) error {
+func (b *builder) lacks(x *control.Builder, s *control.Suite, arch string) error {
 	b.ready.mu.Lock()
 	defer b.ready.mu.Unlock()
 	old, found := b.ready.asked[arch]
 	if found && time.Since(old.at) < askAgain {
 		return old.err
 	}
-	r, err := runner.Of(x)
+	r, err := x.NewRunner()
 	if err == nil {
 		err = r.Ready(x.On(s, arch))
 	}
@@ -48,7 +47,7 @@ func (b *builder) lacks(x *settings.Builder, s *settings.Suite, arch string) err
 	} else if err == nil && old.err != nil {
 		b.Log.Info("this machine can build", "arch", arch)
 	}
-	b.say(func(e *roster.Entry) {
+	b.say(func(e *builders.Entry) {
 		e.Lacks = maps.Clone(e.Lacks)
 		delete(e.Lacks, arch)
 		if err != nil {

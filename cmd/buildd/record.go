@@ -10,8 +10,8 @@ import (
 
 	"packmill/internal/durable"
 	"packmill/queue"
-	"packmill/queue/build"
-	"packmill/queue/build/buildlog"
+	"packmill/queue/buildlog"
+	"packmill/queue/runner"
 	"packmill/spool"
 )
 
@@ -19,7 +19,7 @@ import (
 // of a failure the first error, in the item; the log, compressed, in the cold
 // store; the numbers in both. The plain log stays in the item. It returns the
 // first error, or nil. What cannot be kept is logged and holds nobody up.
-func (b *builder) record(it *spool.Item, t *queue.Ticket, outcome, reason string, u build.Usage) *buildlog.FirstError {
+func (b *builder) record(it *spool.Item, t *queue.Ticket, outcome, reason string, u runner.Usage) *buildlog.FirstError {
 	warn := func(what string, err error) {
 		if err != nil {
 			b.Log.Warn(what, "item", it.Name.String(), "err", err)
@@ -88,7 +88,7 @@ func claim(it *spool.Item) (at time.Time, waited time.Duration) {
 }
 
 // why is the reason of a failed build in one line: with its first error.
-func why(res *build.Result, first *buildlog.FirstError) string {
+func why(res *runner.Result, first *buildlog.FirstError) string {
 	if first == nil {
 		return res.Reason
 	}

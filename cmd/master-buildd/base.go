@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"packmill/cmd/internal/settings"
+	"packmill/cmd/internal/control"
 	"packmill/internal/durable"
 	"packmill/spool"
 )
@@ -38,7 +38,7 @@ type bases struct {
 // lists returns the Packages files of a suite's Base on an architecture;
 // complete says that they are all there is. A suite without Base has none,
 // and what its builders are given besides is not known.
-func (b *bases) lists(ctx context.Context, s *settings.Suite, arch string) (paths []string, complete bool) {
+func (b *bases) lists(ctx context.Context, s *control.Suite, arch string) (paths []string, complete bool) {
 	if len(s.Base) == 0 {
 		return nil, false
 	}
@@ -59,15 +59,15 @@ func (b *bases) lists(ctx context.Context, s *settings.Suite, arch string) (path
 }
 
 // fetched reports whether the lists are those of the suite's Base lines.
-func fetched(dir string, s *settings.Suite) bool {
+func fetched(dir string, s *control.Suite) bool {
 	data, err := os.ReadFile(filepath.Join(dir, "fetched"))
 	return err == nil && string(data) == sourcesList(s)
 }
 
-func sourcesList(s *settings.Suite) string { return strings.Join(s.Base, "\n") + "\n" }
+func sourcesList(s *control.Suite) string { return strings.Join(s.Base, "\n") + "\n" }
 
 // due reports whether it is time to fetch, and takes it down.
-func (b *bases) due(dir string, s *settings.Suite) bool {
+func (b *bases) due(dir string, s *control.Suite) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.running[dir] || time.Since(b.tried[dir]) < baseRetry {
@@ -80,7 +80,7 @@ func (b *bases) due(dir string, s *settings.Suite) bool {
 	return true
 }
 
-func (b *bases) fetch(ctx context.Context, dir string, s *settings.Suite, arch string) {
+func (b *bases) fetch(ctx context.Context, dir string, s *control.Suite, arch string) {
 	err := aptUpdate(ctx, dir, s, arch)
 	b.mu.Lock()
 	delete(b.running, dir)
@@ -98,7 +98,7 @@ func (b *bases) fetch(ctx context.Context, dir string, s *settings.Suite, arch s
 
 // aptUpdate lets apt fetch and verify the Base's indexes into dir, with
 // nothing of the machine's own settings but its keys.
-func aptUpdate(ctx context.Context, dir string, s *settings.Suite, arch string) error {
+func aptUpdate(ctx context.Context, dir string, s *control.Suite, arch string) error {
 	for _, d := range []string{"lists/partial", "cache/archives/partial", "etc"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return err

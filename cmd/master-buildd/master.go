@@ -7,10 +7,10 @@ import (
 	"sync"
 	"time"
 
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/merge"
-	"packmill/cmd/internal/settings"
 	"packmill/queue"
+	"packmill/queue/lacking"
 	"packmill/spool"
 )
 
@@ -41,8 +41,8 @@ func newMaster(env *daemon.Env) *master {
 }
 
 // suite is what the queues must know of a suite of the settings.
-func (m *master) suite(ctx context.Context, s *settings.Suite) (queue.Suite, error) {
-	specific, err := merge.ReadSpecific(m.Tree.Path("control"))
+func (m *master) suite(ctx context.Context, s *control.Suite) (queue.Suite, error) {
+	specific, err := lacking.ReadSpecific(m.Tree.Path("control"))
 	if err != nil {
 		return queue.Suite{}, err
 	}
@@ -67,7 +67,7 @@ func (m *master) places(states ...spool.State) func() ([]spool.Place, error) {
 	}
 }
 
-func (m *master) ensure(s *settings.Suite) error {
+func (m *master) ensure(s *control.Suite) error {
 	for _, state := range []spool.State{spool.Accepted, spool.Master, spool.Uploaded} {
 		if err := m.Tree.Ensure(spool.In(state, s.Name)); err != nil {
 			return err

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/settings"
 	"packmill/spool"
 )
 
@@ -23,7 +23,7 @@ func TestFirstScan(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	store, err := settings.NewStore(tree.Path("control"), log)
+	store, err := control.NewStore(tree.Path("control"), log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"packmill/archive"
-	"packmill/cmd/internal/merge"
-	"packmill/cmd/internal/settings"
+	"packmill/cmd/internal/control"
 	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/queue/installability"
+	"packmill/queue/lacking"
 	"packmill/queue/quinndiff"
 	"packmill/spool"
 )
@@ -62,9 +62,9 @@ func (m *master) merge(ctx context.Context) (bool, error) {
 
 // stampOf changes when the suite's indexes, its settings or the lists beside
 // them do.
-func (m *master) stampOf(s *settings.Suite) string {
+func (m *master) stampOf(s *control.Suite) string {
 	out := fmt.Sprint(s.Architectures, s.IndepOn, s.Base)
-	for _, p := range []string{"archive/dists/" + s.Name + "/Release", "archive/dists/" + s.Name + "/InRelease", "control/" + merge.SpecificFile} {
+	for _, p := range []string{"archive/dists/" + s.Name + "/Release", "archive/dists/" + s.Name + "/InRelease", "control/" + lacking.SpecificFile} {
 		if st, err := os.Stat(m.Tree.Path(p)); err == nil {
 			out += fmt.Sprintf("\n%s %d %d", p, st.Size(), st.ModTime().UnixNano())
 		}
@@ -83,7 +83,7 @@ type job struct {
 	published bool // its source was in the archive when the job was seen
 }
 
-func (m *master) mergeSuite(ctx context.Context, all *settings.Settings, s *settings.Suite) error {
+func (m *master) mergeSuite(ctx context.Context, all *control.Settings, s *control.Suite) error {
 	// The queues first, the indexes after them: what was published when a
 	// job was seen, and is not in the indexes then, was taken out.
 	jobs, newest, err := m.seen(s)
@@ -94,11 +94,11 @@ func (m *master) mergeSuite(ctx context.Context, all *settings.Settings, s *sett
 	if err != nil {
 		return err
 	}
-	specific, err := merge.ReadSpecific(m.Tree.Path("control"))
+	specific, err := lacking.ReadSpecific(m.Tree.Path("control"))
 	if err != nil {
 		return err
 	}
-	view, err := merge.Read(a, s)
+	view, err := lacking.Read(a, s.Lacking())
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (m *master) mergeSuite(ctx context.Context, all *settings.Settings, s *sett
 }
 
 // seen lists a suite's jobs, and of each source the newest version that is on its way.
-func (m *master) seen(s *settings.Suite) (jobs []job, newest map[string]string, err error) {
+func (m *master) seen(s *control.Suite) (jobs []job, newest map[string]string, err error) {
 	newest = map[string]string{}
 	published := map[string]bool{}
 	places, err := m.Tree.Places(spool.Installed, spool.Attic)
@@ -184,7 +184,7 @@ func wasPublished(t *spool.Tree, p spool.Place, name, suite string) bool {
 }
 
 // supply makes the jobs that are lacking.
-func (m *master) supply(ctx context.Context, s *settings.Suite, view *merge.View, lacking []quinndiff.Needed) error {
+func (m *master) supply(ctx context.Context, s *control.Suite, view *lacking.View, lacking []quinndiff.Needed) error {
 	if len(lacking) == 0 {
 		return nil
 	}
@@ -228,7 +228,7 @@ func (m *master) supply(ctx context.Context, s *settings.Suite, view *merge.View
 
 // retire sends to the attic what nobody will publish: jobs of architectures
 // that the suite does not have any more, and of sources that were taken out.
-func (m *master) retire(s *settings.Suite, jobs []job, present map[string]string) {
+func (m *master) retire(s *control.Suite, jobs []job, present map[string]string) {
 	for _, j := range jobs {
 		if j.Place.State == spool.Uploaded {
 			continue
@@ -260,7 +260,7 @@ func (m *master) retire(s *settings.Suite, jobs []job, present map[string]string
 
 // recheck looks whether what waits for a builder can still be built. Nothing
 // is claimed but what moves, so no builder meets a lock.
-func (m *master) recheck(ctx context.Context, s *settings.Suite, jobs []job) error {
+func (m *master) recheck(ctx context.Context, s *control.Suite, jobs []job) error {
 	for _, arch := range append(slices.Clone(s.Architectures), "all") {
 		x, err := m.indexOf(ctx, s, arch)
 		if err != nil {

@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"packmill/archive"
-	"packmill/cmd/internal/settings"
+	"packmill/cmd/internal/control"
 	"packmill/internal/deb822"
 	"packmill/queue"
 	"packmill/queue/installability"
@@ -29,7 +29,7 @@ type index struct {
 
 // indexOf reads the suite's own packages and its Base's, if they have changed
 // since they were read last.
-func (m *master) indexOf(ctx context.Context, s *settings.Suite, arch string) (*index, error) {
+func (m *master) indexOf(ctx context.Context, s *control.Suite, arch string) (*index, error) {
 	if arch == "all" {
 		arch = s.IndepOn
 	}
@@ -95,7 +95,7 @@ func wants(t *queue.Ticket, dsc string) (installability.Job, error) {
 // judge answers for jobs of one architecture. Where the index is not complete
 // only packages count that another open source of the suite will make: of all
 // others nobody here knows whether the builders have them.
-func (m *master) judge(ctx context.Context, s *settings.Suite, x *index, jobs []installability.Job) ([]installability.Answer, error) {
+func (m *master) judge(ctx context.Context, s *control.Suite, x *index, jobs []installability.Job) ([]installability.Answer, error) {
 	answers, err := installability.Direct(x.Index, jobs)
 	if err != nil {
 		return nil, err
@@ -192,7 +192,7 @@ func (m *master) makers(suite string) map[string]string {
 }
 
 // atBirth says whether a new job begins in bd-uninstallable.
-func (m *master) atBirth(ctx context.Context, s *settings.Suite) func(*queue.Ticket, string) (spool.State, string) {
+func (m *master) atBirth(ctx context.Context, s *control.Suite) func(*queue.Ticket, string) (spool.State, string) {
 	return func(t *queue.Ticket, dsc string) (spool.State, string) {
 		why, err := m.lacks(ctx, s, t, dsc)
 		if err != nil {
@@ -205,7 +205,7 @@ func (m *master) atBirth(ctx context.Context, s *settings.Suite) func(*queue.Tic
 	}
 }
 
-func (m *master) lacks(ctx context.Context, s *settings.Suite, t *queue.Ticket, dsc string) (string, error) {
+func (m *master) lacks(ctx context.Context, s *control.Suite, t *queue.Ticket, dsc string) (string, error) {
 	x, err := m.indexOf(ctx, s, t.BuildArch)
 	if err != nil {
 		return "", err

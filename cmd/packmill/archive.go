@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/archive"
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/promise"
-	"packmill/cmd/internal/settings"
+	"packmill/cmd/internal/fsck"
 	"packmill/internal/durable"
 )
 
@@ -65,7 +65,7 @@ Who knows reprepro: include is include, list is ls, copysrc is copy, removesrc i
 // hand is what every command of the archive works with.
 type hand struct {
 	*archive.Archive
-	settings *settings.Settings
+	settings *control.Settings
 	who      string          // the person
 	ctx      context.Context // ends with an interrupt; a publication in its midst leaves nothing visible
 }
@@ -139,7 +139,7 @@ func become(dir string) error {
 }
 
 // noSuite says that the settings do not know the suite, and what they know.
-func noSuite(s *settings.Settings, name string) error {
+func noSuite(s *control.Settings, name string) error {
 	var names []string
 	for i := range s.Suites {
 		names = append(names, s.Suites[i].Name)
@@ -488,7 +488,7 @@ func (x *archiveRm) Run(c *cli, h *hand) error {
 	if _, err := os.Lstat(filepath.Join(c.Tree, "queue")); err == nil {
 		t, err := c.open()
 		if err == nil {
-			err = promise.TakeOut(t, suite.Name, plan.Removed, h.who)
+			err = fsck.TakeOut(t, suite.Name, plan.Removed, h.who)
 		}
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "packmill: the history of the builds does not tell of it: %v\n", err)

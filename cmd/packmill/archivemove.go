@@ -19,8 +19,8 @@ import (
 	"packmill/archive"
 	"packmill/archive/mirror"
 	"packmill/archive/push"
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/settings"
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
 )
@@ -397,7 +397,7 @@ func (x *keyRotate) Run(c *cli) error {
 	}
 	if c.DryRun {
 		text = "would do: " + text
-	} else if err := setField(s.Path(settings.SuitesFile), set, "Sign-With", strings.Join(keys, " ")); err != nil {
+	} else if err := setField(s.Path(control.SuitesFile), set, "Sign-With", strings.Join(keys, " ")); err != nil {
 		return err
 	}
 	c.print(os.Stdout, map[string]any{"suite": set.Name, "sign-with": keys, "done": !c.DryRun}, text)
@@ -421,7 +421,7 @@ func ownedAs(file, like string) error {
 
 // setField gives a suite's field another value and leaves the rest of the file,
 // comments too, as it is.
-func setField(file string, set *settings.Suite, field, value string) error {
+func setField(file string, set *control.Suite, field, value string) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return err

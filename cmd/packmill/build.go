@@ -11,12 +11,12 @@ import (
 	"strings"
 	"time"
 
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/logreview"
-	"packmill/cmd/internal/settings"
+	"packmill/cmd/internal/mail"
 	"packmill/internal/openpgp"
 	"packmill/queue"
-	"packmill/queue/build/buildlog"
+	"packmill/queue/buildlog"
 	"packmill/spool"
 )
 
@@ -95,13 +95,13 @@ func (b *buildLs) Run(c *cli) error {
 type buildShow struct{ jobs }
 
 func (b *buildShow) Run(c *cli) error {
-	return b.each(c, judged, func(t *spool.Tree, _ *settings.Settings, f spool.Found) error {
+	return b.each(c, judged, func(t *spool.Tree, _ *control.Settings, f spool.Found) error {
 		tk, err := queue.TicketAt(t, f)
 		if err != nil {
 			return err
 		}
 		r := rowOf(t, f)
-		text := logreview.Summary(t, f, tk, spool.Event{Reason: r.Reason})
+		text := mail.Summary(t, f, tk, spool.Event{Reason: r.Reason})
 		c.print(os.Stdout, struct {
 			row
 			Result string `json:"result,omitempty"`
@@ -124,7 +124,7 @@ func choice(f spool.Found) string {
 
 // each calls do for each build that the arguments name. A name that fits
 // nothing is refused before anything is done.
-func (j *jobs) each(c *cli, states []spool.State, do func(*spool.Tree, *settings.Settings, spool.Found) error) error {
+func (j *jobs) each(c *cli, states []spool.State, do func(*spool.Tree, *control.Settings, spool.Found) error) error {
 	t, err := c.open()
 	if err != nil {
 		return err
@@ -158,7 +158,7 @@ func (j *jobs) each(c *cli, states []spool.State, do func(*spool.Tree, *settings
 
 // say asks for an operation on each build.
 func (j *jobs) say(c *cli, op queue.Op, text string) error {
-	return j.each(c, judged, func(t *spool.Tree, _ *settings.Settings, f spool.Found) error {
+	return j.each(c, judged, func(t *spool.Tree, _ *control.Settings, f spool.Found) error {
 		return c.ask(t, f, &queue.Request{Op: op, Message: text})
 	})
 }
@@ -202,7 +202,7 @@ func (b *buildSay) Run(c *cli) error { return b.say(c, queue.GiveBack, b.Message
 type buildBack struct{ buildSay }
 
 func (b *buildBack) Run(c *cli) error {
-	return b.each(c, judged, func(t *spool.Tree, _ *settings.Settings, f spool.Found) error {
+	return b.each(c, judged, func(t *spool.Tree, _ *control.Settings, f spool.Found) error {
 		return c.ask(t, f, &queue.Request{Op: queue.GiveBack, Message: b.Message, Away: true})
 	})
 }
@@ -225,7 +225,7 @@ type buildSign struct {
 }
 
 func (b *buildSign) Run(c *cli) error {
-	return b.each(c, []spool.State{spool.Built}, func(t *spool.Tree, set *settings.Settings, f spool.Found) error {
+	return b.each(c, []spool.State{spool.Built}, func(t *spool.Tree, set *control.Settings, f spool.Found) error {
 		s, ok := set.Suite(f.Place.Suite)
 		if !ok {
 			return daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites (any more)", f.Place.Suite)}
@@ -246,7 +246,7 @@ func (b *buildSign) Run(c *cli) error {
 		}
 		return c.ask(t, f, &queue.Request{
 			Op: queue.Upload, Signer: true, Build: tk.Mark(f),
-			Result: logreview.PutSignature(set, s, signed),
+			Result: mail.PutSignature(set, s, signed),
 		})
 	})
 }
@@ -256,7 +256,7 @@ func (b *buildSign) signed(path string) ([]byte, error) {
 	switch b.With {
 	case "":
 	case "-":
-		return io.ReadAll(io.LimitReader(os.Stdin, logreview.MaxMail))
+		return io.ReadAll(io.LimitReader(os.Stdin, mail.MaxMail))
 	default:
 		return os.ReadFile(b.With)
 	}

@@ -13,9 +13,9 @@ import (
 	"syscall"
 	"time"
 
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/settings"
-	"packmill/queue/build"
+	"packmill/queue/runner"
 	"packmill/spool"
 )
 
@@ -42,8 +42,8 @@ Cross-From need the chroot of that architecture only.`
 }
 
 // control reads the settings of the command line's tree.
-func (c *cli) control() (*settings.Settings, error) {
-	s, err := settings.Load(filepath.Join(c.Tree, "control"))
+func (c *cli) control() (*control.Settings, error) {
+	s, err := control.Load(filepath.Join(c.Tree, "control"))
 	if err != nil {
 		return nil, daemon.Wrong{Err: err}
 	}
@@ -52,8 +52,8 @@ func (c *cli) control() (*settings.Settings, error) {
 
 // place is where a chroot lies, or will.
 type place struct {
-	store *build.Chroots
-	suite *settings.Suite
+	store *runner.Chroots
+	suite *control.Suite
 	arch  string
 }
 
@@ -62,7 +62,7 @@ func (p *place) name() string { return p.suite.Name + "-" + p.arch }
 
 // places are those of all chroots that the builders need, each once: for these
 // suites, and this architecture if it is not empty.
-func (x *chrootCmd) places(all *settings.Settings, suites []settings.Suite, arch string) (found []place, err error) {
+func (x *chrootCmd) places(all *control.Settings, suites []control.Suite, arch string) (found []place, err error) {
 	for i := range all.Builders {
 		b := &all.Builders[i]
 		if x.Builder != "" && b.Name != x.Builder {
@@ -78,7 +78,7 @@ func (x *chrootCmd) places(all *settings.Settings, suites []settings.Suite, arch
 			}
 		}
 	}
-	if x.Builder != "" && !slices.ContainsFunc(all.Builders, func(b settings.Builder) bool { return b.Name == x.Builder }) {
+	if x.Builder != "" && !slices.ContainsFunc(all.Builders, func(b control.Builder) bool { return b.Name == x.Builder }) {
 		err = daemon.Wrong{Err: fmt.Errorf("there is no builder %s in control/builders", x.Builder)}
 	}
 	return found, err
@@ -87,9 +87,9 @@ func (x *chrootCmd) places(all *settings.Settings, suites []settings.Suite, arch
 // stores are the directories of chroots, each once: those of the builders'
 // stanzas, and for root, where a stanza names none, those of the users who
 // build here without being root, as the units have it.
-func (x *chrootCmd) stores(c *cli, all *settings.Settings) (found []*build.Chroots) {
-	add := func(store *build.Chroots) {
-		if !slices.ContainsFunc(found, func(o *build.Chroots) bool { return o.Dir == store.Dir }) {
+func (x *chrootCmd) stores(c *cli, all *control.Settings) (found []*runner.Chroots) {
+	add := func(store *runner.Chroots) {
+		if !slices.ContainsFunc(found, func(o *runner.Chroots) bool { return o.Dir == store.Dir }) {
 			found = append(found, store)
 		}
 	}
@@ -106,7 +106,7 @@ func (x *chrootCmd) stores(c *cli, all *settings.Settings) (found []*build.Chroo
 	// Of a tree that belongs to one user, that one.
 	for _, name := range []string{spool.UserBuild, ownerOf(c.Tree)} {
 		if u, err := user.Lookup(name); err == nil && u.Uid != "0" {
-			add(&build.Chroots{Dir: settings.ChrootDirOf(u), User: name})
+			add(&runner.Chroots{Dir: control.ChrootDirOf(u), User: name})
 		}
 	}
 	return found
@@ -128,7 +128,7 @@ func ownerOf(path string) string {
 // setUp marks an error that a change of the machine or of the settings alone
 // mends.
 func setUp(err error) error {
-	if errors.Is(err, build.ErrSetup) {
+	if errors.Is(err, runner.ErrSetup) {
 		return daemon.Wrong{Err: err}
 	}
 	return err
@@ -153,7 +153,7 @@ func (c *cli) makeChroot(p place, why string) error {
 	defer stop()
 	start := time.Now()
 	long := "half a minute"
-	if !build.Native(p.arch) {
+	if !runner.Native(p.arch) {
 		long = "six minutes: its programs are emulated"
 	}
 	fmt.Fprintf(os.Stderr, "making the chroot %s in %s%s; this takes about %s\n", p.name(), p.store.Dir, why, long)
@@ -185,7 +185,7 @@ func (x *chrootCreate) Run(c *cli) error {
 	if !ok {
 		return noSuite(all, x.Suite)
 	}
-	places, err := c.Chroot.places(all, []settings.Suite{*s}, x.Arch)
+	places, err := c.Chroot.places(all, []control.Suite{*s}, x.Arch)
 	if err != nil {
 		return err
 	}
@@ -218,7 +218,7 @@ func (x *chrootUpdate) Run(c *cli) error {
 		ch, err := p.store.Lookup(p.suite.Name, p.arch)
 		if err == nil {
 			why = ch.Stale(p.suite.Base, x.MaxAge, time.Now())
-		} else if errors.Is(err, build.ErrNoChroot) {
+		} else if errors.Is(err, runner.ErrNoChroot) {
 			err = nil
 		}
 		if err == nil && why != "" {
@@ -252,7 +252,7 @@ func (chrootLs) Run(c *cli) error {
 				used = "yes"
 			}
 			c.print(w, struct {
-				build.Chroot
+				runner.Chroot
 				Owner, Dir string
 			}{ch, owner, store.Dir}, fmt.Sprintf("%s\t%s\t%d\t%s\t%s\t%s", ch.Name(), age(ch.Made), ch.Size>>20, used, owner, store.Dir))
 		}
@@ -274,7 +274,7 @@ func (x *chrootRm) Run(c *cli) error {
 	found := false
 	for _, store := range c.Chroot.stores(c, all) {
 		ch, err := store.Lookup(x.Suite, x.Arch)
-		if errors.Is(err, build.ErrNoChroot) {
+		if errors.Is(err, runner.ErrNoChroot) {
 			continue
 		}
 		if err != nil {

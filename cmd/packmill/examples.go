@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 
-	"packmill/cmd/internal/settings"
+	"packmill/cmd/internal/control"
 	"packmill/internal/durable"
 )
 
@@ -18,7 +18,7 @@ func writeExamples(root string, files []string) ([]string, error) {
 	for _, d := range []struct {
 		name string
 		mode fs.FileMode
-	}{{settings.KeysDir, 0o775}, {"private", 0o750}} {
+	}{{control.KeysDir, 0o775}, {"private", 0o750}} {
 		if err := durable.MkdirAll(filepath.Join(root, "control", d.name), d.mode); err != nil {
 			return nil, err
 		}

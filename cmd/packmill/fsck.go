@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 
-	"packmill/cmd/internal/promise"
+	"packmill/cmd/internal/fsck"
 	"packmill/spool"
 )
 
@@ -34,7 +34,7 @@ func (f *fsckCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	findings, err := promise.Check(context.Background(), t, f.Deep)
+	findings, err := fsck.Check(context.Background(), t, f.Deep)
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"packmill/archive/opkg"
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/settings"
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
 	"packmill/internal/policy"
@@ -54,10 +54,10 @@ func (k *keyNew) Run(c *cli) error {
 	if strings.ContainsAny(k.Email, "<>()\n") {
 		return daemon.Wrong{Err: fmt.Errorf("%q is no address: write it as name@host", k.Email)}
 	}
-	control := filepath.Join(c.Tree, "control")
-	secret, public := filepath.Join(control, "private", k.Name+".key"), filepath.Join(control, settings.KeysDir, k.Name+".asc")
+	dir := filepath.Join(c.Tree, "control")
+	secret, public := filepath.Join(dir, "private", k.Name+".key"), filepath.Join(dir, control.KeysDir, k.Name+".asc")
 	if k.Opkg {
-		secret, public = filepath.Join(control, "private", k.Name+".sec"), filepath.Join(control, "private", k.Name+".pub")
+		secret, public = filepath.Join(dir, "private", k.Name+".sec"), filepath.Join(dir, "private", k.Name+".pub")
 	}
 	if c.DryRun {
 		c.print(os.Stdout, map[string]any{"secret": secret, "public": public, "done": false}, fmt.Sprintf("would make %s and %s", secret, public))

@@ -17,12 +17,12 @@ import (
 
 	"golang.org/x/term"
 
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/settings"
 	"packmill/internal/policy"
 	"packmill/queue"
-	"packmill/queue/build"
-	"packmill/queue/build/buildlog"
+	"packmill/queue/buildlog"
+	"packmill/queue/runner"
 	"packmill/spool"
 )
 
@@ -53,13 +53,13 @@ type builds struct {
 // since is a time in the past, as people say it.
 type since time.Time
 
-// UnmarshalText reads a span (settings.Span) before now, or a day.
+// UnmarshalText reads a span (control.Span) before now, or a day.
 func (s *since) UnmarshalText(text []byte) error {
 	if day, err := time.ParseInLocation("2006-01-02", string(text), time.Local); err == nil {
 		*s = since(day)
 		return nil
 	}
-	d, err := settings.Span(string(text))
+	d, err := control.Span(string(text))
 	if err != nil {
 		return err
 	}
@@ -70,10 +70,10 @@ func (s *since) UnmarshalText(text []byte) error {
 // outcomes are the words for --state and the outcomes that they mean.
 var outcomes = map[string][]string{
 	"built":            {buildlog.Good},
-	"failed":           {buildlog.Attempted, build.Quarantined.String()},
-	"dep-wait":         {build.DepWait.String()},
-	"bd-uninstallable": {build.Uninstallable.String()},
-	"given-back":       {build.GiveBack.String(), buildlog.Lost},
+	"failed":           {buildlog.Attempted, runner.Quarantined.String()},
+	"dep-wait":         {runner.DepWait.String()},
+	"bd-uninstallable": {runner.Uninstallable.String()},
+	"given-back":       {runner.GiveBack.String(), buildlog.Lost},
 	"cancelled":        {buildlog.Cancelled},
 	"running":          {buildlog.Running},
 }

@@ -14,8 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/cmd/internal/logreview"
-	"packmill/cmd/internal/settings"
+	"packmill/cmd/internal/control"
+	"packmill/cmd/internal/mail"
 	"packmill/internal/durable"
 	"packmill/spool"
 )
@@ -60,27 +60,27 @@ func (m *mailCmd) run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	set, err := settings.Load(t.Path("control"))
+	set, err := control.Load(t.Path("control"))
 	if err != nil {
 		return err
 	}
-	b := &logreview.Box{Tree: t, Settings: set, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Dry: c.DryRun}
+	b := &mail.Box{Tree: t, Settings: set, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Dry: c.DryRun}
 	if m.Maildir != "" {
 		return m.fetch(c, b)
 	}
-	data, err := io.ReadAll(io.LimitReader(os.Stdin, logreview.MaxMail+1))
+	data, err := io.ReadAll(io.LimitReader(os.Stdin, mail.MaxMail+1))
 	if err != nil {
 		return err
 	}
 	io.Copy(io.Discard, os.Stdin) // a writer that cannot write calls it a failure
-	if logreview.NullSender() {
+	if mail.NullSender() {
 		b.Log.Warn("mail", "reason", "without a sender: passed over")
 		return nil
 	}
 	return m.take(c, b, data)
 }
 
-func (m *mailCmd) take(c *cli, b *logreview.Box, data []byte) error {
+func (m *mailCmd) take(c *cli, b *mail.Box, data []byte) error {
 	o, err := b.Take(context.Background(), data)
 	if err == nil && (c.JSON || c.DryRun || m.Maildir != "") {
 		c.print(os.Stdout, o, clean(strings.Trim(o.Signer+": "+o.Text, ": ")))
@@ -90,7 +90,7 @@ func (m *mailCmd) take(c *cli, b *logreview.Box, data []byte) error {
 
 // fetch takes what is in new. Who has the lock of a message takes it: any
 // number of these may run at a time.
-func (m *mailCmd) fetch(c *cli, b *logreview.Box) error {
+func (m *mailCmd) fetch(c *cli, b *mail.Box) error {
 	entries, err := os.ReadDir(filepath.Join(m.Maildir, "new"))
 	if err != nil {
 		return err
@@ -113,7 +113,7 @@ func (m *mailCmd) fetch(c *cli, b *logreview.Box) error {
 	return errors.Join(errs...)
 }
 
-func (m *mailCmd) message(c *cli, b *logreview.Box, name string) error {
+func (m *mailCmd) message(c *cli, b *mail.Box, name string) error {
 	path := filepath.Join(m.Maildir, "new", name)
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -128,7 +128,7 @@ func (m *mailCmd) message(c *cli, b *logreview.Box, name string) error {
 	if _, err := os.Lstat(path); err != nil {
 		return err // another copy had it
 	}
-	data, err := io.ReadAll(io.LimitReader(f, logreview.MaxMail+1))
+	data, err := io.ReadAll(io.LimitReader(f, mail.MaxMail+1))
 	if err != nil {
 		return err
 	}

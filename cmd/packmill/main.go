@@ -40,7 +40,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"packmill/cmd/internal/daemon"
-	"packmill/queue/build"
+	"packmill/queue/runner"
 )
 
 const manual = `Shows what is where in a tree, and lets people decide.
@@ -96,7 +96,7 @@ func grammar(c *cli) (*kong.Kong, error) {
 }
 
 func main() {
-	build.Reexec()
+	runner.Reexec()
 	var c cli
 	parser, err := grammar(&c)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/merge"
+	"packmill/queue/lacking"
 	"packmill/queue/quinndiff"
 )
 
@@ -36,7 +36,7 @@ func (q *quinnDiffCmd) Run(c *cli) error {
 	if err != nil {
 		return daemon.Wrong{Err: err}
 	}
-	specific, err := merge.ReadSpecific(t.Path("control"))
+	specific, err := lacking.ReadSpecific(t.Path("control"))
 	if err != nil {
 		return daemon.Wrong{Err: err}
 	}
@@ -44,7 +44,7 @@ func (q *quinnDiffCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	v, err := merge.Read(a, s)
+	v, err := lacking.Read(a, s.Lacking())
 	if err != nil {
 		return err
 	}

@@ -15,13 +15,12 @@ import (
 	"syscall"
 
 	"packmill/archive"
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/runner"
-	"packmill/cmd/internal/settings"
 	"packmill/internal/deb822"
 	"packmill/internal/policy"
 	"packmill/queue"
-	"packmill/queue/build"
+	"packmill/queue/runner"
 	"packmill/spool"
 )
 
@@ -120,7 +119,7 @@ func (x *rebuildCmd) Run(c *cli) error {
 }
 
 // again builds one architecture once more and compares.
-func (x *rebuildCmd) again(ctx context.Context, c *cli, t *spool.Tree, all *settings.Settings, f spool.Found) (*rebuilt, error) {
+func (x *rebuildCmd) again(ctx context.Context, c *cli, t *spool.Tree, all *control.Settings, f spool.Found) (*rebuilt, error) {
 	tk, err := queue.TicketAt(t, f)
 	if err != nil {
 		return nil, err
@@ -186,7 +185,7 @@ func (x *rebuildCmd) again(ctx context.Context, c *cli, t *spool.Tree, all *sett
 		return nil, err
 	}
 	defer log.Close()
-	job := &build.Job{
+	job := &runner.Job{
 		Source: tk.Source, Version: tk.Version, Suite: s.Name, Arch: f.Arch(), On: on, Base: s.Base, Network: s.BuildNetwork,
 		ExtraDepends: tk.ExtraDepends, ExtraConflicts: tk.ExtraConflicts, Nice: b.Nice, Log: log, Limits: b.LimitsOf(s, tk.Source),
 		Dsc: filepath.Join(dir, "source", dsc), Dir: filepath.Join(dir, "work"), Result: filepath.Join(dir, "result"),
@@ -196,12 +195,12 @@ func (x *rebuildCmd) again(ctx context.Context, c *cli, t *spool.Tree, all *sett
 	}
 	b.Cross(job)
 	if tk.BinNMU > 0 {
-		job.BinNMU = &build.BinNMU{Number: tk.BinNMU, Changelog: tk.BinNMUText, Maintainer: tk.BinNMUBy, Time: tk.BinNMUTime}
+		job.BinNMU = &runner.BinNMU{Number: tk.BinNMU, Changelog: tk.BinNMUText, Maintainer: tk.BinNMUBy, Time: tk.BinNMUTime}
 	}
-	if err := runner.Prepare(t, job, b, s); err != nil {
+	if err := control.Prepare(t, job, b, s); err != nil {
 		return nil, err
 	}
-	run, err := runner.Of(b)
+	run, err := b.NewRunner()
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +212,7 @@ func (x *rebuildCmd) again(ctx context.Context, c *cli, t *spool.Tree, all *sett
 		return nil, context.Cause(ctx)
 	}
 	os.RemoveAll(job.Dir)
-	if res.Outcome != build.Good {
+	if res.Outcome != runner.Good {
 		r.Reason, r.Kept = "it does not build again: "+res.Reason, dir
 		return r, nil
 	}
@@ -239,8 +238,8 @@ func (x *rebuildCmd) again(ctx context.Context, c *cli, t *spool.Tree, all *sett
 
 // builder chooses who builds again: the one that was asked for, or one that
 // did not build it, or any.
-func (x *rebuildCmd) builder(all *settings.Settings, s *settings.Suite, t *queue.Ticket, arch, on string) *settings.Builder {
-	var able []*settings.Builder
+func (x *rebuildCmd) builder(all *control.Settings, s *control.Suite, t *queue.Ticket, arch, on string) *control.Builder {
+	var able []*control.Builder
 	for i := range all.Builders {
 		b := &all.Builders[i]
 		if x.Builder != "" && b.Name != x.Builder || b.Never(s, arch, t) != "" {

@@ -22,7 +22,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/diff"
 
-	"packmill/cmd/internal/settings"
+	"packmill/cmd/internal/control"
 	"packmill/internal/durable"
 	"packmill/internal/policy"
 	"packmill/queue"
@@ -118,7 +118,7 @@ func (d *desk) report(f spool.Found, withLintian bool) (*report, error) {
 }
 
 // rights says in words what a stanza allows.
-func rights(a settings.Allow) string {
+func rights(a control.Allow) string {
 	var out []string
 	if a.Source {
 		out = append(out, "source")

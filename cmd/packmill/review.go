@@ -16,9 +16,9 @@ import (
 	"golang.org/x/term"
 
 	"packmill/archive"
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/notify"
-	"packmill/cmd/internal/settings"
+	"packmill/cmd/internal/mail"
 	"packmill/internal/durable"
 	"packmill/internal/policy"
 	"packmill/queue"
@@ -121,7 +121,7 @@ type waiting struct {
 // desk is what several commands look at.
 type desk struct {
 	tree    *spool.Tree
-	set     *settings.Settings
+	set     *control.Settings
 	archive *archive.Archive
 	waits   map[string][]string // binary package -> sources that wait for it
 }
@@ -132,7 +132,7 @@ func (c *cli) desk() (*desk, error) {
 		return nil, err
 	}
 	d := &desk{tree: t}
-	if d.set, err = settings.Load(t.Path("control")); err != nil {
+	if d.set, err = control.Load(t.Path("control")); err != nil {
 		return nil, daemon.Wrong{Err: err}
 	}
 	if d.archive, err = archive.Open(t.Path("archive")); err != nil {
@@ -472,13 +472,13 @@ func (a *reviewAsk) Run(c *cli) error {
 		if err != nil {
 			return err
 		}
-		m := &notify.Message{
+		m := &mail.Message{
 			Event: "asked", Item: it.Name.String(), Key: time.Now().UTC().Format(time.RFC3339Nano), Date: time.Now(),
 			Subject: fmt.Sprintf("%s %s for %s: a question", it.Name.Source, it.Name.Version, it.Place.Suite),
 			Body:    fmt.Sprintf("%s asks about %s %s, which waits for review:\n\n%s\n", who(), it.Name.Source, it.Name.Version, text),
-			People:  map[string]string{notify.Signer: st.Get("Email"), notify.Maintainer: st.Get("Maintainer")},
+			People:  map[string]string{mail.Signer: st.Get("Email"), mail.Maintainer: st.Get("Maintainer")},
 		}
-		sent, err := notify.Send(context.Background(), d.askers(), m)
+		sent, err := mail.Send(context.Background(), d.askers(), m)
 		if err != nil {
 			return err
 		}
@@ -491,8 +491,8 @@ func (a *reviewAsk) Run(c *cli) error {
 
 // askers are the notices of questions: what control/notify says of asked, or
 // the signer.
-func (d *desk) askers() []settings.Notice {
-	signer := settings.Notice{Event: "asked", To: []string{notify.Signer}, Via: "/usr/sbin/sendmail"}
+func (d *desk) askers() []control.Notice {
+	signer := control.Notice{Event: "asked", To: []string{mail.Signer}, Via: "/usr/sbin/sendmail"}
 	for _, n := range d.set.Notify {
 		if n.Event == "asked" {
 			return d.set.Notify

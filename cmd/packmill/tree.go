@@ -17,14 +17,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/incoming"
-	"packmill/cmd/internal/roster"
-	"packmill/cmd/internal/settings"
 	"packmill/internal/durable"
 	"packmill/queue"
-	"packmill/queue/build/buildlog"
+	"packmill/queue/builders"
+	"packmill/queue/buildlog"
 	"packmill/spool"
+	"packmill/spool/incoming"
 	"packmill/spool/upload"
 )
 
@@ -188,7 +188,7 @@ func (i initCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	made, err := writeExamples(t.Root(), settings.Files)
+	made, err := writeExamples(t.Root(), control.Files)
 	if err != nil {
 		return err
 	}
@@ -211,7 +211,7 @@ func (initCmd) archive(c *cli) error {
 			return err
 		}
 	}
-	made, err := writeExamples(c.Tree, []string{settings.SuitesFile})
+	made, err := writeExamples(c.Tree, []string{control.SuitesFile})
 	if err != nil {
 		return err
 	}
@@ -329,7 +329,7 @@ func (statusCmd) Run(c *cli) error {
 		}
 		c.print(w, l, fmt.Sprintf("%d\t%s\t%s\t%s\t%s%s", l.Items, l.State, l.Suite, l.Arch, oldest, work))
 	}
-	daemons, err := roster.Read(t.Path(spool.BuildersDir))
+	daemons, err := builders.Read(t.Path(spool.BuildersDir))
 	if err != nil {
 		return err
 	}

@@ -9,12 +9,12 @@ import (
 	"time"
 
 	"packmill/archive"
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/logreview"
-	"packmill/cmd/internal/merge"
-	"packmill/cmd/internal/settings"
+	"packmill/cmd/internal/mail"
 	"packmill/internal/policy"
 	"packmill/queue"
+	"packmill/queue/lacking"
 	"packmill/spool"
 )
 
@@ -141,7 +141,7 @@ func isNumber(s string) bool {
 }
 
 // concrete resolves ANY, ALL and -ARCH; asked are those that were named.
-func (o *order) concrete(s *settings.Suite) (archs, asked []string, err error) {
+func (o *order) concrete(s *control.Suite) (archs, asked []string, err error) {
 	add := func(list ...string) {
 		for _, a := range list {
 			if !slices.Contains(archs, a) {
@@ -249,7 +249,7 @@ func (o *order) run(c *cli) error {
 }
 
 // theSuite is the one that is named, or the only one.
-func theSuite(all *settings.Settings, name string) (*settings.Suite, error) {
+func theSuite(all *control.Settings, name string) (*control.Suite, error) {
 	if name == "" && len(all.Suites) == 1 {
 		return &all.Suites[0], nil
 	}
@@ -270,11 +270,11 @@ func theSuite(all *settings.Settings, name string) (*settings.Suite, error) {
 type wbRun struct {
 	c     *cli
 	tree  *spool.Tree
-	set   *settings.Settings
-	suite *settings.Suite
+	set   *control.Settings
+	suite *control.Suite
 	order *order
 	now   time.Time
-	view  *merge.View
+	view  *lacking.View
 	n     int // of the binNMU
 }
 
@@ -344,7 +344,7 @@ func (d *wbRun) request(spool.Found) *queue.Request {
 	o := d.order
 	r := &queue.Request{
 		Op: o.op, Who: who(), Override: o.override, Message: o.message, Number: o.number, Now: d.now, Dry: d.c.DryRun,
-		BinNMU: d.binNMU, Signed: logreview.Signed(d.set, d.suite),
+		BinNMU: d.binNMU, Signed: mail.Signed(d.set, d.suite),
 	}
 	if o.op == queue.Cancel {
 		r.Held = d.askBuilder
@@ -373,7 +373,7 @@ func (d *wbRun) number(pattern string, archs []string) error {
 	return nil
 }
 
-func (d *wbRun) read() (*merge.View, error) {
+func (d *wbRun) read() (*lacking.View, error) {
 	if d.view != nil {
 		return d.view, nil
 	}
@@ -381,7 +381,7 @@ func (d *wbRun) read() (*merge.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.view, err = merge.Read(a, d.suite)
+	d.view, err = lacking.Read(a, d.suite.Lacking())
 	return d.view, err
 }
 

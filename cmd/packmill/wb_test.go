@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"packmill/cmd/internal/settings"
+	"packmill/cmd/internal/control"
 )
 
 func TestParseOrder(t *testing.T) {
@@ -46,7 +46,7 @@ func TestParseOrder(t *testing.T) {
 }
 
 func TestConcrete(t *testing.T) {
-	s := &settings.Suite{Name: "sid", Architectures: []string{"amd64", "i386", "arm64"}}
+	s := &control.Suite{Name: "sid", Architectures: []string{"amd64", "i386", "arm64"}}
 	for line, want := range map[string]string{
 		"ANY": "amd64 i386 arm64", "ALL": "amd64 i386 arm64 all", "ANY -i386": "amd64 arm64", "-i386": "amd64 arm64",
 		"amd64": "amd64", "all amd64": "all amd64", "ALL -all": "amd64 i386 arm64",

@@ -7,12 +7,12 @@ import (
 	"strings"
 	"time"
 
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/roster"
-	"packmill/cmd/internal/settings"
 	"packmill/internal/policy"
 	"packmill/queue"
-	"packmill/queue/build/buildlog"
+	"packmill/queue/builders"
+	"packmill/queue/buildlog"
 	"packmill/spool"
 )
 
@@ -175,14 +175,14 @@ func (w *whyLine) text() string {
 
 // whoTakes asks each builder of the settings, and what its daemons say of
 // themselves.
-func whoTakes(tree *spool.Tree, all *settings.Settings, f spool.Found, t *queue.Ticket) (builders []string, what string) {
+func whoTakes(tree *spool.Tree, all *control.Settings, f spool.Found, t *queue.Ticket) (who []string, what string) {
 	s, ok := all.Suite(f.Place.Suite)
 	if !ok {
 		return nil, "the suite is not in the settings any more: nobody builds for it"
 	}
-	daemons, err := roster.Read(tree.Path(spool.BuildersDir))
+	daemons, err := builders.Read(tree.Path(spool.BuildersDir))
 	if err != nil {
-		builders = append(builders, "(which daemons run is not known: "+err.Error()+")")
+		who = append(who, "(which daemons run is not known: "+err.Error()+")")
 	}
 	able := 0
 	for i := range all.Builders {
@@ -220,17 +220,17 @@ func whoTakes(tree *spool.Tree, all *settings.Settings, f spool.Found, t *queue.
 		if runs == 0 && err == nil && slices.Contains(b.Architectures, f.Arch()) {
 			why += fmt.Sprintf("; but no daemon of it runs: start buildd --arch %s --builder %s", on, b.Name)
 		}
-		builders = append(builders, b.Name+": "+why)
+		who = append(who, b.Name+": "+why)
 	}
 	if able == 0 {
-		return builders, fmt.Sprintf("no builder of control/builders would ever take it: add %s to one", f.Arch())
+		return who, fmt.Sprintf("no builder of control/builders would ever take it: add %s to one", f.Arch())
 	}
-	return builders, next[spool.NeedsBuild]
+	return who, next[spool.NeedsBuild]
 }
 
 // silence says that a build has not written to its log for longer than its
 // builder allows.
-func silence(t *spool.Tree, f spool.Found, all *settings.Settings, tk *queue.Ticket) string {
+func silence(t *spool.Tree, f spool.Found, all *control.Settings, tk *queue.Ticket) string {
 	st, err := os.Stat(t.Path(f.Dir(), "log"))
 	if err != nil {
 		return ""

@@ -18,12 +18,12 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"packmill/cmd/internal/incoming"
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
 	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/spool"
+	"packmill/spool/incoming"
 	"packmill/spool/upload"
 )
 

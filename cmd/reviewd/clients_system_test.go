@@ -90,7 +90,7 @@ func (p *person) make(source string) (dir string, names []string) {
 }
 
 // TestClients: uploads as people make and send them, all with the real
-// programs; uploads over ssh are in cmd/internal/e2e.
+// programs; uploads over ssh are in cmd/internal/test/server.
 func TestClients(t *testing.T) {
 	s := newSite(t)
 	p := newPerson(s)

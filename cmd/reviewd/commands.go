@@ -14,10 +14,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/cmd/internal/incoming"
 	"packmill/internal/durable"
 	"packmill/queue"
 	"packmill/spool"
+	"packmill/spool/incoming"
 	"packmill/spool/upload"
 )
 

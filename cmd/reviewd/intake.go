@@ -18,12 +18,12 @@ import (
 
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/incoming"
-	"packmill/cmd/internal/ledger"
-	"packmill/cmd/internal/notify"
+	"packmill/cmd/internal/mail"
+	"packmill/cmd/internal/replay"
 	"packmill/internal/durable"
 	"packmill/queue"
 	"packmill/spool"
+	"packmill/spool/incoming"
 	"packmill/spool/upload"
 )
 
@@ -424,7 +424,7 @@ func sweep(it *spool.Item) error {
 	}
 	for _, e := range entries {
 		switch n := e.Name(); {
-		case n == spool.TicketFile, n == spool.HistoryFile, n == spool.ReasonFile, n == uploadDir, n == notify.ToldFile, strings.HasPrefix(n, ".tries"):
+		case n == spool.TicketFile, n == spool.HistoryFile, n == spool.ReasonFile, n == uploadDir, n == mail.ToldFile, strings.HasPrefix(n, ".tries"):
 		default:
 			if err := durable.RemoveAll(it.Path(n)); err != nil {
 				return err
@@ -559,7 +559,7 @@ func refusal(t *queue.Ticket, findings []upload.Finding) string {
 // uploads is the ledger of all uploads that were taken.
 const uploads = "journal/uploads"
 
-func (in *intake) ledger() ledger.Ledger { return ledger.Ledger{Dir: in.Tree.Path(uploads)} }
+func (in *intake) ledger() replay.Ledger { return replay.Ledger{Dir: in.Tree.Path(uploads)} }
 
 // remember puts an upload into the ledger, before it is acknowledged. Its own
 // entry from an earlier run is no replay.

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"packmill/cmd/internal/notify"
+	"packmill/cmd/internal/mail"
 	"packmill/internal/openpgp"
 	"packmill/spool"
 	"packmill/spool/upload/uploadtest"
@@ -260,7 +260,7 @@ func (s *site) files(f spool.Found) []string {
 	var out []string
 	for _, e := range entries {
 		switch e.Name() {
-		case spool.TicketFile, spool.HistoryFile, spool.ReasonFile, notify.ToldFile:
+		case spool.TicketFile, spool.HistoryFile, spool.ReasonFile, mail.ToldFile:
 		default:
 			out = append(out, e.Name())
 		}

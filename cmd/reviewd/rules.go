@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"packmill/cmd/internal/settings"
+	"packmill/cmd/internal/control"
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
 	"packmill/queue"
@@ -17,7 +17,7 @@ import (
 // rules are the settings as package upload wants them, made once for as long
 // as they are in force.
 type rules struct {
-	from      *settings.Settings
+	from      *control.Settings
 	ring      *openpgp.Keyring
 	uploaders []*upload.Uploader
 	suites    []*upload.Suite

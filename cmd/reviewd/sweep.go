@@ -12,11 +12,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/cmd/internal/incoming"
 	"packmill/internal/durable"
 	"packmill/queue"
-	"packmill/queue/build/buildlog"
+	"packmill/queue/buildlog"
 	"packmill/spool"
+	"packmill/spool/incoming"
 )
 
 // Timing of the broom.

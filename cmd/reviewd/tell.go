@@ -11,19 +11,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/incoming"
-	"packmill/cmd/internal/notify"
+	"packmill/cmd/internal/mail"
 	"packmill/queue"
 	"packmill/spool"
+	"packmill/spool/incoming"
 	"packmill/spool/upload"
 )
 
 // newTeller mails people about what became of their uploads, and writes status
 // files.
-func newTeller(env *daemon.Env) *notify.Teller {
+func newTeller(env *daemon.Env) *mail.Teller {
 	t := &teller{env, &incoming.Box{Tree: env.Tree}}
-	return &notify.Teller{
-		Env: env, Say: t.say,
+	return &mail.Teller{
+		Tree: env.Tree, Settings: env.Settings, Log: env.Log, Once: env.Once, Say: t.say,
 		Places: func() ([]spool.Place, error) {
 			return env.Tree.Places(spool.Review, spool.Accepted, spool.Rejected, spool.Master, spool.Uploaded, spool.Attic)
 		},
@@ -37,7 +37,7 @@ type teller struct {
 }
 
 // say makes the message about an upload.
-func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Event) (*notify.Message, error) {
+func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Event) (*mail.Message, error) {
 	if len(events) == 0 {
 		return nil, nil
 	}
@@ -65,15 +65,15 @@ func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Eve
 	case p.State == spool.Attic:
 		return nil, nil
 	}
-	m := &notify.Message{
-		Event: event, Item: notify.Thread(tk, n), Key: event + " " + at.Time.UTC().Format(time.RFC3339Nano), Of: at.Time, Date: time.Now(),
+	m := &mail.Message{
+		Event: event, Item: mail.Thread(tk, n), Key: event + " " + at.Time.UTC().Format(time.RFC3339Nano), Of: at.Time, Date: time.Now(),
 		Subject: subject(event, n, tk), Body: body(event, n, tk, at, text), People: map[string]string{},
 	}
 	// Who is not known by a good signature, or by the account, has no
 	// uploader: then nothing that the files say is believed.
 	if tk.Uploader != "" {
-		m.People[notify.Signer] = tk.Email
-		m.People[notify.Maintainer] = tk.Maintainer
+		m.People[mail.Signer] = tk.Email
+		m.People[mail.Maintainer] = tk.Maintainer
 	}
 	return m, nil
 }

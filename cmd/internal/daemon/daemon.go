@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/archive"
-	"packmill/cmd/internal/settings"
+	"packmill/cmd/internal/control"
 	"packmill/spool"
 )
 
@@ -53,7 +53,7 @@ func Version(name string) string {
 // Env is what a daemon works with.
 type Env struct {
 	Tree     *spool.Tree
-	Settings *settings.Store
+	Settings *control.Store
 	Log      *slog.Logger
 	Once     bool
 	Name     string // of the program: buildd-amd64
@@ -81,7 +81,7 @@ func (f *Flags) Start(name string) (*Env, error) {
 		}
 		return nil, Wrong{err}
 	}
-	store, err := settings.NewStore(tree.Path("control"), log)
+	store, err := control.NewStore(tree.Path("control"), log)
 	if err != nil {
 		return nil, Wrong{err}
 	}
@@ -193,7 +193,7 @@ func (e *Env) Serve(ctx context.Context, loops ...*spool.Loop) error {
 	return Together(ctx, loops...)
 }
 
-// Room says why nothing new should be begun: see settings.General.Room.
+// Room says why nothing new should be begun: see control.General.Room.
 func (e *Env) Room() error { return e.RoomFor(0) }
 
 // RoomFor is Room, and there must be that many bytes more.

@@ -1,0 +1,83 @@
+package control
+
+import (
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+
+	"packmill/queue/runner"
+)
+
+// ChrootDir is where a builder's chroots lie if its stanza does not say:
+// /var/cache/packmill/chroots for root, and below the user's cache directory
+// for others. PACKMILL_CHROOTS goes before both.
+func ChrootDir() string {
+	if dir := os.Getenv("PACKMILL_CHROOTS"); dir != "" {
+		return dir
+	}
+	if os.Getuid() != 0 {
+		if dir, err := os.UserCacheDir(); err == nil {
+			return filepath.Join(dir, ofCache)
+		}
+	}
+	return "/var/cache/packmill/chroots"
+}
+
+// ofCache is below a user's cache directory.
+const ofCache = "packmill/chroots"
+
+// ChrootDirOf is ChrootDir of another user, who has no environment of their own
+// that says otherwise.
+func ChrootDirOf(u *user.User) string { return filepath.Join(u.HomeDir, ".cache", ofCache) }
+
+// ChrootStore is the builder's directory of chroots. The build user counts
+// only where the process is root: others build as themselves.
+func (b *Builder) ChrootStore() *runner.Chroots {
+	c := &runner.Chroots{Dir: b.Chroots, MaxAge: b.ChrootAge}
+	if c.Dir == "" {
+		c.Dir = ChrootDir()
+	}
+	if os.Getuid() == 0 {
+		c.User = b.User
+	}
+	return c
+}
+
+// On is the architecture of the chroot in which the builder builds for one. A
+// program of exec has none.
+func (b *Builder) On(s *Suite, arch string) string {
+	switch {
+	case b.Runner == "exec":
+		return arch
+	case arch == "all" && slices.Contains(b.Architectures, s.IndepOn):
+		return s.IndepOn
+	case arch == "all":
+		return runner.Machine()
+	case b.CrossFrom != "":
+		return b.CrossFrom
+	}
+	return arch
+}
+
+// ChrootsOf are the architectures of the chroots that the builder needs to
+// build for a suite.
+func (b *Builder) ChrootsOf(s *Suite) (archs []string) {
+	if b.Runner == "exec" || b.Mode == "schroot" || len(b.Suites) > 0 && !slices.Contains(b.Suites, s.Name) {
+		return nil
+	}
+	for _, arch := range b.Architectures {
+		if on := b.On(s, arch); (arch == "all" || slices.Contains(s.Architectures, arch)) && !slices.Contains(archs, on) {
+			archs = append(archs, on)
+		}
+	}
+	return archs
+}
+
+// Cross points a job at the chroot of another architecture, if the builder
+// cross-builds and the job is not for that one itself.
+func (b *Builder) Cross(job *runner.Job) {
+	if b.CrossFrom != "" && job.Arch != "all" && job.Arch != b.CrossFrom {
+		job.On, job.CrossFrom = "", b.CrossFrom
+	}
+}

@@ -1,0 +1,389 @@
+// Package fsck checks everything that a tree promises: packmill fsck is this
+// function, and so is the check at the end of every test that kills daemons.
+//
+//	every item in exactly one state,           spool.Tree.Fsck
+//	whole, with a history that ends there
+//	every upload taken in is somewhere         spool.Tree.Lost
+//	what is published is in the pool           archive.Check
+//	no source without what its mode asks       modes
+//	at most one job of a version               queue.CheckLedgers
+//	no stray file                              spool.Tree.Fsck, and strays in the archive
+package fsck
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"packmill/archive"
+	"packmill/archive/opkg"
+	"packmill/cmd/internal/control"
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
+	"packmill/internal/policy"
+	"packmill/queue"
+	"packmill/queue/lacking"
+	"packmill/queue/quinndiff"
+	"packmill/spool"
+	"packmill/spool/upload"
+)
+
+// Kinds of findings beside those of package spool.
+const (
+	Archive    spool.Kind = "archive"    // a client of the archive would trip over it
+	Incomplete spool.Kind = "incomplete" // an item lacks a file of its own, or has other bytes
+	TooSoon    spool.Kind = "too soon"   // a source is published without what its suite's Publish asks for
+	NoSettings spool.Kind = "settings"   // the settings cannot be read, so not everything was checked
+)
+
+// Check reports what breaks the promises of the tree. It changes nothing, and
+// may run beside working daemons: what is on its way is no finding. Deep also
+// reads every byte of the items' files and of the pool.
+func Check(ctx context.Context, t *spool.Tree, deep bool) ([]spool.Finding, error) {
+	var trouble error
+	found, err := t.Fsck(func(f spool.Found) []spool.Finding {
+		list, err := incomplete(t, f, deep)
+		trouble = errors.Join(trouble, err)
+		return list
+	})
+	if err := errors.Join(err, trouble); err != nil {
+		return nil, err
+	}
+	for i, f := range found {
+		if f.Kind == spool.Abandoned {
+			found[i].Cure = "it is given back to needs-build"
+			found[i].Repair = func() error { return giveBack(t, f.Path) }
+		}
+	}
+	more := func(list []spool.Finding, err error) error {
+		found = append(found, list...)
+		return err
+	}
+	if err := errors.Join(more(queue.CheckLedgers(t)), more(published(ctx, t, deep)), more(litter(t))); err != nil {
+		return found, err
+	}
+	set, err := control.Load(t.Path("control"))
+	if err != nil {
+		return append(found, spool.Finding{Kind: NoSettings, Path: "control", Text: err.Error(), Cure: "mend the settings, and run it again"}), nil
+	}
+	if err := more(t.Lost(time.Now().Add(-set.LeastKeep()))); err != nil {
+		return found, err
+	}
+	// Indexes that a client cannot read nobody can, and that was said.
+	unreadable := slices.ContainsFunc(found, func(f spool.Finding) bool { return f.Kind == Archive })
+	if err := more(modes(ctx, t, set)); err != nil && !unreadable {
+		return found, err
+	}
+	return found, nil
+}
+
+// giveBack is what buildd does with a job whose builder is gone.
+func giveBack(t *spool.Tree, dir string) error {
+	p, ok := spool.PlaceOf(filepath.Dir(dir))
+	if !ok {
+		return spool.ErrGone
+	}
+	it, err := t.Claim(p, filepath.Base(dir))
+	if err != nil {
+		return err
+	}
+	defer it.Release()
+	reply, err := queue.AskOf(it, &queue.Request{Op: queue.GiveBack, Override: true, Who: "fsck", Message: "its builder is gone", Now: time.Now()})
+	if err == nil && reply.Refusal != "" {
+		err = errors.New(reply.Refusal)
+	}
+	return err
+}
+
+// whole are the states in which an item has every file of its upload. What is
+// not for an architecture never had them, and what is installed left them to
+// the pool.
+var whole = []spool.State{
+	spool.Review, spool.Accepted, spool.Master, spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Built,
+	spool.BuildAttempted, spool.Uploaded,
+}
+
+// incomplete says what an item lacks of what its own .dsc and .changes list. The
+// caller has its lock.
+func incomplete(t *spool.Tree, f spool.Found, deep bool) ([]spool.Finding, error) {
+	if !slices.Contains(whole, f.Place.State) {
+		return nil, nil
+	}
+	dir := t.Path(f.Dir())
+	// What archived has published, and is about to file, is in the pool.
+	if _, err := os.Lstat(t.Path("archive/published", f.Place.Suite, f.Name.String())); err == nil && f.Place.State == spool.Uploaded {
+		return nil, nil
+	}
+	tk, err := queue.TicketAt(t, f)
+	if err != nil {
+		return nil, nil // Fsck says so
+	}
+	lists := map[string]string{tk.Dsc: dir, tk.Changes: dir} // a binNMU has no .changes of its source
+	if f.Place.State == spool.Uploaded || f.Place.State == spool.Built {
+		lists[tk.Result] = filepath.Join(dir, "result")
+	}
+	delete(lists, "")
+	var why []string
+	for name, in := range lists {
+		text, err := listed(in, name, deep)
+		if err != nil {
+			return nil, fmt.Errorf("fsck %s: %w", f.Dir(), err)
+		}
+		if text != "" {
+			why = append(why, text)
+		}
+	}
+	if len(why) == 0 {
+		return nil, nil
+	}
+	// A person's mv asks for no lock: what left meanwhile lacks nothing.
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	slices.Sort(why)
+	text := strings.Join(why, "; ")
+	return []spool.Finding{{Kind: Incomplete, Path: f.Dir(), Text: text,
+		Cure:   "it goes to " + spool.In(spool.Rejected).Dir() + " with a REASON; upload it again, or give the job back when the source is whole",
+		Repair: func() error { return t.Quarantine(f, text) }}}, nil
+}
+
+// published is what a client of the archive would trip over. That is a person's
+// to mend: the pool's bytes are nowhere else.
+func published(ctx context.Context, t *spool.Tree, deep bool) ([]spool.Finding, error) {
+	a, err := archive.Open(t.Path("archive"))
+	if err != nil {
+		return nil, err
+	}
+	faults, err := a.Check(ctx, deep)
+	var out []spool.Finding
+	for _, x := range faults {
+		out = append(out, spool.Finding{Kind: Archive, Path: "archive/" + x.Path, Text: x.Text,
+			Cure: "restore the file from a backup, or remove the package and upload it again"})
+	}
+	return out, err
+}
+
+// modes finds sources that are published without what Publish: together asks
+// for. An architecture has settled when it has the binaries, or a job that is
+// settled without them, or one that was and is tried again (late binaries).
+//
+// By presence: only a job that is seen open, and never was anything else, or
+// seen installed without its packages, is a fault.
+func modes(ctx context.Context, t *spool.Tree, set *control.Settings) ([]spool.Finding, error) {
+	a, err := archive.Open(t.Path("archive"))
+	if err != nil {
+		return nil, err
+	}
+	specific, err := lacking.ReadSpecific(t.Path("control"))
+	if err != nil {
+		return nil, err
+	}
+	var out []spool.Finding
+	for i := range set.Suites {
+		s := &set.Suites[i]
+		if s.Publish != "together" {
+			continue
+		}
+		var missing []quinndiff.Needed
+		// The jobs are looked at first: what is published after that has its
+		// binaries in the indexes.
+		open := map[string]*spool.Found{}
+		found, err := t.Find("", append(spool.ArchStates(), spool.Installed)...)
+		if err != nil {
+			return nil, err
+		}
+		for i := range found {
+			if f := &found[i]; f.Place.Suite == s.Name {
+				open[f.Name.ID()+" "+f.Arch()] = f
+			}
+		}
+		view, err := lacking.Read(a, s.Lacking())
+		if err != nil {
+			return nil, err
+		}
+		view.Needed(specific, func(n quinndiff.Needed) {
+			if n.State.Wanted() {
+				missing = append(missing, n)
+			}
+		})
+		for i := range missing {
+			n := &missing[i]
+			id := n.Source + "_" + n.Version
+			source, job := open[id+" "+spool.SourceArch], open[id+" "+n.Arch]
+			if source == nil || job == nil {
+				continue
+			}
+			if text, err := unsettled(ctx, t, a, n, source, job); err != nil {
+				return nil, err
+			} else if text != "" {
+				out = append(out, spool.Finding{Kind: TooSoon, Path: job.Dir(), Text: text,
+					Cure: "let it be built, or take the source out: packmill archive rm " + s.Name + " " + n.Source})
+			}
+		}
+	}
+	return out, nil
+}
+
+// unsettled says why the source should not be published without this job's
+// packages, "" if it may.
+func unsettled(ctx context.Context, t *spool.Tree, a *archive.Archive, n *quinndiff.Needed, source, job *spool.Found) (string, error) {
+	if job.Place.State == spool.Installed {
+		files, err := upload.Peek(t.Path(job.Dir(), "result"), resultOf(t, job))
+		if err != nil {
+			return "", nil // one that came from elsewhere
+		}
+		var names []string
+		for _, f := range files {
+			if name, _, ok := strings.Cut(f.Name, "_"); ok && strings.HasSuffix(f.Name, ".deb") {
+				names = append(names, name)
+			}
+		}
+		has, err := a.Builders(ctx, job.Place.Suite, names)
+		if err != nil {
+			return "", err
+		}
+		removed, err := meant(t.Path(job.Dir()))
+		if err != nil {
+			return "", err
+		}
+		names = slices.DeleteFunc(names, func(name string) bool { return has[name] != "" || slices.Contains(removed, name) })
+		if len(names) == 0 {
+			return "", nil
+		}
+		return fmt.Sprintf("%s %s is published, and its build for %s is said to be; but the suite has none of: %s", n.Source, n.Version, n.Arch, strings.Join(names, " ")), nil
+	}
+	if queue.Settled(job.Place.State) {
+		return "", nil // also if mv took it there, which its history does not know yet
+	}
+	// What quinn-diff asked for later, and a source that came by hand, are not
+	// in the plan.
+	plan, err := queue.ReadPlan(t.Path(source.Dir()))
+	if err != nil || !slices.Contains(plan.Jobs, n.Arch) {
+		return "", nil
+	}
+	events, err := spool.ReadHistory(t.Path(job.Dir()))
+	if err != nil || len(events) == 0 {
+		return "", nil // it has moved on
+	}
+	for _, e := range events {
+		if p, ok := spool.PlaceOf(e.To); ok && queue.Settled(p.State) {
+			return "", nil
+		}
+	}
+	return fmt.Sprintf("%s %s is published, in a suite with Publish: together, and %s has never settled", n.Source, n.Version, n.Arch), nil
+}
+
+func resultOf(t *spool.Tree, f *spool.Found) string {
+	tk, err := queue.TicketAt(t, *f)
+	if err != nil {
+		return ""
+	}
+	return tk.Result
+}
+
+// maxList bounds what is read of a .dsc or .changes, bytes: reviewd and buildd
+// take none that is longer.
+const maxList = 16 << 20
+
+// listed says what does not fit of the files that a .dsc or .changes in dir
+// names: size, and if deep SHA-256. An error is our trouble.
+func listed(dir, name string, deep bool) (string, error) {
+	// Never a link or a pipe: a builder that is not trusted may have put it there.
+	paper, _, err := upload.Open(dir, name)
+	var bad *upload.FileError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return name + " is not there", nil
+	case errors.As(err, &bad):
+		return name + " is no file", nil
+	case err != nil:
+		return "", err
+	}
+	data, err := io.ReadAll(io.LimitReader(paper, maxList))
+	paper.Close()
+	if err != nil {
+		return "", err
+	}
+	_, list, _ := strings.Cut(string(data), "\nChecksums-Sha256:")
+	for line := range strings.Lines(list) {
+		w := deb822.Words(line)
+		if len(w) == 0 {
+			continue
+		}
+		if line[0] != ' ' || len(w) != 3 || policy.CheckFile(w[2]) != nil {
+			break
+		}
+		f, st, err := upload.Open(dir, w[2])
+		if errors.Is(err, fs.ErrNotExist) || errors.As(err, &bad) {
+			return fmt.Sprintf("%s names %s, and there is no such file", name, w[2]), nil
+		}
+		if err != nil {
+			return "", err
+		}
+		h := sha256.New()
+		if deep {
+			_, err = io.Copy(h, f)
+		}
+		f.Close()
+		switch {
+		case err != nil:
+			return "", err
+		case fmt.Sprint(st.Size()) != w[1]:
+			return fmt.Sprintf("%s is of %d bytes, and %s says %s", w[2], st.Size(), name, w[1]), nil
+		case deep && fmt.Sprintf("%x", h.Sum(nil)) != w[0]:
+			return fmt.Sprintf("%s has another SHA-256 than %s says", w[2], name), nil
+		}
+	}
+	return "", nil
+}
+
+// litter looks for what is nobody's in the archive's own directories: what a
+// crash left half-written, and what is neither file nor directory. A link may
+// be a suite's second name or a feed, nowhere below a pool.
+func litter(t *spool.Tree) ([]spool.Finding, error) {
+	var out []spool.Finding
+	root := t.Path("archive")
+	now := time.Now()
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		rel := filepath.Join("archive", strings.TrimPrefix(path, root))
+		info, err := d.Info()
+		if err != nil {
+			return nil
+		}
+		link := d.Type()&fs.ModeSymlink != 0
+		switch pooled := strings.Contains(rel, "/pool/"); {
+		case rel == "archive/incoming" || rel == "archive/installed" || rel == "archive/cache":
+			return filepath.SkipDir // the engine's, and what may be thrown away
+		case spool.HalfWritten(d.Name(), info.ModTime(), now):
+			out = append(out, spool.Finding{Kind: spool.Leftover, Path: rel, Text: "a write that a crash cut off", Cure: "it is removed",
+				Repair: func() error { return durable.RemoveAll(path) }})
+			if d.IsDir() {
+				return filepath.SkipDir
+			}
+		case d.IsDir() && now.Sub(info.ModTime()) > time.Hour && opkg.HalfMade(path):
+			out = append(out, spool.Finding{Kind: spool.Leftover, Path: rel, Text: "a feed that a crash cut off before it was in force", Cure: "it is removed",
+				Repair: func() error { return durable.RemoveAll(path) }})
+			return filepath.SkipDir
+		case !d.IsDir() && !d.Type().IsRegular() && (!link || pooled):
+			text := fmt.Sprintf("the archive has files and directories, and this is one of mode %s", d.Type())
+			out = append(out, spool.Finding{Kind: spool.Stray, Path: rel, Text: text, Cure: "it goes to attic/strays with a REASON",
+				Repair: func() error { return t.PutAway(rel, text) }})
+		}
+		return nil
+	})
+	return out, err
+}

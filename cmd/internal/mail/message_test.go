@@ -1,0 +1,68 @@
+package mail
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A log goes whole and escaped; of a long one the beginning and the end.
+func TestPackLog(t *testing.T) {
+	const limit = 600 << 10
+	path := filepath.Join(t.TempDir(), "log")
+	pack := func(text []byte) string {
+		t.Helper()
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		data, err := packLog(path, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		z, err := gzip.NewReader(bytes.NewReader(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := io.ReadAll(z)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	for text, want := range map[string]string{
+		"": "", "one\ntwo": "one\ntwo", "a\x1b]0;x\x07\r\nb\xff\u202ec\n": "a\\x1b]0;x\\x07\nb\\xff\\u{202e}c\n",
+	} {
+		if got := pack([]byte(text)); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+	line := strings.Repeat("x", 99) + "\n"
+	for _, n := range []int{limit / 2, limit, limit + 100, 3*limit + 700} {
+		text := []byte("begin\n" + strings.Repeat(line, n/100) + "end\n")
+		got := pack(text)
+		left := len(text) - limit
+		if left <= 0 {
+			if got != string(text) {
+				t.Errorf("%d bytes: not whole", len(text))
+			}
+			continue
+		}
+		note := fmt.Sprintf("\n\n[%d bytes are left out here; the log on the server is whole]\n\n", left)
+		if want := string(text[:limit/2]) + note + string(text[len(text)-limit/2:]); got != want {
+			t.Errorf("%d bytes: got %d, want %d; a note: %v", len(text), len(got), len(want), strings.Contains(got, note))
+		}
+	}
+	// What is no plain file is not read, or waited for.
+	os.Remove(path)
+	if err := os.Symlink("/etc/passwd", path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := packLog(path, limit); err == nil {
+		t.Error("a symbolic link was followed")
+	}
+}

@@ -1,0 +1,44 @@
+//go:build system
+
+package server
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestUnits lets systemd read the service files, with programs that exist.
+func TestUnits(t *testing.T) {
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Fatal("systemd-analyze is missing; install systemd, or run scripts/test, which does")
+	}
+	units, _ := filepath.Glob(filepath.Join(scripts, "systemd/*.service"))
+	if len(units) < 4 {
+		t.Fatalf("only %q in scripts/systemd", units)
+	}
+	dir := t.TempDir()
+	for _, u := range units {
+		data, err := os.ReadFile(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(string(data), "/usr/local/bin/", bin+"/")
+		for _, need := range []string{"RestartPreventExitStatus=100\n", "Restart=on-failure\n", "\nUser=packmill-", "Type=notify\n"} {
+			if !strings.Contains(text, need) {
+				t.Errorf("%s does not say %q", filepath.Base(u), strings.TrimSpace(need))
+			}
+		}
+		file := filepath.Join(dir, strings.Replace(filepath.Base(u), "@.service", "@amd64.service", 1))
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		// It names each setting it does not know, and ends with 0 for some of them.
+		out, err := exec.Command("systemd-analyze", "verify", "--man=no", file).CombinedOutput()
+		if err != nil || strings.Contains(string(out), filepath.Base(file)) {
+			t.Errorf("systemd-analyze verify %s: %v\n%s", filepath.Base(u), err, out)
+		}
+	}
+}

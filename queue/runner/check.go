@@ -1,0 +1,379 @@
+package runner
+
+import (
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
+	"packmill/internal/policy"
+
+	"golang.org/x/sys/unix"
+)
+
+// Forged says that a result is not this build's, or not only: a person looks
+// at it before anything else happens.
+type Forged struct{ Text string }
+
+func (f *Forged) Error() string { return f.Text }
+
+// forged makes one, but of our own trouble, which may pass: that is no verdict.
+func forged(format string, args ...any) error {
+	for _, a := range args {
+		err, _ := a.(error)
+		for _, ours := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EIO} {
+			if errors.Is(err, ours) {
+				return fmt.Errorf("check the result: %w", err)
+			}
+		}
+	}
+	return &Forged{fmt.Sprintf(format, args...)}
+}
+
+// Check judges Job.Result after a build that claims success and returns the
+// name of its .changes, which it gives the usual name,
+// <source>_<version>_<arch>.changes.
+//
+// The directory holds one .changes of this source, version, suite and
+// architecture, each file that it lists at its size and with its checksums,
+// and nothing else. A *Forged error says that there is something foreign;
+// any other error that the result is incomplete, as after a full disk.
+func Check(job *Job) (string, error) {
+	dir := job.Result
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", fmt.Errorf("results: %w", err)
+	}
+	changes := ""
+	present := map[string]bool{}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			return "", forged("the result has %q, which is not a plain file", e.Name())
+		}
+		if err := policy.CheckFile(e.Name()); err != nil {
+			return "", forged("the result has a file with a bad name: %v", err)
+		}
+		present[e.Name()] = true
+		if strings.HasSuffix(e.Name(), ".changes") {
+			if changes != "" {
+				return "", forged("the result has two .changes files, %s and %s", changes, e.Name())
+			}
+			changes = e.Name()
+		}
+	}
+	if changes == "" {
+		return "", errors.New("the builder says that it succeeded and left no .changes")
+	}
+	text, err := readPlain(filepath.Join(dir, changes), deb822.Hostile.Size)
+	if err != nil {
+		return "", forged("%v", err)
+	}
+	if len(text) == 0 {
+		return "", fmt.Errorf("%s is empty, as on a full disk", changes)
+	}
+	s, err := deb822.ParseOne(changes, text, deb822.Hostile)
+	if err != nil {
+		return "", forged("%v", err)
+	}
+	if err := job.checkFields(s); err != nil {
+		return "", forged("%s: %v", changes, err)
+	}
+	files, err := fileList(s)
+	if err != nil {
+		return "", forged("%s: %v", changes, err)
+	}
+	packages := 0
+	for _, f := range files {
+		if !present[f.name] {
+			return "", fmt.Errorf("the result lacks %s, which %s lists", f.name, changes)
+		}
+		delete(present, f.name)
+		if err := f.verify(filepath.Join(dir, f.name)); err != nil {
+			return "", err
+		}
+		switch ext := filepath.Ext(f.name); ext {
+		case ".deb", ".udeb", ".ddeb":
+			packages++
+			if err := job.checkPackage(dir, f.name); err != nil {
+				return "", err
+			}
+		case ".buildinfo":
+			if err := job.checkBuildinfo(dir, f.name); err != nil {
+				return "", err
+			}
+		default:
+			return "", forged("%s lists %s; only .deb, .udeb and .buildinfo files are results of a build", changes, f.name)
+		}
+	}
+	if packages == 0 {
+		return "", forged("%s lists no package", changes)
+	}
+	delete(present, changes)
+	for name := range present {
+		return "", forged("the result has %s, which %s does not list", name, changes)
+	}
+	usual := fmt.Sprintf("%s_%s_%s.changes", job.Source, policy.WithoutEpoch(job.BinaryVersion()), job.Arch)
+	if changes != usual {
+		if err := durable.Rename(filepath.Join(dir, changes), filepath.Join(dir, usual)); err != nil {
+			return "", fmt.Errorf("name the .changes: %w", err)
+		}
+	}
+	return usual, nil
+}
+
+// allowed reports whether a package of this architecture may come out of the
+// build.
+func (j *Job) allowed(arch string) bool {
+	return arch == j.Arch || j.Indep && arch == "all"
+}
+
+func (j *Job) checkFields(s *deb822.Stanza) error {
+	source, version := splitSource(s.Get("Source"))
+	if source != j.Source {
+		return s.Errorf("Source", "is a result of %q, not of %s", source, j.Source)
+	}
+	if version != "" && version != j.Version {
+		return s.Errorf("Source", "is a result of version %q, not of %s", version, j.Version)
+	}
+	if v := s.Get("Version"); v != j.BinaryVersion() {
+		return s.Errorf("Version", "has version %q, not %s", v, j.BinaryVersion())
+	}
+	if j.BinNMU != nil && version == "" {
+		return s.Errorf("Source", "does not name the source's version, as a binNMU must")
+	}
+	if d := s.Get("Distribution"); d != j.Suite {
+		return s.Errorf("Distribution", "is for %q, not for %s", d, j.Suite)
+	}
+	words := deb822.Words(s.Get("Architecture"))
+	if len(words) == 0 {
+		return s.Errorf("Architecture", "names no architecture")
+	}
+	for _, w := range words {
+		if !j.allowed(w) {
+			return s.Errorf("Architecture", "has packages for %q; the build was for %s", w, j.Arch)
+		}
+	}
+	return nil
+}
+
+// splitSource splits "name (version)"; the version may be missing.
+func splitSource(field string) (name, version string) {
+	name, rest, ok := strings.Cut(field, " (")
+	if !ok {
+		return field, ""
+	}
+	version, ok = strings.CutSuffix(rest, ")")
+	if !ok {
+		return field, ""
+	}
+	return name, version
+}
+
+// listed is one file of a .changes.
+type listed struct {
+	name              string
+	size              int64
+	md5, sha1, sha256 string
+}
+
+// fileList reads Files, Checksums-Sha1 and Checksums-Sha256 (Policy 5.6.21
+// and 5.6.24), which must agree.
+func fileList(s *deb822.Stanza) ([]listed, error) {
+	byName := map[string]*listed{}
+	var order []string
+	for _, field := range []struct {
+		name    string
+		columns int
+		length  int // of the checksum in hex
+	}{{"Files", 5, 32}, {"Checksums-Sha1", 3, 40}, {"Checksums-Sha256", 3, 64}} {
+		value, ok := s.Lookup(field.name)
+		if !ok {
+			return nil, fmt.Errorf("has no field %s", field.name)
+		}
+		seen := 0
+		for _, line := range strings.Split(value.Value, "\n") {
+			w := deb822.Words(line)
+			if len(w) == 0 {
+				continue
+			}
+			if len(w) != field.columns {
+				return nil, s.Errorf(field.name, "%q has %d words, not %d", line, len(w), field.columns)
+			}
+			sum, name := w[0], w[len(w)-1]
+			if err := policy.CheckFile(name); err != nil {
+				return nil, s.Errorf(field.name, "%v", err)
+			}
+			size, err := strconv.ParseInt(w[1], 10, 64)
+			if err != nil || size < 0 {
+				return nil, s.Errorf(field.name, "%s: %q is not a size", name, w[1])
+			}
+			if _, err := hex.DecodeString(sum); err != nil || len(sum) != field.length || strings.ToLower(sum) != sum {
+				return nil, s.Errorf(field.name, "%s: %q is not a checksum", name, sum)
+			}
+			f := byName[name]
+			if field.name == "Files" {
+				if f != nil {
+					return nil, s.Errorf(field.name, "%s is listed twice", name)
+				}
+				f = &listed{name: name, size: size, md5: sum}
+				byName[name] = f
+				order = append(order, name)
+			} else if f == nil {
+				return nil, s.Errorf(field.name, "%s is not in Files", name)
+			} else if f.size != size {
+				return nil, s.Errorf(field.name, "%s has another size in Files", name)
+			}
+			switch field.length {
+			case 40:
+				if f.sha1 != "" {
+					return nil, s.Errorf(field.name, "%s is listed twice", name)
+				}
+				f.sha1 = sum
+			case 64:
+				if f.sha256 != "" {
+					return nil, s.Errorf(field.name, "%s is listed twice", name)
+				}
+				f.sha256 = sum
+			}
+			seen++
+		}
+		if seen != len(byName) {
+			return nil, s.Errorf(field.name, "lists %d files, Files %d", seen, len(byName))
+		}
+	}
+	files := make([]listed, len(order))
+	for i, name := range order {
+		files[i] = *byName[name]
+	}
+	return files, nil
+}
+
+// verify compares a file with its entry.
+func (l *listed) verify(path string) error {
+	f, err := openPlain(path)
+	if err != nil {
+		return forged("%v", err)
+	}
+	defer f.Close()
+	h5, h1, h256 := md5.New(), sha1.New(), sha256.New()
+	n, err := io.Copy(io.MultiWriter(h5, h1, h256), f)
+	if err != nil {
+		return fmt.Errorf("read result %s: %w", l.name, err)
+	}
+	switch {
+	case n == 0:
+		return fmt.Errorf("%s is empty, as on a full disk", l.name)
+	case n < l.size:
+		return fmt.Errorf("%s has %d bytes of %d, as on a full disk", l.name, n, l.size)
+	case n != l.size:
+		return forged("%s has %d bytes, the .changes says %d", l.name, n, l.size)
+	}
+	for _, sum := range []struct{ name, got, want string }{
+		{"SHA-256", hex.EncodeToString(h256.Sum(nil)), l.sha256},
+		{"SHA-1", hex.EncodeToString(h1.Sum(nil)), l.sha1},
+		{"MD5", hex.EncodeToString(h5.Sum(nil)), l.md5},
+	} {
+		if sum.got != sum.want {
+			return forged("%s: %s differs from the .changes", l.name, sum.name)
+		}
+	}
+	return nil
+}
+
+// checkPackage compares a binary package's name, and with Job.Control what it
+// says of itself, with the job.
+func (j *Job) checkPackage(dir, name string) error {
+	base := strings.TrimSuffix(name, filepath.Ext(name))
+	part := strings.Split(base, "_")
+	if len(part) != 3 {
+		return forged("%s is not named <package>_<version>_<architecture>", name)
+	}
+	if !j.allowed(part[2]) {
+		return forged("%s is for %s; the build was for %s", name, part[2], j.Arch)
+	}
+	if j.Control == nil {
+		return nil
+	}
+	c, err := j.Control(filepath.Join(dir, name))
+	if err != nil {
+		return forged("%s: %v", name, err)
+	}
+	pkg, version, arch := c.Get("Package"), c.Get("Version"), c.Get("Architecture")
+	if pkg != part[0] || policy.WithoutEpoch(version) != part[1] || arch != part[2] {
+		return forged("%s says inside that it is %s %s for %s", name, pkg, version, arch)
+	}
+	source, sourceVersion := splitSource(c.Get("Source"))
+	if source == "" {
+		source = pkg
+	}
+	if sourceVersion == "" {
+		sourceVersion = version
+	}
+	if source != j.Source || sourceVersion != j.Version {
+		return forged("%s says inside that it was built from %s %s, not from %s %s", name, source, sourceVersion, j.Source, j.Version)
+	}
+	return nil
+}
+
+// checkBuildinfo compares a .buildinfo (deb-buildinfo(5)) with the job.
+func (j *Job) checkBuildinfo(dir, name string) error {
+	text, err := readPlain(filepath.Join(dir, name), deb822.Hostile.Size)
+	if err != nil {
+		return forged("%v", err)
+	}
+	s, err := deb822.ParseOne(name, text, deb822.Hostile)
+	if err != nil {
+		return forged("%v", err)
+	}
+	source, _ := splitSource(s.Get("Source"))
+	if source != j.Source || s.Get("Version") != j.BinaryVersion() {
+		return forged("%s is about %s %s, not about %s %s", name, source, s.Get("Version"), j.Source, j.BinaryVersion())
+	}
+	for _, w := range deb822.Words(s.Get("Architecture")) {
+		if !j.allowed(w) && w != "source" {
+			return forged("%s is about packages for %s; the build was for %s", name, w, j.Arch)
+		}
+	}
+	return nil
+}
+
+// readPlain reads a plain file of at most limit bytes.
+func readPlain(path string, limit int64) ([]byte, error) {
+	f, err := openPlain(path)
+	if err != nil {
+		return nil, err
+	}
+	return readAll(f, path, limit)
+}
+
+// readPlainLinked is readPlain for a file that may have more names, as the
+// sources of an item have.
+func readPlainLinked(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	return readAll(f, path, limit)
+}
+
+func readAll(f *os.File, path string, limit int64) ([]byte, error) {
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", filepath.Base(path), err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s is larger than %d bytes", filepath.Base(path), limit)
+	}
+	return slices.Clip(data), nil
+}

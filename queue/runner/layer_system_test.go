@@ -1,0 +1,155 @@
+//go:build system
+
+package runner
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// layered returns a directory of chroots with a chroot that has no layers.
+func layered(t *testing.T) *Chroots {
+	t.Helper()
+	cached := testChroots(t, "amd64")
+	dir, err := os.MkdirTemp(filepath.Dir(cached.Dir), "layers-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	os.Chmod(dir, 0o755)
+	c := &Chroots{Dir: dir, User: cached.User}
+	copyChroot(t, cached, c)
+	return c
+}
+
+// copyChroot makes the chroot of one directory in another by links to the
+// same files, without its layers.
+func copyChroot(t *testing.T, from, to *Chroots) {
+	t.Helper()
+	ch, err := from.Lookup("sid", "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(to.Dir, "sid-amd64", filepath.Base(ch.dir))
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "cp", "-al", ch.dir, dir)
+	run(t, "rm", "-rf", filepath.Join(dir, layersDir))
+}
+
+func layersOf(t *testing.T, c *Chroots) (layers []string) {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(c.Dir, "*", "*", layersDir, "*", "upper"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// Build-dependencies are installed once for each set of packages, by whoever
+// comes first; the next builds see them without apt, and nothing of what they
+// do comes into the layer.
+func TestLayers(t *testing.T) {
+	t.Parallel()
+	c := layered(t)
+	r := &Overlay{Chroots: c}
+	build := func(s source) string {
+		t.Helper()
+		job := newSystemJob(t)
+		s.make(t, job)
+		if res := mustRun(t, r, job); res.Outcome != Good {
+			t.Errorf("%+v: got %v: %s\n%s", s, res.Outcome, res.Reason, logText(t, job))
+		}
+		return logText(t, job)
+	}
+	const kept = "and kept since: "
+	// Two at a time, and one layer.
+	var both sync.WaitGroup
+	var logs [2]string
+	for i := range logs {
+		both.Go(func() {
+			logs[i] = build(source{depends: "ed", build: "ed --version"})
+		})
+	}
+	both.Wait()
+	if got := layersOf(t, c); len(got) != 1 || strings.Count(logs[0]+logs[1], "Setting up ed ") != 1 || strings.Count(logs[0]+logs[1], kept) != 1 {
+		t.Fatalf("layers %v; the logs:\n%s\n%s", got, logs[0], logs[1])
+	}
+	// Another wish with the same packages; a build that writes where it can.
+	if log := build(source{depends: "ed (>= 0.1), make", build: "ed --version\necho x > /tmp/leftover\n! sh -c 'echo x > /bin/ed'"}); strings.Contains(log, "Setting up ed ") {
+		t.Errorf("the second wish: %s", log)
+	}
+	start := time.Now()
+	if log := build(source{depends: "ed", build: "ed --version; test ! -e /tmp/leftover"}); !strings.Contains(log, kept) || !strings.Contains(log, "GNU ed 1.") {
+		t.Errorf("the third build: %s", log)
+	}
+	t.Logf("with a layer: %v", time.Since(start))
+	if log := build(source{depends: "ed, bc"}); !strings.Contains(log, "Setting up bc ") || len(layersOf(t, c)) != 2 {
+		t.Errorf("another set: %v\n%s", layersOf(t, c), log)
+	}
+	// A layer of which a crash left the half does not count.
+	half := filepath.Dir(layersOf(t, c)[0])
+	os.Remove(filepath.Join(half, infoFile))
+	if log := build(source{depends: "ed"}) + build(source{depends: "ed, bc"}); strings.Count(log, "Setting up ed ") != 1 {
+		t.Errorf("half a layer: %s", log)
+	}
+	// What is in use stays; the rest goes, the longest unused first.
+	ch, err := c.use("sid", "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ch.release()
+	all := layersOf(t, c)
+	for i, upper := range all {
+		then := time.Now().Add(-time.Hour * time.Duration(i))
+		os.Chtimes(filepath.Join(filepath.Dir(upper), infoFile), then, then)
+	}
+	oldest := filepath.Base(filepath.Dir(all[len(all)-1]))
+	l, err := ch.useLayer(oldest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SweepLayers(1); err != nil {
+		t.Error(err)
+	}
+	if got := layersOf(t, c); len(got) != 1 || filepath.Base(filepath.Dir(got[0])) != oldest {
+		t.Errorf("after a sweep with %s in use: %v", oldest, got)
+	}
+	l.lock.Close()
+	if err := c.SweepLayers(1); err != nil || len(layersOf(t, c)) != 0 {
+		t.Errorf("after a sweep: %v, %v", layersOf(t, c), err)
+	}
+}
+
+// A layer whose making is stopped is not there, and the next build makes it.
+func TestLayerStopped(t *testing.T) {
+	t.Parallel()
+	c := layered(t)
+	r := &Overlay{Chroots: c}
+	job := newSystemJob(t)
+	source{depends: "ed"}.make(t, job)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	go func() {
+		for ctx.Err() == nil && !strings.Contains(logText(t, job), "Unpacking ed") {
+			time.Sleep(5 * time.Millisecond)
+		}
+		stop()
+	}()
+	res, err := r.Run(ctx, job)
+	if err != nil || !res.Stopped || len(layersOf(t, c)) != 0 {
+		t.Errorf("stopped: %+v, %v, %v", res, err, layersOf(t, c))
+	}
+	if left, _ := filepath.Glob(filepath.Join(c.Dir, "*", "*", layersDir, "new.*")); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+	if res := mustRun(t, r, job); res.Outcome != Good {
+		t.Errorf("again: %v %s\n%s", res.Outcome, res.Reason, logText(t, job))
+	}
+}
