@@ -122,11 +122,13 @@ func aptUpdate(ctx context.Context, dir string, s *control.Suite, arch string) e
 	} {
 		args = append(args, "-o", k+"="+v)
 	}
-	cmd := exec.CommandContext(ctx, "apt-get", args...)
+	// apt makes its files by its umask, which is the group's here, and takes that
+	// right away only when a file is whole.
+	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", `umask 022; exec apt-get "$@"`, "apt-get"}, args...)...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 	out, err := cmd.CombinedOutput()
-	if errors.Is(err, exec.ErrNotFound) {
-		return fmt.Errorf("apt-get is not installed: %w", err)
+	if cmd.ProcessState.ExitCode() == 127 {
+		return errors.New("apt-get is not installed")
 	}
 	if err != nil {
 		return fmt.Errorf("apt-get update: %w: %.500q", err, string(out))
