@@ -3,7 +3,6 @@ package queue
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
@@ -232,7 +229,7 @@ func layEgg(it *spool.Item, t *Ticket, arch string, files bool) error {
 		if !e.Type().IsRegular() || policy.CheckFile(e.Name()) != nil {
 			continue
 		}
-		if err := os.Link(it.Path(e.Name()), filepath.Join(dir, e.Name())); err != nil {
+		if err := durable.LinkOrCopy(it.Path(e.Name()), filepath.Join(dir, e.Name()), 0o664); err != nil {
 			return err
 		}
 	}
@@ -337,7 +334,7 @@ func Make(tree *spool.Tree, j *Job) (spool.Found, error) {
 			}
 		}
 		for name, path := range j.Files {
-			if err := linkOrCopy(path, filepath.Join(dir, name)); err != nil {
+			if err := durable.LinkOrCopy(path, filepath.Join(dir, name), 0o664); err != nil {
 				return err
 			}
 		}
@@ -351,27 +348,4 @@ func Make(tree *spool.Tree, j *Job) (spool.Found, error) {
 	}
 	defer it.Release()
 	return spool.Found{Place: it.Place, Name: it.Name}, nil
-}
-
-// linkOrCopy hard-links a file, and copies what the system does not let this
-// user link (protected_hardlinks).
-func linkOrCopy(from, to string) error {
-	err := os.Link(from, to)
-	if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, unix.EXDEV) {
-		return err
-	}
-	r, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o664)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(w, r)
-	if cerr := w.Close(); err == nil {
-		err = cerr
-	}
-	return err
 }

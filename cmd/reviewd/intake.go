@@ -358,7 +358,7 @@ func (in *intake) borrow(it *spool.Item, f upload.File) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.Link(from, it.Path(f.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := durable.LinkOrCopy(from, it.Path(f.Name), 0o664); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

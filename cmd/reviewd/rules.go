@@ -138,11 +138,12 @@ func (in *intake) poolPaths(it *spool.Item, name string) []string {
 	return out
 }
 
-// fromPool links a file of the pool into the item.
+// fromPool links a file of the pool into the item, or copies it where the pool
+// is another user's.
 func (in *intake) fromPool(it *spool.Item, name string) error {
 	var err error
 	for _, path := range in.poolPaths(it, name) {
-		if err = durable.Link(filepath.Join(in.archive.Root(), path), it.Path(name)); err == nil {
+		if err = durable.LinkOrCopy(filepath.Join(in.archive.Root(), path), it.Path(name), 0o664); err == nil {
 			return nil
 		}
 	}

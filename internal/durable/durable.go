@@ -15,6 +15,7 @@
 package durable
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -152,11 +153,15 @@ func CreateFile(path string, data []byte, mode fs.FileMode) error {
 const NewPrefix = ".new-"
 
 func writeBeside(path string, data []byte, mode fs.FileMode) (string, error) {
+	return writeFrom(path, bytes.NewReader(data), mode)
+}
+
+func writeFrom(path string, data io.Reader, mode fs.FileMode) (string, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), NewPrefix+"*")
 	if err != nil {
 		return "", err
 	}
-	_, err = f.Write(data)
+	_, err = io.Copy(f, data)
 	if err == nil {
 		err = f.Chmod(mode)
 	}
@@ -310,18 +315,89 @@ func SyncFS(dir string) error {
 	return nil
 }
 
-// Link gives the file at from the further name to and syncs to's directory.
-// fs.ErrExist if to is there as another file; if it is there as the same file
-// the work was done before, and that is no error.
-func Link(from, to string) error {
-	if err := os.Link(from, to); err != nil {
-		a, aerr := identify(from)
-		b, berr := identify(to)
-		if aerr != nil || berr != nil || a != b {
-			return err
+// LinkOrCopy gives the file at from the further name to. Where the system does not
+// let this user link it (protected_hardlinks: another user's that he cannot write
+// to; another file system; too many links already) to becomes a synced copy of it,
+// with this mode. A file with the same content at to is the work of an earlier
+// run, and no error. What is no regular file is not copied, nor what a symbolic
+// link points to. The caller syncs to's directory.
+func LinkOrCopy(from, to string, mode fs.FileMode) error {
+	err := os.Link(from, to)
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, unix.EXDEV), errors.Is(err, unix.EMLINK):
+		err = copyFile(from, to, mode)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		if same, serr := sameContent(from, to); serr == nil && same {
+			return nil
 		}
 	}
-	return SyncDir(filepath.Dir(to))
+	return err
+}
+
+// openPlain opens a regular file for reading, and nothing else.
+func openPlain(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		f.Close()
+		return nil, &fs.PathError{Op: "open", Path: path, Err: cmp.Or(err, errors.New("not a regular file"))}
+	}
+	return f, nil
+}
+
+// copyFile makes to a copy of from in one step; fs.ErrExist if to is there.
+func copyFile(from, to string, mode fs.FileMode) error {
+	r, err := openPlain(from)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	tmp, err := writeFrom(to, r, mode)
+	if err != nil {
+		return err
+	}
+	if err := RenameUnsynced(tmp, to); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	return nil
+}
+
+func sameContent(a, b string) (bool, error) {
+	if p, err := identify(a); err == nil {
+		if q, err := identify(b); err == nil && p == q {
+			return true, nil
+		}
+	}
+	x, err := openPlain(a)
+	if err != nil {
+		return false, err
+	}
+	defer x.Close()
+	y, err := openPlain(b)
+	if err != nil {
+		return false, err
+	}
+	defer y.Close()
+	p, q := make([]byte, 256<<10), make([]byte, 256<<10)
+	for {
+		n, xerr := io.ReadFull(x, p)
+		m, yerr := io.ReadFull(y, q)
+		ends := xerr == io.EOF || xerr == io.ErrUnexpectedEOF
+		switch {
+		case xerr != nil && !ends:
+			return false, xerr
+		case yerr != nil && yerr != io.EOF && yerr != io.ErrUnexpectedEOF:
+			return false, yerr
+		case !bytes.Equal(p[:n], q[:m]):
+			return false, nil
+		case ends:
+			return true, nil
+		}
+	}
 }
 
 // Symlink makes path a symbolic link to target, in one step even if path was

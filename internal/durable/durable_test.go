@@ -10,7 +10,10 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // tree lists the paths below dir, sorted, directories with a slash.
@@ -159,12 +162,73 @@ func TestLinkTwice(t *testing.T) {
 	put(t, a, "x")
 	put(t, c, "y")
 	for i := range 2 {
-		if err := Link(a, b); err != nil {
-			t.Errorf("Link, time %d: %v", i+1, err)
+		if err := LinkOrCopy(a, b, 0o644); err != nil {
+			t.Errorf("LinkOrCopy, time %d: %v", i+1, err)
 		}
 	}
-	if err := Link(a, c); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("Link over another file: got %v, want fs.ErrExist", err)
+	if err := LinkOrCopy(a, c, 0o644); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("LinkOrCopy over another file: got %v, want fs.ErrExist", err)
+	}
+}
+
+// linkAs is set in a process of another user that TestLinkOfAnothers starts: the
+// directory in which it links.
+const linkAs = "DURABLE_TEST_LINK_AS"
+
+// TestLinkOfAnothers: on a server with accounts the kernel links no file of
+// another user (protected_hardlinks); it is copied, and nothing but a file is.
+func TestLinkOfAnothers(t *testing.T) {
+	if dir := os.Getenv(linkAs); dir != "" {
+		for i := range 2 {
+			if err := LinkOrCopy(filepath.Join(dir, "theirs/file"), filepath.Join(dir, "mine/file"), 0o640); err != nil {
+				t.Errorf("LinkOrCopy, time %d: %v", i+1, err)
+			}
+		}
+		if err := LinkOrCopy(filepath.Join(dir, "theirs/other"), filepath.Join(dir, "mine/file"), 0o640); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("LinkOrCopy over another file: got %v, want fs.ErrExist", err)
+		}
+		for _, name := range []string{"link", "secret", "pipe"} {
+			if err := LinkOrCopy(filepath.Join(dir, "theirs", name), filepath.Join(dir, "mine", name), 0o640); err == nil {
+				if st, err := os.Lstat(filepath.Join(dir, "mine", name)); err == nil && st.Mode().IsRegular() {
+					t.Errorf("LinkOrCopy of a %s made a file", name)
+				}
+			}
+		}
+		return
+	}
+	if os.Getuid() != 0 {
+		t.Skip("only root can be another user")
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "durable-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	put(t, filepath.Join(dir, "theirs/file"), "x")
+	put(t, filepath.Join(dir, "theirs/other"), "y")
+	put(t, filepath.Join(dir, "theirs/secret"), "z")
+	const nobody = 65534
+	program, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(filepath.Join(dir, "mine"), 0o755), os.Chown(filepath.Join(dir, "mine"), nobody, nobody),
+		os.Chmod(filepath.Join(dir, "theirs/secret"), 0o600), os.Symlink("file", filepath.Join(dir, "theirs/link")),
+		unix.Mkfifo(filepath.Join(dir, "theirs/pipe"), 0o644), os.WriteFile(filepath.Join(dir, "test"), program, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(dir, "test"), "-test.run=^TestLinkOfAnothers$")
+	cmd.Env, cmd.Dir = append(os.Environ(), linkAs+"="+dir), dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("as nobody: %v\n%s", err, out)
+	}
+	st, err := os.Stat(filepath.Join(dir, "mine/file"))
+	if err != nil || st.Mode().Perm() != 0o640 || st.Sys().(*syscall.Stat_t).Uid != nobody {
+		t.Errorf("the copy: %v, %+v", err, st)
+	}
+	if got := tree(t, filepath.Join(dir, "mine")); got != "file" && got != "file link" {
+		t.Errorf("tree: got %q", got)
 	}
 }
 
