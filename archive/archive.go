@@ -234,19 +234,23 @@ func (e *KeyError) Unwrap() error { return e.Err }
 // signing are the keys of a suite, each of which can sign.
 type signing struct {
 	openpgp []*loadedKey
-	usign   *opkg.Key // nil: none
+	usign   []*opkg.Key
 }
 
 // keys loads all keys that a publication of the suite needs.
 func (a *Archive) keys(s *Suite, now time.Time) (out signing, err error) {
-	if out.openpgp, err = a.signers(s, now); err != nil || s.Opkg == nil || s.Opkg.Key == "" {
+	if out.openpgp, err = a.signers(s, now); err != nil || s.Opkg == nil {
 		return out, err
 	}
-	if out.usign, err = opkg.ReadKey(s.Opkg.Key); err != nil {
-		err = &KeyError{s.Name, "Opkg-Key", err,
-			"let the archive's owner read the file, take it from a backup, or name a new key there (packmill key new NAME --opkg)"}
+	for _, file := range s.Opkg.Keys {
+		k, err := opkg.ReadKey(file)
+		if err != nil {
+			return out, &KeyError{s.Name, "Opkg-Key", err,
+				"let the archive's owner read the file, take it from a backup, or name a new key there (packmill key new NAME --opkg)"}
+		}
+		out.usign = append(out.usign, k)
 	}
-	return out, err
+	return out, nil
 }
 
 // signers loads the suite's OpenPGP keys; a key whose file has not changed is
@@ -310,22 +314,28 @@ func (a *Archive) signer(name string, now time.Time) (*loadedKey, error) {
 // publicKeys are the files of keys that the archive hands out for a suite, of
 // those that are there, relative to dir.
 func publicKeys(dir, suite string) []string {
-	return slices.DeleteFunc([]string{"keys/" + suite + ".asc", "keys/" + suite + ".pub"}, func(name string) bool {
+	return slices.DeleteFunc([]string{"keys/" + suite + ".asc", "keys/" + suite + ".pub", "keys/" + suite + ".next.pub"}, func(name string) bool {
 		info, err := os.Lstat(filepath.Join(dir, name))
 		return err != nil || !info.Mode().IsRegular()
 	})
 }
 
 // handOut writes what clients verify a suite with into keys: SUITE.asc, the
-// OpenPGP keys that sign it, and SUITE.pub, the usign key of its feeds.
+// OpenPGP keys that sign it, SUITE.pub, the usign key of its feeds, and while there
+// are two, SUITE.next.pub, that of the second feeds.
 func (a *Archive) handOut(suite string, keys signing) error {
 	var text []byte
 	for _, k := range keys.openpgp {
 		text = append(text, k.signer.Public()...)
 	}
 	public := map[string][]byte{".asc": text}
-	if keys.usign != nil {
-		public[".pub"] = keys.usign.Public()
+	if len(keys.usign) > 0 {
+		public[".pub"] = keys.usign[0].Public()
+	}
+	if n := len(keys.usign); n > 1 {
+		public[".next.pub"] = keys.usign[n-1].Public()
+	} else if err := durable.Remove(a.path("keys", suite+".next.pub")); err != nil {
+		return err
 	}
 	for ext, text := range public {
 		name := a.path("keys", suite+ext)

@@ -47,8 +47,8 @@ func TestExportAndRsync(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.suite.Opkg = &Opkg{Key: filepath.Join(t.TempDir(), "feed.sec")}
-	if err := os.WriteFile(f.suite.Opkg.Key, usign.Secret(), 0o600); err != nil {
+	f.suite.Opkg = &Opkg{Keys: []string{filepath.Join(t.TempDir(), "feed.sec")}}
+	if err := os.WriteFile(f.suite.Opkg.Keys[0], usign.Secret(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f.accepted(f.upload(hello("1")))

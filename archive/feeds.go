@@ -2,36 +2,27 @@ package archive
 
 import (
 	"context"
-	"io"
 	"path/filepath"
 
 	"packmill/archive/opkg"
-	"packmill/internal/openpgp"
 )
 
 // Opkg are the settings of a suite's feeds for opkg: one for each
 // architecture, with the packages of all components but Suite.Dbgsym.
 type Opkg struct {
-	opkg.Options        // names of architectures, extension
-	Sources      bool   // a feed "src" with the source packages
-	Key          string // file of the usign key that signs Packages.sig; "" leaves it out
+	opkg.Options          // names of architectures, extension
+	Sources      bool     // a feed "src" with the source packages
+	Keys         []string // files of the usign keys that sign Packages.sig, the first one everywhere; none leaves it out
 }
 
 // feeds brings the suite's opkg feeds in line with what is published. They are
 // made from the published indexes, so a run that was cut off before this, or in
-// it, is made good by the next one. Packages.asc bears the signature of the
-// suite's first key.
+// it, is made good by the next one.
 func (t *transaction) feeds(keys signing, rep *Report) error {
 	if t.suite.Opkg == nil {
 		return opkg.Drop(t.a.root, t.suite.Name, nil)
 	}
-	feed := opkg.Feed{Root: t.a.root, Suite: t.suite.Name, Options: t.suite.Opkg.Options}
-	if keys.usign != nil {
-		feed.Usign = []*opkg.Key{keys.usign}
-	}
-	if len(keys.openpgp) > 0 {
-		feed.OpenPGP = []*openpgp.Signer{keys.openpgp[0].signer}
-	}
+	feed := opkg.Feed{Root: t.a.root, Suite: t.suite.Name, Options: t.suite.Opkg.Options, Usign: keys.usign, OpenPGP: signersOf(keys.openpgp)}
 	p, err := t.a.read(t.p.ctx, t.suite.Name)
 	if err != nil {
 		return err
@@ -53,7 +44,7 @@ func (t *transaction) feeds(keys signing, rep *Report) error {
 				path = sourcesPath(c)
 			}
 			indexes = append(indexes, opkg.Index{SHA256: p.state(path).Text.SHA256,
-				Open: func() (io.ReadCloser, error) { return p.text(path) }})
+				Open: func() (opkg.Blocks, error) { return p.blocks(path) }})
 		}
 		feed.Arch = arch
 		names = append(names, feed.Name())
@@ -69,15 +60,13 @@ func (t *transaction) feeds(keys signing, rep *Report) error {
 	return opkg.Drop(t.a.root, t.suite.Name, names)
 }
 
-// text reads the plain text of an index.
-func (p *published) text(path string) (io.ReadCloser, error) {
+// blocks are the plain text of an index.
+func (p *published) blocks(path string) (opkg.Blocks, error) {
 	x, err := p.index(path)
 	if err != nil {
-		return nil, err
+		return opkg.Blocks{}, err
 	}
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(x.WriteText(w)) }()
-	return r, nil
+	return opkg.Blocks{N: x.Blocks(), Read: x.Block}, nil
 }
 
 // CheckFeeds applies every rule that an opkg client relies on to the suite's
@@ -93,7 +82,7 @@ func checkFeeds(ctx context.Context, root string, suite Suite, opt opkg.CheckOpt
 	if err != nil {
 		return nil, err
 	}
-	opt.Root, opt.SkipPackages = root, !deep
+	opt.SkipPackages = !deep
 	var out []string
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {
@@ -102,10 +91,7 @@ func checkFeeds(ctx context.Context, root string, suite Suite, opt opkg.CheckOpt
 		// What the settings name for all is known only with them.
 		opt.Archs = nil
 		if suite.Opkg != nil {
-			opt.Archs = []string{name, "all"}
-			if all := suite.Opkg.Arch["all"]; all != "" {
-				opt.Archs[1] = all
-			}
+			opt.Archs = suite.Opkg.Seen(name)
 		}
 		_, wrong, err := opkg.Check(filepath.Join(root, "opkg", suite.Name, name), opt)
 		if err != nil {

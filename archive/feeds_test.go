@@ -43,7 +43,7 @@ func TestFeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.suite.Dbgsym = "debug"
-	f.suite.Opkg = &Opkg{Options: opkg.Options{Arch: map[string]string{"amd64": "amd64-linux-glibc"}}, Sources: true, Key: file}
+	f.suite.Opkg = &Opkg{Options: opkg.Options{Arch: map[string]string{"amd64": "amd64-linux-glibc"}}, Sources: true, Keys: []string{file}}
 	// check holds the feeds to opkg's rules, and to what they must list.
 	check := func(want map[string]string) {
 		t.Helper()
@@ -76,7 +76,7 @@ func TestFeeds(t *testing.T) {
 	f.accepted()
 	check(map[string]string{"amd64-linux-glibc": "", "i386": "", "src": ""})
 	f.accepted(f.upload(hello("1:1.0")))
-	one := map[string]string{"amd64-linux-glibc": "hello_1.0_amd64-linux-glibc.opk hello-doc_1.0_all.opk", "i386": "hello-doc_1.0_all.opk", "src": "hello_1.0_src.opk"}
+	one := map[string]string{"amd64-linux-glibc": "hello_1.0_amd64-linux-glibc.opk hello-doc_1.0_all.opk", "i386": "hello-doc_1.0_all.opk", "src": "hello_1.0_source.opk"}
 	check(one)
 	if rep := f.accepted(); rep.Changed {
 		t.Error("nothing is new, but the report says so")
@@ -94,7 +94,7 @@ func TestFeeds(t *testing.T) {
 	f.accepted(f.upload(hello("1:2.0")))
 	f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "other", Version: "1"}, Debs: []debtest.Deb{
 		{Name: "other", Version: "1"}, {Name: "other-dbgsym", Version: "1", Source: "other", Fields: "Section: debug\nAuto-Built-Package: debug-symbols\n"}}}))
-	check(map[string]string{"amd64-linux-glibc": "hello_2.0_amd64-linux-glibc.opk hello-doc_2.0_all.opk other_1_amd64-linux-glibc.opk", "i386": "hello-doc_2.0_all.opk", "src": "hello_2.0_src.opk other_1_src.opk"})
+	check(map[string]string{"amd64-linux-glibc": "hello_2.0_amd64-linux-glibc.opk hello-doc_2.0_all.opk other_1_amd64-linux-glibc.opk", "i386": "hello-doc_2.0_all.opk", "src": "hello_2.0_source.opk other_1_source.opk"})
 
 	f.suite.Architectures, f.suite.Opkg.Sources = []string{"amd64"}, false
 	f.accepted()
@@ -105,7 +105,7 @@ func TestFeeds(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, want := range map[string]bool{"hello_1.0": stay == 0, "hello_2.0": false} {
-			name = "opkg/pool/main/h/hello/" + name + "_amd64-linux-glibc.opk"
+			name = "opkg/pool/2/main/h/hello/" + name + "_amd64-linux-glibc.opk"
 			if got := slices.Contains(did.Moved, name); got != want {
 				t.Errorf("stay %v: %s moved: %v, want %v", stay, name, got, want)
 			}
@@ -115,7 +115,7 @@ func TestFeeds(t *testing.T) {
 	if faults, err := f.a.Check(context.Background(), true); err != nil || faults != nil {
 		t.Errorf("check of the archive: %v, %v", faults, err)
 	}
-	edit(t, f.a.path("opkg/pool/main/h/hello/hello_2.0_amd64-linux-glibc.opk"), func(b []byte) []byte { b[len(b)-9] ^= 1; return b })
+	edit(t, f.a.path("opkg/pool/2/main/h/hello/hello_2.0_amd64-linux-glibc.opk"), func(b []byte) []byte { b[len(b)-9] ^= 1; return b })
 	if faults, err := f.a.Check(context.Background(), true); err != nil || len(faults) != 1 || faults[0].Path != "opkg/unstable/amd64-linux-glibc" {
 		t.Errorf("check of a damaged package: %v, %v", faults, err)
 	}
@@ -137,7 +137,7 @@ func TestBrokenOpkgKey(t *testing.T) {
 	if err := os.WriteFile(file, key.Secret(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f.suite.Opkg = &Opkg{Key: file}
+	f.suite.Opkg = &Opkg{Keys: []string{file}}
 	f.accepted(f.upload(hello("1")))
 	if err := f.a.Snapshot(context.Background(), f.suite, "monday", f.now); err != nil {
 		t.Fatal(err)
@@ -244,7 +244,7 @@ func TestFeedsOfSnapshot(t *testing.T) {
 		}
 	}
 
-	pooled := f.a.path("opkg/pool/main/h/hello/hello_1_amd64.opk")
+	pooled := f.a.path("opkg/pool/2/main/h/hello/hello_1_amd64.opk")
 	whole, err := os.ReadFile(pooled)
 	if err != nil {
 		t.Fatal(err)

@@ -262,6 +262,13 @@ func (x *File) read(i int) ([]byte, error) {
 	return text, nil
 }
 
+// Blocks is the number of blocks that the text is cut into.
+func (x *File) Blocks() int { return len(x.blocks) }
+
+// Block returns the text of one of them; it is valid until the next call of a
+// method. Where blocks end follows from the text around it alone.
+func (x *File) Block(i int) ([]byte, error) { return x.read(i) }
+
 // Get returns all records of key, one after the other, or nil. They are valid
 // until the next call of a method.
 func (x *File) Get(key string) ([]byte, error) {

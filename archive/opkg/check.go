@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,9 +19,6 @@ import (
 
 // CheckOptions say how a feed is checked.
 type CheckOptions struct {
-	// Root is the directory that Filename may not leave: the archive.
-	Root string
-
 	// Archs are the architectures that the feed's client is set up for.
 	// Empty: any.
 	Archs []string
@@ -36,8 +34,7 @@ type CheckOptions struct {
 	SkipPackages bool
 }
 
-// Check applies every rule that an opkg client, upstream's or OpenWrt's, relies
-// on to the feed at dir, as that client would meet it. It returns the number of
+// Check applies every rule that an opkg client relies on to the feed at dir, as that client would meet it. It returns the number of
 // entries and all that is wrong, each with file and line; the error is trouble
 // with reading.
 func Check(dir string, opt CheckOptions) (entries int, wrong []string, err error) {
@@ -115,7 +112,7 @@ func (c *checker) signatures(text []byte) error {
 			if !bytes.HasPrefix(sig, []byte("-----BEGIN PGP SIGNATURE-----\n")) {
 				verdict = errors.New("is not armored")
 			} else {
-				_, verdict = c.opt.OpenPGP.VerifyDetached(bytes.NewReader(text), sig, c.opt.Now)
+				_, verdict = c.opt.OpenPGP.VerifyReleaseGPG(bytes.NewReader(text), sig, c.opt.Now)
 			}
 		}
 		if verdict != nil {
@@ -183,6 +180,7 @@ var (
 	opkgArch  = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]*$`)
 	// one relation as opkg reads it: a name, perhaps a version
 	opkgRel      = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+( \((<<|<=|=|>=|>>) [A-Za-z0-9.+:~-]+\))?$`)
+	opkgReplaced = regexp.MustCompile(`^([a-z0-9][a-z0-9+.-]+) \(<< 0\)$`)
 	opkgProvided = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
 )
 
@@ -215,7 +213,7 @@ func (c *checker) stanza(st []rawField) error {
 		if f.name != "Description" && f.more != nil {
 			c.bad(f.line, "%s is folded; opkg drops the further lines", f.name)
 		}
-		if k == relation || k == provides {
+		if k >= relation {
 			form := opkgRel
 			if k == provides {
 				form = opkgProvided
@@ -259,14 +257,15 @@ func (c *checker) stanza(st []rawField) error {
 			return nil
 		}
 	}
-	name, version := get("Package", policy.CheckPackage), get("Version", policy.CheckVersion)
+	name, version := get("Package", checkName), get("Version", policy.CheckVersion)
+	c.replaced(at["Replaces"], at["Conflicts"])
 	arch := get("Architecture", match(opkgArch))
 	get("Description", func(string) error { return nil })
 	size := get("Size", match(regexp.MustCompile(`^[1-9][0-9]*$`)))
 	// One would do for upstream; OpenWrt's client checks the MD5 even beside a
 	// SHA-256, and a published sum must be right: so both, and both right.
 	md5, sha := get("MD5Sum", match(hexMD5)), get("SHA256sum", match(hexSHA256))
-	if c.opt.Archs != nil && !contains(c.opt.Archs, arch) {
+	if c.opt.Archs != nil && !slices.Contains(c.opt.Archs, arch) {
 		c.bad(first.line, "architecture %s is none of the client's (%s), who ignores the entry", arch, strings.Join(c.opt.Archs, ", "))
 	}
 	if id := name + " " + version + " " + arch; c.seen[id] {
@@ -276,10 +275,12 @@ func (c *checker) stanza(st []rawField) error {
 	}
 	filename := get("Filename", func(v string) error {
 		base := filepath.Base(v)
-		want := name + "_" + policy.WithoutEpoch(version) + "_" + arch
+		want := strings.TrimPrefix(name, sourcePrefix) + "_" + policy.WithoutEpoch(version) + "_" + arch
 		switch {
 		case strings.HasPrefix(v, "/"), strings.Contains(v, "://"), v != filepath.Clean(v):
 			return fmt.Errorf("%q is not a clean path relative to the feed", v)
+		case !filepath.IsLocal(v):
+			return fmt.Errorf("%q leads out of the feed; small clients send the dots as they are, and not every server takes them", v)
 		case base != want+".opk" && base != want+".ipk":
 			return fmt.Errorf("%q; want the name %s.opk or .ipk", v, want)
 		case c.files[v]:
@@ -294,12 +295,36 @@ func (c *checker) stanza(st []rawField) error {
 	return c.file(first.line, filename, name, version, arch, size, md5, sha)
 }
 
+// checkName is policy.CheckPackage for the names of sources too.
+func checkName(name string) error {
+	return policy.CheckPackage(strings.TrimPrefix(name, sourcePrefix))
+}
+
+// replaced checks that nothing is replaced for which libsolv would remove a package
+// that dpkg keeps (see relations).
+func (c *checker) replaced(replaces, conflicts *rawField) {
+	if replaces == nil {
+		return
+	}
+	goes := map[string]bool{}
+	if conflicts != nil {
+		for one := range strings.SplitSeq(conflicts.value, ", ") {
+			name, _, _ := strings.Cut(one, " ")
+			goes[name] = true
+		}
+	}
+	for one := range strings.SplitSeq(replaces.value, ", ") {
+		if name, _, _ := strings.Cut(one, " "); !goes[name] && !opkgReplaced.MatchString(one) {
+			c.bad(replaces.line, "Replaces: %q makes libsolv remove the package; without Conflicts it must be %s (<< 0)", one, name)
+		}
+	}
+}
+
 // file checks the package file of an entry.
 func (c *checker) file(line int, filename, name, version, arch, size, md5, sha string) error {
 	full := filepath.Join(c.dir, filename)
-	if rel, err := filepath.Rel(c.opt.Root, full); err != nil || !filepath.IsLocal(rel) {
-		c.bad(line, "Filename: %s leaves the archive", filename)
-		return nil
+	if !filepath.IsLocal(filename) {
+		return nil // that was said
 	}
 	fi, err := os.Lstat(full)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -333,13 +358,4 @@ func (c *checker) file(line int, filename, name, version, arch, size, md5, sha s
 		}
 	}
 	return nil
-}
-
-func contains(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
 }

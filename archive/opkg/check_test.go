@@ -59,7 +59,7 @@ func TestCheckFinds(t *testing.T) {
 		}, "SHA256sum: "},
 		{"no SHA256sum", func(s string) string { i := strings.Index(s, "SHA256sum: "); return s[:i] + s[i+76:] }, "no SHA256sum"},
 		{"no Package", replace("Package: hello\n", ""), "no Package"},
-		{"no Filename", replace("Filename: ../../pool/main/h/hello/hello_1.0_amd64.opk\n", ""), "no Filename"},
+		{"no Filename", replace("Filename: pool/main/h/hello/hello_1.0_amd64.opk\n", ""), "no Filename"},
 		{"no Size", func(s string) string {
 			i := strings.Index(s, "Size: ")
 			return s[:i] + s[i+strings.Index(s[i:], "\n")+1:]
@@ -85,10 +85,12 @@ func TestCheckFinds(t *testing.T) {
 		{"no colon", replace("Section: misc", "Section misc"), "is no field and value"},
 		{"trailing blank", replace("Section: misc", "Section: misc "), "is no field and value"},
 		{"entry twice", func(s string) string { return s + s }, "is listed twice"},
-		{"absolute Filename", replace("Filename: ../../", "Filename: /"), "is not a clean path relative to the feed"},
-		{"URL", replace("Filename: ../../", "Filename: http://x/"), "is not a clean path relative to the feed"},
-		{"Filename out of the archive", replace("Filename: ../../pool/", "Filename: ../../../../pool/"), "leaves the archive"},
-		{"missing file", replace("Filename: ../../pool/main/", "Filename: ../../pool/other/"), "is not there"},
+		{"absolute Filename", replace("Filename: ", "Filename: /"), "is not a clean path relative to the feed"},
+		{"URL", replace("Filename: ", "Filename: http://x/"), "is not a clean path relative to the feed"},
+		{"Filename out of the feed", replace("Filename: pool/", "Filename: ../../pool/2/"), "leads out of the feed"},
+		{"missing file", replace("Filename: pool/main/", "Filename: pool/other/"), "is not there"},
+		{"Replaces", replace("Provides: virtual", "Replaces: old (<< 2)\nProvides: virtual"), "makes libsolv remove the package; without Conflicts it must be old (<< 0)"},
+		{"Replaces without a version", replace("Provides: virtual", "Conflicts: other\nReplaces: old, other\nProvides: virtual"), `Replaces: "old" makes libsolv remove`},
 		{"name of the file", replace("hello_1.0_amd64.opk", "hello_1.1_amd64.opk"), "want the name hello_1.0_amd64"},
 		{"size", replace("Size: ", "Size: 1"), "the index says 1"},
 		{"size with a zero", replace("Size: ", "Size: 0"), "is not of the form"},
@@ -134,7 +136,7 @@ func TestCheckFindsFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const opk = "../../pool/main/h/hello/hello_1.0_amd64.opk"
+	const opk = "pool/main/h/hello/hello_1.0_amd64.opk"
 	for _, tt := range []struct {
 		name, file string
 		edit       func([]byte) []byte
@@ -197,7 +199,7 @@ func TestReadPackageRefuses(t *testing.T) {
 	}
 	run(t, x, "tar", "-xzf", good)
 	run(t, x, "sh", "-c", "mkdir in && cd in && tar -xzf ../data.tar.gz && touch -d '2020-01-01 00:00:00.5' usr && tar --format=posix --numeric-owner -czf ../pax.tar.gz .")
-	run(t, x, "sh", "-c", "cp data.tar.gz keep && gunzip -c keep | xz > data.tar.xz && cat keep keep > twice.tar.gz")
+	run(t, x, "sh", "-c", "cp data.tar.gz keep && cp control.tar.gz keepc && gunzip -c keep | xz > data.tar.xz && cat keep keep > twice.tar.gz")
 	for _, tt := range []struct{ name, script, want string }{
 		{"good", "tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz", ""},
 		{"an ar", "cp ../hello_1.0_amd64.deb $O", "gzip: invalid header"},
@@ -211,6 +213,11 @@ func TestReadPackageRefuses(t *testing.T) {
 		{"PAX inside", "cp pax.tar.gz data.tar.gz; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp keep data.tar.gz", "has PAX headers; OpenWrt's opkg installs nothing of it"},
 		{"two members inside", "cp twice.tar.gz data.tar.gz; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp keep data.tar.gz", "opkg reads one member only"},
 		{"format", "echo 3.0 > debian-binary; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; echo 2.0 > debian-binary", `debian-binary is "3.0\n"`},
+		{"cut in a block", "gunzip -c control.tar.gz | head -c -1030 | gzip -n > c; cp c control.tar.gz; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp keepc control.tar.gz", "./control.tar.gz: ends within a block"},
+		{"no end", "gunzip -c control.tar.gz | head -c -1024 | gzip -n > c; cp c control.tar.gz; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp keepc control.tar.gz", "./control.tar.gz: ends without two blocks of zeros"},
+		{"half an end", "gunzip -c data.tar.gz | head -c -512 | gzip -n > c; cp c data.tar.gz; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp keep data.tar.gz", "./data.tar.gz: ends without two blocks of zeros"},
+		{"no end outside", "tar --format=gnu -b 1 -cf c ./debian-binary ./control.tar.gz ./data.tar.gz; head -c -1024 c | gzip -n > $O", "the package: ends without two blocks of zeros"},
+		{"more after the end", "(gunzip -c data.tar.gz; gunzip -c data.tar.gz) | gzip -n > c; cp c data.tar.gz; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp keep data.tar.gz", "./data.tar.gz: goes on after its end"},
 		{"no control", "cp control.tar.gz c; tar --format=gnu -czf control.tar.gz ./debian-binary; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp c control.tar.gz", "no control file"},
 	} {
 		out := filepath.Join(dir, "out.opk")

@@ -2,23 +2,34 @@ package opkg
 
 import (
 	"bytes"
-	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"packmill/internal/durable"
 )
 
-// filenames are the values of Filename in an index.
-func filenames(text []byte) []string {
+// filenames are the values of Filename in the index of the feed at dir, relative to
+// opkg, in which the suite's directory lies.
+func filenames(dir string, text []byte) []string {
+	link, err := os.Readlink(filepath.Join(dir, "pool"))
+	if err != nil {
+		link = "pool" // a feed from before there were links has ../../pool in its names
+	}
 	var out []string
 	for line := range bytes.Lines(text) {
-		if name, ok := bytes.CutPrefix(line, []byte("Filename: ")); ok {
-			// Relative to the feed's directory, which lies in the suite's.
-			out = append(out, filepath.Clean(filepath.Join("feed", string(bytes.TrimSuffix(name, []byte("\n"))))))
+		name, ok := bytes.CutPrefix(line, []byte("Filename: "))
+		if !ok {
+			continue
 		}
+		name = bytes.TrimSuffix(name, []byte("\n"))
+		if rest, ok := bytes.CutPrefix(name, []byte("pool/")); ok {
+			name = []byte(link + "/" + string(rest))
+		}
+		// The feed's directory lies in the suite's.
+		out = append(out, filepath.Clean(filepath.Join("suite/feed", string(name))))
 	}
 	return out
 }
@@ -31,12 +42,13 @@ func Files(root, suite string) ([]string, error) {
 	}
 	var out []string
 	for _, feed := range feeds {
-		text, err := os.ReadFile(filepath.Join(root, "opkg", suite, feed, "Packages"))
+		dir := filepath.Join(root, "opkg", suite, feed)
+		text, err := os.ReadFile(filepath.Join(dir, "Packages"))
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range filenames(text) {
-			out = append(out, filepath.Join("opkg", suite, name))
+		for _, name := range filenames(dir, text) {
+			out = append(out, filepath.Join("opkg", name))
 		}
 	}
 	slices.Sort(out)
@@ -57,20 +69,41 @@ func Keep(root, suite, to string) error {
 		if err != nil {
 			return err
 		}
-		if err := os.MkdirAll(filepath.Join(to, generation), 0o755); err != nil {
+		if err := keepGeneration(filepath.Join(from, generation), filepath.Join(to, generation)); err != nil {
 			return err
-		}
-		for _, file := range []string{"Packages", "Packages.gz", "Packages.sig", "Packages.asc"} {
-			file = filepath.Join(generation, file)
-			if err := os.Link(filepath.Join(from, file), filepath.Join(to, file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
 		}
 		if err := os.Symlink(generation, filepath.Join(to, name)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// keepGeneration links what clients see of a generation.
+func keepGeneration(from, to string) error {
+	return filepath.WalkDir(from, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, name)
+		if err != nil {
+			return err
+		}
+		new := filepath.Join(to, rel)
+		switch {
+		case d.IsDir():
+			return os.MkdirAll(new, 0o755)
+		case strings.HasPrefix(d.Name(), "."):
+			return nil
+		case d.Type()&fs.ModeSymlink != 0:
+			link, err := os.Readlink(name)
+			if err != nil {
+				return err
+			}
+			return os.Symlink(link, new)
+		}
+		return os.Link(name, new)
+	})
 }
 
 // Drop removes the feeds of a suite that are not in keep (names of feeds), the

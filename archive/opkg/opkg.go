@@ -6,25 +6,27 @@
 // Below the archive's directory:
 //
 //	opkg/SUITE/ARCH           a symbolic link to the generation in force
-//	opkg/SUITE/.ARCH.000017   a generation: Packages, Packages.gz, Packages.sig, Packages.asc
-//	opkg/pool/main/h/hello/hello_2.10-3_ARCH.opk
+//	opkg/SUITE/.ARCH.000017   a generation: Packages, Packages.gz, Packages.sig, Packages.asc, pool
+//	opkg/pool/2/main/h/hello/hello_2.10-3_ARCH.opk
 //
 // ARCH is the client's name of the architecture (Options.Arch); packages for all
-// are in every feed, and the feed "src" has the sources where it is set. The
-// generations lie beside their link, so that a Filename such as
-// ../../pool/main/h/hello/hello_2.10-3_amd64.opk leads to the same file over
-// http, where the path's text counts, and over file, where the links are
-// followed. A package is packed once, when the first feed needs it, and kept;
-// its name never changes its bytes.
+// are in every feed, and the feed "src" has the sources where it is set. A
+// generation's pool is a symbolic link to the packages, which all feeds share:
+// Filename is pool/main/h/hello/hello_2.10-3_ARCH.opk, below the feed's own address.
+// Small clients send a ".." as it is, and not every server takes one. A package is
+// packed once, when the first feed needs it, and kept; its name never changes its
+// bytes. The number is that of the form (see form): what was packed in an older
+// one stays for those who have an older index, until nothing names it.
 //
-// A feed changes by one rename of its link: clients meet an index and its
-// signatures together, the old ones or the new.
+// A feed changes by one rename of its link. A client's requests for an index and
+// its signature are two, though: if a publication falls between them they do not
+// belong together, the client says so, and its next update is good. Whoever reads
+// the files themselves and has opened a generation has it whole for ten minutes
+// after the next one. No file of a generation has the time of one before it, not
+// even if two are made in a second: caches go by that time.
 package opkg
 
 import (
-	"bufio"
-	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -32,24 +34,16 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
-	"path"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
-
-	"packmill/internal/deb"
-	"packmill/internal/deb822"
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
-	"packmill/internal/policy"
 )
 
 // A Feed is the index of one suite and architecture. Whoever changes a feed
@@ -60,15 +54,27 @@ type Feed struct {
 	Arch  string // Debian's name of the architecture; "source" for the feed of the sources
 	Options
 
-	Usign   []*Key            // the first one signs Packages.sig; none: no such file
-	OpenPGP []*openpgp.Signer // the first one signs Packages.asc; none: no such file
+	// Usign signs Packages.sig, OpenPGP signs Packages.asc; none: no such file.
+	// Clients know one key of several as a rule, and OpenWrt's take one usign
+	// signature, upstream's the first OpenPGP one: where there are two keys the
+	// directory "next" in the feed is the same feed with the last ones in front.
+	Usign   []*Key
+	OpenPGP []*openpgp.Signer
 }
 
 // An Index is a Packages index of the archive (of Sources, for the feed of the
 // sources): what the feed shows.
 type Index struct {
 	SHA256 string // of the plain text, in hexadecimal: an index that is known is not read again
-	Open   func() (io.ReadCloser, error)
+	Open   func() (Blocks, error)
+}
+
+// Blocks are the text of an index, cut between its stanzas. A block that was in
+// the last generation's index is not looked into, so a cut should follow from the
+// text around it alone.
+type Blocks struct {
+	N    int
+	Read func(i int) ([]byte, error) // valid until the next call
 }
 
 // A Report says what a publication of a feed did.
@@ -77,18 +83,15 @@ type Report struct {
 	Entries int
 	Packed  int // package files made
 
-	// Skipped are packages that no opkg could install, each with the reason.
-	// They are missing from the feed.
+	// Skipped are packages that no opkg could install, each with the reason, of
+	// which the last generation did not know. They are missing from the feed.
 	Skipped []string
 }
-
-// Source is the architecture of source packages for opkg.
-const Source = "src"
 
 // Name is the feed's directory below its suite's.
 func (f *Feed) Name() string {
 	if f.Arch == "source" {
-		return Source
+		return Sources
 	}
 	return f.arch(f.Arch)
 }
@@ -96,40 +99,28 @@ func (f *Feed) Name() string {
 // Dir is the feed's directory as clients see it, absolute.
 func (f *Feed) Dir() string { return filepath.Join(f.Root, "opkg", f.Suite, f.Name()) }
 
-// A job is an entry of the feed in the making. Its text lies in a file: the
-// entries of a large feed together are more than memory should hold.
-type job struct {
-	name, version string
-	fresh         bool // its text is among the entries made now, not in the last generation's Packages
-	text          span // empty if opkg cannot have the package
-	mark          mark
-}
-
-type span struct{ from, to int64 }
-
-// A mark tells whether an entry is made from the same stanza as before.
-type mark struct {
-	stanza [16]byte // of the SHA-256 of the archive's stanza
-	deb    [32]byte // SHA-256 of the .deb
-}
-
 // Publish brings the feed in line with the archive's indexes, and makes it
 // visible in one step. If nothing changes nothing is written. After an error,
 // or a crash, the old feed is in force, and the same call does it all again.
 func (f *Feed) Publish(ctx context.Context, indexes []Index, now time.Time) (*Report, error) {
-	fail := func(err error) (*Report, error) {
+	rep, err := f.publish(ctx, indexes, now)
+	if err != nil {
 		return nil, fmt.Errorf("publish opkg feed %s/%s: %w", f.Suite, f.Name(), err)
 	}
+	return rep, nil
+}
+
+func (f *Feed) publish(ctx context.Context, indexes []Index, now time.Time) (*Report, error) {
 	if err := f.Check(); err != nil {
-		return fail(err)
+		return nil, err
 	}
 	suiteDir := filepath.Dir(f.Dir())
 	if err := durable.MkdirAll(suiteDir, 0o755); err != nil {
-		return fail(err)
+		return nil, err
 	}
 	number, there, err := f.current()
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	input, old := f.input(indexes), &last{}
 	if there != "" {
@@ -138,73 +129,70 @@ func (f *Feed) Publish(ctx context.Context, indexes []Index, now time.Time) (*Re
 			return &Report{Entries: n}, f.sweep(number, now)
 		}
 		// What cannot be read is not known, and made again.
-		if l, err := readLast(there); err == nil {
+		if l, err := readLast(there, f.settings()); err == nil {
 			old = l
 			defer old.close()
 		}
 	}
-	rep := new(Report)
-	m := &maker{feed: f, old: old, rep: rep, stage: filepath.Join(f.Root, "opkg", durable.NewPrefix+f.Suite+"."+f.Name())}
+	m := &maker{feed: f, old: old, rep: &Report{Changed: true}, stage: filepath.Join(f.Root, "opkg", durable.NewPrefix+f.Suite+"."+f.Name())}
 	defer m.close()
-	jobs, err := m.collect(ctx, indexes)
-	if err != nil {
-		return fail(err)
-	}
 	dir := filepath.Join(suiteDir, generation(f.Name(), number+1))
-	if err := durable.RemoveAll(dir); err != nil {
-		return fail(err)
+	if err := m.generation(ctx, dir, input, indexes); err != nil {
+		return nil, err
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return fail(err)
+	if err := f.sign(dir, now); err != nil {
+		return nil, err
 	}
-	if err := f.write(dir, input, jobs, m, now); err != nil {
-		return fail(err)
+	if err := setTimes(dir, there, now); err != nil {
+		return nil, err
 	}
 	if err := durable.SyncTree(dir); err != nil {
-		return fail(err)
+		return nil, err
 	}
 	if err := durable.SyncDir(suiteDir); err != nil {
-		return fail(err)
+		return nil, err
 	}
 	if err := durable.Symlink(filepath.Base(dir), f.Dir()); err != nil {
-		return fail(err)
+		return nil, err
 	}
-	rep.Changed, rep.Entries = true, len(jobs)
-	return rep, f.sweep(number+1, now)
+	return m.rep, f.sweep(number+1, now)
 }
 
-// format is part of what input sums up: a new form of entries makes every feed
-// anew.
-const format = "packmill opkg feed 1"
+// form is the number of the form in which packages are packed and entries are
+// written. A new one makes every feed anew, with packages of other names. 2: the
+// control archive is whole, its control file is opkg's.
+const form = "2"
+
+// poolDir is where packages lie, relative to the archive.
+const poolDir = "opkg/pool/" + form
+
+const format = "packmill opkg feed " + form
+
+// settings are what the entries of a feed depend on beside the indexes.
+func (f *Feed) settings() string {
+	var b strings.Builder
+	fmt.Fprintln(&b, format, f.Arch, f.extension())
+	for _, from := range slices.Sorted(maps.Keys(f.Options.Arch)) {
+		fmt.Fprintln(&b, from, f.Options.Arch[from])
+	}
+	return b.String()
+}
 
 // input sums up what a generation is made from: the settings, the keys, the
 // indexes.
 func (f *Feed) input(indexes []Index) string {
 	h := sha256.New()
-	fmt.Fprintln(h, format, f.Arch, f.extension())
-	for _, from := range slices.Sorted(mapKeys(f.Options.Arch)) {
-		fmt.Fprintln(h, from, f.Options.Arch[from])
-	}
-	for _, k := range f.Usign[:min(1, len(f.Usign))] {
+	io.WriteString(h, f.settings())
+	for _, k := range f.Usign {
 		fmt.Fprintln(h, "usign", k.Fingerprint())
 	}
-	for _, k := range f.OpenPGP[:min(1, len(f.OpenPGP))] {
+	for _, k := range f.OpenPGP {
 		fmt.Fprintln(h, "openpgp", k.Fingerprint())
 	}
 	for _, x := range indexes {
 		fmt.Fprintln(h, x.SHA256)
 	}
 	return hex.EncodeToString(h.Sum(nil))
-}
-
-func mapKeys(m map[string]string) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 func generation(name string, number int) string { return fmt.Sprintf(".%s.%06d", name, number) }
@@ -244,22 +232,45 @@ func (f *Feed) current() (int, string, error) {
 	return number, filepath.Join(filepath.Dir(f.Dir()), link), nil
 }
 
-// sweep removes generations that are no longer in force, after a while: a
-// client that fetches by file may still be in one.
+// setTimes gives the files of a generation its time: now, or a second after the
+// generation before. Web servers make an ETag of a file's time and size, and a
+// signature always has the same size.
+func setTimes(dir, before string, now time.Time) error {
+	when := now.Truncate(time.Second)
+	if fi, err := os.Stat(filepath.Join(before, "Packages")); before != "" && err == nil && !when.After(fi.ModTime()) {
+		when = fi.ModTime().Truncate(time.Second).Add(time.Second)
+	}
+	return filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		return os.Chtimes(name, when, when)
+	})
+}
+
+// sweep removes generations that have not been in force for a while: a client
+// that fetches by file may still be in one.
 func (f *Feed) sweep(number int, now time.Time) error {
 	const stay = 10 * time.Minute
 	dir := filepath.Dir(f.Dir())
-	list, err := os.ReadDir(dir)
+	list, err := os.ReadDir(dir) // in the order of their numbers
 	if err != nil {
 		return err
 	}
-	for _, e := range list {
+	next := now // when the generation after this one was made
+	for _, e := range slices.Backward(list) {
 		digits, ok := strings.CutPrefix(e.Name(), "."+f.Name()+".")
 		n, err := strconv.Atoi(digits)
-		if !ok || err != nil || n == number {
+		if !ok || err != nil || n > number {
 			continue
 		}
-		if fi, err := e.Info(); err != nil || now.Sub(fi.ModTime()) < stay {
+		fi, err := e.Info()
+		if err != nil {
+			continue
+		}
+		since := next
+		next = fi.ModTime()
+		if n == number || now.Sub(since) < stay {
 			continue
 		}
 		if err := durable.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
@@ -267,313 +278,6 @@ func (f *Feed) sweep(number int, now time.Time) error {
 		}
 	}
 	return nil
-}
-
-// A maker makes the entries of a feed, and what is missing in the pool. What it
-// holds in memory does not grow with the packages.
-type maker struct {
-	feed  *Feed
-	old   *last
-	stage string // directory of what is half made
-	rep   *Report
-
-	mu      sync.Mutex
-	jobs    []job
-	moves   []move
-	entries *os.File // in the stage: the entries made now, one after the other
-	size    int64    // of entries
-}
-
-// collect reads the archive's indexes and makes an entry of each stanza; those
-// that the last generation has are taken from it. What is made is on the disk
-// before anything names it.
-func (m *maker) collect(ctx context.Context, indexes []Index) ([]job, error) {
-	if err := durable.RemoveAll(m.stage); err != nil {
-		return nil, err
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	var err error
-	for _, x := range indexes {
-		if err = m.scan(ctx, g, x); err != nil {
-			break
-		}
-	}
-	if err := errors.Join(g.Wait(), err); err != nil {
-		return nil, err
-	}
-	if m.entries != nil {
-		slices.Sort(m.rep.Skipped)
-		m.rep.Packed = len(m.moves)
-		if err := settle(m.feed.Root, m.moves); err != nil {
-			return nil, err
-		}
-	}
-	jobs := slices.DeleteFunc(m.jobs, func(j job) bool { return j.text == span{} })
-	less := func(a, b job) int {
-		if c := cmp.Compare(a.name, b.name); c != 0 {
-			return c
-		}
-		return policy.CompareVersions(a.version, b.version)
-	}
-	if !slices.IsSortedFunc(jobs, less) {
-		slices.SortStableFunc(jobs, less)
-	}
-	return slices.CompactFunc(jobs, func(a, b job) bool { return a.mark == b.mark }), nil
-}
-
-// scan notes the jobs of an index, and lets g do those that are not done.
-func (m *maker) scan(ctx context.Context, g *errgroup.Group, x Index) error {
-	r, err := x.Open()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	s := deb822.NewScanner(bufio.NewReaderSize(r, 256<<10))
-	for s.Next() {
-		if ctx.Err() != nil {
-			return nil // g knows why
-		}
-		var j job
-		text := bytes.TrimRight(s.Raw(), "\n")
-		sum := sha256.Sum256(text)
-		copy(j.mark.stanza[:], sum[:])
-		j.name, j.version = string(s.Get("Package")), string(s.Get("Version"))
-		if hex.DecodedLen(len(s.Get("SHA256"))) == len(j.mark.deb) {
-			hex.Decode(j.mark.deb[:], s.Get("SHA256"))
-		}
-		known := false
-		if j.text, known = m.old.marks[j.mark]; !known {
-			j.fresh = true
-			if err := m.begin(); err != nil {
-				return err
-			}
-		}
-		m.mu.Lock()
-		at := len(m.jobs)
-		m.jobs = append(m.jobs, j)
-		m.mu.Unlock()
-		if j.fresh {
-			stanza := append(bytes.Clone(text), '\n')
-			g.Go(func() error { return m.make(at, stanza) })
-		}
-	}
-	return s.Err()
-}
-
-// begin makes the stage, if it is not there yet.
-func (m *maker) begin() (err error) {
-	if m.entries != nil {
-		return nil
-	}
-	if err := durable.MkdirAll(m.stage, 0o755); err != nil {
-		return err
-	}
-	m.entries, err = create(m.stage, "entries")
-	return err
-}
-
-// close removes the stage.
-func (m *maker) close() {
-	if m.entries != nil {
-		m.entries.Close()
-		durable.RemoveAll(m.stage)
-	}
-}
-
-// make makes the entry of job number at from its stanza, and packs its package
-// file if the pool has none.
-func (m *maker) make(at int, stanza []byte) error {
-	text, mv, err := m.feed.makeEntry(stanza, filepath.Join(m.stage, strconv.Itoa(at)))
-	skip := errSkip{}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	j := &m.jobs[at]
-	if errors.As(err, &skip) {
-		m.rep.Skipped = append(m.rep.Skipped, fmt.Sprintf("%s %s: %v", j.name, j.version, err))
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if _, err := m.entries.WriteAt(text, m.size); err != nil {
-		return err
-	}
-	j.text = span{m.size, m.size + int64(len(text))}
-	m.size = j.text.to
-	if mv.from != "" {
-		m.moves = append(m.moves, mv)
-	}
-	return nil
-}
-
-// A move is a package file in the stage that goes into the pool.
-type move struct{ from, to string }
-
-// settle gives the files their names in the pool, in an order that survives a
-// power cut: first their data, then the names.
-func settle(root string, moves []move) error {
-	// Many files are synced by one call for the whole file system.
-	const few = 48
-	if len(moves) > few {
-		if err := durable.SyncFS(root); err != nil {
-			return err
-		}
-	}
-	dirs := map[string]bool{}
-	for _, m := range moves {
-		if len(moves) <= few {
-			if err := syncFile(m.from); err != nil {
-				return err
-			}
-		}
-		dir := filepath.Dir(m.to)
-		if !dirs[dir] {
-			dirs[dir] = true
-			if err := durable.MkdirAll(dir, 0o755); err != nil {
-				return err
-			}
-		}
-		err := os.Link(m.from, m.to)
-		if errors.Is(err, fs.ErrExist) {
-			// Two stanzas of one .deb: the first was quicker.
-			err = compare(m.from, m.to)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if len(moves) > few {
-		return durable.SyncFS(root)
-	}
-	for dir := range dirs {
-		if err := durable.SyncDir(dir); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func compare(made, pooled string) error {
-	f, err := os.Open(made)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = sameContent(f, pooled)
-	return err
-}
-
-func syncFile(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return durable.SyncFile(f)
-}
-
-// An errSkip is a package that opkg cannot have; the feed goes without it.
-type errSkip struct{ error }
-
-func (e errSkip) Unwrap() error { return e.error }
-
-// makeEntry makes the entry of a stanza. If the package file is not in the pool
-// yet it is packed into tmp, and the move says where it goes.
-func (f *Feed) makeEntry(text []byte, tmp string) ([]byte, move, error) {
-	st, err := deb822.ParseOne("Packages", text, deb822.Hostile)
-	if err != nil {
-		return nil, move{}, errSkip{err}
-	}
-	if f.Arch == "source" {
-		return f.makeSource(st, tmp)
-	}
-	name, version, arch := st.Get("Package"), st.Get("Version"), st.Get("Architecture")
-	for _, err := range []error{policy.CheckPackage(name), policy.CheckVersion(version), policy.CheckArch(arch)} {
-		if err != nil {
-			return nil, move{}, errSkip{err}
-		}
-	}
-	filename := st.Get("Filename")
-	inPool, ok := strings.CutPrefix(filename, "pool/")
-	if !ok || !filepath.IsLocal(filename) || path.Clean(filename) != filename {
-		return nil, move{}, errSkip{fmt.Errorf("Filename %q is not in the pool", filename)}
-	}
-	to := path.Join("opkg/pool", path.Dir(inPool), f.FileName(name, version, arch))
-	p, info, m, err := f.pack(filename, st.Get("SHA256"), to, tmp)
-	if err != nil {
-		return nil, move{}, err
-	}
-	out, err := entry(nil, st, p.Control.Get("Description"), "../../"+strings.TrimPrefix(to, "opkg/"), info, f.Arch, f.Options)
-	if err != nil {
-		return nil, move{}, errSkip{err}
-	}
-	return out, m, nil
-}
-
-// pack packs a .deb of the pool, whose content must be the index's. If the pool
-// for opkg has the name already the content must be the same.
-func (f *Feed) pack(filename, sha, to, tmp string) (*deb.Package, Info, move, error) {
-	file, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return nil, Info{}, move{}, err
-	}
-	defer file.Close()
-	p, info, err := repack(filepath.Join(f.Root, filename), file, f.Options)
-	if r := (*deb.Refusal)(nil); errors.As(err, &r) {
-		return nil, Info{}, move{}, errSkip{err}
-	}
-	if err != nil {
-		return nil, Info{}, move{}, err
-	}
-	if p.SHA256 != sha {
-		return nil, Info{}, move{}, fmt.Errorf("%s has the SHA-256 %s, its index says %s; run packmill archive check", filename, p.SHA256, sha)
-	}
-	info, m, err := f.place(file, info, to)
-	return p, info, m, err
-}
-
-// place says how a package file made just now gets its name in the pool, or
-// what is there under that name, if it is the same.
-func (f *Feed) place(made *os.File, info Info, to string) (Info, move, error) {
-	there, err := sameContent(made, filepath.Join(f.Root, to))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return info, move{made.Name(), filepath.Join(f.Root, to)}, nil
-	case errors.Is(err, ErrClash):
-		return Info{}, move{}, errSkip{err}
-	case err != nil:
-		return Info{}, move{}, err
-	}
-	os.Remove(made.Name())
-	return there, move{}, nil
-}
-
-// ErrClash says that the pool for opkg has the name with other content.
-var ErrClash = errors.New("the opkg pool has another file of this name, which clients may have; raise the version")
-
-// sameContent compares a package file made just now with the one of the pool,
-// and returns what an index says about the latter. Files that another version
-// of the packer has made differ in bytes, not in what they hold.
-func sameContent(made *os.File, pooled string) (Info, error) {
-	if _, err := made.Seek(0, io.SeekStart); err != nil {
-		return Info{}, err
-	}
-	old, err := os.OpenFile(pooled, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return Info{}, err
-	}
-	defer old.Close()
-	sum := newSummer(io.Discard)
-	a, err := contentSum(made)
-	if err != nil {
-		return Info{}, err
-	}
-	b, err := contentSum(io.TeeReader(old, sum))
-	if err != nil || a != b {
-		return Info{}, fmt.Errorf("%s: %w", pooled, ErrClash)
-	}
-	return sum.info(), nil
 }
 
 // Feeds are the names of a suite's feeds that are published.

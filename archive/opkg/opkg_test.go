@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -79,9 +80,20 @@ func (a *tree) index() opkg.Index {
 	return textIndex(b.String())
 }
 
+// textIndex cuts where a stanza's sum says so, as package index does.
 func textIndex(text string) opkg.Index {
-	return opkg.Index{SHA256: fmt.Sprintf("%x", sha256.Sum256([]byte(text))),
-		Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }}
+	var blocks []string
+	for st := range strings.SplitSeq(text, "\n\n") {
+		name, _, _ := strings.Cut(st, "\n")
+		if n := len(blocks); n == 0 || crc32.ChecksumIEEE([]byte(name))%8 == 0 {
+			blocks = append(blocks, st+"\n\n")
+		} else {
+			blocks[n-1] += st + "\n\n"
+		}
+	}
+	return opkg.Index{SHA256: fmt.Sprintf("%x", sha256.Sum256([]byte(text))), Open: func() (opkg.Blocks, error) {
+		return opkg.Blocks{N: len(blocks), Read: func(i int) ([]byte, error) { return []byte(blocks[i]), nil }}, nil
+	}}
 }
 
 func keys(m map[string]string) func(func(string) bool) {
@@ -106,7 +118,7 @@ func (a *tree) publish(f *opkg.Feed, now time.Time) *opkg.Report {
 
 func (a *tree) check(f *opkg.Feed, opt opkg.CheckOptions) []string {
 	a.t.Helper()
-	opt.Root, opt.Now = a.root, now
+	opt.Now = now
 	_, wrong, err := opkg.Check(f.Dir(), opt)
 	if err != nil {
 		a.t.Fatal(err)
@@ -156,18 +168,16 @@ func TestRepack(t *testing.T) {
 		if got := read(t, filepath.Join(dir, "debian-binary")); got != "2.0\n" {
 			t.Errorf("debian-binary: got %q", got)
 		}
-		for flag, member := range map[string]string{"--ctrl-tarfile": "control.tar.gz", "--fsys-tarfile": "data.tar.gz"} {
-			got, err := exec.Command("gzip", "-dc", filepath.Join(dir, member)).Output()
-			if err != nil {
-				t.Fatal(err)
-			}
-			want, err := exec.Command("dpkg-deb", flag, path).Output()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(got, want) {
-				t.Errorf("%s: %s differs from the .deb's", packing, member)
-			}
+		got, err := exec.Command("gzip", "-dc", filepath.Join(dir, "data.tar.gz")).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := exec.Command("dpkg-deb", "--fsys-tarfile", path).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: data.tar differs from the .deb's", packing)
 		}
 		f, err := opkg.ReadPackage(opk)
 		if err != nil || f.Info != info || f.Control.Get("Version") != "1:2.10-3" || !slices.Contains(f.Files, "./usr/bin/hi") {
@@ -189,24 +199,100 @@ func TestRepack(t *testing.T) {
 	}
 }
 
-func TestRepackMapsTheArchitecture(t *testing.T) {
+const fullControl = `Package: full
+Version: 2:1.0-1
+Architecture: %s
+Maintainer: Packmill Tests <tests@packmill.example>
+Source: full-source (1.0)
+Multi-Arch: same
+Essential: yes
+Section: utils
+Priority: optional
+Homepage: https://packmill.example/
+Pre-Depends: dpkg (>= 1.15)
+Depends: libc6 (>= 2.34), python3 (>= 3.9), perl | perl-base, one, three
+Recommends: rr
+Suggests: ss
+Conflicts: cc (<< 2)
+Breaks: bb
+Replaces: bb (<< 0)
+Provides: pp, qq
+Tag: x::y
+Description: short
+ long
+  indented
+ .
+ end
+`
+
+// buildDeb lets dpkg-deb build a package with a script in it. The members of its
+// control.tar bear the prefix: dpkg takes both ways.
+func buildDeb(t *testing.T, dir, control, packing, prefix string) string {
+	t.Helper()
+	for name, text := range map[string]string{"DEBIAN/control": control, "DEBIAN/postinst": "#!/bin/sh\nexit 0\n", "usr/bin/full": "x"} {
+		name = filepath.Join(dir, "tree", name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, dir, "dpkg-deb", "--nocheck", "--root-owner-group", "-Z"+packing, "-b", "tree", "full.deb")
+	if prefix == "" {
+		ext := map[string]string{"xz": "xz", "gzip": "gz"}[packing]
+		run(t, dir, "sh", "-ec", "ar x full.deb; cd tree/DEBIAN; tar --owner=0 --group=0 -caf ../../control.tar."+ext+" control postinst; cd ../..; rm full.deb; ar rc full.deb debian-binary control.tar."+ext+" data.tar."+ext)
+	}
+	return filepath.Join(dir, "full.deb")
+}
+
+// TestForeignReaders has GNU tar and gzip read every archive in every package, and
+// holds that tar takes out what the .deb holds: whatever the names of the members,
+// the architectures and the packing are.
+func TestForeignReaders(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	path, err := debtest.Deb{Name: "hello", Version: "1", Fields: "Depends: libc6 (>= 2),\n amd64-microcode\n"}.Write(dir)
+	p, err := deb.Read(bytes.NewReader(full.Bytes()), full.FileName(), deb.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	opk := filepath.Join(dir, "x.opk")
-	p, _, err := opkg.Repack(path, opk, opkg.Options{Arch: map[string]string{"amd64": "amd64-linux-glibc"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := opkg.ReadPackage(opk)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := string(f.Text), strings.Replace(string(p.Text), "Architecture: amd64\n", "Architecture: amd64-linux-glibc\n", 1); got != want {
-		t.Errorf("control: got\n%s\nwant\n%s", got, want)
+	for _, opt := range []opkg.Options{{}, {Arch: map[string]string{"amd64": "amd64-linux-glibc", "all": "noarch"}, Extension: "ipk"}} {
+		for packing, member := range map[string]string{"xz": "./", "gzip": ""} {
+			for _, arch := range []string{"amd64", "all"} {
+				dir := t.TempDir()
+				path := buildDeb(t, dir, strings.Replace(string(p.Text), "Architecture: amd64", "Architecture: "+arch, 1), packing, member)
+				opk := filepath.Join(dir, "x.opk")
+				if _, _, err := opkg.Repack(path, opk, opt); err != nil {
+					t.Fatal(err)
+				}
+				run(t, dir, "gzip", "-t", opk)
+				run(t, dir, "tar", "-xzf", opk)
+				for _, member := range []string{"control.tar.gz", "data.tar.gz"} {
+					run(t, dir, "gzip", "-t", member)
+					run(t, dir, "mkdir", "-p", "out/"+member)
+					// bsdtar is libarchive, which upstream's client reads with.
+					run(t, dir, "bsdtar", "-tzf", member)
+					if out := run(t, dir, "tar", "-C", "out/"+member, "-xpzf", member); out != "" {
+						t.Errorf("%s %s: tar says %s", arch, member, out)
+					}
+				}
+				run(t, dir, "diff", "-r", "-x", "DEBIAN", "tree", "out/data.tar.gz")
+				run(t, dir, "diff", "tree/DEBIAN/postinst", "out/control.tar.gz/postinst")
+				name := arch
+				if to := opt.Arch[arch]; to != "" {
+					name = to
+				}
+				want := fmt.Sprintf(fullControl, name)
+				if arch == "all" { // which is in no list
+					want = strings.Replace(want, "one, three", "two", 1)
+				}
+				if got := read(t, filepath.Join(dir, "out/control.tar.gz/control")); got != want {
+					t.Errorf("%s %s: control: got\n%s\nwant\n%s", packing, arch, got, want)
+				}
+				if _, err := opkg.ReadPackage(opk); err != nil {
+					t.Error(err)
+				}
+			}
+		}
 	}
 }
 
@@ -267,9 +353,9 @@ Depends: libc6 (>= 2.34), python3 (>= 3.9), perl | perl-base, one, three
 Recommends: rr
 Suggests: ss
 Conflicts: cc (<< 2)
-Replaces: bb
+Replaces: bb (<< 0)
 Provides: pp, qq
-Filename: ../../pool/main/f/full-source/full_1.0-1_%s.%s
+Filename: pool/main/f/full-source/full_1.0-1_%s.%s
 Size: %d
 MD5Sum: %s
 SHA256sum: %s
@@ -318,11 +404,11 @@ func TestFeed(t *testing.T) {
 		if wrong := a.check(feed, opkg.CheckOptions{Archs: []string{arch, "all"}, Usign: []*opkg.PublicKey{pub}, OpenPGP: ring}); wrong != nil {
 			t.Errorf("check: %s", strings.Join(wrong, "\n"))
 		}
-		opk, err := os.ReadFile(filepath.Join(a.root, "opkg/pool/main/f/full-source/full_1.0-1_"+arch+"."+ext))
+		opk, err := os.ReadFile(filepath.Join(a.root, "opkg/pool/2/main/f/full-source/full_1.0-1_"+arch+"."+ext))
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := opkg.ReadPackage(filepath.Join(a.root, "opkg/pool/main/f/full-source/full_1.0-1_"+arch+"."+ext))
+		p, err := opkg.ReadPackage(filepath.Join(a.root, "opkg/pool/2/main/f/full-source/full_1.0-1_"+arch+"."+ext))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -356,8 +442,8 @@ func TestFilenameLeadsThere(t *testing.T) {
 	a.add(debtest.Deb{Name: "hello", Version: "1.0"})
 	feed := &opkg.Feed{Suite: "stable", Arch: "amd64"}
 	a.publish(feed, now)
-	name := "../../pool/main/h/hello/hello_1.0_amd64.opk"
-	want := read(t, filepath.Join(a.root, "opkg/pool/main/h/hello/hello_1.0_amd64.opk"))
+	name := "pool/main/h/hello/hello_1.0_amd64.opk"
+	want := read(t, filepath.Join(a.root, "opkg/pool/2/main/h/hello/hello_1.0_amd64.opk"))
 	if !strings.Contains(read(t, filepath.Join(feed.Dir(), "Packages")), "Filename: "+name+"\n") {
 		t.Fatal("no such Filename")
 	}
@@ -430,7 +516,7 @@ func TestIncremental(t *testing.T) {
 			switch n := rng.IntN(10); {
 			case n < 7 || len(have) < 5:
 				d := debtest.Deb{Name: fmt.Sprintf("p%04d", rng.IntN(3000)), Version: fmt.Sprintf("1.%d", round), Arch: []string{"amd64", "all"}[rng.IntN(2)],
-					Fields: "Description: d\n" + strings.Repeat(fmt.Sprintf(" line %d of many that make it long enough to have several pieces\n", rng.IntN(1e6)), 60)}
+					Fields: fmt.Sprintf("Provides: v%d (= 1), p%04d (= 2)\nDepends: v%d (>= 1) | p%04d (>= 1)\nDescription: d\n", rng.IntN(40), rng.IntN(3000), rng.IntN(40), rng.IntN(3000)) + strings.Repeat(fmt.Sprintf(" line %d of many that make it long enough to have several pieces\n", rng.IntN(1e6)), 60)}
 				name := "pool/main/" + d.Name[:1] + "/" + d.Name + "/" + d.FileName()
 				if _, there := a.stanzas[name]; !there {
 					have = append(have, a.add(d))
@@ -505,6 +591,149 @@ func TestMemoryIsNotTruth(t *testing.T) {
 	}
 }
 
+// TestMadeAnew holds that a feed of an older form is made again by itself, and what
+// it named stays for those who have its index.
+func TestMadeAnew(t *testing.T) {
+	t.Parallel()
+	a := newTree(t)
+	a.add(debtest.Deb{Name: "hello", Version: "1.0"})
+	feed := &opkg.Feed{Suite: "s", Arch: "amd64"}
+	a.publish(feed, now)
+	old := filepath.Join(a.root, "opkg/pool/main/h/hello/hello_1.0_amd64.opk")
+	made := filepath.Join(feed.Dir(), ".made")
+	for _, err := range []error{os.MkdirAll(filepath.Dir(old), 0o755), os.WriteFile(old, []byte("cut off"), 0o644),
+		os.WriteFile(made, []byte(strings.Replace(read(t, made), "opkg feed 2", "opkg feed 1", 1)), 0o644),
+		os.RemoveAll(filepath.Join(a.root, "opkg/pool/2"))} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rep := a.publish(feed, now); !rep.Changed || rep.Entries != 1 || rep.Packed != 1 || rep.Skipped != nil {
+		t.Errorf("got %+v", rep)
+	}
+	if wrong := a.check(feed, opkg.CheckOptions{}); wrong != nil {
+		t.Error(wrong)
+	}
+	if got := read(t, old); got != "cut off" {
+		t.Errorf("the old package: got %q", got)
+	}
+}
+
+// TestDamagedPackageIsReplaced holds that no name is lost to a file that is no package.
+func TestDamagedPackageIsReplaced(t *testing.T) {
+	t.Parallel()
+	a := newTree(t)
+	a.add(debtest.Deb{Name: "hello", Version: "1.0"})
+	a.publish(&opkg.Feed{Suite: "s", Arch: "amd64"}, now)
+	opk := filepath.Join(a.root, "opkg/pool/2/main/h/hello/hello_1.0_amd64.opk")
+	whole := read(t, opk)
+	if err := os.Truncate(opk, 300); err != nil {
+		t.Fatal(err)
+	}
+	other := &opkg.Feed{Suite: "t", Arch: "amd64"}
+	if rep := a.publish(other, now); rep.Skipped != nil || rep.Packed != 1 || read(t, opk) != whole {
+		t.Errorf("got %+v", rep)
+	}
+	if wrong := a.check(other, opkg.CheckOptions{}); wrong != nil {
+		t.Error(wrong)
+	}
+}
+
+// TestTimes holds that no two generations have files of one time: a web server makes
+// an ETag of time and size, and all signatures have one size.
+func TestTimes(t *testing.T) {
+	t.Parallel()
+	usign, err := opkg.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newTree(t)
+	feed := &opkg.Feed{Suite: "s", Arch: "amd64", Usign: []*opkg.Key{usign}}
+	for i := range 4 {
+		a.add(debtest.Deb{Name: "hello", Version: fmt.Sprintf("1.%d", i)})
+		a.publish(feed, now)
+		for _, name := range []string{"Packages.sig", "Packages.gz", "Packages"} {
+			fi, err := os.Stat(filepath.Join(feed.Dir(), name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := now.Add(time.Duration(i) * time.Second); !fi.ModTime().Equal(want) {
+				t.Errorf("%s of generation %d: got %s, want %s", name, i, fi.ModTime(), want)
+			}
+		}
+	}
+	// The clock goes on.
+	a.add(debtest.Deb{Name: "hello", Version: "2"})
+	a.publish(feed, now.Add(time.Hour))
+	if fi, err := os.Stat(filepath.Join(feed.Dir(), "Packages")); err != nil || !fi.ModTime().Equal(now.Add(time.Hour)) {
+		t.Errorf("an hour later: %v, %v", fi, err)
+	}
+}
+
+// TestVersionedProvides holds that a dependency on a name that is only provided has no
+// version, which no client could fulfil, for as long as no package has the name.
+func TestVersionedProvides(t *testing.T) {
+	t.Parallel()
+	a := newTree(t)
+	a.add(debtest.Deb{Name: "needs", Version: "1", Fields: "Depends: abi (= 5), other (>= 2)\n"})
+	a.add(debtest.Deb{Name: "gives", Version: "1", Fields: "Provides: abi (= 5)\n"})
+	feed := &opkg.Feed{Suite: "s", Arch: "amd64"}
+	depends := func(want string, packed int) {
+		t.Helper()
+		if rep := a.publish(feed, now); rep.Packed != packed {
+			t.Errorf("packed %d, want %d", rep.Packed, packed)
+		}
+		if got := read(t, filepath.Join(feed.Dir(), "Packages")); !strings.Contains(got, "\nDepends: "+want+"\n") {
+			t.Errorf("got\n%s\nwant Depends: %s", got, want)
+		}
+	}
+	depends("abi, other (>= 2)", 2)
+	real := a.add(debtest.Deb{Name: "abi", Version: "5"})
+	depends("abi (= 5), other (>= 2)", 1)
+	delete(a.stanzas, real)
+	depends("abi, other (>= 2)", 0)
+}
+
+// TestTwoKeys holds that clients who know one key of two find a feed that it signs.
+func TestTwoKeys(t *testing.T) {
+	t.Parallel()
+	var usign []*opkg.Key
+	var pgp []*openpgp.Signer
+	for range 2 {
+		k, err := opkg.GenerateKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := openpgp.Generate("Feed", "feed@packmill.example", now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		usign, pgp = append(usign, k), append(pgp, s)
+	}
+	a := newTree(t)
+	a.add(debtest.Deb{Name: "hello", Version: "1"})
+	feed := &opkg.Feed{Suite: "s", Arch: "amd64", Usign: usign, OpenPGP: pgp}
+	a.publish(feed, now)
+	for i, dir := range []string{feed.Dir(), filepath.Join(feed.Dir(), "next")} {
+		pub, err := opkg.ParsePublicKey(usign[i].Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ring, err := openpgp.ReadKeyring(pgp[i].Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, wrong, err := opkg.Check(dir, opkg.CheckOptions{Usign: []*opkg.PublicKey{pub}, OpenPGP: ring, Now: now}); err != nil || wrong != nil {
+			t.Errorf("%s: %v, %v", dir, wrong, err)
+		}
+		// Upstream's client takes the first signature only.
+		by, err := openpgp.Issuers([]byte(read(t, filepath.Join(dir, "Packages.asc"))))
+		if err != nil || len(by) != 2 || !strings.HasSuffix(pgp[i].Fingerprint(), by[0]) && by[0] != pgp[i].Fingerprint() {
+			t.Errorf("%s: signed by %v, %v; want %s first", dir, by, err, pgp[i].Fingerprint())
+		}
+	}
+}
+
 // TestSameNameOtherBytes holds that clients never see one name with two contents.
 func TestSameNameOtherBytes(t *testing.T) {
 	t.Parallel()
@@ -512,7 +741,7 @@ func TestSameNameOtherBytes(t *testing.T) {
 	name := a.add(debtest.Deb{Name: "hello", Version: "1.0"})
 	feed := &opkg.Feed{Suite: "s", Arch: "amd64"}
 	a.publish(feed, now)
-	opk := filepath.Join(a.root, "opkg/pool/main/h/hello/hello_1.0_amd64.opk")
+	opk := filepath.Join(a.root, "opkg/pool/2/main/h/hello/hello_1.0_amd64.opk")
 	before := read(t, opk)
 	// The same content, packed by another program: it stays as it is, and a
 	// new feed says what lies there.
@@ -593,17 +822,17 @@ func TestSources(t *testing.T) {
 	if err != nil || rep.Entries != 1 || rep.Skipped != nil {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	if wrong := a.check(feed, opkg.CheckOptions{Archs: []string{"src"}}); wrong != nil {
+	if wrong := a.check(feed, opkg.CheckOptions{Archs: []string{"source"}}); wrong != nil {
 		t.Errorf("check: %v", wrong)
 	}
 	got := read(t, filepath.Join(a.root, "opkg/s/src/Packages"))
-	for _, want := range []string{"Package: hello\nVersion: 1:2.0\nArchitecture: src\n", "Filename: ../../pool/main/h/hello/hello_2.0_src.opk\n"} {
+	for _, want := range []string{"Package: src:hello\nVersion: 1:2.0\nArchitecture: source\n", "Filename: pool/main/h/hello/hello_2.0_source.opk\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("Packages: got\n%s\nwant\n%s", got, want)
 		}
 	}
 	x := t.TempDir()
-	run(t, x, "sh", "-c", "tar -xzf "+filepath.Join(a.root, "opkg/pool/main/h/hello/hello_2.0_src.opk")+" && tar -xzf data.tar.gz && dpkg-source --no-check -x usr/src/hello-2.0/hello_2.0.dsc out")
+	run(t, x, "sh", "-c", "tar -xzf "+filepath.Join(a.root, "opkg/pool/2/main/h/hello/hello_2.0_source.opk")+" && tar -xzf data.tar.gz && dpkg-source --no-check -x usr/src/hello-2.0/hello_2.0.dsc out")
 	if _, err := os.Stat(filepath.Join(x, "out/debian/control")); err != nil {
 		t.Error(err)
 	}
@@ -629,7 +858,7 @@ func TestFilesAndDrop(t *testing.T) {
 	a.publish(feed, now)
 	a.publish(&opkg.Feed{Suite: "s", Arch: "i386"}, now)
 	got, err := opkg.Files(a.root, "s")
-	if want := []string{"opkg/pool/main/h/hello/hello_2.0_amd64.opk", "opkg/pool/main/w/world/world_1.0_all.opk"}; err != nil || !slices.Equal(got, want) {
+	if want := []string{"opkg/pool/2/main/h/hello/hello_2.0_amd64.opk", "opkg/pool/2/main/w/world/world_1.0_all.opk"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
 	if got, err := opkg.Files(a.root, "none"); err != nil || got != nil {

@@ -26,10 +26,14 @@ type PackageFile struct {
 	Info
 }
 
-// ReadPackage reads an opkg package by the rules that both clients need: a
+// ReadPackage reads an opkg package by the rules that all clients need: a
 // gzipped tar of ./debian-binary, ./control.tar.gz and ./data.tar.gz in this
-// order, one gzip member each, USTAR or GNU headers with whole seconds. It uses
-// the standard library only, not what Repack is made of.
+// order, one gzip member each, USTAR or GNU headers with whole seconds. Each tar
+// archive is whole blocks and ends with two of zeros: upstream's client reads it
+// with libarchive, for which a cut one is "Truncated input file"
+// (archive_read_support_format_tar.c), OpenWrt's installs nothing of it and says
+// that it did (libbb/get_header_tar.c). It uses the standard library only, not
+// what Repack is made of.
 func ReadPackage(filename string) (*PackageFile, error) {
 	f, err := os.OpenFile(filename, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -110,7 +114,8 @@ func tarball(r *bufio.Reader, name string, f func(*tar.Header, io.Reader) error,
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	z.Multistream(false)
-	tr := tar.NewReader(z)
+	e := &ending{r: z}
+	tr := tar.NewReader(e)
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -128,8 +133,15 @@ func tarball(r *bufio.Reader, name string, f func(*tar.Header, io.Reader) error,
 		if err := f(h, tr); err != nil {
 			return err
 		}
+		if _, err := io.Copy(io.Discard, tr); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		e.mark()
 	}
-	if _, err := io.Copy(io.Discard, z); err != nil {
+	if _, err := io.Copy(io.Discard, e); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if err := e.check(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	if _, err := r.ReadByte(); err != io.EOF {
@@ -139,6 +151,41 @@ func tarball(r *bufio.Reader, name string, f func(*tar.Header, io.Reader) error,
 		if err := f(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// An ending watches how a tar archive ends, of which archive/tar forgives much.
+type ending struct {
+	r    io.Reader
+	n    int64 // bytes read
+	last int64 // where the last entry ends, in whole blocks
+	text int64 // after the last byte that is not zero
+}
+
+const tarBlock = 512
+
+func (e *ending) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	if rest := bytes.TrimRight(p[:n], "\x00"); len(rest) > 0 {
+		e.text = e.n + int64(len(rest))
+	}
+	e.n += int64(n)
+	return n, err
+}
+
+// mark says that the entry has been read to its end.
+func (e *ending) mark() { e.last = (e.n + tarBlock - 1) / tarBlock * tarBlock }
+
+// check judges the archive, which has been read to its end.
+func (e *ending) check() error {
+	switch {
+	case e.n%tarBlock != 0:
+		return fmt.Errorf("ends within a block, after %d bytes; clients say that it is truncated, or install nothing", e.n)
+	case e.n < e.last+2*tarBlock:
+		return errors.New("ends without two blocks of zeros; clients say that it is truncated, or install nothing")
+	case e.text > e.last:
+		return errors.New("goes on after its end")
 	}
 	return nil
 }
@@ -169,7 +216,7 @@ func readIndex(data []byte) ([]byte, error) {
 }
 
 // contentSum sums up what a package file holds, whatever way it was packed: the
-// names of the members and their unpacked bytes.
+// names of the members and their unpacked bytes. The file is one that ReadPackage takes.
 func contentSum(r io.Reader) ([32]byte, error) {
 	h := sha256.New()
 	err := tarball(bufio.NewReader(r), "the package", func(hdr *tar.Header, body io.Reader) error {

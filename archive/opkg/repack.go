@@ -67,6 +67,9 @@ func (o Options) Check() error {
 		if err := policy.CheckArch(strings.ReplaceAll(to, "_", "-")); err != nil {
 			return fmt.Errorf("opkg's name for %s: %w", from, err)
 		}
+		if to == Sources || to == sourceArch {
+			return fmt.Errorf("opkg's name for %s is %s, which is that of sources; choose another", from, to)
+		}
 		if other, twice := back[to]; twice {
 			return fmt.Errorf("architectures %s and %s have the same name %s for opkg; give each its own", min(from, other), max(from, other), to)
 		}
@@ -76,6 +79,14 @@ func (o Options) Check() error {
 		return fmt.Errorf("extension %q of opkg packages; use opk or ipk", e)
 	}
 	return nil
+}
+
+// Seen are the architectures that a client of the named feed is set up for.
+func (o Options) Seen(feed string) []string {
+	if feed == Sources {
+		return []string{sourceArch}
+	}
+	return []string{feed, o.arch("all")}
 }
 
 // FileName is the name of a package file: the version has no epoch, the
@@ -89,10 +100,10 @@ func (o Options) FileName(name, version, debianArch string) string {
 // size and sums. The same .deb gives the same bytes.
 //
 // The new file is a gzipped tar of debian-binary, control.tar.gz and
-// data.tar.gz, the only form that both opkg clients install. The archives in it
-// are the .deb's, unpacked and packed again; the control file is kept as it is,
-// but for Architecture where the options give it another name. The error is a
-// *deb.Refusal if the .deb is at fault.
+// data.tar.gz, the only form that all opkg clients install. The archives in it
+// are the .deb's, unpacked and packed again; the control file says in opkg's
+// words what the .deb's says (see control). The error is a *deb.Refusal if the
+// .deb is at fault.
 func Repack(debPath, dst string, opt Options) (*deb.Package, Info, error) {
 	if _, err := os.Lstat(dst); err == nil {
 		return nil, Info{}, &os.PathError{Op: "repack to", Path: dst, Err: os.ErrExist}
@@ -181,16 +192,18 @@ func writeOuter(w io.Writer, when time.Time, controlTar []byte, data *spill) err
 }
 
 // controlArchive returns the control.tar for opkg, and the time of its control
-// file, which becomes that of the members. It is the .deb's own wherever that
-// serves.
+// file, which becomes that of the members. All but the control file is the .deb's.
 func controlArchive(p *deb.Package, raw []byte, opt Options) ([]byte, time.Time, error) {
 	var (
-		out   bytes.Buffer
-		tr    = tar.NewReader(bytes.NewReader(raw))
-		tw    = tar.NewWriter(&out)
-		when  time.Time
-		plain = opt.arch(p.Architecture) == p.Architecture
+		out  bytes.Buffer
+		tr   = tar.NewReader(bytes.NewReader(raw))
+		tw   = tar.NewWriter(&out)
+		when time.Time
 	)
+	text, err := control(p.Control, opt)
+	if err != nil {
+		return nil, when, &deb.Refusal{File: p.FileName(".deb"), Text: err.Error()}
+	}
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -207,39 +220,27 @@ func controlArchive(p *deb.Package, raw []byte, opt Options) ([]byte, time.Time,
 		if h.Typeflag == tar.TypeDir {
 			name = "./"
 		}
-		plain = plain && name == h.Name
 		if name == "./control" {
-			when = h.ModTime.UTC()
-			if to := opt.arch(p.Architecture); to != p.Architecture {
-				body = replaceArch(body, p.Architecture, to)
-			}
+			when, body = h.ModTime.UTC(), text
 		}
-		err = tw.WriteHeader(&tar.Header{Typeflag: h.Typeflag, Name: name, Size: int64(len(body)), Mode: h.Mode & 0o7777, ModTime: h.ModTime, Uname: "root", Gname: "root", Format: tar.FormatGNU})
-		if err == nil {
-			_, err = tw.Write(body)
-		}
-		if err != nil {
+		if err := addMember(tw, name, h.Typeflag, h.Mode&0o7777, h.ModTime, body); err != nil {
 			return nil, when, err
 		}
 	}
-	if plain {
-		return raw, when, nil
+	// The archive is whole only now: Close writes the last padding and the end.
+	if err := tw.Close(); err != nil {
+		return nil, when, err
 	}
-	return out.Bytes(), when, tw.Close()
+	return out.Bytes(), when, nil
 }
 
-// replaceArch gives the Architecture field another value and leaves every other
-// byte as it is. The text has been parsed strictly: the field is there, once.
-func replaceArch(text []byte, from, to string) []byte {
-	const field = "architecture:"
-	var out bytes.Buffer
-	for line := range bytes.Lines(text) {
-		if len(line) > len(field) && strings.EqualFold(string(line[:len(field)]), field) {
-			line = bytes.Replace(line, []byte(from), []byte(to), 1)
-		}
-		out.Write(line)
+func addMember(tw *tar.Writer, name string, kind byte, mode int64, when time.Time, body []byte) error {
+	err := tw.WriteHeader(&tar.Header{Typeflag: kind, Name: name, Size: int64(len(body)), Mode: mode, ModTime: when,
+		Uname: "root", Gname: "root", Format: tar.FormatGNU})
+	if err == nil {
+		_, err = tw.Write(body)
 	}
-	return out.Bytes()
+	return err
 }
 
 // Level 6 takes a quarter of level 9's time for 1.7 % more bytes. The writers cost

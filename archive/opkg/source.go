@@ -21,9 +21,21 @@ import (
 	"packmill/internal/policy"
 )
 
-// makeSource makes the entry of a source package: a package of architecture
-// "src" that installs the .dsc and its files below /usr/src. Clients see it only
-// if they have "arch src PRIORITY" in their configuration.
+// Sources is the name of the feed of a suite's sources.
+const Sources = "src"
+
+// Source packages have an architecture and names of their own, ProteanOS's: a
+// source often bears its binary's name, and upgrades must not take one for the
+// other. Clients see them only if they have "arch source PRIORITY" in their
+// configuration. libsolv would not do with "src", which is RPM's word for what
+// is never installed (repo.h, ARCH_SRC; pool_installable).
+const (
+	sourceArch   = "source"
+	sourcePrefix = "src:"
+)
+
+// makeSource makes the entry of a source package: one that installs the .dsc and
+// its files below /usr/src.
 func (f *Feed) makeSource(st *deb822.Stanza, tmp string) ([]byte, move, error) {
 	name, version := st.Get("Package"), st.Get("Version")
 	for _, err := range []error{policy.CheckSource(name), policy.CheckVersion(version)} {
@@ -42,9 +54,9 @@ func (f *Feed) makeSource(st *deb822.Stanza, tmp string) ([]byte, move, error) {
 	}
 	defer file.Close()
 	c := deb822.Stanza{}
-	c.Set("Package", name)
+	c.Set("Package", sourcePrefix+name)
 	c.Set("Version", version)
-	c.Set("Architecture", Source)
+	c.Set("Architecture", sourceArch)
 	for _, field := range []string{"Maintainer", "Section", "Priority", "Homepage"} {
 		if v := oneLine(st.Get(field)); v != "" {
 			c.Set(field, v)
@@ -55,12 +67,12 @@ func (f *Feed) makeSource(st *deb822.Stanza, tmp string) ([]byte, move, error) {
 	if err != nil {
 		return nil, move{}, err
 	}
-	to := path.Join("opkg/pool", inPool, name+"_"+policy.WithoutEpoch(version)+"_"+Source+"."+f.extension())
-	info, m, err := f.place(file, info, to)
+	inFeed := path.Join("pool", inPool, name+"_"+policy.WithoutEpoch(version)+"_"+sourceArch+"."+f.extension())
+	info, m, err := f.place(file, info, inFeed)
 	if err != nil {
 		return nil, move{}, err
 	}
-	out, err := entry(nil, &c, c.Get("Description"), "../../"+strings.TrimPrefix(to, "opkg/"), info, Source, Options{})
+	out, err := entry(nil, &c, c.Get("Description"), inFeed, info, sourceArch, nil, Options{})
 	if err != nil {
 		return nil, move{}, errSkip{err}
 	}
@@ -72,45 +84,12 @@ func (f *Feed) makeSource(st *deb822.Stanza, tmp string) ([]byte, move, error) {
 func (f *Feed) packSource(file *os.File, st *deb822.Stanza, dir string, control []byte) (Info, error) {
 	data := &spill{dir: filepath.Dir(file.Name())}
 	defer data.close()
-	// The files are packed already: the quickest level does what can be done.
-	gz := fasts.Get().(*gzip.Writer)
-	defer fasts.Put(gz)
-	gz.Reset(data)
-	tw := tar.NewWriter(gz)
-	made := "./"
-	for _, part := range append([]string{""}, strings.Split(path.Join("usr/src", st.Get("Package")+"-"+policy.WithoutEpoch(st.Get("Version"))), "/")...) {
-		if part != "" {
-			made += part + "/"
-		}
-		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: made, Mode: 0o755, ModTime: time.Unix(0, 0), Uname: "root", Gname: "root", Format: tar.FormatGNU}); err != nil {
-			return Info{}, err
-		}
-	}
-	for line := range strings.SplitSeq(strings.TrimPrefix(st.Get("Checksums-Sha256"), "\n"), "\n") {
-		words := deb822.Words(line)
-		if len(words) != 3 || policy.CheckFile(words[2]) != nil {
-			return Info{}, errSkip{fmt.Errorf("Checksums-Sha256: %q is not sum, size and name", line)}
-		}
-		size, err := strconv.ParseInt(words[1], 10, 64)
-		if err != nil || size < 0 {
-			return Info{}, errSkip{fmt.Errorf("Checksums-Sha256: %q is no size", words[1])}
-		}
-		if err := addFile(tw, made+words[2], filepath.Join(f.Root, dir, words[2]), size, words[0]); err != nil {
-			return Info{}, err
-		}
-	}
-	if err := tw.Close(); err != nil {
-		return Info{}, err
-	}
-	if err := gz.Close(); err != nil {
+	if err := f.sourceData(data, st, dir); err != nil {
 		return Info{}, err
 	}
 	var ctl bytes.Buffer
-	tw = tar.NewWriter(&ctl)
-	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "./control", Size: int64(len(control)), Mode: 0o644, ModTime: time.Unix(0, 0), Uname: "root", Gname: "root", Format: tar.FormatGNU}); err != nil {
-		return Info{}, err
-	}
-	if _, err := tw.Write(control); err != nil {
+	tw := tar.NewWriter(&ctl)
+	if err := addMember(tw, "./control", tar.TypeReg, 0o644, time.Unix(0, 0), control); err != nil {
 		return Info{}, err
 	}
 	if err := tw.Close(); err != nil {
@@ -121,6 +100,40 @@ func (f *Feed) packSource(file *os.File, st *deb822.Stanza, dir string, control 
 		return Info{}, err
 	}
 	return sum.info(), file.Chmod(0o644)
+}
+
+// sourceData writes the data.tar.gz of a source.
+func (f *Feed) sourceData(w io.Writer, st *deb822.Stanza, dir string) error {
+	// The files are packed already: the quickest level does what can be done.
+	gz := fasts.Get().(*gzip.Writer)
+	defer fasts.Put(gz)
+	gz.Reset(w)
+	tw := tar.NewWriter(gz)
+	made := "./"
+	own := st.Get("Package") + "-" + policy.WithoutEpoch(st.Get("Version"))
+	for _, part := range []string{"", "usr/", "src/", own + "/"} {
+		made += part
+		if err := addMember(tw, made, tar.TypeDir, 0o755, time.Unix(0, 0), nil); err != nil {
+			return err
+		}
+	}
+	for line := range strings.SplitSeq(strings.TrimPrefix(st.Get("Checksums-Sha256"), "\n"), "\n") {
+		words := deb822.Words(line)
+		if len(words) != 3 || policy.CheckFile(words[2]) != nil {
+			return errSkip{fmt.Errorf("Checksums-Sha256: %q is not sum, size and name", line)}
+		}
+		size, err := strconv.ParseInt(words[1], 10, 64)
+		if err != nil || size < 0 {
+			return errSkip{fmt.Errorf("Checksums-Sha256: %q is no size", words[1])}
+		}
+		if err := addFile(tw, made+words[2], filepath.Join(f.Root, dir, words[2]), size, words[0]); err != nil {
+			return err
+		}
+	}
+	if err := tw.Close(); err != nil {
+		return err
+	}
+	return gz.Close()
 }
 
 func addFile(tw *tar.Writer, name, from string, size int64, sha string) error {

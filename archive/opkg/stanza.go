@@ -18,7 +18,7 @@ var fields = []struct {
 	{"Package", made}, {"Version", made}, {"Architecture", made},
 	{"Essential", line}, {"Maintainer", line}, {"Section", line}, {"Priority", line}, {"Source", line}, {"Homepage", line},
 	{"Pre-Depends", relation}, {"Depends", relation}, {"Recommends", relation}, {"Suggests", relation},
-	{"Conflicts", relation}, {"Replaces", relation}, {"Provides", provides},
+	{"Conflicts", relation}, {"Replaces", replaces}, {"Provides", provides},
 	{"Filename", made}, {"Size", made}, {"MD5Sum", made}, {"SHA256sum", made},
 	{"Description", made},
 }
@@ -29,65 +29,103 @@ const (
 	made     kind = iota // written by this package, or checked by it
 	line                 // copied as one line
 	relation             // a dependency field
+	replaces             // a dependency field that one client takes for more than it is
 	provides             // a dependency field whose versions opkg cannot read
 )
 
 // entry appends an index entry. The fields come from st, a stanza of a Debian
 // index (with the archive's overrides); description is the control file's own,
 // since an index may have moved its text into a Translation file.
-func entry(dst []byte, st *deb822.Stanza, description, filename string, info Info, debianArch string, opt Options) ([]byte, error) {
-	add := func(name, value string) {
-		if value != "" {
-			dst = append(append(append(append(dst, name...), ": "...), value...), '\n')
-		}
-	}
+func entry(dst []byte, st *deb822.Stanza, description, filename string, info Info, debianArch string, virtual namer, opt Options) ([]byte, error) {
 	for _, f := range fields {
-		v := st.Get(f.name)
 		switch f.kind {
 		case line:
-			add(f.name, oneLine(v))
+			dst = field(dst, f.name, oneLine(st.Get(f.name)))
 			continue
-		case relation, provides:
-			if v == "" {
-				continue
-			}
-			v, err := relations(v, st.Get("Package"), debianArch, f.kind)
+		case relation, replaces, provides:
+			v, err := relations(st, f.name, debianArch, f.kind, virtual)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", f.name, err)
+				return nil, err
 			}
-			add(f.name, v)
+			dst = field(dst, f.name, v)
 			continue
 		}
 		switch f.name {
 		case "Package", "Version":
-			add(f.name, v)
+			dst = field(dst, f.name, st.Get(f.name))
 		case "Architecture":
-			add(f.name, opt.arch(v))
+			dst = field(dst, f.name, opt.arch(st.Get(f.name)))
 		case "Filename":
-			add(f.name, filename)
+			dst = field(dst, f.name, filename)
 		case "Size":
 			dst = fmt.Appendf(dst, "Size: %d\n", info.Size)
 		case "MD5Sum":
-			add(f.name, info.MD5)
+			dst = field(dst, f.name, info.MD5)
 		case "SHA256sum":
-			add(f.name, info.SHA256)
+			dst = field(dst, f.name, info.SHA256)
 		case "Description":
-			first, rest, more := strings.Cut(description, "\n")
-			if first == "" {
-				first = st.Get("Package")
-			}
-			add(f.name, first)
-			for more {
-				var l string
-				l, rest, more = strings.Cut(rest, "\n")
-				if l == "" {
-					l = "."
-				}
-				dst = append(append(append(dst, ' '), l...), '\n')
-			}
+			dst = describe(dst, st.Get("Package"), description)
 		}
 	}
 	return append(dst, '\n'), nil
+}
+
+// control is the control file of a package for opkg, which reads it when it gets
+// the file itself and no index: the .deb's, with what an index entry has in the
+// fields that opkg reads. It follows from the .deb alone. Fields that are
+// unknown to opkg stay, each on one line, for people and other programs.
+func control(st *deb822.Stanza, opt Options) ([]byte, error) {
+	arch := st.Get("Architecture")
+	var dst []byte
+	for _, f := range st.Fields {
+		name, k := f.Name, line
+		for _, w := range fields {
+			if strings.EqualFold(f.Name, w.name) {
+				name, k = w.name, w.kind
+			}
+		}
+		v := oneLine(f.Value)
+		switch {
+		case strings.EqualFold(name, "Installed-Size"), name == "Description":
+			continue
+		case name == "Architecture":
+			v = opt.arch(arch)
+		case k >= relation:
+			var err error
+			if v, err = relations(st, name, arch, k, nil); err != nil {
+				return nil, err
+			}
+		}
+		dst = field(dst, name, v)
+	}
+	return describe(dst, st.Get("Package"), st.Get("Description")), nil
+}
+
+// field appends a field that has a value.
+func field(dst []byte, name, value string) []byte {
+	if value == "" {
+		return dst
+	}
+	return append(append(append(append(dst, name...), ": "...), value...), '\n')
+}
+
+// describe appends a description, which is the last field and the only one with
+// further lines.
+func describe(dst []byte, name, text string) []byte {
+	first, rest, more := strings.Cut(text, "\n")
+	if first == "" {
+		first = name
+	}
+	dst = field(dst, "Description", first)
+	for more {
+		var l string
+		l, rest, more = strings.Cut(rest, "\n")
+		if l == "" {
+			l = "."
+		}
+		dst = append(append(append(dst, ' '), l...), '\n')
+	}
+	return dst
 }
 
 // oneLine joins a folded value.
@@ -98,26 +136,41 @@ func oneLine(v string) string {
 	return strings.Join(deb822.Words(v), " ")
 }
 
-// relations writes a dependency field so that both clients read it: on one
+// relations writes a dependency field so that all clients read it: on one
 // line, without :any and :native, lists of architectures and build profiles.
-func relations(v, self, arch string, k kind) (string, error) {
-	rels, err := policy.ParseRelations(v)
-	if err != nil {
+// No client knows a version of what is provided: Provides loses it, and so does
+// a dependency on a name that no package of the feed has.
+//
+// libsolv, upstream's solver, removes whatever Replaces fits (it takes the field
+// for RPM's Obsoletes: solver.c, solv->obsoletes), where dpkg means that files
+// change their owner (Policy 7.6.1). "<< 0" fits no version, and lets all
+// clients take the files over, which they decide by the name alone. Beside
+// Conflicts the package is to go (Policy 7.6.2): that stays as it is.
+func relations(st *deb822.Stanza, name, arch string, k kind, virtual namer) (string, error) {
+	rels, err := parseRelations(st, name, arch)
+	if err != nil || rels == nil {
 		return "", err
 	}
-	rels = rels.For(arch, nil)
+	var goes map[string]bool
+	if k == replaces {
+		if goes, err = conflicting(st, arch); err != nil {
+			return "", err
+		}
+	}
+	self := st.Get("Package")
 	var out policy.Relations
 	seen := map[string]bool{}
 	for _, or := range rels {
 		kept := or[:0]
 		for _, r := range or {
 			r.Qualifier = ""
-			if k == provides {
+			switch {
+			case k == provides && r.Name == self:
+				continue // Every package provides its own name anyway.
+			case k == provides, virtual[r.Name]:
 				r.Op, r.Version = "", ""
-				// Every package provides its own name anyway.
-				if r.Name == self {
-					continue
-				}
+			case k == replaces && !goes[r.Name]:
+				r.Op, r.Version = "<<", "0"
 			}
 			kept = append(kept, r)
 		}
@@ -131,4 +184,28 @@ func relations(v, self, arch string, k kind) (string, error) {
 		}
 	}
 	return out.String(), nil
+}
+
+func parseRelations(st *deb822.Stanza, name, arch string) (policy.Relations, error) {
+	v := st.Get(name)
+	if v == "" {
+		return nil, nil
+	}
+	rels, err := policy.ParseRelations(v)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return rels.For(arch, nil), nil
+}
+
+// conflicting are the names in Conflicts.
+func conflicting(st *deb822.Stanza, arch string) (map[string]bool, error) {
+	rels, err := parseRelations(st, "Conflicts", arch)
+	out := map[string]bool{}
+	for _, or := range rels {
+		for _, r := range or {
+			out[r.Name] = true
+		}
+	}
+	return out, err
 }

@@ -136,7 +136,7 @@ func Freeze(root, dir, suite string) error {
 		if top == "keys" && rest != "" {
 			// What else lies there is for nobody.
 			ext := filepath.Ext(rest)
-			of := strings.TrimSuffix(rest, ext)
+			of := strings.TrimSuffix(strings.TrimSuffix(rest, ext), ".next")
 			info, err := os.Lstat(filepath.Join(root, "dists", of))
 			return ext != ".asc" && ext != ".pub" || suite != "" && of != suite || err != nil || !info.IsDir()
 		}
@@ -201,10 +201,16 @@ func files(src Source, flat bool) ([]*file, error) {
 	root, frozen := src.Root, src.Frozen
 	var out []*file
 	tops := []string{"pool", "opkg/pool"}
+	if flat {
+		tops = tops[:1] // each feed has its own packages there
+	}
 	if src.Part {
 		tops = nil
 	}
 	for _, rel := range src.Pool {
+		if flat && strings.HasPrefix(rel, "opkg/pool/") {
+			continue
+		}
 		fi, err := os.Lstat(filepath.Join(root, rel))
 		if err != nil {
 			return nil, err
@@ -243,7 +249,7 @@ func files(src Source, flat bool) ([]*file, error) {
 			return nil, err
 		}
 		for _, e := range list {
-			if err := tree(frozen, top+"/"+e.Name(), top+"/"+e.Name(), flat, 0, &out); err != nil {
+			if err := tree(src, top+"/"+e.Name(), top+"/"+e.Name(), flat, 0, &out); err != nil {
 				return nil, err
 			}
 		}
@@ -260,8 +266,8 @@ func files(src Source, flat bool) ([]*file, error) {
 // tree lists what lies below at in the frozen copy, under the name of as. For
 // a flat target links are followed, and what only links lead to is left out
 // under its own name.
-func tree(frozen, at, as string, flat bool, depth int, out *[]*file) error {
-	name := filepath.Join(frozen, at)
+func tree(src Source, at, as string, flat bool, depth int, out *[]*file) error {
+	name := filepath.Join(src.Frozen, at)
 	fi, err := os.Lstat(name)
 	if err != nil {
 		return err
@@ -275,15 +281,21 @@ func tree(frozen, at, as string, flat bool, depth int, out *[]*file) error {
 		if err != nil {
 			return err
 		}
-		if !flat {
+		to := path.Join(path.Dir(at), link)
+		switch {
+		case isPool(as) && flat:
+			return feedPool(src, path.Dir(at), path.Dir(as), to, out)
+		case isPool(as): // in a generation that no link leads to yet
+			*out = append(*out, &file{path: as, from: name, link: link, phase: plainNames})
+			return nil
+		case !flat:
 			*out = append(*out, &file{path: as, from: name, link: link, phase: releases})
 			return nil
 		}
-		to := path.Join(path.Dir(at), link)
 		if path.IsAbs(link) || !filepath.IsLocal(to) {
 			return fmt.Errorf("%s is a link to %s, out of the archive", as, link)
 		}
-		return tree(frozen, to, as, flat, depth+1, out)
+		return tree(src, to, as, flat, depth+1, out)
 	case fi.IsDir():
 		if flat && hidden {
 			return nil
@@ -293,7 +305,7 @@ func tree(frozen, at, as string, flat bool, depth int, out *[]*file) error {
 			return err
 		}
 		for _, e := range list {
-			if err := tree(frozen, at+"/"+e.Name(), as+"/"+e.Name(), flat, depth+1, out); err != nil {
+			if err := tree(src, at+"/"+e.Name(), as+"/"+e.Name(), flat, depth+1, out); err != nil {
 				return err
 			}
 		}
@@ -317,6 +329,34 @@ func tree(frozen, at, as string, flat bool, depth int, out *[]*file) error {
 			f.phase = releases
 		}
 		*out = append(*out, f)
+	}
+	return nil
+}
+
+// isPool reports whether a name is that of a feed's link to the packages.
+func isPool(name string) bool {
+	return path.Base(name) == "pool" && strings.HasPrefix(name, "opkg/") && path.Dir(name) != "opkg"
+}
+
+// feedPool lists the packages that the feed at at names, below its name of as: a
+// flat target has no link to the pool where they all lie.
+func feedPool(src Source, at, as, pool string, out *[]*file) error {
+	text, err := os.ReadFile(filepath.Join(src.Frozen, at, "Packages"))
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(text)) {
+		name, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "Filename: ")
+		inPool, below := strings.CutPrefix(name, "pool/")
+		if !ok || !below || !filepath.IsLocal(name) || !filepath.IsLocal(pool) {
+			continue
+		}
+		from := filepath.Join(src.Root, pool, inPool)
+		fi, err := os.Stat(from)
+		if err != nil {
+			return err
+		}
+		*out = append(*out, &file{path: as + "/" + name, from: from, size: fi.Size(), phase: poolFiles})
 	}
 	return nil
 }

@@ -323,7 +323,7 @@ func headers(name string) http.Header {
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Cache-Control", "no-cache")
 	switch base := path.Base(name); {
-	case strings.HasPrefix(name, "pool/"), strings.HasPrefix(name, "opkg/pool/"), strings.Contains(name, "/by-hash/"):
+	case strings.HasPrefix(name, "pool/"), strings.HasPrefix(name, "opkg/") && strings.Contains(name, "/pool/"), strings.Contains(name, "/by-hash/"):
 		h.Set("Cache-Control", "public, max-age=31536000, immutable")
 	case slices.Contains([]string{"InRelease", "Release", "Packages", "Sources"}, base):
 		h.Set("Content-Type", "text/plain; charset=utf-8")

@@ -8,15 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/mail"
-	"packmill/cmd/internal/survey"
-	"packmill/cmd/internal/terminal"
 	"packmill/internal/openpgp"
 	"packmill/queue"
 	"packmill/queue/buildlog"
@@ -61,11 +58,16 @@ type pick struct {
 // judged are the states in which a build waits for a person's word.
 var judged = []spool.State{spool.Built, spool.BuildAttempted}
 
-// among leaves of what was found the builds that the flags mean.
-func (p *pick) among(found []spool.Found) []spool.Found {
-	return slices.DeleteFunc(found, func(f spool.Found) bool {
-		return p.Arch != "" && p.Arch != f.Arch() || p.Suite != "" && p.Suite != f.Place.Suite
-	})
+// find gives the builds that a pattern names.
+func (p *pick) find(t *spool.Tree, pattern string, states ...spool.State) ([]spool.Found, error) {
+	all, err := t.Find(pattern, states...)
+	var out []spool.Found
+	for _, f := range all {
+		if (p.Arch == "" || p.Arch == f.Arch()) && (p.Suite == "" || p.Suite == f.Place.Suite) {
+			out = append(out, f)
+		}
+	}
+	return out, err
 }
 
 type buildLs struct{ pick }
@@ -75,18 +77,17 @@ func (b *buildLs) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	found, err := t.Find("", judged...)
+	found, err := b.find(t, "", judged...)
 	if err != nil {
 		return err
 	}
-	found = b.among(found)
-	w := terminal.Table()
+	w := table()
 	if !c.JSON {
 		fmt.Fprintln(w, "STATE\tSUITE\tARCH\tITEM\tSINCE\tWHY")
 	}
 	for _, f := range found {
-		r := survey.RowOf(t, f)
-		c.print(w, r, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", r.State, r.Suite, r.Arch, r.Item, terminal.Age(r.Since), terminal.Clean(r.Reason)))
+		r := rowOf(t, f)
+		c.print(w, r, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", r.State, r.Suite, r.Arch, r.Item, age(r.Since), clean(r.Reason)))
 	}
 	return w.Flush()
 }
@@ -99,10 +100,10 @@ func (b *buildShow) Run(c *cli) error {
 		if err != nil {
 			return err
 		}
-		r := survey.RowOf(t, f)
+		r := rowOf(t, f)
 		text := mail.Summary(t, f, tk, spool.Event{Reason: r.Reason})
 		c.print(os.Stdout, struct {
-			survey.Row
+			row
 			Result string `json:"result,omitempty"`
 			Error  string `json:"error,omitempty"`
 			Log    string `json:"log"`
@@ -134,23 +135,22 @@ func (j *jobs) each(c *cli, states []spool.State, do func(*spool.Tree, *control.
 	}
 	var all []spool.Found
 	for _, p := range j.Items {
-		found, err := survey.Find(t, "judge", p, states...)
+		found, err := j.find(t, p, states...)
 		if err != nil {
 			return err
 		}
-		found = j.among(found)
 		if len(found) == 0 {
-			return daemon.Refuse("%s is not in that suite and architecture; packmill ls %s", spool.OneLine(p), spool.OneLine(p))
+			return c.absent(t, p, "judge")
 		}
 		all = append(all, found...)
 	}
 	var bad error
 	for _, f := range all {
 		if err := do(t, set, f); err != nil {
-			if !errors.Is(err, daemon.ErrRefused) {
+			if !errors.Is(err, errRefused) {
 				return err
 			}
-			bad = daemon.ErrRefused
+			bad = errRefused
 		}
 	}
 	return bad
@@ -165,7 +165,7 @@ func (j *jobs) say(c *cli, op queue.Op, text string) error {
 
 // ask asks for one operation on the build at f and prints what became of it.
 func (c *cli) ask(t *spool.Tree, f spool.Found, r *queue.Request) error {
-	r.Who, r.Now, r.Dry = terminal.Who(), time.Now().UTC(), c.DryRun
+	r.Who, r.Now, r.Dry = who(), time.Now().UTC(), c.DryRun
 	_, reply, err := queue.Patiently(t, func() (*spool.Found, error) { return &f, nil }, func(spool.Found) *queue.Request { return r })
 	if errors.Is(err, spool.ErrGone) {
 		reply, err = &queue.Reply{From: f.Place, Refusal: "it has moved; look with packmill ls"}, nil
@@ -180,7 +180,7 @@ func (c *cli) ask(t *spool.Tree, f spool.Found, r *queue.Request) error {
 	}
 	l.tell(c)
 	if l.Refusal != "" {
-		return daemon.ErrRefused
+		return errRefused
 	}
 	return nil
 }
@@ -309,5 +309,5 @@ func (l *wbLine) tell(c *cli) {
 	if l.Refusal != "" && !c.JSON {
 		out = os.Stderr
 	}
-	c.print(out, l, terminal.Clean(what))
+	c.print(out, l, clean(what))
 }

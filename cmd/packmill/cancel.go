@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"packmill/cmd/internal/terminal"
 	"packmill/queue"
 	"packmill/spool"
 )
@@ -51,7 +50,7 @@ func (d *wbRun) askBuilder(f spool.Found) (*queue.Reply, error) {
 	hold, err := os.Open(dir)
 	if err == nil {
 		defer hold.Close()
-		err = queue.RequestCancel(dir, terminal.Who(), d.order.message)
+		err = queue.RequestCancel(dir, who(), d.order.message)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

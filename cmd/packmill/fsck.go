@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 
-	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/fsck"
 	"packmill/spool"
 )
@@ -66,7 +65,7 @@ func (f *fsckCmd) Run(c *cli) error {
 		left--
 	}
 	if left > 0 {
-		return daemon.Refuse("%d findings left", left)
+		return fmt.Errorf("%w: %d findings left", errRefused, left)
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/terminal"
 	"packmill/queue/lacking"
 	"packmill/queue/quinndiff"
 )
@@ -75,7 +74,7 @@ func (q *quinnDiffCmd) Run(c *cli) error {
 			Missing   []string `json:"missing,omitempty"`
 			Older     []string `json:"older,omitempty"`
 			Reason    string   `json:"reason,omitempty"`
-		}{n.Arch, n.Source, n.Version, n.State.String(), n.Installed, n.Missing, n.Older, n.Reason}, terminal.Clean(text))
+		}{n.Arch, n.Source, n.Version, n.State.String(), n.Installed, n.Missing, n.Older, n.Reason}, clean(text))
 	})
 	return nil
 }

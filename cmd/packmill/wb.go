@@ -12,7 +12,6 @@ import (
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/mail"
-	"packmill/cmd/internal/terminal"
 	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/queue/lacking"
@@ -244,7 +243,7 @@ func (o *order) run(c *cli) error {
 		}
 	}
 	if refused > 0 {
-		return daemon.ErrRefused
+		return errRefused
 	}
 	return nil
 }
@@ -332,11 +331,11 @@ func (d *wbRun) info(f spool.Found) {
 	}
 	fmt.Printf("%s\n", f.Dir())
 	for line := range strings.Lines(string(t.Stanza().Append(nil))) {
-		fmt.Printf("  %s\n", terminal.Clean(line))
+		fmt.Printf("  %s\n", clean(line))
 	}
 	if text := spool.Waiting(d.tree.Path(f.Dir())); text != "" {
 		for line := range strings.Lines(text) {
-			fmt.Printf("  %s\n", terminal.Clean(line))
+			fmt.Printf("  %s\n", clean(line))
 		}
 	}
 }
@@ -344,7 +343,7 @@ func (d *wbRun) info(f spool.Found) {
 func (d *wbRun) request(spool.Found) *queue.Request {
 	o := d.order
 	r := &queue.Request{
-		Op: o.op, Who: terminal.Who(), Override: o.override, Message: o.message, Number: o.number, Now: d.now, Dry: d.c.DryRun,
+		Op: o.op, Who: who(), Override: o.override, Message: o.message, Number: o.number, Now: d.now, Dry: d.c.DryRun,
 		BinNMU: d.binNMU, Signed: mail.Signed(d.set, d.suite),
 	}
 	if o.op == queue.Cancel {
@@ -409,6 +408,6 @@ func (d *wbRun) binNMU(t *queue.Ticket, f spool.Found) (spool.Found, error) {
 	n.BinNMU, n.BinNMUText, n.BinNMUTime, n.BinNMUBy = d.n, strings.TrimSpace(d.order.message), d.now.Truncate(time.Second), n.Maintainer
 	return queue.Make(d.tree, &queue.Job{
 		Ticket: &n, Arch: f.Arch(), Class: f.Name.Class, Time: d.now, Files: src.Files, State: spool.NeedsBuild,
-		By: spool.Person, Who: terminal.Who(), Reason: fmt.Sprintf("binNMU +b%d: %s", d.n, n.BinNMUText),
+		By: spool.Person, Who: who(), Reason: fmt.Sprintf("binNMU +b%d: %s", d.n, n.BinNMUText),
 	})
 }

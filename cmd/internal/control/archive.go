@@ -22,7 +22,10 @@ func (s *Settings) Archive(x *Suite) (archive.Suite, error) {
 		out.SignWith = append(out.SignWith, s.Path(k))
 	}
 	if x.Opkg {
-		out.Opkg = &archive.Opkg{Sources: x.OpkgSource, Key: s.Path(x.OpkgKey)}
+		out.Opkg = &archive.Opkg{Sources: x.OpkgSource}
+		for _, k := range x.OpkgKeys {
+			out.Opkg.Keys = append(out.Opkg.Keys, s.Path(k))
+		}
 		out.Opkg.Arch, out.Opkg.Extension = x.OpkgArchs, x.OpkgExtension
 	}
 	if x.Override != "" {

@@ -63,7 +63,7 @@ type Suite struct {
 	OpkgArchs     map[string]string // Debian's name -> opkg's
 	OpkgSource    bool
 	OpkgExtension string            // opk or ipk
-	OpkgKey       string            // usign secret key, a file
+	OpkgKeys      []string          // usign secret keys, files
 	Formats       []string          // source formats that are taken
 	Binaries      string            // allow, drop or refuse: binaries in uploads
 	Checks        map[string]string // check's name -> error, warning or off

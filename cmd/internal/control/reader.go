@@ -84,10 +84,10 @@ func (r *reader) lines(name string) []string {
 	return out
 }
 
-// pairs reads words of the form a=b.
+// pairs reads words of the form a=b, between blanks, commas or both.
 func (r *reader) pairs(name, form string) map[string]string {
 	out := map[string]string{}
-	for _, w := range r.words(name, nil, nil) {
+	for _, w := range deb822.Words(strings.ReplaceAll(r.str(name, ""), ",", " ")) {
 		k, v, ok := strings.Cut(w, "=")
 		if !ok || k == "" || v == "" {
 			r.fail(name, "%q: write %s", w, form)

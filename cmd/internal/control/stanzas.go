@@ -41,7 +41,7 @@ func (r *reader) suite() Suite {
 		OpkgArchs:     r.pairs("Opkg-Architectures", "Debian's name=opkg's name"),
 		OpkgSource:    r.yes("Opkg-Source", false),
 		OpkgExtension: r.one("Opkg-Extension", "opk", "opk", "ipk"),
-		OpkgKey:       r.str("Opkg-Key", ""),
+		OpkgKeys:      r.words("Opkg-Key", nil, nil),
 		Formats:       r.commas("Formats", []string{"1.0", "3.0 (native)", "3.0 (quilt)"}),
 		Binaries:      r.one("Binaries", "allow", "allow", "drop", "refuse"),
 		Checks:        r.pairs("Checks", "check=error, check=warning or check=off"),

@@ -1,4 +1,4 @@
-package terminal
+package main
 
 import (
 	"bufio"
@@ -8,23 +8,21 @@ import (
 	"strings"
 
 	"golang.org/x/term"
-
-	"packmill/cmd/internal/daemon"
 )
 
-// Sure is the flag of commands that ask a person before they take away what
+// sure is the flag of commands that ask a person before they take away what
 // others may need.
-type Sure struct {
+type sure struct {
 	Yes bool `short:"y" help:"Do not ask. Without a terminal nothing is asked anyway."`
 }
 
-// Asks reports whether there is somebody to ask.
-func (s Sure) Asks() bool { return !s.Yes && term.IsTerminal(int(os.Stdin.Fd())) }
+// asks reports whether there is somebody to ask.
+func (s sure) asks() bool { return !s.Yes && term.IsTerminal(int(os.Stdin.Fd())) }
 
-// Ask puts the question, of which no is the answer unless the person says yes,
+// ask puts the question, of which no is the answer unless the person says yes,
 // and refuses without one. An interrupt is a no.
-func (s Sure) Ask(ctx context.Context, question string) error {
-	if !s.Asks() {
+func (s sure) ask(ctx context.Context, question string) error {
+	if !s.asks() {
 		return nil
 	}
 	fmt.Fprintf(os.Stderr, "%s [y/N] ", question)
@@ -42,11 +40,11 @@ func (s Sure) Ask(ctx context.Context, question string) error {
 	case <-ctx.Done():
 		fmt.Fprintln(os.Stderr)
 	}
-	return daemon.Refuse("nothing was changed")
+	return fmt.Errorf("%w: nothing was changed", errRefused)
 }
 
-// Counted is "1 package" or "3 packages".
-func Counted(n int, what string) string {
+// counted is "1 package" or "3 packages".
+func counted(n int, what string) string {
 	if n != 1 {
 		what += "s"
 	}
