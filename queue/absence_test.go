@@ -50,7 +50,7 @@ func TestJoinDecidesNothingByAbsence(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if v.To.State != "" || !strings.Contains(v.Reason, "amd64") {
+		if v.To.State != spool.Unborn || !strings.Contains(v.Reason, "amd64") {
 			t.Errorf("got %s (%s), want that it stays and waits for amd64", v.To, v.Reason)
 		}
 	}

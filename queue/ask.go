@@ -64,11 +64,7 @@ type Reply struct {
 
 // Owned reports whether who took the job and still answers for it.
 func Owned(t *Ticket, state spool.State, who string) bool {
-	switch state {
-	case spool.Building, spool.Built, spool.BuildAttempted:
-		return t.Builder == who
-	}
-	return false
+	return state.Is(spool.Owned) && t.Builder == who
 }
 
 // Ask does what a person asks for, if the specification allows it. A refusal
@@ -121,12 +117,6 @@ func AskOf(it *spool.Item, r *Request) (*Reply, error) {
 	}
 	if s.To != Same {
 		reply.To = spool.In(s.To, f.Place.Suite, f.Arch())
-		switch s.To {
-		case spool.Uploaded:
-			reply.To.Arch = ""
-		case spool.Attic:
-			reply.To = spool.In(spool.Attic)
-		}
 	}
 	if r.Dry {
 		return reply, nil

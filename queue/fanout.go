@@ -154,7 +154,7 @@ func FanOut(tree *spool.Tree, it *spool.Item, s Suite, who string) (spool.Verdic
 // note is what quinn-diff would say: an older version of the source is in the
 // archive, or none.
 func note(tree *spool.Tree, suite string, t *Ticket) string {
-	found, err := sourceItems(tree, jobPlace(spool.Installed, suite, spool.SourceArch, t.Source), t.Source)
+	found, err := sourceItems(tree, spool.In(spool.Installed, suite, spool.SourceArch).Of(t.Source), t.Source)
 	if err == nil && len(found) > 0 {
 		return NoteOutOfDate
 	}

@@ -12,21 +12,6 @@ import (
 	"packmill/spool"
 )
 
-// jobPlace is where jobs of a source on an architecture are in a state; their
-// names end in the architecture where the directory does not say it.
-func jobPlace(s spool.State, suite, arch, source string) spool.Place {
-	p := spool.In(s, suite, arch)
-	switch s {
-	case spool.Installed:
-		p.Hash = spool.Hash(source)
-	case spool.Uploaded:
-		p.Arch = ""
-	case spool.Attic:
-		p = spool.In(spool.Attic)
-	}
-	return p
-}
-
 // sourceItems lists the items of one source in a place, in order. Queues are
 // long: names of other sources cost one comparison each, and are not sorted.
 func sourceItems(tree *spool.Tree, p spool.Place, source string) ([]spool.Found, error) {
@@ -65,11 +50,11 @@ func sourceItems(tree *spool.Tree, p spool.Place, source string) ([]spool.Found,
 // of long queues.
 func findNamed(tree *spool.Tree, states []spool.State, suite, arch string, name spool.Name) *spool.Found {
 	for _, s := range states {
-		f := &spool.Found{Place: jobPlace(s, suite, arch, name.Source), Name: name}
+		f := &spool.Found{Place: spool.In(s, suite, arch).Of(name.Source), Name: name}
 		if f.Place.Arch == "" {
 			f.Name.Arch = arch
 		}
-		if _, err := os.Lstat(tree.Path(f.Dir())); err == nil && (s != spool.Attic || sameSuite(tree, f, suite)) {
+		if _, err := os.Lstat(tree.Path(f.Dir())); err == nil && (f.Place.Suite == suite || sameSuite(tree, f, suite)) {
 			return f
 		}
 	}
@@ -80,7 +65,7 @@ func findNamed(tree *spool.Tree, states []spool.State, suite, arch string, name 
 // architecture; nil says that it was not seen, which while jobs move is no
 // proof that there is none.
 func FindJob(tree *spool.Tree, suite, arch, source, version string) (*spool.Found, error) {
-	return findJob(tree, jobStates, suite, arch, source, version)
+	return findJob(tree, tree.Are(spool.Jobs), suite, arch, source, version)
 }
 
 // Retired looks for the source of a version in the attic: binaries that wait
@@ -91,13 +76,13 @@ func Retired(tree *spool.Tree, suite, source, version string) (*spool.Found, err
 
 func findJob(tree *spool.Tree, states []spool.State, suite, arch, source, version string) (*spool.Found, error) {
 	for _, s := range states {
-		found, err := sourceItems(tree, jobPlace(s, suite, arch, source), source)
+		found, err := sourceItems(tree, spool.In(s, suite, arch).Of(source), source)
 		if err != nil {
 			return nil, err
 		}
 		for i := range found {
 			f := &found[i]
-			if f.Name.Version == version && f.Arch() == arch && (s != spool.Attic || sameSuite(tree, f, suite)) {
+			if f.Name.Version == version && f.Arch() == arch && (f.Place.Suite == suite || sameSuite(tree, f, suite)) {
 				return f, nil
 			}
 		}
@@ -120,8 +105,8 @@ func Lookup(tree *spool.Tree, suite, arch, pattern string) (*spool.Found, error)
 		return nil, nil
 	}
 	var best *spool.Found
-	for _, s := range jobStates {
-		found, err := sourceItems(tree, jobPlace(s, suite, arch, source), source)
+	for _, s := range tree.Are(spool.Jobs) {
+		found, err := sourceItems(tree, spool.In(s, suite, arch).Of(source), source)
 		if err != nil {
 			return nil, err
 		}

@@ -6,29 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"packmill/internal/policy"
 	"packmill/spool"
 )
-
-// jobStates are where a job can be, the likely ones first.
-var jobStates = []spool.State{
-	spool.NeedsBuild, spool.Building, spool.Uploaded, spool.Installed, spool.Built, spool.BuildAttempted,
-	spool.DepWait, spool.BDUninstallable, spool.Failed, spool.NotForUs, spool.AutoNotForUs,
-}
-
-// open are the states in which work may still come by itself.
-var open = []spool.State{spool.NeedsBuild, spool.Building, spool.Built, spool.DepWait, spool.BDUninstallable}
-
-// settled are the states in which a job keeps no source waiting.
-var settled = []spool.State{
-	spool.Uploaded, spool.Installed, spool.BuildAttempted, spool.Failed, spool.NotForUs, spool.AutoNotForUs, spool.Attic,
-}
-
-// Settled reports whether a job in that state keeps no source waiting.
-func Settled(s spool.State) bool { return slices.Contains(settled, s) }
 
 // Join says whether a source may leave the master queue: when a settled job is
 // found for each architecture of its plan. It decides by presence: a job that
@@ -39,10 +21,11 @@ func Join(tree *spool.Tree, it *spool.Item, s Suite) (spool.Verdict, error) {
 	if err != nil {
 		return spool.Verdict{}, fmt.Errorf("plan of %s: %w; fan it out again with: packmill requeue %s", it.Name, err, it.Name)
 	}
+	settled, active := tree.Are(spool.Settled), tree.Are(spool.Jobs|spool.Active)
 	var done, waits []string
 	for _, a := range plan.Jobs {
 		f := findNamed(tree, settled, s.Name, a, it.Name)
-		if f == nil && findNamed(tree, open, s.Name, a, it.Name) == nil {
+		if f == nil && findNamed(tree, active, s.Name, a, it.Name) == nil {
 			// Somebody gave it another order.
 			if f, err = findJob(tree, settled, s.Name, a, it.Name.Source, it.Name.Version); err != nil {
 				return spool.Verdict{}, err
@@ -52,7 +35,7 @@ func Join(tree *spool.Tree, it *spool.Item, s Suite) (spool.Verdict, error) {
 			waits = append(waits, a)
 			continue
 		}
-		done = append(done, a+": "+string(f.Place.State))
+		done = append(done, a+": "+f.Place.State.Name)
 	}
 	if len(waits) > 0 {
 		return spool.Stay(0, "waits for "+strings.Join(waits, " ")), nil
@@ -64,8 +47,7 @@ func Join(tree *spool.Tree, it *spool.Item, s Suite) (spool.Verdict, error) {
 // suite: their jobs and their sources go to the attic. A build that is running
 // ends by itself (its builder asks Superseded then).
 func Supersede(tree *spool.Tree, suite, source, version, who string, by spool.Actor) error {
-	places, err := tree.Places(spool.Accepted, spool.Master, spool.NeedsBuild, spool.BDUninstallable, spool.DepWait,
-		spool.Built, spool.BuildAttempted, spool.Failed, spool.AutoNotForUs, spool.NotForUs)
+	places, err := tree.Places(tree.Are(spool.Stale)...)
 	if err != nil {
 		return err
 	}
@@ -128,7 +110,9 @@ const failedFile = "failed"
 // in the long queues was superseded before this, and lies in the attic.
 func previous(tree *spool.Tree, suite, source, version string) (map[string]string, error) {
 	out, of := map[string]string{}, map[string]string{}
-	places, err := tree.Places(spool.Attic, spool.Building, spool.Built, spool.BuildAttempted, spool.Failed, spool.Uploaded)
+	places, err := tree.Places(append([]spool.State{spool.Attic}, tree.Where(func(s spool.State) bool {
+		return s.Is(spool.Jobs|spool.Queued) && !s.Is(spool.Waits)
+	})...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -142,7 +142,7 @@ func inodeOf(dir string) uint64 {
 // before there was a ledger) into it. What is published already is left out:
 // the archive's indexes tell of it.
 func Adopt(tree *spool.Tree) error {
-	places, err := tree.Places(jobStates...)
+	places, err := tree.Places(tree.Are(spool.Jobs)...)
 	if err != nil {
 		return err
 	}
@@ -254,7 +254,7 @@ const Unlisted spool.Kind = "unlisted"
 // was missed five times: it may be on its way. It changes nothing.
 func CheckLedgers(tree *spool.Tree) ([]spool.Finding, error) {
 	var out []spool.Finding
-	places, err := tree.Places(jobStates...)
+	places, err := tree.Places(tree.Are(spool.Jobs)...)
 	if err != nil {
 		return nil, err
 	}
@@ -298,8 +298,15 @@ func CheckLedgers(tree *spool.Tree) ([]spool.Finding, error) {
 		}
 	}
 	// In the attic, and as an egg in a source that is fanned out, too.
-	births := []string{"queue/*/*/*/*", "archive/incoming/*/*", "archive/installed/*/*/*/*", "attic/*", "spool/rejected/*",
-		"tmp/*", "tmp/gone/*", "spool/accepted/*/*/" + jobsDir + "/*", "queue/*/master/*/" + jobsDir + "/*"}
+	births := []string{"tmp/*", "tmp/gone/*"}
+	any := strings.NewReplacer("SUITE", "*", "ARCH", "*", "HASH", "*")
+	for _, s := range tree.States {
+		items := any.Replace(s.Dir) + "/*"
+		births = append(births, items)
+		if s.Is(spool.Sources | spool.Queued) {
+			births = append(births, items+"/"+jobsDir+"/*")
+		}
+	}
 	for look := 0; len(missed) > 0 && look < 5; look++ {
 		if look > 0 {
 			time.Sleep(100 * time.Millisecond)

@@ -76,7 +76,7 @@ type Spec struct {
 	Op   Op
 	From []spool.State
 	By   []Role
-	To   spool.State // "": refused; Same: it stays where it is
+	To   spool.State // nil: refused; Same: it stays where it is
 	Do   []Effect
 	// Say is, of a refusal, the reason, a sentence; of what is done, a
 	// warning. %o is the owner.
@@ -84,10 +84,10 @@ type Spec struct {
 }
 
 // Refused reports whether nothing is done.
-func (s *Spec) Refused() bool { return s.To == "" }
+func (s *Spec) Refused() bool { return s.To == nil }
 
 // Same is the To of what stays in its state.
-const Same spool.State = "same"
+var Same spool.State = &spool.Row{Name: "same"}
 
 // JobStates are the states of the specification: spool.Unborn stands for no
 // job at all.
@@ -250,4 +250,13 @@ func SpecOf(from spool.State, op Op, by Role) *Spec {
 		}
 	}
 	return nil
+}
+
+// May reports whether the operation does anything, for anybody, with a job in
+// that state.
+func May(op Op, from spool.State) bool {
+	return slices.ContainsFunc(Roles, func(by Role) bool {
+		s := SpecOf(from, op, by)
+		return s != nil && !s.Refused()
+	})
 }

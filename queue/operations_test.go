@@ -40,7 +40,7 @@ info            ---  === === === === === === === === === === ===
 `
 
 var letters = map[byte]spool.State{
-	'-': "", '=': Same, 'N': spool.NeedsBuild, 'B': spool.Building, 'b': spool.Built, 'a': spool.BuildAttempted,
+	'-': nil, '=': Same, 'N': spool.NeedsBuild, 'B': spool.Building, 'b': spool.Built, 'a': spool.BuildAttempted,
 	'F': spool.Failed, 'D': spool.DepWait, 'X': spool.NotForUs, 'U': spool.Uploaded, 'c': spool.Attic,
 }
 
@@ -101,10 +101,10 @@ func TestSpecs(t *testing.T) {
 		if s.Refused() && s.Say == "" {
 			t.Errorf("%s of %q by %s: refused without a reason", x.op, x.from, x.by)
 		}
-		if s.To != "" && s.To != Same && !spool.Legal(x.from, s.To, spool.Person) {
+		if s.To != nil && s.To != Same && !spool.Standard.Legal(x.from, s.To, spool.Person) {
 			t.Errorf("%s of %q by %s: the table of moves forbids %s", x.op, x.from, x.by, s.To)
 		}
-		if slices.Contains(s.Do, CancelBinNMU) && !spool.Legal(x.from, spool.Attic, spool.Person) {
+		if slices.Contains(s.Do, CancelBinNMU) && !spool.Standard.Legal(x.from, spool.Attic, spool.Person) {
 			t.Errorf("%s of %q by %s: the table of moves forbids the attic", x.op, x.from, x.by)
 		}
 	}
@@ -274,7 +274,7 @@ func ask(t *testing.T, tree *spool.Tree, suite string, x triple) {
 	if (dry.Refusal == "") != (reply.Refusal == "") {
 		t.Errorf("dry run: %q, done: %q", dry.Refusal, reply.Refusal)
 	}
-	if x.to == "" {
+	if x.to == nil {
 		if reply.Refusal == "" || strings.Contains(reply.Refusal, "%o") {
 			t.Errorf("not refused, or badly: %q", reply.Refusal)
 		}

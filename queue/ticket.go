@@ -186,7 +186,7 @@ func ReadTicket(st *deb822.Stanza) (*Ticket, error) {
 // a build bears it, so that it is not taken for a word about another.
 func (t *Ticket) Mark(f spool.Found) string {
 	sum := sha256.Sum256([]byte(strings.Join([]string{
-		f.Name.ID(), t.Received.UTC().Format(time.RFC3339Nano), t.Plus(), f.Place.Suite, f.Arch(), string(f.Place.State), t.Begun.UTC().Format(time.RFC3339Nano), t.Result}, "\n")))
+		f.Name.ID(), t.Received.UTC().Format(time.RFC3339Nano), t.Plus(), f.Place.Suite, f.Arch(), f.Place.State.String(), t.Begun.UTC().Format(time.RFC3339Nano), t.Result}, "\n")))
 	return hex.EncodeToString(sum[:10])
 }
 
@@ -196,4 +196,26 @@ func (t *Ticket) Plus() string {
 		return fmt.Sprintf("%s+b%d", t.Version, t.BinNMU)
 	}
 	return t.Version
+}
+
+// Claimed is when the job at dir came to building last, in microseconds, and how
+// long it had waited in needs-build by then. The zero time says never.
+func Claimed(tree *spool.Tree, dir string) (at time.Time, waited time.Duration) {
+	events, _ := spool.ReadHistory(dir)
+	var since time.Time
+	for _, e := range events {
+		if e.From == e.To {
+			continue
+		}
+		switch p, _ := tree.PlaceOf(e.To); p.State {
+		case spool.NeedsBuild:
+			since = e.Time
+		case spool.Building:
+			at, waited = e.Time.UTC().Truncate(time.Microsecond), 0 // as the names in the store of logs have it
+			if !since.IsZero() {
+				waited = e.Time.Sub(since)
+			}
+		}
+	}
+	return at, waited
 }

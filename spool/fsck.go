@@ -124,7 +124,7 @@ func (c *checker) report(f Finding) { c.findings = append(c.findings, f) }
 
 // parts checks what Open checks, and says all of it.
 func (c *checker) parts() error {
-	for _, p := range parts {
+	for _, p := range c.tree.parts() {
 		var st unix.Stat_t
 		err := unix.Lstat(c.tree.Path(p), &st)
 		switch {
@@ -149,7 +149,7 @@ var foreign = []string{"control", "journal", LogsDir, BuildersDir, "tmp", "spool
 
 // walk follows the directories that the shapes name.
 func (c *checker) walk(dir string) error {
-	if p, ok := PlaceOf(dir); ok {
+	if p, ok := c.tree.PlaceOf(dir); ok {
 		return c.place(p)
 	}
 	entries, err := os.ReadDir(c.tree.Path(dir))
@@ -184,12 +184,12 @@ func isLedger(rel string) bool {
 // leads reports whether rel is the beginning of some shape.
 func (c *checker) leads(rel string) bool {
 	got := strings.Split(rel, "/")
-	for _, s := range shapes {
-		want := strings.Split(s.dir, "/")
+	for _, s := range c.tree.States {
+		want := strings.Split(s.Dir, "/")
 		if len(got) > len(want) {
 			continue
 		}
-		p := Place{State: s.state}
+		p := Place{State: s}
 		if p.match(want[:len(got)], got) {
 			return true
 		}
@@ -217,8 +217,8 @@ func (c *checker) place(p Place) error {
 			c.stray(rel, err.Error())
 		case !e.IsDir():
 			c.stray(rel, "it has an item's name and is not a directory")
-		case p.State == Installed && p.Hash != Hash(n.Source):
-			c.stray(rel, fmt.Sprintf("an installed %s lies below %s", n.Source, Hash(n.Source)))
+		case p.State.Has("HASH") && p.Hash != Hash(n.Source):
+			c.stray(rel, fmt.Sprintf("an %s %s lies below %s", p.State, n.Source, Hash(n.Source)))
 		default:
 			c.item(p, n)
 		}
@@ -239,7 +239,7 @@ func (c *checker) item(p Place, n Name) {
 		return
 	}
 	c.seen[ino] = true
-	if p.State != Attic && p.State != Rejected {
+	if !p.State.Is(Raw) {
 		c.count(p, n)
 	}
 	lock, err := lockDir(dir)
@@ -264,14 +264,14 @@ func (c *checker) item(p Place, n Name) {
 
 	// What reviewd has only just claimed has no ticket yet, and what was
 	// refused may never get one.
-	kept := p.State == Intake || p.State == Rejected || p.State == Attic
-	strays := c.inside(p, n, kept || p.State == Building)
-	if why := misfit(dir, n); why != "" && !kept {
+	raw := p.State.Is(Raw)
+	strays := c.inside(p, n, raw || p.State == Building)
+	if why := misfit(dir, n); why != "" && !raw {
 		c.report(Finding{BadItem, rel, why,
 			"it goes to " + In(Rejected).Dir() + " with a REASON; look into it, and requeue or remove it",
 			func() error { return c.tree.Quarantine(Found{p, n}, why) }})
 	}
-	if p.State != Installed {
+	if p.State.shared() {
 		c.mine(rel, info.Sys().(*syscall.Stat_t).Uid)
 	}
 	if e, differs := handMove(dir, p); differs {
@@ -368,7 +368,6 @@ func (c *checker) count(p Place, n Name) {
 	f := Found{p, n}
 	id := n.ID() + " in " + p.Suite
 	switch arch := f.Arch(); {
-	case p.State == Intake:
 	case arch != "" && arch != "source":
 		id += " for " + arch
 		// What is in the archive may be built anew there (a binNMU).
@@ -402,7 +401,7 @@ func (c *checker) twice() {
 			continue
 		}
 		// The one that came further stays.
-		last := slices.MaxFunc(there, func(a, b Found) int { return rank(a.Place.State) - rank(b.Place.State) })
+		last := slices.MaxFunc(there, func(a, b Found) int { return c.rank(a) - c.rank(b) })
 		for _, f := range there {
 			if f == last {
 				continue
@@ -414,8 +413,8 @@ func (c *checker) twice() {
 	}
 }
 
-// rank is how far a state is in a package's life.
-func rank(s State) int { return slices.IndexFunc(shapes, func(x shape) bool { return x.state == s }) }
+// rank is how far an item is in a package's life.
+func (c *checker) rank(f Found) int { return slices.Index(c.tree.States, f.Place.State) }
 
 // births looks at tmp. What is locked is being made.
 func (c *checker) births() {

@@ -21,7 +21,7 @@ func sound(t testing.TB, tree *Tree, p Place, n Name) Found {
 		by = Reviewd
 	}
 	at := p
-	if !Legal(Unborn, p.State, by) {
+	if !tree.Legal(Unborn, p.State, by) {
 		at = In(NeedsBuild, "sid", "hurd-i386") // and then by hand
 	}
 	it, err := tree.Create(at, n, by, string(by), "test", func(dir string) error {

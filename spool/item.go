@@ -237,10 +237,8 @@ func Stay(again time.Duration, reason string) Verdict {
 // for a move that did not happen, which the next claim notices and says.
 func (it *Item) Move(by Actor, who string, v Verdict) error {
 	to := v.To
-	if to.State == Installed && to.Hash == "" {
-		to.Hash = Hash(it.Name.Source)
-	}
-	if !Legal(it.Place.State, to.State, by) {
+	to = to.Of(it.Name.Source)
+	if !it.tree.Legal(it.Place.State, to.State, by) {
 		return fmt.Errorf("move %s: %s -> %s by %s: %w", it.Name, it.Place, to, by, ErrIllegal)
 	}
 	if v.Text != "" {
@@ -298,7 +296,7 @@ func (it *Item) rename(from string, to Place, name *Name) error {
 				return err
 			}
 			made = true
-		case errors.Is(err, fs.ErrExist) && (to.State == Attic || to.State == Rejected || to.State == Installed):
+		case errors.Is(err, fs.ErrExist) && to.State.Is(Kept):
 			name.Time = name.Time.Add(time.Microsecond)
 		default:
 			return err
@@ -330,7 +328,7 @@ func Hash(source string) string {
 // then synced and renamed to its place. The item is returned claimed. If fill
 // fails nothing is left.
 func (t *Tree) Create(p Place, name Name, by Actor, who, reason string, fill func(dir string) error) (*Item, error) {
-	if !Legal(Unborn, p.State, by) {
+	if !t.Legal(Unborn, p.State, by) {
 		return nil, fmt.Errorf("create %s in %s by %s: %w", name, p, by, ErrIllegal)
 	}
 	dir, err := t.birthDir()
@@ -398,9 +396,7 @@ func (t *Tree) ForgetBirth(mine func(dir string) bool) (bool, error) {
 // born gives a finished directory its first line of history, syncs it and
 // moves it to its place.
 func (it *Item) born(dir string, p Place, name Name, who, reason string) error {
-	if p.State == Installed && p.Hash == "" {
-		p.Hash = Hash(name.Source)
-	}
+	p = p.Of(name.Source)
 	e := Event{Time: it.tree.now().UTC(), From: "new", To: p.Dir(), Who: who, Reason: reason}
 	if err := durable.Append(filepath.Join(dir, HistoryFile), e.line(), 0o664); err != nil {
 		return err
@@ -421,7 +417,7 @@ func (it *Item) born(dir string, p Place, name Name, who, reason string) error {
 // gone is ErrGone: it was hatched before, as a crash between two of them
 // leaves it.
 func (it *Item) Hatch(rel string, p Place, name Name, by Actor, who, reason string) error {
-	if !Legal(Unborn, p.State, by) {
+	if !it.tree.Legal(Unborn, p.State, by) {
 		return fmt.Errorf("hatch %s in %s by %s: %w", name, p, by, ErrIllegal)
 	}
 	dir := it.Path(rel)

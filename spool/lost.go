@@ -71,13 +71,13 @@ func (t *Tree) told(since time.Time) (map[string]journalLine, error) {
 		}
 		if err := eachLine(t.Path("journal", day.Name()), func(l journalLine) {
 			n, err := ParseName(l.Item)
-			place, ok := PlaceOf(l.To)
+			place, ok := t.PlaceOf(l.To)
 			if err != nil || l.Time.Before(since) || !ok && l.To != goneFrom {
 				return
 			}
 			key := lifeOf(n, Found{place, n}.Arch())
 			if l.To == goneFrom {
-				if from, ok := PlaceOf(l.From); ok {
+				if from, ok := t.PlaceOf(l.From); ok {
 					key = lifeOf(n, Found{from, n}.Arch())
 				}
 				delete(out, key)

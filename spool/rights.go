@@ -128,27 +128,32 @@ func (t *Tree) shut(dir string) error {
 //
 // buildd, which runs what strangers wrote, reaches the queues, the archive
 // queue and nothing else; uploaders see their own directories only.
-var Rights = []Right{
+func (t Table) Rights() []Right {
+	out := slices.Clone(beside)
+	for _, s := range t.States {
+		r := s.Right
+		r.Dir, r.Shared = s.root(), s.Has("SUITE")
+		if !slices.ContainsFunc(out, func(o Right) bool { return o.Dir == r.Dir }) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// beside are the rights of what is beside the states, or above them.
+var beside = []Right{
 	{".", "root", "root", 0o755, false},
 	{"control", "root", GroupAll, 0o750, false},
 	{"control/private", "root", GroupAll, 0o710, false},
 	{"tmp", "root", GroupAll, fs.ModeSetgid | fs.ModeSticky | 0o770, false},
 	{"journal", "root", GroupAll, fs.ModeSetgid | 0o770, false},
-	{"attic", "root", GroupAll, fs.ModeSetgid | 0o770, false},
 	{LogsDir, "root", GroupAll, fs.ModeSetgid | 0o775, false},
 	{BuildersDir, "root", GroupAll, fs.ModeSetgid | 0o775, false},
 	{"spool", "root", "root", 0o755, false},
 	{"spool/incoming", UserReview, GroupReview, fs.ModeSticky | 0o773, false},
-	{"spool/intake", UserReview, GroupReview, fs.ModeSetgid | 0o770, false},
-	{"spool/review", UserReview, GroupReview, fs.ModeSetgid | 0o770, true},
-	{"spool/accepted", UserReview, GroupDesk, fs.ModeSetgid | 0o770, true},
-	{"spool/rejected", UserReview, GroupDesk, fs.ModeSetgid | 0o770, false},
-	{"queue", UserMaster, GroupQueue, fs.ModeSetgid | 0o775, true},
 	{"archive", UserArchive, UserArchive, 0o755, false},
-	{"archive/incoming", UserArchive, GroupPublish, fs.ModeSetgid | 0o775, true},
 	{"archive/pool", UserArchive, UserArchive, 0o755, false},
 	{"archive/dists", UserArchive, UserArchive, 0o755, false},
-	{"archive/installed", UserArchive, UserArchive, fs.ModeSetgid | 0o755, true},
 	{KeysDir, UserArchive, UserArchive, 0o755, false},
 	{filepath.Dir(BaseDir), UserArchive, UserArchive, 0o755, false},
 	{BaseDir, UserMaster, UserMaster, 0o755, false},
@@ -183,7 +188,7 @@ func (t *Tree) SetRights() error {
 	if err != nil {
 		return err
 	}
-	for _, r := range Rights {
+	for _, r := range t.Rights() {
 		if err := t.setRight(r); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -198,8 +203,8 @@ func (t *Tree) SetRights() error {
 		return err
 	}
 	for _, p := range places {
-		if p.State == Installed {
-			continue // the archive's own records
+		if !p.State.shared() {
+			continue
 		}
 		names, err := t.List(p)
 		if err != nil {
@@ -350,7 +355,7 @@ func (c *checker) rights() error {
 	if !c.separate {
 		return nil
 	}
-	for _, r := range Rights {
+	for _, r := range c.tree.Rights() {
 		uid, gid, err := r.ids()
 		if err != nil {
 			c.report(Finding{WrongRight, r.Dir, err.Error(), "make the accounts", nil})

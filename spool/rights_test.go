@@ -32,8 +32,8 @@ func TestSysusersFitsMembers(t *testing.T) {
 // Every state's directory lies below a directory of the list, so none is
 // forgotten.
 func TestRightsCoverTheTree(t *testing.T) {
-	for _, p := range parts {
-		if !slices.ContainsFunc(Rights, func(r Right) bool { return r.Dir == p }) {
+	for _, p := range Standard.parts() {
+		if !slices.ContainsFunc(Standard.Rights(), func(r Right) bool { return r.Dir == p }) {
 			t.Errorf("Rights has no line for %s", p)
 		}
 	}

@@ -359,7 +359,7 @@ func (l *Loop) workBatch(ctx context.Context, batch []entry) {
 
 // obey makes the move that the verdict of r asks for.
 func (l *Loop) obey(it *Item, r *result, start time.Time) {
-	if r.verdict.To.State == "" {
+	if r.verdict.To.State == Unborn {
 		return
 	}
 	from := it.Place
@@ -708,7 +708,7 @@ func (l *Loop) work(ctx context.Context, e entry) {
 	from := it.Place
 	if l.Via != nil {
 		via := l.Via(it)
-		if via.To != it.Place && via.To.State != "" {
+		if via.To != it.Place && via.To.State != Unborn {
 			if r.err = it.Move(l.By, l.Who, via); r.err != nil {
 				return
 			}

@@ -41,24 +41,15 @@ func born(t testing.TB, tree *Tree, p Place, by Actor, name Name) {
 }
 
 func TestPlaceOfIsDirsInverse(t *testing.T) {
-	for _, s := range shapes {
-		p := Place{State: s.state}
-		if strings.Contains(s.dir, "SUITE") {
-			p.Suite = "sid"
-		}
-		if strings.Contains(s.dir, "ARCH") {
-			p.Arch = "amd64"
-		}
-		if strings.Contains(s.dir, "HASH") {
-			p.Hash = "h"
-		}
-		got, ok := PlaceOf(p.Dir())
+	for _, s := range Standard.States {
+		p := In(s, "sid", "amd64").Of("hello")
+		got, ok := Standard.PlaceOf(p.Dir())
 		if !ok || got != p {
 			t.Errorf("PlaceOf(%q): got %v %v, want %v", p.Dir(), got, ok, p)
 		}
 	}
 	for _, bad := range []string{"", "spool", "spool/review", "queue/sid/amd64", "queue/sid/amd64/nowhere", "queue/../x/amd64/building", "attic/x"} {
-		if p, ok := PlaceOf(bad); ok {
+		if p, ok := Standard.PlaceOf(bad); ok {
 			t.Errorf("PlaceOf(%q): got %v, want none", bad, p)
 		}
 	}

@@ -19,17 +19,23 @@ import (
 // Tree is one spool directory tree: control, tmp, spool, queue, archive,
 // attic and journal below one root, on one file system.
 type Tree struct {
+	Table // its states and moves: Standard, of all trees but those of tests
 	root  string
 	id    unix.Stat_t // of the root, when it was opened
 	group durable.Group
 	now   func() time.Time
 }
 
-// parts are the directories that a tree has even when it is empty.
-var parts = []string{
-	"control", "tmp", "journal", "attic", LogsDir, BuildersDir,
-	"spool", "spool/incoming", "spool/intake", "spool/review", "spool/accepted", "spool/rejected",
-	"queue", "archive", "archive/incoming", "archive/pool", "archive/dists", "archive/installed",
+// parts are the directories that a tree has even when it is empty: what begins
+// its states' directories, and what is beside them.
+func (t Table) parts() []string {
+	out := []string{"control", "tmp", "journal", LogsDir, BuildersDir, "spool", "spool/incoming", "archive", "archive/pool", "archive/dists"}
+	for _, s := range t.States {
+		if root := s.root(); !slices.Contains(out, root) {
+			out = append(out, root)
+		}
+	}
+	return out
 }
 
 // Directories beside the phases that hold records. Nobody decides by them.
@@ -65,7 +71,7 @@ var (
 
 // Init makes an empty tree at root, or what an existing one lacks.
 func Init(root string) (*Tree, error) {
-	for _, p := range append(slices.Clone(parts), BaseDir, KeysDir) {
+	for _, p := range append(Standard.parts(), BaseDir, KeysDir) {
 		if err := durable.MkdirAll(filepath.Join(root, p), 0o775); err != nil {
 			return nil, fmt.Errorf("init %s: %w", root, err)
 		}
@@ -81,11 +87,11 @@ func Open(root string) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Tree{root: abs, now: time.Now}
+	t := &Tree{Table: Standard, root: abs, now: time.Now}
 	if err := unix.Stat(abs, &t.id); err != nil {
 		return nil, fmt.Errorf("%s: %w: %w; make one with: packmill init --tree %s", abs, ErrNoTree, err, abs)
 	}
-	for _, p := range parts {
+	for _, p := range t.parts() {
 		var st unix.Stat_t
 		err := unix.Stat(filepath.Join(abs, p), &st)
 		if err != nil {
@@ -170,11 +176,11 @@ func (t *Tree) Check() error {
 func (t *Tree) Places(states ...State) ([]Place, error) {
 	var out []Place
 	var errs []error
-	for _, s := range shapes {
-		if len(states) > 0 && !has(states, s.state) {
+	for _, s := range t.States {
+		if len(states) > 0 && !slices.Contains(states, s) {
 			continue
 		}
-		some, err := t.expand("", strings.Split(s.dir, "/"))
+		some, err := t.expand("", strings.Split(s.Dir, "/"))
 		out, errs = append(out, some...), append(errs, err)
 	}
 	return out, errors.Join(errs...)
@@ -183,7 +189,7 @@ func (t *Tree) Places(states ...State) ([]Place, error) {
 // expand walks the directories that fit the rest of a shape below rel.
 func (t *Tree) expand(rel string, rest []string) ([]Place, error) {
 	if len(rest) == 0 {
-		if p, ok := PlaceOf(rel); ok {
+		if p, ok := t.PlaceOf(rel); ok {
 			if st, err := os.Lstat(t.Path(rel)); err == nil && st.IsDir() {
 				return []Place{p}, nil
 			}
@@ -247,8 +253,8 @@ func likeItem(name string) bool {
 // Ensure makes the directory of a place, if it is not there.
 func (t *Tree) Ensure(p Place) error {
 	mode := fs.FileMode(0o775)
-	if p.State == Installed {
-		mode = 0o755 // the archive's own, whatever archived's group
+	if !p.State.shared() {
+		mode = 0o755 // whatever the group
 	}
 	return durable.MkdirAll(t.Path(p.Dir()), mode)
 }

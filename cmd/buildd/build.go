@@ -286,7 +286,8 @@ func (b *builder) giveBack(it *spool.Item) (bool, error) {
 	if err != nil || t.TakenBy != "" {
 		return false, err
 	}
-	if who, text, asked := queue.CancelRequest(it.Path(), claimed(it)); asked {
+	begun, _ := b.claimed(it)
+	if who, text, asked := queue.CancelRequest(it.Path(), begun); asked {
 		return true, it.Move(spool.Buildd, b.who(), b.cancelled(it, t, who, text, runner.Usage{}))
 	}
 	v := b.again(it, t, "its builder ("+t.Builder+") is gone", 0)
@@ -490,7 +491,8 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *c
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go watchItem(ctx, it.Path(), claimed(it), cancel)
+	begun, _ := b.claimed(it)
+	go watchItem(ctx, it.Path(), begun, cancel)
 	res, err := r.Run(ctx, job)
 	if err != nil {
 		return nil, err

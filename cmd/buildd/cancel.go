@@ -53,7 +53,8 @@ func (b *builder) taken(it *spool.Item, t *queue.Ticket, res *runner.Result) (v 
 	if res != nil {
 		usage = res.Usage
 	}
-	if who, text, asked := queue.CancelRequest(it.Path(), claimed(it)); asked {
+	begun, _ := b.claimed(it)
+	if who, text, asked := queue.CancelRequest(it.Path(), begun); asked {
 		return b.cancelled(it, t, who, text, usage), true, nil
 	}
 	if !movedAway(it.Path()) {

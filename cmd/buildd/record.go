@@ -25,14 +25,14 @@ func (b *builder) record(it *spool.Item, t *queue.Ticket, outcome, reason string
 			b.Log.Warn(what, "item", it.Name.String(), "err", err)
 		}
 	}
-	claimed, wait := claim(it)
+	begun, wait := b.claimed(it)
 	r := &buildlog.Build{
 		Source: t.Source, Version: t.Plus(), Suite: it.Place.Suite, Arch: it.Place.Arch, Builder: t.Builder,
-		Start: claimed, Outcome: outcome, Reason: spool.OneLine(reason),
-		Wait: wait.Seconds(), Wall: time.Since(claimed).Seconds(), CPU: u.CPU.Seconds(), Memory: u.Memory, Disk: u.Disk, Size: u.Log,
+		Start: begun, Outcome: outcome, Reason: spool.OneLine(reason),
+		Wait: wait.Seconds(), Wall: time.Since(begun).Seconds(), CPU: u.CPU.Seconds(), Memory: u.Memory, Disk: u.Disk, Size: u.Log,
 	}
 	if !u.End.IsZero() {
-		r.Overhead = (u.Start.Sub(claimed) + time.Since(u.End)).Seconds()
+		r.Overhead = (u.Start.Sub(begun) + time.Since(u.End)).Seconds()
 	}
 	if !slices.Contains([]string{buildlog.Good, buildlog.Lost, buildlog.Cancelled}, outcome) {
 		first, err := buildlog.FindIn(it.Path(buildlog.LogFile))
@@ -55,36 +55,13 @@ func (b *builder) logs() buildlog.Store {
 	return buildlog.Store{Dir: b.Tree.Path(spool.LogsDir)}
 }
 
-// claimed is when the item came to building.
-func claimed(it *spool.Item) time.Time {
-	at, _ := claim(it)
-	return at
-}
-
-// claim reads in the history when the item came to building, and how long it
-// had waited in needs-build by then.
-func claim(it *spool.Item) (at time.Time, waited time.Duration) {
-	events, _ := spool.ReadHistory(it.Path())
-	var since time.Time
-	for _, e := range events {
-		if e.From == e.To {
-			continue
-		}
-		p, _ := spool.PlaceOf(e.To)
-		switch p.State {
-		case spool.NeedsBuild:
-			since = e.Time
-		case spool.Building:
-			at, waited = e.Time, 0
-			if !since.IsZero() {
-				waited = e.Time.Sub(since)
-			}
-		}
+// claimed is when the build of a claimed job began, and how long the job had
+// waited by then.
+func (b *builder) claimed(it *spool.Item) (at time.Time, waited time.Duration) {
+	if at, waited = queue.Claimed(b.Tree, it.Path()); at.IsZero() {
+		at = time.Now().UTC().Truncate(time.Microsecond) // somebody took its history away
 	}
-	if at.IsZero() {
-		at = time.Now()
-	}
-	return at.UTC().Truncate(time.Microsecond), waited // as the cold store's names have it
+	return at, waited
 }
 
 // why is the reason of a failed build in one line: with its first error.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -68,19 +69,17 @@ func (m *master) places(states ...spool.State) func() ([]spool.Place, error) {
 }
 
 func (m *master) ensure(s *control.Suite) error {
-	for _, state := range []spool.State{spool.Accepted, spool.Master, spool.Uploaded} {
-		if err := m.Tree.Ensure(spool.In(state, s.Name)); err != nil {
-			return err
+	var errs []error
+	for _, state := range m.Tree.Are(spool.Queued) {
+		archs := []string{""}
+		if state.Has("ARCH") {
+			archs = append([]string{"all"}, s.Architectures...)
+		}
+		for _, a := range archs {
+			errs = append(errs, m.Tree.Ensure(spool.In(state, s.Name, a)))
 		}
 	}
-	for _, a := range append([]string{"all"}, s.Architectures...) {
-		for _, state := range spool.ArchStates() {
-			if err := m.Tree.Ensure(spool.In(state, s.Name, a)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // fanOut serves the accepted sources.
@@ -117,7 +116,7 @@ func (m *master) join() *spool.Loop {
 		Places: m.places(spool.Master),
 		Also: func() []string {
 			var dirs []string
-			places, err := m.Tree.Places(spool.Uploaded, spool.BuildAttempted, spool.Failed, spool.NotForUs, spool.AutoNotForUs, spool.Attic)
+			places, err := m.Tree.Places(m.Tree.Where(func(s spool.State) bool { return s.Is(spool.Settled) && !s.Has("HASH") })...)
 			if err != nil {
 				m.Log.Error("scan", "err", err)
 			}

@@ -146,7 +146,7 @@ func (m *master) seen(s *control.Suite) (jobs []job, newest map[string]string, e
 			published[n.ID()] = true
 		}
 	}
-	if places, err = m.Tree.Places(append(spool.ArchStates(), spool.Accepted, spool.Master, spool.Uploaded)...); err != nil {
+	if places, err = m.Tree.Places(m.Tree.Are(spool.Queued)...); err != nil {
 		return nil, nil, err
 	}
 	for _, p := range places {

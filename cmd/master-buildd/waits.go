@@ -151,7 +151,7 @@ func (m *master) makers(suite string) map[string]string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	seen := map[string]bool{}
-	places, err := m.Tree.Places(spool.Accepted, spool.Master, spool.NeedsBuild, spool.Building, spool.Built, spool.BDUninstallable, spool.DepWait, spool.Uploaded)
+	places, err := m.Tree.Places(m.Tree.Are(spool.Queued | spool.Active)...)
 	if err != nil {
 		m.Log.Error("scan", "err", err)
 	}

@@ -55,12 +55,12 @@ type pick struct {
 	Suite string `short:"s" help:"Only of this suite." placeholder:"SUITE"`
 }
 
-// judged are the states in which a build waits for a person's word.
-var judged = []spool.State{spool.Built, spool.BuildAttempted}
+// judged reports whether a build there waits for a person's word.
+func judged(s spool.State) bool { return queue.May(queue.Manual, s) }
 
 // find gives the builds that a pattern names.
-func (p *pick) find(t *spool.Tree, pattern string, states ...spool.State) ([]spool.Found, error) {
-	all, err := t.Find(pattern, states...)
+func (p *pick) find(t *spool.Tree, pattern string, states func(spool.State) bool) ([]spool.Found, error) {
+	all, err := t.Find(pattern, t.Where(states)...)
 	var out []spool.Found
 	for _, f := range all {
 		if (p.Arch == "" || p.Arch == f.Arch()) && (p.Suite == "" || p.Suite == f.Place.Suite) {
@@ -77,7 +77,7 @@ func (b *buildLs) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	found, err := b.find(t, "", judged...)
+	found, err := b.find(t, "", judged)
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func choice(f spool.Found) string {
 
 // each calls do for each build that the arguments name. A name that fits
 // nothing is refused before anything is done.
-func (j *jobs) each(c *cli, states []spool.State, do func(*spool.Tree, *control.Settings, spool.Found) error) error {
+func (j *jobs) each(c *cli, states func(spool.State) bool, do func(*spool.Tree, *control.Settings, spool.Found) error) error {
 	t, err := c.open()
 	if err != nil {
 		return err
@@ -135,7 +135,7 @@ func (j *jobs) each(c *cli, states []spool.State, do func(*spool.Tree, *control.
 	}
 	var all []spool.Found
 	for _, p := range j.Items {
-		found, err := j.find(t, p, states...)
+		found, err := j.find(t, p, states)
 		if err != nil {
 			return err
 		}
@@ -175,7 +175,7 @@ func (c *cli) ask(t *spool.Tree, f spool.Found, r *queue.Request) error {
 	}
 	l := &wbLine{
 		Op: string(r.Op), Source: f.Name.Source, Version: f.Name.Version, Suite: f.Place.Suite, Arch: f.Arch(), Item: f.Name.String(),
-		From: string(f.Place.State), To: string(reply.To.State), Role: string(reply.Role), DryRun: c.DryRun,
+		From: f.Place.State.String(), To: reply.To.State.String(), Role: string(reply.Role), DryRun: c.DryRun,
 		Refusal: reply.Refusal, Warning: reply.Warning, Done: reply.Refusal == "" && !c.DryRun,
 	}
 	l.tell(c)
@@ -225,7 +225,7 @@ type buildSign struct {
 }
 
 func (b *buildSign) Run(c *cli) error {
-	return b.each(c, []spool.State{spool.Built}, func(t *spool.Tree, set *control.Settings, f spool.Found) error {
+	return b.each(c, only(spool.Built), func(t *spool.Tree, set *control.Settings, f spool.Found) error {
 		s, ok := set.Suite(f.Place.Suite)
 		if !ok {
 			return daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites (any more)", f.Place.Suite)}

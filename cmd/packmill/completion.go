@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"packmill/archive"
+	"packmill/queue"
 	"packmill/spool"
 )
 
@@ -109,7 +110,7 @@ func (x *completeCmd) Run(c *cli) error {
 				out = append(out, n.Name)
 			}
 		}
-		if states, ok := completed[strings.Join(path, " ")]; ok {
+		if states := completed(strings.Join(path, " ")); states != nil {
 			out = append(out, itemIDs(c.Tree, states)...)
 		}
 		if len(path) > 1 && path[0] == "archive" {
@@ -125,14 +126,24 @@ func (x *completeCmd) Run(c *cli) error {
 	return nil
 }
 
-// completed says which items a command takes: those of these states, or of all.
-var completed = map[string][]spool.State{
-	"ls": nil, "show": nil, "why": nil, "log": nil, "log show": nil, "log ls": nil,
-	"review show": {spool.Review}, "review accept": {spool.Review}, "review reject": {spool.Review}, "review hold": {spool.Review}, "review ask": {spool.Review},
-	"build": judged, "build ls": judged, "build show": judged, "build sign": {spool.Built}, "build fail": judged, "build retry": judged,
-	"build dep-wait": judged, "build giveback": judged, "build not-for-us": judged,
-	"cancel":  {spool.NeedsBuild, spool.Building, spool.DepWait, spool.BDUninstallable, spool.Built, spool.BuildAttempted, spool.Failed},
-	"requeue": {spool.Rejected, spool.BuildAttempted, spool.Failed, spool.DepWait, spool.BDUninstallable, spool.Built, spool.Master},
+// completed says which items a command takes: those in the states of which it
+// is true.
+func completed(command string) func(spool.State) bool {
+	switch {
+	case slices.Contains([]string{"ls", "show", "why", "log", "log show", "log ls"}, command):
+		return func(spool.State) bool { return true }
+	case command == "build sign":
+		return only(spool.Built)
+	case command == "build", strings.HasPrefix(command, "build "):
+		return judged
+	case strings.HasPrefix(command, "review "):
+		return only(spool.Review)
+	case command == "cancel":
+		return func(s spool.State) bool { return queue.May(queue.Cancel, s) }
+	case command == "requeue":
+		return again
+	}
+	return nil
 }
 
 // archiveWords are the suites, snapshots or packages that the next argument of a
@@ -180,12 +191,12 @@ func (c *cli) archiveWords(path string, takes []*kong.Positional, args []string,
 
 // itemIDs are the names by which a person may say the items. An epoch's colon,
 // at which bash splits words, is written as in the item's name.
-func itemIDs(root string, states []spool.State) []string {
+func itemIDs(root string, states func(spool.State) bool) []string {
 	t, err := spool.Open(root)
 	if err != nil {
 		return nil
 	}
-	found, err := t.Find("", states...)
+	found, err := t.Find("", t.Where(states)...)
 	if err != nil {
 		return nil
 	}

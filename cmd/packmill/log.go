@@ -138,14 +138,14 @@ func (l *logAt) attempt() attempt {
 // hot lists the plain logs in the items of jobs: of those that the filter names,
 // wherever they are, or of all that are open.
 func hot(t *spool.Tree, f buildlog.Filter) ([]logAt, error) {
-	states := append(spool.ArchStates(), spool.Uploaded)
+	states := t.Are(spool.Jobs | spool.Queued)
 	if f.Source != "" {
 		states = append(states, spool.Installed, spool.Attic)
 	}
 	found, err := t.Find(f.Source, states...)
 	if errors.Is(err, fs.ErrPermission) {
 		// The attic is not for everybody; logs are, and the store has them.
-		found, err = t.Find(f.Source, append(spool.ArchStates(), spool.Uploaded)...)
+		found, err = t.Find(f.Source, t.Are(spool.Jobs|spool.Queued)...)
 	}
 	if err != nil {
 		return nil, err
@@ -163,7 +163,8 @@ func hot(t *spool.Tree, f buildlog.Filter) ([]logAt, error) {
 				continue // it has moved on
 			}
 			l.Build = buildlog.Build{Source: tk.Source, Version: tk.Plus(), Suite: x.Place.Suite, Arch: x.Arch(), Builder: tk.Builder,
-				Start: claimed(dir), Outcome: buildlog.Running}
+				Outcome: buildlog.Running}
+			l.Start, _ = queue.Claimed(t, dir)
 			l.Wall = time.Since(l.Start).Seconds()
 		} else if all, err := buildlog.BuildsAt(dir); err != nil || len(all) == 0 {
 			continue
@@ -175,17 +176,6 @@ func hot(t *spool.Tree, f buildlog.Filter) ([]logAt, error) {
 		}
 	}
 	return out, nil
-}
-
-// claimed is when the item at dir came to building last: zero if never.
-func claimed(dir string) time.Time {
-	events, _ := spool.ReadHistory(dir)
-	for _, e := range slices.Backward(events) {
-		if p, ok := spool.PlaceOf(e.To); ok && p.State == spool.Building && e.From != e.To {
-			return e.Time.Truncate(time.Microsecond)
-		}
-	}
-	return time.Time{}
 }
 
 // logs lists the logs that the filter means, hot and cold, the newest first. Of
@@ -320,7 +310,7 @@ func (x *logShow) follow(c *cli, t *spool.Tree, f buildlog.Filter) (done bool, e
 	defer stop()
 	said := ""
 	for {
-		found, err := t.Find(f.Source, spool.Building, spool.NeedsBuild, spool.DepWait, spool.BDUninstallable)
+		found, err := t.Find(f.Source, append(t.Are(spool.Waits), spool.Building)...)
 		if err != nil {
 			return false, err
 		}
@@ -341,7 +331,7 @@ func (x *logShow) follow(c *cli, t *spool.Tree, f buildlog.Filter) (done bool, e
 			}
 			return true, fmt.Errorf("%w: several builds: %s; name the architecture, or the suite with -s", errRefused, strings.Join(where, ", "))
 		case runs(found[0]):
-			done, err := x.tail(ctx, t.Path(found[0].Dir()))
+			done, err := x.tail(ctx, t, t.Path(found[0].Dir()))
 			if done || err != nil {
 				return true, err
 			}
@@ -362,7 +352,7 @@ func (x *logShow) follow(c *cli, t *spool.Tree, f buildlog.Filter) (done bool, e
 // tail prints the log of the build whose item lies at dir until it ends, also
 // when the item has moved by then: it is held by a descriptor. done is false if
 // the build ended before it was seen.
-func (x *logShow) tail(ctx context.Context, dir string) (done bool, err error) {
+func (x *logShow) tail(ctx context.Context, t *spool.Tree, dir string) (done bool, err error) {
 	hold, err := os.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -372,7 +362,7 @@ func (x *logShow) tail(ctx context.Context, dir string) (done bool, err error) {
 	}
 	defer hold.Close()
 	item := fmt.Sprintf("/proc/self/fd/%d", hold.Fd())
-	begun := claimed(item)
+	begun, _ := queue.Claimed(t, item)
 	out := x.writer()
 	var log io.ReadCloser
 	defer func() {
@@ -383,7 +373,7 @@ func (x *logShow) tail(ctx context.Context, dir string) (done bool, err error) {
 	for {
 		// Asked before the log is read: what was written before the end is
 		// printed.
-		over := ended(item, begun)
+		over := ended(t, item, begun)
 		if log == nil {
 			if log, err = current(item, begun, over); err != nil {
 				return true, err
@@ -421,13 +411,14 @@ func (x *logShow) tail(ctx context.Context, dir string) (done bool, err error) {
 }
 
 // ended reports whether the build that began at a time has left building.
-func ended(item string, begun time.Time) bool {
+func ended(t *spool.Tree, item string, begun time.Time) bool {
 	events, _ := spool.ReadHistory(item)
 	if len(events) == 0 {
 		return true
 	}
-	p, _ := spool.PlaceOf(events[len(events)-1].To)
-	return p.State != spool.Building || !claimed(item).Equal(begun)
+	p, _ := t.PlaceOf(events[len(events)-1].To)
+	at, _ := queue.Claimed(t, item)
+	return p.State != spool.Building || !at.Equal(begun)
 }
 
 // current opens the log of the build that began at a time: nil if it is not

@@ -148,7 +148,7 @@ func (d *desk) earlier(f spool.Found) ([]rejection, error) {
 			continue
 		}
 		for _, e := range slices.Backward(events) {
-			if p, ok := spool.PlaceOf(e.To); ok && p.State == spool.Rejected && e.From != e.To {
+			if p, _ := d.tree.PlaceOf(e.To); p.State == spool.Rejected && e.From != e.To {
 				out = append(out, rejection{x.Name.Version, e.Time, e.Who, e.Reason})
 				break
 			}

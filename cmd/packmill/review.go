@@ -389,7 +389,7 @@ func (a *reviewAccept) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	return c.act(a.Items, []spool.State{spool.Review}, "accept", func(t *spool.Tree, it *spool.Item) error {
+	return c.act(a.Items, only(spool.Review), "accept", func(t *spool.Tree, it *spool.Item) error {
 		if d.set.General.TwoPersons && !seconded(readOpinions(it.Path())) {
 			if err := say(it, "accept", a.Message); err != nil {
 				return err
@@ -418,7 +418,7 @@ func (r *reviewReject) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	return c.act(r.Items, []spool.State{spool.Review}, "reject", func(t *spool.Tree, it *spool.Item) error {
+	return c.act(r.Items, only(spool.Review), "reject", func(t *spool.Tree, it *spool.Item) error {
 		full := fmt.Sprintf("%s %s was refused by %s:\n\n%s\n", it.Name.Source, it.Name.Version, who(), text)
 		if st, err := it.Ticket(); err == nil && st.Get("Remarks") != "" {
 			full += "\nThe checks had remarked:\n" + st.Get("Remarks") + "\n"
@@ -442,7 +442,7 @@ func (h *reviewHold) Run(c *cli) error {
 			return err
 		}
 	}
-	return c.act(h.Items, []spool.State{spool.Review}, "hold", func(t *spool.Tree, it *spool.Item) error {
+	return c.act(h.Items, only(spool.Review), "hold", func(t *spool.Tree, it *spool.Item) error {
 		if err := say(it, verb, text); err != nil {
 			return err
 		}
@@ -467,7 +467,7 @@ func (a *reviewAsk) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	return c.act(a.Items, []spool.State{spool.Review}, "ask", func(t *spool.Tree, it *spool.Item) error {
+	return c.act(a.Items, only(spool.Review), "ask", func(t *spool.Tree, it *spool.Item) error {
 		st, err := it.Ticket()
 		if err != nil {
 			return err

@@ -152,7 +152,7 @@ func (w *waits) tell(f spool.Found, r *row) error {
 // was found has only its name.
 func rowOf(t *spool.Tree, f spool.Found) row {
 	r := row{
-		Item: f.Name.String(), State: string(f.Place.State), Suite: f.Place.Suite, Arch: f.Arch(),
+		Item: f.Name.String(), State: f.Place.State.Name, Suite: f.Place.Suite, Arch: f.Arch(),
 		Source: f.Name.Source, Version: f.Name.Version, Dir: f.Dir(), Since: f.Name.Time,
 	}
 	if events, err := spool.ReadHistory(t.Path(f.Dir())); err == nil && len(events) > 0 {
@@ -291,12 +291,12 @@ func (statusCmd) Run(c *cli) error {
 		if len(names) == 0 {
 			continue
 		}
-		key := string(p.State) + "/" + p.Suite + "/" + p.Arch
+		key := p.State.Name + "/" + p.Suite + "/" + p.Arch
 		i, ok := index[key]
 		if !ok {
 			i = len(lines)
 			index[key] = i
-			lines = append(lines, line{State: string(p.State), Suite: p.Suite, Arch: p.Arch})
+			lines = append(lines, line{State: p.State.Name, Suite: p.Suite, Arch: p.Arch})
 		}
 		lines[i].Items += len(names)
 		if p.State == spool.NeedsBuild {
@@ -361,14 +361,11 @@ func (l *lsCmd) Run(c *cli) error {
 	}
 	var states []spool.State
 	for _, s := range l.State {
-		ok := false
-		for _, r := range spool.Table() {
-			ok = ok || string(r.State) == s
-		}
-		if !ok {
+		state := t.Named(s)
+		if state == nil {
 			return daemon.Wrong{Err: fmt.Errorf("there is no state %q; packmill status shows those that are in use", s)}
 		}
-		states = append(states, spool.State(s))
+		states = append(states, state)
 	}
 	found, err := t.Find(l.Item, states...)
 	if err != nil {
@@ -467,17 +464,22 @@ func (s *showCmd) Run(c *cli) error {
 // clean makes a line from outside fit for a terminal.
 func clean(line string) string { return strings.TrimRight(spool.OneLine(line), " ") }
 
+// only is true of these states.
+func only(states ...spool.State) func(spool.State) bool {
+	return func(s spool.State) bool { return slices.Contains(states, s) }
+}
+
 // act claims each item that the patterns name in the given states and calls do
 // on it. A pattern that names nothing, or something in more than one place, is
 // refused before anything is done.
-func (c *cli) act(patterns []string, states []spool.State, what string, do func(*spool.Tree, *spool.Item) error) error {
+func (c *cli) act(patterns []string, states func(spool.State) bool, what string, do func(*spool.Tree, *spool.Item) error) error {
 	t, err := c.open()
 	if err != nil {
 		return err
 	}
 	var all []spool.Found
 	for _, p := range patterns {
-		found, err := t.Find(p, states...)
+		found, err := t.Find(p, t.Where(states)...)
 		if err != nil {
 			return err
 		}
@@ -556,20 +558,12 @@ Examples:
   packmill requeue hello_2.10-3 -m "key added to control/keys"`
 }
 
-// back is where each state's items are tried again.
-var back = map[spool.State]spool.State{
-	spool.Rejected: spool.Intake, spool.BuildAttempted: spool.NeedsBuild, spool.Failed: spool.NeedsBuild,
-	spool.DepWait: spool.NeedsBuild, spool.BDUninstallable: spool.NeedsBuild, spool.Built: spool.NeedsBuild,
-	spool.Master: spool.Accepted,
-}
+// again reports whether what is there can be tried again.
+func again(s spool.State) bool { return s.Requeue != nil }
 
 func (r *requeueCmd) Run(c *cli) error {
-	var states []spool.State
-	for s := range back {
-		states = append(states, s)
-	}
-	return c.act(r.Items, states, "requeue", func(t *spool.Tree, it *spool.Item) error {
-		if slices.Contains(spool.ArchStates(), it.Place.State) {
+	return c.act(r.Items, again, "requeue", func(t *spool.Tree, it *spool.Item) error {
+		if it.Place.State.Is(spool.Jobs) {
 			// Who had it, and how often it was tried, is over.
 			reply, err := queue.AskOf(it, &queue.Request{Op: queue.GiveBack, Override: true, Who: who(), Message: r.Message, Now: time.Now()})
 			if err == nil && reply.Refusal != "" {
@@ -578,7 +572,7 @@ func (r *requeueCmd) Run(c *cli) error {
 			return err
 		}
 		to := it.Place
-		to.State = back[it.Place.State]
+		to.State = it.Place.State.Requeue
 		replan := it.Place.State == spool.Master
 		err := it.Move(spool.Person, who(), spool.Verdict{To: to, Reason: r.Message})
 		if err == nil && replan {

@@ -303,7 +303,7 @@ func (d *wbRun) one(pattern, arch string, asked bool) (*wbLine, error) {
 	if found == nil {
 		return l, nil
 	}
-	l.Source, l.Version, l.From, l.To, l.Item = found.Name.Source, found.Name.Version, string(found.Place.State), string(reply.To.State), found.Name.String()
+	l.Source, l.Version, l.From, l.To, l.Item = found.Name.Source, found.Name.Version, found.Place.State.String(), reply.To.State.String(), found.Name.String()
 	if reply.Ticket != nil {
 		l.Version = reply.Ticket.Plus()
 	}
@@ -315,7 +315,7 @@ func (d *wbRun) one(pattern, arch string, asked bool) (*wbLine, error) {
 	if d.order.op == queue.BinNMU && d.order.number != 0 && l.Refusal == "" {
 		l.Version = fmt.Sprintf("%s+b%d", found.Name.Version, d.n)
 		if d.c.DryRun {
-			l.To = string(spool.NeedsBuild)
+			l.To = spool.NeedsBuild.Name
 		}
 	}
 	if d.order.op == queue.Info && !d.c.JSON && l.Refusal == "" {

@@ -41,27 +41,6 @@ type whyLine struct {
 	FirstError string `json:"first_error,omitempty"`
 }
 
-// next says what must happen and who does it, for each state.
-var next = map[spool.State]string{
-	spool.Intake:          "reviewd checks it",
-	spool.Review:          "a reviewer decides: packmill review accept, or reject",
-	spool.Accepted:        "master-buildd gives each architecture its job",
-	spool.Rejected:        "the uploader mends it and uploads again, or a person: packmill requeue",
-	spool.Master:          "it waits for its architectures; master-buildd passes it on",
-	spool.NeedsBuild:      "a builder takes it",
-	spool.BDUninstallable: "master-buildd lets it go on when its build-dependencies are installable",
-	spool.DepWait:         "master-buildd lets it go on when the suite has what it waits for",
-	spool.Building:        "its builder ends",
-	spool.Built:           "a person reads the log and signs the result, by mail or with: packmill build",
-	spool.BuildAttempted:  "a person reads the log, then: packmill wb gb, fail or dw",
-	spool.Failed:          "a new version is uploaded, or a person: packmill wb gb --override",
-	spool.NotForUs:        "nothing; packmill wb nfu takes it back",
-	spool.AutoNotForUs:    "nothing, until a version names this architecture",
-	spool.Uploaded:        "archived publishes it",
-	spool.Installed:       "nothing: it was published; packmill archive ls: what the suite has now",
-	spool.Attic:           "nothing; it is swept when it is old",
-}
-
 func (y *whyCmd) Run(c *cli) error {
 	t, err := c.open()
 	if err != nil {
@@ -92,7 +71,7 @@ func (y *whyCmd) Run(c *cli) error {
 	}
 	waits := &waits{tree: t, source: found[0].Name.Source}
 	for _, f := range found {
-		w := whyLine{row: rowOf(t, f), Next: next[f.Place.State]}
+		w := whyLine{row: rowOf(t, f), Next: f.Place.State.Next}
 		tk, err := queue.TicketAt(t, f)
 		if err != nil {
 			tk = &queue.Ticket{Source: f.Name.Source, Version: f.Name.Version}
@@ -225,7 +204,7 @@ func whoTakes(tree *spool.Tree, all *control.Settings, f spool.Found, t *queue.T
 	if able == 0 {
 		return who, fmt.Sprintf("no builder of control/builders would ever take it: add %s to one", f.Arch())
 	}
-	return who, next[spool.NeedsBuild]
+	return who, spool.NeedsBuild.Next
 }
 
 // silence says that a build has not written to its log for longer than its
@@ -257,8 +236,8 @@ func openJobs(t *spool.Tree, f spool.Found) string {
 		switch {
 		case err != nil || job == nil:
 			out = append(out, a+": not seen just now")
-		case slices.Contains([]spool.State{spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Building, spool.Built}, job.Place.State):
-			out = append(out, a+": "+string(job.Place.State))
+		case !job.Place.State.Is(spool.Settled):
+			out = append(out, a+": "+job.Place.State.Name)
 		}
 	}
 	return strings.Join(out, "\n")

@@ -479,7 +479,7 @@ func TestSharedOrig(t *testing.T) {
 // first, wherever that is; after a refusal it may come again.
 func TestAgain(t *testing.T) {
 	for _, at := range []spool.State{spool.Review, spool.Accepted, spool.Rejected, spool.Attic, spool.Uploaded} {
-		t.Run(string(at), func(t *testing.T) {
+		t.Run(at.Name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
 			dir, names := s.make(hello)
@@ -510,7 +510,7 @@ func TestAgain(t *testing.T) {
 			if second.Name.Source == "" {
 				t.Fatal("the second is not refused")
 			}
-			if got := s.reason(second); !strings.Contains(got, "was here before") || !strings.Contains(got, "is in ") || !strings.Contains(got, string(at)[:4]) && at != spool.Uploaded {
+			if got := s.reason(second); !strings.Contains(got, "was here before") || !strings.Contains(got, "is in ") || !strings.Contains(got, at.Name[:4]) && at != spool.Uploaded {
 				t.Errorf("REASON: %s", got)
 			}
 			if got := s.where(first.Name.String(), at); len(got) != 1 {

@@ -98,7 +98,7 @@ func (in *intake) published(suite, source string) ([]string, error) {
 	var out []string
 	// In the order in which a source goes: what moves on meanwhile is met
 	// later, and nothing is missed.
-	found, err := in.Tree.Find(source, spool.Accepted, spool.Master, spool.Uploaded)
+	found, err := in.Tree.Find(source, in.Tree.Are(spool.Sources|spool.Queued)...)
 	if err != nil {
 		return nil, err
 	}

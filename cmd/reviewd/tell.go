@@ -25,7 +25,9 @@ func newTeller(env *daemon.Env) *mail.Teller {
 	return &mail.Teller{
 		Tree: env.Tree, Settings: env.Settings, Log: env.Log, Once: env.Once, Say: t.say,
 		Places: func() ([]spool.Place, error) {
-			return env.Tree.Places(spool.Review, spool.Accepted, spool.Rejected, spool.Master, spool.Uploaded, spool.Attic)
+			return env.Tree.Places(append(env.Tree.Where(func(s spool.State) bool {
+				return s.Is(spool.Sources) && s.Tells != ""
+			}), spool.Attic)...)
 		},
 		Lock: func(spool.Place) string { return env.Tree.Path("spool") },
 	}
@@ -49,20 +51,16 @@ func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Eve
 	if err != nil || tk.BuildArch != "" {
 		return nil, nil // a build's job is not an upload
 	}
-	at, last := arrival(p, events), events[len(events)-1]
+	at, last := t.arrival(p, events), events[len(events)-1]
 	text := spool.Waiting(dir)
 	if first := tk.Changes + tk.Commands; first != "" {
 		writeStatus(t.Env, t.box, tk.Account, first, p.String(), last.Time, last.Reason, text)
 	}
-	event := "accepted"
-	switch {
-	case p.State == spool.Review:
-		event = "received"
-	case p.State == spool.Rejected:
-		event = "rejected"
-	case p.State == spool.Attic && tk.Commands != "":
-		event = "commands"
-	case p.State == spool.Attic:
+	event := p.State.Tells
+	if tk.Commands != "" && event == "" {
+		event = "commands" // which were carried out, and put away
+	}
+	if event == "" {
 		return nil, nil
 	}
 	m := &mail.Message{
@@ -78,12 +76,13 @@ func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Eve
 	return m, nil
 }
 
-// arrival is the move that brought an item to the state it is told of.
-func arrival(p spool.Place, events []spool.Event) spool.Event {
-	accepted := p.State == spool.Accepted || p.State == spool.Master || p.State == spool.Uploaded
+// arrival is the move that brought an item to the state of which people hear: of
+// what was accepted they hear once.
+func (t *teller) arrival(p spool.Place, events []spool.Event) spool.Event {
+	accepted := p.State.Tells == spool.Accepted.Tells
 	for _, e := range slices.Backward(events) {
-		to, ok := spool.PlaceOf(e.To)
-		if !accepted && e.From != e.To || ok && to.State == spool.Accepted {
+		to, _ := t.Tree.PlaceOf(e.To)
+		if !accepted && e.From != e.To || to.State == spool.Accepted {
 			return e
 		}
 	}

@@ -87,7 +87,7 @@ func Check(ctx context.Context, t *spool.Tree, deep bool) ([]spool.Finding, erro
 
 // giveBack is what buildd does with a job whose builder is gone.
 func giveBack(t *spool.Tree, dir string) error {
-	p, ok := spool.PlaceOf(filepath.Dir(dir))
+	p, ok := t.PlaceOf(filepath.Dir(dir))
 	if !ok {
 		return spool.ErrGone
 	}
@@ -103,18 +103,12 @@ func giveBack(t *spool.Tree, dir string) error {
 	return err
 }
 
-// whole are the states in which an item has every file of its upload. What is
-// not for an architecture never had them, and what is installed left them to
-// the pool.
-var whole = []spool.State{
-	spool.Review, spool.Accepted, spool.Master, spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Built,
-	spool.BuildAttempted, spool.Uploaded,
-}
-
 // incomplete says what an item lacks of what its own .dsc and .changes list. The
 // caller has its lock.
 func incomplete(t *spool.Tree, f spool.Found, deep bool) ([]spool.Finding, error) {
-	if !slices.Contains(whole, f.Place.State) {
+	// What is not for an architecture never had its files, and what is installed
+	// left them to the pool.
+	if !f.Place.State.Is(spool.Whole) {
 		return nil, nil
 	}
 	dir := t.Path(f.Dir())
@@ -196,7 +190,7 @@ func modes(ctx context.Context, t *spool.Tree, set *control.Settings) ([]spool.F
 		// The jobs are looked at first: what is published after that has its
 		// binaries in the indexes.
 		open := map[string]*spool.Found{}
-		found, err := t.Find("", append(spool.ArchStates(), spool.Installed)...)
+		found, err := t.Find("", t.Where(func(s spool.State) bool { return s.Is(spool.Jobs) && s.Has("ARCH") })...)
 		if err != nil {
 			return nil, err
 		}
@@ -260,7 +254,7 @@ func unsettled(ctx context.Context, t *spool.Tree, a *archive.Archive, n *quinnd
 		}
 		return fmt.Sprintf("%s %s is published, and its build for %s is said to be; but the suite has none of: %s", n.Source, n.Version, n.Arch, strings.Join(names, " ")), nil
 	}
-	if queue.Settled(job.Place.State) {
+	if job.Place.State.Is(spool.Settled) {
 		return "", nil // also if mv took it there, which its history does not know yet
 	}
 	// What quinn-diff asked for later, and a source that came by hand, are not
@@ -274,7 +268,7 @@ func unsettled(ctx context.Context, t *spool.Tree, a *archive.Archive, n *quinnd
 		return "", nil // it has moved on
 	}
 	for _, e := range events {
-		if p, ok := spool.PlaceOf(e.To); ok && queue.Settled(p.State) {
+		if p, _ := t.PlaceOf(e.To); p.State.Is(spool.Settled) {
 			return "", nil
 		}
 	}

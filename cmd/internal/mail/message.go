@@ -39,7 +39,7 @@ func NewTeller(env *daemon.Env, places func(spool.State) func() ([]spool.Place, 
 	return &Teller{
 		Tree: env.Tree, Settings: env.Settings, Log: env.Log, Once: env.Once,
 		Places: func() (all []spool.Place, err error) {
-			for _, s := range []spool.State{spool.Built, spool.BuildAttempted, spool.DepWait, spool.BDUninstallable} {
+			for _, s := range env.Tree.Where(func(s spool.State) bool { return s.Has("ARCH") && s.Tells != "" }) {
 				more, e := places(s)()
 				all, err = append(all, more...), errors.Join(err, e)
 			}
@@ -49,12 +49,12 @@ func NewTeller(env *daemon.Env, places func(spool.State) func() ([]spool.Place, 
 		Say: func(p spool.Place, n spool.Name, dir string, events []spool.Event) (*Message, error) {
 			all := env.Settings.Get()
 			// The log is long: it is not read for nobody.
-			if !slices.ContainsFunc(all.Notify, func(x control.Notice) bool { return x.Event == "*" || x.Event == eventOf(p.State) }) {
+			if !slices.ContainsFunc(all.Notify, func(x control.Notice) bool { return x.Event == "*" || x.Event == p.State.Tells }) {
 				return nil, nil
 			}
 			for _, e := range slices.Backward(events) {
 				if e.From != e.To {
-					if !ended(e) {
+					if !ended(env.Tree, e) {
 						break
 					}
 					return compose(env.Tree, all, spool.Found{Place: p, Name: n}, e)
@@ -67,21 +67,14 @@ func NewTeller(env *daemon.Env, places func(spool.State) func() ([]spool.Place, 
 
 // ended reports whether a move tells of a build's end, or of a result that the
 // archive refused; master-buildd moves jobs between the same states.
-func ended(e spool.Event) bool {
-	from, _ := spool.PlaceOf(e.From)
+func ended(tree *spool.Tree, e spool.Event) bool {
+	from, _ := tree.PlaceOf(e.From)
 	return from.State == spool.Building || from.State == spool.Uploaded
 }
 
-func eventOf(s spool.State) string {
-	if s == spool.Built {
-		return EventLog
-	}
-	return EventFailed
-}
-
 // outcome is the state's name in the subject of the mail, as buildd has it.
-func outcome(s spool.State, at spool.Event) string {
-	from, _ := spool.PlaceOf(at.From)
+func outcome(tree *spool.Tree, s spool.State, at spool.Event) string {
+	from, _ := tree.PlaceOf(at.From)
 	switch {
 	case from.State == spool.Uploaded:
 		return "refused"
@@ -90,7 +83,7 @@ func outcome(s spool.State, at spool.Event) string {
 	case s == spool.BuildAttempted:
 		return "attempted"
 	}
-	return string(s)
+	return s.Name
 }
 
 // compose makes the mail about the build of a job that has just ended.
@@ -104,8 +97,8 @@ func compose(tree *spool.Tree, all *control.Settings, f spool.Found, at spool.Ev
 	}
 	mark := t.Mark(f)
 	m := &Message{
-		Event: eventOf(f.Place.State), Item: Thread(t, f.Name), Key: eventOf(f.Place.State) + " " + mark, Of: at.Time, Date: time.Now(),
-		Subject: fmt.Sprintf("Log for %s build of %s_%s on %s (dist=%s)", outcome(f.Place.State, at), t.Source, t.Plus(), f.Arch(), f.Place.Suite),
+		Event: f.Place.State.Tells, Item: Thread(t, f.Name), Key: f.Place.State.Tells + " " + mark, Of: at.Time, Date: time.Now(),
+		Subject: fmt.Sprintf("Log for %s build of %s_%s on %s (dist=%s)", outcome(tree, f.Place.State, at), t.Source, t.Plus(), f.Arch(), f.Place.Suite),
 		Body:    Summary(tree, f, t, at) + hint(f, t, Job{mark, t.Source + "_" + t.Version, f.Arch(), f.Place.Suite}),
 		People:  map[string]string{Maintainer: t.Maintainer, Signer: t.Email},
 	}
@@ -163,7 +156,7 @@ func Summary(tree *spool.Tree, f spool.Found, t *queue.Ticket, at spool.Event) s
 	line("Version", t.Plus())
 	line("Architecture", f.Arch())
 	line("Distribution", f.Place.Suite)
-	line("State", string(f.Place.State))
+	line("State", f.Place.State.Name)
 	line("Why", at.Reason)
 	line("Builder", t.Builder)
 	line("Waits for", t.DepWait)

@@ -24,8 +24,8 @@ func readme(t *testing.T) string {
 func TestReadmeStates(t *testing.T) {
 	var want strings.Builder
 	want.WriteString("| state | directory | who takes it from there | what it means |\n| --- | --- | --- | --- |\n")
-	for _, r := range spool.Table() {
-		fmt.Fprintf(&want, "| %s | `%s/` | %s | %s |\n", r.State, r.Dir, r.Who, r.What)
+	for _, r := range spool.Standard.States {
+		fmt.Fprintf(&want, "| %s | `%s/` | %s | %s |\n", r.Name, r.Dir, r.Who, r.What)
 	}
 	text := readme(t)
 	i := strings.Index(text, "| state | directory |")

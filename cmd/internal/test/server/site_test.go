@@ -337,7 +337,7 @@ func (s *site) items(source, version string) []string {
 	}
 	version = strings.ReplaceAll(version, ":", "%3a")
 	var found []string
-	for _, row := range spool.Table() {
+	for _, row := range spool.Standard.States {
 		dir := strings.NewReplacer("SUITE", "*", "ARCH", "*", "HASH", "*").Replace(row.Dir)
 		m, err := filepath.Glob(filepath.Join(s.tree, dir, "*_"+source+"_"+version))
 		if err != nil {

@@ -128,7 +128,7 @@ func (w *way) accept(src source) {
 }
 
 func (w *way) queue(arch string, state spool.State) string {
-	return "queue/" + suite + "/" + arch + "/" + string(state)
+	return "queue/" + suite + "/" + arch + "/" + state.Name
 }
 
 func (w *way) installed(source, version string, archs ...string) {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"packmill/spool"
 	"packmill/spool/upload/uploadtest"
 )
 
@@ -277,7 +278,7 @@ func TestCounted(t *testing.T) {
 // ticket is a field of the ticket of the one waiting job of a source.
 func (m *mill) ticket(source, field string) string {
 	m.Helper()
-	data, err := os.ReadFile(filepath.Join(m.item("needs-build", source), "ticket"))
+	data, err := os.ReadFile(filepath.Join(m.item(spool.NeedsBuild, source), "ticket"))
 	m.must(err)
 	for line := range strings.Lines(string(data)) {
 		if v, ok := strings.CutPrefix(line, field+": "); ok {
@@ -296,7 +297,7 @@ func (m *mill) due(source string, begun time.Time, wait time.Duration) {
 	if at.Before(begun.Add(wait).Truncate(time.Second)) || at.After(time.Now().Add(wait)) {
 		m.Errorf("tried again at %v, given back between %v and now; want %v later", at, begun, wait)
 	}
-	path := filepath.Join(m.item("needs-build", source), "ticket")
+	path := filepath.Join(m.item(spool.NeedsBuild, source), "ticket")
 	data, err := os.ReadFile(path)
 	m.must(err)
 	old := []byte("Not-Before: " + m.ticket(source, "Not-Before"))

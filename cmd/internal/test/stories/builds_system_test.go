@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"packmill/queue/runner"
+	"packmill/spool"
 	"packmill/spool/upload/uploadtest"
 )
 
@@ -292,6 +293,6 @@ func TestChroots(t *testing.T) {
 			}
 		}
 	}
-	m.until("the build ends", func() bool { return len(m.found("stays", "building")) == 0 })
+	m.until("the build ends", func() bool { return len(m.found("stays", spool.Building)) == 0 })
 	m.want(m.where(), "uploaded amd64 stays_1.0", "master source stays_1.0")
 }

@@ -49,7 +49,7 @@ func TestFirstError(t *testing.T) {
 			t.Errorf("packmill %q:\n%q\nwant %q", args, out, text)
 		}
 	}
-	item := m.item("build-attempted", "hello")
+	item := m.item(spool.BuildAttempted, "hello")
 	if got := buildlog.ErrorAt(item); !strings.HasPrefix(got, "first error (compiler), line ") || !strings.Contains(got, "  > "+want+"\n") {
 		t.Errorf("first-error: %q", got)
 	}
@@ -217,7 +217,7 @@ func TestCancel(t *testing.T) {
 		t.Errorf("log -f of a cancelled build ended with %d\n%s", status, out)
 	}
 	// A person's mv ends a build as well.
-	item := m.item("building", "moved")
+	item := m.item(spool.Building, "moved")
 	m.must(os.Rename(item, filepath.Join(m.tree, "attic", filepath.Base(item)+"_amd64")))
 	m.until("nothing of either build is left", func() bool {
 		data, err := os.ReadFile(filepath.Join(m.home, "builds"))
@@ -229,7 +229,7 @@ func TestCancel(t *testing.T) {
 				return false
 			}
 		}
-		_, err = os.Lstat(filepath.Join(m.item("attic", "moved"), "work"))
+		_, err = os.Lstat(filepath.Join(m.item(spool.Attic, "moved"), "work"))
 		return os.IsNotExist(err)
 	})
 	for p, want := range map[string]string{"hello": "the wrong branch", "waits": "not wanted"} {
@@ -363,7 +363,7 @@ func TestWhyNobodyBuilds(t *testing.T) {
 	m.until("status does not say that nobody is mailed", func() bool { return !strings.Contains(m.packmill("status"), "nobody is mailed") })
 	// Who had a job is forgotten when it is tried again.
 	m.packmill("requeue", "bada")
-	data, err := os.ReadFile(filepath.Join(m.item("needs-build", "bada"), "ticket"))
+	data, err := os.ReadFile(filepath.Join(m.item(spool.NeedsBuild, "bada"), "ticket"))
 	m.must(err)
 	if strings.Contains(string(data), "\nBuilder:") || strings.Contains(string(data), "\nTries:") {
 		t.Errorf("after requeue:\n%s", data)

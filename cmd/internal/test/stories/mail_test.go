@@ -168,7 +168,7 @@ func (m *mill) stateOf(source string) string {
 	m.must(err)
 	for _, f := range found {
 		if f.Arch() == "amd64" {
-			return string(f.Place.State)
+			return f.Place.State.Name
 		}
 	}
 	return "nowhere"
