@@ -14,6 +14,7 @@
 //	packmill quinn-diff [SUITE]
 //	packmill requeue ITEM...
 //	packmill fsck
+//	packmill doctor
 //	packmill completion bash | zsh | fish
 //	packmill chroot create SUITE ARCH | update | ls | rm SUITE ARCH
 //	packmill key new NAME
@@ -76,6 +77,7 @@ type cli struct {
 	Quinn   quinnDiffCmd `cmd:"" name:"quinn-diff" help:"Print what the archive lacks."`
 	Requeue requeueCmd   `cmd:"" help:"Put items back to where they are tried again."`
 	Fsck    fsckCmd      `cmd:"" help:"Check that the tree keeps its promises."`
+	Doctor  doctorCmd    `cmd:"" help:"Look a server over: what is wrong with it, and the cure."`
 	Chroot  chrootCmd    `cmd:"" help:"The chroots that builds run in."`
 	Key     keyCmd       `cmd:"" help:"Keys of the archive and its builders."`
 	Archive archiveCmd   `cmd:"" help:"The archive by hand: look, copy, remove, snapshots, mirrors."`

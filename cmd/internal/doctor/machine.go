@@ -1,0 +1,381 @@
+package doctor
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"packmill/cmd/internal/control"
+	"packmill/queue/builders"
+	"packmill/queue/runner"
+	"packmill/spool"
+)
+
+// patience is how long a mirror or a web server may take to answer.
+const patience = 20 * time.Second
+
+// ownerOf is the uid of a file, or "".
+func ownerOf(path string) string {
+	st, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	return strconv.Itoa(int(st.Sys().(*syscall.Stat_t).Uid))
+}
+
+// programs looks for what the daemons and runners start.
+func (p *patient) programs() {
+	need := map[string]string{"dpkg-source": "dpkg-dev", "apt-get": "apt", "gpgv": "gpgv", "dose-builddebcheck": "dose-builddebcheck", "dose-debcheck": "dose-distcheck"}
+	for i := range p.settings.Builders {
+		b := &p.settings.Builders[i]
+		switch b.Runner {
+		case "sbuild":
+			need["sbuild"] = "sbuild"
+			if b.Mode == "schroot" {
+				need["schroot"] = "schroot"
+			}
+			fallthrough
+		case "overlay":
+			need["mmdebstrap"], need["newuidmap"] = "mmdebstrap", "uidmap"
+		}
+	}
+	for program, pkg := range need {
+		if _, err := exec.LookPath(program); err != nil && !p.has(program) {
+			p.error(program, "apt install "+pkg, "it is not installed")
+		}
+	}
+}
+
+// has looks where a person's PATH may not lead.
+func (p *patient) has(program string) bool {
+	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/local/sbin"} {
+		if st, err := os.Stat(filepath.Join(p.Root, dir, program)); err == nil && st.Mode()&0o111 != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// buildUsers are the accounts that build in chroots: those of the stanzas, or
+// who owns the build queues.
+func (p *patient) buildUsers() []string {
+	var out []string
+	for i := range p.settings.Builders {
+		b := &p.settings.Builders[i]
+		name := b.User
+		switch {
+		case b.Runner == "exec":
+			continue
+		case name == "" && p.separate():
+			name = spool.UserBuild
+		case name == "":
+			if u, err := user.LookupId(ownerOf(filepath.Join(p.Tree, "queue"))); err == nil {
+				name = u.Username
+			}
+		}
+		if name != "" && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// subordinateIDs looks at subuid(5) and subgid(5): a clean chroot without root
+// wants 65536 of each.
+func (p *patient) subordinateIDs() {
+	for _, name := range p.buildUsers() {
+		if name == "root" {
+			p.error("user root", "write User: "+spool.UserBuild+" in control/builders", "builds never run as root")
+			continue
+		}
+		for _, file := range []string{"/etc/subuid", "/etc/subgid"} {
+			if p.longestRange(file, name) < 65536 {
+				p.error("user "+name, "packmill setup --subids "+name, "%s gives it no 65536 ids, which a clean chroot wants", file)
+			}
+		}
+	}
+}
+
+// longestRange is the size of the account's longest range in subuid(5).
+func (p *patient) longestRange(file, name string) (longest int) {
+	f, err := os.Open(p.file(file))
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	uid := ""
+	if u, err := user.Lookup(name); err == nil {
+		uid = u.Uid
+	}
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		w := strings.Split(sc.Text(), ":")
+		if len(w) == 3 && (w[0] == name || w[0] == uid && uid != "") {
+			n, _ := strconv.Atoi(w[2])
+			longest = max(longest, n)
+		}
+	}
+	return longest
+}
+
+// namespaces looks at what may forbid user namespaces, in which builds run.
+func (p *patient) namespaces() {
+	if len(p.buildUsers()) == 0 {
+		return
+	}
+	for _, x := range []struct {
+		file  string
+		wrong func(int) bool
+		cure  string
+	}{
+		{"/proc/sys/user/max_user_namespaces", func(n int) bool { return n == 0 }, "sysctl -w user.max_user_namespaces=10000, and a file in /etc/sysctl.d"},
+		{"/proc/sys/kernel/unprivileged_userns_clone", func(n int) bool { return n == 0 }, "sysctl -w kernel.unprivileged_userns_clone=1, and a file in /etc/sysctl.d"},
+		{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", func(n int) bool { return n == 1 },
+			"give buildd an AppArmor profile with \"userns,\", or: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"},
+	} {
+		data, err := os.ReadFile(p.file(x.file))
+		if err != nil {
+			continue
+		}
+		if n, err := strconv.Atoi(strings.TrimSpace(string(data))); err == nil && x.wrong(n) {
+			p.error(x.file, x.cure, "it is %d, so builds get no user namespace", n)
+		}
+	}
+}
+
+// chroots looks for those that the builders of this machine need.
+func (p *patient) chroots() {
+	for i := range p.settings.Builders {
+		b := &p.settings.Builders[i]
+		store := b.ChrootStore()
+		if b.Chroots == "" && os.Getuid() == 0 && os.Getenv("PACKMILL_CHROOTS") == "" {
+			// As the units have it: the build user's own.
+			for _, name := range p.buildUsers() {
+				if u, err := user.Lookup(name); err == nil {
+					store = &runner.Chroots{Dir: control.ChrootDirOf(u), User: name}
+				}
+			}
+		}
+		for j := range p.settings.Suites {
+			s := &p.settings.Suites[j]
+			for _, arch := range b.ChrootsOf(s) {
+				p.chroot(b, s, arch, store)
+			}
+		}
+	}
+}
+
+func (p *patient) chroot(b *control.Builder, s *control.Suite, arch string, store *runner.Chroots) {
+	about := "chroot " + s.Name + "-" + arch
+	make := "packmill chroot create " + s.Name + " " + arch
+	ch, err := store.Lookup(s.Name, arch)
+	switch {
+	case errors.Is(err, runner.ErrNoChroot):
+		p.warn(about, make, "there is none in %s: the first build makes it, and waits for it", store.Dir)
+	case err != nil:
+		p.error(about, make, "%v", err)
+	default:
+		if why := ch.Stale(s.Base, b.ChrootAge, p.Now); why != "" {
+			p.warn(about, "packmill chroot update", "%s", why)
+		}
+	}
+}
+
+func (p *patient) room() {
+	general := p.settings.General
+	if err := general.Room(p.Tree, 0); err != nil {
+		p.error(p.Tree, "nothing is begun before that", "%v", err)
+	} else if general.Room(p.Tree, 3*general.ReserveBytes+4<<30) != nil {
+		p.warn(p.Tree, "make room before it is less than Reserve: packmill archive gc, Keep-Attic, Keep-Logs", "little space is free")
+	}
+	var st unix.Statfs_t
+	if unix.Statfs(p.Tree, &st) == nil {
+		switch uint32(st.Type) {
+		case unix.NFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC, unix.TMPFS_MAGIC:
+			p.warn(p.Tree, "put the tree on ext4, xfs or btrfs of this machine", "its file system keeps no promise after a crash")
+		}
+	}
+}
+
+// clock looks whether somebody keeps it: signatures and Valid-Until hang on it.
+func (p *patient) clock() {
+	var t unix.Timex
+	if state, err := unix.Adjtimex(&t); err == nil && state == unix.TIME_ERROR {
+		p.warn("clock", "apt install systemd-timesyncd (or chrony)", "nothing keeps this machine's clock")
+	}
+	newest := time.Time{}
+	for _, s := range p.settings.Suites {
+		if st, err := os.Stat(filepath.Join(p.Tree, "archive/dists", s.Name, "InRelease")); err == nil && st.ModTime().After(newest) {
+			newest = st.ModTime()
+		}
+	}
+	if newest.After(p.Now.Add(5 * time.Minute)) {
+		p.error("clock", "set the clock", "the archive was published at %s, which is to come", newest.UTC().Format(time.RFC3339))
+	}
+}
+
+// units asks systemd about the daemons, where it runs.
+func (p *patient) units() {
+	if st, err := os.Stat(p.file("/run/systemd/system")); err != nil || !st.IsDir() {
+		p.daemons()
+		return
+	}
+	names := []string{"reviewd.service", "master-buildd.service", "archived.service"}
+	for _, a := range p.archs() {
+		if slices.ContainsFunc(p.settings.Builders, func(b control.Builder) bool { return slices.Contains(b.Architectures, a) && b.Host == "" }) {
+			names = append(names, "buildd@"+a+".service")
+		}
+	}
+	for _, name := range names {
+		out, err := exec.CommandContext(p.ctx, "systemctl", "show", "-p", "ActiveState,SubState,Result,ExecMainStatus", "--value", name).Output()
+		if err != nil {
+			p.warn(name, "look with: systemctl status "+name, "systemd does not tell of it: %v", err)
+			continue
+		}
+		switch state, _, _ := strings.Cut(string(out), "\n"); state {
+		case "active", "reloading":
+		case "activating":
+			p.error(name, "see why: journalctl -u "+name, "it ends and is started again and again")
+		case "failed":
+			p.error(name, "see why: journalctl -u "+name+"; then: systemctl restart "+name, "it has failed")
+		default:
+			p.error(name, "systemctl enable --now "+name, "it does not run")
+		}
+	}
+}
+
+// daemons asks the builders' own notes, where no systemd tells.
+func (p *patient) daemons() {
+	entries, err := builders.Read(filepath.Join(p.Tree, spool.BuildersDir))
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if e.Refuses != "" {
+			p.warn(e.Daemon, "packmill status says more", "it takes nothing now: %s", e.Refuses)
+		}
+	}
+}
+
+// sshd looks whether uploads can come in.
+func (p *patient) sshd() {
+	if !slices.ContainsFunc(p.settings.Uploaders, func(u control.Uploader) bool { return u.Account != "" }) {
+		return
+	}
+	fragments, _ := filepath.Glob(p.file("/etc/ssh/sshd_config.d/*.conf"))
+	main := append(fragments, p.file("/etc/ssh/sshd_config"))
+	if !slices.ContainsFunc(main, func(path string) bool {
+		data, err := os.ReadFile(path)
+		return err == nil && strings.Contains(string(data), "Match Group packmill-upload")
+	}) {
+		p.error("sshd", "packmill setup --sshd, or copy packmill.conf to /etc/ssh/sshd_config.d and reload ssh",
+			"its settings do not know the group packmill-upload, so uploaders have a shell or nothing")
+	}
+	// sshd drops the connection where others can write above the chroot.
+	for dir := filepath.Join(p.Tree, "spool"); ; dir = filepath.Dir(dir) {
+		st, err := os.Stat(dir)
+		if err != nil {
+			return
+		}
+		if sys := st.Sys().(*syscall.Stat_t); sys.Uid != 0 || st.Mode()&0o022 != 0 {
+			p.error("sshd", "chown root "+dir+" && chmod go-w "+dir, "%s can be written by others than root, and sshd takes no chroot below it", dir)
+		}
+		if dir == "/" {
+			return
+		}
+	}
+}
+
+// mirrors asks for the Release file of each line of Base, each once.
+func (p *patient) mirrors() {
+	if p.Offline {
+		return
+	}
+	asked := map[string]bool{}
+	for i := range p.settings.Suites {
+		s := &p.settings.Suites[i]
+		for _, line := range s.Base {
+			url := releaseURL(line)
+			if url == "" || asked[url] {
+				continue
+			}
+			asked[url] = true
+			if status, err := p.get(url); err != nil {
+				p.error("suite "+s.Name, "look at the network, or write another mirror into Base", "Base: %v", err)
+			} else if status != http.StatusOK {
+				p.error("suite "+s.Name, "look for a slip in Base", "Base: %s answers %d", url, status)
+			}
+		}
+	}
+}
+
+// releaseURL is where the line's InRelease is, if that is http.
+func releaseURL(line string) string {
+	w := slices.DeleteFunc(strings.Fields(line), func(s string) bool { return strings.ContainsAny(s, "[]=") })
+	if len(w) < 3 || !strings.HasPrefix(w[1], "http://") && !strings.HasPrefix(w[1], "https://") {
+		return ""
+	}
+	if strings.HasSuffix(w[2], "/") {
+		return strings.TrimSuffix(w[1], "/") + "/" + w[2] + "InRelease"
+	}
+	return strings.TrimSuffix(w[1], "/") + "/dists/" + w[2] + "/InRelease"
+}
+
+// get asks for an address and throws the answer away.
+func (p *patient) get(url string) (status int, err error) {
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, 1<<20)
+	return resp.StatusCode, nil
+}
+
+// web asks the web server as a client does, and as a stranger.
+func (p *patient) web() {
+	if p.URL == "" || p.Offline {
+		return
+	}
+	base := strings.TrimSuffix(p.URL, "/")
+	for i := range p.settings.Suites {
+		s := &p.settings.Suites[i]
+		path := filepath.Join(p.Tree, "archive/dists", s.Name, "InRelease")
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			continue // nothing is published yet
+		}
+		url := fmt.Sprintf("%s/dists/%s/InRelease", base, s.Name)
+		if status, err := p.get(url); err != nil {
+			p.error("web", "start the web server, with archive/ of the tree as its root", "%v", err)
+			return
+		} else if status != http.StatusOK {
+			p.error("web", "let its root be "+filepath.Join(p.Tree, "archive"), "%s answers %d", url, status)
+		}
+	}
+	for _, inner := range []string{"/incoming/", "//incoming/", "/installed/", "/cache/"} {
+		if status, err := p.get(base + inner); err == nil && status == http.StatusOK {
+			p.error("web", "take over the locations of the nginx or Caddy example; packmill init --users closes the directory",
+				"%s%s is shown to everybody", base, inner)
+		}
+	}
+}

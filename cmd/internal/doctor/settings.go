@@ -1,0 +1,272 @@
+package doctor
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"packmill/archive/opkg"
+	"packmill/cmd/internal/control"
+	"packmill/internal/openpgp"
+	"packmill/spool"
+)
+
+// soon is how long before its end a key is told of.
+const soon = 30 * 24 * time.Hour
+
+func (p *patient) suites() {
+	if len(p.settings.Suites) == 0 {
+		p.error("control/suites", "write a stanza for each suite, or: packmill setup", "there is no suite, so nothing can be uploaded")
+	}
+	for i := range p.settings.Suites {
+		s := &p.settings.Suites[i]
+		about := "suite " + s.Name
+		if len(s.Base) == 0 && slices.ContainsFunc(p.settings.Builders, func(b control.Builder) bool { return len(b.ChrootsOf(s)) > 0 }) {
+			p.error(about, "say in control/suites which apt lines its builds stand on: Base: deb MIRROR bookworm main",
+				"it has no Base, so no chroot can be made for it")
+		}
+		for _, line := range s.Base {
+			p.baseLine(about, line)
+		}
+		if s.Override != "" {
+			p.readable(about, "Override", p.settings.Path(s.Override), "write the file, or take the field away")
+		}
+	}
+}
+
+// baseLine looks at one line of Base: deb [options] URI suite component...
+func (p *patient) baseLine(about, line string) {
+	w := strings.Fields(line)
+	for len(w) > 1 && strings.HasPrefix(w[1], "[") {
+		end := slices.IndexFunc(w, func(s string) bool { return strings.HasSuffix(s, "]") })
+		if end < 1 {
+			break
+		}
+		w = append(w[:1], w[end+1:]...)
+	}
+	if len(w) < 3 || w[0] != "deb" || !strings.HasSuffix(w[2], "/") && len(w) < 4 {
+		p.error(about, "write it as sources.list(5) has it: deb MIRROR bookworm main", "its Base has the line %q, which apt does not take", line)
+	}
+}
+
+// readable reports whether the file is there, and says so if it is not.
+func (p *patient) readable(about, field, path, cure string) bool {
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		p.error(about, cure, "%s: %s does not exist", field, path)
+	case err != nil:
+		p.error(about, "look at it as root", "%s: %v", field, err)
+	case !st.Mode().IsRegular():
+		p.error(about, cure, "%s: %s is no plain file", field, path)
+	default:
+		return true
+	}
+	return false
+}
+
+// archiveKeys looks at what signs the suites.
+func (p *patient) archiveKeys() {
+	for i := range p.settings.Suites {
+		s := &p.settings.Suites[i]
+		about := "suite " + s.Name
+		if len(s.SignWith) == 0 {
+			p.warn(about, "packmill key new archive --owner "+spool.UserArchive+", and Sign-With: private/archive.key in control/suites",
+				"it has no Sign-With, so apt's users must trust it unseen")
+		}
+		for _, name := range s.SignWith {
+			p.signs(about, "Sign-With", name, spool.UserArchive, "")
+		}
+		for _, name := range s.OpkgKeys {
+			path := p.settings.Path(name)
+			if !p.readable(about, "Opkg-Key", path, "packmill key new feed --opkg") {
+				continue
+			}
+			if _, err := opkg.ReadKey(path); err != nil && !errors.Is(err, fs.ErrPermission) {
+				p.error(about, "packmill key new NAME --opkg makes another", "Opkg-Key: %v", err)
+			}
+		}
+	}
+}
+
+// signs looks at a secret key that owner's daemon signs with; fingerprint, if
+// it is known, is what the settings say of it.
+func (p *patient) signs(about, field, name, owner, fingerprint string) {
+	if strings.HasPrefix(name, openpgp.AgentPrefix) {
+		if got := strings.TrimPrefix(name, openpgp.AgentPrefix); fingerprint != "" && !strings.EqualFold(got, fingerprint) {
+			p.error(about, "write the same key into both fields", "%s is %s, and Fingerprint is %s", field, name, fingerprint)
+		}
+		return
+	}
+	path := p.settings.Path(name)
+	short := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+	if !p.readable(about, field, path, "packmill key new "+short+" --owner "+owner) {
+		return
+	}
+	if u, err := user.Lookup(owner); err == nil && p.separate() {
+		if have := ownerOf(path); have != "" && have != u.Uid {
+			p.error(about, "chown "+owner+" "+path, "%s: %s does not belong to %s, whose daemon must read it", field, path, owner)
+		}
+	}
+	key, err := openpgp.ReadSigner(path)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		p.warn(about, "run packmill doctor as root", "%s: %s cannot be read by you, so nothing is known of the key", field, path)
+		return
+	case err != nil:
+		p.error(about, "packmill key new "+short+"2 --owner "+owner+" makes another", "%s: %v", field, err)
+		return
+	}
+	if err := key.Check(p.Now); err != nil {
+		p.error(about, "packmill archive key rotate for a suite; packmill key new for a builder", "%s: %v", field, err)
+	} else if end := key.Expires(p.Now); !end.IsZero() && end.Before(p.Now.Add(soon)) {
+		p.warn(about, "make its end later with gpg, or a new one: packmill archive key rotate",
+			"%s: the key %s expires on %s", field, key.Fingerprint(), end.Format(time.DateOnly))
+	}
+	if fingerprint != "" && key.Fingerprint() != fingerprint {
+		p.error(about, "write Fingerprint: "+key.Fingerprint(), "Fingerprint is %s, and the key of %s has another", fingerprint, field)
+	}
+}
+
+func (p *patient) builders() {
+	for i := range p.settings.Builders {
+		b := &p.settings.Builders[i]
+		about := "builder " + b.Name
+		for _, s := range b.Suites {
+			if !p.suiteNamed(s) {
+				p.error(about, "name suites of control/suites: "+p.suiteNames(), "Suites: there is no suite %q", s)
+			}
+		}
+		for _, a := range b.Architectures {
+			if !slices.Contains(p.archs(), a) {
+				p.warn(about, "take it out, or add it to a suite's Architectures", "no suite is built for %s", a)
+			}
+		}
+		if b.Runner == "exec" {
+			if st, err := os.Stat(b.Exec); err != nil || st.Mode()&0o111 == 0 {
+				p.error(about, "install the program, with the right to execute", "Runner: %s cannot be run", b.Exec)
+			}
+		}
+		if b.User != "" {
+			if _, err := user.Lookup(b.User); err != nil {
+				p.error(about, "make the account, or write another", "User: there is no account %s", b.User)
+			}
+		}
+		p.builderKey(about, b)
+	}
+}
+
+// builderKey looks at what signs a builder's results, where no person does.
+func (p *patient) builderKey(about string, b *control.Builder) {
+	automatic := slices.ContainsFunc(p.settings.Suites, func(s control.Suite) bool {
+		return s.LogReview == "auto" && (len(b.Suites) == 0 || slices.Contains(b.Suites, s.Name))
+	})
+	if b.Key != "" {
+		p.signs(about, "Key", b.Key, spool.UserBuild, b.Fingerprint)
+	}
+	if !automatic {
+		return
+	}
+	make := "packmill key new builder --owner " + spool.UserBuild + " prints both fields"
+	if b.Key == "" {
+		p.error(about, make, "it has no Key, so nobody signs what it builds (Log-Review: auto)")
+	}
+	if b.Fingerprint == "" {
+		p.error(about, make, "it has no Fingerprint, so archived takes nothing of what it signs")
+	} else {
+		p.public(about, []string{b.Fingerprint})
+	}
+}
+
+// public looks at public keys that the settings name.
+func (p *patient) public(about string, fingerprints []string) {
+	_, missing, err := p.settings.Keyring(fingerprints)
+	if err != nil {
+		p.error(about, "gpg --export --armor FINGERPRINT writes a good file", "control/keys: %v", err)
+		return
+	}
+	for _, f := range missing {
+		p.error(about, "gpg --export --armor "+f+" >"+p.control(control.KeysDir)+"/NAME.asc", "control/keys has no key %s that can be used", f)
+	}
+}
+
+// coverage looks whether somebody builds what the suites are for.
+func (p *patient) coverage() {
+	for i := range p.settings.Suites {
+		s := &p.settings.Suites[i]
+		for _, arch := range append(slices.Clone(s.Architectures), "all") {
+			if !slices.ContainsFunc(p.settings.Builders, func(b control.Builder) bool {
+				return slices.Contains(b.Architectures, arch) && (len(b.Suites) == 0 || slices.Contains(b.Suites, s.Name))
+			}) {
+				p.error("suite "+s.Name, "add "+arch+" to the Architectures of a builder in control/builders", "no builder builds %s for it", arch)
+			}
+		}
+	}
+}
+
+func (p *patient) uploaders() {
+	if len(p.settings.Uploaders) == 0 {
+		p.warn("control/uploaders", "write a stanza for each person", "nobody may upload")
+	}
+	for i := range p.settings.Uploaders {
+		u := &p.settings.Uploaders[i]
+		about := "uploader " + u.Name
+		p.public(about, u.Fingerprints)
+		for _, s := range u.Allow.Suites {
+			if !p.suiteNamed(s) {
+				p.error(about, "name suites of control/suites: "+p.suiteNames(), "Allow: suites=%s: there is no such suite", s)
+			}
+		}
+		for _, c := range u.Allow.Components {
+			if !slices.ContainsFunc(p.settings.Suites, func(s control.Suite) bool { return slices.Contains(s.Components, c) }) {
+				p.error(about, "name Components of control/suites", "Allow: components=%s: no suite has it", c)
+			}
+		}
+		for _, a := range append(slices.Clone(u.Allow.Binary), u.Allow.Sign...) {
+			if a != "any" && !slices.Contains(p.archs(), a) {
+				p.warn(about, "name Architectures of control/suites", "Allow: no suite is built for %s", a)
+			}
+		}
+		if u.Account != "" {
+			if _, err := user.Lookup(u.Account); err != nil {
+				p.error(about, "packmill uploader add "+u.Account+" KEY.pub", "Account: there is no account %s", u.Account)
+			} else if _, err := os.Stat(filepath.Join(p.Tree, "spool/incoming", u.Account)); errors.Is(err, fs.ErrNotExist) {
+				p.error(about, "packmill uploader add "+u.Account+" KEY.pub", "Account: %s has no directory in spool/incoming", u.Account)
+			}
+		}
+	}
+}
+
+func (p *patient) notify() {
+	if len(p.settings.Notify) == 0 {
+		p.warn("control/notify", "write a stanza: Event: *, To: signer, From: NAME <ADDRESS>", "nobody hears of anything by mail")
+	}
+	for i := range p.settings.Notify {
+		n := &p.settings.Notify[i]
+		about := "notify " + n.Event
+		if n.From == "" {
+			p.error(about, "write From: Archive <archive@example.org>", "it has no From, and mail without one is not taken everywhere")
+		}
+		if st, err := os.Stat(p.file(n.Via)); err != nil || st.Mode()&0o111 == 0 {
+			p.error(about, "install a mail system (postfix, exim4, msmtp-mta), or write Via", "there is no %s to send mail with", n.Via)
+		}
+	}
+}
+
+func (p *patient) suiteNames() string {
+	var names []string
+	for _, s := range p.settings.Suites {
+		names = append(names, s.Name)
+	}
+	return strings.Join(names, " ")
+}
+
+// separate reports whether the daemons have accounts of their own.
+func (p *patient) separate() bool {
+	return ownerOf(filepath.Join(p.Tree, "spool")) == "0" && ownerOf(filepath.Join(p.Tree, "queue")) != "0"
+}
