@@ -102,9 +102,6 @@ func AskOf(it *spool.Item, r *Request) (*Reply, error) {
 		}
 	}
 	s := SpecOf(f.Place.State, r.Op, reply.Role)
-	if s == nil {
-		return nil, fmt.Errorf("%s of a job in %s by %s: the specification does not say", r.Op, f.Place.State, reply.Role)
-	}
 	say := strings.ReplaceAll(s.Say, "%o", orNobody(t.Builder))
 	if s.Refused() {
 		reply.Refusal = say

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"slices"
+	"strings"
 
 	"packmill/spool"
 )
@@ -67,17 +68,12 @@ const (
 	Rename       Effect = "renames it in place"
 	SayCancelled Effect = "writes who cancelled it into REASON"
 	SetExtra     Effect = "changes the list; an empty one takes it away"
-	Unjudged     Effect = "is judged anew: master-buildd sends it to bd-uninstallable if need be"
 )
 
-// Spec is one line of the specification of the operations: what becomes of a
-// job in each of From when somebody in one of By asks for Op.
+// Spec is what becomes of a job when somebody asks for an operation.
 type Spec struct {
-	Op   Op
-	From []spool.State
-	By   []Role
-	To   spool.State // nil: refused; Same: it stays where it is
-	Do   []Effect
+	To spool.State // nil: refused; Same: it stays where it is
+	Do []Effect
 	// Say is, of a refusal, the reason, a sentence; of what is done, a
 	// warning. %o is the owner.
 	Say string
@@ -89,174 +85,159 @@ func (s *Spec) Refused() bool { return s.To == nil }
 // Same is the To of what stays in its state.
 var Same spool.State = &spool.Row{Name: "same"}
 
-// JobStates are the states of the specification: spool.Unborn stands for no
-// job at all.
-var JobStates = []spool.State{
+// grid is the specification, from wanna-build's rules: a line for each
+// operation, a column for each of columns, and in each cell a letter for each
+// of Roles: the owner, who signs, anybody else, and anybody with an override.
+//
+//   - refused         = stays          + a new job    c attic
+//     N needs-build   B building       b built        a build-attempted
+//     D dep-wait      F failed         X not-for-us   U uploaded
+const grid = `
+                none NB   BDU  DW   Bg   Bt   BA   F    NFU  ANFU U    I
+take            ---- BBBB ---- ---- =--= B--B B--B ---B ---- ---- ---- ----
+built           ---- ---- ---- ---- b--b ==== b--b ---- ---- ---- ---- ----
+attempted       ---- ---- ---- ---- a--a a--a ==== ---- ---- ---- ---- ----
+uploaded        ---- ---- ---- ---- U--U UU-U U--U ---- ---- ---- ---- ----
+gb              ---- ==== ---N ---N NNNN NNNN NNNN ---N ---N ---- ---N ----
+dw              ---- DDDD DDDD ==== DDDD DDDD DDDD DDDD ---- ---- DDDD ----
+fail            ---- FFFF FFFF FFFF FFFF FFFF FFFF ==== ---- ---- FFFF ----
+nfu             ---- XXXX XXXX XXXX XXXX XXXX XXXX XXXX FFFF XXXX XXXX ----
+nmu             ---- ==== ==== ==== ---- ==== ==== ==== ---- ---- ---- ++++
+cancel          ---- cccc cccc cccc c--c cccc cccc cccc ---- ---- ---- ----
+bp              ---- ==== ==== ==== ==== ==== ==== ==== ==== ---- ---- ----
+extra-depends   ---- ==== ==== ==== ==== ==== ==== ==== ==== ---- ---- ----
+extra-conflicts ---- ==== ==== ==== ==== ==== ==== ==== ==== ---- ---- ----
+manual          ---- ---- ---- ---- ---- ==== ==== ---- ---- ---- ---- ----
+info            ---- ==== ==== ==== ==== ==== ==== ==== ==== ==== ==== ====
+`
+
+// columns are the states of the grid: Unborn stands for no job at all. With a
+// job that lies elsewhere nothing is done.
+var columns = []spool.State{
 	spool.Unborn, spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Building, spool.Built, spool.BuildAttempted,
 	spool.Failed, spool.NotForUs, spool.AutoNotForUs, spool.Uploaded, spool.Installed,
 }
 
-var (
-	anybody = Roles
-	others  = []Role{Signer, Other}
-	mine    = []Role{Owner, Override}
-	force   = []Role{Override}
-)
+// letters are where the letters of the grid lead.
+var letters = map[byte]spool.State{
+	'-': nil, '=': Same, '+': Same, 'N': spool.NeedsBuild, 'B': spool.Building, 'b': spool.Built, 'a': spool.BuildAttempted,
+	'F': spool.Failed, 'D': spool.DepWait, 'X': spool.NotForUs, 'U': spool.Uploaded, 'c': spool.Attic,
+}
+
+// effects are what an operation does beside the move, by its name and the
+// grid's letter, or by its name where no line has the letter.
+var effects = map[string][]Effect{
+	"take":            {SetOwner, KeepText},
+	"built":           {TakeResult},
+	"uploaded":        {TakeResult, NeedResult},
+	"gb":              {ClearOwner, ClearTries, ClearWait, KeepText},
+	"gb =":            {ClearTries},
+	"dw":              {ClearOwner, ClearTries, MergeWait, KeepText},
+	"dw =":            {MergeWait},
+	"fail":            {AppendText, ClearTries, ClearWait},
+	"fail =":          {AppendText},
+	"nfu":             {SayNotForUs, ClearTries, ClearWait, KeepText},
+	"nfu F":           {AppendText},
+	"nmu":             {CancelBinNMU},
+	"nmu +":           {MakeBinNMU},
+	"cancel":          {SayCancelled, KeepText},
+	"bp":              {Rename},
+	"extra-depends":   {SetExtra},
+	"extra-conflicts": {SetExtra},
+}
+
+// sentence is what is said of an operation on a job: of the first line that
+// fits. An empty field fits all.
+type sentence struct {
+	op  Op
+	in  []spool.State
+	by  Role
+	say string
+}
 
 func at(s ...spool.State) []spool.State { return s }
 
-// but is every state except some.
-func but(not ...spool.State) []spool.State {
-	return slices.DeleteFunc(slices.Clone(JobStates), func(s spool.State) bool { return slices.Contains(not, s) })
+// refusals say why nothing is done.
+var refusals = []sentence{
+	{in: at(spool.Unborn), say: sayNone},
+	{op: Take, in: at(spool.NotForUs, spool.AutoNotForUs), say: "it is not suitable for this architecture"},
+	{op: Take, in: at(spool.DepWait, spool.BDUninstallable), say: "not all of its build-dependencies are available; packmill why tells which"},
+	{op: Take, in: at(spool.Uploaded), say: "%o has uploaded it already"},
+	{op: Take, in: at(spool.Installed), say: "it is up to date in the archive; nmu builds it anew"},
+	{op: Take, in: at(spool.Failed), say: "this version failed before; give it back first, or take it with --override"},
+	{op: NoBuild, in: at(spool.Installed), say: "it is in the archive; remove it there first"},
+	{op: BinNMU, in: at(spool.Building), say: "it is being built; wait for the end, or give it back"},
+	{op: BinNMU, in: at(spool.Uploaded), say: "it is on its way to the archive; a binNMU rebuilds what is there"},
+	{op: Cancel, in: at(spool.NotForUs, spool.AutoNotForUs), say: "there is nothing to cancel: it is not built here"},
+	{op: Cancel, in: at(spool.Uploaded), say: "it is built and on its way to the archive; when it is there, packmill archive rm takes it out"},
+	{op: Cancel, in: at(spool.Installed), say: "it is in the archive; packmill archive rm takes it out"},
+	{op: Manual, say: "it does not wait for a person"},
+	{op: GiveBack, in: at(spool.Failed, spool.DepWait, spool.BDUninstallable, spool.Uploaded, spool.NotForUs),
+		say: "it does not wait for a decision; do it with --override if you mean it"},
+	{in: at(spool.Uploaded), say: "it is on its way to the archive"},
+	{in: at(spool.Installed), say: "it is in the archive; nmu builds it anew"},
+	{in: at(spool.Building, spool.Built, spool.BuildAttempted), say: "%o has it; ask there, or take it over with --override"},
+	{op: Built, say: sayNotBegun},
+	{op: Attempted, say: sayNotBegun},
+	{op: Upload, say: sayNotBegun},
+	{in: at(spool.NotForUs), say: "a person said that it is not for this architecture; nfu again takes that back"},
+	{in: at(spool.AutoNotForUs), say: "its source does not name this architecture; upload a version that does"},
+	{say: "no operation is for a job that lies there"},
 }
 
-// Sentences that several lines share.
 const (
-	sayNone      = "there is no such job; packmill ls shows what there is, and master-buildd makes jobs of what is accepted"
-	sayOther     = "%o has it; ask there, or take it over with --override"
-	sayNotBegun  = "nobody has taken it yet; take it first"
-	sayUnwanted  = "a person said that it is not for this architecture; nfu again takes that back"
-	sayNeverHere = "its source does not name this architecture; upload a version that does"
-	sayInstalled = "it is in the archive; nmu builds it anew"
-	sayOnItsWay  = "it is on its way to the archive"
-	sayOverride  = "it does not wait for a decision; do it with --override if you mean it"
+	sayNone     = "there is no such job; packmill ls shows what there is, and master-buildd makes jobs of what is accepted"
+	sayNotBegun = "nobody has taken it yet; take it first"
 )
 
-// Specs is the specification, in the order of the operations. Each state,
-// operation and role stands in exactly one line; a test asks each of them of
-// a real tree.
-var Specs = []Spec{
-	{Op: Take, From: at(spool.Unborn), By: anybody, Say: sayNone},
-	{Op: Take, From: at(spool.NeedsBuild), By: anybody, To: spool.Building, Do: []Effect{SetOwner}},
-	{Op: Take, From: at(spool.Building), By: []Role{Owner}, To: Same, Do: []Effect{SetOwner}, Say: "you have it already"},
-	{Op: Take, From: at(spool.Building), By: others, Say: sayOther},
-	{Op: Take, From: at(spool.Building), By: force, To: Same, Do: []Effect{SetOwner}, Say: "taken over from %o"},
-	{Op: Take, From: at(spool.Built, spool.BuildAttempted), By: []Role{Owner}, To: spool.Building, Do: []Effect{SetOwner}},
-	{Op: Take, From: at(spool.Built, spool.BuildAttempted), By: others, Say: sayOther},
-	{Op: Take, From: at(spool.Built, spool.BuildAttempted), By: force, To: spool.Building, Do: []Effect{SetOwner}, Say: "taken over from %o"},
-	{Op: Take, From: at(spool.Failed), By: []Role{Owner, Signer, Other}, Say: "this version failed before; give it back first, or take it with --override"},
-	{Op: Take, From: at(spool.Failed), By: force, To: spool.Building, Do: []Effect{SetOwner, KeepText}, Say: "this version failed before"},
-	{Op: Take, From: at(spool.NotForUs, spool.AutoNotForUs), By: anybody, Say: "it is not suitable for this architecture"},
-	{Op: Take, From: at(spool.DepWait, spool.BDUninstallable), By: anybody, Say: "not all of its build-dependencies are available; packmill why tells which"},
-	{Op: Take, From: at(spool.Uploaded), By: anybody, Say: "%o has uploaded it already"},
-	{Op: Take, From: at(spool.Installed), By: anybody, Say: "it is up to date in the archive; nmu builds it anew"},
-
-	{Op: Built, From: at(spool.Unborn), By: anybody, Say: sayNone},
-	{Op: Built, From: at(spool.Building), By: mine, To: spool.Built, Do: []Effect{TakeResult}},
-	{Op: Built, From: at(spool.BuildAttempted), By: mine, To: spool.Built, Do: []Effect{TakeResult}, Say: "it was tried and failed before"},
-	{Op: Built, From: at(spool.Building, spool.BuildAttempted), By: others, Say: sayOther},
-	{Op: Built, From: at(spool.Built), By: anybody, To: Same, Do: []Effect{TakeResult}, Say: "it is built already"},
-	{Op: Built, From: at(spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Failed, spool.NotForUs, spool.AutoNotForUs), By: anybody, Say: sayNotBegun},
-	{Op: Built, From: at(spool.Uploaded), By: anybody, Say: sayOnItsWay},
-	{Op: Built, From: at(spool.Installed), By: anybody, Say: sayInstalled},
-
-	{Op: Attempted, From: at(spool.Unborn), By: anybody, Say: sayNone},
-	{Op: Attempted, From: at(spool.Building), By: mine, To: spool.BuildAttempted},
-	{Op: Attempted, From: at(spool.Building), By: others, Say: sayOther},
-	{Op: Attempted, From: at(spool.BuildAttempted), By: anybody, To: Same, Say: "that is known already"},
-	{Op: Attempted, From: at(spool.Built), By: mine, To: spool.BuildAttempted, Say: "it was built before"},
-	{Op: Attempted, From: at(spool.Built), By: others, Say: sayOther},
-	{Op: Attempted, From: at(spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Failed, spool.NotForUs, spool.AutoNotForUs), By: anybody, Say: sayNotBegun},
-	{Op: Attempted, From: at(spool.Uploaded), By: anybody, Say: sayOnItsWay},
-	{Op: Attempted, From: at(spool.Installed), By: anybody, Say: sayInstalled},
-
-	{Op: Upload, From: at(spool.Unborn), By: anybody, Say: sayNone},
-	{Op: Upload, From: at(spool.Built), By: []Role{Owner, Signer, Override}, To: spool.Uploaded, Do: []Effect{TakeResult, NeedResult}},
-	{Op: Upload, From: at(spool.Built), By: []Role{Other}, Say: sayOther},
-	{Op: Upload, From: at(spool.Building, spool.BuildAttempted), By: mine, To: spool.Uploaded, Do: []Effect{TakeResult, NeedResult}},
-	{Op: Upload, From: at(spool.Building, spool.BuildAttempted), By: others, Say: sayOther},
-	{Op: Upload, From: at(spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Failed, spool.NotForUs, spool.AutoNotForUs), By: anybody, Say: sayNotBegun},
-	{Op: Upload, From: at(spool.Uploaded), By: anybody, Say: sayOnItsWay},
-	{Op: Upload, From: at(spool.Installed), By: anybody, Say: sayInstalled},
-
-	{Op: GiveBack, From: at(spool.Unborn), By: anybody, Say: sayNone},
-	{Op: GiveBack, From: at(spool.Building, spool.Built, spool.BuildAttempted), By: anybody, To: spool.NeedsBuild, Do: []Effect{ClearOwner, ClearTries, ClearWait, KeepText, Unjudged}},
-	{Op: GiveBack, From: at(spool.NeedsBuild), By: anybody, To: Same, Do: []Effect{ClearTries}, Say: "it waits for a builder already"},
-	{Op: GiveBack, From: at(spool.Failed, spool.DepWait, spool.BDUninstallable, spool.Uploaded, spool.NotForUs), By: []Role{Owner, Signer, Other}, Say: sayOverride},
-	{Op: GiveBack, From: at(spool.Failed, spool.DepWait, spool.BDUninstallable, spool.Uploaded, spool.NotForUs), By: force, To: spool.NeedsBuild, Do: []Effect{ClearOwner, ClearTries, ClearWait, KeepText, Unjudged}},
-	{Op: GiveBack, From: at(spool.AutoNotForUs), By: anybody, Say: sayNeverHere},
-	{Op: GiveBack, From: at(spool.Installed), By: anybody, Say: sayInstalled},
-
-	{Op: DepWait, From: at(spool.Unborn), By: anybody, Say: sayNone},
-	{Op: DepWait, From: at(spool.NeedsBuild, spool.BDUninstallable, spool.Building, spool.Built, spool.BuildAttempted, spool.Failed), By: anybody, To: spool.DepWait, Do: []Effect{ClearOwner, ClearTries, MergeWait, KeepText}},
-	{Op: DepWait, From: at(spool.Uploaded), By: anybody, To: spool.DepWait, Do: []Effect{ClearOwner, ClearTries, MergeWait, KeepText}, Say: "it was on its way to the archive"},
-	{Op: DepWait, From: at(spool.DepWait), By: anybody, To: Same, Do: []Effect{MergeWait}},
-	{Op: DepWait, From: at(spool.NotForUs), By: anybody, Say: sayUnwanted},
-	{Op: DepWait, From: at(spool.AutoNotForUs), By: anybody, Say: sayNeverHere},
-	{Op: DepWait, From: at(spool.Installed), By: anybody, Say: sayInstalled},
-
-	{Op: Fail, From: at(spool.Unborn), By: anybody, Say: sayNone},
-	{Op: Fail, From: at(spool.Building, spool.Built, spool.BuildAttempted, spool.DepWait), By: anybody, To: spool.Failed, Do: []Effect{AppendText, ClearTries, ClearWait}},
-	{Op: Fail, From: at(spool.Failed), By: anybody, To: Same, Do: []Effect{AppendText}},
-	{Op: Fail, From: at(spool.NeedsBuild, spool.BDUninstallable, spool.Uploaded), By: anybody, To: spool.Failed, Do: []Effect{AppendText, ClearTries, ClearWait}, Say: "nobody said that it was tried and failed"},
-	{Op: Fail, From: at(spool.NotForUs), By: anybody, Say: sayUnwanted},
-	{Op: Fail, From: at(spool.AutoNotForUs), By: anybody, Say: sayNeverHere},
-	{Op: Fail, From: at(spool.Installed), By: anybody, Say: sayInstalled},
-
-	{Op: NoBuild, From: at(spool.Unborn), By: anybody, Say: sayNone},
-	{Op: NoBuild, From: but(spool.Unborn, spool.NotForUs, spool.Installed), By: anybody, To: spool.NotForUs, Do: []Effect{SayNotForUs, ClearTries, ClearWait, KeepText}},
-	{Op: NoBuild, From: at(spool.NotForUs), By: anybody, To: spool.Failed, Do: []Effect{AppendText}},
-	{Op: NoBuild, From: at(spool.Installed), By: anybody, Say: "it is in the archive; remove it there first"},
-
-	{Op: BinNMU, From: at(spool.Unborn), By: anybody, Say: sayNone},
-	{Op: BinNMU, From: at(spool.Installed), By: anybody, To: Same, Do: []Effect{MakeBinNMU}},
-	{Op: BinNMU, From: at(spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Built, spool.BuildAttempted, spool.Failed), By: anybody, To: Same, Do: []Effect{CancelBinNMU}},
-	{Op: BinNMU, From: at(spool.Building), By: anybody, Say: "it is being built; wait for the end, or give it back"},
-	{Op: BinNMU, From: at(spool.Uploaded), By: anybody, Say: "it is on its way to the archive; a binNMU rebuilds what is there"},
-	{Op: BinNMU, From: at(spool.NotForUs), By: anybody, Say: sayUnwanted},
-	{Op: BinNMU, From: at(spool.AutoNotForUs), By: anybody, Say: sayNeverHere},
-
-	{Op: Cancel, From: at(spool.Unborn), By: anybody, Say: sayNone},
-	{Op: Cancel, From: at(spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.BuildAttempted, spool.Failed), By: anybody, To: spool.Attic, Do: []Effect{SayCancelled, KeepText}},
-	{Op: Cancel, From: at(spool.Built), By: anybody, To: spool.Attic, Do: []Effect{SayCancelled}, Say: "what was built goes with it"},
-	{Op: Cancel, From: at(spool.Building), By: mine, To: spool.Attic, Do: []Effect{SayCancelled}},
-	{Op: Cancel, From: at(spool.Building), By: others, Say: sayOther},
-	{Op: Cancel, From: at(spool.NotForUs, spool.AutoNotForUs), By: anybody, Say: "there is nothing to cancel: it is not built here"},
-	{Op: Cancel, From: at(spool.Uploaded), By: anybody, Say: "it is built and on its way to the archive; when it is there, packmill archive rm takes it out"},
-	{Op: Cancel, From: at(spool.Installed), By: anybody, Say: "it is in the archive; packmill archive rm takes it out"},
-
-	{Op: Priority, From: at(spool.Unborn), By: anybody, Say: sayNone},
-	{Op: Priority, From: but(spool.Unborn, spool.Installed, spool.Uploaded, spool.AutoNotForUs), By: anybody, To: Same, Do: []Effect{Rename}},
-	{Op: Priority, From: at(spool.Uploaded), By: anybody, Say: sayOnItsWay},
-	{Op: Priority, From: at(spool.AutoNotForUs), By: anybody, Say: sayNeverHere},
-	{Op: Priority, From: at(spool.Installed), By: anybody, Say: sayInstalled},
-
-	{Op: ExtraDepends, From: at(spool.Unborn), By: anybody, Say: sayNone},
-	{Op: ExtraDepends, From: but(spool.Unborn, spool.Installed, spool.Uploaded, spool.AutoNotForUs), By: anybody, To: Same, Do: []Effect{SetExtra}},
-	{Op: ExtraDepends, From: at(spool.Uploaded), By: anybody, Say: sayOnItsWay},
-	{Op: ExtraDepends, From: at(spool.AutoNotForUs), By: anybody, Say: sayNeverHere},
-	{Op: ExtraDepends, From: at(spool.Installed), By: anybody, Say: sayInstalled},
-
-	{Op: ExtraConflicts, From: at(spool.Unborn), By: anybody, Say: sayNone},
-	{Op: ExtraConflicts, From: but(spool.Unborn, spool.Installed, spool.Uploaded, spool.AutoNotForUs), By: anybody, To: Same, Do: []Effect{SetExtra}},
-	{Op: ExtraConflicts, From: at(spool.Uploaded), By: anybody, Say: sayOnItsWay},
-	{Op: ExtraConflicts, From: at(spool.AutoNotForUs), By: anybody, Say: sayNeverHere},
-	{Op: ExtraConflicts, From: at(spool.Installed), By: anybody, Say: sayInstalled},
-
-	{Op: Manual, From: at(spool.Unborn), By: anybody, Say: sayNone},
-	{Op: Manual, From: at(spool.Built, spool.BuildAttempted), By: anybody, To: Same},
-	{Op: Manual, From: but(spool.Unborn, spool.Built, spool.BuildAttempted), By: anybody, Say: "it does not wait for a person"},
-
-	{Op: Info, From: at(spool.Unborn), By: anybody, Say: sayNone},
-	{Op: Info, From: but(spool.Unborn), By: anybody, To: Same},
+// warnings are of what is done.
+var warnings = []sentence{
+	{op: Take, in: at(spool.Building), by: Owner, say: "you have it already"},
+	{op: Take, in: at(spool.Building, spool.Built, spool.BuildAttempted), by: Override, say: "taken over from %o"},
+	{op: Take, in: at(spool.Failed), say: "this version failed before"},
+	{op: Built, in: at(spool.BuildAttempted), say: "it was tried and failed before"},
+	{op: Built, in: at(spool.Built), say: "it is built already"},
+	{op: Attempted, in: at(spool.BuildAttempted), say: "that is known already"},
+	{op: Attempted, in: at(spool.Built), say: "it was built before"},
+	{op: GiveBack, in: at(spool.NeedsBuild), say: "it waits for a builder already"},
+	{op: DepWait, in: at(spool.Uploaded), say: "it was on its way to the archive"},
+	{op: Fail, in: at(spool.NeedsBuild, spool.BDUninstallable, spool.Uploaded), say: "nobody said that it was tried and failed"},
+	{op: Cancel, in: at(spool.Built), say: "what was built goes with it"},
+	{say: ""},
 }
 
-// SpecOf finds the line for an operation.
+// SpecOf is what the specification says of an operation on a job in a state, for
+// one who is that to it.
 func SpecOf(from spool.State, op Op, by Role) *Spec {
-	for i := range Specs {
-		s := &Specs[i]
-		if s.Op == op && slices.Contains(s.From, from) && slices.Contains(s.By, by) {
-			return s
+	letter := outcome(from, op, by)
+	s := &Spec{To: letters[letter]}
+	list := refusals
+	if !s.Refused() {
+		var ok bool
+		if s.Do, ok = effects[string(op)+" "+string(letter)]; !ok {
+			s.Do = effects[string(op)]
+		}
+		list = warnings
+	}
+	s.Say = list[slices.IndexFunc(list, func(x sentence) bool {
+		return (x.op == "" || x.op == op) && (x.in == nil || slices.Contains(x.in, from)) && (x.by == "" || x.by == by)
+	})].say
+	return s
+}
+
+// outcome is the letter of the grid.
+func outcome(from spool.State, op Op, by Role) byte {
+	column := slices.Index(columns, from)
+	for line := range strings.Lines(grid) {
+		if cells := strings.Fields(line); column >= 0 && len(cells) > 0 && cells[0] == string(op) {
+			return cells[1+column][slices.Index(Roles, by)]
 		}
 	}
-	return nil
+	return '-'
 }
 
 // May reports whether the operation does anything, for anybody, with a job in
 // that state.
 func May(op Op, from spool.State) bool {
-	return slices.ContainsFunc(Roles, func(by Role) bool {
-		s := SpecOf(from, op, by)
-		return s != nil && !s.Refused()
-	})
+	return slices.ContainsFunc(Roles, func(by Role) bool { return !SpecOf(from, op, by).Refused() })
 }

@@ -12,39 +12,7 @@ import (
 	"packmill/spool"
 )
 
-// grid says what becomes of a job: a line for each operation, a column for
-// each state, and in it a letter each for its owner, anybody else, and anybody
-// else with --override. It is written by hand from wanna-build's rules, and
-// knows nothing of Specs. Who may sign builds is anybody else, who may also
-// send on what is built.
-//
-//   - refused   = stays   N needs-build   B building   b built   a build-attempted
-//     F failed   D dep-wait   X not-for-us   U uploaded   c attic
-const grid = `
-                none NB  BDU DW  Bg  Bt  BA  F   NFU ANF U   I
-take            ---  BBB --- --- =-= B-B B-B --B --- --- --- ---
-built           ---  --- --- --- b-b === b-b --- --- --- --- ---
-attempted       ---  --- --- --- a-a a-a === --- --- --- --- ---
-uploaded        ---  --- --- --- U-U U-U U-U --- --- --- --- ---
-gb              ---  === --N --N NNN NNN NNN --N --N --- --N ---
-dw              ---  DDD DDD === DDD DDD DDD DDD --- --- DDD ---
-fail            ---  FFF FFF FFF FFF FFF FFF === --- --- FFF ---
-nfu             ---  XXX XXX XXX XXX XXX XXX XXX FFF XXX XXX ---
-nmu             ---  === === === --- === === === --- --- --- ===
-cancel          ---  ccc ccc ccc c-c ccc ccc ccc --- --- --- ---
-bp              ---  === === === === === === === === --- --- ---
-extra-depends   ---  === === === === === === === === --- --- ---
-extra-conflicts ---  === === === === === === === === --- --- ---
-manual          ---  --- --- --- --- === === --- --- --- --- ---
-info            ---  === === === === === === === === === === ===
-`
-
-var letters = map[byte]spool.State{
-	'-': nil, '=': Same, 'N': spool.NeedsBuild, 'B': spool.Building, 'b': spool.Built, 'a': spool.BuildAttempted,
-	'F': spool.Failed, 'D': spool.DepWait, 'X': spool.NotForUs, 'U': spool.Uploaded, 'c': spool.Attic,
-}
-
-// triple is one cell of the grid.
+// triple is one letter of the grid.
 type triple struct {
 	from spool.State
 	op   Op
@@ -52,52 +20,58 @@ type triple struct {
 	to   spool.State
 }
 
-func triples(t *testing.T) (out []triple) {
-	t.Helper()
-	for line := range strings.Lines(strings.TrimSpace(grid)) {
-		f := strings.Fields(line)
-		if f[0] == "none" {
-			continue
-		}
-		if len(f) != len(JobStates)+1 {
-			t.Fatalf("grid: %q", line)
-		}
-		for i, cell := range f[1:] {
+func triples() (out []triple) {
+	for _, op := range Ops {
+		for _, from := range columns {
 			for _, by := range Roles {
-				letter := cell[map[Role]int{Owner: 0, Signer: 1, Other: 1, Override: 2}[by]]
-				if by == Signer && Op(f[0]) == Upload && JobStates[i] == spool.Built {
-					letter = 'U'
-				}
-				out = append(out, triple{JobStates[i], Op(f[0]), by, letters[letter]})
+				out = append(out, triple{from, op, by, SpecOf(from, op, by).To})
 			}
 		}
-	}
-	if want := len(Ops) * len(JobStates) * len(Roles); len(out) != want {
-		t.Fatalf("grid: %d cells, want %d", len(out), want)
 	}
 	return out
 }
 
-// Every triple stands in exactly one line of the specification, and leads
-// where the grid says; what is refused has a sentence; each move is one that
-// the engine's table allows a person.
-func TestSpecs(t *testing.T) {
-	for _, x := range triples(t) {
-		n := 0
-		for i := range Specs {
-			s := &Specs[i]
-			if s.Op == x.op && slices.Contains(s.From, x.from) && slices.Contains(s.By, x.by) {
-				n++
-			}
+// The grid has a line for each operation and nothing else, a column for each
+// state in which jobs lie, and letters that lead somewhere.
+func TestGrid(t *testing.T) {
+	for _, s := range spool.Standard.Are(spool.Jobs) {
+		if !slices.Contains(columns, s) {
+			t.Errorf("the grid has no column for %s", s)
 		}
-		if n != 1 {
-			t.Errorf("%s of %q by %s: %d lines", x.op, x.from, x.by, n)
+	}
+	var ops []Op
+	for line := range strings.Lines(grid) {
+		f := strings.Fields(line)
+		if len(f) == 0 || f[0] == "none" {
 			continue
 		}
-		s := SpecOf(x.from, x.op, x.by)
-		if s.To != x.to {
-			t.Errorf("%s of %q by %s: got %q, want %q", x.op, x.from, x.by, s.To, x.to)
+		ops = append(ops, Op(f[0]))
+		if len(f) != len(columns)+1 {
+			t.Fatalf("grid: %q", line)
 		}
+		for _, cell := range f[1:] {
+			for _, letter := range []byte(cell) {
+				if _, ok := letters[letter]; !ok || len(cell) != len(Roles) {
+					t.Errorf("grid: %q in %q", cell, line)
+				}
+			}
+		}
+	}
+	if !slices.Equal(ops, Ops) {
+		t.Errorf("grid: got the operations %s, want %s", ops, Ops)
+	}
+	for key := range effects {
+		if op, _, _ := strings.Cut(key, " "); !slices.Contains(ops, Op(op)) {
+			t.Errorf("effects: there is no operation %s", key)
+		}
+	}
+}
+
+// What is refused has a sentence; each move is one that the engine's table
+// allows a person; and who is more to a job may do what others may.
+func TestSpecs(t *testing.T) {
+	for _, x := range triples() {
+		s := SpecOf(x.from, x.op, x.by)
 		if s.Refused() && s.Say == "" {
 			t.Errorf("%s of %q by %s: refused without a reason", x.op, x.from, x.by)
 		}
@@ -106,6 +80,18 @@ func TestSpecs(t *testing.T) {
 		}
 		if slices.Contains(s.Do, CancelBinNMU) && !spool.Standard.Legal(x.from, spool.Attic, spool.Person) {
 			t.Errorf("%s of %q by %s: the table of moves forbids the attic", x.op, x.from, x.by)
+		}
+		if x.from == spool.Unborn && !s.Refused() {
+			t.Errorf("%s of no job by %s: not refused", x.op, x.by)
+		}
+		if o := SpecOf(x.from, x.op, Other); !o.Refused() && o.To != s.To {
+			t.Errorf("%s of %q: %s may, and comes to %s; %s comes to %q", x.op, x.from, Other, o.To, x.by, s.To)
+		}
+		if s.Refused() && x.by == Override && !SpecOf(x.from, x.op, Signer).Refused() {
+			t.Errorf("%s of %q: %s may, and %s may not", x.op, x.from, Signer, x.by)
+		}
+		if got := SpecOf(x.from, x.op, Other); x.from.Is(spool.Owned) && got.To != nil && x.op == Take {
+			t.Errorf("%s of %q: taken from its owner without an override", x.op, x.from)
 		}
 	}
 }
@@ -170,7 +156,7 @@ func look(t *testing.T, tree *spool.Tree, suite string) string {
 func inSuite(t *testing.T, tree *spool.Tree, suite string, states ...spool.State) []spool.Found {
 	t.Helper()
 	if len(states) == 0 {
-		states = append(slices.Clone(JobStates[1:]), spool.Attic)
+		states = append(slices.Clone(columns[1:]), spool.Attic)
 	}
 	var out []spool.Found
 	for _, s := range states {
@@ -208,7 +194,7 @@ func TestAskEveryTriple(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, x := range triples(t) {
+	for i, x := range triples() {
 		if x.from == spool.Unborn {
 			if got := Absent(x.op).Refusal; got != sayNone {
 				t.Errorf("%s of nothing: %q", x.op, got)
@@ -298,11 +284,11 @@ func ask(t *testing.T, tree *spool.Tree, suite string, x triple) {
 	if len(found) != 1 {
 		t.Fatalf("in %s: %v\n%s", want, found, look(t, tree, suite))
 	}
-	effects(t, tree, x, s, found[0], r)
+	checkEffects(t, tree, x, s, found[0], r)
 }
 
-// effects looks for each effect of the specification.
-func effects(t *testing.T, tree *spool.Tree, x triple, s *Spec, f spool.Found, r *Request) {
+// checkEffects looks for each effect of the specification.
+func checkEffects(t *testing.T, tree *spool.Tree, x triple, s *Spec, f spool.Found, r *Request) {
 	t.Helper()
 	dir := tree.Path(f.Dir())
 	tk, err := TicketAt(tree, f)
