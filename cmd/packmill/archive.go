@@ -20,6 +20,7 @@ import (
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/fsck"
+	"packmill/cmd/internal/terminal"
 	"packmill/internal/durable"
 )
 
@@ -79,7 +80,7 @@ func (c *cli) hand() (*hand, error) {
 	if err != nil {
 		return nil, err
 	}
-	person := who()
+	person := terminal.Who()
 	dir := filepath.Join(c.Tree, "archive")
 	if err := become(dir); err != nil {
 		return nil, err
@@ -176,7 +177,7 @@ func (c *cli) outcomeOf(verb string, p *archive.Plan, err error) error {
 		fmt.Fprintln(os.Stderr, r)
 	}
 	if len(p.Refused) > 0 {
-		return errRefused
+		return daemon.ErrRefused
 	}
 	return nil
 }
@@ -208,7 +209,7 @@ func missing(err error) error {
 		err = fmt.Errorf("%w: nothing is published under this name (packmill archive include SUITE publishes one that is configured; packmill archive ls lists what there is, snapshots as NAME/SUITE)", err)
 	}
 	if errors.Is(err, archive.ErrNoSuite) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("%w: %w", errRefused, err)
+		return fmt.Errorf("%w: %w", daemon.ErrRefused, err)
 	}
 	return err
 }
@@ -259,7 +260,7 @@ func (x *archiveLs) Run(c *cli, h *hand) error {
 	if err != nil {
 		return missing(err)
 	}
-	w := table()
+	w := terminal.Table()
 	if !c.JSON {
 		fmt.Fprintln(w, "PACKAGE\tVERSION\tARCH\tCOMPONENT\tSOURCE")
 	}
@@ -285,7 +286,7 @@ func (x *archiveShow) Run(c *cli, h *hand) error {
 		return missing(err)
 	}
 	if len(list) == 0 {
-		return fmt.Errorf("%w: %s has no package %s", errRefused, x.View, x.Package)
+		return daemon.Refuse("%s has no package %s", x.View, x.Package)
 	}
 	for _, text := range list {
 		c.print(os.Stdout, map[string]string{"stanza": text}, strings.TrimRight(text, "\n")+"\n")
@@ -360,7 +361,7 @@ func (c *cli) results(list []archive.Result) error {
 		bad = bad || r.Outcome == archive.Refused
 	}
 	if bad {
-		return errRefused
+		return daemon.ErrRefused
 	}
 	return nil
 }
@@ -394,7 +395,7 @@ type archiveMove struct {
 	To       string   `arg:"" help:"A suite of control/suites."`
 	Packages []string `arg:"" name:"package" help:"Source packages: hello or hello_2.10-3."`
 	Force    bool     `help:"Versions may go down: a newer one goes, with all that was built from it. Asks nothing."`
-	sure
+	terminal.Sure
 }
 
 func (archiveMove) Help() string {
@@ -413,7 +414,7 @@ func (x *archiveMove) Run(c *cli, h *hand) error {
 	if err != nil {
 		return err
 	}
-	if x.asks() && !x.Force && !c.DryRun {
+	if x.Asks() && !x.Force && !c.DryRun {
 		plan, err := h.Move(h.ctx, from, to, x.Packages, false, true, time.Now())
 		if err != nil || len(plan.Refused) > 0 {
 			return c.outcome(plan, err)
@@ -424,7 +425,7 @@ func (x *archiveMove) Run(c *cli, h *hand) error {
 		}
 		if len(broken) > 0 {
 			c.breaks(broken)
-			if err := x.ask(h.ctx, fmt.Sprintf("Move %s out of %s, and break %s?", strings.Join(x.Packages, ", "), from.Name, staying(broken))); err != nil {
+			if err := x.Ask(h.ctx, fmt.Sprintf("Move %s out of %s, and break %s?", strings.Join(x.Packages, ", "), from.Name, staying(broken))); err != nil {
 				return err
 			}
 		}
@@ -437,7 +438,7 @@ type archiveRm struct {
 	Packages []string `arg:"" name:"package" help:"Source packages with all their binaries, or binary packages."`
 	Force    bool     `help:"Remove them though that breaks others; asks nothing."`
 	NoCheck  bool     `help:"Do not look what it breaks."`
-	sure
+	terminal.Sure
 }
 
 func (archiveRm) Help() string {
@@ -473,17 +474,17 @@ func (x *archiveRm) Run(c *cli, h *hand) error {
 	}
 	switch {
 	case x.Force:
-	case x.asks() && (len(broken) > 0 || len(names) > 1):
+	case x.Asks() && (len(broken) > 0 || len(names) > 1):
 		c.changes("add", plan, true)
-		question := fmt.Sprintf("Remove %s from %s", counted(len(names), "package"), suite.Name)
+		question := fmt.Sprintf("Remove %s from %s", terminal.Counted(len(names), "package"), suite.Name)
 		if len(broken) > 0 {
 			question += ", and break " + staying(broken)
 		}
-		if err := x.ask(h.ctx, question+"?"); err != nil {
+		if err := x.Ask(h.ctx, question+"?"); err != nil {
 			return err
 		}
 	case len(broken) > 0:
-		return fmt.Errorf("%w: %s would not be installable, or could not be built, any more; remove them too, or use --force", errRefused, counted(len(broken), "package"))
+		return daemon.Refuse("%s would not be installable, or could not be built, any more; remove them too, or use --force", terminal.Counted(len(broken), "package"))
 	}
 	if _, err := os.Lstat(filepath.Join(c.Tree, "queue")); err == nil {
 		t, err := c.open()
@@ -514,7 +515,7 @@ func (c *cli) breaks(broken []archive.Broken) {
 
 // staying is "1 other that stays" or "2 others that stay".
 func staying(broken []archive.Broken) string {
-	return counted(len(broken), "other") + map[bool]string{true: " that stays", false: " that stay"}[len(broken) == 1]
+	return terminal.Counted(len(broken), "other") + map[bool]string{true: " that stays", false: " that stay"}[len(broken) == 1]
 }
 
 // shown are the packages that were asked for, as sources or else as binaries, in
@@ -598,7 +599,7 @@ func (x *archiveDiff) Run(c *cli, h *hand) error {
 
 // differences prints what changes from one suite or snapshot to another.
 func (c *cli) differences(list []archive.Difference, from, to string) error {
-	w := table()
+	w := terminal.Table()
 	if !c.JSON {
 		fmt.Fprintf(w, "PACKAGE\tARCH\t%s\t%s\n", strings.ToUpper(from), strings.ToUpper(to))
 	}
@@ -618,7 +619,7 @@ func (c *cli) differences(list []archive.Difference, from, to string) error {
 type archiveRollback struct {
 	Suite    string `arg:"" help:"A suite of control/suites."`
 	Snapshot string `arg:"" help:"The snapshot's name."`
-	sure
+	terminal.Sure
 }
 
 func (archiveRollback) Help() string {
@@ -642,13 +643,13 @@ func (x *archiveRollback) Run(c *cli, h *hand) error {
 	if c.DryRun {
 		did = "would make"
 	}
-	if c.DryRun || x.asks() {
+	if c.DryRun || x.Asks() {
 		if err := c.differences(list, suite.Name, x.Snapshot+"/"+suite.Name); err != nil {
 			return err
 		}
 	}
 	if !c.DryRun {
-		if err := x.ask(h.ctx, fmt.Sprintf("Make %s what it was in %s: change %s?", suite.Name, x.Snapshot, counted(len(list), "package"))); err != nil {
+		if err := x.Ask(h.ctx, fmt.Sprintf("Make %s what it was in %s: change %s?", suite.Name, x.Snapshot, terminal.Counted(len(list), "package"))); err != nil {
 			return err
 		}
 		if err := h.Rollback(h.ctx, suite, x.Snapshot, time.Now()); err != nil {
@@ -723,7 +724,7 @@ func (snapshotLs) Run(c *cli, h *hand) error {
 
 type snapshotRm struct {
 	Name string `arg:"" help:"The snapshot's name."`
-	sure
+	terminal.Sure
 }
 
 func (snapshotRm) Help() string {
@@ -746,13 +747,13 @@ func (x *snapshotRm) Run(c *cli, h *hand) error {
 		}
 	}
 	if len(suites) == 0 {
-		return fmt.Errorf("%w: there is no snapshot %s; packmill archive snapshot lists them", errRefused, x.Name)
+		return daemon.Refuse("there is no snapshot %s; packmill archive snapshot lists them", x.Name)
 	}
 	text := fmt.Sprintf("removed snapshots/%s (%s)", x.Name, strings.Join(suites, ", "))
 	if c.DryRun {
 		text = "would have " + text
 	} else {
-		if err := x.ask(h.ctx, fmt.Sprintf("Remove snapshots/%s (%s), for clients too?", x.Name, strings.Join(suites, ", "))); err != nil {
+		if err := x.Ask(h.ctx, fmt.Sprintf("Remove snapshots/%s (%s), for clients too?", x.Name, strings.Join(suites, ", "))); err != nil {
 			return err
 		}
 		if err := h.RemoveSnapshot(h.ctx, x.Name); err != nil {
@@ -818,7 +819,7 @@ func (x *archiveCheck) Run(c *cli, h *hand) error {
 		c.print(os.Stdout, map[string]string{"path": f.Path, "fault": f.Text}, f.String())
 	}
 	if len(faults) > 0 {
-		return fmt.Errorf("%w: %d faults", errRefused, len(faults))
+		return daemon.Refuse("%d faults", len(faults))
 	}
 	if !c.JSON {
 		fmt.Println("no fault found")

@@ -21,6 +21,7 @@ import (
 	"packmill/archive/push"
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/terminal"
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
 )
@@ -99,9 +100,9 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 	}
 	repo, err := mirror.Open(h.ctx, src, time.Now())
 	if r := (*openpgp.Refusal)(nil); errors.As(err, &r) && r.Kind == openpgp.UnknownKey {
-		return fmt.Errorf("%w: %s %s is signed by the key %s, which is in none of the files of --keyring", errRefused, x.From, x.Dist, r.KeyID)
+		return daemon.Refuse("%s %s is signed by the key %s, which is in none of the files of --keyring", x.From, x.Dist, r.KeyID)
 	} else if r != nil {
-		return fmt.Errorf("%w: %w", errRefused, err)
+		return fmt.Errorf("%w: %w", daemon.ErrRefused, err)
 	}
 	if err != nil {
 		return missing(err)
@@ -141,7 +142,7 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 		fmt.Sprintf("%d imported, %d refused, %d there already", len(rep.Results)-len(bad), len(bad), rep.There))
 	err = c.results(bad)
 	if slices.ContainsFunc(bad, func(r archive.Result) bool { return r.NoSource }) {
-		err = fmt.Errorf("%w: what has no source package there can be taken with --sourceless", errRefused)
+		err = daemon.Refuse("what has no source package there can be taken with --sourceless")
 	}
 	return err
 }
@@ -219,7 +220,7 @@ func (x *archivePush) Run(c *cli, h *hand) error {
 	}}, time.Now())
 	b.end()
 	if errors.Is(err, push.ErrFence) || errors.Is(err, archive.ErrPushing) {
-		return fmt.Errorf("%w: %w", errRefused, err)
+		return fmt.Errorf("%w: %w", daemon.ErrRefused, err)
 	}
 	if err != nil {
 		return missing(err)
@@ -317,7 +318,7 @@ type keyRotate struct {
 	Suite  string `arg:"" help:"A suite of control/suites."`
 	Retire bool   `help:"Take the oldest key out, when all clients have the new one; or those that have expired."`
 	Email  string `help:"The address in the new key." placeholder:"ADDRESS"`
-	sure
+	terminal.Sure
 }
 
 func (keyRotate) Help() string {
@@ -353,13 +354,13 @@ func (x *keyRotate) Run(c *cli) error {
 	text := ""
 	if x.Retire {
 		if len(keys) < 2 && (len(dead) == 0 || len(keys) == 0) {
-			return fmt.Errorf("%w: %s is signed by %s; rotate without --retire first", errRefused, set.Name, counted(len(keys), "key"))
+			return daemon.Refuse("%s is signed by %s; rotate without --retire first", set.Name, terminal.Counted(len(keys), "key"))
 		}
 		if len(dead) == 0 {
 			dead, keys = keys[:1], keys[1:]
 			if !c.DryRun {
 				question := fmt.Sprintf("Retire %s? Clients that have only this key take nothing from %s any more.", dead[0], set.Name)
-				if err := x.ask(context.Background(), question); err != nil {
+				if err := x.Ask(context.Background(), question); err != nil {
 					return err
 				}
 			}

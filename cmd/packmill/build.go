@@ -8,12 +8,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/alecthomas/kong"
 
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/mail"
+	"packmill/cmd/internal/survey"
+	"packmill/cmd/internal/terminal"
+	"packmill/cmd/internal/wb"
 	"packmill/internal/openpgp"
 	"packmill/queue"
 	"packmill/queue/buildlog"
@@ -23,12 +29,21 @@ import (
 type buildCmd struct {
 	Ls       buildLs   `cmd:"" default:"withargs" help:"List the builds that wait for a person's word."`
 	Show     buildShow `cmd:"" help:"Show what is known of a build, and what can be said of it."`
-	Sign     buildSign `cmd:"" help:"Sign what was built: it goes to the archive."`
-	Fail     buildFail `cmd:"" help:"A fault of the source: no more builds of this version."`
-	Retry    buildSay  `cmd:"" help:"Build it again, on whichever builder is free first."`
-	DepWait  buildDeps `cmd:"" name:"dep-wait" help:"Wait for packages."`
-	GiveBack buildBack `cmd:"" name:"giveback" help:"Build it again, on another builder than the one that had it, if there is one."`
-	NotForUs buildNfu  `cmd:"" name:"not-for-us" help:"Never for this architecture."`
+	Sign     buildSign `cmd:"" help:"${word_sign}"`
+	Fail     buildMust `cmd:"" help:"${word_fail}"`
+	Retry    buildSay  `cmd:"" help:"${word_retry}"`
+	DepWait  buildDeps `cmd:"" name:"dep-wait" help:"${word_dep_wait}"`
+	GiveBack buildSay  `cmd:"" name:"giveback" help:"${word_giveback}"`
+	NotForUs buildSay  `cmd:"" name:"not-for-us" help:"${word_not_for_us}"`
+}
+
+// buildHelp gives kong what the words of builds do, as sentences.
+func buildHelp() kong.Vars {
+	v := kong.Vars{}
+	for _, w := range queue.WordsAt(queue.AtBuild) {
+		v["word_"+strings.ReplaceAll(w.Name, "-", "_")] = strings.ToUpper(w.What[:1]) + w.What[1:] + "."
+	}
+	return v
 }
 
 func (buildCmd) Help() string {
@@ -58,16 +73,11 @@ type pick struct {
 // judged reports whether a build there waits for a person's word.
 func judged(s spool.State) bool { return queue.May(queue.Manual, s) }
 
-// find gives the builds that a pattern names.
-func (p *pick) find(t *spool.Tree, pattern string, states func(spool.State) bool) ([]spool.Found, error) {
-	all, err := t.Find(pattern, t.Where(states)...)
-	var out []spool.Found
-	for _, f := range all {
-		if (p.Arch == "" || p.Arch == f.Arch()) && (p.Suite == "" || p.Suite == f.Place.Suite) {
-			out = append(out, f)
-		}
-	}
-	return out, err
+// among leaves of what was found the builds that the flags mean.
+func (p *pick) among(found []spool.Found) []spool.Found {
+	return slices.DeleteFunc(found, func(f spool.Found) bool {
+		return p.Arch != "" && p.Arch != f.Arch() || p.Suite != "" && p.Suite != f.Place.Suite
+	})
 }
 
 type buildLs struct{ pick }
@@ -77,17 +87,18 @@ func (b *buildLs) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	found, err := b.find(t, "", judged)
+	found, err := t.Find("", t.Where(judged)...)
 	if err != nil {
 		return err
 	}
-	w := table()
+	found = b.among(found)
+	w := terminal.Table()
 	if !c.JSON {
 		fmt.Fprintln(w, "STATE\tSUITE\tARCH\tITEM\tSINCE\tWHY")
 	}
 	for _, f := range found {
-		r := rowOf(t, f)
-		c.print(w, r, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", r.State, r.Suite, r.Arch, r.Item, age(r.Since), clean(r.Reason)))
+		r := survey.RowOf(t, f)
+		c.print(w, r, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", r.State, r.Suite, r.Arch, r.Item, terminal.Age(r.Since), terminal.Clean(r.Reason)))
 	}
 	return w.Flush()
 }
@@ -100,10 +111,10 @@ func (b *buildShow) Run(c *cli) error {
 		if err != nil {
 			return err
 		}
-		r := rowOf(t, f)
+		r := survey.RowOf(t, f)
 		text := mail.Summary(t, f, tk, spool.Event{Reason: r.Reason})
 		c.print(os.Stdout, struct {
-			row
+			survey.Row
 			Result string `json:"result,omitempty"`
 			Error  string `json:"error,omitempty"`
 			Log    string `json:"log"`
@@ -115,11 +126,17 @@ func (b *buildShow) Run(c *cli) error {
 
 // choice says what can be said of a build.
 func choice(f spool.Found) string {
-	words := "fail -m TEXT | retry | dep-wait -m RELATIONS | giveback | not-for-us"
-	if f.Place.State == spool.Built {
-		words = "sign | " + words
+	var words []string
+	for _, w := range queue.WordsAt(queue.AtBuild) {
+		if w.Op == queue.Upload && f.Place.State != spool.Built {
+			continue
+		}
+		if w.Arg != "" {
+			w.Name += " -m " + w.Arg
+		}
+		words = append(words, w.Name)
 	}
-	return fmt.Sprintf("What you can say: packmill build %s  %s -a %s\n", words, strings.ReplaceAll(f.Name.ID(), ":", "%3a"), f.Arch())
+	return fmt.Sprintf("What you can say: packmill build %s  %s -a %s\n", strings.Join(words, " | "), strings.ReplaceAll(f.Name.ID(), ":", "%3a"), f.Arch())
 }
 
 // each calls do for each build that the arguments name. A name that fits
@@ -135,37 +152,39 @@ func (j *jobs) each(c *cli, states func(spool.State) bool, do func(*spool.Tree, 
 	}
 	var all []spool.Found
 	for _, p := range j.Items {
-		found, err := j.find(t, p, states)
+		found, err := survey.Find(t, "judge", p, t.Where(states)...)
 		if err != nil {
 			return err
 		}
+		found = j.among(found)
 		if len(found) == 0 {
-			return c.absent(t, p, "judge")
+			return daemon.Refuse("%s is not in that suite and architecture; packmill ls %s", spool.OneLine(p), spool.OneLine(p))
 		}
 		all = append(all, found...)
 	}
 	var bad error
 	for _, f := range all {
 		if err := do(t, set, f); err != nil {
-			if !errors.Is(err, errRefused) {
+			if !errors.Is(err, daemon.ErrRefused) {
 				return err
 			}
-			bad = errRefused
+			bad = daemon.ErrRefused
 		}
 	}
 	return bad
 }
 
-// say asks for an operation on each build.
-func (j *jobs) say(c *cli, op queue.Op, text string) error {
+// say says a word of each build: the one that the command is called by.
+func (j *jobs) say(c *cli, node *kong.Context, text string) error {
+	word := queue.WordAt(queue.AtBuild, node.Selected().Name)
 	return j.each(c, judged, func(t *spool.Tree, _ *control.Settings, f spool.Found) error {
-		return c.ask(t, f, &queue.Request{Op: op, Message: text})
+		return c.ask(t, f, word.Ask(text))
 	})
 }
 
 // ask asks for one operation on the build at f and prints what became of it.
 func (c *cli) ask(t *spool.Tree, f spool.Found, r *queue.Request) error {
-	r.Who, r.Now, r.Dry = who(), time.Now().UTC(), c.DryRun
+	r.Who, r.Now, r.Dry = terminal.Who(), time.Now().UTC(), c.DryRun
 	_, reply, err := queue.Patiently(t, func() (*spool.Found, error) { return &f, nil }, func(spool.Found) *queue.Request { return r })
 	if errors.Is(err, spool.ErrGone) {
 		reply, err = &queue.Reply{From: f.Place, Refusal: "it has moved; look with packmill ls"}, nil
@@ -173,50 +192,36 @@ func (c *cli) ask(t *spool.Tree, f spool.Found, r *queue.Request) error {
 	if err != nil {
 		return err
 	}
-	l := &wbLine{
-		Op: string(r.Op), Source: f.Name.Source, Version: f.Name.Version, Suite: f.Place.Suite, Arch: f.Arch(), Item: f.Name.String(),
-		From: f.Place.State.String(), To: reply.To.State.String(), Role: string(reply.Role), DryRun: c.DryRun,
-		Refusal: reply.Refusal, Warning: reply.Warning, Done: reply.Refusal == "" && !c.DryRun,
-	}
-	l.tell(c)
+	l := wb.LineOf(f, r, reply)
+	c.tell(l)
 	if l.Refusal != "" {
-		return errRefused
+		return daemon.ErrRefused
 	}
 	return nil
 }
 
-type buildFail struct {
+// buildMust is a word that wants a reason.
+type buildMust struct {
 	jobs
-	Message string `short:"m" required:"" help:"Why; it is kept with the job."`
+	Message string `short:"m" required:"" help:"Why; it is kept with the job." placeholder:"TEXT"`
 }
 
-func (b *buildFail) Run(c *cli) error { return b.say(c, queue.Fail, b.Message) }
+func (b *buildMust) Run(c *cli, node *kong.Context) error { return b.say(c, node, b.Message) }
 
+// buildSay is a word that may have one.
 type buildSay struct {
 	jobs
-	Message string `short:"m" help:"Why."`
+	Message string `short:"m" help:"Why." placeholder:"TEXT"`
 }
 
-func (b *buildSay) Run(c *cli) error { return b.say(c, queue.GiveBack, b.Message) }
-
-type buildBack struct{ buildSay }
-
-func (b *buildBack) Run(c *cli) error {
-	return b.each(c, judged, func(t *spool.Tree, _ *control.Settings, f spool.Found) error {
-		return c.ask(t, f, &queue.Request{Op: queue.GiveBack, Message: b.Message, Away: true})
-	})
-}
-
-type buildNfu struct{ buildSay }
-
-func (b *buildNfu) Run(c *cli) error { return b.say(c, queue.NoBuild, b.Message) }
+func (b *buildSay) Run(c *cli, node *kong.Context) error { return b.say(c, node, b.Message) }
 
 type buildDeps struct {
 	jobs
-	Message string `short:"m" required:"" help:"The packages, such as: libfoo-dev (>= 2), libbar-dev."`
+	Message string `short:"m" required:"" help:"The packages, such as: libfoo-dev (>= 2), libbar-dev." placeholder:"RELATIONS"`
 }
 
-func (b *buildDeps) Run(c *cli) error { return b.say(c, queue.DepWait, b.Message) }
+func (b *buildDeps) Run(c *cli, node *kong.Context) error { return b.say(c, node, b.Message) }
 
 type buildSign struct {
 	jobs
@@ -280,34 +285,4 @@ func (b *buildSign) signed(path string) ([]byte, error) {
 		return nil, fmt.Errorf("gpg does not sign %s: %w (another key: --key; signed elsewhere: --with)", filepath.Base(path), err)
 	}
 	return bytes.ReplaceAll(out.Bytes(), []byte("\r\n"), []byte("\n")), nil
-}
-
-// tell prints what became of an operation.
-func (l *wbLine) tell(c *cli) {
-	what := fmt.Sprintf("%s_%s on %s: ", l.Source, l.Version, l.Arch)
-	if l.Version == "" {
-		what = fmt.Sprintf("%s on %s: ", l.Source, l.Arch)
-	}
-	switch {
-	case l.Refusal != "":
-		what += "refused: " + l.Refusal
-		if l.From != "" {
-			what = strings.Replace(what, ": refused", " ("+l.From+"): refused", 1)
-		}
-	case l.To == l.From:
-		what += l.From + ": " + l.Op
-	default:
-		what += l.From + " -> " + l.To
-	}
-	if l.DryRun && l.Refusal == "" {
-		what = "would do " + what
-	}
-	if l.Warning != "" {
-		what += " (" + l.Warning + ")"
-	}
-	out := os.Stdout
-	if l.Refusal != "" && !c.JSON {
-		out = os.Stderr
-	}
-	c.print(out, l, clean(what))
 }

@@ -15,6 +15,7 @@ import (
 
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/terminal"
 	"packmill/queue/runner"
 	"packmill/spool"
 )
@@ -236,7 +237,7 @@ func (chrootLs) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	w := table()
+	w := terminal.Table()
 	if !c.JSON {
 		fmt.Fprintln(w, "CHROOT\tAGE\tMB\tIN USE\tOWNER\tDIRECTORY")
 	}
@@ -254,7 +255,7 @@ func (chrootLs) Run(c *cli) error {
 			c.print(w, struct {
 				runner.Chroot
 				Owner, Dir string
-			}{ch, owner, store.Dir}, fmt.Sprintf("%s\t%s\t%d\t%s\t%s\t%s", ch.Name(), age(ch.Made), ch.Size>>20, used, owner, store.Dir))
+			}{ch, owner, store.Dir}, fmt.Sprintf("%s\t%s\t%d\t%s\t%s\t%s", ch.Name(), terminal.Age(ch.Made), ch.Size>>20, used, owner, store.Dir))
 		}
 	}
 	return w.Flush()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/doctor"
 )
 
@@ -32,7 +33,7 @@ func (d *doctorCmd) Run(c *cli) error {
 		c.print(os.Stdout, f, f.String())
 	}
 	if n := doctor.Errors(found); n > 0 {
-		return fmt.Errorf("%w: %d things are wrong", errRefused, n)
+		return daemon.Refuse("%d things are wrong", n)
 	}
 	if len(found) == 0 && !c.JSON {
 		fmt.Println("nothing is wrong")

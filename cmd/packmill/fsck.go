@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/fsck"
 	"packmill/spool"
 )
@@ -65,7 +66,7 @@ func (f *fsckCmd) Run(c *cli) error {
 		left--
 	}
 	if left > 0 {
-		return fmt.Errorf("%w: %d findings left", errRefused, left)
+		return daemon.Refuse("%d findings left", left)
 	}
 	return nil
 }

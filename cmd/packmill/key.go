@@ -95,7 +95,7 @@ func (k *keyNew) Run(c *cli) error {
 	err = durable.CreateFile(secret, key.Secret(), 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		if _, err := os.Lstat(public); !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: %s is there already; take another name, or remove it first", errRefused, secret)
+			return daemon.Refuse("%s is there already; take another name, or remove it first", secret)
 		}
 		// An earlier run was cut off before it had written the public half.
 		if key, err = openpgp.OpenSigner(secret); k.Opkg {

@@ -2,27 +2,21 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"os/signal"
-	"path/filepath"
-	"slices"
-	"strings"
-	"syscall"
+	"regexp/syntax"
 	"time"
 
 	"golang.org/x/term"
 
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/internal/policy"
-	"packmill/queue"
+	"packmill/cmd/internal/terminal"
 	"packmill/queue/buildlog"
-	"packmill/queue/runner"
+	"packmill/queue/logs"
 	"packmill/spool"
 )
 
@@ -67,143 +61,14 @@ func (s *since) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// outcomes are the words for --state and the outcomes that they mean.
-var outcomes = map[string][]string{
-	"built":            {buildlog.Good},
-	"failed":           {buildlog.Attempted, runner.Quarantined.String()},
-	"dep-wait":         {runner.DepWait.String()},
-	"bd-uninstallable": {runner.Uninstallable.String()},
-	"given-back":       {runner.GiveBack.String(), buildlog.Lost},
-	"cancelled":        {buildlog.Cancelled},
-	"running":          {buildlog.Running},
-}
-
-// logStates are the words for help.
-func logStates() string {
-	var names []string
-	for n := range outcomes {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return strings.Join(names, ", ")
-}
-
-// filter is what the flags and a package's pattern, which may be empty, mean.
+// filter is what the flags, a package's pattern and an architecture mean.
 func (b *builds) filter(pattern, arch string) (buildlog.Filter, error) {
-	f := buildlog.Filter{Suite: b.Suite, Arch: arch, Since: time.Time(b.Since)}
-	if pattern != "" {
-		if n, err := spool.ParseName(pattern); err == nil {
-			f.Source, f.Version = n.Source, n.Version
-		} else {
-			f.Source, f.Version, _ = strings.Cut(pattern, "_")
-			f.Version = strings.ReplaceAll(f.Version, "%3a", ":")
-		}
-		if err := policy.CheckSource(f.Source); err != nil {
-			return f, daemon.Wrong{Err: err}
-		}
+	f, err := logs.Filter(pattern, b.State)
+	if err != nil {
+		return f, daemon.Wrong{Err: err}
 	}
-	for _, list := range b.State {
-		for s := range strings.SplitSeq(list, ",") {
-			o, ok := outcomes[s]
-			if !ok {
-				return f, daemon.Wrong{Err: fmt.Errorf("there is no state %q of builds; there are: %s", s, logStates())}
-			}
-			f.Outcomes = append(f.Outcomes, o...)
-		}
-	}
+	f.Suite, f.Arch, f.Since = b.Suite, arch, time.Time(b.Since)
 	return f, nil
-}
-
-// coldStore is the tree's store of logs.
-func coldStore(t *spool.Tree) buildlog.Store {
-	return buildlog.Store{Dir: t.Path(spool.LogsDir)}
-}
-
-// logAt is a log and where it lies.
-type logAt struct {
-	buildlog.Build
-	Path string `json:"path"`
-}
-
-// attempt is what two logs of one attempt have in common.
-type attempt struct {
-	source, version, suite, arch string
-	start                        int64 // microseconds
-}
-
-func (l *logAt) attempt() attempt {
-	return attempt{l.Source, l.Version, l.Suite, l.Arch, l.Start.UnixMicro()}
-}
-
-// hot lists the plain logs in the items of jobs: of those that the filter names,
-// wherever they are, or of all that are open.
-func hot(t *spool.Tree, f buildlog.Filter) ([]logAt, error) {
-	states := t.Are(spool.Jobs | spool.Queued)
-	if f.Source != "" {
-		states = append(states, spool.Installed, spool.Attic)
-	}
-	found, err := t.Find(f.Source, states...)
-	if errors.Is(err, fs.ErrPermission) {
-		// The attic is not for everybody; logs are, and the store has them.
-		found, err = t.Find(f.Source, t.Are(spool.Jobs|spool.Queued)...)
-	}
-	if err != nil {
-		return nil, err
-	}
-	var out []logAt
-	for _, x := range found {
-		if x.Arch() == "" || x.Arch() == spool.SourceArch {
-			continue
-		}
-		dir := t.Path(x.Dir())
-		l := logAt{Path: filepath.Join(dir, buildlog.LogFile)}
-		if x.Place.State == spool.Building {
-			tk, err := queue.TicketAt(t, x)
-			if err != nil {
-				continue // it has moved on
-			}
-			l.Build = buildlog.Build{Source: tk.Source, Version: tk.Plus(), Suite: x.Place.Suite, Arch: x.Arch(), Builder: tk.Builder,
-				Outcome: buildlog.Running}
-			l.Start, _ = queue.Claimed(t, dir)
-			l.Wall = time.Since(l.Start).Seconds()
-		} else if all, err := buildlog.BuildsAt(dir); err != nil || len(all) == 0 {
-			continue
-		} else {
-			l.Build = all[len(all)-1]
-		}
-		if _, err := os.Lstat(l.Path); err == nil && f.Match(&l.Build) {
-			out = append(out, l)
-		}
-	}
-	return out, nil
-}
-
-// logs lists the logs that the filter means, hot and cold, the newest first. Of
-// a build that has ended the cold one is taken, which does not move.
-func logs(t *spool.Tree, f buildlog.Filter) ([]logAt, error) {
-	out, err := hot(t, f)
-	if err != nil {
-		return nil, err
-	}
-	store := coldStore(t)
-	cold, err := store.Logs(f)
-	if err != nil {
-		return nil, err
-	}
-	known := map[attempt]int{}
-	for i := range out {
-		known[out[i].attempt()] = i
-	}
-	for _, b := range cold {
-		l := logAt{Build: b, Path: store.Path(b.Log)}
-		if i, ok := known[l.attempt()]; ok {
-			out[i].Path = l.Path
-			continue
-		}
-		out = append(out, l)
-	}
-	slices.SortStableFunc(out, func(a, b logAt) int { return b.Start.Compare(a.Start) })
-	return out, nil
 }
 
 type logShow struct {
@@ -227,46 +92,48 @@ func (x *logShow) Run(c *cli) error {
 		return daemon.Wrong{Err: errors.New("what a build printed goes to no terminal as it is; leave --raw out, or write to a file")}
 	}
 	if x.Follow {
-		if done, err := x.follow(c, t, f); done || err != nil {
+		if err := x.follow(t, f); !errors.Is(err, logs.ErrNone) {
 			return err
 		}
 	}
-	for try := range 3 {
-		all, err := logs(t, f)
+	l, err := x.newest(c, t, f)
+	if err != nil || !x.Follow || c.JSON {
+		return err
+	}
+	return ended(logs.EndingOf(l.Outcome))
+}
+
+// newest prints the newest of the logs that the filter means.
+func (x *logShow) newest(c *cli, t *spool.Tree, f buildlog.Filter) (*logs.Log, error) {
+	for try := 0; ; try++ {
+		all, err := logs.List(t, f)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if len(all) == 0 {
-			return fmt.Errorf("%w: there is no log of %s; packmill why %s says where it is", errRefused, spool.OneLine(x.Package), spool.OneLine(x.Package))
+			return nil, daemon.Refuse("there is no log of %s; packmill why %s says where it is", spool.OneLine(x.Package), spool.OneLine(x.Package))
 		}
-		l := all[0]
+		l := &all[0]
 		if c.JSON {
 			c.print(os.Stdout, l, "")
-			return nil
+			return l, nil
 		}
 		r, err := buildlog.Open(l.Path)
 		if errors.Is(err, fs.ErrNotExist) && try < 2 {
 			continue // it has just moved on
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer r.Close()
 		if others := len(all) - 1; others > 0 {
-			fmt.Fprintf(os.Stderr, "%s on %s in %s, begun %s: %s (%d more: packmill log ls %s)\n", clean(l.ID()), l.Arch, l.Suite,
+			fmt.Fprintf(os.Stderr, "%s on %s in %s, begun %s: %s (%d more: packmill log ls %s)\n", terminal.Clean(l.ID()), l.Arch, l.Suite,
 				l.Start.Format(time.RFC3339), l.Outcome, others, spool.OneLine(x.Package))
 		}
 		out := x.writer()
 		_, err = io.Copy(out, r)
-		if err = errors.Join(err, out.Close()); err != nil {
-			return err
-		}
-		if x.Follow {
-			return ending(l.Outcome)
-		}
-		return nil
+		return l, errors.Join(err, out.Close())
 	}
-	return nil
 }
 
 // writer is standard output, escaped unless raw was asked for.
@@ -282,162 +149,27 @@ type plain struct{ io.Writer }
 
 func (plain) Close() error { return nil }
 
-// How log -f ends, as the contract of builders has it.
-var (
-	exitFailed  = exitError{2, errors.New("the build failed")}
-	exitDepWait = exitError{3, errors.New("the build waits for dependencies")}
-	exitNone    = exitError{4, errors.New("the build ended without a verdict")}
-)
-
-// ending is the exit status for an outcome.
-func ending(outcome string) error {
-	for word, status := range map[string]error{"built": nil, "failed": exitFailed, "dep-wait": exitDepWait, "bd-uninstallable": exitDepWait} {
-		if slices.Contains(outcomes[word], outcome) {
-			return status
-		}
+// ended is the exit status for a build that was followed.
+func ended(e logs.Ending) error {
+	if e == logs.Built {
+		return nil
 	}
-	return exitNone
+	return exitError{int(e), errors.New(e.String())}
 }
 
-// pollEvery is how often a followed build is looked at.
-const pollEvery = 100 * time.Millisecond
-
-// follow prints the log of the build that runs as it comes, waiting for one
-// that is still to begin. done says that it ended; false: there is none, and
-// nothing to wait for.
-func (x *logShow) follow(c *cli, t *spool.Tree, f buildlog.Filter) (done bool, err error) {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+// follow prints the log of the build that runs, or waits to, until it ends.
+func (x *logShow) follow(t *spool.Tree, f buildlog.Filter) error {
+	ctx, stop := interruptible()
 	defer stop()
-	said := ""
-	for {
-		found, err := t.Find(f.Source, append(t.Are(spool.Waits), spool.Building)...)
-		if err != nil {
-			return false, err
-		}
-		found = slices.DeleteFunc(found, func(o spool.Found) bool {
-			return !f.Match(&buildlog.Build{Source: o.Name.Source, Version: o.Name.Version, Suite: o.Place.Suite, Arch: o.Arch(), Start: time.Now()})
-		})
-		runs := func(o spool.Found) bool { return o.Place.State == spool.Building }
-		if slices.ContainsFunc(found, runs) {
-			found = slices.DeleteFunc(found, func(o spool.Found) bool { return !runs(o) })
-		}
-		switch {
-		case len(found) == 0:
-			return false, nil
-		case len(found) > 1:
-			var where []string
-			for _, o := range found {
-				where = append(where, o.Name.ID()+" on "+o.Arch()+" in "+o.Place.Suite)
-			}
-			return true, fmt.Errorf("%w: several builds: %s; name the architecture, or the suite with -s", errRefused, strings.Join(where, ", "))
-		case runs(found[0]):
-			done, err := x.tail(ctx, t, t.Path(found[0].Dir()))
-			if done || err != nil {
-				return true, err
-			}
-		default:
-			if s := fmt.Sprintf("%s waits in %s", found[0].Name.ID(), found[0].Place); s != said {
-				said = s
-				fmt.Fprintf(os.Stderr, "%s; packmill why %s says for what\n", clean(s), found[0].Name.Source)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return true, exitNone
-		case <-time.After(pollEvery):
-		}
-	}
-}
-
-// tail prints the log of the build whose item lies at dir until it ends, also
-// when the item has moved by then: it is held by a descriptor. done is false if
-// the build ended before it was seen.
-func (x *logShow) tail(ctx context.Context, t *spool.Tree, dir string) (done bool, err error) {
-	hold, err := os.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+	follower := &logs.Follower{Tree: t, Filter: f, Writer: x.writer, Say: func(text string) { fmt.Fprintln(os.Stderr, terminal.Clean(text)) }}
+	end, err := follower.Follow(ctx)
+	if several := (*logs.SeveralError)(nil); errors.As(err, &several) {
+		return daemon.Refuse("%w; name the architecture, or the suite with -s", err)
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
-	defer hold.Close()
-	item := fmt.Sprintf("/proc/self/fd/%d", hold.Fd())
-	begun, _ := queue.Claimed(t, item)
-	out := x.writer()
-	var log io.ReadCloser
-	defer func() {
-		if log != nil {
-			log.Close()
-		}
-	}()
-	for {
-		// Asked before the log is read: what was written before the end is
-		// printed.
-		over := ended(t, item, begun)
-		if log == nil {
-			if log, err = current(item, begun, over); err != nil {
-				return true, err
-			}
-		}
-		if log != nil {
-			if _, err := io.Copy(out, log); err != nil {
-				return true, err
-			}
-		}
-		if over {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return true, errors.Join(out.Close(), exitNone)
-		case <-time.After(pollEvery):
-		}
-	}
-	if err := out.Close(); err != nil {
-		return true, err
-	}
-	all, err := buildlog.BuildsAt(item)
-	if err != nil {
-		return true, err
-	}
-	for _, b := range slices.Backward(all) {
-		if b.Start.Equal(begun) {
-			fmt.Fprintf(os.Stderr, "%s on %s: %s\n", clean(b.ID()), b.Arch, clean(numbers(&b)+": "+b.Reason))
-			return true, ending(b.Outcome)
-		}
-	}
-	fmt.Fprintf(os.Stderr, "the build was taken away from its builder\n")
-	return true, exitNone
-}
-
-// ended reports whether the build that began at a time has left building.
-func ended(t *spool.Tree, item string, begun time.Time) bool {
-	events, _ := spool.ReadHistory(item)
-	if len(events) == 0 {
-		return true
-	}
-	p, _ := t.PlaceOf(events[len(events)-1].To)
-	at, _ := queue.Claimed(t, item)
-	return p.State != spool.Building || !at.Equal(begun)
-}
-
-// current opens the log of the build that began at a time: nil if it is not
-// there yet, and what lies there is an earlier one's. last says that no other
-// will come.
-func current(item string, begun time.Time, last bool) (io.ReadCloser, error) {
-	st, err := os.Lstat(filepath.Join(item, buildlog.LogFile))
-	// The clock of files runs some milliseconds behind.
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !last && st.ModTime().Before(begun.Add(-50*time.Millisecond)) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	r, err := buildlog.Open(filepath.Join(item, buildlog.LogFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return r, err
+	return ended(end)
 }
 
 type logLs struct {
@@ -466,21 +198,11 @@ func (x *logLs) Run(c *cli) error {
 	if f.Source == "" && f.Since.IsZero() {
 		f.Since = time.Now().Add(-24 * time.Hour)
 	}
-	var all []buildlog.Build
-	running, err := hot(t, f)
+	all, err := logs.Builds(t, f)
 	if err != nil {
 		return err
 	}
-	for _, l := range running {
-		if l.Outcome == buildlog.Running {
-			all = append(all, l.Build)
-		}
-	}
-	if err := coldStore(t).Builds(f, func(b *buildlog.Build) bool { all = append(all, *b); return true }); err != nil {
-		return err
-	}
-	slices.SortStableFunc(all, func(a, b buildlog.Build) int { return b.Start.Compare(a.Start) })
-	w := table()
+	w := terminal.Table()
 	if !c.JSON {
 		fmt.Fprintln(w, "BEGUN\tSUITE\tARCH\tPACKAGE\tOUTCOME AND NUMBERS\tWHY")
 	}
@@ -489,7 +211,7 @@ func (x *logLs) Run(c *cli) error {
 		if b.Error != nil {
 			why = b.Error.Text
 		}
-		c.print(w, b, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", b.Start.Format(time.RFC3339), clean(b.Suite), clean(b.Arch), clean(b.ID()), clean(numbers(&b)), clean(why)))
+		c.print(w, b, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", b.Start.Format(time.RFC3339), terminal.Clean(b.Suite), terminal.Clean(b.Arch), terminal.Clean(b.ID()), terminal.Clean(logs.Numbers(&b)), terminal.Clean(why)))
 	}
 	return w.Flush()
 }
@@ -535,88 +257,31 @@ func (x *logGrep) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := interruptible()
 	defer stop()
-	todo, err := logs(t, f)
-	if err != nil {
-		return err
-	}
 	q := buildlog.Query{Pattern: x.Pattern, Fixed: x.Fixed, IgnoreCase: x.IgnoreCase, PerFile: x.Max}
 	if x.List {
 		q.PerFile = 1
 	}
 	out := bufio.NewWriter(os.Stdout)
-	start, total := time.Now(), buildlog.Found{}
-	for round := 0; round < 3 && len(todo) > 0; round++ {
-		paths, of := make([]string, len(todo)), map[string]*logAt{}
-		for i := range todo {
-			paths[i] = todo[i].Path
-			of[paths[i]] = &todo[i]
+	start := time.Now()
+	total, err := logs.Search(ctx, t, f, q, func(l *logs.Log, m buildlog.Match) error {
+		text := fmt.Sprintf("%s %s %s %s %s", terminal.Clean(l.ID()), l.Arch, l.Suite, l.Start.Format("2006-01-02T15:04:05Z"), l.Outcome)
+		if !x.List {
+			text += fmt.Sprintf(":%d: %s", m.Line, m.Text)
 		}
-		gone := map[attempt]bool{} // builds that have ended since they were listed
-		found, err := buildlog.Grep(ctx, paths, q, func(m buildlog.Match) error {
-			l := of[m.File]
-			text := fmt.Sprintf("%s_%s %s %s %s", clean(l.ID()), l.Arch, l.Suite, l.Start.Format("2006-01-02T15:04:05Z"), l.Outcome)
-			if !x.List {
-				text += fmt.Sprintf(":%d: %s", m.Line, m.Text)
-			}
-			c.print(out, grepLine{l.Source, l.Version, l.Suite, l.Arch, l.Start, l.Outcome, m.Line, m.Text, m.File}, text)
-			return nil
-		}, func(file string, err error) {
-			if errors.Is(err, fs.ErrNotExist) {
-				gone[of[file].attempt()] = true
-				return
-			}
-			fmt.Fprintf(os.Stderr, "packmill: %s: %v\n", file, err)
-		})
-		total.Files, total.Matches, total.Bytes = total.Files+found.Files-len(gone), total.Matches+found.Matches, total.Bytes+found.Bytes
-		if err != nil {
-			return errors.Join(out.Flush(), daemon.Wrong{Err: err})
-		}
-		todo = nil
-		if len(gone) > 0 {
-			again := f
-			again.Outcomes = nil // what ran then has an outcome now
-			all, err := logs(t, again)
-			if err != nil {
-				return err
-			}
-			for _, l := range all {
-				if gone[l.attempt()] {
-					todo = append(todo, l)
-				}
-			}
-		}
+		c.print(out, grepLine{l.Source, l.Version, l.Suite, l.Arch, l.Start, l.Outcome, m.Line, m.Text, m.File}, text)
+		return nil
+	}, func(file string, err error) { fmt.Fprintf(os.Stderr, "packmill: %s: %v\n", file, err) })
+	if pattern := (*syntax.Error)(nil); errors.As(err, &pattern) {
+		return daemon.Wrong{Err: err}
 	}
-	if err := out.Flush(); err != nil {
+	if err = errors.Join(out.Flush(), err); err != nil {
 		return err
 	}
-	took := time.Since(start)
-	fmt.Fprintf(os.Stderr, "%d matches in %d logs: %.1f MB in %.2f s\n", total.Matches, total.Files, float64(total.Bytes)/1e6, took.Seconds())
+	fmt.Fprintf(os.Stderr, "%d matches in %d logs: %.1f MB in %.2f s\n", total.Matches, total.Files, float64(total.Bytes)/1e6, time.Since(start).Seconds())
 	if total.Matches == 0 {
-		return errRefused
+		return daemon.ErrRefused
 	}
 	return nil
-}
-
-// numbers says in words what a build took.
-func numbers(b *buildlog.Build) string {
-	out := []string{b.Outcome}
-	seconds := func(what string, s float64) {
-		if s > 0 {
-			out = append(out, what+" "+(time.Duration(s*1000)*time.Millisecond).Round(100*time.Millisecond).String())
-		}
-	}
-	bytes := func(what string, n int64) {
-		if n > 0 {
-			out = append(out, fmt.Sprintf("%s %.1f MiB", what, float64(n)/(1<<20)))
-		}
-	}
-	seconds("wall", b.Wall)
-	seconds("cpu", b.CPU)
-	bytes("memory", b.Memory)
-	bytes("disk", b.Disk)
-	bytes("log", b.Size)
-	seconds("waited", b.Wait)
-	return strings.Join(out, ", ")
 }

@@ -16,6 +16,7 @@ import (
 
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/mail"
+	"packmill/cmd/internal/terminal"
 	"packmill/internal/durable"
 	"packmill/spool"
 )
@@ -83,7 +84,7 @@ func (m *mailCmd) run(c *cli) error {
 func (m *mailCmd) take(c *cli, b *mail.Box, data []byte) error {
 	o, err := b.Take(context.Background(), data)
 	if err == nil && (c.JSON || c.DryRun || m.Maildir != "") {
-		c.print(os.Stdout, o, clean(strings.Trim(o.Signer+": "+o.Text, ": ")))
+		c.print(os.Stdout, o, terminal.Clean(strings.Trim(o.Signer+": "+o.Text, ": ")))
 	}
 	return err
 }

@@ -37,10 +37,12 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/alecthomas/kong"
 
 	"packmill/cmd/internal/daemon"
+	"packmill/queue/logs"
 	"packmill/queue/runner"
 )
 
@@ -87,13 +89,10 @@ type cli struct {
 	Manual     manualCmd     `cmd:"" hidden:""`
 }
 
-// errRefused says that nothing was done, for a reason that was printed.
-var errRefused = errors.New("refused")
-
 // grammar is the parser of the command line.
 func grammar(c *cli) (*kong.Kong, error) {
-	return kong.New(c, kong.Name("packmill"), kong.Description(manual), kong.UsageOnError(), kong.Vars{"logstates": logStates(), "version": daemon.Version("packmill")},
-		kong.BindToProvider(c.hand),
+	return kong.New(c, kong.Name("packmill"), kong.Description(manual), kong.UsageOnError(), kong.Vars{"logstates": strings.Join(logs.Words(), ", "), "version": daemon.Version("packmill")},
+		buildHelp(), kong.BindToProvider(c.hand),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}))
 }
 
@@ -118,11 +117,11 @@ func main() {
 		daemon.Status("packmill", exit.err)
 		os.Exit(exit.status)
 	}
-	if errors.Is(err, errRefused) {
-		if err.Error() != errRefused.Error() { // kong wraps it
+	if errors.Is(err, daemon.ErrRefused) {
+		if err.Error() != daemon.ErrRefused.Error() { // kong wraps it
 			fmt.Fprintf(os.Stderr, "packmill: %v\n", err)
 		}
-		os.Exit(1)
+		os.Exit(daemon.ExitRefused)
 	}
 	os.Exit(daemon.Status("packmill", err))
 }

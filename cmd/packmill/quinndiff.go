@@ -6,6 +6,7 @@ import (
 
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/terminal"
 	"packmill/queue/lacking"
 	"packmill/queue/quinndiff"
 )
@@ -74,7 +75,7 @@ func (q *quinnDiffCmd) Run(c *cli) error {
 			Missing   []string `json:"missing,omitempty"`
 			Older     []string `json:"older,omitempty"`
 			Reason    string   `json:"reason,omitempty"`
-		}{n.Arch, n.Source, n.Version, n.State.String(), n.Installed, n.Missing, n.Older, n.Reason}, clean(text))
+		}{n.Arch, n.Source, n.Version, n.State.String(), n.Installed, n.Missing, n.Older, n.Reason}, terminal.Clean(text))
 	})
 	return nil
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"packmill/archive"
+	"packmill/cmd/internal/desk"
+	"packmill/cmd/internal/terminal"
 	"packmill/internal/openpgp"
 	"packmill/queue"
 	"packmill/spool"
@@ -187,7 +189,7 @@ func TestSession(t *testing.T) {
 	if strings.ContainsRune(out, 0x1b) {
 		t.Error("an escape sequence of the upload reaches the terminal")
 	}
-	var r report
+	var r desk.Report
 	if err := json.Unmarshal([]byte(x.must(nil, "review", "show", "--no-lintian", "--json", "hello")), &r); err != nil || r.Against != "1.0-1" || len(r.Copyright) != 1 {
 		t.Errorf("--json: %v, %+v", err, r)
 	}
@@ -238,7 +240,7 @@ func TestTwoPersons(t *testing.T) {
 	}
 	x.must([]string{"accepted by"}, "review")
 	// Somebody else's word, as packmill writes it.
-	f, err := os.OpenFile(filepath.Join(dir, opinionsFile), os.O_APPEND|os.O_WRONLY, 0)
+	f, err := os.OpenFile(filepath.Join(dir, desk.OpinionsFile), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +296,7 @@ func TestAsk(t *testing.T) {
 			t.Errorf("no %q in the mail:\n%s", want, data)
 		}
 	}
-	if o := readOpinions(dir); len(o) != 1 || o[0].Verb != "ask" {
+	if o := desk.ReadOpinions(dir); len(o) != 1 || o[0].Verb != "ask" {
 		t.Errorf("opinions: %+v", o)
 	}
 	x.write("../sendmail", "#!/bin/sh\nexit 75\n")
@@ -416,7 +418,7 @@ run packmill review
 	for _, r := range []struct{ expr, to string }{
 		{regexp.QuoteMeta(x.tree.Root()), "TREE"}, {`[0-9]{8}T[0-9]{6}\.[0-9]{6}Z`, "TIME"}, {`[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z`, "TIME"},
 		{`[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} \+0000`, "DATE"}, {`(?m)^[0-9]+[sm] `, "AGE "}, {`(?m)^ +[0-9]+  `, "  SIZE  "},
-		{`[0-9A-F]{40}`, "FINGERPRINT"}, {`\bby ` + regexp.QuoteMeta(who()), "by rita"}, {`(?m) +$`, ""}, {`(\S) {2,}`, "$1  "},
+		{`[0-9A-F]{40}`, "FINGERPRINT"}, {`\bby ` + regexp.QuoteMeta(terminal.Who()), "by rita"}, {`(?m) +$`, ""}, {`(\S) {2,}`, "$1  "},
 	} {
 		got = regexp.MustCompile(r.expr).ReplaceAllString(got, r.to)
 	}

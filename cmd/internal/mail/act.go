@@ -77,25 +77,23 @@ func PutSignature(all *control.Settings, s *control.Suite, signed []byte) func(d
 // specification of the operations allow it. by is the person who signed the
 // statement, and must be known.
 func (r *Reply) ask(tree *spool.Tree, all *control.Settings, s *control.Suite, who string, by *control.Uploader, st *statement, dry bool) (*spool.Found, *queue.Reply, error) {
-	text := r.Text
-	if text == "" && (r.Word == Retry || r.Word == GiveBack) {
+	text, word := r.Text, wordOf(r.Word)
+	if text == "" && word.Op == queue.GiveBack {
 		text = "said " + string(r.Word)
 	}
 	return queue.Patiently(tree, func() (*spool.Found, error) {
 		return queue.Lookup(tree, s.Name, r.Job.Arch, r.Job.ID)
 	}, func(f spool.Found) *queue.Request {
-		q := &queue.Request{
-			Op: op(r.Word), Who: who, Message: text, Build: r.Job.Mark, Now: time.Now().UTC(), Dry: dry, Signer: true, Away: r.Word == GiveBack,
-			Signed: Signed(all, s),
-			May: func(t *queue.Ticket) string {
-				switch {
-				case !by.Signs(s, f.Arch(), t.Source, t.Component):
-					return fmt.Sprintf("%s may not speak for builds of %s on %s: Allow in control/uploaders has no sign=%s for it", by.Name, t.Source, f.Arch(), f.Arch())
-				case f.Place.State != spool.Built && (r.Word == Sign || f.Place.State != spool.BuildAttempted):
-					return fmt.Sprintf("it is in %s now, and nobody's word is waited for there", f.Place.State)
-				}
-				return ""
-			},
+		q := word.Ask(text)
+		q.Who, q.Build, q.Now, q.Dry, q.Signer, q.Signed = who, r.Job.Mark, time.Now().UTC(), dry, true, Signed(all, s)
+		q.May = func(t *queue.Ticket) string {
+			switch {
+			case !by.Signs(s, f.Arch(), t.Source, t.Component):
+				return fmt.Sprintf("%s may not speak for builds of %s on %s: Allow in control/uploaders has no sign=%s for it", by.Name, t.Source, f.Arch(), f.Arch())
+			case f.Place.State != spool.Built && (r.Word == Sign || f.Place.State != spool.BuildAttempted):
+				return fmt.Sprintf("it is in %s now, and nobody's word is waited for there", f.Place.State)
+			}
+			return ""
 		}
 		if r.Word == Sign {
 			q.Result = PutSignature(all, s, st.file)

@@ -185,8 +185,11 @@ func hint(f spool.Found, t *queue.Ticket, j Job) string {
 		return "\nIt goes on by itself when what it lacks is there; nobody has to do anything.\n"
 	}
 	b.WriteString(" with a signed mail that begins with one of\n")
-	for _, w := range Words[1:] {
-		fmt.Fprintf(&b, "  %-22s %s\n", strings.TrimSpace(string(w.Word)+" "+w.Arg), w.What)
+	for _, w := range queue.WordsAt(queue.ByMail) {
+		if Word(w.Name) == Sign {
+			continue // said by the signed .changes
+		}
+		fmt.Fprintf(&b, "  %-22s %s\n", strings.TrimSpace(w.Name+" "+w.Arg), w.What)
 	}
 	fmt.Fprintf(&b, "and that holds this line, quoted or not:\n\n%s\n\nOr on the server: packmill build show %s_%s\n", j, t.Source, strings.ReplaceAll(t.Version, ":", "%3a"))
 	return b.String()

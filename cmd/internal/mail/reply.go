@@ -35,32 +35,8 @@ const (
 	keepTheJob      = "the signed text must hold the line that begins with " + jobPrefix + "as the log's mail has it, quoted or not: it says which build is meant"
 )
 
-// Words are all words with the operations that they ask for, and what they do,
-// for people.
-var Words = []struct {
-	Word Word
-	Op   queue.Op
-	Arg  string // what follows
-	What string
-}{
-	{Sign, queue.Upload, "", "the result is sound: to the archive"},
-	{Fail, queue.Fail, "TEXT", "a fault of the source: no more builds of this version"},
-	{Retry, queue.GiveBack, "", "build it again, on whichever builder is free first"},
-	{DepWait, queue.DepWait, "RELATIONS", "wait for packages, such as libfoo-dev (>= 2)"},
-	{GiveBack, queue.GiveBack, "", "build it again, on another builder than this one if there is one"},
-	{Manual, queue.Manual, "", "you see to it by hand: a note, nothing else"},
-	{NotForUs, queue.NoBuild, "TEXT", "never for this architecture"},
-}
-
-// op is the operation of a word.
-func op(w Word) queue.Op {
-	for _, x := range Words {
-		if x.Word == w {
-			return x.Op
-		}
-	}
-	return ""
-}
+// wordOf is the word in package queue's table: nil if it is none of mail's.
+func wordOf(w Word) *queue.Word { return queue.WordAt(queue.ByMail, string(w)) }
 
 // Job names one build of a job, as the line Job of its log's mail does.
 type Job struct {
@@ -101,7 +77,7 @@ func ParseReply(text []byte) (*Reply, error) {
 	}
 	word, rest, _ := strings.Cut(strings.TrimSpace(said[first]), " ")
 	r := &Reply{Word: Word(strings.ToLower(word))}
-	if op(r.Word) == "" || r.Word == Sign {
+	if wordOf(r.Word) == nil || r.Word == Sign {
 		return nil, fmt.Errorf("%.40q is not a word that is known here; the first word must be one of %s", word, wordList())
 	}
 	body := append([]string{strings.TrimSpace(rest)}, said[first+1:]...)
@@ -128,8 +104,10 @@ func ParseReply(text []byte) (*Reply, error) {
 
 func wordList() string {
 	var out []string
-	for _, w := range Words[1:] {
-		out = append(out, string(w.Word))
+	for _, w := range queue.WordsAt(queue.ByMail) {
+		if Word(w.Name) != Sign {
+			out = append(out, w.Name)
+		}
 	}
 	return strings.Join(out, ", ") + ", or the text is the signed .changes"
 }
@@ -191,7 +169,7 @@ func unquoted(lines []string) []string {
 // saysWord reports whether a line begins with one of the words.
 func saysWord(line string) bool {
 	word, _, _ := strings.Cut(strings.TrimSpace(line), " ")
-	return op(Word(strings.ToLower(word))) != ""
+	return wordOf(Word(strings.ToLower(word))) != nil
 }
 
 // parseChanges reads a signed .changes; the job is the one that it was built

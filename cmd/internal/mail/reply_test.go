@@ -232,7 +232,7 @@ func FuzzParseReply(f *testing.F) {
 			return
 		}
 		source, version, ok := strings.Cut(r.Job.ID, "_")
-		if op(r.Word) == "" || len(r.Text) > maxText || !ok || policy.CheckSource(source) != nil || policy.CheckVersion(version) != nil {
+		if wordOf(r.Word) == nil || len(r.Text) > maxText || !ok || policy.CheckSource(source) != nil || policy.CheckVersion(version) != nil {
 			t.Errorf("%q: got %+v", text, r)
 		}
 		if r.Word == Sign != bytes.HasPrefix(bytes.TrimLeft(text, "\n \t"), []byte("Format:")) && r.Word == Sign {

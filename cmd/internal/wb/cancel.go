@@ -1,4 +1,4 @@
-package main
+package wb
 
 import (
 	"errors"
@@ -12,45 +12,24 @@ import (
 	"packmill/spool"
 )
 
-type cancelCmd struct {
-	Package  string   `arg:"" help:"hello or hello_2.10-3."`
-	Arch     []string `arg:"" help:"The architecture; ANY: every one but all, ALL: with all."`
-	Suite    string   `short:"s" help:"The suite; may be missing where there is only one." placeholder:"SUITE"`
-	Message  string   `short:"m" help:"Why." placeholder:"TEXT"`
-	Override bool     `help:"Also what another person builds by hand."`
-}
-
-func (cancelCmd) Help() string {
-	return `The job goes to the attic, and its source goes on without this architecture. A build that runs is ended first, with everything that it started; its builder does that within seconds, also where it is another user. What is in the archive, or on its way there, is refused with the reason (exit status 1).
-
-Examples:
-  packmill cancel hello amd64 -m "the wrong branch"
-  packmill cancel hello_2.10-3 ANY -s sid --dry-run`
-}
-
-func (x *cancelCmd) Run(c *cli) error {
-	o := &order{op: queue.Cancel, packages: []string{x.Package}, archs: x.Arch, suite: x.Suite, message: x.Message, override: x.Override}
-	return o.run(c)
-}
-
 // patience is how long a builder is given to end a build.
 const patience = 30 * time.Second
 
 // askBuilder asks the builder that holds a job to end it, and waits until it
 // has. No reply says that the job left building in another way: look again.
-func (d *wbRun) askBuilder(f spool.Found) (*queue.Reply, error) {
+func (d *Run) askBuilder(f spool.Found) (*queue.Reply, error) {
 	reply := &queue.Reply{Role: queue.Other, From: f.Place, To: spool.In(spool.Attic), Name: f.Name}
-	dir := d.tree.Path(f.Dir())
-	if tk, err := queue.TicketAt(d.tree, f); err == nil {
+	dir := d.Tree.Path(f.Dir())
+	if tk, err := queue.TicketAt(d.Tree, f); err == nil {
 		reply.Ticket = tk
 	}
-	if d.c.DryRun {
+	if d.Dry {
 		return reply, nil
 	}
 	hold, err := os.Open(dir)
 	if err == nil {
 		defer hold.Close()
-		err = queue.RequestCancel(dir, who(), d.order.message)
+		err = queue.RequestCancel(dir, d.Who, d.Order.Message)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -72,7 +51,7 @@ func (d *wbRun) askBuilder(f spool.Found) (*queue.Reply, error) {
 		if now == dir {
 			continue
 		}
-		if filepath.Dir(now) == d.tree.Path(reply.To.Dir()) {
+		if filepath.Dir(now) == d.Tree.Path(reply.To.Dir()) {
 			if n, err := spool.ParseName(filepath.Base(now)); err == nil {
 				reply.Name = n
 			}

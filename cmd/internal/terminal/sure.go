@@ -1,4 +1,4 @@
-package main
+package terminal
 
 import (
 	"bufio"
@@ -8,21 +8,23 @@ import (
 	"strings"
 
 	"golang.org/x/term"
+
+	"packmill/cmd/internal/daemon"
 )
 
-// sure is the flag of commands that ask a person before they take away what
+// Sure is the flag of commands that ask a person before they take away what
 // others may need.
-type sure struct {
+type Sure struct {
 	Yes bool `short:"y" help:"Do not ask. Without a terminal nothing is asked anyway."`
 }
 
-// asks reports whether there is somebody to ask.
-func (s sure) asks() bool { return !s.Yes && term.IsTerminal(int(os.Stdin.Fd())) }
+// Asks reports whether there is somebody to ask.
+func (s Sure) Asks() bool { return !s.Yes && term.IsTerminal(int(os.Stdin.Fd())) }
 
-// ask puts the question, of which no is the answer unless the person says yes,
+// Ask puts the question, of which no is the answer unless the person says yes,
 // and refuses without one. An interrupt is a no.
-func (s sure) ask(ctx context.Context, question string) error {
-	if !s.asks() {
+func (s Sure) Ask(ctx context.Context, question string) error {
+	if !s.Asks() {
 		return nil
 	}
 	fmt.Fprintf(os.Stderr, "%s [y/N] ", question)
@@ -40,11 +42,11 @@ func (s sure) ask(ctx context.Context, question string) error {
 	case <-ctx.Done():
 		fmt.Fprintln(os.Stderr)
 	}
-	return fmt.Errorf("%w: nothing was changed", errRefused)
+	return daemon.Refuse("nothing was changed")
 }
 
-// counted is "1 package" or "3 packages".
-func counted(n int, what string) string {
+// Counted is "1 package" or "3 packages".
+func Counted(n int, what string) string {
 	if n != 1 {
 		what += "s"
 	}

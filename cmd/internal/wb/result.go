@@ -1,4 +1,4 @@
-package main
+package wb
 
 import (
 	"crypto/sha256"

@@ -1,4 +1,4 @@
-package main
+package wb
 
 import (
 	"reflect"
@@ -8,20 +8,20 @@ import (
 	"packmill/cmd/internal/control"
 )
 
-func TestParseOrder(t *testing.T) {
+func TestParse(t *testing.T) {
 	for _, c := range []struct {
 		line string
-		want order
+		want Order
 	}{
-		{"gb hello_2.10-3 . ANY -i386 . sid -m why", order{op: "gb", packages: []string{"hello_2.10-3"}, archs: []string{"ANY", "-i386"}, suite: "sid", message: "why"}},
-		{"gb a b . amd64 . sid . -m why", order{op: "gb", packages: []string{"a", "b"}, archs: []string{"amd64"}, suite: "sid", message: "why"}},
-		{"nmu 3 a . ANY . -m why", order{op: "nmu", number: 3, given: true, packages: []string{"a"}, archs: []string{"ANY"}, message: "why"}},
-		{"nmu a . ANY -m why", order{op: "nmu", packages: []string{"a"}, archs: []string{"ANY"}, message: "why"}},
-		{"bp -20 a . all", order{op: "bp", number: -20, given: true, packages: []string{"a"}, archs: []string{"all"}}},
-		{"fail a . amd64 --override --dry-run --json -m x", order{op: "fail", packages: []string{"a"}, archs: []string{"amd64"}, override: true, dry: true, json: true, message: "x"}},
-		{"uploaded a . amd64 --changes f", order{op: "uploaded", packages: []string{"a"}, archs: []string{"amd64"}, changes: "f"}},
+		{"gb hello_2.10-3 . ANY -i386 . sid -m why", Order{Op: "gb", Packages: []string{"hello_2.10-3"}, Archs: []string{"ANY", "-i386"}, Suite: "sid", Message: "why"}},
+		{"gb a b . amd64 . sid . -m why", Order{Op: "gb", Packages: []string{"a", "b"}, Archs: []string{"amd64"}, Suite: "sid", Message: "why"}},
+		{"nmu 3 a . ANY . -m why", Order{Op: "nmu", Number: 3, Given: true, Packages: []string{"a"}, Archs: []string{"ANY"}, Message: "why"}},
+		{"nmu a . ANY -m why", Order{Op: "nmu", Packages: []string{"a"}, Archs: []string{"ANY"}, Message: "why"}},
+		{"bp -20 a . all", Order{Op: "bp", Number: -20, Given: true, Packages: []string{"a"}, Archs: []string{"all"}}},
+		{"fail a . amd64 --override --dry-run --json -m x", Order{Op: "fail", Packages: []string{"a"}, Archs: []string{"amd64"}, Override: true, Dry: true, JSON: true, Message: "x"}},
+		{"uploaded a . amd64 --changes f", Order{Op: "uploaded", Packages: []string{"a"}, Archs: []string{"amd64"}, Changes: "f"}},
 	} {
-		got, err := parseOrder(strings.Fields(c.line))
+		got, err := Parse(strings.Fields(c.line))
 		if err != nil || !reflect.DeepEqual(*got, c.want) {
 			t.Errorf("%s: got %+v, %v, want %+v", c.line, got, err, c.want)
 		}
@@ -39,7 +39,7 @@ func TestParseOrder(t *testing.T) {
 		"bp a . amd64":               "bp wants a number",
 		"gb a . amd64 . sid --who x": "not an option",
 	} {
-		if got, err := parseOrder(strings.Fields(line)); err == nil || !strings.Contains(err.Error(), want) {
+		if got, err := Parse(strings.Fields(line)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %+v, %v, want %q", line, got, err, want)
 		}
 	}
@@ -51,12 +51,12 @@ func TestConcrete(t *testing.T) {
 		"ANY": "amd64 i386 arm64", "ALL": "amd64 i386 arm64 all", "ANY -i386": "amd64 arm64", "-i386": "amd64 arm64",
 		"amd64": "amd64", "all amd64": "all amd64", "ALL -all": "amd64 i386 arm64",
 	} {
-		got, _, err := (&order{archs: strings.Fields(line)}).concrete(s)
+		got, _, err := (&Order{Archs: strings.Fields(line)}).Concrete(s)
 		if err != nil || strings.Join(got, " ") != want {
 			t.Errorf("%s: got %q, %v, want %q", line, got, err, want)
 		}
 	}
-	if _, _, err := (&order{archs: []string{"mips"}}).concrete(s); err == nil {
+	if _, _, err := (&Order{Archs: []string{"mips"}}).Concrete(s); err == nil {
 		t.Error("mips: not refused")
 	}
 }

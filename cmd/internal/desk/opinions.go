@@ -1,0 +1,161 @@
+package desk
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"packmill/cmd/internal/control"
+	"packmill/cmd/internal/mail"
+	"packmill/internal/durable"
+	"packmill/spool"
+)
+
+// OpinionsFile in an item has a line for each word of a reviewer that did not
+// move it: time, person, verb and text, with tabs between. The rule of two
+// persons is decided by it.
+const OpinionsFile = "opinions"
+
+// Opinion is one line of it.
+type Opinion struct {
+	Time time.Time `json:"time"`
+	Who  string    `json:"who"`
+	Verb string    `json:"verb"` // accept, hold, release or ask
+	Text string    `json:"text,omitempty"`
+}
+
+// ReadOpinions gives what reviewers said of the item at dir, oldest first.
+func ReadOpinions(dir string) []Opinion {
+	f, err := os.OpenFile(filepath.Join(dir, OpinionsFile), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	var data bytes.Buffer
+	if _, err := data.ReadFrom(f); err != nil {
+		return nil
+	}
+	var out []Opinion
+	for line := range strings.Lines(data.String()) {
+		w := strings.SplitN(strings.TrimSuffix(line, "\n"), "\t", 4)
+		if len(w) != 4 {
+			continue
+		}
+		at, err := time.Parse(time.RFC3339, w[0])
+		if err == nil {
+			out = append(out, Opinion{at, w[1], w[2], w[3]})
+		}
+	}
+	return out
+}
+
+// held gives the hold that is in force, if there is one.
+func held(opinions []Opinion) (Opinion, bool) {
+	for _, o := range slices.Backward(opinions) {
+		switch o.Verb {
+		case "hold":
+			return o, true
+		case "release":
+			return Opinion{}, false
+		}
+	}
+	return Opinion{}, false
+}
+
+// Say writes a reviewer's word that moves nothing: an opinion, and a line in
+// the history.
+func Say(it *spool.Item, who, verb, text string) error {
+	line := fmt.Sprintf("%s\t%s\t%s\t%s\n", time.Now().UTC().Format(time.RFC3339), spool.OneLine(who), verb, spool.OneLine(text))
+	if err := durable.Append(it.Path(OpinionsFile), []byte(line), 0o664); err != nil {
+		return err
+	}
+	if text != "" {
+		verb += ": " + text
+	}
+	if err := it.Note(who, verb); err != nil {
+		return err
+	}
+	return durable.SyncTree(it.Path())
+}
+
+// Accept lets an upload through to the build queues. Where two persons must
+// accept, the first one's word is kept, and more says that it takes another.
+func (d *Desk) Accept(it *spool.Item, who, text string) (more bool, err error) {
+	if d.set.General.TwoPersons && !seconded(ReadOpinions(it.Path()), who) {
+		return true, Say(it, who, "accept", text)
+	}
+	return false, it.Move(spool.Person, who, spool.Verdict{To: spool.In(spool.Accepted, it.Place.Suite), Reason: text})
+}
+
+// seconded reports whether somebody else has accepted the upload.
+func seconded(opinions []Opinion, who string) bool {
+	return slices.ContainsFunc(opinions, func(o Opinion) bool { return o.Verb == "accept" && o.Who != spool.OneLine(who) })
+}
+
+// Reject refuses an upload; its uploader reads the text and what the checks
+// had remarked.
+func Reject(it *spool.Item, who, text string) error {
+	full := fmt.Sprintf("%s %s was refused by %s:\n\n%s\n", it.Name.Source, it.Name.Version, who, text)
+	if st, err := it.Ticket(); err == nil && st.Get("Remarks") != "" {
+		full += "\nThe checks had remarked:\n" + st.Get("Remarks") + "\n"
+	}
+	return it.Move(spool.Person, who, spool.Verdict{To: spool.In(spool.Rejected), Reason: text, Text: full})
+}
+
+// Hold marks an upload as on hold.
+func Hold(it *spool.Item, who, text string) error {
+	if err := Say(it, who, "hold", text); err != nil {
+		return err
+	}
+	return it.WriteFile(spool.ReasonFile, []byte("On hold by "+who+":\n"+text+"\n"))
+}
+
+// Release takes the hold off.
+func Release(it *spool.Item, who, text string) error {
+	if err := Say(it, who, "release", text); err != nil {
+		return err
+	}
+	return durable.Remove(it.Path(spool.ReasonFile))
+}
+
+// Ask sends a question to the uploader by mail.
+func (d *Desk) Ask(it *spool.Item, who, text string) error {
+	st, err := it.Ticket()
+	if err != nil {
+		return err
+	}
+	m := &mail.Message{
+		Event: "asked", Item: it.Name.String(), Key: time.Now().UTC().Format(time.RFC3339Nano), Date: time.Now(),
+		Subject: fmt.Sprintf("%s %s for %s: a question", it.Name.Source, it.Name.Version, it.Place.Suite),
+		Body:    fmt.Sprintf("%s asks about %s %s, which waits for review:\n\n%s\n", who, it.Name.Source, it.Name.Version, text),
+		People:  map[string]string{mail.Signer: st.Get("Email"), mail.Maintainer: st.Get("Maintainer")},
+	}
+	sent, err := mail.Send(context.Background(), d.askers(), m)
+	if err != nil {
+		return err
+	}
+	if sent == 0 {
+		return fmt.Errorf("nobody to ask: its uploader has no Email in control/uploaders")
+	}
+	return Say(it, who, "ask", text)
+}
+
+// askers are the notices of questions: what control/notify says of asked, or
+// the signer.
+func (d *Desk) askers() []control.Notice {
+	signer := control.Notice{Event: "asked", To: []string{mail.Signer}, Via: "/usr/sbin/sendmail"}
+	for _, n := range d.set.Notify {
+		if n.Event == "asked" {
+			return d.set.Notify
+		}
+		signer.Via, signer.From = n.Via, n.From
+	}
+	return append(slices.Clone(d.set.Notify), signer)
+}

@@ -1,0 +1,99 @@
+package survey
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"packmill/queue/buildlog"
+	"packmill/spool"
+)
+
+// Row is an item as lists show it.
+type Row struct {
+	Item    string    `json:"item"`
+	State   string    `json:"state"`
+	Suite   string    `json:"suite,omitempty"`
+	Arch    string    `json:"arch,omitempty"`
+	Source  string    `json:"source"`
+	Version string    `json:"version"`
+	Dir     string    `json:"dir"`
+	Since   time.Time `json:"since"`
+	Who     string    `json:"who,omitempty"`    // who moved it there
+	Reason  string    `json:"reason,omitempty"` // of the last move
+
+	// Of a job in needs-build.
+	Ahead    int     `json:"ahead,omitempty"`      // jobs that are built before it
+	Estimate float64 `json:"estimate_s,omitempty"` // how long the build may take
+}
+
+// RowOf reads what a list shows of an item. An item that has moved on since it
+// was found has only its name.
+func RowOf(t *spool.Tree, f spool.Found) Row {
+	r := Row{
+		Item: f.Name.String(), State: f.Place.State.Name, Suite: f.Place.Suite, Arch: f.Arch(),
+		Source: f.Name.Source, Version: f.Name.Version, Dir: f.Dir(), Since: f.Name.Time,
+	}
+	if events, err := spool.ReadHistory(t.Path(f.Dir())); err == nil && len(events) > 0 {
+		last := events[len(events)-1]
+		r.Since, r.Who, r.Reason = last.Time, last.Who, last.Reason
+	}
+	return r
+}
+
+// Waits says how long jobs that wait for a builder may take, and how many are
+// before each.
+type Waits struct {
+	tree   *spool.Tree
+	source string // only this one is asked about; "": any
+	times  *buildlog.Times
+	queues map[spool.Place][]string
+}
+
+// NewWaits makes Waits of a source's jobs, or of any with "".
+func NewWaits(t *spool.Tree, source string) *Waits {
+	return &Waits{tree: t, source: source, queues: map[spool.Place][]string{}}
+}
+
+// Of estimates one job: known says that there is an estimate, ahead how many
+// jobs are before it.
+func (w *Waits) Of(f spool.Found) (e buildlog.Estimate, known bool, ahead int, err error) {
+	if w.times == nil {
+		store := buildlog.Store{Dir: w.tree.Path(spool.LogsDir)}
+		if w.times, err = store.Times(w.source); err != nil {
+			return e, false, 0, err
+		}
+	}
+	names, ok := w.queues[f.Place]
+	if !ok && f.Place.State == spool.NeedsBuild {
+		if names, err = w.tree.List(f.Place); err != nil {
+			return e, false, 0, err
+		}
+		w.queues[f.Place] = names
+	}
+	ahead, _ = slices.BinarySearch(names, f.Name.String())
+	e, known = w.times.Of(f.Name.Source, f.Place.Suite, f.Arch())
+	return e, known, ahead, nil
+}
+
+// Tell adds the estimate to the row of a job in needs-build, and to its reason
+// in words: "about 4 min, 3 before it".
+func (w *Waits) Tell(f spool.Found, r *Row) error {
+	e, known, ahead, err := w.Of(f)
+	if err != nil {
+		return err
+	}
+	var words []string
+	if known {
+		r.Estimate = e.Took.Seconds()
+		words = append(words, e.String())
+	}
+	if r.Ahead = ahead; ahead > 0 {
+		words = append(words, fmt.Sprintf("%d before it", ahead))
+	}
+	if len(words) > 0 {
+		r.Reason = strings.TrimPrefix(r.Reason+"; "+strings.Join(words, ", "), "; ")
+	}
+	return nil
+}

@@ -1,0 +1,269 @@
+package survey
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"packmill/cmd/internal/control"
+	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/terminal"
+	"packmill/internal/policy"
+	"packmill/queue"
+	"packmill/queue/builders"
+	"packmill/queue/buildlog"
+	"packmill/spool"
+)
+
+// Answer says why a package is where it is, on one architecture.
+type Answer struct {
+	Row
+	Next     string   `json:"next"`
+	WaitsFor string   `json:"waits_for,omitempty"`
+	Blocks   []string `json:"blocks,omitempty"`
+	Builders []string `json:"builders,omitempty"` // "NAME: why not", or "NAME: takes it"
+	Estimate string   `json:"estimate,omitempty"`
+	Previous string   `json:"previous_failure,omitempty"`
+
+	FirstError string `json:"first_error,omitempty"`
+}
+
+// Why answers for every job and source that a person calls pattern, in one
+// suite or with "" in all. What is in the attic is nowhere any more.
+func Why(t *spool.Tree, set *control.Settings, pattern, suite string) ([]*Answer, error) {
+	found, err := Find(t, "explain", pattern)
+	if err != nil {
+		return nil, err
+	}
+	found = slices.DeleteFunc(found, func(f spool.Found) bool {
+		return f.Place.State == spool.Attic || suite != "" && f.Place.Suite != suite
+	})
+	if len(found) == 0 {
+		return nil, daemon.Refuse("nothing here is called %s", spool.OneLine(pattern))
+	}
+	waiting, err := t.Find("", spool.DepWait, spool.BDUninstallable)
+	if err != nil {
+		return nil, err
+	}
+	q := &inquiry{tree: t, set: set, waiting: waiting, waits: NewWaits(t, found[0].Name.Source)}
+	var out []*Answer
+	for _, f := range found {
+		a, err := q.answer(f)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+// inquiry is what every answer needs.
+type inquiry struct {
+	tree    *spool.Tree
+	set     *control.Settings
+	waiting []spool.Found // the jobs that wait for packages
+	waits   *Waits
+}
+
+func (q *inquiry) answer(f spool.Found) (*Answer, error) {
+	t := q.tree
+	w := &Answer{Row: RowOf(t, f), Next: f.Place.State.Next}
+	tk, err := queue.TicketAt(t, f)
+	if err != nil {
+		tk = &queue.Ticket{Source: f.Name.Source, Version: f.Name.Version}
+	}
+	w.Previous = tk.Previous
+	w.FirstError = buildlog.ErrorAt(t.Path(f.Dir()))
+	switch f.Place.State {
+	case spool.NeedsBuild:
+		w.Builders, w.Next = whoTakes(t, q.set, f, tk)
+		if err := q.set.General.Room(t.Root(), 0); err != nil {
+			w.Next = "nothing new is begun: " + err.Error()
+		}
+	case spool.Building:
+		w.Next = fmt.Sprintf("its builder, %s, ends", tk.Builder)
+		if tk.TakenBy != "" {
+			w.Next = tk.TakenBy + " builds it by hand"
+		} else if s := silence(t, f, q.set, tk); s != "" {
+			w.Next += "; " + s
+		}
+	case spool.DepWait, spool.BDUninstallable:
+		// In it are the relations, what stands in their way, and the ring
+		// of sources that wait for each other.
+		if w.WaitsFor = spool.Waiting(t.Path(f.Dir())); w.WaitsFor == "" {
+			w.WaitsFor = tk.DepWait
+		}
+	case spool.Master:
+		w.WaitsFor = openJobs(t, f)
+	}
+	w.Blocks = blocks(t, q.waiting, tk, f)
+	if f.Arch() == "" || f.Arch() == spool.SourceArch || f.Place.State == spool.Installed {
+		return w, nil
+	}
+	e, known, ahead, err := q.waits.Of(f)
+	if err != nil {
+		return nil, err
+	}
+	w.Ahead = ahead
+	if known {
+		w.Estimate, w.Row.Estimate = e.String(), e.Took.Seconds()
+	}
+	return w, nil
+}
+
+// Text is the answer for a person.
+func (w *Answer) Text() string {
+	arch := w.Arch
+	if arch == "" {
+		arch = "source"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s_%s %s: %s since %s (%s)", w.Source, w.Version, arch, w.State, w.Since.Format(time.RFC3339), terminal.Age(w.Since))
+	if w.Suite != "" {
+		fmt.Fprintf(&b, " in %s", w.Suite)
+	}
+	line := func(name, text string) {
+		for i, l := range strings.Split(strings.TrimSpace(text), "\n") {
+			if i > 0 {
+				name = strings.Repeat(" ", len(name))
+			}
+			if l != "" {
+				fmt.Fprintf(&b, "\n  %s %s", name, terminal.Clean(l))
+			}
+		}
+	}
+	line("because:   ", w.Reason)
+	line("next:      ", w.Next)
+	line("waits for: ", w.WaitsFor)
+	line("blocks:    ", strings.Join(w.Blocks, ", "))
+	for _, x := range w.Builders {
+		line("builder:   ", x)
+	}
+	if w.Ahead > 0 {
+		line("before it: ", fmt.Sprintf("%d", w.Ahead))
+	}
+	line("takes:     ", w.Estimate)
+	line("log:       ", w.FirstError)
+	line("before:    ", w.Previous)
+	return b.String()
+}
+
+// whoTakes asks each builder of the settings, and what its daemons say of
+// themselves.
+func whoTakes(tree *spool.Tree, all *control.Settings, f spool.Found, t *queue.Ticket) (who []string, what string) {
+	s, ok := all.Suite(f.Place.Suite)
+	if !ok {
+		return nil, "the suite is not in the settings any more: nobody builds for it"
+	}
+	daemons, err := builders.Read(tree.Path(spool.BuildersDir))
+	if err != nil {
+		who = append(who, "(which daemons run is not known: "+err.Error()+")")
+	}
+	able := 0
+	for i := range all.Builders {
+		b := &all.Builders[i]
+		why, again := all.Refuses(b, s, f.Arch(), t, f.Name.Time, time.Now())
+		if why == "" || !again.IsZero() {
+			able++
+		}
+		switch {
+		case why == "" && b.Last.Match(t.Source):
+			why = "takes it when nothing else waits (Last)"
+		case why == "":
+			why = "takes it when it is its turn"
+		}
+		on := f.Arch()
+		if on == "all" {
+			on = s.IndepOn
+		}
+		runs := 0
+		for _, d := range daemons {
+			if d.Builder != b.Name || !slices.Contains(d.Archs, on) && !slices.Contains(d.Archs, f.Arch()) {
+				continue
+			}
+			runs++
+			lacks := d.Lacks[f.Arch()]
+			switch {
+			case lacks != "":
+				why += "; but the machine of " + d.Daemon + " cannot: " + lacks
+			case d.Refuses != "":
+				why += "; but " + d.Daemon + " takes nothing now: " + d.Refuses
+			case d.Trouble != "":
+				why += "; the last build of " + d.Daemon + " ended without a verdict: " + d.Trouble
+			}
+		}
+		if runs == 0 && err == nil && slices.Contains(b.Architectures, f.Arch()) {
+			why += fmt.Sprintf("; but no daemon of it runs: start buildd --arch %s --builder %s", on, b.Name)
+		}
+		who = append(who, b.Name+": "+why)
+	}
+	if able == 0 {
+		return who, fmt.Sprintf("no builder of control/builders would ever take it: add %s to one", f.Arch())
+	}
+	return who, spool.NeedsBuild.Next
+}
+
+// silence says that a build has not written to its log for longer than its
+// builder allows.
+func silence(t *spool.Tree, f spool.Found, all *control.Settings, tk *queue.Ticket) string {
+	st, err := os.Stat(t.Path(f.Dir(), "log"))
+	if err != nil {
+		return ""
+	}
+	quiet := time.Since(st.ModTime())
+	_, name, _ := strings.Cut(tk.Builder, "/")
+	for _, b := range all.Builders {
+		if (name == "" || b.Name == name) && slices.Contains(b.Architectures, f.Arch()) && quiet > b.Silence {
+			return fmt.Sprintf("it has said nothing for %s, and its limit is %s: look at the builder", quiet.Round(time.Minute), b.Silence)
+		}
+	}
+	return ""
+}
+
+// openJobs lists the architectures of a source that have not settled.
+func openJobs(t *spool.Tree, f spool.Found) string {
+	plan, err := queue.ReadPlan(t.Path(f.Dir()))
+	if err != nil {
+		return ""
+	}
+	var out []string
+	for _, a := range plan.Jobs {
+		job, err := queue.FindJob(t, f.Place.Suite, a, f.Name.Source, f.Name.Version)
+		switch {
+		case err != nil || job == nil:
+			out = append(out, a+": not seen just now")
+		case !job.Place.State.Is(spool.Settled):
+			out = append(out, a+": "+job.Place.State.Name)
+		}
+	}
+	return strings.Join(out, "\n")
+}
+
+// blocks are the jobs that wait for a package of this source.
+func blocks(t *spool.Tree, waiting []spool.Found, tk *queue.Ticket, f spool.Found) []string {
+	var out []string
+	for _, w := range waiting {
+		if w.Place.Suite != f.Place.Suite || f.Arch() != "" && f.Arch() != "all" && w.Arch() != f.Arch() || w.Name.Source == f.Name.Source {
+			continue
+		}
+		wt, err := queue.TicketAt(t, w)
+		if err != nil {
+			continue
+		}
+		deps, err := policy.ParseRelations(wt.DepWait)
+		if err != nil {
+			continue
+		}
+		text := spool.Waiting(t.Path(w.Dir()))
+		hit := slices.ContainsFunc(deps, func(or []policy.Relation) bool { return slices.Contains(tk.Binary, or[0].Name) }) ||
+			slices.ContainsFunc(tk.Binary, func(b string) bool {
+				return strings.Contains(text, "missing "+b+",") || strings.Contains(text, "missing "+b+" ") || strings.Contains(text, "missing "+b+"\n")
+			})
+		if name := w.Name.ID() + " on " + w.Arch(); hit && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}

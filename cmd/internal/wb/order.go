@@ -1,0 +1,136 @@
+// Package wb does what a person asks for in the words of Debian's wb: it reads
+// the command line, finds the jobs, asks package queue, and says of each what
+// became of it.
+package wb
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"packmill/cmd/internal/control"
+	"packmill/queue"
+)
+
+// Order is what is to be done, as a command line in wb's grammar says it:
+//
+//	CMD PKG[_VERSION]... . ARCH... [. SUITE] [. -m TEXT] [--override] [--changes FILE] [--dry-run] [--json]
+type Order struct {
+	Op       queue.Op
+	Number   int  // of nmu and bp
+	Given    bool // a number
+	Packages []string
+	Archs    []string // also ANY, ALL and -ARCH
+	Suite    string   // "": the only one
+	Message  string
+	Override bool
+	Changes  string // file of a result that was built elsewhere
+	Dry      bool
+	JSON     bool
+}
+
+// Parse reads wb's grammar. Its errors are for people.
+func Parse(words []string) (*Order, error) {
+	o := &Order{}
+	if len(words) == 0 {
+		return nil, errors.New("what is to be done? packmill wb --help shows the grammar")
+	}
+	word := queue.WordAt(queue.AtWb, words[0])
+	if word == nil {
+		return nil, fmt.Errorf("%q is not an operation; there are: %s", words[0], queue.Names(queue.WordsAt(queue.AtWb)))
+	}
+	o.Op = word.Op
+	words = words[1:]
+	part := 0 // 0 packages, 1 architectures, 2 suite
+	value := func(i int) (string, error) {
+		if i+1 >= len(words) {
+			return "", fmt.Errorf("%s wants a value", words[i])
+		}
+		return words[i+1], nil
+	}
+	for i := 0; i < len(words); i++ {
+		w := words[i]
+		var err error
+		switch {
+		case w == ".":
+			part++
+		case w == "-m" || w == "--message":
+			o.Message, err = value(i)
+			i++
+		case w == "--changes":
+			o.Changes, err = value(i)
+			i++
+		case w == "--override":
+			o.Override = true
+		case w == "--dry-run" || w == "-n":
+			o.Dry = true
+		case w == "--json":
+			o.JSON = true
+		case part == 0 && len(o.Packages) == 0 && !o.Given && (o.Op == queue.BinNMU || o.Op == queue.Priority) && isNumber(w):
+			o.Number, err = strconv.Atoi(w)
+			o.Given = true
+		case strings.HasPrefix(w, "--") || strings.HasPrefix(w, "-") && part != 1:
+			err = fmt.Errorf("%q is not an option; packmill wb --help shows them", w)
+		case part == 0:
+			o.Packages = append(o.Packages, w)
+		case part == 1:
+			o.Archs = append(o.Archs, w)
+		case part == 2 && o.Suite == "":
+			o.Suite = w
+		default:
+			err = fmt.Errorf("%q stands too far behind: PKG... . ARCH... . SUITE", w)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case len(o.Packages) == 0:
+		return nil, errors.New("which package? packmill wb CMD PKG[_VERSION] . ARCH...")
+	case len(o.Archs) == 0:
+		return nil, errors.New("for which architecture? write it after a point: packmill wb CMD PKG . amd64, or . ANY")
+	case o.Op == queue.Priority && !o.Given:
+		return nil, errors.New("bp wants a number: packmill wb bp 20 PKG . ARCH")
+	}
+	return o, nil
+}
+
+func isNumber(s string) bool {
+	_, err := strconv.Atoi(s)
+	return err == nil
+}
+
+// Concrete resolves ANY, ALL and -ARCH in a suite; asked are those that were
+// named.
+func (o *Order) Concrete(s *control.Suite) (archs, asked []string, err error) {
+	add := func(list ...string) {
+		for _, a := range list {
+			if !slices.Contains(archs, a) {
+				archs = append(archs, a)
+			}
+		}
+	}
+	known := append(slices.Clone(s.Architectures), "all")
+	for _, a := range o.Archs {
+		name := strings.TrimPrefix(a, "-")
+		switch {
+		case a == "ANY":
+			add(s.Architectures...)
+		case a == "ALL":
+			add(known...)
+		case !slices.Contains(known, name):
+			return nil, nil, fmt.Errorf("the suite %s is not built for %q; it has %s", s.Name, name, strings.Join(known, " "))
+		case a != name:
+			if len(archs) == 0 {
+				archs = slices.Clone(s.Architectures) // -i386 alone: all but that one
+			}
+			archs = slices.DeleteFunc(archs, func(x string) bool { return x == name })
+		default:
+			add(a)
+			asked = append(asked, a)
+		}
+	}
+	return archs, asked, nil
+}
