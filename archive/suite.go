@@ -301,6 +301,34 @@ func (a *Archive) Has(ctx context.Context, suite, source, version string) (bool,
 	return s != nil, err
 }
 
+// Current returns the version of a source package that the suite is built from,
+// the newest one; what is kept only because something was built with it does not
+// count. "" says that the suite has none.
+func (a *Archive) Current(ctx context.Context, suite, source string) (string, error) {
+	p, err := a.read(ctx, suite)
+	if errors.Is(err, ErrNoSuite) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer p.close()
+	newest := ""
+	for _, c := range p.components() {
+		list, err := p.stanzas(sourcesPath(c), source)
+		if err != nil {
+			return "", err
+		}
+		for i := range list {
+			v := list[i].Get("Version")
+			if list[i].Get("Extra-Source-Only") != "yes" && (newest == "" || policy.CompareVersions(v, newest) > 0) {
+				newest = v
+			}
+		}
+	}
+	return newest, nil
+}
+
 // source finds a version of a source package and its component.
 func (p *published) source(components []string, name, version string) (*deb822.Stanza, string, error) {
 	for _, c := range components {

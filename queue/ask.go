@@ -115,10 +115,36 @@ func AskOf(it *spool.Item, r *Request) (*Reply, error) {
 	if s.To != Same {
 		reply.To = spool.In(s.To, f.Place.Suite, f.Arch())
 	}
+	if why := r.writable(it, s, reply.To); why != "" {
+		reply.Refusal, reply.To = why, it.Place
+		return reply, nil
+	}
 	if r.Dry {
 		return reply, nil
 	}
 	return reply, r.do(it, t, s, reply)
+}
+
+// writable says why who runs the program has not the rights that the operation
+// needs, or "": before the first write, so that a refusal leaves no trace. A binNMU
+// makes a job and leaves what is installed as it is.
+func (r *Request) writable(it *spool.Item, s *Spec, to spool.Place) string {
+	if r.Op == Info || slices.Contains(s.Do, MakeBinNMU) {
+		return ""
+	}
+	if err := it.Writable(to); errors.Is(err, fs.ErrPermission) {
+		return NoRight(err)
+	}
+	return "" // of any other trouble the move will tell
+}
+
+// NoRight is the refusal of what the system does not let a person do on the queues.
+func NoRight(err error) string {
+	where := ""
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		where = " below " + path.Path
+	}
+	return "you may not change anything" + where + "; who works on the build queues is in the groups " + spool.GroupAll + " and " + spool.GroupQueue
 }
 
 // Patiently finds a job and asks, again for a second while a daemon holds the

@@ -82,12 +82,26 @@ func findJob(tree *spool.Tree, states []spool.State, suite, arch, source, versio
 		}
 		for i := range found {
 			f := &found[i]
-			if f.Name.Version == version && f.Arch() == arch && (f.Place.Suite == suite || sameSuite(tree, f, suite)) {
+			if f.Name.Version == version && archOf(tree, f) == arch && (f.Place.Suite == suite || sameSuite(tree, f, suite)) {
 				return f, nil
 			}
 		}
 	}
 	return nil, nil
+}
+
+// archOf is Found.Arch of what a person's mv may have brought to a place whose
+// items end in their architecture: that one's name lacks it, and its ticket knows.
+func archOf(tree *spool.Tree, f *spool.Found) string {
+	arch := f.Arch()
+	if arch != "" || f.Place.State.Has("ARCH") || !f.Place.State.Is(spool.Settled) {
+		return arch
+	}
+	st, err := spool.ReadTicket(tree.Path(f.Dir()))
+	if err != nil {
+		return ""
+	}
+	return st.Get(spool.ArchField)
 }
 
 // sameSuite asks the ticket, where the directory does not say the suite.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"packmill/internal/policy"
@@ -18,10 +19,17 @@ import (
 // source here.
 func Join(tree *spool.Tree, it *spool.Item, s Suite) (spool.Verdict, error) {
 	plan, err := ReadPlan(it.Path())
+	if errors.Is(err, fs.ErrNotExist) {
+		return spool.Verdict{To: spool.In(spool.Accepted, s.Name), Reason: "it was never fanned out"}, nil
+	}
 	if err != nil {
 		return spool.Verdict{}, fmt.Errorf("plan of %s: %w; fan it out again with: packmill requeue %s", it.Name, err, it.Name)
 	}
 	settled, active := tree.Are(spool.Settled), tree.Are(spool.Jobs|spool.Active)
+	if _, err := os.Lstat(it.Path(aheadFile)); err != nil {
+		// Nothing of it is published before the source is: a person put it there.
+		settled = slices.DeleteFunc(settled, func(s spool.State) bool { return s == spool.Installed })
+	}
 	var done, waits []string
 	for _, a := range plan.Jobs {
 		f := findNamed(tree, settled, s.Name, a, it.Name)
@@ -45,9 +53,10 @@ func Join(tree *spool.Tree, it *spool.Item, s Suite) (spool.Verdict, error) {
 
 // Supersede retires what older versions of the source still have open in the
 // suite: their jobs and their sources go to the attic. A build that is running
-// ends by itself (its builder asks Superseded then).
+// ends by itself (its builder asks Superseded then). What a person said is not
+// for an architecture holds for the next version too: see hatch.
 func Supersede(tree *spool.Tree, suite, source, version, who string, by spool.Actor) error {
-	places, err := tree.Places(tree.Are(spool.Stale)...)
+	places, err := tree.Places(append(tree.Are(spool.Stale), spool.Building)...)
 	if err != nil {
 		return err
 	}
@@ -71,6 +80,43 @@ func Supersede(tree *spool.Tree, suite, source, version, who string, by spool.Ac
 	return nil
 }
 
+// AcceptedAgain makes way for an accepted source: a copy of the same version that
+// waits for its jobs goes to the attic, as after a refusal of the copy that went
+// ahead. The jobs stay, and are those of the new one. An item that was moved to
+// another suite by hand is of that suite from here on.
+func AcceptedAgain(tree *spool.Tree, it *spool.Item, who string) error {
+	found, err := sourceItems(tree, spool.In(spool.Master, it.Place.Suite), it.Name.Source)
+	if err != nil {
+		return err
+	}
+	for _, f := range found {
+		if f.Name.Version != it.Name.Version || f.Name.Arch != "" {
+			continue
+		}
+		old, err := tree.Claim(f.Place, f.Name.String())
+		if errors.Is(err, spool.ErrGone) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = old.Move(spool.MasterD, who, spool.Verdict{To: spool.In(spool.Attic), Reason: "accepted again"})
+		old.Release()
+		if err != nil {
+			return err
+		}
+	}
+	t, err := TicketOf(it)
+	if err != nil || t.Suite == it.Place.Suite {
+		return nil // FanOut says what is wrong with it
+	}
+	t.Suite = it.Place.Suite
+	if err := Replan(it); err != nil {
+		return err
+	}
+	return it.SetTicket(t.Stanza())
+}
+
 func retire(tree *spool.Tree, f spool.Found, version, who string, by spool.Actor) error {
 	it, err := tree.Claim(f.Place, f.Name.String())
 	if err != nil {
@@ -79,6 +125,13 @@ func retire(tree *spool.Tree, f spool.Found, version, who string, by spool.Actor
 		return nil
 	}
 	defer it.Release()
+	if f.Place.State == spool.Building {
+		// What a person builds by hand nobody holds. Any other that is free here
+		// lost its builder, and is met again when it was given back.
+		if t, err := TicketOf(it); err != nil || t.TakenBy == "" {
+			return nil
+		}
+	}
 	return it.Move(by, who, spool.Verdict{To: spool.In(spool.Attic), Reason: "superseded by version " + version})
 }
 

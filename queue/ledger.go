@@ -112,21 +112,29 @@ func lockLedger(dir string) (*os.File, error) {
 }
 
 // retired reports whether the job with this birth was seen in the attic: no
-// daemon takes anything out of there. One that a person cancelled does not
-// count: it would be made again at once.
+// daemon takes anything out of there. One that a person cancelled, by a command
+// or with mv, does not count: it would be made again at once.
 func retired(tree *spool.Tree, arch, key string, ino uint64) bool {
 	source, _, _ := strings.Cut(key, "_")
 	found, err := sourceItems(tree, spool.In(spool.Attic), source)
 	if err != nil {
 		return false
 	}
-	for _, f := range found {
-		if dir := tree.Path(f.Dir()); f.Arch() == arch && inodeOf(dir) == ino {
-			st, err := spool.ReadTicket(dir)
-			return err != nil || st.Get("Cancelled-By") == ""
+	for i := range found {
+		f := &found[i]
+		if dir := tree.Path(f.Dir()); inodeOf(dir) == ino && archOf(tree, f) == arch {
+			return !Cancelled(tree, *f)
 		}
 	}
 	return false
+}
+
+// Cancelled reports whether a person put the job that lies in the attic there,
+// with cancel or with mv.
+func Cancelled(tree *spool.Tree, f spool.Found) bool {
+	dir := tree.Path(f.Dir())
+	st, err := spool.ReadTicket(dir)
+	return err == nil && (st.Get("Cancelled-By") != "" || spool.BroughtByHand(dir, f.Place))
 }
 
 // inodeOf is the birth file's in the job at dir, 0 if there is none.

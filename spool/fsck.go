@@ -498,11 +498,20 @@ func (t *Tree) retire(f, stays Found, why string) error {
 
 // quarantine moves a claimed item past the table of moves, with a REASON.
 func (it *Item) quarantine(to Place, why string) error {
-	text := fmt.Sprintf("packmill fsck took this out of %s: %s.\n", it.Place, why)
-	if err := it.WriteFile(ReasonFile, []byte(text)); err != nil {
+	return it.PutRight(to, "fsck", why, fmt.Sprintf("packmill fsck took this out of %s: %s.\n", it.Place, why))
+}
+
+// PutRight moves a claimed item past the table of moves, with a REASON: out of
+// where no handler can work on it, because a person's mv or a fault brought it
+// there.
+func (it *Item) PutRight(to Place, who, why, text string) error {
+	if err := it.Writable(to); err != nil {
 		return err
 	}
-	e := Event{Time: it.tree.now().UTC(), From: it.Place.Dir(), To: to.Dir(), Who: "fsck", Reason: why}
+	if err := it.WriteFile(ReasonFile, []byte(strings.TrimRight(text, "\n")+"\n")); err != nil {
+		return err
+	}
+	e := Event{Time: it.tree.now().UTC(), From: it.Place.Dir(), To: to.Dir(), Who: who, Reason: why}
 	if err := durable.Append(it.Path(HistoryFile), e.line(), 0o664); err != nil {
 		return err
 	}

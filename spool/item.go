@@ -48,7 +48,13 @@ func (t *Tree) Claim(p Place, name string) (*Item, error) {
 		return nil, fmt.Errorf("claim %s/%s: %w", p.Dir(), name, err)
 	}
 	it := &Item{tree: t, Place: p, Name: n, lock: lock}
-	it.noticeHandMove()
+	it.tidy()
+	if it.noticeHandMove() {
+		if err := it.adopt(); err != nil {
+			it.Release()
+			return nil, err
+		}
+	}
 	return it, nil
 }
 
@@ -91,11 +97,12 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// noticeHandMove writes the history line that mv did not write.
-func (it *Item) noticeHandMove() {
+// noticeHandMove writes the history line that mv did not write, and reports
+// whether there was one to write.
+func (it *Item) noticeHandMove() bool {
 	e, ok := handMove(it.Path(), it.Place)
 	if !ok {
-		return
+		return false
 	}
 	e.Time = it.tree.now().UTC()
 	// The history is for people: that it could not be written must not
@@ -103,6 +110,7 @@ func (it *Item) noticeHandMove() {
 	if durable.Append(it.Path(HistoryFile), e.line(), 0o664) == nil {
 		it.tree.record(it.Name.String(), e)
 	}
+	return true
 }
 
 // handMove compares the history's end with where the item lies.
@@ -241,6 +249,9 @@ func (it *Item) Move(by Actor, who string, v Verdict) error {
 	if !it.tree.Legal(it.Place.State, to.State, by) {
 		return fmt.Errorf("move %s: %s -> %s by %s: %w", it.Name, it.Place, to, by, ErrIllegal)
 	}
+	if err := it.Writable(to); err != nil {
+		return fmt.Errorf("move %s: %w", it.Name, err)
+	}
 	if v.Text != "" {
 		text := strings.TrimRight(v.Text, "\n") + "\n"
 		if err := it.WriteFile(ReasonFile, []byte(text)); err != nil {
@@ -309,7 +320,9 @@ func (it *Item) rename(from string, to Place, name *Name) error {
 func (it *Item) nameAt(to Place) Name {
 	n := it.Name
 	n.Arch = it.Arch()
-	if to.Arch != "" {
+	// One that went ahead has its own name only where it can meet its copy.
+	alone := n.Arch == SourceArch && !to.State.Is(Settled) && !to.State.Is(Kept)
+	if to.Arch != "" || alone {
 		n.Arch = ""
 	}
 	return n

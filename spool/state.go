@@ -148,8 +148,8 @@ var (
 	NotForUs = &Row{
 		Name: "not-for-us", Dir: ofArch + "not-for-us", Who: "a person", Right: queues,
 		What:   "never here, says a person",
-		Next:   "nothing; packmill wb nfu takes it back",
-		Traits: Jobs | Queued | Settled | Stale,
+		Next:   "nothing, for later versions neither; packmill wb nfu takes it back",
+		Traits: Jobs | Queued | Settled,
 	}
 	AutoNotForUs = &Row{
 		Name: "auto-not-for-us", Dir: ofArch + "auto-not-for-us", Who: "master-buildd", Right: queues,
@@ -390,9 +390,9 @@ var moves = []Rule{
 	// A newer upload takes its place, or the uploader takes it back; its age is over.
 	{[]State{Review, Accepted}, []State{Attic}, []Actor{Reviewd, MasterD, Person}},
 	{[]State{Rejected}, []State{Attic}, []Actor{Reviewd, Person}},
-	// Requeue: judged again, fanned out again.
+	// Requeue: judged again, fanned out again (or never was, and came by mv).
 	{[]State{Rejected, Review}, []State{Intake}, []Actor{Person}},
-	{[]State{Master}, []State{Accepted}, []Actor{Person}},
+	{[]State{Master}, []State{Accepted}, []Actor{Person, MasterD}},
 	// Fan-out; nothing to build; nothing it could be for.
 	{[]State{Accepted}, []State{Master, Uploaded, Rejected}, []Actor{MasterD}},
 

@@ -23,6 +23,7 @@ import (
 
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
+	"packmill/spool"
 )
 
 const manual = `Publishes: takes sources and signed binaries out of the archive queue, puts them into the pool, writes and signs the indexes.
@@ -50,5 +51,6 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return env.Serve(ctx, (&publisher{Env: env, archive: a, now: time.Now}).loop())
+	return env.Serve(ctx, (&publisher{Env: env, archive: a, now: time.Now,
+		arrivals: spool.Arrivals{Tree: env.Tree, First: time.Now().Add(-24 * time.Hour)}}).loop())
 }

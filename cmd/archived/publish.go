@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,8 @@ type publisher struct {
 	done    *control.Settings // those with which every suite was published last
 	renewed time.Time
 	filed   map[string]bool // sources of this batch that are about to be in Installed
+
+	arrivals spool.Arrivals // in Installed
 }
 
 func (p *publisher) loop() *spool.Loop {
@@ -68,6 +71,9 @@ func often(all *control.Settings) time.Duration {
 // it in line when the settings change.
 func (p *publisher) suites(ctx context.Context) (bool, error) {
 	now := p.Settings.Get()
+	if err := p.putOut(); err != nil {
+		return false, err
+	}
 	for _, s := range now.Suites {
 		if err := p.sweepRecords(s.Name); err != nil {
 			return false, err
@@ -139,6 +145,10 @@ func (p *publisher) publish(ctx context.Context, items []*spool.Item) ([]spool.V
 		entries[i] = e
 		var err error
 		e.ticket, err = queue.TicketOf(it)
+		home, misfit := spool.Place{}, ""
+		if err == nil {
+			home, misfit = queue.Misfit(p.Tree, spool.Found{Place: it.Place, Name: it.Name}, e.ticket)
+		}
 		switch {
 		case err != nil && !queue.Damaged(err):
 			return nil, err
@@ -146,6 +156,8 @@ func (p *publisher) publish(ctx context.Context, items []*spool.Item) ([]spool.V
 			e.decide(refuse(e, name, "the ticket cannot be read: "+err.Error()))
 		case !ok || s.Name != name:
 			e.decide(refuse(e, name, "there is no suite "+name+" in control/suites (any more)"))
+		case misfit != "":
+			e.decide(refuseTo(e, home, misfit))
 		case exists(p.record(it)):
 			// An earlier run published it and was cut off after that.
 			v, err := p.file(e)
@@ -171,7 +183,10 @@ func (p *publisher) publish(ctx context.Context, items []*spool.Item) ([]spool.V
 func (p *publisher) include(ctx context.Context, all *control.Settings, s *control.Suite, entries []*entry) error {
 	var batch []archive.Inclusion
 	var in []*entry
-	for _, e := range entries {
+	// The sources first: whether binaries can go depends on theirs.
+	ordered := slices.Clone(entries)
+	slices.SortStableFunc(ordered, func(a, b *entry) int { return cmp.Compare(min(len(a.arch), 1), min(len(b.arch), 1)) })
+	for _, e := range ordered {
 		if e.decided {
 			continue
 		}
@@ -327,18 +342,16 @@ func (p *publisher) ready(ctx context.Context, s *control.Suite, e *entry, entri
 	if slices.ContainsFunc(entries, func(o *entry) bool { return o.arch == "" && same(o) && !o.decided }) {
 		return true, spool.Verdict{}, nil
 	}
-	has, err := p.archive.Has(ctx, s.Name, e.item.Name.Source, e.item.Name.Version)
-	if err != nil && !errors.Is(err, archive.ErrNoSuite) {
+	standing, current, err := queue.StandingOf(ctx, p.Tree, p.archive, s.Name, e.ticket)
+	switch {
+	case err != nil:
 		return false, spool.Verdict{}, err
-	}
-	if has {
+	case standing == queue.Current:
 		return true, spool.Verdict{}, nil
-	}
-	// A newer version took the source away while this was built, or lay here.
-	if gone, err := queue.Retired(p.Tree, s.Name, e.item.Name.Source, e.item.Name.Version); err != nil {
-		return false, spool.Verdict{}, err
-	} else if gone != nil {
-		return false, spool.Verdict{To: spool.In(spool.Attic), Reason: "its source is in the attic"}, nil
+	case standing.Over():
+		// A newer version took its place while it was built, or lay here, or
+		// a person took the source out.
+		return false, spool.Verdict{To: spool.In(spool.Attic), Reason: standing.Why(current)}, nil
 	}
 	return false, spool.Stay(0, "waits for its source"), nil
 }
@@ -418,8 +431,12 @@ func refusedPlace(it *spool.Item, suite string) spool.Place {
 }
 
 func refuse(e *entry, suite, reason string) spool.Verdict {
+	return refuseTo(e, refusedPlace(e.item, suite), reason)
+}
+
+func refuseTo(e *entry, to spool.Place, reason string) spool.Verdict {
 	return spool.Verdict{
-		To: refusedPlace(e.item, suite), Reason: reason,
+		To: to, Reason: reason,
 		Text: fmt.Sprintf("The archive refused it: %s\nWhen that is mended: packmill requeue %s\n", reason, e.item.Name),
 	}
 }

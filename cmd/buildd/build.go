@@ -173,6 +173,9 @@ func (b *builder) refusal(it *spool.Item) *notNow {
 	if err != nil {
 		return nil // Handle says it
 	}
+	if _, why := queue.Misfit(b.Tree, spool.Found{Place: it.Place, Name: it.Name}, t); why != "" {
+		return &notNow{why, time.Minute} // master-buildd puts it right
+	}
 	s, ok := b.Settings.Get().Suite(it.Place.Suite)
 	if !ok {
 		return &notNow{"its suite is not in the settings any more", time.Minute}
@@ -285,6 +288,9 @@ func (b *builder) giveBack(it *spool.Item) (bool, error) {
 	t, err := queue.TicketOf(it)
 	if err != nil || t.TakenBy != "" {
 		return false, err
+	}
+	if _, why := queue.Misfit(b.Tree, spool.Found{Place: it.Place, Name: it.Name}, t); why != "" {
+		return false, nil // master-buildd puts it right
 	}
 	begun, _ := b.claimed(it)
 	if who, text, asked := queue.CancelRequest(it.Path(), begun); asked {

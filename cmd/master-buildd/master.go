@@ -26,6 +26,8 @@ type master struct {
 	tookMerge time.Duration
 	judged    map[string]string // jobs in needs-build, with the index's digest
 
+	arrivals spool.Arrivals // of the loop that joins: in the states of jobs
+
 	mu       sync.Mutex
 	indexes  map[string]*index
 	binaries map[string][]string // of open sources
@@ -37,6 +39,7 @@ func newMaster(env *daemon.Env) *master {
 		Env: env, merged: map[string]string{}, judged: map[string]string{},
 		indexes: map[string]*index{}, binaries: map[string][]string{}, said: map[string]bool{},
 	}
+	m.arrivals.Tree = env.Tree
 	m.bases = &bases{m: m, nudge: make(chan struct{}, 1), running: map[string]bool{}, tried: map[string]time.Time{}}
 	return m
 }
@@ -100,7 +103,13 @@ func (m *master) accept(ctx context.Context, it *spool.Item) (spool.Verdict, err
 			Text: fmt.Sprintf("There is no suite %s in control/suites (any more).\nAdd it and put the upload back with: packmill requeue %s\n", it.Place.Suite, it.Name),
 		}, nil
 	}
+	if misfit, err := m.misfit(it); misfit || err != nil {
+		return spool.Verdict{}, err
+	}
 	if err := queue.Supersede(m.Tree, s.Name, it.Name.Source, it.Name.Version, m.Name, spool.MasterD); err != nil {
+		return spool.Verdict{}, err
+	}
+	if err := queue.AcceptedAgain(m.Tree, it, m.Name); err != nil {
 		return spool.Verdict{}, err
 	}
 	q, err := m.suite(ctx, s)
@@ -125,7 +134,11 @@ func (m *master) join() *spool.Loop {
 			}
 			return dirs
 		},
+		Before: func(context.Context) (bool, error) { return false, m.putRight() },
 		Handle: func(_ context.Context, it *spool.Item) (spool.Verdict, error) {
+			if misfit, err := m.misfit(it); misfit || err != nil {
+				return spool.Verdict{}, err
+			}
 			return queue.Join(m.Tree, it, queue.Suite{Name: it.Place.Suite})
 		},
 		Poison: func(*spool.Item) spool.Place { return spool.In(spool.Attic) },

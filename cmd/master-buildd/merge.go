@@ -78,15 +78,20 @@ func (m *master) stampOf(s *control.Suite) string {
 }
 
 // job is one that was seen in a suite's queues.
-type job struct {
-	spool.Found
-	published bool // its source was in the archive when the job was seen
+type job struct{ spool.Found }
+
+// seen is what lies in a suite's queues at one moment.
+type seen struct {
+	jobs   []job
+	newest map[string]string // of each source: the newest version that is on its way
+	coming map[string]bool   // SOURCE_VERSION of the sources that are on their way
+	master []spool.Found     // of those, the ones that wait for their jobs
 }
 
 func (m *master) mergeSuite(ctx context.Context, all *control.Settings, s *control.Suite) error {
 	// The queues first, the indexes after them: what was published when a
 	// job was seen, and is not in the indexes then, was taken out.
-	jobs, newest, err := m.seen(s)
+	q, err := m.look(s)
 	if err != nil {
 		return err
 	}
@@ -103,7 +108,7 @@ func (m *master) mergeSuite(ctx context.Context, all *control.Settings, s *contr
 		return err
 	}
 	have := map[string]bool{}
-	for _, j := range jobs {
+	for _, j := range q.jobs {
 		have[j.Arch()+"/"+j.Name.ID()] = true
 	}
 	present := map[string]string{}
@@ -111,76 +116,67 @@ func (m *master) mergeSuite(ctx context.Context, all *control.Settings, s *contr
 	view.Needed(specific, func(n quinndiff.Needed) {
 		present[n.Source] = n.Version
 		if n.State.Wanted() && !have[n.Arch+"/"+n.Source+"_"+n.Version] &&
-			(newest[n.Source] == "" || policy.CompareVersions(newest[n.Source], n.Version) <= 0) {
+			(q.newest[n.Source] == "" || policy.CompareVersions(q.newest[n.Source], n.Version) <= 0) {
 			lacking = append(lacking, n)
 		}
 	})
 	if err := m.supply(ctx, s, view, lacking); err != nil {
 		return err
 	}
-	m.retire(s, jobs, present)
-	return m.recheck(ctx, s, jobs)
+	if err := m.retire(s, q, present); err != nil {
+		return err
+	}
+	return m.recheck(ctx, s, q.jobs)
 }
 
-// seen lists a suite's jobs, and of each source the newest version that is on its way.
-func (m *master) seen(s *control.Suite) (jobs []job, newest map[string]string, err error) {
-	newest = map[string]string{}
-	published := map[string]bool{}
-	places, err := m.Tree.Places(spool.Installed, spool.Attic)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, p := range places {
-		if p.State == spool.Installed && (p.Suite != s.Name || p.Arch != spool.SourceArch) {
-			continue
-		}
-		names, err := m.Tree.List(p)
+// look lists a suite's queues: the jobs first and the sources after them, in the
+// order of their moves, so that no job is seen whose source was missed.
+func (m *master) look(s *control.Suite) (*seen, error) {
+	q := &seen{newest: map[string]string{}, coming: map[string]bool{}}
+	each := func(states []spool.State, do func(f spool.Found)) error {
+		places, err := m.Tree.Places(states...)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
-		for _, name := range names {
-			n, err := spool.ParseName(name)
-			if err != nil || p.State == spool.Attic && (n.Arch != "" && n.Arch != spool.SourceArch || !wasPublished(m.Tree, p, name, s.Name)) {
+		for _, p := range places {
+			if p.Suite != s.Name {
 				continue
 			}
-			published[n.ID()] = true
-		}
-	}
-	if places, err = m.Tree.Places(m.Tree.Are(spool.Queued)...); err != nil {
-		return nil, nil, err
-	}
-	for _, p := range places {
-		if p.Suite != s.Name {
-			continue
-		}
-		names, err := m.Tree.List(p)
-		if err != nil {
-			return nil, nil, err
-		}
-		for _, name := range names {
-			n, err := spool.ParseName(name)
+			names, err := m.Tree.List(p)
 			if err != nil {
-				continue
+				return err
 			}
-			if v := newest[n.Source]; v == "" || policy.CompareVersions(n.Version, v) > 0 {
-				newest[n.Source] = n.Version
-			}
-			f := spool.Found{Place: p, Name: n}
-			if arch := f.Arch(); arch != "" && arch != spool.SourceArch {
-				jobs = append(jobs, job{f, published[n.ID()]})
+			for _, name := range names {
+				n, err := spool.ParseName(name)
+				if err != nil {
+					continue
+				}
+				if v := q.newest[n.Source]; v == "" || policy.CompareVersions(n.Version, v) > 0 {
+					q.newest[n.Source] = n.Version
+				}
+				do(spool.Found{Place: p, Name: n})
 			}
 		}
+		return nil
 	}
-	return jobs, newest, nil
-}
-
-func wasPublished(t *spool.Tree, p spool.Place, name, suite string) bool {
-	dir := t.Path(p.Dir(), name)
-	if _, err := os.Lstat(dir + "/published"); err != nil {
-		return false
+	err := each(append(m.Tree.ArchStates(), spool.Uploaded), func(f spool.Found) {
+		if arch := f.Arch(); arch != "" && arch != spool.SourceArch {
+			q.jobs = append(q.jobs, job{f})
+		}
+	})
+	if err != nil {
+		return nil, err
 	}
-	st, err := spool.ReadTicket(dir)
-	return err == nil && st.Get("Distribution") == suite
+	err = each([]spool.State{spool.Accepted, spool.Master, spool.Uploaded}, func(f spool.Found) {
+		if arch := f.Arch(); arch != "" && arch != spool.SourceArch {
+			return
+		}
+		q.coming[f.Name.ID()] = true
+		if f.Place.State == spool.Master {
+			q.master = append(q.master, f)
+		}
+	})
+	return q, err
 }
 
 // supply makes the jobs that are lacking.
@@ -226,36 +222,96 @@ func (m *master) supply(ctx context.Context, s *control.Suite, view *lacking.Vie
 	return nil
 }
 
-// retire sends to the attic what nobody will publish: jobs of architectures
-// that the suite does not have any more, and of sources that were taken out.
-func (m *master) retire(s *control.Suite, jobs []job, present map[string]string) {
-	for _, j := range jobs {
-		if j.Place.State == spool.Uploaded {
+// retire sends to the attic what nobody will publish: jobs of architectures that
+// the suite does not have any more; jobs, and the sources that wait for them, of
+// what a newer version has replaced or a person has taken out.
+func (m *master) retire(s *control.Suite, q *seen, present map[string]string) error {
+	for _, f := range q.master {
+		why, err := m.replaced(s, f, present)
+		if err != nil {
+			return err
+		}
+		if why == "" {
 			continue
+		}
+		// The source itself went ahead; this copy would publish it again.
+		delete(q.coming, f.Name.ID())
+		m.toAttic(f, why)
+	}
+	for _, j := range q.jobs {
+		if j.Place.State == spool.Uploaded {
+			continue // archived sees to it
 		}
 		why := ""
-		switch version, there := present[j.Name.Source]; {
+		current, there := present[j.Name.Source]
+		switch {
 		case j.Arch() != "all" && !slices.Contains(s.Architectures, j.Arch()):
 			why = "the suite is not built for " + j.Arch() + " any more"
-		case j.published && !there:
-			why = "its source was removed from the suite"
-		case j.published && policy.CompareVersions(version, j.Name.Version) > 0:
-			why = "superseded by version " + version
-		default:
+		case q.coming[j.Name.ID()] || there && policy.CompareVersions(current, j.Name.Version) == 0:
 			continue
+		default:
+			// The lists are of different moments; this one is of one source.
+			t, err := queue.TicketAt(m.Tree, j.Found)
+			if err != nil {
+				continue // it has moved, or fsck says it
+			}
+			t.BuildArch = j.Arch()
+			standing, version, err := m.standing(s, t)
+			if err != nil {
+				return err
+			}
+			if !standing.Over() || standing == queue.Replaced && j.Place.State == spool.NotForUs {
+				continue
+			}
+			why = standing.Why(version)
 		}
-		it, err := m.Tree.Claim(j.Place, j.Name.String())
-		if err != nil {
-			continue // a build that runs ends by itself; what moves is met again
-		}
-		from := it.Place
-		if err := it.Move(spool.MasterD, m.Name, spool.Verdict{To: spool.In(spool.Attic), Reason: why}); err != nil {
-			m.Log.Error("retire", "item", j.Name.String(), "err", err)
-		} else {
-			m.Log.Info("moved", "item", j.Name.String(), "from", from.Dir(), "to", it.Place.Dir(), "reason", why)
-		}
-		it.Release()
+		m.toAttic(j.Found, why)
 	}
+	return nil
+}
+
+func (m *master) standing(s *control.Suite, t *queue.Ticket) (queue.Standing, string, error) {
+	a, err := archive.Open(m.Tree.Path("archive"))
+	if err != nil {
+		return queue.Unknown, "", err
+	}
+	return queue.StandingOf(context.Background(), m.Tree, a, s.Name, t)
+}
+
+// replaced says why a source that waits for its jobs has nothing to wait for: the
+// suite has a newer one, or this one went ahead of its jobs and was taken out.
+func (m *master) replaced(s *control.Suite, f spool.Found, present map[string]string) (string, error) {
+	current, there := present[f.Name.Source]
+	switch c := policy.CompareVersions(current, f.Name.Version); {
+	case there && c == 0:
+		return "", nil
+	case there && c > 0:
+		return queue.Replaced.Why(current), nil
+	}
+	if was, err := queue.WentAhead(m.Tree, f); err != nil || !was {
+		return "", err
+	}
+	return queue.Removed.Why(""), nil
+}
+
+// toAttic retires an item. A build that runs ends by itself, and archived retires
+// its result; what moves is met again.
+func (m *master) toAttic(f spool.Found, why string) {
+	it, err := m.Tree.Claim(f.Place, f.Name.String())
+	if err != nil {
+		return
+	}
+	defer it.Release()
+	if f.Place.State == spool.Building {
+		if t, err := queue.TicketOf(it); err != nil || t.TakenBy == "" {
+			return // its builder died; buildd gives it back, and then it is met again
+		}
+	}
+	if err := it.Move(spool.MasterD, m.Name, spool.Verdict{To: spool.In(spool.Attic), Reason: why}); err != nil {
+		m.Log.Error("retire", "item", f.Name.String(), "err", err)
+		return
+	}
+	m.Log.Info("moved", "item", f.Name.String(), "from", f.Place.Dir(), "to", it.Place.Dir(), "reason", why)
 }
 
 // recheck looks whether what waits for a builder can still be built. Nothing

@@ -296,7 +296,10 @@ func (m *master) onward(it *spool.Item, t *queue.Ticket, x *index, a installabil
 		return spool.Stay(0, why), nil
 	}
 	switch {
-	case !a.WaitOver() || it.Place.State == spool.DepWait && t.DepWait == "":
+	case it.Place.State == spool.DepWait && t.DepWait == "":
+		// By mv: nothing would ever end that.
+		return spool.Verdict{To: place(spool.NeedsBuild), Reason: "it names no package to wait for; say which: packmill wb dw -m RELATIONS"}, nil
+	case !a.WaitOver():
 		return stay(text)
 	case !a.Installable() && it.Place.State == spool.BDUninstallable:
 		if t.Index == queue.Tried {

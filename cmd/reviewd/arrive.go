@@ -46,6 +46,9 @@ func (in *intake) arrivals(ctx context.Context) (bool, error) {
 		// What is swept makes room.
 		return false, errors.Join(err, in.sweep(ctx))
 	}
+	if err := in.handMoved(); err != nil {
+		return false, err
+	}
 	// Several directories at a time: their syncs share the journal's commits.
 	var g errgroup.Group
 	g.SetLimit(workers)

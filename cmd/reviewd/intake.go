@@ -43,11 +43,12 @@ type intake struct {
 	stuck   map[string]bool // strays that could not be moved
 	nudge   chan struct{}   // asks the loop to look again
 	nudged  bool            // a nudge is on its way; one is enough
+	hands   spool.Arrivals  // in review and rejected
 }
 
 func (in *intake) loop() *spool.Loop {
 	in.waiting, in.stuck, in.box = map[string]string{}, map[string]bool{}, &incoming.Box{Tree: in.Tree}
-	in.nudge = make(chan struct{}, 1)
+	in.nudge, in.hands.Tree = make(chan struct{}, 1), in.Tree
 	return in.Loop(spool.Reviewd, &spool.Loop{
 		Nudge:   in.nudge,
 		Workers: workers,
@@ -70,6 +71,9 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 	t, err := queue.ReadTicket(st)
 	if err != nil {
 		return spool.Verdict{}, err
+	}
+	if _, why := queue.Misfit(in.Tree, spool.Found{Place: it.Place, Name: it.Name}, t); why != "" {
+		return spool.Verdict{To: spool.In(spool.Rejected), Reason: why, Text: "This was moved here by hand. It cannot be judged: " + why + ".\n"}, nil
 	}
 	if in.outrun(it) {
 		return spool.Verdict{}, fmt.Errorf("an older upload of it is being judged: %w", spool.ErrBusy)
@@ -567,8 +571,9 @@ func (in *intake) remember(it *spool.Item, hash string) error {
 	return in.ledger().Enter(hash, fmt.Sprintf("%s taken in on %s", it.Name, time.Now().UTC().Format(time.DateOnly)))
 }
 
-// seen asks the ledger. The item's own entry does not count.
-func (in *intake) seen(it *spool.Item, hash string) (string, bool) {
+// seen asks the ledger. The item's own entry does not count: births are compared,
+// since the order in the name may have changed (a class, a place in review).
+func (in *intake) seen(it *spool.Item, t *queue.Ticket, hash string) (string, bool) {
 	lines, err := in.ledger().Lines(hash)
 	if err != nil || len(lines) == 0 {
 		return "", false
@@ -578,6 +583,9 @@ func (in *intake) seen(it *spool.Item, hash string) (string, bool) {
 		return "", false
 	}
 	if n, err := spool.ParseName(name); err == nil {
+		if n.ID() == it.Name.ID() && bornAs(t, n) {
+			return "", false
+		}
 		if p, ok := in.whereIs(n); ok {
 			fate += ", and is in " + p.String()
 		}
@@ -600,9 +608,15 @@ func (in *intake) whereIs(born spool.Name) (spool.Place, bool) {
 		if err != nil || f.Arch() != "" && f.Arch() != spool.SourceArch {
 			continue
 		}
-		if t, err := queue.ReadTicket(st); err == nil && t.Received.Truncate(time.Microsecond).Equal(born.Time) {
+		if t, err := queue.ReadTicket(st); err == nil && bornAs(t, born) {
 			return f.Place, true
 		}
 	}
 	return spool.Place{}, false
+}
+
+// bornAs reports whether an item with this ticket was born under the name: the
+// time in it is that at which the upload was received.
+func bornAs(t *queue.Ticket, n spool.Name) bool {
+	return t.Received.Truncate(time.Microsecond).Equal(n.Time)
 }

@@ -82,19 +82,21 @@ func stars(archs []string) []string {
 func (r *rules) context(in *intake, it *spool.Item, t *queue.Ticket) *upload.Context {
 	return &upload.Context{
 		Now: time.Now(), Keyring: r.ring, Uploaders: r.uploaders, Suites: r.suites, Account: t.Account,
-		Published: in.published,
+		Published: func(suite, source string) ([]string, error) { return in.published(t, suite, source) },
 		BuiltBy: func(suite string, packages []string) (map[string]string, error) {
 			return in.archive.Builders(context.Background(), suite, packages)
 		},
 		Deb:  inspect,
 		Pool: func(name string) (string, int64, bool) { return in.poolFile(it, name) },
-		Seen: func(hash string) (string, bool) { return in.seen(it, hash) },
+		Seen: func(hash string) (string, bool) { return in.seen(it, t, hash) },
 	}
 }
 
 // published gives the versions of a source that a suite has, those on their
-// way included: a version that is accepted but not published yet counts.
-func (in *intake) published(suite, source string) ([]string, error) {
+// way included: a version that is accepted but not published yet counts. A copy of
+// the upload itself does not, such as the one that waits for its jobs while the
+// archive refused the one that went ahead.
+func (in *intake) published(t *queue.Ticket, suite, source string) ([]string, error) {
 	var out []string
 	// In the order in which a source goes: what moves on meanwhile is met
 	// later, and nothing is missed.
@@ -104,6 +106,9 @@ func (in *intake) published(suite, source string) ([]string, error) {
 	}
 	for _, f := range found {
 		if f.Place.Suite == suite && (f.Name.Arch == "" || f.Name.Arch == spool.SourceArch) {
+			if o, err := queue.TicketAt(in.Tree, f); err == nil && o.Received.Equal(t.Received) {
+				continue
+			}
 			out = append(out, f.Name.Version)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,10 +55,22 @@ func (in *intake) sweep(ctx context.Context) error {
 		in.sweepItems(ctx, spool.Rejected, in.keepRejected, func(it *spool.Item) error {
 			return it.Move(spool.Reviewd, in.Name, spool.Verdict{To: spool.In(spool.Attic), Reason: "its age in rejected is over"})
 		}),
-		in.sweepItems(ctx, spool.Attic, func(*spool.Item) time.Duration { return g.Attic }, in.removeItem),
+		in.sweepItems(ctx, spool.Attic, in.keepAttic, in.removeItem),
 		in.sweepLogs(g.Logs),
 		in.sweepTmp(ctx))
 	return errors.Join(errs...)
+}
+
+// keepAttic is how long what lies in the attic is kept: a job that a person
+// cancelled for as long as its version is the suite's, or it would be made again.
+func (in *intake) keepAttic(it *spool.Item) time.Duration {
+	if t, err := queue.TicketOf(it); err == nil && t.BuildArch != "" && queue.Cancelled(in.Tree, spool.Found{Place: it.Place, Name: it.Name}) {
+		standing, _, err := queue.StandingOf(context.Background(), in.Tree, in.archive, t.Suite, t)
+		if err != nil || standing == queue.Current || standing == queue.Coming {
+			return math.MaxInt64
+		}
+	}
+	return in.Settings.Get().General.Attic
 }
 
 // keepRejected is how long a refused upload is kept.

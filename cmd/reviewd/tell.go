@@ -53,7 +53,7 @@ func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Eve
 	}
 	at, last := t.arrival(p, events), events[len(events)-1]
 	text := spool.Waiting(dir)
-	if first := tk.Changes + tk.Commands; first != "" {
+	if first := tk.Changes + tk.Commands; first != "" && !(p.State == spool.Rejected && t.goesOn(tk, n)) {
 		writeStatus(t.Env, t.box, tk.Account, first, p.String(), last.Time, last.Reason, text)
 	}
 	event := p.State.Tells
@@ -74,6 +74,19 @@ func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Eve
 		m.People[mail.Maintainer] = tk.Maintainer
 	}
 	return m, nil
+}
+
+// goesOn reports whether a refused upload was sent before and the first is on its
+// way, or published: its word in the status file stays.
+func (t *teller) goesOn(refused *queue.Ticket, n spool.Name) bool {
+	found, err := t.Tree.Find(n.ID(), spool.Review, spool.Accepted, spool.Master, spool.Uploaded, spool.Installed)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(found, func(f spool.Found) bool {
+		first, err := queue.TicketAt(t.Tree, f)
+		return err == nil && first.BuildArch == "" && first.Changes == refused.Changes && first.Account == refused.Account
+	})
 }
 
 // arrival is the move that brought an item to the state of which people hear: of
