@@ -140,7 +140,7 @@ func (s *Suite) check() error {
 		}
 	}
 	if s.Opkg != nil {
-		if err := s.Opkg.Check(); err != nil {
+		if err := errors.Join(s.Opkg.Check(), checkLayout(s.Opkg.Layout)); err != nil {
 			return bad(err)
 		}
 	}

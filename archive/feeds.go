@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 
 	"packmill/archive/opkg"
@@ -13,6 +14,11 @@ type Opkg struct {
 	opkg.Options          // names of architectures, extension
 	Sources      bool     // a feed "src" with the source packages
 	Keys         []string // files of the usign keys that sign Packages.sig, the first one everywhere; none leaves it out
+
+	// Layout is where clients find the feeds beside opkg/SUITE/ARCH, below opkg: a path
+	// with words for what differs (see checkLayout). There is a feed for the packages
+	// for all too then, and a Packages.manifest, as OpenWrt's image builder wants it.
+	Layout string
 }
 
 // feeds brings the suite's opkg feeds in line with what is published. They are
@@ -20,44 +26,67 @@ type Opkg struct {
 // it, is made good by the next one.
 func (t *transaction) feeds(keys signing, rep *Report) error {
 	if t.suite.Opkg == nil {
+		if err := t.link(nil); err != nil {
+			return err
+		}
 		return opkg.Drop(t.a.root, t.suite.Name, nil)
 	}
-	feed := opkg.Feed{Root: t.a.root, Suite: t.suite.Name, Options: t.suite.Opkg.Options, Usign: keys.usign, OpenPGP: signersOf(keys.openpgp)}
 	p, err := t.a.read(t.p.ctx, t.suite.Name)
 	if err != nil {
 		return err
 	}
 	defer p.close()
 	archs := t.suite.archs()
+	if t.suite.Opkg.Layout != "" {
+		archs = append(archs, "all")
+	}
 	if t.suite.Opkg.Sources {
 		archs = append(archs, "source")
 	}
 	var names []string
+	links := map[string]string{}
 	for _, arch := range archs {
-		var indexes []opkg.Index
-		for _, c := range t.suite.components() {
-			if c == t.suite.Dbgsym {
-				continue
-			}
-			path := packagesPath(c, arch)
-			if arch == "source" {
-				path = sourcesPath(c)
-			}
-			indexes = append(indexes, opkg.Index{SHA256: p.state(path).Text.SHA256,
-				Open: func() (opkg.Blocks, error) { return p.blocks(path) }})
-		}
-		feed.Arch = arch
-		names = append(names, feed.Name())
-		did, err := feed.Publish(t.p.ctx, indexes, t.now)
+		feed := opkg.Feed{Root: t.a.root, Suite: t.suite.Name, Arch: arch, Options: t.suite.Opkg.Options,
+			Usign: keys.usign, OpenPGP: signersOf(keys.openpgp), Manifest: t.suite.Opkg.Layout != ""}
+		of := feed.Of(arch)
+		parts, err := t.parts(p, arch, of)
 		if err != nil {
 			return err
 		}
-		rep.Changed = rep.Changed || did.Changed
-		for _, s := range did.Skipped {
-			rep.NotForOpkg = append(rep.NotForOpkg, feed.Name()+": "+s)
+		for _, part := range parts {
+			feed.Part, feed.Section = part.name(), part.section
+			names = append(names, feed.Name())
+			if at := t.suite.Opkg.at(t.suite.Name, of, &part); at != "" && t.suite.Opkg.Layout != "" {
+				links[at] = feed.Name()
+			}
+			if err := t.feed(p, &feed, part.components, rep); err != nil {
+				return err
+			}
 		}
 	}
+	if err := t.link(links); err != nil {
+		return err
+	}
 	return opkg.Drop(t.a.root, t.suite.Name, names)
+}
+
+// feed brings one feed in line.
+func (t *transaction) feed(p *published, feed *opkg.Feed, components []string, rep *Report) error {
+	var indexes []opkg.Index
+	for _, c := range components {
+		path := feedIndex(c, feed.Arch)
+		indexes = append(indexes, opkg.Index{SHA256: p.state(path).Text.SHA256,
+			Open: func() (opkg.Blocks, error) { return p.blocks(path) }})
+	}
+	did, err := feed.Publish(t.p.ctx, indexes, t.now)
+	if err != nil {
+		return err
+	}
+	rep.Changed = rep.Changed || did.Changed
+	for _, s := range did.Skipped {
+		rep.Warnings = append(rep.Warnings, fmt.Sprintf("the opkg feed %s/%s goes without %s", feed.Suite, feed.Name(), s))
+	}
+	return nil
 }
 
 // blocks are the plain text of an index.

@@ -176,9 +176,6 @@ func (a *Archive) change(ctx context.Context, suite Suite, now time.Time, dry bo
 		return !dry && len(plan.Refused) == 0, err
 	})
 	plan.Changed = rep.Changed
-	for _, s := range rep.NotForOpkg {
-		plan.Notes = append(plan.Notes, s+".")
-	}
 	plan.Notes = append(plan.Notes, rep.Warnings...)
 	return plan, err
 }

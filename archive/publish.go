@@ -26,11 +26,8 @@ type Report struct {
 	Changed bool     // clients see something new
 	Date    time.Time
 
-	// NotForOpkg are packages that no opkg could install, each with the feed and
-	// the reason: the suite has them, its feeds go without.
-	NotForOpkg []string
-
-	// Warnings are what a person should do soon, a sentence each: a key expires.
+	// Warnings are what a person should know or do soon, a sentence each: a key
+	// expires, opkg's feeds go without a package.
 	Warnings []string
 }
 

@@ -2,6 +2,7 @@ package opkg
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -40,7 +41,7 @@ type maker struct {
 	turned  []string // names that are in one of virtual and old.virtual only
 	entries map[mark]span
 	debs    map[[32]byte]span // the same by the .deb's sum alone
-	skipped []string
+	skipped []Skip
 
 	count atomic.Int64 // of files in the stage
 	mu    sync.Mutex
@@ -231,7 +232,7 @@ func (m *maker) run(ctx context.Context, at part, p *pieces) (run, error) {
 	var text []byte
 	for _, j := range jobs {
 		if j.skip != nil {
-			m.skipped = append(m.skipped, fmt.Sprintf("%s %s: %v", j.name, j.version, j.skip))
+			m.skipped = append(m.skipped, Skip{j.name, j.version, cmp.Or(j.source, j.name), j.skip.Error()})
 			k.skipped++
 			continue
 		}
@@ -253,6 +254,7 @@ func readSpan(f *os.File, s span) ([]byte, error) {
 type job struct {
 	record
 	version string
+	source  string // the Source field, without its version
 	text    []byte
 	skip    error // opkg cannot have the package
 }
@@ -264,8 +266,12 @@ func (m *maker) jobs(ctx context.Context, block []byte) ([]*job, error) {
 	var out []*job
 	s := deb822.NewScanner(bytes.NewReader(block))
 	for s.Next() && working.Err() == nil {
+		if m.feed.Section != "" && Section(string(s.Get("Section"))) != m.feed.Section {
+			continue
+		}
 		text := bytes.TrimRight(s.Raw(), "\n")
 		j := &job{version: string(s.Get("Version"))}
+		j.source, _, _ = strings.Cut(string(s.Get("Source")), " ")
 		sum := sha256.Sum256(text)
 		copy(j.stanza[:], sum[:])
 		j.name, j.provides = string(s.Get("Package")), versioned(s.Get("Provides"))

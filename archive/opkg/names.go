@@ -2,10 +2,7 @@ package opkg
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"packmill/internal/deb822"
 	"packmill/internal/policy"
@@ -91,50 +88,4 @@ func differ(a, b namer) (out []string) {
 		}
 	}
 	return out
-}
-
-// skippedName is the name of the file in a generation that lists the packages that
-// are missing in the feed, and why: PACKAGE VERSION: REASON, a line each.
-const skippedName = ".skipped"
-
-// noteSkipped writes that list, and reports what the last generation's has not.
-func (m *maker) noteSkipped(dir string) error {
-	slices.Sort(m.skipped)
-	var was []string
-	if m.old.packages != nil {
-		was = readSkipped(filepath.Dir(m.old.packages.Name()))
-	}
-	for _, s := range m.skipped {
-		if _, known := slices.BinarySearch(was, s); !known {
-			m.rep.Skipped = append(m.rep.Skipped, s)
-		}
-	}
-	if m.skipped == nil {
-		return nil
-	}
-	return os.WriteFile(filepath.Join(dir, skippedName), []byte(strings.Join(m.skipped, "\n")+"\n"), 0o644)
-}
-
-func readSkipped(dir string) []string {
-	text, err := os.ReadFile(filepath.Join(dir, skippedName))
-	if err != nil {
-		return nil
-	}
-	return strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
-}
-
-// Skipped are the packages that are missing in the suite's feeds: by the name of the
-// feed, "PACKAGE VERSION: REASON" each.
-func Skipped(root, suite string) (map[string][]string, error) {
-	feeds, err := Feeds(root, suite)
-	if err != nil {
-		return nil, err
-	}
-	out := map[string][]string{}
-	for _, name := range feeds {
-		if list := readSkipped(filepath.Join(root, "opkg", suite, name)); list != nil {
-			out[name] = list
-		}
-	}
-	return out, nil
 }

@@ -32,7 +32,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -53,6 +52,11 @@ type Feed struct {
 	Suite string
 	Arch  string // Debian's name of the architecture; "source" for the feed of the sources
 	Options
+
+	// Part, if set, tells the feed from that of the whole architecture, behind a comma in its
+	// name; Section leaves out what is of another section.
+	Part, Section string
+	Manifest      bool // Packages.manifest too, the same file
 
 	// Usign signs Packages.sig, OpenPGP signs Packages.asc; none: no such file.
 	// Clients know one key of several as a rule, and OpenWrt's take one usign
@@ -85,16 +89,29 @@ type Report struct {
 
 	// Skipped are packages that no opkg could install, each with the reason, of
 	// which the last generation did not know. They are missing from the feed.
-	Skipped []string
+	Skipped []Skip
 }
 
 // Name is the feed's directory below its suite's.
 func (f *Feed) Name() string {
-	if f.Arch == "source" {
+	name := f.Of(f.Arch)
+	if f.Part != "" {
+		name += "," + f.Part
+	}
+	return name
+}
+
+// Of is the name of the feed of a Debian architecture, or of "source".
+func (o Options) Of(arch string) string {
+	if arch == "source" {
 		return Sources
 	}
-	return f.arch(f.Arch)
+	return o.arch(arch)
 }
+
+// Section is the name of a section without the component before it: "net" of
+// contrib/net.
+func Section(field string) string { return field[strings.LastIndexByte(field, '/')+1:] }
 
 // Dir is the feed's directory as clients see it, absolute.
 func (f *Feed) Dir() string { return filepath.Join(f.Root, "opkg", f.Suite, f.Name()) }
@@ -171,7 +188,7 @@ const format = "packmill opkg feed " + form
 // settings are what the entries of a feed depend on beside the indexes.
 func (f *Feed) settings() string {
 	var b strings.Builder
-	fmt.Fprintln(&b, format, f.Arch, f.extension())
+	fmt.Fprintln(&b, format, f.Arch, f.extension(), f.Section)
 	for _, from := range slices.Sorted(maps.Keys(f.Options.Arch)) {
 		fmt.Fprintln(&b, from, f.Options.Arch[from])
 	}
@@ -182,7 +199,7 @@ func (f *Feed) settings() string {
 // indexes.
 func (f *Feed) input(indexes []Index) string {
 	h := sha256.New()
-	io.WriteString(h, f.settings())
+	fmt.Fprintln(h, f.settings(), f.Manifest)
 	for _, k := range f.Usign {
 		fmt.Fprintln(h, "usign", k.Fingerprint())
 	}

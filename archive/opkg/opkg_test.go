@@ -767,7 +767,7 @@ func TestSameNameOtherBytes(t *testing.T) {
 	}
 	a.add(debtest.Deb{Name: "hello", Version: "1.0", Files: []debtest.File{{Path: "etc/other", Body: "bytes"}}})
 	rep := a.publish(feed, now)
-	if len(rep.Skipped) != 1 || !strings.Contains(rep.Skipped[0], "the opkg pool has another file of this name, which clients may have; raise the version") || rep.Entries != 0 {
+	if len(rep.Skipped) != 1 || !strings.Contains(rep.Skipped[0].Reason, "the opkg pool has another file of this name, which clients may have; raise the version") || rep.Entries != 0 {
 		t.Errorf("got %+v", rep)
 	}
 }
@@ -794,10 +794,27 @@ func TestSkipsWhatOpkgCannotHave(t *testing.T) {
 	t.Parallel()
 	a := newTree(t)
 	a.add(debtest.Deb{Name: "good", Version: "1.0"})
-	a.stanzas["zzz"] = "Package: evil\nVersion: 1\nArchitecture: amd64\nFilename: ../../etc/passwd\nSize: 1\nSHA256: " + strings.Repeat("0", 64) + "\nDescription: x\n"
-	rep := a.publish(&opkg.Feed{Suite: "s", Arch: "amd64"}, now)
-	if want := []string{`evil 1: Filename "../../etc/passwd" is not in the pool`}; rep.Entries != 1 || !slices.Equal(rep.Skipped, want) {
+	a.stanzas["zzz"] = "Package: evil\nSource: worse (7)\nVersion: 1\nArchitecture: amd64\nFilename: ../../etc/passwd\nSize: 1\nSHA256: " + strings.Repeat("0", 64) + "\nDescription: x\n"
+	feed := &opkg.Feed{Suite: "s", Arch: "amd64"}
+	rep := a.publish(feed, now)
+	want := []opkg.Skip{{Package: "evil", Version: "1", Source: "worse", Reason: `Filename "../../etc/passwd" is not in the pool`}}
+	if rep.Entries != 1 || !slices.Equal(rep.Skipped, want) {
 		t.Errorf("got %+v, want skipped %q", rep, want)
+	}
+	// It is said once, and known for as long as it is so.
+	for range 2 {
+		a.add(debtest.Deb{Name: "good", Version: fmt.Sprintf("2.%d", len(a.stanzas))})
+		if rep := a.publish(feed, now); rep.Skipped != nil {
+			t.Errorf("said again: %+v", rep.Skipped)
+		}
+		if got, err := opkg.Skipped(a.root, "s"); err != nil || !slices.Equal(got["amd64"], want) {
+			t.Errorf("known: %+v, %v", got, err)
+		}
+	}
+	delete(a.stanzas, "zzz")
+	a.publish(feed, now)
+	if got, err := opkg.Skipped(a.root, "s"); err != nil || len(got) != 0 {
+		t.Errorf("known when it is gone: %+v, %v", got, err)
 	}
 }
 

@@ -83,6 +83,7 @@ func (o Options) Check() error {
 
 // Seen are the architectures that a client of the named feed is set up for.
 func (o Options) Seen(feed string) []string {
+	feed, _, _ = strings.Cut(feed, ",")
 	if feed == Sources {
 		return []string{sourceArch}
 	}

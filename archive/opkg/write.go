@@ -25,6 +25,11 @@ func create(dir, name string) (*os.File, error) {
 // sign writes the signatures over the plain index, and the second feed where
 // there are two keys of a kind.
 func (f *Feed) sign(dir string, now time.Time) error {
+	if f.Manifest {
+		if err := os.Link(filepath.Join(dir, "Packages"), filepath.Join(dir, "Packages.manifest")); err != nil {
+			return err
+		}
+	}
 	if len(f.Usign) == 0 && len(f.OpenPGP) == 0 {
 		return nil
 	}
@@ -55,8 +60,8 @@ func (f *Feed) sign(dir string, now time.Time) error {
 	if err := os.Mkdir(next, 0o755); err != nil {
 		return err
 	}
-	for _, name := range []string{"Packages", "Packages.gz"} {
-		if err := os.Link(filepath.Join(dir, name), filepath.Join(next, name)); err != nil {
+	for _, name := range []string{"Packages", "Packages.gz", "Packages.manifest"} {
+		if err := os.Link(filepath.Join(dir, name), filepath.Join(next, name)); err != nil && (f.Manifest || name != "Packages.manifest") {
 			return err
 		}
 	}

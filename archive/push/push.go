@@ -193,6 +193,35 @@ func Freeze(root, dir, suite string) error {
 			return err
 		}
 	}
+	if suite == "" {
+		return nil
+	}
+	return freezeLayout(root, dir, suite)
+}
+
+// freezeLayout copies the links by which clients find the suite's opkg feeds under other
+// names: their list lies beside the feeds.
+func freezeLayout(root, dir, suite string) error {
+	list, err := os.ReadFile(filepath.Join(root, "opkg", suite, ".layout"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, at := range strings.Fields(string(list)) {
+		at = filepath.Join("opkg", at)
+		link, err := os.Readlink(filepath.Join(root, at))
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, at)), 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink(link, filepath.Join(dir, at)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

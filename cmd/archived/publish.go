@@ -107,10 +107,15 @@ func (p *publisher) align(ctx context.Context, all *control.Settings, s *control
 	if report.Changed {
 		p.Log.Info("published", "suite", s.Name)
 	}
-	for _, w := range report.Warnings {
-		p.Log.Warn("soon", "suite", s.Name, "reason", w)
-	}
+	p.warn(s.Name, report)
 	return nil
+}
+
+// warn says what a person should know.
+func (p *publisher) warn(suite string, report *archive.Report) {
+	for _, w := range report.Warnings {
+		p.Log.Warn("note", "suite", suite, "reason", w)
+	}
 }
 
 // jobArch is the architecture of binaries, "" of a source: also of one that
@@ -221,6 +226,7 @@ func (p *publisher) include(ctx context.Context, all *control.Settings, s *contr
 		return fmt.Errorf("publish %s: %w", s.Name, err)
 	}
 	p.Log.Info("published", "suite", s.Name, "items", len(batch), "took", time.Since(start).Round(time.Millisecond))
+	p.warn(s.Name, report)
 	for i, r := range report.Results {
 		e := in[i]
 		for _, n := range r.Notes {

@@ -44,6 +44,7 @@ type archiveCmd struct {
 	Push     archivePush     `cmd:"" help:"Send a suite or snapshot to another place."`
 	Serve    archiveServe    `cmd:"" help:"Serve the archive over http, for trying."`
 	Sources  archiveSources  `cmd:"" help:"Print the .sources file that clients need."`
+	OpkgConf archiveOpkgConf `cmd:"" help:"Print the settings that opkg's clients need."`
 	Key      archiveKey      `cmd:"" help:"Keys that sign a suite."`
 }
 
@@ -329,9 +330,7 @@ func (x *archiveInclude) Run(c *cli, h *hand) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range rep.Warnings {
-		fmt.Fprintf(os.Stderr, "packmill: %s\n", w)
-	}
+	warn(rep.Warnings)
 	if len(x.Changes) == 0 {
 		text := map[bool]string{true: "published", false: "nothing to do"}[rep.Changed]
 		if c.DryRun {
@@ -340,6 +339,12 @@ func (x *archiveInclude) Run(c *cli, h *hand) error {
 		c.print(os.Stdout, map[string]any{"suite": suite.Name, "published": rep.Changed, "done": !c.DryRun}, suite.Name+": "+text)
 	}
 	return c.results(rep.Results)
+}
+
+func warn(list []string) {
+	for _, w := range list {
+		fmt.Fprintf(os.Stderr, "packmill: %s\n", w)
+	}
 }
 
 // results prints what became of uploads.

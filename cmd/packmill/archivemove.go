@@ -10,8 +10,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/term"
 
 	"packmill/archive"
 	"packmill/archive/mirror"
@@ -22,6 +25,33 @@ import (
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
 )
+
+// bar is a line of progress for a person who looks; nothing if standard error
+// is no terminal.
+type bar struct {
+	mu   sync.Mutex
+	last time.Time
+	on   bool
+}
+
+func newBar() *bar { return &bar{on: term.IsTerminal(int(os.Stderr.Fd()))} }
+
+func (b *bar) show(done, all int64, what string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.on || all == 0 || time.Since(b.last) < 100*time.Millisecond && done < all {
+		return
+	}
+	b.last = time.Now()
+	n := int(30 * done / all)
+	fmt.Fprintf(os.Stderr, "\r[%s%s] %3d %% %s", strings.Repeat("#", n), strings.Repeat(" ", 30-n), 100*done/all, what)
+}
+
+func (b *bar) end() {
+	if b.on && !b.last.IsZero() {
+		fmt.Fprint(os.Stderr, "\r\x1b[K")
+	}
+}
 
 type archiveImport struct {
 	Suite         string   `arg:"" help:"The suite of control/suites that gets the packages."`
@@ -77,13 +107,20 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 	if err != nil {
 		return missing(err)
 	}
-	progress := terminal.Begin("importing")
+	b := newBar()
 	rep, err := h.Import(h.ctx, suite, repo, archive.ImportOptions{Sourceless: x.Sourceless, DryRun: c.DryRun,
-		Progress: func(p archive.ImportProgress) { progress.Bytes(p.Bytes, p.AllBytes) }}, time.Now())
-	progress.End()
+		Progress: func(p archive.ImportProgress) {
+			text := fmt.Sprintf("%d of %d uploads", p.Uploads, p.AllUploads)
+			if p.Uploads == p.AllUploads {
+				text += "; publishing"
+			}
+			b.show(p.Bytes, p.AllBytes, text)
+		}}, time.Now())
+	b.end()
 	if err != nil {
 		return err
 	}
+	warn(rep.Warnings)
 	if c.DryRun {
 		for _, u := range rep.Uploads {
 			text := fmt.Sprintf("would import %s %s (%d files", u.Source, u.Version, len(u.Files))
@@ -125,9 +162,9 @@ Example:
 }
 
 func (x *archiveExport) Run(c *cli, h *hand) error {
-	progress := terminal.Begin("exporting")
-	t, err := h.Export(h.ctx, x.View, x.Dir, x.Link, c.DryRun, progress.Count)
-	progress.End()
+	b := newBar()
+	t, err := h.Export(h.ctx, x.View, x.Dir, x.Link, c.DryRun, func(done, all int) { b.show(int64(done), int64(all), "") })
+	b.end()
 	if err != nil {
 		return missing(err)
 	}
@@ -178,11 +215,11 @@ func (x *archivePush) Run(c *cli, h *hand) error {
 	if view == "all" {
 		view = ""
 	}
-	progress := terminal.Begin("pushing")
+	b := newBar()
 	rep, err := h.Push(h.ctx, view, to, push.Options{DryRun: c.DryRun, TakeOver: x.TakeIt, Stay: x.Stay, Progress: func(p push.Progress) {
-		progress.Bytes(p.Bytes, p.AllBytes)
+		b.show(p.Bytes, p.AllBytes, fmt.Sprintf("%d of %d files", p.Files, p.AllFiles))
 	}}, time.Now())
-	progress.End()
+	b.end()
 	if errors.Is(err, push.ErrFence) || errors.Is(err, archive.ErrPushing) {
 		return fmt.Errorf("%w: %w", daemon.ErrRefused, err)
 	}
@@ -246,6 +283,46 @@ func (x *archiveSources) Run(c *cli, h *hand) error {
 		return missing(err)
 	}
 	c.print(os.Stdout, map[string]string{"suite": suite.Name, "sources": text}, strings.TrimSuffix(text, "\n"))
+	return nil
+}
+
+type archiveOpkgConf struct {
+	Suite  string `arg:"" help:"A suite of control/suites."`
+	Arch   string `arg:"" help:"An architecture of it, by Debian's name."`
+	URL    string `arg:"" help:"Where clients find the archive." placeholder:"URL"`
+	Client string `enum:"yocto,openwrt,old," default:"" help:"Only for these: yocto (opkg 0.3 and later), openwrt, old (0.1 and 0.2)." placeholder:"FAMILY"`
+}
+
+func (archiveOpkgConf) Help() string {
+	return `The addresses of the feeds, the architectures that the client is to see, and how it checks signatures: where which key goes, and under which name. All packages that a client shall install must be in its feeds: what Debian has, such as libc6, comes into a suite by packmill archive import.
+
+Examples:
+  packmill archive opkg-conf unstable amd64 http://archive.example.org
+  packmill archive opkg-conf unstable amd64 http://archive.example.org --client yocto >unstable.conf`
+}
+
+func (x *archiveOpkgConf) Run(c *cli, h *hand) error {
+	suite, err := h.suite(x.Suite)
+	if err != nil {
+		return err
+	}
+	clients, err := h.OpkgClients(suite, x.Arch, x.URL)
+	if errors.Is(err, archive.ErrNoFeed) {
+		return daemon.Wrong{Err: err}
+	}
+	if err != nil {
+		return missing(err)
+	}
+	for _, f := range clients {
+		if x.Client != "" && x.Client != f.Family {
+			continue
+		}
+		text := strings.TrimSuffix(f.Text, "\n")
+		if x.Client == "" {
+			text = "### " + f.Family + ": " + f.File + "\n" + text + "\n"
+		}
+		c.print(os.Stdout, map[string]string{"client": f.Family, "file": f.File, "text": f.Text}, text)
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"strings"
 
 	"packmill/archive"
 	"packmill/queue/lacking"
@@ -22,7 +23,7 @@ func (s *Settings) Archive(x *Suite) (archive.Suite, error) {
 		out.SignWith = append(out.SignWith, s.Path(k))
 	}
 	if x.Opkg {
-		out.Opkg = &archive.Opkg{Sources: x.OpkgSource}
+		out.Opkg = &archive.Opkg{Sources: x.OpkgSource, Layout: strings.Trim(x.OpkgLayout, "/")}
 		for _, k := range x.OpkgKeys {
 			out.Opkg.Keys = append(out.Opkg.Keys, s.Path(k))
 		}

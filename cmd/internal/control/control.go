@@ -63,6 +63,7 @@ type Suite struct {
 	OpkgArchs     map[string]string // Debian's name -> opkg's
 	OpkgSource    bool
 	OpkgExtension string            // opk or ipk
+	OpkgLayout    string            // where feeds lie, too: a path with SUITE, ARCH, COMPONENT, SECTION
 	OpkgKeys      []string          // usign secret keys, files
 	Formats       []string          // source formats that are taken
 	Binaries      string            // allow, drop or refuse: binaries in uploads

@@ -41,6 +41,7 @@ func (r *reader) suite() Suite {
 		OpkgArchs:     r.pairs("Opkg-Architectures", "Debian's name=opkg's name"),
 		OpkgSource:    r.yes("Opkg-Source", false),
 		OpkgExtension: r.one("Opkg-Extension", "opk", "opk", "ipk"),
+		OpkgLayout:    r.str("Opkg-Layout", ""),
 		OpkgKeys:      r.words("Opkg-Key", nil, nil),
 		Formats:       r.commas("Formats", []string{"1.0", "3.0 (native)", "3.0 (quilt)"}),
 		Binaries:      r.one("Binaries", "allow", "allow", "drop", "refuse"),
