@@ -33,7 +33,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/gofrs/flock"
 
 	"packmill/archive/index"
 	"packmill/archive/opkg"
@@ -199,10 +198,9 @@ func (a *Archive) lock(ctx context.Context) (unlock func(), err error) {
 	if err := os.MkdirAll(a.path("cache"), 0o755); err != nil {
 		return nil, fmt.Errorf("lock archive: %w", err)
 	}
-	l := flock.New(a.path(".lock"))
-	ok, err := l.TryLockContext(ctx, 20*time.Millisecond)
-	if err != nil || !ok {
-		return nil, fmt.Errorf("lock %s: %w", l.Path(), err)
+	l, err := durable.Await(ctx, a.path(".lock"), 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", a.path(".lock"), err)
 	}
 	return func() { l.Close() }, nil
 }

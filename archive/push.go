@@ -53,10 +53,10 @@ func (a *Archive) Push(ctx context.Context, view string, to Destination, opt pus
 		}
 		mine.Close()
 	}()
-	if err := unix.Flock(int(mine.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+	if err := durable.LockFile(mine); errors.Is(err, durable.ErrLocked) {
 		return nil, ErrPushing
 	} else if err != nil {
-		return nil, fmt.Errorf("push: lock %s: %w", mine.Name(), err)
+		return nil, fmt.Errorf("push: %w", err)
 	}
 	defer durable.RemoveAll(name)
 	src, err := a.freeze(ctx, view, name)

@@ -1,8 +1,10 @@
 package queue
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -89,26 +91,14 @@ func enter(tree *spool.Tree, suite, arch, key, dir string) error {
 }
 
 // lockLedger makes the ledger if need be and locks it.
-func lockLedger(dir string) (*os.File, error) {
-	f, err := os.Open(dir)
+func lockLedger(dir string) (io.Closer, error) {
+	lock, err := durable.Await(context.Background(), dir, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = durable.MkdirAll(dir, 0o775); err == nil {
-			f, err = os.Open(dir)
+			lock, err = durable.Await(context.Background(), dir, 0)
 		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	for {
-		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
-		f.Close()
-		return nil, &fs.PathError{Op: "flock", Path: dir, Err: err}
-	}
-	return f, nil
+	return lock, err
 }
 
 // retired reports whether the job with this birth was seen in the attic: no

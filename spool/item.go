@@ -58,6 +58,19 @@ func (t *Tree) Claim(p Place, name string) (*Item, error) {
 	return it, nil
 }
 
+// ClaimSoon is Claim that looks again for a second while another process holds
+// the lock: a mover lets go of it in milliseconds.
+func (t *Tree) ClaimSoon(p Place, name string) (*Item, error) {
+	for end := time.Now().Add(claimSoon); ; time.Sleep(claimSoon / 40) {
+		it, err := t.Claim(p, name)
+		if !errors.Is(err, ErrBusy) || time.Now().After(end) {
+			return it, err
+		}
+	}
+}
+
+const claimSoon = time.Second
+
 // lockDir takes the lock and then compares: between open and flock the
 // directory may have been moved, and something else may bear its name.
 func lockDir(dir string) (*os.File, error) {

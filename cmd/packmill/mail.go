@@ -121,7 +121,7 @@ func (m *mailCmd) message(c *cli, b *mail.Box, name string) error {
 		return err
 	}
 	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+	if err := durable.LockFile(f); errors.Is(err, durable.ErrLocked) {
 		return nil // another copy has it
 	} else if err != nil {
 		return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -299,14 +298,7 @@ func (c *cli) act(patterns []string, states func(spool.State) bool, what string,
 }
 
 func (c *cli) actOn(t *spool.Tree, f spool.Found, do func(*spool.Item) error) error {
-	var it *spool.Item
-	var err error
-	for range 20 { // a mover lets go of it in milliseconds
-		if it, err = t.Claim(f.Place, f.Name.String()); !errors.Is(err, spool.ErrBusy) {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	it, err := t.ClaimSoon(f.Place, f.Name.String())
 	if err != nil {
 		return err
 	}

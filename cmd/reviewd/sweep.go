@@ -161,7 +161,7 @@ func (in *intake) sweepTmp(ctx context.Context) error {
 				return nil
 			}
 			path := filepath.Join(dir, e.Name())
-			if path == in.Tree.Path(goneDir) || held(path) {
+			if path == in.Tree.Path(goneDir) || inUse(path) {
 				continue
 			}
 			if err := durable.RemoveAll(path); err != nil {
@@ -174,18 +174,10 @@ func (in *intake) sweepTmp(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// held reports whether something below tmp may still be somebody's.
-func held(path string) bool {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return true
-	}
-	defer unix.Close(fd)
+// inUse reports whether something below tmp may still be somebody's.
+func inUse(path string) bool {
 	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil || time.Since(incoming.Changed(&st)) < birthAge {
-		return true
-	}
-	return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil
+	return unix.Lstat(path, &st) != nil || time.Since(incoming.Changed(&st)) < birthAge || durable.Locked(path)
 }
 
 // sweepStrays makes one item of all old strays of a drop directory; it goes

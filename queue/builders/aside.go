@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"packmill/internal/durable"
 )
 
@@ -88,20 +86,14 @@ func note(path, text string) error {
 // else does so meanwhile: of several processes one tells. If it was not set
 // aside, or another process has it in hand, do is not called.
 func Alone(dir, daemon string, do func(*Aside) error) error {
-	f, err := os.OpenFile(asidePath(dir, daemon), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	lock, err := durable.Lock(asidePath(dir, daemon), 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, durable.ErrLocked) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = nil
-		}
-		return err
-	}
+	defer lock.Close()
 	a, err := ReadAside(dir, daemon)
 	if err != nil || a == nil {
 		return err

@@ -17,8 +17,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
 )
@@ -71,7 +69,7 @@ type Post struct {
 func Enter(dir string, e Entry) (*Post, error) {
 	if files, err := os.ReadDir(dir); err == nil {
 		for _, f := range files {
-			if path := filepath.Join(dir, f.Name()); !other(f.Name()) && !held(path) {
+			if path := filepath.Join(dir, f.Name()); !other(f.Name()) && !durable.Locked(path) {
 				os.Remove(path)
 			}
 		}
@@ -101,7 +99,7 @@ func (p *Post) write() error {
 		return err
 	}
 	_, err = f.Write(p.now.text())
-	if err = errors.Join(err, f.Chmod(0o644), unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)); err == nil {
+	if err = errors.Join(err, f.Chmod(0o644), durable.LockFile(f)); err == nil {
 		err = durable.Replace(f.Name(), p.path)
 	}
 	if err != nil {
@@ -132,16 +130,6 @@ func other(name string) bool {
 	return strings.HasPrefix(name, durable.NewPrefix) || strings.HasSuffix(name, asideSuffix)
 }
 
-// held reports whether somebody has the file's lock.
-func held(path string) bool {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return !errors.Is(err, unix.ENOENT)
-	}
-	defer unix.Close(fd)
-	return errors.Is(unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
-}
-
 // maxEntry bounds what is read of an entry.
 const maxEntry = 64 << 10
 
@@ -158,7 +146,7 @@ func Read(dir string) ([]Entry, error) {
 	for _, f := range files {
 		path := filepath.Join(dir, f.Name())
 		info, err := f.Info()
-		if err != nil || !info.Mode().IsRegular() || info.Size() > maxEntry || other(f.Name()) || !held(path) {
+		if err != nil || !info.Mode().IsRegular() || info.Size() > maxEntry || other(f.Name()) || !durable.Locked(path) {
 			continue
 		}
 		data, err := os.ReadFile(path)

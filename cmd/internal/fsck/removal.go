@@ -4,7 +4,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"time"
 
 	"packmill/archive"
 	"packmill/internal/policy"
@@ -52,14 +51,7 @@ func TakeOut(t *spool.Tree, suite string, removed []archive.Entry, who string) e
 }
 
 func note(t *spool.Tree, f *spool.Found, who, text string) error {
-	it, err := t.Claim(f.Place, f.Name.String())
-	for range 20 { // a daemon lets go of it in milliseconds
-		if !errors.Is(err, spool.ErrBusy) {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
-		it, err = t.Claim(f.Place, f.Name.String())
-	}
+	it, err := t.ClaimSoon(f.Place, f.Name.String())
 	if err != nil {
 		return err
 	}

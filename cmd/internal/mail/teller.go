@@ -3,6 +3,7 @@ package mail
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -53,7 +54,7 @@ type Teller struct {
 	// is called again later.
 	Also func(context.Context) error
 
-	locks map[string]*os.File
+	locks map[string]io.Closer
 	dirs  map[spool.Place]time.Time       // a place's mtime when it was last read
 	done  map[spool.Place]map[string]bool // items of which everything is told
 	again map[string]retry                // by the item's path; "" is Also's
@@ -103,23 +104,18 @@ func (t *Teller) mine(p spool.Place) bool {
 	if t.locks[path] != nil {
 		return true
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return false
+	lock, err := durable.Lock(path, 0)
+	if err == nil {
+		t.locks[path] = lock
 	}
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		f.Close()
-		return false
-	}
-	t.locks[path] = f
-	return true
+	return err == nil
 }
 
 // round looks at every place that has changed since it was last read, or has
 // something left to be told.
 func (t *Teller) round(ctx context.Context) {
 	if t.locks == nil {
-		t.locks, t.dirs = map[string]*os.File{}, map[spool.Place]time.Time{}
+		t.locks, t.dirs = map[string]io.Closer{}, map[spool.Place]time.Time{}
 		t.done, t.again, t.said = map[spool.Place]map[string]bool{}, map[string]retry{}, map[string]string{}
 	}
 	if t.Also != nil && !time.Now().Before(t.again[""].at) {
