@@ -16,6 +16,7 @@ import (
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
 	"packmill/internal/policy"
+	"packmill/queue/runner/cage"
 
 	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
@@ -26,7 +27,11 @@ import (
 //	<Dir>/<suite>-<arch>/<time of making>/
 //	    info         deb822: Suite, Architecture, Made, Base; written last
 //	    chroot.tar   what sbuild unpacks for each build
-//	    root/        the same, unpacked, for the overlay runner
+//	    status       dpkg's, out of it
+//	    <uid>/       for the overlay runner, and entered by nobody else:
+//	        root/    the same, unpacked; it belongs to the range of ids that
+//	                 begins with that uid, and so to one build at a time
+//	        layers/  see layer.go
 //
 // A chroot is never changed: a new one is made beside it. The newest with an
 // info is in force. A build holds a shared flock on its chroot's directory;
@@ -62,6 +67,7 @@ var ErrNoChroot = errors.New("no such chroot")
 const (
 	infoFile    = "info"
 	tarFile     = "chroot.tar"
+	statusFile  = "status"
 	rootDir     = "root"
 	stampLayout = "20060102T150405.000000Z"
 )
@@ -107,109 +113,75 @@ func (c *Chroots) Create(ctx context.Context, suite, arch string, base []string,
 	if err == nil {
 		err = c.Ready(arch)
 	}
+	if err == nil {
+		err = c.create(ctx, suite, arch, first, base, log)
+	}
 	if err != nil {
 		return fmt.Errorf("make chroot %s-%s: %w", suite, arch, err)
 	}
-	user, err := lookupAccount(c.User)
+	c.sweep(suite + "-" + arch)
+	return nil
+}
+
+// create makes a generation of a chroot.
+func (c *Chroots) create(ctx context.Context, suite, arch, first string, base []string, log *os.File) (err error) {
+	user, err := cage.LookupAccount(c.User)
 	if err != nil {
 		return err
 	}
-	ids, err := user.subordinates()
+	ids, held, err := takeIDs(ctx, user, log)
 	if err != nil {
 		return err
 	}
-	made := time.Now().UTC()
-	dir := filepath.Join(c.Dir, suite+"-"+arch, made.Format(stampLayout))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make chroot: %w", err)
+	defer held.Close()
+	ch := &Chroot{Suite: suite, Arch: arch, Base: base, Made: time.Now().UTC()}
+	ch.dir = filepath.Join(c.Dir, ch.Name(), ch.Made.Format(stampLayout))
+	if err := os.MkdirAll(ch.dir, 0o755); err != nil {
+		return err
 	}
-	lock, err := lockDir(dir, unix.LOCK_EX)
-	if err != nil {
-		return fmt.Errorf("make chroot: %w", err)
+	if ch.lock, err = lockDir(ch.dir, unix.LOCK_EX); err != nil {
+		return err
 	}
-	defer lock.Close()
-	done := false
+	defer ch.lock.Close()
 	defer func() {
-		if !done {
-			c.discard(dir, ids)
+		if err != nil {
+			c.discard(ch.dir)
 		}
 	}()
-	if os.Getuid() == 0 {
-		if err := os.Chown(dir, user.UID, user.GID); err != nil {
-			return fmt.Errorf("make chroot: %w", err)
-		}
+	if err := chown(ch.dir, user); err != nil {
+		return err
 	}
+	own := &ownChroot{Chroot: ch, store: c, user: user, ids: ids, held: held}
+	if err := own.mmdebstrap(ctx, first, log); err != nil {
+		return err
+	}
+	if err := own.unpack(ctx, log); err != nil {
+		return err
+	}
+	return ch.writeInfo()
+}
 
-	argv := []string{"mmdebstrap", "--mode=unshare", "--variant=buildd", "--format=tar", "--architectures=" + arch,
-		"--include=fakeroot,ca-certificates", "--skip=cleanup/apt/lists,output/dev", "--dpkgopt=force-unsafe-io", "--aptopt=Acquire::Languages none"}
-	for _, opt := range proxyOptions() {
-		argv = append(argv, "--aptopt="+opt)
-	}
-	o := &order{Verb: "run", Env: []string{"PATH=" + defaultPath, "LANG=C.UTF-8"}, Dir: "/"}
-	out, tmp := dir, dir
-	if os.Getuid() == 0 {
-		o.Init, o.User = true, user
-		o.View = &view{Dirs: []string{"tmp"}, Binds: map[string]string{"out": dir}}
-		out, tmp = viewRoot+"/out", viewRoot+"/tmp"
-	} else if !open(dir) {
-		// The root of mmdebstrap's namespace is a subordinate id, nobody in a
-		// closed home.
-		scratch, held, err := scratchDir("/var/tmp", "packmill-chroot.", func(dir string) error { return c.removeDir(dir, ids) })
-		if err != nil {
-			return fmt.Errorf("make chroot %s-%s: %w", suite, arch, err)
+// takeIDs takes a range of the user's ids, and says so where it must wait.
+func takeIDs(ctx context.Context, user *cage.Account, log *os.File) (cage.Range, *os.File, error) {
+	return user.Take(ctx, func(ranges int) {
+		if log != nil {
+			fmt.Fprintf(log, "Waiting for one of the %d ranges of subordinate ids that /etc/subuid and /etc/subgid give %s: each build at a time needs one of 65536.\n", ranges, user.Name)
 		}
-		defer held.Close()
-		defer c.removeDir(scratch, ids)
-		tmp = scratch
-	}
-	o.Env = append(o.Env, "TMPDIR="+tmp, "HOME="+tmp)
-	o.Argv = append(append(argv, first, filepath.Join(out, tarFile)), base...)
-	cage := &cage{log: log, lock: lock}
-	x, err := cage.run(ctx, o, nil)
-	if err != nil {
-		return fmt.Errorf("make chroot %s-%s: %w", suite, arch, err)
-	}
-	if x.Stopped {
-		return fmt.Errorf("make chroot %s-%s: %w", suite, arch, context.Cause(ctx))
-	}
-	if x.Killed || x.Exit != 0 {
-		return fmt.Errorf("make chroot %s-%s: mmdebstrap ended with exit status %d; its output says why", suite, arch, x.Exit)
-	}
+	})
+}
 
-	if err := os.Mkdir(filepath.Join(dir, rootDir), 0o755); err != nil {
-		return fmt.Errorf("make chroot: %w", err)
-	}
-	if os.Getuid() == 0 {
-		if err := os.Lchown(filepath.Join(dir, rootDir), user.UID, user.GID); err != nil {
-			return fmt.Errorf("make chroot: %w", err)
-		}
-	}
-	err = c.asRoot(ctx, ids, log, lock, "tar", "--numeric-owner", "--exclude=./dev/*", "-C", filepath.Join(dir, rootDir), "-xf", filepath.Join(dir, tarFile))
-	if err != nil {
-		return fmt.Errorf("make chroot %s-%s: unpack: %w", suite, arch, err)
-	}
-	// apt's cache of its lists is made once and not in each build. Without it
-	// apt is slower, no more.
-	c.asRoot(ctx, ids, log, lock, "chroot", filepath.Join(dir, rootDir), "apt-cache", "gencaches", "-qq")
-	if err := os.Chmod(filepath.Join(dir, tarFile), 0o644); err != nil {
-		return fmt.Errorf("make chroot: %w", err)
-	}
+// writeInfo puts a chroot in force.
+func (c *Chroot) writeInfo() error {
 	info := &deb822.Stanza{}
-	info.Set("Suite", suite)
-	info.Set("Architecture", arch)
-	info.Set("Made", made.Format(time.RFC3339Nano))
-	info.Set("Base", "\n"+strings.Join(base, "\n"))
+	info.Set("Suite", c.Suite)
+	info.Set("Architecture", c.Arch)
+	info.Set("Made", c.Made.Format(time.RFC3339Nano))
+	info.Set("Base", "\n"+strings.Join(c.Base, "\n"))
 	// All of it is on the disk before the name that makes it valid.
-	if err := durable.SyncFS(dir); err != nil {
-		return fmt.Errorf("make chroot: %w", err)
+	if err := durable.SyncFS(c.dir); err != nil {
+		return err
 	}
-	if err := durable.WriteFile(filepath.Join(dir, infoFile), info.Append(nil), 0o644); err != nil {
-		return fmt.Errorf("make chroot: %w", err)
-	}
-	done = true
-	lock.Close()
-	c.sweep(suite+"-"+arch, ids)
-	return nil
+	return durable.WriteFile(filepath.Join(c.dir, infoFile), info.Append(nil), 0o644)
 }
 
 // forJob sees to it that the job's chroot is there, made from the job's Base
@@ -281,11 +253,30 @@ func proxyOptions() []string {
 	return opts
 }
 
-// asRoot runs a command as the root of the build user's namespace: it may do
-// to the user's subordinate files what root may do to any.
-func (c *Chroots) asRoot(ctx context.Context, ids *idmap, log, lock *os.File, argv ...string) error {
-	o := &order{Verb: "run", Init: true, Roots: ids, Argv: argv, Dir: "/", Env: []string{"PATH=" + defaultPath, "LANG=C.UTF-8"}}
-	x, err := (&cage{log: log, lock: lock}).run(ctx, o, ids.mapLater())
+// removeDir removes a directory in which the build user's subordinates may
+// own files.
+func (c *Chroots) removeDir(dir string) error {
+	if os.Getuid() != 0 && exists(dir) {
+		user, err := cage.LookupAccount(c.User)
+		if err != nil {
+			return err
+		}
+		ids, err := user.Ranges()
+		if err != nil {
+			return err
+		}
+		o := &cage.Order{Own: true, User: user, Ranges: ids, As: cage.AsKeeper, Dir: "/", Env: []string{"PATH=" + cage.DefaultPath},
+			Argv: []string{"find", dir, "-xdev", "-mindepth", "1", "-delete"}}
+		if err := runOrder(context.Background(), o, nil); err != nil {
+			return fmt.Errorf("empty %s: %w", dir, err)
+		}
+	}
+	return durable.RemoveAll(dir)
+}
+
+// runOrder runs a command that must succeed. What it says goes to log.
+func runOrder(ctx context.Context, o *cage.Order, log *os.File, held ...*os.File) error {
+	x, err := (&cage.Cage{Log: log, Lock: held}).Run(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -293,29 +284,18 @@ func (c *Chroots) asRoot(ctx context.Context, ids *idmap, log, lock *os.File, ar
 		return context.Cause(ctx)
 	}
 	if x.Killed || x.Exit != 0 {
-		return fmt.Errorf("%s ended with exit status %d", argv[0], x.Exit)
+		return fmt.Errorf("%s ended with exit status %d; its output says why", o.Argv[0], x.Exit)
 	}
 	return nil
 }
 
-// removeDir removes a directory in which the build user's subordinates may
-// own files.
-func (c *Chroots) removeDir(dir string, ids *idmap) error {
-	if os.Getuid() != 0 && ids != nil {
-		if err := c.asRoot(context.Background(), ids, nil, nil, "find", dir, "-xdev", "-mindepth", "1", "-delete"); err != nil {
-			return fmt.Errorf("empty %s: %w", dir, err)
-		}
-	}
-	return durable.RemoveAll(dir)
-}
-
 // discard removes a chroot's directory, which nobody uses and whose lock the
 // caller holds. Its info goes first: what is left of it is not a chroot.
-func (c *Chroots) discard(dir string, ids *idmap) error {
+func (c *Chroots) discard(dir string) error {
 	if err := durable.Remove(filepath.Join(dir, infoFile)); err != nil {
 		return err
 	}
-	return c.removeDir(dir, ids)
+	return c.removeDir(dir)
 }
 
 // lockDir opens a directory and locks it; unix.EWOULDBLOCK says that somebody
@@ -350,7 +330,7 @@ func (c *Chroots) generations(name string) []string {
 }
 
 // sweep removes what is not in force and not in use of one chroot.
-func (c *Chroots) sweep(name string, ids *idmap) {
+func (c *Chroots) sweep(name string) {
 	inForce := false
 	for _, dir := range c.generations(name) {
 		if !inForce && exists(filepath.Join(dir, infoFile)) {
@@ -358,7 +338,7 @@ func (c *Chroots) sweep(name string, ids *idmap) {
 			continue
 		}
 		if lock, err := lockDir(dir, unix.LOCK_EX); err == nil {
-			c.discard(dir, ids)
+			c.discard(dir)
 			lock.Close()
 		}
 	}
@@ -496,14 +476,6 @@ func (c *Chroots) Remove(suite, arch string) error {
 	if err := checkName(suite, arch); err != nil {
 		return fmt.Errorf("remove chroot: %w", err)
 	}
-	user, err := lookupAccount(c.User)
-	if err != nil {
-		return err
-	}
-	ids, err := user.subordinates()
-	if err != nil {
-		return err
-	}
 	found := false
 	for _, dir := range c.generations(suite + "-" + arch) {
 		if exists(filepath.Join(dir, infoFile)) {
@@ -513,7 +485,7 @@ func (c *Chroots) Remove(suite, arch string) error {
 			}
 		}
 	}
-	c.sweep(suite+"-"+arch, ids)
+	c.sweep(suite + "-" + arch)
 	if !found {
 		return fmt.Errorf("remove chroot %s-%s: %w", suite, arch, ErrNoChroot)
 	}

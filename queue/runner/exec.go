@@ -13,12 +13,13 @@ import (
 	"time"
 
 	"packmill/internal/policy"
+	"packmill/queue/runner/cage"
 )
 
 // Exec builds with any program.
 //
 // The program runs in Job.Dir with standard input empty, standard output and
-// error as the log, the item's lock as descriptor 3, and in its environment
+// error as the log, no other descriptor, and in its environment
 // PATH, HOME (the work directory), LANG=C.UTF-8 and
 //
 //	PACKMILL_DSC      path of the .dsc
@@ -68,10 +69,10 @@ func (r *Exec) Run(ctx context.Context, job *Job) (*Result, error) {
 	if err := errors.Join(empty(job.Dir), empty(job.Result)); err != nil {
 		return nil, err
 	}
-	o := &order{Verb: "run", Argv: append([]string{r.Path}, r.Args...), Dir: job.Dir, Nice: job.Nice,
-		Init: os.Getuid() == 0 && !r.SharePIDs}
+	o := &cage.Order{Argv: append([]string{r.Path}, r.Args...), Dir: job.Dir, Nice: job.Nice,
+		Own: os.Getuid() == 0 && !r.SharePIDs}
 	if r.User != "" {
-		user, err := lookupAccount(r.User)
+		user, err := cage.LookupAccount(r.User)
 		if err != nil {
 			return nil, err
 		}
@@ -87,7 +88,7 @@ func (r *Exec) Run(ctx context.Context, job *Job) (*Result, error) {
 		number = strconv.Itoa(job.BinNMU.Number)
 	}
 	o.Env = append([]string{
-		"PATH=" + defaultPath,
+		"PATH=" + cage.DefaultPath,
 		"HOME=" + job.Dir,
 		"LANG=C.UTF-8",
 		"PACKMILL_DSC=" + job.Dsc,
@@ -98,9 +99,9 @@ func (r *Exec) Run(ctx context.Context, job *Job) (*Result, error) {
 		"PACKMILL_EXTRA_CONFLICTS=" + job.ExtraConflicts,
 		"PACKMILL_RESULT=" + job.Result,
 	}, r.Env...)
-	c := &cage{log: job.Log, lock: job.Lock, limits: job.Limits, disk: []string{job.Dir, job.Result}}
+	c := job.cage(job.Dir, job.Result)
 	ready := time.Now()
-	x, err := c.run(ctx, o, nil)
+	x, err := c.Run(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -135,9 +136,18 @@ func (r *Exec) Run(ctx context.Context, job *Job) (*Result, error) {
 	return res, nil
 }
 
+// cage is what the job runs in; the size of these directories is watched.
+func (j *Job) cage(disk ...string) *cage.Cage {
+	c := &cage.Cage{Log: j.Log, Limits: j.Limits, Disk: disk}
+	if j.Lock != nil {
+		c.Lock = []*os.File{j.Lock}
+	}
+	return c
+}
+
 // ended fills in a result for a build that did not come to its own end, says
 // in the log why it ends there, and reports whether it was one.
-func (res *Result) ended(job *Job, x *exit) bool {
+func (res *Result) ended(job *Job, x *cage.Exit) bool {
 	l := job.Limits
 	switch {
 	case x.Stopped:

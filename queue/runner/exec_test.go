@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"packmill/queue/runner/cage"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -31,7 +33,7 @@ func TestExecEnvironment(t *testing.T) {
 	}
 	os.WriteFile(filepath.Join(job.Dir, "left-over"), nil, 0o644)
 	os.WriteFile(filepath.Join(job.Result, "left-over"), nil, 0o644)
-	r := script(t, `env | sort; pwd; ls -A . "$PACKMILL_RESULT"; cat; readlink /proc/self/fd/3; nice; exit 7`)
+	r := script(t, `env | sort; pwd; ls -A . "$PACKMILL_RESULT"; cat; ls /proc/self/fd; nice; exit 7`)
 	res := mustRun(t, r, job)
 	if res.Outcome != GiveBack || res.Exit != 7 {
 		t.Errorf("outcome %v, exit %d; want give-back, 7", res.Outcome, res.Exit)
@@ -46,8 +48,8 @@ func TestExecEnvironment(t *testing.T) {
 	want := []string{
 		"HOME=" + job.Dir, "LANG=C.UTF-8", "PACKMILL_ARCH=amd64", "PACKMILL_BINNMU=3", "PACKMILL_DSC=" + job.Dsc,
 		"PACKMILL_EXTRA_CONFLICTS=libbad", "PACKMILL_EXTRA_DEPENDS=libgood (>= 2)",
-		"PACKMILL_RESULT=" + job.Result, "PACKMILL_SUITE=sid", "PATH=" + defaultPath, "PWD=" + job.Dir,
-		job.Dir, ".:", "", job.Result + ":", job.Lock.Name(), strconv.Itoa(min(nice+5, 19)),
+		"PACKMILL_RESULT=" + job.Result, "PACKMILL_SUITE=sid", "PATH=" + cage.DefaultPath, "PWD=" + job.Dir,
+		job.Dir, ".:", "", job.Result + ":", "0", "1", "2", "3", strconv.Itoa(min(nice+5, 19)),
 	}
 	if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w {
 		t.Errorf("the builder saw:\n%s\nwant:\n%s", g, w)
@@ -157,7 +159,7 @@ func TestLeftBehind(t *testing.T) {
 			job := newJob(t)
 
 			r := script(t, `
-				setsid sh -c 'echo hidden-daemon; exec 3<&- >/dev/null 2>&1; sleep 98.7' &
+				setsid sh -c 'echo hidden-daemon; exec >/dev/null 2>&1; sleep 98.7' &
 				(setsid setsid sh -c 'sleep 98.7' & )
 				sleep 98.7 &
 				sleep 0.3
@@ -184,12 +186,16 @@ func TestLeftBehind(t *testing.T) {
 // running lists the processes that have the word as an argument.
 func running(word string) []int {
 	var found []int
-	for _, p := range processes() {
-		data, err := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/cmdline")
-		if err == nil && !p.zombie {
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		panic(err)
+	}
+	for _, line := range lines {
+		// A zombie has no command line.
+		if data, err := os.ReadFile(line); err == nil {
 			for _, arg := range strings.Split(string(data), "\x00") {
-				if arg == word {
-					found = append(found, p.pid)
+				if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(line))); err == nil && arg == word {
+					found = append(found, pid)
 				}
 			}
 		}

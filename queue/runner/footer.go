@@ -4,26 +4,23 @@ import (
 	"bytes"
 	"regexp"
 	"strings"
+
+	"packmill/queue/runner/overlay"
 )
 
 // footer is the last section of sbuild's log: "Key: value" lines below a box
 // with the word Summary.
 type footer map[string]string
 
-const (
-	boxLine = "+------------------------------------------------------------------------------+"
-	endRule = "\n--------------------------------------------------------------------------------\n"
-)
-
 // summaryBox is the heading; from Debian 13's sbuild on it bears the time.
-var summaryBox = regexp.MustCompile(`^\n\Q` + boxLine + `\E\n\| Summary {38}(?: {31}|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} [+-][0-9]{4}) \|\n\Q` + boxLine + `\E\n\n`)
+var summaryBox = regexp.MustCompile(`^\n\Q` + overlay.BoxLine + `\E\n\| Summary {38}(?: {31}|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} [+-][0-9]{4}) \|\n\Q` + overlay.BoxLine + `\E\n\n`)
 
 // parseFooter reads the summary at the end of a log of sbuild. What a build
 // prints comes before it, so only the last box counts, and only if nothing
 // but the summary and sbuild's closing lines follow. ok is false for a log
 // that ends otherwise, as that of a killed sbuild.
 func parseFooter(log []byte) (f footer, ok bool) {
-	i := bytes.LastIndex(log, []byte("\n"+boxLine+"\n| Summary "))
+	i := bytes.LastIndex(log, []byte("\n"+overlay.BoxLine+"\n| Summary "))
 	if i < 0 {
 		return nil, false
 	}
@@ -31,7 +28,7 @@ func parseFooter(log []byte) (f footer, ok bool) {
 	if box == nil {
 		return nil, false
 	}
-	body, closing, found := strings.Cut(string(log[i+len(box):]), endRule)
+	body, closing, found := strings.Cut(string(log[i+len(box):]), overlay.EndRule)
 	if !found {
 		return nil, false
 	}

@@ -19,7 +19,13 @@ import (
 
 	"packmill/internal/deb822"
 	"packmill/internal/policy"
+	"packmill/queue/runner/cage"
+	"packmill/queue/runner/overlay"
 )
+
+// Reexec turns this process into a helper of a build if a runner started it as
+// one, and does not return then. Call it first in main.
+func Reexec() { cage.Reexec(map[string]cage.Verb{overlay.Verb: overlay.Run}) }
 
 // Job is one build. Its strings may come from an upload; a runner checks
 // them against the grammars of Debian Policy before it uses them.
@@ -55,7 +61,7 @@ type Job struct {
 	Path                         string   // directory inside the chroot to build in; empty: the runner's choice
 
 	Log    *os.File // receives the log as it comes; written by this process only
-	Lock   *os.File // locked descriptor that everything of the build inherits; may be nil
+	Lock   *os.File // locked descriptor that is held until nothing of the build runs; may be nil
 	Limits Limits
 
 	// Control reads the control stanza of a binary package. With it, Check
@@ -86,29 +92,11 @@ type Repo struct {
 	Key        []byte // OpenPGP public key, armored
 }
 
-// Limits end a build. Zero means no limit.
-type Limits struct {
-	Wall    time.Duration // from start to end
-	Silence time.Duration // without a byte of log
-	Log     int64         // bytes of log
-	Memory  int64         // bytes, by control group; includes a scratch space in memory
-	Tasks   int           // processes and threads, by control group
-	Disk    int64         // bytes of the build's scratch space and results
-}
+// Limits end a build.
+type Limits = cage.Limits
 
-// after is what is left for a second run of a build.
-func (l Limits) after(x *exit) Limits {
-	if x == nil {
-		return l
-	}
-	if l.Wall > 0 {
-		l.Wall = max(time.Millisecond, l.Wall-x.Usage.End.Sub(x.Usage.Start))
-	}
-	if l.Log > 0 {
-		l.Log = max(1, l.Log-x.Usage.Log)
-	}
-	return l
-}
+// Usage is what a build took.
+type Usage = cage.Usage
 
 // Outcome says what a build came to.
 type Outcome int
@@ -157,23 +145,13 @@ const (
 
 // Names of the limits in Result.Limit.
 const (
-	LimitWall    = "wall"
-	LimitSilence = "silence"
-	LimitLog     = "log"
-	LimitMemory  = "memory"
-	LimitTasks   = "tasks"
-	LimitDisk    = "disk"
+	LimitWall    = cage.LimitWall
+	LimitSilence = cage.LimitSilence
+	LimitLog     = cage.LimitLog
+	LimitMemory  = cage.LimitMemory
+	LimitTasks   = cage.LimitTasks
+	LimitDisk    = cage.LimitDisk
 )
-
-// Usage is what a build took. Zero where the machine cannot tell.
-type Usage struct {
-	Start, End time.Time
-	CPU        time.Duration // user and system, all processes
-	Memory     int64         // highest use in bytes
-	Disk       int64         // highest use of scratch space and results seen, bytes
-	Log        int64         // bytes of log
-	Overhead   time.Duration // spent by the runner before and after the builder
-}
 
 // Runner builds. A verdict about the package is a Result; an error is our
 // own trouble (a missing program, a wrong setting), and nothing was judged.
@@ -190,7 +168,7 @@ type Runner interface {
 
 // ErrSetup is wrapped by errors that trying again does not mend: something
 // is not installed or not allowed on this machine.
-var ErrSetup = errors.New("this machine is not set up for builds")
+var ErrSetup = cage.ErrSetup
 
 // check refuses a job whose fields cannot be right.
 func (j *Job) check() error {

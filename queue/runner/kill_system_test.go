@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"packmill/queue/runner/cage"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +27,7 @@ func TestKillRunner(t *testing.T) {
 	runners := map[string]Runner{"overlay": &Overlay{Chroots: c}, "sbuild": &Sbuild{Chroots: c}}
 	if os.Getuid() == 0 {
 		useSchroot(t, c)
-		user, err := lookupAccount(buildUser())
+		user, err := cage.LookupAccount(buildUser())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +15,8 @@ import (
 
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
+	"packmill/queue/runner/cage"
+	"packmill/queue/runner/overlay"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,14 +24,15 @@ import (
 // What builds need beyond a chroot is installed once for each set of packages
 // and kept beside the chroot, as a further lower layer of overlays:
 //
-//	<chroot>/layers/
+//	<chroot>/<uid>/layers/
 //	    <key>/     info, and upper/: what apt changed in the chroot
-//	    new.*      one that is being made, or was when the machine stopped
+//	    new        one that is being made, or was when the machine stopped
 //	    wish.*     the key that a set of build-dependencies led to
 //
 // The key is a hash of what apt resolved, name and version of every package.
-// A layer with an info is whole, on the disk, and never changed; a build holds
-// a shared flock on its directory, and who removes it an exclusive one.
+// A layer with an info is whole, on the disk, and never changed. Who has the
+// range of ids makes layers; a build holds a shared flock on the directory of
+// its layer, and who removes it an exclusive one.
 const layersDir = "layers"
 
 // layerAge is how long a layer stays that no build uses.
@@ -47,29 +49,17 @@ type layer struct {
 	packages string
 }
 
+// release lets the layer go; nil has nothing to let go.
+func (l *layer) release() {
+	if l != nil {
+		l.lock.Close()
+	}
+}
+
 func (l *layer) upper() string { return filepath.Join(l.dir, "upper") }
 
-// layerKey is the name of the layer with these packages, as apt's simulation
-// lists what it would install and remove.
-func layerKey(packages []string) string {
-	sum := sha256.Sum256([]byte(strings.Join(packages, "\n")))
-	return hex.EncodeToString(sum[:])
-}
-
-// resolved returns the lines of apt's simulation that say what changes:
-// "Inst NAME [OLD] (VERSION ORIGIN [ARCH])" and "Remv NAME [OLD]".
-func resolved(simulation string) (packages []string) {
-	for _, line := range strings.Split(simulation, "\n") {
-		if strings.HasPrefix(line, "Inst ") || strings.HasPrefix(line, "Remv ") {
-			packages = append(packages, strings.TrimSpace(line))
-		}
-	}
-	slices.Sort(packages)
-	return packages
-}
-
-// short is a resolved line for people: "name version" or "without name".
-func short(line string) string {
+// shorten is a resolved line for people: "name version" or "without name".
+func shorten(line string) string {
 	if name, ok := strings.CutPrefix(line, "Remv "); ok {
 		return "without " + strings.Fields(name)[0]
 	}
@@ -83,8 +73,8 @@ func short(line string) string {
 }
 
 // useLayer holds a layer; ErrNotExist says that there is none of that key.
-func (c *Chroot) useLayer(key string) (*layer, error) {
-	dir := filepath.Join(c.dir, layersDir, key)
+func (o *ownChroot) useLayer(key string) (*layer, error) {
+	dir := filepath.Join(o.layers(), key)
 	lock, err := lockDir(dir, unix.LOCK_SH)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, os.ErrNotExist // being removed
@@ -118,7 +108,7 @@ type wish struct {
 // wishOf returns the name of the build-dependencies' file of the key that
 // they led to, or "" if apt must be asked each time: lists that are fetched
 // may have changed.
-func wishOf(job *Job, in *inside) string {
+func wishOf(job *Job, in *overlay.Order) string {
 	if in.Update {
 		return ""
 	}
@@ -141,179 +131,131 @@ func wishOf(job *Job, in *inside) string {
 	return "wish." + hex.EncodeToString(sum[:])
 }
 
-// lockFile opens a file, made if need be, and waits for its lock.
-func lockFile(ctx context.Context, path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return f, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			f.Close()
-			return nil, err
-		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, ctx.Err()
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}
+// layers is the directory of the layers of the range.
+func (o *ownChroot) layers() string { return filepath.Join(o.home(), layersDir) }
 
-// layers says why layers cannot be kept beside a chroot, or nil.
-func (c *Chroot) layers() error {
+// keepsLayers says why layers cannot be kept beside a chroot, or nil.
+func (o *ownChroot) keepsLayers() error {
 	// In a container the chroot may lie on an overlay, and that takes no other.
 	var fs unix.Statfs_t
-	if err := unix.Statfs(c.dir, &fs); err != nil || fs.Type == unix.OVERLAYFS_SUPER_MAGIC {
+	if err := unix.Statfs(o.dir, &fs); err != nil || fs.Type == unix.OVERLAYFS_SUPER_MAGIC {
 		return errors.Join(err, errors.New("the chroot lies on an overlay"))
 	}
-	base := filepath.Join(c.dir, layersDir)
-	err := os.Mkdir(base, 0o755)
-	if err == nil {
+	if err := os.Mkdir(o.layers(), 0o755); err == nil {
 		// Root's builds and those of the build user share them.
-		var st unix.Stat_t
-		if err = unix.Stat(c.dir, &st); err == nil {
-			err = os.Chown(base, int(st.Uid), int(st.Gid))
+		if err := chown(o.layers(), o.user); err != nil {
+			return err
 		}
-	}
-	if err != nil && !errors.Is(err, os.ErrExist) {
+	} else if !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	return unix.Access(base, unix.W_OK)
+	return unix.Access(o.layers(), unix.W_OK)
 }
 
-// layer finds the layer with the build-dependencies of in, or makes it by a
-// run of the helper. Without a layer it returns how that run ended.
-func (r *Overlay) layer(ctx context.Context, job *Job, in inside, chroot *Chroot, ids *idmap, run func(*inside, []*os.File, []string) (*exit, error)) (*layer, *exit, error) {
-	base := filepath.Join(chroot.dir, layersDir)
-	name := wishOf(job, &in)
+// findLayer finds the layer with the build's dependencies, or makes it. Without a
+// layer it returns how the making ended.
+func (b *overlayBuild) findLayer(ctx context.Context) (*layer, error) {
+	name := wishOf(b.job, &b.order)
+	wish := filepath.Join(b.layers(), name)
 	if name != "" {
-		f, err := lockFile(ctx, filepath.Join(base, name))
-		if err != nil && ctx.Err() != nil {
-			return nil, &exit{Stopped: true}, nil
-		}
-		if err != nil {
-			return nil, nil, fmt.Errorf("layers of the chroot: %w", err)
-		}
-		defer f.Close()
-		if key, err := io.ReadAll(io.LimitReader(f, 100)); err == nil && len(key) == 2*sha256.Size {
-			if l, err := chroot.useLayer(string(key)); err == nil {
-				return l, nil, nil
+		if key, err := os.ReadFile(wish); err == nil && len(key) == 2*sha256.Size {
+			if l, err := b.useLayer(string(key)); err == nil {
+				return l, nil
 			}
-		}
-		defer func() {
-			// Only if nothing was published meanwhile.
-			if in.key != "" && wishOf(job, &in) == name {
-				f.Truncate(0)
-				f.WriteAt([]byte(in.key), 0)
-			}
-		}()
-	}
-	in.Make, in.Sources = true, nil
-	var all *exit
-	// A layer that is found may be removed before it is held, but hardly twice.
-	for range 3 {
-		in.Have = nil
-		if entries, err := os.ReadDir(base); err == nil {
-			for _, e := range entries {
-				if exists(filepath.Join(base, e.Name(), infoFile)) {
-					in.Have = append(in.Have, e.Name())
-				}
-			}
-		}
-		dir, lock, err := scratchDir(base, "new.", func(dir string) error { return r.Chroots.removeDir(dir, ids) })
-		if err != nil {
-			return nil, nil, err
-		}
-		if os.Getuid() == 0 {
-			if err := os.Chown(dir, ids.UID, ids.GID); err != nil {
-				lock.Close()
-				return nil, nil, fmt.Errorf("layer: %w", err)
-			}
-		}
-		in.Upper = dir
-		x, err := run(&in, []*os.File{chroot.lock, lock}, []string{dir})
-		if err == nil {
-			x.after(all)
-			all = x
-		}
-		made := false
-		if err == nil && x.Layer != "" && x.Stage == "" && !x.Killed && x.Limit == "" && !x.Stopped {
-			in.key = x.Layer
-			if made = !slices.Contains(in.Have, x.Layer); made {
-				made, err = r.Chroots.keepLayer(dir, filepath.Join(base, x.Layer), x.Packages, ids)
-			}
-		}
-		if !made {
-			err = errors.Join(err, r.Chroots.removeDir(dir, ids))
-		}
-		lock.Close()
-		if err != nil {
-			return nil, nil, err
-		}
-		if in.key == "" {
-			return nil, all, nil
-		}
-		if made {
-			r.Chroots.SweepLayers(r.Layers)
-		}
-		if l, err := chroot.useLayer(in.key); err == nil {
-			return l, all, nil
-		} else if !errors.Is(err, os.ErrNotExist) {
-			return nil, nil, fmt.Errorf("layer: %w", err)
 		}
 	}
-	return nil, nil, fmt.Errorf("layer %s in %s is removed again and again; is Layers of the builder too small?", in.key[:12], base)
+	key, err := b.makeLayer(ctx)
+	if err != nil || key == "" {
+		return nil, err
+	}
+	// Only if nothing was published meanwhile.
+	if name != "" && wishOf(b.job, &b.order) == name {
+		if err := durable.WriteFile(wish, []byte(key), 0o644); err != nil {
+			return nil, fmt.Errorf("layer: %w", err)
+		}
+	}
+	l, err := b.useLayer(key)
+	if err != nil {
+		return nil, fmt.Errorf("layer %s in %s: %w; is Layers of the builder too small?", key[:12], b.layers(), err)
+	}
+	b.store.SweepLayers(b.size)
+	return l, nil
 }
 
-// keepLayer puts a new layer in force. It reports false if another build was
-// faster.
-func (c *Chroots) keepLayer(dir, to string, packages []string, ids *idmap) (bool, error) {
-	if err := durable.RemoveAll(filepath.Join(dir, "work")); err != nil {
-		return false, fmt.Errorf("layer: %w", err)
+// makeLayer makes the layer with the build's dependencies unless it is there, and
+// returns its key; empty: b.exit says why there is none.
+func (b *overlayBuild) makeLayer(ctx context.Context) (string, error) {
+	dir := filepath.Join(b.layers(), "new")
+	if err := b.store.removeDir(dir); err != nil {
+		return "", fmt.Errorf("layer: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", fmt.Errorf("layer: %w", err)
+	}
+	defer b.store.removeDir(dir)
+	if err := chown(dir, b.user); err != nil {
+		return "", fmt.Errorf("layer: %w", err)
+	}
+	in := b.order
+	in.Make, in.Sources, in.Upper, in.Have = true, nil, dir, b.haveLayers()
+	x, err := b.run(ctx, &in, nil, dir)
+	if err != nil || x.Layer == "" || x.Stage != "" || x.Killed || x.Limit != "" || x.Stopped {
+		return "", err
+	}
+	if slices.Contains(in.Have, x.Layer) {
+		return x.Layer, nil
+	}
+	return x.Layer, b.keepLayer(dir, x.Layer, x.Packages)
+}
+
+// haveLayers are the keys of the layers that are whole.
+func (o *ownChroot) haveLayers() (keys []string) {
+	found, _ := filepath.Glob(filepath.Join(o.layers(), "*", infoFile))
+	for _, info := range found {
+		keys = append(keys, filepath.Base(filepath.Dir(info)))
+	}
+	return keys
+}
+
+// keepLayer puts a new layer in force.
+func (o *ownChroot) keepLayer(dir, key string, packages []string) error {
+	if err := o.store.removeDir(filepath.Join(dir, "work")); err != nil {
+		return fmt.Errorf("layer: %w", err)
 	}
 	info := &deb822.Stanza{}
 	info.Set("Made", time.Now().UTC().Format(time.RFC3339))
-	info.Set("Size", fmt.Sprint(usage(dir)))
-	for i := range packages {
-		packages[i] = short(packages[i])
+	info.Set("Size", fmt.Sprint(cage.Space(dir)))
+	var short []string
+	for _, line := range packages {
+		short = append(short, shorten(line))
 	}
-	info.Set("Packages", strings.Join(packages, ", "))
+	info.Set("Packages", strings.Join(short, ", "))
 	// All of it is on the disk before the name that makes it valid.
 	if err := durable.SyncFS(dir); err != nil {
-		return false, fmt.Errorf("layer: %w", err)
+		return fmt.Errorf("layer: %w", err)
 	}
 	if err := durable.WriteFile(filepath.Join(dir, infoFile), info.Append(nil), 0o644); err != nil {
-		return false, fmt.Errorf("layer: %w", err)
+		return fmt.Errorf("layer: %w", err)
 	}
-	err := durable.Rename(dir, to)
-	if errors.Is(err, os.ErrExist) {
-		// Another build was faster, or a removal was cut off.
-		if gone, err := c.removeHalf(to, ids); err != nil || !gone {
-			return false, err
+	to := filepath.Join(o.layers(), key)
+	if exists(to) { // the removal of an old one was cut off
+		if err := o.store.removeDir(to); err != nil {
+			return fmt.Errorf("layer: %w", err)
 		}
-		err = durable.Rename(dir, to)
 	}
-	return err == nil, err
+	return durable.Rename(dir, to)
 }
 
-// removeHalf removes a layer without an info, and reports whether it did.
-func (c *Chroots) removeHalf(dir string, ids *idmap) (bool, error) {
+// removeHalf removes a layer without an info.
+func (c *Chroots) removeHalf(dir string) {
 	lock, err := lockDir(dir, unix.LOCK_EX)
 	if err != nil {
-		return false, nil // in use
+		return // in use
 	}
 	defer lock.Close()
-	if exists(filepath.Join(dir, infoFile)) {
-		return false, nil
+	if !exists(filepath.Join(dir, infoFile)) {
+		c.removeDir(dir)
 	}
-	err = c.removeDir(dir, ids)
-	return err == nil, err
 }
 
 // SweepLayers removes layers that no build has used for a week and, the
@@ -323,14 +265,6 @@ func (c *Chroots) SweepLayers(size int64) error {
 	if size == 0 {
 		size = defaultLayers
 	}
-	user, err := lookupAccount(c.User)
-	if err != nil {
-		return err
-	}
-	ids, err := user.subordinates()
-	if err != nil {
-		return err
-	}
 	type old struct {
 		dir  string
 		used time.Time
@@ -338,7 +272,7 @@ func (c *Chroots) SweepLayers(size int64) error {
 	}
 	var all []old
 	var total int64
-	found, err := filepath.Glob(filepath.Join(c.Dir, "*", "*", layersDir, "*"))
+	found, err := filepath.Glob(filepath.Join(c.Dir, "*", "*", "*", layersDir, "*"))
 	if err != nil {
 		return err
 	}
@@ -355,8 +289,8 @@ func (c *Chroots) SweepLayers(size int64) error {
 		}
 		info := filepath.Join(dir, infoFile)
 		if st, err = os.Stat(info); err != nil {
-			if !strings.HasPrefix(filepath.Base(dir), "new.") { // see scratchDir
-				c.removeHalf(dir, ids)
+			if filepath.Base(dir) != "new" { // who has the range removes it
+				c.removeHalf(dir)
 			}
 			continue
 		}
@@ -381,7 +315,7 @@ func (c *Chroots) SweepLayers(size int64) error {
 		if err != nil {
 			continue // in use
 		}
-		if err := c.discard(o.dir, ids); err != nil {
+		if err := c.discard(o.dir); err != nil {
 			errs = append(errs, err)
 		} else {
 			total -= o.size

@@ -6,10 +6,13 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"packmill/queue/runner/cage"
 )
 
 // layered returns a directory of chroots with a chroot that has no layers.
@@ -40,12 +43,22 @@ func copyChroot(t *testing.T, from, to *Chroots) {
 		t.Fatal(err)
 	}
 	run(t, "cp", "-al", ch.dir, dir)
-	run(t, "rm", "-rf", filepath.Join(dir, layersDir))
+	run(t, "sh", "-c", `rm -rf "$1"/*/`+layersDir, "sh", dir)
+}
+
+// rangeOf returns the first user of the range that a layer belongs to.
+func rangeOf(t *testing.T, upper string) int {
+	t.Helper()
+	uid, err := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(filepath.Dir(upper)))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uid
 }
 
 func layersOf(t *testing.T, c *Chroots) (layers []string) {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join(c.Dir, "*", "*", layersDir, "*", "upper"))
+	found, err := filepath.Glob(filepath.Join(c.Dir, "*", "*", "*", layersDir, "*", "upper"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +124,8 @@ func TestLayers(t *testing.T) {
 		os.Chtimes(filepath.Join(filepath.Dir(upper), infoFile), then, then)
 	}
 	oldest := filepath.Base(filepath.Dir(all[len(all)-1]))
-	l, err := ch.useLayer(oldest)
+	of := &ownChroot{Chroot: ch, ids: cage.Range{UID: rangeOf(t, all[len(all)-1])}}
+	l, err := of.useLayer(oldest)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +160,7 @@ func TestLayerStopped(t *testing.T) {
 	if err != nil || !res.Stopped || len(layersOf(t, c)) != 0 {
 		t.Errorf("stopped: %+v, %v, %v", res, err, layersOf(t, c))
 	}
-	if left, _ := filepath.Glob(filepath.Join(c.Dir, "*", "*", layersDir, "new.*")); len(left) != 0 {
+	if left, _ := filepath.Glob(filepath.Join(c.Dir, "*", "*", "*", layersDir, "new")); len(left) != 0 {
 		t.Errorf("left: %v", left)
 	}
 	if res := mustRun(t, r, job); res.Outcome != Good {

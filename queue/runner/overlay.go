@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,16 +13,19 @@ import (
 
 	"packmill/internal/deb822"
 	"packmill/internal/policy"
+	"packmill/queue/runner/cage"
+	"packmill/queue/runner/overlay"
 )
 
 // Overlay builds without root, without unpacking and without waiting: each
-// build gets a user, mount, pid, ipc and uts namespace with an overlay file
-// system on a chroot of Chroots, whose upper layer lies in memory (of the
-// size of Limits.Disk) and is gone with the build. Build-dependencies come
-// from apt, once for each set of packages: they are kept as a layer beside the
-// chroot. When the chroot has them all, or a layer is there, apt is not
-// started. The build itself runs as an ordinary user in a network namespace
-// of its own.
+// build gets namespaces of its own of every kind, and an overlay file system on
+// a chroot of Chroots, whose upper layer lies in memory (of the size of
+// Limits.Disk) and is gone with the build. Build-dependencies come from apt,
+// once for each set of packages: they are kept as a layer beside the chroot.
+// When the chroot has them all, or a layer is there, apt is not started. Root of
+// the build, and every other user in it, is a subordinate id that no other build
+// has at that time. Maintainer scripts and the build have no network, the build
+// itself is an ordinary user.
 //
 // The log has sbuild's sections and footer, and results and dependencies are
 // judged alike. What differs from sbuild: build-essential is not asked for
@@ -35,178 +39,181 @@ type Overlay struct {
 	Layers  int64         // bytes of installed build-dependencies that are kept; 0: 8 GiB
 }
 
-// inside is what the overlay's helper is told: all names are relative, all
-// text is checked by the daemon.
-type inside struct {
-	Root     string   // the chroot's directory
-	Layer    string   // directory with installed build-dependencies, above Root; empty: none
-	Make     bool     // make such a directory and end
-	Have     []string // keys of those that are there; then it is not made
-	Install  bool     // install the build-dependencies in the build's own layer
-	Note     string   // what the log says of build-dependencies that are installed
-	Upper    string   // directory for the upper layer; empty: in memory
-	Size     int64    // bytes of the file system in memory; 0: half of the memory
-	Sources  []string // names of the files whose descriptors begin at sourceFd
-	Source   string   // source package, for the name of the build's directory
-	Dsc      string
-	Path     string // build directory; empty: /build/<source>
-	Suite    string
-	Binary   string // dpkg-buildpackage's -b, -B or -A
-	Profiles []string
-	Env      []string
-	Network  bool
-	Update   bool   // apt-get update
-	List     string // apt lines of further repositories
-	Keys     map[string]string
-	Archives []string // local archives to mount, by number
-	Depends  string   // build-dependencies, first alternatives only
-	Conflict string
-	Changes  string // text before the changelog, for a binNMU
-	Header   string // first lines of the log
-
-	key   string // of the layer
-	tasks int    // more processes than this are refused to the build; 0: no limit
-}
-
-// Further descriptors of an overlay's helper.
-const (
-	chrootFd = 6 // the chroot's lock
-	resultFd = 7 // the result directory
-	sourceFd = 8 // the first of the source files
-)
-
 // Ready looks for the build user, and what chroots of the architecture need.
 func (r *Overlay) Ready(arch string) error { return r.Chroots.Ready(arch) }
+
+// overlayBuild is one build of the overlay runner.
+type overlayBuild struct {
+	*ownChroot
+	job     *Job
+	dsc     *dscFile
+	on      string // the chroot's architecture
+	size    int64  // of layers that are kept
+	scratch string // directory for upper layers; empty: in memory
+	order   overlay.Order
+	layer   *layer
+	exit    *cage.Exit // of the runs so far
+}
 
 // Run builds the job.
 func (r *Overlay) Run(ctx context.Context, job *Job) (*Result, error) {
 	begin := time.Now()
-	if err := job.check(); err != nil {
+	b := &overlayBuild{job: job, on: job.chrootArch(Machine()), size: r.Layers, scratch: r.Scratch}
+	if err := b.check(); err != nil {
 		return nil, err
 	}
-	machine := Machine()
-	on := job.chrootArch(machine)
-	if job.Arch != "all" && job.Arch != on {
-		return nil, fmt.Errorf("the overlay runner does not cross-build %s on %s; use sbuild for this builder: %w", job.Arch, on, ErrSetup)
+	if res, err := b.allowed(); res != nil || err != nil {
+		return res, err
 	}
-	user, err := lookupAccount(r.Chroots.User)
-	if err != nil {
+	if err := r.Chroots.forJob(ctx, job, b.on); err != nil {
 		return nil, err
 	}
-	ids, err := user.subordinates()
-	if err != nil {
+	var err error
+	if b.ownChroot, err = r.Chroots.own(ctx, job.Suite, b.on, job.Log); err != nil {
+		if ctx.Err() != nil {
+			res := &Result{Stopped: true}
+			res.ended(job, &cage.Exit{Stopped: true})
+			return res, nil
+		}
 		return nil, err
 	}
-	dsc, err := readDsc(job)
-	if err != nil {
-		return nil, err
-	}
-	if err := r.Chroots.forJob(ctx, job, on); err != nil {
-		return nil, err
-	}
-	chroot, err := r.Chroots.use(job.Suite, on)
-	if err != nil {
-		return nil, err
-	}
-	defer chroot.release()
+	defer b.release()
 	if err := errors.Join(empty(job.Dir), empty(job.Result)); err != nil {
 		return nil, err
 	}
-	res := &Result{}
-	archs, err := policy.ArchList(dsc.stanza.Get("Architecture"))
-	if err != nil {
-		return nil, fmt.Errorf("read source package: %w", dsc.stanza.Errorf("Architecture", "%v", err))
+	if err := b.unpack(ctx, job.Log); err != nil {
+		return nil, fmt.Errorf("unpack chroot: %w", err)
 	}
-	if !policy.BuildsOn(archs, job.Arch) {
-		fmt.Fprintf(job.Log, "The source's Architecture, %s, does not have %s.\n", strings.Join(archs, " "), job.Arch)
-		res.Stage, res.Status = "arch-check", "skipped"
-		res.Outcome, res.Reason = Attempted, fmt.Sprintf("skipped: the source's Architecture field does not allow %s", job.Arch)
-		return res, nil
-	}
-
-	in, err := r.inside(job, dsc, chroot, on)
-	if err != nil {
+	if err := b.describe(r.Refresh); err != nil {
 		return nil, err
 	}
-	if os.Getuid() == 0 {
-		if err := os.Chown(job.Result, user.UID, user.GID); err != nil {
-			return nil, fmt.Errorf("result directory: %w", err)
-		}
-	}
-	result, err := os.Open(job.Result)
-	if err != nil {
-		return nil, fmt.Errorf("result directory: %w", err)
-	}
-	defer result.Close()
-	hold, disk := []*os.File{chroot.lock, result}, []string{job.Result}
-	for _, name := range dsc.files {
-		f, err := os.Open(filepath.Join(filepath.Dir(job.Dsc), name))
-		if err != nil {
-			return nil, fmt.Errorf("read source package: %w", err)
-		}
-		defer f.Close()
-		hold = append(hold, f)
-	}
-	in.Sources = dsc.files
 	ready := time.Now()
-	var x *exit // of the runs so far
-	run := func(in *inside, hold []*os.File, disk []string) (*exit, error) {
-		o := &order{Verb: "overlay", Init: true, Roots: ids, Nice: job.Nice, Inside: in, Personality: personalityOf(on) != "" && personalityOf(machine) == ""}
-		return (&cage{log: job.Log, lock: job.Lock, limits: job.Limits.after(x), hold: hold, disk: disk}).run(ctx, o, ids.mapLater())
+	if err := b.install(ctx); err != nil {
+		return nil, err
 	}
-	keep := in.Install
-	if err := chroot.layers(); keep && err != nil {
-		keep = false
-		fmt.Fprintf(job.Log, "W: build-dependencies are installed for this build alone: %v\n", err)
-	}
-	if keep {
-		l, made, err := r.layer(ctx, job, *in, chroot, ids, run)
-		if err != nil {
-			return nil, err
-		}
-		x = made
-		if l != nil {
-			defer l.lock.Close()
-			hold = append(hold, l.lock)
-			in.Layer, in.Install = l.upper(), false
-			in.Note = fmt.Sprintf("Installed at %s, and kept since: %s", l.made, l.packages)
-			if made != nil {
-				in.Header = ""
-			}
-		}
-	}
-	if in.Layer != "" || x == nil {
-		if r.Scratch != "" {
-			dir, lock, err := scratchDir(r.Scratch, "packmill-overlay.", func(dir string) error { return r.Chroots.removeDir(dir, ids) })
-			if err != nil {
-				return nil, err
-			}
-			defer lock.Close()
-			defer r.Chroots.removeDir(dir, ids)
-			in.Upper = dir
-			hold = append(hold, lock)
-			if os.Getuid() == 0 {
-				if err := os.Chown(in.Upper, user.UID, user.GID); err != nil {
-					return nil, fmt.Errorf("scratch space for builds: %w", err)
-				}
-			}
-			disk = append(disk, in.Upper)
-		}
-		built, err := run(in, hold, disk)
-		if err != nil {
-			return nil, err
-		}
-		built.after(x)
-		x = built
+	defer b.layer.release()
+	if err := b.build(ctx); err != nil {
+		return nil, err
 	}
 	after := time.Now()
-	res.Exit, res.Usage, res.Limit, res.Stopped, res.Stage, res.Status = x.Exit, x.Usage, x.Limit, x.Stopped, x.Stage, x.Status
-	defer func() { res.Usage.Overhead = ready.Sub(begin) + time.Since(after) + x.Spent }()
-	if err := takeBack(job.Result); err != nil {
+	res := b.result()
+	res.Usage.Overhead = ready.Sub(begin) + time.Since(after) + b.exit.Spent
+	return res, nil
+}
+
+// check refuses what cannot be built, and reads the .dsc.
+func (b *overlayBuild) check() (err error) {
+	job := b.job
+	if err := job.check(); err != nil {
+		return err
+	}
+	if job.Arch != "all" && job.Arch != b.on {
+		return fmt.Errorf("the overlay runner does not cross-build %s on %s; use sbuild for this builder: %w", job.Arch, b.on, ErrSetup)
+	}
+	if job.Path != "" && (!filepath.IsAbs(job.Path) || filepath.Clean(job.Path) != job.Path || filepath.Dir(job.Path) == "/") {
+		return fmt.Errorf("build path %q is not a clean absolute path with a directory above it", job.Path)
+	}
+	b.dsc, err = readDsc(job)
+	return err
+}
+
+// allowed returns a result if the source does not build on the architecture.
+func (b *overlayBuild) allowed() (*Result, error) {
+	archs, err := policy.ArchList(b.dsc.stanza.Get("Architecture"))
+	if err != nil {
+		return nil, fmt.Errorf("read source package: %w", b.dsc.stanza.Errorf("Architecture", "%v", err))
+	}
+	if policy.BuildsOn(archs, b.job.Arch) {
+		return nil, nil
+	}
+	fmt.Fprintf(b.job.Log, "The source's Architecture, %s, does not have %s.\n", strings.Join(archs, " "), b.job.Arch)
+	return &Result{Stage: "arch-check", Status: "skipped", Outcome: Attempted,
+		Reason: fmt.Sprintf("skipped: the source's Architecture field does not allow %s", b.job.Arch)}, nil
+}
+
+// run runs an order in the namespaces. The size of these directories is watched.
+func (b *overlayBuild) run(ctx context.Context, in *overlay.Order, files []*os.File, disk ...string) (*cage.Exit, error) {
+	detail, err := json.Marshal(in)
+	if err != nil {
+		return nil, fmt.Errorf("build order: %w", err)
+	}
+	o := b.ownChroot.order(cage.AsRoot, nil)
+	o.Verb, o.Detail, o.Nice = overlay.Verb, detail, b.job.Nice
+	o.Linux32 = personalityOf(b.on) != "" && personalityOf(Machine()) == ""
+	c := b.job.cage(disk...)
+	c.Lock = append(c.Lock, b.locks()...)
+	if b.layer != nil {
+		c.Lock = append(c.Lock, b.layer.lock)
+	}
+	c.Limits, c.Files, c.Take = c.Limits.After(b.exit), files, cage.TakeIn(b.job.Result)
+	x, err := c.Run(ctx, o)
+	if err != nil {
 		return nil, err
 	}
+	x.After(b.exit)
+	b.exit = x
+	return x, nil
+}
+
+// install sees to a layer with the build-dependencies, where they are kept.
+func (b *overlayBuild) install(ctx context.Context) (err error) {
+	if !b.order.Install {
+		return nil
+	}
+	if err := b.keepsLayers(); err != nil {
+		fmt.Fprintf(b.job.Log, "W: build-dependencies are installed for this build alone: %v\n", err)
+		return nil
+	}
+	if b.layer, err = b.findLayer(ctx); b.layer == nil {
+		return err
+	}
+	b.order.Layer, b.order.Install = b.layer.upper(), false
+	b.order.Note = fmt.Sprintf("Installed at %s, and kept since: %s", b.layer.made, b.layer.packages)
+	if b.exit != nil { // the making of the layer has written it
+		b.order.Header = ""
+	}
+	return nil
+}
+
+// build builds, unless the making of a layer came to another end.
+func (b *overlayBuild) build(ctx context.Context) error {
+	if b.exit != nil && b.layer == nil {
+		return nil
+	}
+	var files []*os.File
+	for _, name := range b.dsc.files {
+		f, err := os.Open(filepath.Join(filepath.Dir(b.job.Dsc), name))
+		if err != nil {
+			return fmt.Errorf("read source package: %w", err)
+		}
+		defer f.Close()
+		files = append(files, f)
+	}
+	b.order.Sources = b.dsc.files
+	disk := []string{b.job.Result}
+	if b.scratch != "" {
+		dir, lock, err := scratchDir(b.scratch, "packmill-overlay.", b.store.removeDir)
+		if err != nil {
+			return err
+		}
+		defer lock.Close()
+		defer b.store.removeDir(dir)
+		if err := chown(dir, b.user); err != nil {
+			return fmt.Errorf("scratch space for builds: %w", err)
+		}
+		b.order.Upper = dir
+		disk = append(disk, dir)
+	}
+	_, err := b.run(ctx, &b.order, files, disk...)
+	return err
+}
+
+// result judges how the build ended.
+func (b *overlayBuild) result() *Result {
+	x, job := b.exit, b.job
+	res := &Result{Exit: x.Exit, Usage: x.Usage, Limit: x.Limit, Stopped: x.Stopped, Stage: x.Stage, Status: x.Status}
 	if res.ended(job, x) {
-		return res, nil
+		return res
 	}
 	switch {
 	case x.Signal != 0 && x.Stage != "build":
@@ -218,17 +225,18 @@ func (r *Overlay) Run(ctx context.Context, job *Job) (*Result, error) {
 	case x.Stage == "unpack":
 		tail, err := tailOf(job.Log, 256<<10)
 		if err != nil {
-			return nil, err
+			res.Reason = fmt.Sprintf("the log cannot be read: %v", err)
+			break
 		}
 		res.unpacked(job, tail)
 	case x.Stage == "install-deps" && x.Fetch:
 		res.Reason = "build-dependencies could not be fetched"
 	case x.Stage == "install-deps":
-		res.dependencies(job, dsc)
+		res.dependencies(job, b.dsc)
 	default:
 		res.Reason = fmt.Sprintf("stage %s ended with exit status %d: trouble of the builder", x.Stage, x.Exit)
 	}
-	return res, nil
+	return res
 }
 
 // environment is base with more, each variable once: what comes later counts.
@@ -247,69 +255,82 @@ func environment(base, more []string) []string {
 	return out
 }
 
-// inside writes down what happens in the namespace.
-func (r *Overlay) inside(job *Job, dsc *dscFile, chroot *Chroot, on string) (*inside, error) {
-	in := &inside{
-		Root: filepath.Join(chroot.dir, rootDir), Size: job.Limits.Disk, Source: job.Source, Dsc: filepath.Base(job.Dsc), Path: job.Path,
-		Suite: job.Suite, Profiles: job.Profiles, Network: job.Network, Keys: map[string]string{},
+// describe writes down what happens in the namespaces.
+func (b *overlayBuild) describe(refresh time.Duration) error {
+	job := b.job
+	in := overlay.Order{
+		Root: b.root(), Size: job.Limits.Disk, Source: job.Source, Dsc: filepath.Base(job.Dsc), Path: job.Path,
+		Suite: job.Suite, Binary: job.binary(), Profiles: job.Profiles, Network: job.Network, Keys: map[string]string{},
 		Env: environment([]string{
-			"PATH=" + defaultPath + ":/usr/games", "LANG=C.UTF-8", "LC_ALL=C.UTF-8", "HOME=/nonexistent", "SHELL=/bin/sh",
+			"PATH=" + cage.DefaultPath + ":/usr/games", "LANG=C.UTF-8", "LC_ALL=C.UTF-8", "HOME=/nonexistent", "SHELL=/bin/sh",
 			"USER=packmill", "LOGNAME=packmill", "DEB_BUILD_OPTIONS=" + job.buildOptions(),
 		}, job.Env),
+		Note:   "All are installed.",
+		Header: fmt.Sprintf("packmill: %s %s for %s and %s on %s, %s\n", job.Source, job.BinaryVersion(), job.Suite, job.Arch, b.on, time.Now().UTC().Format(time.RFC3339)),
 	}
-	if in.Path != "" && (!filepath.IsAbs(in.Path) || filepath.Clean(in.Path) != in.Path) {
-		return nil, fmt.Errorf("build path %q is not a clean absolute path", in.Path)
-	}
-	switch {
-	case job.Arch == "all":
-		in.Binary = "-A"
-	case job.Indep:
-		in.Binary = "-b"
-	default:
-		in.Binary = "-B"
-	}
-	refresh := r.Refresh
 	if refresh == 0 {
 		refresh = 24 * time.Hour
 	}
-	in.Update = chroot.Stale(nil, refresh, time.Now()) != ""
+	in.Update = b.Stale(nil, refresh, time.Now()) != ""
 	for i := range job.Repos {
 		line, err := job.Repos[i].lines(i)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		key := fmt.Sprintf("/etc/apt/keyrings/packmill%d.asc", i)
 		in.Keys[key] = string(job.Repos[i].Key)
 		in.List += strings.Replace(line, "deb ", "deb [signed-by="+key+"] ", 1) + "\n"
 		in.Archives = append(in.Archives, job.Repos[i].Dir)
 	}
-	deps, conflicts, err := dsc.wishes(job, on)
+	deps, conflicts, err := b.dsc.wishes(job, b.on)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	in.Depends, in.Conflict = deps.String(), conflicts.String()
-	have, err := chroot.installed(deps, conflicts)
+	have, err := b.installed(deps, conflicts)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	in.Install = !have
-	in.Note = "All are installed."
-	if b := job.BinNMU; b != nil {
-		maintainer := b.Maintainer
-		if maintainer == "" {
-			maintainer = "Build daemon <nobody@localhost>"
-		}
-		in.Changes = fmt.Sprintf("%s (%s) %s; urgency=low, binary-only=yes\n\n  * Binary-only non-maintainer upload for %s; no source changes.\n  * %s\n\n -- %s  %s\n\n",
-			job.Source, job.BinaryVersion(), job.Suite, job.Arch, b.Changelog, maintainer, b.Time.UTC().Format(time.RFC1123Z))
+	if job.BinNMU != nil {
+		in.Changes = job.binNMUEntry()
 	}
-	in.Header = fmt.Sprintf("packmill: %s %s for %s and %s on %s, %s\n", job.Source, job.BinaryVersion(), job.Suite, job.Arch, on, time.Now().UTC().Format(time.RFC3339))
-	return in, nil
+	b.order = in
+	return nil
+}
+
+// binary is the option of dpkg-buildpackage for the packages that are built.
+func (j *Job) binary() string {
+	switch {
+	case j.Arch == "all":
+		return "-A"
+	case j.Indep:
+		return "-b"
+	}
+	return "-B"
+}
+
+// binNMUEntry is the changelog's entry of a binNMU.
+func (j *Job) binNMUEntry() string {
+	return fmt.Sprintf("%s (%s) %s; urgency=low, binary-only=yes\n\n  * Binary-only non-maintainer upload for %s; no source changes.\n  * %s\n\n -- %s  %s\n\n",
+		j.Source, j.BinaryVersion(), j.Suite, j.Arch, j.BinNMU.Changelog, j.BinNMU.maintainer(), j.BinNMU.Time.UTC().Format(time.RFC1123Z))
+}
+
+// maintainer is who stands in the changelog.
+func (b *BinNMU) maintainer() string {
+	if b.Maintainer == "" {
+		return "Build daemon <nobody@localhost>"
+	}
+	return b.Maintainer
 }
 
 // installed reports whether the chroot itself has the dependencies and none of
 // the conflicts.
 func (c *Chroot) installed(deps, conflicts policy.Relations) (bool, error) {
-	st, err := readStatus(filepath.Join(c.dir, rootDir, "var/lib/dpkg/status"))
+	st, err := readStatus(filepath.Join(c.dir, statusFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil // apt is asked
+	}
 	if err != nil {
 		return false, fmt.Errorf("chroot's dpkg status: %w", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"packmill/queue/runner/cage"
 )
 
 // Machine is the Debian architecture of this machine's own programs.
@@ -25,11 +27,11 @@ func Native(arch string) bool {
 // Ready says what this machine lacks to make chroots of an architecture and to
 // build in them: an ErrSetup with its cure, or nil.
 func (c *Chroots) Ready(arch string) error {
-	user, err := lookupAccount(c.User)
+	user, err := cage.LookupAccount(c.User)
 	if err != nil {
 		return err
 	}
-	if _, err := user.subordinates(); err != nil {
+	if _, err := user.Ranges(); err != nil {
 		return err
 	}
 	for _, p := range []string{"mmdebstrap", "newuidmap"} {

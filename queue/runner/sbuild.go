@@ -19,6 +19,8 @@ import (
 
 	"packmill/internal/deb822"
 	"packmill/internal/policy"
+	"packmill/queue/runner/cage"
+	"packmill/queue/runner/overlay"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 )
@@ -26,12 +28,13 @@ import (
 // Sbuild builds with Debian's sbuild.
 //
 // In unshare mode it unpacks a chroot of Chroots for each build, and
-// dpkg-buildpackage has no network unless Job.Network is set. Where the process
-// is root, sbuild runs as Chroots.User in a pid and a mount namespace of its
-// own, on a file system in memory that only it sees and that is gone with it, of
-// the size of Limits.Disk. Elsewhere it unpacks below Scratch.
+// dpkg-buildpackage has no network unless Job.Network is set. sbuild runs as the
+// build user in namespaces of its own of every kind but the network's, where it
+// sees the machine read-only and writes to a file system in memory, of the size
+// of Limits.Disk, which is gone with it. Users of the build, root too, are
+// subordinate ids that no other build has at that time, and see their chroot.
 //
-// In schroot mode it uses the machine's schroot of the name <suite>-<arch>,
+// In schroot mode there is nothing of that. It uses the machine's schroot of the name <suite>-<arch>,
 // the build user must be in the group sbuild, and the build has the network:
 // it is refused unless Job.Network is set. The session of a build that is killed
 // is ended after it; where the daemon dies with it and is root, that is before
@@ -40,7 +43,7 @@ type Sbuild struct {
 	Chroots *Chroots
 	Schroot bool          // use schroot instead of unshare mode
 	Refresh time.Duration // apt-get update first if the chroot is older; 0: 24 h
-	Scratch string        // not root: where chroots are unpacked; empty: /dev/shm
+	Scratch string        // directory where chroots are unpacked; empty: in memory
 }
 
 // Ready looks for sbuild, the build user, and what chroots of the architecture
@@ -50,172 +53,224 @@ func (r *Sbuild) Ready(arch string) error {
 		return fmt.Errorf("sbuild is missing; install sbuild, mmdebstrap and uidmap: %w", ErrSetup)
 	}
 	if r.Schroot {
-		_, err := lookupAccount(r.Chroots.User)
+		_, err := cage.LookupAccount(r.Chroots.User)
 		return errors.Join(err, Runs(arch))
 	}
 	return r.Chroots.Ready(arch)
 }
 
+// sbuildBuild is one build of sbuild.
+type sbuildBuild struct {
+	*Sbuild
+	job     *Job
+	program string
+	dsc     *dscFile
+	on      string // the chroot's architecture
+	user    *cage.Account
+	own     *ownChroot // nil: schroot
+	cage    *cage.Cage
+	view    *cage.View // nil: schroot
+	close   []func()   // at its end
+}
+
 // Run builds the job.
 func (r *Sbuild) Run(ctx context.Context, job *Job) (*Result, error) {
 	begin := time.Now()
-	if err := job.check(); err != nil {
+	b := &sbuildBuild{Sbuild: r, job: job, on: job.chrootArch(Machine())}
+	defer func() {
+		for _, f := range slices.Backward(b.close) {
+			f()
+		}
+	}()
+	if err := b.prepare(); err != nil {
 		return nil, err
 	}
-	program, err := exec.LookPath("sbuild")
-	if err != nil {
-		return nil, fmt.Errorf("sbuild is missing; install sbuild, mmdebstrap and uidmap: %w", ErrSetup)
-	}
-	user, err := lookupAccount(r.Chroots.User)
-	if err != nil {
-		return nil, err
-	}
-	dsc, err := readDsc(job)
-	if err != nil {
-		return nil, err
-	}
-	root := os.Getuid() == 0
-	var ids *idmap
-	var chroot *Chroot
-	on := job.chrootArch(Machine())
-	if r.Schroot {
-		if !job.Network {
-			return nil, fmt.Errorf("sbuild in schroot mode leaves the network on in the build, which the settings do not allow; allow it or use unshare mode: %w", ErrSetup)
-		}
-		if err := endSession(job); err != nil {
+	if err := b.takeChroot(ctx); err != nil {
+		if ctx.Err() == nil {
 			return nil, err
 		}
-	} else {
-		if ids, err = user.subordinates(); err != nil {
-			return nil, err
-		}
-		if err := r.Chroots.forJob(ctx, job, on); err != nil {
-			return nil, err
-		}
-		if chroot, err = r.Chroots.use(job.Suite, on); err != nil {
-			return nil, err
-		}
-		defer chroot.release()
+		res := &Result{Stopped: true}
+		res.ended(job, &cage.Exit{Stopped: true})
+		return res, nil
 	}
 	if err := errors.Join(empty(job.Dir), empty(job.Result)); err != nil {
 		return nil, err
 	}
-
-	// at is how the build sees a file of ours.
-	at := func(name string) string { return filepath.Join(job.Dir, name) }
-	o := &order{Verb: "run", Nice: job.Nice}
-	if r.Schroot && !root {
-		o.After = endCommand(job)
-	}
-	c := &cage{log: job.Log, lock: job.Lock, limits: job.Limits}
-	tarball, result, source, scratch := "", job.Result, filepath.Dir(job.Dsc), r.Scratch
-	if scratch == "" {
-		scratch = "/dev/shm"
-	}
-	if chroot != nil {
-		tarball = filepath.Join(chroot.dir, tarFile)
-		c.hold = append(c.hold, chroot.lock)
-	}
-	binds := map[string]string{}
-	if root {
-		at = func(name string) string { return filepath.Join(viewRoot, name) }
-		o.Init, o.User = true, user
-		copies := map[string]string{"sbuildrc": filepath.Join(job.Dir, "sbuildrc")}
-		for _, f := range dsc.files {
-			copies["source/"+f] = filepath.Join(source, f)
-		}
-		for i := range job.Repos {
-			copies[keyName(i)] = filepath.Join(job.Dir, keyName(i))
-		}
-		binds["result"] = job.Result
-		if chroot != nil {
-			binds[tarFile] = tarball
-			tarball = at(tarFile)
-		}
-		o.View = &view{Size: job.Limits.Disk, Dirs: []string{"tmp", "home"}, Copy: copies, Binds: binds}
-		result, source, scratch = at("result"), at("source"), at("tmp")
-		if err := os.Chown(job.Result, user.UID, user.GID); err != nil {
-			return nil, fmt.Errorf("result directory: %w", err)
-		}
-		c.disk = []string{job.Result}
-	} else {
-		for _, d := range []string{"tmp", "home"} {
-			if err := os.Mkdir(filepath.Join(job.Dir, d), 0o755); err != nil {
-				return nil, fmt.Errorf("work directory: %w", err)
-			}
-		}
-		dir, lock, err := scratchDir(scratch, "packmill-sbuild.", func(dir string) error { return r.Chroots.removeDir(dir, ids) })
-		if err != nil {
-			return nil, err
-		}
-		defer lock.Close()
-		defer r.Chroots.removeDir(dir, ids)
-		scratch = dir
-		c.hold = append(c.hold, lock)
-		c.disk = []string{scratch, job.Result}
-	}
-
-	args, rc, err := r.commandLine(job, dsc, chroot, at, binds, scratch, on)
+	o, err := b.describe()
 	if err != nil {
 		return nil, err
 	}
-	if job.Network && !r.Schroot {
-		if hasOption(program, "--enable-network") {
-			args = append(args, "--enable-network")
-		} else {
-			rc += enableNetwork
-		}
-	}
-	if r.Schroot {
-		rc += fmt.Sprintf(nameSession, sessionName(job))
-	}
-	rc += "1;\n"
-	if err := os.WriteFile(filepath.Join(job.Dir, "sbuildrc"), []byte(rc), 0o644); err != nil {
-		return nil, fmt.Errorf("sbuild's settings: %w", err)
-	}
-	for i, repo := range job.Repos {
-		if err := os.WriteFile(filepath.Join(job.Dir, keyName(i)), dearmor(repo.Key), 0o644); err != nil {
-			return nil, fmt.Errorf("repository key: %w", err)
-		}
-	}
-	if chroot != nil {
-		args = append(args, "--chroot="+tarball)
-	}
-	args = append(args, "--build-dir="+result, filepath.Join(source, filepath.Base(job.Dsc)))
-	o.Argv = append([]string{program}, args...)
-	if personality := personalityOf(on); personality != "" && personality != personalityOf(Machine()) {
-		o.Argv = append([]string{"setarch", personality, "--"}, o.Argv...)
-	}
-	o.Dir = result
-	o.Env = []string{
-		"PATH=" + defaultPath,
-		"HOME=" + at("home"),
-		"TMPDIR=" + at("tmp"),
-		"SBUILD_CONFIG=" + at("sbuildrc"),
-		"LANG=C.UTF-8", "LC_ALL=C.UTF-8",
-		"USER=" + user.Name, "LOGNAME=" + user.Name, "SHELL=/bin/sh",
-		"DEB_BUILD_OPTIONS=" + job.buildOptions(),
-	}
 	ready := time.Now()
-	x, err := c.run(ctx, o, nil)
+	x, err := b.cage.Run(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	after := time.Now()
-	if r.Schroot {
-		if err := endSession(job); err != nil {
+	res, err := b.result(x)
+	if err != nil {
+		return nil, err
+	}
+	res.Usage.Overhead = ready.Sub(begin) + time.Since(after)
+	return res, nil
+}
+
+// prepare looks for what the build needs, and reads the .dsc.
+func (b *sbuildBuild) prepare() (err error) {
+	if err := b.job.check(); err != nil {
+		return err
+	}
+	if b.program, err = exec.LookPath("sbuild"); err != nil {
+		return fmt.Errorf("sbuild is missing; install sbuild, mmdebstrap and uidmap: %w", ErrSetup)
+	}
+	if b.Schroot && !b.job.Network {
+		return fmt.Errorf("sbuild in schroot mode leaves the network on in the build, which the settings do not allow; allow it or use unshare mode: %w", ErrSetup)
+	}
+	if b.user, err = cage.LookupAccount(b.Chroots.User); err != nil {
+		return err
+	}
+	b.dsc, err = readDsc(b.job)
+	return err
+}
+
+// takeChroot takes the chroot and a range of ids. schroot has its own.
+func (b *sbuildBuild) takeChroot(ctx context.Context) (err error) {
+	if b.Schroot {
+		return endSession(b.job)
+	}
+	if err := b.Chroots.forJob(ctx, b.job, b.on); err != nil {
+		return err
+	}
+	if b.own, err = b.Chroots.own(ctx, b.job.Suite, b.on, b.job.Log); err != nil {
+		return err
+	}
+	b.close = append(b.close, b.own.release)
+	return nil
+}
+
+// at is how sbuild sees a file of ours.
+func (b *sbuildBuild) at(name string) string {
+	if b.view == nil {
+		return filepath.Join(b.job.Dir, name)
+	}
+	return filepath.Join(cage.ViewRoot, name)
+}
+
+// describe writes down what runs, and in what.
+func (b *sbuildBuild) describe() (*cage.Order, error) {
+	b.cage = b.job.cage(b.job.Result)
+	o := &cage.Order{Own: os.Getuid() == 0, User: b.user}
+	source, result := filepath.Dir(b.job.Dsc), b.job.Result
+	var err error
+	if b.own == nil {
+		err = b.inSchroot(o)
+	} else {
+		if o, err = b.inView(); err == nil {
+			source, result = b.at("source"), b.at("result")
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	args, rc, err := b.commandLine()
+	if err != nil {
+		return nil, err
+	}
+	if err := b.write("sbuildrc", rc); err != nil {
+		return nil, err
+	}
+	for i, repo := range b.job.Repos {
+		if err := b.write(keyName(i), string(dearmor(repo.Key))); err != nil {
 			return nil, err
 		}
 	}
+	o.Argv = append(append([]string{b.program}, args...), "--build-dir="+result, filepath.Join(source, filepath.Base(b.job.Dsc)))
+	o.Linux32 = personalityOf(b.on) != "" && personalityOf(b.on) != personalityOf(Machine())
+	o.Dir, o.Nice = result, b.job.Nice
+	o.Env = []string{
+		"PATH=" + cage.DefaultPath,
+		"HOME=" + b.at("home"),
+		"TMPDIR=" + b.at("tmp"),
+		"SBUILD_CONFIG=" + b.at("sbuildrc"),
+		"LANG=C.UTF-8", "LC_ALL=C.UTF-8",
+		"USER=" + b.user.Name, "LOGNAME=" + b.user.Name, "SHELL=/bin/sh",
+		"DEB_BUILD_OPTIONS=" + b.job.buildOptions(),
+	}
+	return o, nil
+}
+
+// inSchroot makes the directories of a build whose sbuild sees the machine as
+// the build user does.
+func (b *sbuildBuild) inSchroot(o *cage.Order) error {
+	if !o.Own {
+		o.User, o.After = nil, endCommand(b.job)
+	}
+	b.cage.Disk = append(b.cage.Disk, b.job.Dir)
+	for _, d := range []string{"tmp", "home"} {
+		if err := os.Mkdir(b.at(d), 0o755); err != nil {
+			return fmt.Errorf("work directory: %w", err)
+		}
+	}
+	for _, d := range []string{b.job.Dir, b.at("tmp"), b.at("home"), b.job.Result} {
+		if err := chown(d, b.user); err != nil {
+			return fmt.Errorf("work directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// inView makes what sbuild sees of the machine in unshare mode.
+func (b *sbuildBuild) inView() (*cage.Order, error) {
+	b.view = &cage.View{Size: b.job.Limits.Disk, Dirs: []string{"tmp", "home", "result"}, Text: map[string]string{}, Binds: map[string]string{},
+		Archives: map[string]string{}, Reads: map[string]string{tarFile: b.own.Tarball()}, Chroot: true, Hand: "result"}
+	for _, name := range b.dsc.files {
+		f, err := os.Open(filepath.Join(filepath.Dir(b.job.Dsc), name))
+		if err != nil {
+			return nil, fmt.Errorf("read source package: %w", err)
+		}
+		b.close = append(b.close, func() { f.Close() })
+		b.cage.Files = append(b.cage.Files, f)
+		b.view.Sources = append(b.view.Sources, "source/"+name)
+	}
+	b.cage.Lock = append(b.cage.Lock, b.own.locks()...)
+	b.cage.Take = cage.TakeIn(b.job.Result)
+	if b.Scratch != "" {
+		dir, lock, err := scratchDir(b.Scratch, "packmill-sbuild.", b.Chroots.removeDir)
+		if err != nil {
+			return nil, err
+		}
+		b.close = append(b.close, func() { lock.Close() }, func() { b.Chroots.removeDir(dir) })
+		if err := chown(dir, b.user); err != nil {
+			return nil, fmt.Errorf("scratch space for builds: %w", err)
+		}
+		b.cage.Lock, b.cage.Disk = append(b.cage.Lock, lock), append(b.cage.Disk, dir)
+		b.view.Binds["tmp"] = dir
+	}
+	return b.own.order(cage.AsUser, b.view), nil
+}
+
+// write writes a file that sbuild reads.
+func (b *sbuildBuild) write(name, text string) error {
+	if b.view != nil {
+		b.view.Text[name] = text
+		return nil
+	}
+	if err := os.WriteFile(b.at(name), []byte(text), 0o644); err != nil {
+		return fmt.Errorf("sbuild's settings: %w", err)
+	}
+	return nil
+}
+
+// result judges how the build ended.
+func (b *sbuildBuild) result(x *cage.Exit) (*Result, error) {
 	res := &Result{Exit: x.Exit, Usage: x.Usage, Limit: x.Limit, Stopped: x.Stopped}
-	defer func() { res.Usage.Overhead = ready.Sub(begin) + time.Since(after) }()
-	if err := takeBack(job.Result); err != nil {
-		return nil, err
+	if b.Schroot {
+		if err := errors.Join(endSession(b.job), takeBack(b.job.Result)); err != nil {
+			return nil, err
+		}
 	}
-	if res.ended(job, x) {
-		return res, nil
+	if !res.ended(b.job, x) {
+		res.read(b.job, b.dsc, x)
 	}
-	res.read(job, dsc, x)
 	return res, nil
 }
 
@@ -323,7 +378,7 @@ func (j *Job) buildOptions() string {
 func (r *Repo) lines(i int) (string, error) {
 	uri := r.URI
 	if r.Dir != "" {
-		uri = "file://" + repoMount(i)
+		uri = "file://" + overlay.ArchiveMount(i)
 	}
 	words := append([]string{"deb", uri, r.Suite}, r.Components...)
 	for _, w := range words {
@@ -337,93 +392,119 @@ func (r *Repo) lines(i int) (string, error) {
 	return strings.Join(words, " "), nil
 }
 
-// repoMount is where a local archive is seen in the chroot.
-func repoMount(i int) string { return fmt.Sprintf("/packmill-archive%d", i) }
-
 // commandLine returns sbuild's arguments and the text of its settings file.
-func (r *Sbuild) commandLine(job *Job, dsc *dscFile, chroot *Chroot, at func(string) string, binds map[string]string, scratch, on string) (args []string, rc string, err error) {
-	installed, err := r.installed(job, dsc, chroot, on)
+func (b *sbuildBuild) commandLine() (args []string, rc string, err error) {
+	installed, err := b.installed()
 	if err != nil {
 		return nil, "", err
 	}
-	var b strings.Builder
-	set := func(name, value string) { fmt.Fprintf(&b, "$%s = %s;\n", name, perl(value)) }
-	b.WriteString("# Written for one build.\n")
-	path := job.Path
-	if path == "" {
-		path = "/build/" + job.Source
-	}
-	set("build_path", path) // the same each time: packages may depend on it
-	// The log's filter costs a third of the time of a build that prints much;
-	// with a constant path there is nothing to filter.
-	fmt.Fprintf(&b, "$nolog = 1;\n$log_colour = 0;\n$log_filter = 0;\n$verbose = 0;\n$run_lintian = 0;\n$run_piuparts = 0;\n$run_autopkgtest = 0;\n")
-	fmt.Fprintf(&b, "$bd_uninstallable_explainer = 'none';\n$purge_build_deps = 'never';\n$clean_source = 0;\n")
-	if chroot != nil {
-		// What it unpacked goes with its file system, or is removed here.
-		fmt.Fprintf(&b, "$purge_build_directory = 'never';\n$purge_session = 'never';\n")
-	}
-	if installed {
-		fmt.Fprintf(&b, "$build_dep_resolver = 'null';\n")
-	}
-	// Silence is watched from outside, by one clock.
-	fmt.Fprintf(&b, "$stalled_pkg_timeout = 1000000;\n$mailto = '';\n%%mailto = ();\n$mailfrom = '';\n")
-	if chroot != nil {
-		set("unshare_tmpdir_template", filepath.Join(scratch, "tmp.sbuild.XXXXXXXXXX"))
-	}
-	var mounts []string
-	repos := job.Repos
-	if installed {
-		repos = nil // nothing is fetched
-	}
-	for i := range repos {
-		repo := &repos[i]
-		line, err := repo.lines(i)
-		if err != nil {
+	set := &perlSettings{}
+	set.text.WriteString("# Written for one build.\n")
+	b.constant(set, installed)
+	if !installed { // else nothing is fetched
+		if args, err = b.repositories(set); err != nil {
 			return nil, "", err
 		}
-		if repo.Dir != "" {
-			if chroot == nil {
-				return nil, "", fmt.Errorf("build repository %s: sbuild in schroot mode needs a URI, not a directory: %w", repo.Dir, ErrSetup)
-			}
-			from := repo.Dir
-			if os.Getuid() == 0 {
-				name := fmt.Sprintf("archive%d", i)
-				binds[name] = repo.Dir
-				from = at(name)
-			}
-			mounts = append(mounts, fmt.Sprintf("{ directory => %s, mountpoint => %s }", perl(from), perl(repoMount(i))))
-		}
-		args = append(args, "--extra-repository="+line, "--extra-repository-key="+at(keyName(i)))
 	}
-	if len(mounts) > 0 {
-		fmt.Fprintf(&b, "$unshare_bind_mounts = [ %s ];\n", strings.Join(mounts, ", "))
-	}
-	if len(job.Env) > 0 {
-		b.WriteString("$build_environment = {\n")
-		for _, e := range job.Env {
-			key, value, _ := strings.Cut(e, "=")
-			fmt.Fprintf(&b, "  %s => %s,\n", perl(key), perl(value))
-		}
-		b.WriteString("};\n")
-	}
-	if n := job.BinNMU; n != nil {
-		maintainer := n.Maintainer
-		if maintainer == "" {
-			maintainer = "Build daemon <nobody@localhost>"
-		}
-		set("maintainer_name", maintainer)
+	set.hash("build_environment", b.job.Env)
+	if n := b.job.BinNMU; n != nil {
+		set.string("maintainer_name", n.maintainer())
 		args = append(args, "--binNMU="+strconv.Itoa(n.Number), "--make-binNMU="+n.Changelog, "--binNMU-timestamp="+strconv.FormatInt(n.Time.Unix(), 10))
 	}
-
-	mode := "unshare"
-	if chroot == nil {
-		mode = "schroot"
-		args = append(args, "--chroot="+job.Suite+"-"+on)
+	args = append(args, b.what()...)
+	if b.Schroot {
+		fmt.Fprintf(&set.text, nameSession, sessionName(b.job))
+	} else if b.job.Network && hasOption(b.program, "--enable-network") {
+		args = append(args, "--enable-network")
+	} else if b.job.Network {
+		set.text.WriteString(enableNetwork)
 	}
-	args = append(args, "--chroot-mode="+mode, "--dist="+job.Suite, "--build="+on)
+	set.text.WriteString("1;\n")
+	return args, set.text.String(), nil
+}
+
+// perlSettings is the text of a settings file.
+type perlSettings struct{ text strings.Builder }
+
+func (p *perlSettings) raw(name, value string)    { fmt.Fprintf(&p.text, "$%s = %s;\n", name, value) }
+func (p *perlSettings) string(name, value string) { p.raw(name, perl(value)) }
+
+// hash sets a reference to a hash of KEY=VALUE.
+func (p *perlSettings) hash(name string, pairs []string) {
+	if len(pairs) == 0 {
+		return
+	}
+	fmt.Fprintf(&p.text, "$%s = {\n", name)
+	for _, e := range pairs {
+		key, value, _ := strings.Cut(e, "=")
+		fmt.Fprintf(&p.text, "  %s => %s,\n", perl(key), perl(value))
+	}
+	p.text.WriteString("};\n")
+}
+
+// constant sets what is the same in nearly all builds.
+func (b *sbuildBuild) constant(set *perlSettings, installed bool) {
+	path := b.job.Path
+	if path == "" {
+		path = "/build/" + b.job.Source
+	}
+	set.string("build_path", path) // the same each time: packages may depend on it
+	// The log's filter costs a third of the time of a build that prints much;
+	// with a constant path there is nothing to filter. Silence is watched from
+	// outside, by one clock.
+	for _, line := range []string{"nolog = 1", "log_colour = 0", "log_filter = 0", "verbose = 0", "run_lintian = 0", "run_piuparts = 0", "run_autopkgtest = 0",
+		"bd_uninstallable_explainer = 'none'", "purge_build_deps = 'never'", "clean_source = 0", "stalled_pkg_timeout = 1000000", "mailto = ''", "mailfrom = ''"} {
+		fmt.Fprintf(&set.text, "$%s;\n", line)
+	}
+	set.text.WriteString("%mailto = ();\n")
+	if b.view != nil {
+		// What it unpacked goes with its file system, or is removed here.
+		set.string("purge_build_directory", "never")
+		set.string("purge_session", "never")
+		set.string("unshare_tmpdir_template", b.at("tmp/tmp.sbuild.XXXXXXXXXX"))
+	}
+	if installed {
+		set.string("build_dep_resolver", "null")
+	}
+}
+
+// repositories returns the arguments for further repositories.
+func (b *sbuildBuild) repositories(set *perlSettings) (args []string, err error) {
+	var mounts []string
+	for i := range b.job.Repos {
+		repo := &b.job.Repos[i]
+		line, err := repo.lines(i)
+		if err != nil {
+			return nil, err
+		}
+		if repo.Dir != "" {
+			if b.view == nil {
+				return nil, fmt.Errorf("build repository %s: sbuild in schroot mode needs a URI, not a directory: %w", repo.Dir, ErrSetup)
+			}
+			name := fmt.Sprintf("archive%d", i)
+			b.view.Archives[name] = repo.Dir
+			mounts = append(mounts, fmt.Sprintf("{ directory => %s, mountpoint => %s }", perl(b.at(name)), perl(overlay.ArchiveMount(i))))
+		}
+		args = append(args, "--extra-repository="+line, "--extra-repository-key="+b.at(keyName(i)))
+	}
+	if len(mounts) > 0 {
+		set.raw("unshare_bind_mounts", "[ "+strings.Join(mounts, ", ")+" ]")
+	}
+	return args, nil
+}
+
+// what returns the arguments that say what is built, and in which chroot.
+func (b *sbuildBuild) what() (args []string) {
+	job := b.job
+	if b.Schroot {
+		args = append(args, "--chroot-mode=schroot", "--chroot="+job.Suite+"-"+b.on)
+	} else {
+		args = append(args, "--chroot-mode=unshare", "--chroot="+b.at(tarFile))
+	}
+	args = append(args, "--dist="+job.Suite, "--build="+b.on)
 	switch {
 	case job.Arch == "all":
-		args = append(args, "--host="+on, "--arch-all", "--no-arch-any")
+		args = append(args, "--host="+b.on, "--arch-all", "--no-arch-any")
 	case job.Indep:
 		args = append(args, "--host="+job.Arch, "--arch-all", "--arch-any")
 	default:
@@ -438,23 +519,20 @@ func (r *Sbuild) commandLine(job *Job, dsc *dscFile, chroot *Chroot, at func(str
 	if len(job.Profiles) > 0 {
 		args = append(args, "--profiles="+strings.Join(job.Profiles, ","))
 	}
-	// The chroot has no lists of the architecture that is crossed to.
-	if chroot != nil && job.CrossFrom == "" && r.fresh(chroot) {
-		args = append(args, "--no-apt-update", "--no-apt-upgrade", "--no-apt-distupgrade")
-	} else {
-		args = append(args, "--apt-update", "--no-apt-upgrade", "--apt-distupgrade")
+	if b.fresh() {
+		return append(args, "--no-apt-update", "--no-apt-upgrade", "--no-apt-distupgrade")
 	}
-	return args, b.String(), nil
+	return append(args, "--apt-update", "--no-apt-upgrade", "--apt-distupgrade")
 }
 
 // installed reports whether the chroot has all that the build needs, so that
 // nothing must be asked of apt: it takes sbuild a dozen commands in the chroot,
 // and apt the reading of all its lists twice, to install an empty package.
-func (r *Sbuild) installed(job *Job, dsc *dscFile, chroot *Chroot, on string) (bool, error) {
-	if chroot == nil || job.CrossFrom != "" || !r.fresh(chroot) {
+func (b *sbuildBuild) installed() (bool, error) {
+	if !b.fresh() {
 		return false, nil
 	}
-	deps, conflicts, err := dsc.wishes(job, on)
+	deps, conflicts, err := b.dsc.wishes(b.job, b.on)
 	if err != nil {
 		return false, err
 	}
@@ -462,16 +540,20 @@ func (r *Sbuild) installed(job *Job, dsc *dscFile, chroot *Chroot, on string) (b
 	for _, name := range []string{"build-essential", "fakeroot"} {
 		deps = append(deps, []policy.Relation{{Name: name}})
 	}
-	return chroot.installed(deps, conflicts)
+	return b.own.installed(deps, conflicts)
 }
 
-// fresh reports whether the chroot's lists need not be fetched anew.
-func (r *Sbuild) fresh(chroot *Chroot) bool {
-	refresh := r.Refresh
+// fresh reports whether the chroot's lists need not be fetched anew. It has no
+// lists of an architecture that is crossed to.
+func (b *sbuildBuild) fresh() bool {
+	if b.own == nil || b.job.CrossFrom != "" {
+		return false
+	}
+	refresh := b.Refresh
 	if refresh == 0 {
 		refresh = 24 * time.Hour
 	}
-	return chroot.Stale(nil, refresh, time.Now()) == ""
+	return b.own.Stale(nil, refresh, time.Now()) == ""
 }
 
 // perl quotes a string for a file in Perl.
@@ -583,7 +665,7 @@ var aborted = regexp.MustCompile(`(?m)^E: ABORT: Received \w+ signal`)
 // read judges what sbuild said: its exit status first, then the footer's
 // Fail-Stage and Status, and text of the log only to tell a dead mirror from
 // a missing package.
-func (res *Result) read(job *Job, dsc *dscFile, x *exit) {
+func (res *Result) read(job *Job, dsc *dscFile, x *cage.Exit) {
 	tail, err := tailOf(job.Log, 4<<20)
 	if err != nil {
 		res.Reason = fmt.Sprintf("the log cannot be read: %v", err)

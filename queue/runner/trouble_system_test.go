@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"packmill/queue/runner/cage"
 )
 
 // A source package that came to harm on the builder is given back, and one that
@@ -78,9 +80,8 @@ func TestSbuildTrouble(t *testing.T) {
 			os.Chmod(dir, 0o755)
 			r.Chroots = &Chroots{Dir: dir, User: cached.User}
 			own := filepath.Join(dir, "sid-amd64", filepath.Base(ch.dir))
-			run(t, "mkdir", "-p", filepath.Join(own, rootDir, "var/lib/dpkg"))
-			run(t, "cp", filepath.Join(ch.dir, rootDir, "var/lib/dpkg/status"), filepath.Join(own, rootDir, "var/lib/dpkg"))
-			run(t, "cp", "-a", filepath.Join(ch.dir, infoFile), own)
+			run(t, "mkdir", "-p", own)
+			run(t, "cp", "-a", filepath.Join(ch.dir, statusFile), filepath.Join(ch.dir, infoFile), own)
 			run(t, "sh", "-c", "head -c 1000000 "+ch.Tarball()+" > "+filepath.Join(own, tarFile))
 		}},
 		{"signal", "build", func(t *testing.T, job *Job, r *Sbuild) {
@@ -91,10 +92,8 @@ func TestSbuildTrouble(t *testing.T) {
 				for len(running("92.7")) == 0 && ctx.Err() == nil {
 					time.Sleep(20 * time.Millisecond)
 				}
-				for _, dsc := range []string{job.Dsc, filepath.Join(viewRoot, "source", filepath.Base(job.Dsc))} {
-					for _, pid := range running(dsc) {
-						syscall.Kill(pid, syscall.SIGTERM)
-					}
+				for _, pid := range running(filepath.Join(cage.ViewRoot, "source", filepath.Base(job.Dsc))) {
+					syscall.Kill(pid, syscall.SIGTERM)
 				}
 			}()
 		}},

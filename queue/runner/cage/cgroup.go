@@ -1,4 +1,4 @@
-package runner
+package cage
 
 import (
 	"bytes"
@@ -41,6 +41,24 @@ type hierarchy struct {
 	dir         string   // this process' own group
 	v2          bool     // the unified hierarchy
 	controllers []string // of a version 1 mount
+}
+
+// own are the hierarchies of this machine.
+func own() []hierarchy {
+	mountinfo, err1 := os.ReadFile("/proc/self/mountinfo")
+	self, err2 := os.ReadFile("/proc/self/cgroup")
+	if err1 != nil || err2 != nil {
+		return nil
+	}
+	return hierarchies(string(mountinfo), string(self))
+}
+
+// Groups are the directories of this process' own control groups.
+func Groups() (dirs []string) {
+	for _, h := range own() {
+		dirs = append(dirs, h.dir)
+	}
+	return dirs
 }
 
 // hierarchies reads what is mounted and where this process is, from the text
@@ -119,17 +137,9 @@ func unescapeMount(s string) string {
 // newCgroup makes the groups of one build. It fails only if a group refuses a
 // limit; without any usable group it returns an empty set.
 func newCgroup(limits Limits) (*cgroup, error) {
-	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return &cgroup{}, nil
-	}
-	self, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return &cgroup{}, nil
-	}
 	name := cgroupPrefix + strconv.Itoa(os.Getpid()) + "." + strconv.FormatInt(cgroupSerial.Add(1), 10)
 	g := &cgroup{}
-	for _, h := range hierarchies(string(mountinfo), string(self)) {
+	for _, h := range own() {
 		base := h.dir
 		if h.v2 && filepath.Base(base) == cgroupSelf {
 			base = filepath.Dir(base)
@@ -228,7 +238,7 @@ func exists(path string) bool {
 }
 
 // sweep removes the empty groups of processes that are gone. A group that
-// still has processes stays: they hold the lock of their build.
+// still has processes stays: their keeper holds the lock of their build.
 func sweep(base string) {
 	entries, err := os.ReadDir(base)
 	if err != nil {
@@ -294,6 +304,14 @@ func (g *cgroup) kill() {
 	}
 	for _, pid := range g.processes() {
 		unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+// killAll ends every process in the groups and waits until they are gone.
+func (g *cgroup) killAll() {
+	for end := time.Now().Add(10 * time.Second); len(g.processes()) > 0 && time.Now().Before(end); {
+		g.kill()
+		time.Sleep(2 * time.Millisecond)
 	}
 }
 

@@ -1,9 +1,8 @@
-package runner
+package cage
 
 import (
 	"bytes"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -104,70 +103,6 @@ func killDescendants() {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
-}
-
-// killHolders ends the processes, other than this one, that share the open
-// file description of the lock: what a build left behind where it had no
-// namespace and no control group. fdinfo lists a flock only for descriptors
-// of that very description, so a process that merely opened the directory
-// is not touched. Nor is a child of this process that has not come to its exec
-// yet: until then it has all our descriptors, whatever it will be.
-func killHolders(lock *os.File) {
-	if lock == nil {
-		return
-	}
-	var own unix.Stat_t
-	if unix.Fstat(int(lock.Fd()), &own) != nil || !locked("self", int(lock.Fd())) {
-		return
-	}
-	self := os.Getpid()
-	for round := 0; round < 20; round++ {
-		found := false
-		for _, p := range processes() {
-			if p.pid == self || p.zombie {
-				continue
-			}
-			// First this, then its descriptors: exec closes ours before it
-			// gives the process a name of its own.
-			if p.parent == self && unnamed(p.pid) {
-				continue
-			}
-			dir := filepath.Join("/proc", strconv.Itoa(p.pid), "fd")
-			fds, err := os.ReadDir(dir)
-			if err != nil {
-				continue
-			}
-			for _, fd := range fds {
-				var st unix.Stat_t
-				if unix.Stat(filepath.Join(dir, fd.Name()), &st) != nil || st.Ino != own.Ino || st.Dev != own.Dev {
-					continue
-				}
-				n, _ := strconv.Atoi(fd.Name())
-				if locked(strconv.Itoa(p.pid), n) {
-					found = true
-					unix.Kill(p.pid, unix.SIGKILL)
-				}
-			}
-		}
-		if !found {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
-// unnamed reports whether a child of this process has not come to its exec, or
-// is in it: its command line is still ours, or there is none.
-func unnamed(pid int) bool {
-	ours, _ := os.ReadFile("/proc/self/cmdline")
-	its, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-	return len(its) == 0 || bytes.Equal(its, ours)
-}
-
-// locked reports whether the descriptor of a process holds a flock.
-func locked(pid string, fd int) bool {
-	data, err := os.ReadFile("/proc/" + pid + "/fdinfo/" + strconv.Itoa(fd))
-	return err == nil && bytes.Contains(data, []byte("FLOCK"))
 }
 
 // tasksOf counts the tasks of a user.
