@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"context"
 	"crypto/md5"
 	"crypto/sha256"
 	"encoding/hex"
@@ -18,6 +19,7 @@ import (
 	"packmill/archive/index"
 	"packmill/archive/pool"
 	"packmill/archive/release"
+	"packmill/internal/bound"
 	"packmill/internal/deb822"
 	"packmill/internal/policy"
 )
@@ -195,14 +197,17 @@ func (in *inclusion) keepPaper(l *listed) error {
 	return in.add(l, in.dir)
 }
 
-func sumFile(name string) (index.Sum, error) {
+func sumFile(name string) (index.Sum, error) { return sumUntil(context.Background(), name) }
+
+// sumUntil is sumFile, and ends when ctx does.
+func sumUntil(ctx context.Context, name string) (index.Sum, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return index.Sum{}, err
 	}
 	defer f.Close()
 	h := sha256.New()
-	n, err := io.Copy(h, f)
+	n, err := io.Copy(h, bound.Reader(ctx, f))
 	if err != nil {
 		return index.Sum{}, fmt.Errorf("read %s: %w", name, err)
 	}

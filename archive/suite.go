@@ -382,11 +382,11 @@ func (a *Archive) IndexFiles(suite, arch string) ([]IndexFile, error) {
 }
 
 // PoolFile returns the SHA-256, in hexadecimal, and the size of a file of the
-// pool, read anew. The name is relative to the archive, "pool/main/...".
-func (a *Archive) PoolFile(name string) (sha string, size int64, err error) {
+// pool, read anew until ctx ends. The name is relative to the archive, "pool/main/...".
+func (a *Archive) PoolFile(ctx context.Context, name string) (sha string, size int64, err error) {
 	if !filepath.IsLocal(name) || !strings.HasPrefix(name, "pool/") {
 		return "", 0, fmt.Errorf("pool file %q: %w", name, fs.ErrInvalid)
 	}
-	s, err := sumFile(a.path(name))
+	s, err := sumUntil(ctx, a.path(name))
 	return s.SHA256, s.Size, err
 }

@@ -71,7 +71,7 @@ func (in *intake) arrivals(ctx context.Context) (bool, error) {
 				if ctx.Err() != nil {
 					return nil
 				}
-				took, err := arrive(d, name)
+				took, err := arrive(ctx, d, name)
 				if took {
 					did.Store(true)
 				}
@@ -97,7 +97,7 @@ func (in *intake) arrivals(ctx context.Context) (bool, error) {
 }
 
 // arrive claims one upload if it is complete, or will never be.
-func (in *intake) arrive(d incoming.Dir, name string) (bool, error) {
+func (in *intake) arrive(ctx context.Context, d incoming.Dir, name string) (bool, error) {
 	dir := in.box.Path(d)
 	var st unix.Stat_t
 	if unix.Lstat(in.box.Path(d, name), &st) != nil {
@@ -137,8 +137,10 @@ func (in *intake) arrive(d incoming.Dir, name string) (bool, error) {
 		// An older sftp renames by a link and an unlink.
 		missing = append(missing, fmt.Sprintf("%s has %d names", name, st.Nlink))
 	}
+	size := st.Size
 	for _, f := range files {
-		why, at := in.lacks(d, f)
+		why, at, real := in.lacks(ctx, d, f)
+		size += real
 		if why != "" {
 			missing = append(missing, why)
 			if strings.HasSuffix(why, stillWritten) || strings.HasSuffix(why, unreadable) {
@@ -152,12 +154,12 @@ func (in *intake) arrive(d incoming.Dir, name string) (bool, error) {
 	if len(missing) > 0 {
 		return in.overdue(d, name, newest, strings.Join(missing, "; "))
 	}
-	// What is kept is a copy.
-	size := st.Size
-	for _, f := range files {
-		size += f.Size
+	// What is kept is a copy, of what lies there and not of what is said to.
+	err = in.RoomFor(size)
+	if err == nil {
+		err = in.roomOf(d.Account, size)
 	}
-	if err := in.RoomFor(size); err != nil {
+	if err != nil {
 		in.noteWaiting(d, name, err.Error())
 		return false, nil
 	}
@@ -194,40 +196,47 @@ func (in *intake) lookAgain(last time.Time) {
 }
 
 // lacks says why a file that a .changes lists cannot be taken yet, "" if it
-// can, and when it was last changed.
-func (in *intake) lacks(d incoming.Dir, f upload.File) (why string, at time.Time) {
+// can, when it was last changed, and how many bytes it has there. What can never
+// be taken is not waited for: whoever copies it refuses it.
+func (in *intake) lacks(ctx context.Context, d incoming.Dir, f upload.File) (why string, at time.Time, size int64) {
 	dir := in.box.Path(d)
 	var st unix.Stat_t
 	if err := unix.Lstat(filepath.Join(dir, f.Name), &st); err != nil {
-		if _, err := in.elsewhere(f); err == nil {
-			return "", at
+		if _, err := in.elsewhere(ctx, f); err == nil {
+			return "", at, 0
 		}
-		return f.Name + " is not there", at
+		return f.Name + " is not there", at, 0
 	}
 	at = incoming.Changed(&st)
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		// A link or a pipe under a listed name: nothing to wait for.
 	case st.Size < f.Size:
-		return fmt.Sprintf("%s has %d of %d bytes", f.Name, st.Size, f.Size), at
+		return fmt.Sprintf("%s has %d of %d bytes", f.Name, st.Size, f.Size), at, st.Size
+	case st.Size > f.Size:
+		// It only grows.
 	case st.Nlink > 1:
-		return fmt.Sprintf("%s has %d names", f.Name, st.Nlink), at
+		return fmt.Sprintf("%s has %d names", f.Name, st.Nlink), at, st.Size
 	default:
 		busy, err := upload.Writing(dir, f.Name)
 		if errors.Is(err, fs.ErrPermission) {
-			return f.Name + unreadable, at
+			return f.Name + unreadable, at, st.Size
 		}
 		if err == nil && busy {
-			return f.Name + stillWritten, at
+			return f.Name + stillWritten, at, st.Size
+		}
+		// A client that writes several pieces side by side leaves holes for a moment.
+		if _, yes := upload.Hole(dir, f.Name); yes && time.Since(at) < settle {
+			return f.Name + stillWritten, at, st.Size
 		}
 	}
-	return "", at
+	return "", at, st.Size
 }
 
 // elsewhere finds a file in another upload of the same source that is here
 // already, or in the pool: two uploads that share an orig tarball share one
 // file, and whoever is claimed first takes it along. The content is compared.
-func (in *intake) elsewhere(f upload.File) (string, error) {
+func (in *intake) elsewhere(ctx context.Context, f upload.File) (string, error) {
 	source, _, ok := strings.Cut(f.Name, "_")
 	if !ok || !strings.Contains(f.Name, ".orig") || f.SHA256 == "" || policy.CheckSource(source) != nil {
 		return "", fs.ErrNotExist
@@ -250,15 +259,45 @@ func (in *intake) elsewhere(f upload.File) (string, error) {
 		if err != nil || st.Size() != f.Size {
 			continue
 		}
-		sums, err := upload.Sum(dir, f.Name, upload.TakeOptions{})
+		sha, err := in.hash(ctx, dir, f.Name)
 		if err != nil && !hopeless(err) && !errors.Is(err, fs.ErrNotExist) {
 			return "", err
 		}
-		if err == nil && sums.SHA256 == f.SHA256 {
+		if err == nil && sha == f.SHA256 {
 			return filepath.Join(dir, f.Name), nil
 		}
 	}
 	return "", fs.ErrNotExist
+}
+
+// hash is the SHA-256 of a file of ours. Nobody has verified the .changes that
+// make us ask, and they may ask again with each scan: a file that nobody touched is
+// read once.
+func (in *intake) hash(ctx context.Context, dir, name string) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil {
+		return "", &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	id := fmt.Sprint(st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim)
+	in.mu.Lock()
+	sha, known := in.hashes[id]
+	in.mu.Unlock()
+	if known {
+		return sha, nil
+	}
+	sums, err := upload.Sum(ctx, dir, name, upload.TakeOptions{})
+	if err != nil {
+		return "", err
+	}
+	if time.Since(incoming.Changed(&st)) > time.Second {
+		in.mu.Lock()
+		if len(in.hashes) > 10000 || in.hashes == nil {
+			in.hashes = map[string]string{}
+		}
+		in.hashes[id] = sums.SHA256
+		in.mu.Unlock()
+	}
+	return sums.SHA256, nil
 }
 
 // writing reports whether somebody has the file open for writing.
@@ -334,7 +373,7 @@ const misnamed = "misnamed_0.changes"
 
 // arriveMisnamed claims a .changes of such a name when it has lain as long as an
 // upload may that is not complete: until then it may get a better one.
-func (in *intake) arriveMisnamed(d incoming.Dir, name string) (bool, error) {
+func (in *intake) arriveMisnamed(_ context.Context, d incoming.Dir, name string) (bool, error) {
 	var st unix.Stat_t
 	if unix.Lstat(in.box.Path(d, name), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || time.Since(incoming.Changed(&st)) < in.patience() {
 		return false, nil

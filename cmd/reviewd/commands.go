@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +27,7 @@ import (
 const answersFile = "answers"
 
 // arriveCommands claims a .commands file that is whole.
-func (in *intake) arriveCommands(d incoming.Dir, name string) (bool, error) {
+func (in *intake) arriveCommands(_ context.Context, d incoming.Dir, name string) (bool, error) {
 	var st unix.Stat_t
 	if unix.Lstat(in.box.Path(d, name), &st) != nil {
 		return false, nil
@@ -48,7 +49,7 @@ func (in *intake) arriveCommands(d incoming.Dir, name string) (bool, error) {
 
 // judgeCommands verifies a .commands file and carries it out, with the rights
 // of who signed it.
-func (in *intake) judgeCommands(it *spool.Item, t *queue.Ticket) (spool.Verdict, error) {
+func (in *intake) judgeCommands(ctx context.Context, it *spool.Item, t *queue.Ticket) (spool.Verdict, error) {
 	r, err := in.currentRules()
 	if err != nil {
 		return spool.Verdict{}, err
@@ -56,6 +57,9 @@ func (in *intake) judgeCommands(it *spool.Item, t *queue.Ticket) (spool.Verdict,
 	if !upload.IsCommands(t.Commands) {
 		return spool.Verdict{}, fmt.Errorf("ticket: %q is not the name of a .commands file", t.Commands)
 	}
+	limit, dear := upload.Limits{Time: in.Settings.Get().General.MaxTime}.TimeFor(0)
+	ctx, stop := context.WithTimeoutCause(ctx, limit, upload.ErrCost)
+	defer stop()
 	own := it.Path(uploadDir)
 	if _, err := os.Lstat(filepath.Join(own, t.Commands)); errors.Is(err, fs.ErrNotExist) {
 		moved, err := durable.MoveAll(in.box.Path(incoming.ParseDir(t.Drop)), own, []string{t.Commands})
@@ -66,7 +70,7 @@ func (in *intake) judgeCommands(it *spool.Item, t *queue.Ticket) (spool.Verdict,
 			return spool.Verdict{To: spool.In(spool.Attic), Reason: "another process took it"}, nil
 		}
 	}
-	c, findings, err := upload.ParseCommands(own, t.Commands, r.context(in, it, t))
+	c, findings, err := upload.ParseCommands(own, t.Commands, r.context(ctx, in, it, t))
 	if err != nil {
 		return spool.Verdict{}, err
 	}
@@ -91,13 +95,19 @@ func (in *intake) judgeCommands(it *spool.Item, t *queue.Ticket) (spool.Verdict,
 	if err := in.remember(it, c.Hash); err != nil {
 		return spool.Verdict{}, err
 	}
-	x := &executor{in: in, it: it, rules: r, uploader: c.Uploader, account: t.Account, drop: incoming.ParseDir(t.Drop)}
+	x := &executor{context: ctx, in: in, it: it, rules: r, uploader: c.Uploader, account: t.Account, drop: incoming.ParseDir(t.Drop)}
 	done, _ := os.ReadFile(it.Path(answersFile))
 	for i, cmd := range c.List {
 		if i < bytes.Count(done, []byte("\n")) {
 			continue
 		}
 		answer, err := x.do(cmd)
+		if errors.Is(err, upload.ErrCost) {
+			return spool.Verdict{
+				To: spool.In(spool.Rejected), Reason: t.Commands + ": " + dear,
+				Text: fmt.Sprintf("%s was carried out in part: %s.\n\n%s", t.Commands, dear, done),
+			}, nil
+		}
 		if err != nil {
 			return spool.Verdict{}, err
 		}
@@ -119,6 +129,7 @@ func (in *intake) judgeCommands(it *spool.Item, t *queue.Ticket) (spool.Verdict,
 // executor carries out the commands of one uploader. What it takes away goes
 // into the commands' own item, and with it to the attic.
 type executor struct {
+	context  context.Context
 	in       *intake
 	it       *spool.Item
 	rules    *rules
@@ -150,7 +161,10 @@ func (x *executor) remove(c upload.Command) (string, error) {
 	}
 	var gone, others []string
 	for _, d := range dirs {
-		owners := x.owners(d)
+		owners, err := x.owners(d)
+		if err != nil {
+			return "", err
+		}
 		var names []string
 		for _, n := range x.in.box.Names(d) {
 			st, err := os.Lstat(x.in.box.Path(d, n))
@@ -199,11 +213,14 @@ func (x *executor) away(d incoming.Dir, names []string) ([]string, error) {
 
 // owners says whose the files of a drop directory are, as far as signatures
 // tell: the uploader's name, by file.
-func (x *executor) owners(d incoming.Dir) map[string]string {
+func (x *executor) owners(d incoming.Dir) (map[string]string, error) {
 	out := map[string]string{}
 	for _, n := range x.in.box.Names(d) {
 		if !incoming.IsChanges(n) {
 			continue
+		}
+		if x.context.Err() != nil {
+			return nil, context.Cause(x.context)
 		}
 		who := x.owner(d, n)
 		files, err := x.in.box.Peek(d, n)
@@ -218,7 +235,7 @@ func (x *executor) owners(d incoming.Dir) map[string]string {
 			}
 		}
 	}
-	return out
+	return out, nil
 }
 
 // owner is who signed a waiting .changes, or whose account it lies in; "" if
@@ -246,33 +263,39 @@ func (x *executor) owner(d incoming.Dir, name string) string {
 }
 
 // deferred finds a .changes in the DELAYED directories.
-func (x *executor) deferred(name string) (d incoming.Dir, files []string, refusal string) {
+func (x *executor) deferred(name string) (d incoming.Dir, files []string, refusal string, err error) {
 	for _, d := range x.in.box.Of(x.account)[1:] {
 		if _, err := os.Lstat(x.in.box.Path(d, name)); err != nil || !incoming.IsChanges(name) {
 			continue
 		}
 		if o := x.owner(d, name); o != "" && o != x.uploader.Name {
-			return d, nil, "it is another uploader's"
+			return d, nil, "it is another uploader's", nil
 		}
 		listed, err := x.in.box.Peek(d, name)
 		if err != nil {
-			return d, []string{name}, ""
+			return d, []string{name}, "", nil
 		}
-		owners := x.owners(d)
+		owners, err := x.owners(d)
+		if err != nil {
+			return d, nil, "", err
+		}
 		for _, f := range listed {
 			if o := owners[f.Name]; o == "" || o == x.uploader.Name {
 				files = append(files, f.Name)
 			}
 		}
-		return d, append(files, name), ""
+		return d, append(files, name), "", nil
 	}
-	return d, nil, "no such upload is deferred"
+	return d, nil, "no such upload is deferred", nil
 }
 
 // cancel takes a deferred upload away, or one that waits for review or for the
 // queues.
 func (x *executor) cancel(c upload.Command) (string, error) {
-	d, files, refusal := x.deferred(c.Pattern)
+	d, files, refusal, err := x.deferred(c.Pattern)
+	if err != nil {
+		return "", err
+	}
 	if refusal == "" {
 		_, err := x.away(d, files)
 		return "cancelled in " + d.String(), err
@@ -315,7 +338,10 @@ func (x *executor) cancel(c upload.Command) (string, error) {
 
 // reschedule makes a deferred upload wait so many days from now.
 func (x *executor) reschedule(c upload.Command) (string, error) {
-	d, files, refusal := x.deferred(c.Pattern)
+	d, files, refusal, err := x.deferred(c.Pattern)
+	if err != nil {
+		return "", err
+	}
 	if refusal != "" {
 		return refusal, nil
 	}

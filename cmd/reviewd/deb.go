@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
 
+	"packmill/internal/bound"
 	"packmill/internal/deb"
 	"packmill/internal/policy"
 	"packmill/spool/upload"
@@ -17,8 +19,13 @@ var relationFields = []string{
 
 // inspect looks into a binary package of an upload, so that its uploader hears at once what the
 // archive would refuse later. It returns a sentence for each thing that is wrong.
-func inspect(path string, u *upload.Upload, f upload.File) ([]string, error) {
-	p, err := deb.ReadFile(path, deb.Options{})
+func inspect(ctx context.Context, dir string, u *upload.Upload, f upload.File) ([]string, error) {
+	file, _, err := upload.Open(dir, f.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	p, err := deb.Read(bound.Reader(ctx, file), f.Name, deb.Options{})
 	var fault *deb.Refusal
 	if errors.As(err, &fault) {
 		return []string{fault.Error()}, nil

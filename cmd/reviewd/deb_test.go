@@ -36,7 +36,7 @@ func TestInspect(t *testing.T) {
 			t.Fatal(err)
 		}
 		u := &upload.Upload{Name: "hello_1.0-1_amd64.changes", Changes: &upload.Changes{Source: "hello", Version: "1.0-1", SourceVersion: "1.0-1"}}
-		texts, err := inspect(path, u, upload.File{Name: filepath.Base(path)})
+		texts, err := inspect(t.Context(), filepath.Dir(path), u, upload.File{Name: filepath.Base(path)})
 		if err != nil {
 			t.Errorf("%s: %v", r.name, err)
 		}
@@ -50,10 +50,13 @@ func TestInspect(t *testing.T) {
 		t.Fatal(err)
 	}
 	u := &upload.Upload{Changes: &upload.Changes{Source: "hello", SourceVersion: "1.0-1"}}
-	if texts, err := inspect(path, u, upload.File{Name: "a_1_all.deb"}); err != nil || len(texts) != 1 {
+	if err := os.Rename(path, filepath.Join(filepath.Dir(path), "a_1_all.deb")); err != nil {
+		t.Fatal(err)
+	}
+	if texts, err := inspect(t.Context(), filepath.Dir(path), u, upload.File{Name: "a_1_all.deb"}); err != nil || len(texts) != 1 {
 		t.Errorf("another file name: got %q, %v", texts, err)
 	}
-	if _, err := inspect(filepath.Join(t.TempDir(), "gone_1_all.deb"), u, upload.File{Name: "gone_1_all.deb"}); err == nil {
+	if _, err := inspect(t.Context(), t.TempDir(), u, upload.File{Name: "gone_1_all.deb"}); err == nil {
 		t.Error("a file that is gone is no error")
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,15 +36,17 @@ const workers = 4
 type intake struct {
 	*daemon.Env
 	archive *archive.Archive
-	mu      sync.Mutex        // of rules, waiting and nudged
+	mu      sync.Mutex        // of rules, waiting, nudged and hashes
 	rules   *rules            // made of the settings in force
 	waiting map[string]string // what unfinished uploads lack, as it was logged
 	box     *incoming.Box
-	swept   time.Time       // when sweep ran last
-	stuck   map[string]bool // strays that could not be moved
-	nudge   chan struct{}   // asks the loop to look again
-	nudged  bool            // a nudge is on its way; one is enough
-	hands   spool.Arrivals  // in review and rejected
+	kept    keeping
+	hashes  map[string]string // SHA-256 of files of ours that unfinished uploads ask for, see hash
+	swept   time.Time         // when sweep ran last
+	stuck   map[string]bool   // strays that could not be moved
+	nudge   chan struct{}     // asks the loop to look again
+	nudged  bool              // a nudge is on its way; one is enough
+	hands   spool.Arrivals    // in review and rejected
 }
 
 func (in *intake) loop() *spool.Loop {
@@ -63,7 +66,7 @@ func (in *intake) loop() *spool.Loop {
 // judge takes the claimed upload's files, checks everything, and says where it
 // goes. It may run again after a crash at any point: as long as the item has
 // its upload directory, the copies are made anew from it.
-func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error) {
+func (in *intake) judge(ctx context.Context, it *spool.Item) (spool.Verdict, error) {
 	st, err := it.Ticket()
 	if err != nil {
 		return spool.Verdict{}, err
@@ -82,7 +85,7 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 		return spool.Verdict{}, err
 	}
 	if t.Commands != "" {
-		return in.judgeCommands(it, t)
+		return in.judgeCommands(ctx, it, t)
 	}
 	if t.Changes == "" {
 		return spool.Verdict{To: spool.In(spool.Attic), Reason: "strays: no .changes listed them for longer than Keep-Strays"}, nil
@@ -91,52 +94,19 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 	if err != nil {
 		return spool.Verdict{}, err
 	}
-	ctx := r.context(in, it, t)
-	if err := emptyTaken(it); err != nil {
+	limit, dear := upload.Limits{Time: in.Settings.Get().General.MaxTime}.TimeFor(in.bulk(it, t))
+	ctx, stop := context.WithTimeoutCause(ctx, limit, upload.ErrCost)
+	defer stop()
+	u, findings, inReview, err := in.examine(ctx, it, t, r)
+	switch {
+	case errors.Is(err, errTaken):
+		return spool.Verdict{To: spool.In(spool.Attic), Reason: "another process took the upload"}, nil
+	case errors.Is(err, errWriting):
+		return spool.Stay(stillWriting, "somebody writes to it"), nil
+	case errors.Is(err, upload.ErrCost):
+		findings = append(findings, upload.Finding{Check: "cost", Level: upload.Error, Text: t.Changes + ": " + dear})
+	case err != nil:
 		return spool.Verdict{}, err
-	}
-	var early []upload.Finding
-	if _, err := os.Lstat(it.Path(uploadDir)); err == nil {
-		early, err = in.copy(it, t, ctx)
-		if errors.Is(err, errTaken) {
-			return spool.Verdict{To: spool.In(spool.Attic), Reason: "another process took the upload"}, nil
-		}
-		if errors.Is(err, errWriting) {
-			return spool.Stay(stillWriting, "somebody writes to it"), nil
-		}
-		if err != nil {
-			return spool.Verdict{}, err
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return spool.Verdict{}, err
-	}
-	if t.Changes == misnamed {
-		how := "came under a name that none can have"
-		if events, err := spool.ReadHistory(it.Path()); err == nil && len(events) > 0 {
-			how = events[0].Reason
-		}
-		early = append(early, upload.Finding{Check: "name", Level: upload.Error,
-			Text: "the .changes " + how + "; name it SOURCE_VERSION_source.changes, as dpkg-genchanges does, and upload it again"})
-	}
-	// Before Read asks what is accepted: what a reviewer lets through meanwhile
-	// is met there.
-	inReview, err := in.Tree.Find(it.Name.Source, spool.Review)
-	if err != nil {
-		return spool.Verdict{}, err
-	}
-	u, findings, err := upload.Read(it.Path(), t.Changes, ctx)
-	if errors.Is(err, fs.ErrNotExist) && len(early) > 0 {
-		// Of a .changes that is no plain file there is no copy.
-		u, findings, err = &upload.Upload{Name: t.Changes}, nil, nil
-	}
-	if err != nil {
-		return spool.Verdict{}, err
-	}
-	findings = append(early, findings...)
-	if u.Changes != nil && upload.Worst(findings) < upload.Error &&
-		(u.Changes.Source != it.Name.Source || u.Changes.Version != it.Name.Version) {
-		findings = append(findings, upload.Finding{Check: "name", Level: upload.Error,
-			Text: "the .changes file changed while it was taken in; upload it again"})
 	}
 	var older []spool.Found
 	if u.Suite != nil && upload.Worst(findings) < upload.Error {
@@ -188,7 +158,10 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 	if s, ok := in.Settings.Get().Suite(suite); ok && s.Review != "always" {
 		why := ""
 		if s.Review == "new" {
-			if why, err = in.news(it, t, u); err != nil {
+			if why, err = in.news(ctx, it, t, u); errors.Is(err, upload.ErrCost) {
+				why, err = "it takes too long to compare it with the last version", nil
+			}
+			if err != nil {
 				return spool.Verdict{}, err
 			}
 		}
@@ -203,6 +176,84 @@ func (in *intake) judge(_ context.Context, it *spool.Item) (spool.Verdict, error
 		place.Reason = "complete and verified"
 	}
 	return place, nil
+}
+
+// examine copies the upload and finds out everything about it, until ctx ends;
+// then it returns what is known by then. inReview is what waited for review of
+// the same source before.
+func (in *intake) examine(ctx context.Context, it *spool.Item, t *queue.Ticket, r *rules) (
+	u *upload.Upload, findings []upload.Finding, inReview []spool.Found, err error,
+) {
+	world := r.context(ctx, in, it, t)
+	u = &upload.Upload{Name: t.Changes}
+	if err := emptyTaken(it); err != nil {
+		return u, nil, nil, err
+	}
+	var early []upload.Finding
+	if _, err := os.Lstat(it.Path(uploadDir)); err == nil {
+		if early, err = in.copy(ctx, it, t, world); err != nil {
+			return u, early, nil, err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return u, nil, nil, err
+	}
+	if t.Changes == misnamed {
+		how := "came under a name that none can have"
+		if events, err := spool.ReadHistory(it.Path()); err == nil && len(events) > 0 {
+			how = events[0].Reason
+		}
+		early = append(early, upload.Finding{Check: "name", Level: upload.Error,
+			Text: "the .changes " + how + "; name it SOURCE_VERSION_source.changes, as dpkg-genchanges does, and upload it again"})
+	}
+	// Before Read asks what is accepted: what a reviewer lets through meanwhile
+	// is met there.
+	inReview, err = in.Tree.Find(it.Name.Source, spool.Review)
+	if err != nil {
+		return u, nil, nil, err
+	}
+	u, findings, err = upload.Read(ctx, it.Path(), t.Changes, world)
+	if errors.Is(err, fs.ErrNotExist) && len(early) > 0 {
+		// Of a .changes that is no plain file there is no copy.
+		u, findings, err = &upload.Upload{Name: t.Changes}, nil, nil
+	}
+	if err != nil {
+		return u, early, nil, err
+	}
+	findings = append(early, findings...)
+	if u.Changes != nil && upload.Worst(findings) < upload.Error &&
+		(u.Changes.Source != it.Name.Source || u.Changes.Version != it.Name.Version) {
+		findings = append(findings, upload.Finding{Check: "name", Level: upload.Error,
+			Text: "the .changes file changed while it was taken in; upload it again"})
+	}
+	return u, findings, inReview, nil
+}
+
+// bulk is how many bytes an upload has, by what lies there and not by what it
+// says of itself.
+func (in *intake) bulk(it *spool.Item, t *queue.Ticket) (sum int64) {
+	seen := map[string]bool{}
+	add := func(dir, name string) {
+		if st, err := os.Lstat(filepath.Join(dir, name)); err == nil && st.Mode().IsRegular() && !seen[name] {
+			seen[name] = true
+			sum += st.Size()
+		}
+	}
+	own := it.Path(uploadDir)
+	for _, dir := range []string{own, it.Path()} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			add(dir, e.Name())
+		}
+	}
+	if files, err := upload.Peek(own, t.Changes); err == nil {
+		for _, f := range files {
+			add(in.box.Path(incoming.ParseDir(t.Drop)), f.Name)
+		}
+	}
+	return sum
 }
 
 // outrun reports whether an older upload of the same source is in intake too:
@@ -278,12 +329,12 @@ const stillWriting = 500 * time.Millisecond
 // a handle, and hashes them on the way. It begins by removing what an earlier
 // run left. In the shared drop directory the other files are touched only if
 // the signature is good: without one the .changes may name somebody else's.
-func (in *intake) copy(it *spool.Item, t *queue.Ticket, ctx *upload.Context) ([]upload.Finding, error) {
+func (in *intake) copy(ctx context.Context, it *spool.Item, t *queue.Ticket, world *upload.Context) ([]upload.Finding, error) {
 	if err := sweep(it); err != nil {
 		return nil, err
 	}
 	d, own := incoming.ParseDir(t.Drop), it.Path(uploadDir)
-	ctx.Sums = map[string]upload.Sums{}
+	world.Sums, world.Told = map[string]upload.Sums{}, map[string]bool{}
 	// A crash may have come between the item's birth and the claim, or a
 	// power cut left it in both places. Another one of that name is a new
 	// upload.
@@ -293,11 +344,12 @@ func (in *intake) copy(it *spool.Item, t *queue.Ticket, ctx *upload.Context) ([]
 	if _, err := os.Lstat(filepath.Join(own, t.Changes)); errors.Is(err, fs.ErrNotExist) {
 		return nil, errTaken
 	}
-	taker := &taker{in: in, it: it, patient: time.Since(t.Received) < in.patience(), sums: ctx.Sums}
-	if err := taker.take(own, t.Changes); err != nil || len(taker.findings) > 0 {
+	taker := &taker{in: in, it: it, patient: time.Since(t.Received) < in.patience(), sums: world.Sums, told: world.Told}
+	// Before a byte is read: nobody knows yet which suite's limits hold.
+	if err := taker.take(ctx, own, t.Changes, upload.TakeOptions{MaxSize: upload.MaxChanges}); err != nil || len(taker.findings) > 0 {
 		return taker.findings, err
 	}
-	signed, err := in.signed(it, t, ctx)
+	signed, err := in.signed(it, t, world)
 	if err != nil {
 		return nil, err
 	}
@@ -333,9 +385,9 @@ func (in *intake) copy(it *spool.Item, t *queue.Ticket, ctx *upload.Context) ([]
 			if _, err := os.Lstat(filepath.Join(own, f.Name)); errors.Is(err, fs.ErrNotExist) {
 				from = in.box.Path(d)
 			}
-			err := taker.take(from, f.Name)
+			err := taker.take(ctx, from, f.Name, upload.TakeOptions{Sized: true, Size: f.Size, Owner: t.Changes})
 			if errors.Is(err, fs.ErrNotExist) {
-				err = in.borrow(it, f) // or Read says that it is missing
+				err = in.borrow(ctx, it, f) // or Read says that it is missing
 			}
 			return err
 		})
@@ -354,8 +406,8 @@ func syncMove(to, from string) error {
 }
 
 // borrow links a file that another upload took along, if there is one.
-func (in *intake) borrow(it *spool.Item, f upload.File) error {
-	from, err := in.elsewhere(f)
+func (in *intake) borrow(ctx context.Context, it *spool.Item, f upload.File) error {
+	from, err := in.elsewhere(ctx, f)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -376,16 +428,18 @@ type taker struct {
 	list     bool // somebody vouches for the files: look into them on the way
 	mu       sync.Mutex
 	sums     map[string]upload.Sums
+	told     map[string]bool
 	findings []upload.Finding
 }
 
-func (k *taker) take(dir, name string) error {
+func (k *taker) take(ctx context.Context, dir, name string, opt upload.TakeOptions) error {
+	opt.MD5, opt.SHA1, opt.List, opt.Mode = true, true, k.list, 0o664
 	var bad *upload.FileError
 	for range 2 {
 		if k.patient && k.in.writing(dir, name) {
 			return errWriting
 		}
-		sums, err := upload.Take(dir, k.it.Path(), name, upload.TakeOptions{MD5: true, SHA1: true, List: k.list, Mode: 0o664})
+		sums, err := upload.Take(ctx, dir, k.it.Path(), name, opt)
 		if err == nil {
 			k.mu.Lock()
 			k.sums[name] = sums
@@ -403,7 +457,8 @@ func (k *taker) take(dir, name string) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.findings = append(k.findings, upload.Finding{Check: "file", Level: upload.Error, Text: bad.Text})
+	k.told[name] = true
+	k.findings = append(k.findings, upload.Finding{Check: cmp.Or(bad.Check, "file"), Level: upload.Error, Text: bad.Text})
 	return nil
 }
 

@@ -19,14 +19,14 @@ import (
 // news says what in an upload a person must see where the suite's rule is
 // Review: new: a package or a binary package that the suite does not have, or
 // another debian/copyright. "" is nothing. What cannot be compared is news.
-func (in *intake) news(it *spool.Item, t *queue.Ticket, u *upload.Upload) (string, error) {
+func (in *intake) news(ctx context.Context, it *spool.Item, t *queue.Ticket, u *upload.Upload) (string, error) {
 	if u.New {
 		return "the suite has no version of it", nil
 	}
 	if u.Dsc == nil {
 		return "", nil // binaries of a source that is known
 	}
-	versions, err := in.archive.Versions(context.Background(), u.Changes.Source)
+	versions, err := in.archive.Versions(ctx, u.Changes.Source)
 	if err != nil && !errors.Is(err, archive.ErrNoSuite) {
 		return "", err
 	}
@@ -40,12 +40,12 @@ func (in *intake) news(it *spool.Item, t *queue.Ticket, u *upload.Upload) (strin
 		return "no version of it is published yet, to compare it with", nil
 	}
 	keep := func(name string) bool { return name == "debian/copyright" || name == "debian/control" }
-	now, err := upload.Tree(it.Path(), t.Dsc, upload.Limits{}, keep)
+	now, err := upload.Tree(ctx, it.Path(), t.Dsc, upload.Limits{}, keep)
 	if err != nil {
 		return "", err
 	}
 	dir := filepath.Join(in.archive.Root(), "pool", component, spool.Hash(u.Changes.Source), u.Changes.Source)
-	was, err := upload.Tree(dir, u.Changes.Source+"_"+policy.WithoutEpoch(old)+".dsc", upload.Limits{}, keep)
+	was, err := upload.Tree(ctx, dir, u.Changes.Source+"_"+policy.WithoutEpoch(old)+".dsc", upload.Limits{}, keep)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "the sources of " + old + " are not in the pool, to compare it with", nil
 	}

@@ -79,15 +79,15 @@ func stars(archs []string) []string {
 }
 
 // context is what the checks must know of the world for one upload.
-func (r *rules) context(in *intake, it *spool.Item, t *queue.Ticket) *upload.Context {
+func (r *rules) context(ctx context.Context, in *intake, it *spool.Item, t *queue.Ticket) *upload.Context {
 	return &upload.Context{
 		Now: time.Now(), Keyring: r.ring, Uploaders: r.uploaders, Suites: r.suites, Account: t.Account,
-		Published: func(suite, source string) ([]string, error) { return in.published(t, suite, source) },
+		Published: func(suite, source string) ([]string, error) { return in.published(ctx, t, suite, source) },
 		BuiltBy: func(suite string, packages []string) (map[string]string, error) {
-			return in.archive.Builders(context.Background(), suite, packages)
+			return in.archive.Builders(ctx, suite, packages)
 		},
 		Deb:  inspect,
-		Pool: func(name string) (string, int64, bool) { return in.poolFile(it, name) },
+		Pool: func(name string) (string, int64, bool) { return in.poolFile(ctx, it, name) },
 		Seen: func(hash string) (string, bool) { return in.seen(it, t, hash) },
 	}
 }
@@ -96,7 +96,7 @@ func (r *rules) context(in *intake, it *spool.Item, t *queue.Ticket) *upload.Con
 // way included: a version that is accepted but not published yet counts. A copy of
 // the upload itself does not, such as the one that waits for its jobs while the
 // archive refused the one that went ahead.
-func (in *intake) published(t *queue.Ticket, suite, source string) ([]string, error) {
+func (in *intake) published(ctx context.Context, t *queue.Ticket, suite, source string) ([]string, error) {
 	var out []string
 	// In the order in which a source goes: what moves on meanwhile is met
 	// later, and nothing is missed.
@@ -112,7 +112,7 @@ func (in *intake) published(t *queue.Ticket, suite, source string) ([]string, er
 			out = append(out, f.Name.Version)
 		}
 	}
-	versions, err := in.archive.Versions(context.Background(), source)
+	versions, err := in.archive.Versions(ctx, source)
 	if err != nil {
 		return nil, err
 	}
@@ -125,9 +125,9 @@ func (in *intake) published(t *queue.Ticket, suite, source string) ([]string, er
 }
 
 // poolFile looks a file up in the pool, where its source would have it.
-func (in *intake) poolFile(it *spool.Item, name string) (sha string, size int64, ok bool) {
+func (in *intake) poolFile(ctx context.Context, it *spool.Item, name string) (sha string, size int64, ok bool) {
 	for _, path := range in.poolPaths(it, name) {
-		if sha, size, err := in.archive.PoolFile(path); err == nil {
+		if sha, size, err := in.archive.PoolFile(ctx, path); err == nil {
 			return sha, size, true
 		}
 	}

@@ -91,6 +91,23 @@ func ParseDsc(name string, text []byte) (*Dsc, error) {
 	return d, nil
 }
 
+// few bounds the words of a field that is a list: all that follow would be looked
+// at more than once.
+func (p *problems) few(owner, field string, words []string) []string {
+	limit := DefaultLimits.Words
+	if field == "Architecture" {
+		limit = maxArchs
+	}
+	if len(words) <= limit {
+		return words
+	}
+	p.addf("%s: %s has more than %d words; split the upload", show(owner), field, limit)
+	return words[:limit]
+}
+
+// maxArchs is the number of words that Architecture may have: dpkg knows 600.
+const maxArchs = 1000
+
 // parseChanges returns an error if the text is no stanza at all, and otherwise
 // all that is wrong with it at once.
 func parseChanges(name string, text []byte) (*Changes, problems, error) {
@@ -104,13 +121,13 @@ func parseChanges(name string, text []byte) (*Changes, problems, error) {
 		Format:        st.Get("Format"),
 		Version:       st.Get("Version"),
 		Distribution:  st.Get("Distribution"),
-		Architectures: deb822.Words(st.Get("Architecture")),
-		Binary:        deb822.Words(st.Get("Binary")),
+		Architectures: bad.few(name, "Architecture", deb822.Words(st.Get("Architecture"))),
+		Binary:        bad.few(name, "Binary", deb822.Words(st.Get("Binary"))),
 		BinaryOnly:    strings.EqualFold(st.Get("Binary-Only"), "yes"),
 		Maintainer:    st.Get("Maintainer"),
 		ChangedBy:     st.Get("Changed-By"),
 		Date:          st.Get("Date"),
-		Closes:        deb822.Words(st.Get("Closes")),
+		Closes:        bad.few(name, "Closes", deb822.Words(st.Get("Closes"))),
 	}
 	for _, f := range []string{"Format", "Date", "Source", "Architecture", "Version", "Distribution", "Maintainer", "Changes", "Files", "Checksums-Sha256"} {
 		if st.Get(f) == "" {
@@ -151,13 +168,14 @@ func parseDsc(name string, text []byte) (*Dsc, problems, error) {
 		Format:        st.Get("Format"),
 		Source:        st.Get("Source"),
 		Version:       st.Get("Version"),
-		Architectures: deb822.Words(st.Get("Architecture")),
+		Architectures: bad.few(name, "Architecture", deb822.Words(st.Get("Architecture"))),
 		Maintainer:    st.Get("Maintainer"),
 		Uploaders:     st.Get("Uploaders"),
 	}
 	for b := range strings.SplitSeq(st.Get("Binary"), ",") {
 		d.Binary = append(d.Binary, deb822.Words(b)...)
 	}
+	d.Binary = bad.few(name, "Binary", d.Binary)
 	for _, f := range []string{"Format", "Source", "Version", "Maintainer", "Architecture", "Files", "Checksums-Sha256"} {
 		if st.Get(f) == "" {
 			bad.addf("%s: field %s is missing or empty; dpkg-source writes it", show(name), f)

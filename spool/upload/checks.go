@@ -3,7 +3,6 @@ package upload
 import (
 	"fmt"
 	"net/mail"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -306,7 +305,7 @@ func checkFileTypes(r *reading) error {
 
 func checkMissing(r *reading) error {
 	for _, f := range r.up.Changes.Files {
-		if policy.CheckFile(f.Name) != nil || r.present[f.Name] != nil {
+		if policy.CheckFile(f.Name) != nil || r.present[f.Name] != nil || r.ctx.Told[f.Name] {
 			continue
 		}
 		if slices.ContainsFunc(r.odd, func(e *FileError) bool { return e.Name == f.Name }) {
@@ -598,16 +597,18 @@ func checkDescription(r *reading) error {
 	if len(r.binaryArchs()) == 0 {
 		return nil
 	}
-	desc := r.up.Changes.Stanza.Get("Description")
+	described := map[string]bool{}
+	for line := range strings.SplitSeq(r.up.Changes.Stanza.Get("Description"), "\n") {
+		if w := deb822.Words(line); len(w) >= 3 && w[1] == "-" {
+			described[w[0]] = true
+		}
+	}
 	for _, f := range r.up.Changes.Files {
 		pkg, _, ok := debName(f.Name)
 		if !ok || strings.HasSuffix(pkg, "-dbgsym") {
 			continue
 		}
-		if !slices.ContainsFunc(strings.Split(desc, "\n"), func(line string) bool {
-			w := deb822.Words(line)
-			return len(w) >= 3 && w[0] == pkg && w[1] == "-"
-		}) {
+		if !described[pkg] {
 			r.say("Description says nothing about %s; set Description in debian/control", show(pkg))
 		}
 	}
@@ -982,14 +983,16 @@ func checkBinariesDropped(r *reading) error {
 
 func checkBinary(r *reading) error {
 	c := r.up.Changes
+	said := map[string]bool{}
 	for _, b := range c.Binary {
 		if err := policy.CheckPackage(b); err != nil {
 			r.say("Binary: %s", err)
 		}
+		said[b] = true
 	}
 	for _, f := range c.Files {
 		pkg, _, ok := debName(f.Name)
-		if ok && !slices.Contains(c.Binary, pkg) && !strings.HasSuffix(pkg, "-dbgsym") {
+		if ok && !said[pkg] && !strings.HasSuffix(pkg, "-dbgsym") {
 			r.say("%s is not in the field Binary; build the upload again", show(f.Name))
 		}
 	}
@@ -1064,7 +1067,7 @@ func checkDeb(r *reading) error {
 		if _, _, ok := debName(f.Name); !ok || r.present[f.Name] == nil || slices.Contains(drop, f.Name) {
 			continue
 		}
-		texts, err := r.ctx.Deb(filepath.Join(r.dir, f.Name), r.up, f)
+		texts, err := r.ctx.Deb(r.context, r.dir, r.up, f)
 		if err != nil {
 			return err
 		}

@@ -45,7 +45,7 @@ func told(t *testing.T, rows []corpus.Row, check func(t *testing.T, r corpus.Row
 		if r.World != nil {
 			r.World(c)
 		}
-		up, findings, err := upload.Read(dir, name, c)
+		up, findings, err := upload.Read(t.Context(), dir, name, c)
 		if err != nil {
 			t.Errorf("%s: %v", r.Name, err)
 			continue
@@ -148,7 +148,7 @@ func TestLevels(t *testing.T) {
 					s.Checks = map[string]upload.Level{check: level}
 				}
 			}
-			_, findings, err := upload.Read(dir, name, c)
+			_, findings, err := upload.Read(t.Context(), dir, name, c)
 			if err != nil {
 				t.Fatalf("%s: %v", r.Name, err)
 			}

@@ -37,7 +37,7 @@ func judge(t testing.TB, p pkg, c *upload.Context) (*upload.Upload, []upload.Fin
 	if err != nil {
 		t.Fatal(err)
 	}
-	up, findings, err := upload.Read(dir, name, c)
+	up, findings, err := upload.Read(t.Context(), dir, name, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,13 +206,13 @@ func TestRevokedHalfWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := w.Context()
-	if _, findings, err := upload.Read(dir, name, c); err != nil || len(findings) > 0 {
+	if _, findings, err := upload.Read(t.Context(), dir, name, c); err != nil || len(findings) > 0 {
 		t.Fatal(findings, err)
 	}
 	if c.Keyring, err = openpgp.ReadKeyring(w.Bob.Public()); err != nil {
 		t.Fatal(err)
 	}
-	if _, findings, err := upload.Read(dir, name, c); err != nil || upload.Worst(findings) < upload.Error {
+	if _, findings, err := upload.Read(t.Context(), dir, name, c); err != nil || upload.Worst(findings) < upload.Error {
 		t.Errorf("key taken out of the keyring: got %v, %v", findings, err)
 	}
 }
@@ -226,7 +226,7 @@ func TestSums(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Sums = map[string]upload.Sums{"fresh_1.0.orig.tar.gz": {Size: 1, SHA256: "00"}}
-	_, findings, err := upload.Read(dir, name, c)
+	_, findings, err := upload.Read(t.Context(), dir, name, c)
 	if err != nil || len(findings) != 1 || findings[0].Check != "checksum" {
 		t.Errorf("got %v, %v, want one finding of checksum", findings, err)
 	}
@@ -308,7 +308,7 @@ func FuzzParse(f *testing.F) {
 				}
 			}
 		}
-		_, findings, err := upload.Read(scratch, "x_1_source.changes", account)
+		_, findings, err := upload.Read(t.Context(), scratch, "x_1_source.changes", account)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package upload
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,6 +20,7 @@ const maxTexts = 20
 
 // reading is one upload on its way through the checks.
 type reading struct {
+	context  context.Context
 	dir      string
 	ctx      *Context
 	lim      Limits
@@ -70,10 +72,11 @@ func levelOf(c *check, s *Suite) Level {
 // further is looked at: nobody vouches for the names in that file.
 //
 // The *Upload is never nil, but has only what could be found out. An error is
-// ours (a file that cannot be read), not the uploader's.
-func Read(dir, changesName string, ctx *Context) (*Upload, []Finding, error) {
+// ours (a file that cannot be read), not the uploader's; but if stop ended before
+// Read did, it is that one's cause, which may be ErrCost.
+func Read(stop context.Context, dir, changesName string, ctx *Context) (*Upload, []Finding, error) {
 	r := &reading{
-		dir: dir, ctx: ctx, lim: DefaultLimits,
+		context: stop, dir: dir, ctx: ctx, lim: DefaultLimits,
 		up:      &Upload{Name: changesName},
 		texts:   map[string]int{},
 		present: map[string]fs.FileInfo{},
@@ -94,9 +97,15 @@ func Read(dir, changesName string, ctx *Context) (*Upload, []Finding, error) {
 		if r.now.judge == nil || r.level() == Off {
 			continue
 		}
+		if stop.Err() != nil {
+			return r.up, nil, context.Cause(stop)
+		}
 		if err := r.now.judge(r); err != nil {
 			return r.up, nil, fmt.Errorf("check %s of %s: %w", r.now.name, show(changesName), err)
 		}
+	}
+	if stop.Err() != nil {
+		return r.up, nil, context.Cause(stop) // what was looked up last may be wrong
 	}
 	return r.up, r.findings, nil
 }
@@ -180,7 +189,7 @@ func (r *reading) prepare() error {
 			r.present[f.Name] = info
 			sum, ok := r.ctx.Sums[f.Name]
 			if !ok {
-				if sum, err = Sum(r.dir, f.Name, TakeOptions{MD5: f.MD5 != "", SHA1: f.SHA1 != ""}); err != nil {
+				if sum, err = Sum(r.context, r.dir, f.Name, TakeOptions{MD5: f.MD5 != "", SHA1: f.SHA1 != ""}); err != nil {
 					return err
 				}
 			}
@@ -235,6 +244,10 @@ func (r *reading) readDsc(name string) error {
 		r.dscErr = err
 		return nil
 	}
+	if len(d.Files) > r.lim.Files {
+		d.Files = d.Files[:r.lim.Files]
+		bad.addf("%s: it lists more than %d files; ask for a higher limit", show(name), r.lim.Files)
+	}
 	r.up.Dsc, r.dscBad = d, bad
 	return nil
 }
@@ -280,9 +293,9 @@ func (r *reading) readTarballs() error {
 			}
 			defer file.Close()
 			if k == kindDiff {
-				res.l = listDiff(file, res.name, info.Size(), r.lim)
+				res.l = listDiff(r.context, file, res.name, info.Size(), r.lim)
 			} else {
-				res.l = list(file, res.name, info.Size(), prefixed(res.name), r.ctx.Now, r.lim)
+				res.l = list(r.context, file, res.name, info.Size(), prefixed(res.name), r.ctx.Now, r.lim)
 			}
 		})
 	}
@@ -290,6 +303,9 @@ func (r *reading) readTarballs() error {
 	for _, res := range results {
 		if res.err != nil {
 			return res.err
+		}
+		if res.l.ended != nil {
+			return res.l.ended
 		}
 		r.tarballs = append(r.tarballs, res.l)
 		if kindOf(res.name) == kindDiff || !strings.Contains(res.name, ".orig") {

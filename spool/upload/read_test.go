@@ -27,7 +27,7 @@ func TestReadGood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, findings, err := Read(dir, name, ctx)
+	_, findings, err := Read(t.Context(), dir, name, ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

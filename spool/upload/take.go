@@ -2,6 +2,7 @@ package upload
 
 import (
 	"bytes"
+	"context"
 	"crypto/md5"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -20,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/internal/bound"
 	"packmill/internal/deb822"
 	"packmill/internal/openpgp"
 	"packmill/internal/policy"
@@ -38,8 +40,9 @@ type Sums struct {
 // FileError says that a file is not one that can be taken: the uploader's
 // fault, and a sentence for him.
 type FileError struct {
-	Name string
-	Text string
+	Name  string
+	Text  string
+	Check string // that Read would have refused it by; "" if it would not have come so far
 }
 
 func (e *FileError) Error() string { return e.Text }
@@ -51,6 +54,9 @@ func fileErrorf(name, format string, args ...any) error {
 // TakeOptions bounds and widens Take.
 type TakeOptions struct {
 	MaxSize int64       // bytes; 0: DefaultLimits.FileSize
+	Sized   bool        // the file must have Size bytes
+	Size    int64       // what is listed
+	Owner   string      // that lists it
 	Links   bool        // a file with more than one hard link is taken too
 	MD5     bool        // compute it as well
 	SHA1    bool        // compute it as well
@@ -105,13 +111,14 @@ func open(dir, name string) (*os.File, fs.FileInfo, error) {
 
 // Take copies the file of this name from srcDir to a new file in dstDir and
 // hashes what it copies, in one pass; the copy is synced, its directory is not. The
-// source must be a regular file with one hard link, and is not trusted to
-// keep still: what was hashed is what lies in dstDir.
+// source must be a regular file with one hard link, of the right size and with
+// every byte of it written: that is seen before any is read. It is not trusted to
+// keep still: what was hashed is what lies in dstDir. Take ends when ctx does.
 //
 // A *FileError says that the file cannot be taken; fs.ErrExist that dstDir has
 // the name already (an earlier run left it: remove it first); fs.ErrNotExist that
 // srcDir does not have it. After an error dstDir does not have the copy.
-func Take(srcDir, dstDir, name string, opt TakeOptions) (Sums, error) {
+func Take(ctx context.Context, srcDir, dstDir, name string, opt TakeOptions) (Sums, error) {
 	if opt.MaxSize == 0 {
 		opt.MaxSize = DefaultLimits.FileSize
 	}
@@ -126,16 +133,25 @@ func Take(srcDir, dstDir, name string, opt TakeOptions) (Sums, error) {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink != 1 && !opt.Links {
 		return Sums{}, fileErrorf(name, "it has %d hard links; upload a file of its own", st.Nlink)
 	}
+	if opt.MaxSize == MaxChanges && info.Size() > MaxChanges {
+		return Sums{}, largeControl(name, info.Size())
+	}
 	if info.Size() > opt.MaxSize {
 		return Sums{}, fileErrorf(name, "it is of %d bytes, and %d are the limit; make it smaller, or ask for a higher limit", info.Size(), opt.MaxSize)
+	}
+	if opt.Sized && info.Size() != opt.Size {
+		return Sums{}, &FileError{name, fmt.Sprintf("%s is of %d bytes, but %s says %d; upload it again", show(name), info.Size(), show(opt.Owner), opt.Size), "checksum"}
+	}
+	if at, ok := hole(src, info.Size()); ok {
+		return Sums{}, fileErrorf(name, "it is of %d bytes, but those from byte %d on were never written (a hole); upload it again", info.Size(), at)
 	}
 	path := filepath.Join(dstDir, name)
 	dst, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, opt.Mode)
 	if err != nil {
 		return Sums{}, err
 	}
-	// One byte more than the limit shows that the file grows.
-	sums, err := hashCopy(dst, io.LimitReader(src, opt.MaxSize+1), name, info.Size(), opt)
+	// One byte more than there were shows that the file grows.
+	sums, err := hashCopy(ctx, dst, io.LimitReader(src, info.Size()+1), name, info.Size(), opt)
 	if err == nil && sums.Size != info.Size() {
 		err = fileErrorf(name, "it changed while it was read; upload it again and leave it alone")
 	}
@@ -154,14 +170,36 @@ func Take(srcDir, dstDir, name string, opt TakeOptions) (Sums, error) {
 	return sums, nil
 }
 
-// Sum hashes a file of an upload where it lies.
-func Sum(dir, name string, opt TakeOptions) (Sums, error) {
+// Hole reports whether a file of an upload has bytes that nobody has written,
+// and where they begin. It costs nobody anything to make such a file, and a copy of
+// it takes the room that it claims.
+func Hole(dir, name string) (at int64, yes bool) {
+	f, info, err := Open(dir, name)
+	if err != nil {
+		return 0, false
+	}
+	defer f.Close()
+	return hole(f, info.Size())
+}
+
+// hole is Hole; the file is at its beginning afterwards. Where a file system
+// cannot say it, there is none.
+func hole(f *os.File, size int64) (at int64, yes bool) {
+	at, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_HOLE)
+	if _, serr := f.Seek(0, io.SeekStart); serr != nil {
+		return 0, true
+	}
+	return at, err == nil && at < size
+}
+
+// Sum hashes a file of an upload where it lies. It ends when ctx does.
+func Sum(ctx context.Context, dir, name string, opt TakeOptions) (Sums, error) {
 	f, info, err := Open(dir, name)
 	if err != nil {
 		return Sums{}, err
 	}
 	defer f.Close()
-	return hashCopy(nil, f, name, info.Size(), opt)
+	return hashCopy(ctx, nil, f, name, info.Size(), opt)
 }
 
 const block = 1 << 20
@@ -178,7 +216,7 @@ var buffers = sync.Pool{New: func() any { return &buffer{data: make([]byte, bloc
 // hashCopy reads r to its end, writes it to dst (unless nil) and hashes it. Small
 // files are done in place; for large ones each hash has a goroutine of its own,
 // so that the copy costs what the slowest of them costs.
-func hashCopy(dst io.Writer, r io.Reader, name string, size int64, opt TakeOptions) (Sums, error) {
+func hashCopy(ctx context.Context, dst io.Writer, r io.Reader, name string, size int64, opt TakeOptions) (Sums, error) {
 	first := sha256.New()
 	sinks := []io.Writer{first}
 	var m, s hash.Hash
@@ -193,10 +231,10 @@ func hashCopy(dst io.Writer, r io.Reader, name string, size int64, opt TakeOptio
 	large := size >= 2*block
 	var look *looker
 	if opt.List && large && kindOf(name) == kindTar {
-		look = newLooker(name, size)
+		look = newLooker(ctx, name, size)
 		sinks = append(sinks, look.in)
 	}
-	total, err := pump(dst, r, sinks, large)
+	total, err := pump(dst, bound.Reader(ctx, r), sinks, large)
 	out := Sums{Size: total, SHA256: hex.EncodeToString(first.Sum(nil))}
 	if look != nil {
 		out.listing = look.end()
@@ -219,11 +257,11 @@ type looker struct {
 	done chan *listing
 }
 
-func newLooker(name string, size int64) *looker {
+func newLooker(ctx context.Context, name string, size int64) *looker {
 	out, in := io.Pipe()
 	l := &looker{in, make(chan *listing, 1)}
 	go func() {
-		found := list(out, name, size, prefixed(name), time.Now(), DefaultLimits)
+		found := list(ctx, out, name, size, prefixed(name), time.Now(), DefaultLimits)
 		io.Copy(io.Discard, out) // it may have seen enough; a pipe never fails
 		l.done <- found
 	}()
@@ -326,15 +364,16 @@ func pump(dst io.Writer, r io.Reader, sinks []io.Writer, parallel bool) (total i
 // transfer was cut off.
 var ErrUnfinished = errors.New("the file is not complete yet")
 
-// MaxChanges is the most that is read of a .changes, a .dsc or a .commands.
-const MaxChanges = 8 << 20
-
 // readSmall reads a whole control file of an upload.
 func readSmall(dir, name string) ([]byte, error) {
 	if err := policy.CheckFile(name); err != nil {
 		return nil, &FileError{Name: name, Text: err.Error()}
 	}
 	return slurp(dir, name)
+}
+
+func largeControl(name string, size int64) error {
+	return &FileError{name, fmt.Sprintf("%s: it is of %d bytes, and %d are the limit for such a file; split the upload", show(name), size, MaxChanges), "signature"}
 }
 
 func slurp(dir, name string) ([]byte, error) {
@@ -344,7 +383,7 @@ func slurp(dir, name string) ([]byte, error) {
 	}
 	defer f.Close()
 	if info.Size() > MaxChanges {
-		return nil, fileErrorf(name, "it is of %d bytes, and %d are the limit for such a file; split the upload", info.Size(), MaxChanges)
+		return nil, largeControl(name, info.Size())
 	}
 	data, err := io.ReadAll(io.LimitReader(f, MaxChanges+1))
 	if err != nil {

@@ -32,7 +32,7 @@ func TestTake(t *testing.T) {
 		src, dst := t.TempDir(), t.TempDir()
 		data := []byte(corpus.Noise(size))
 		put(t, filepath.Join(src, "a_1.tar.gz"), data)
-		got, err := upload.Take(src, dst, "a_1.tar.gz", upload.TakeOptions{MD5: true, SHA1: true})
+		got, err := upload.Take(t.Context(), src, dst, "a_1.tar.gz", upload.TakeOptions{MD5: true, SHA1: true})
 		if err != nil {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
@@ -55,10 +55,10 @@ func TestTake(t *testing.T) {
 		if a.Ino == b.Ino || b.Mode&0o700 != 0o600 {
 			t.Errorf("inodes %d and %d, mode %04o", a.Ino, b.Ino, b.Mode&0o777)
 		}
-		if again, err := upload.Sum(dst, "a_1.tar.gz", upload.TakeOptions{MD5: true, SHA1: true}); err != nil || again != want {
+		if again, err := upload.Sum(t.Context(), dst, "a_1.tar.gz", upload.TakeOptions{MD5: true, SHA1: true}); err != nil || again != want {
 			t.Errorf("Sum: got %+v, %v, want %+v", again, err, want)
 		}
-		if _, err := upload.Take(src, dst, "a_1.tar.gz", upload.TakeOptions{}); !errors.Is(err, fs.ErrExist) {
+		if _, err := upload.Take(t.Context(), src, dst, "a_1.tar.gz", upload.TakeOptions{}); !errors.Is(err, fs.ErrExist) {
 			t.Errorf("a name that is there: got %v, want fs.ErrExist", err)
 		}
 		if copied, err := os.ReadFile(filepath.Join(dst, "a_1.tar.gz")); err != nil || !bytes.Equal(copied, data) {
@@ -121,7 +121,7 @@ func TestTakeRefuses(t *testing.T) {
 			}
 			done := make(chan error, 1)
 			go func() {
-				_, err := upload.Take(src, dst, r.file, r.opt)
+				_, err := upload.Take(t.Context(), src, dst, r.file, r.opt)
 				done <- err
 			}()
 			select {
@@ -147,7 +147,7 @@ func TestTakeRefuses(t *testing.T) {
 	if err := os.Symlink("/etc", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := upload.Take(filepath.Join(dir, "link"), t.TempDir(), "nsswitch_conf", upload.TakeOptions{}); !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
+	if _, err := upload.Take(t.Context(), filepath.Join(dir, "link"), t.TempDir(), "nsswitch_conf", upload.TakeOptions{}); !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
 		t.Errorf("a linked directory: got %v", err)
 	}
 	// Two links are fine where the caller says so.
@@ -156,7 +156,7 @@ func TestTakeRefuses(t *testing.T) {
 	if err := os.Link(filepath.Join(src, "a_1"), filepath.Join(src, "b_1")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := upload.Take(src, t.TempDir(), "a_1", upload.TakeOptions{Links: true}); err != nil {
+	if _, err := upload.Take(t.Context(), src, t.TempDir(), "a_1", upload.TakeOptions{Links: true}); err != nil {
 		t.Error(err)
 	}
 }
@@ -197,7 +197,7 @@ func TestTakeSwap(t *testing.T) {
 	taken := 0
 	for i := 0; i < 60; i++ {
 		dst := t.TempDir()
-		got, err := upload.Take(src, dst, "a_1.tar", upload.TakeOptions{MD5: true})
+		got, err := upload.Take(t.Context(), src, dst, "a_1.tar", upload.TakeOptions{MD5: true})
 		var fileErr *upload.FileError
 		if errors.As(err, &fileErr) {
 			continue
@@ -328,7 +328,7 @@ func BenchmarkTake(b *testing.B) {
 	}
 	take := func(opt upload.TakeOptions) func() error {
 		return func() error {
-			_, err := upload.Take(src, dst, "a_1.tar", opt)
+			_, err := upload.Take(b.Context(), src, dst, "a_1.tar", opt)
 			return err
 		}
 	}
@@ -408,11 +408,11 @@ func BenchmarkRead(b *testing.B) {
 		}
 		c.Sums = map[string]upload.Sums{}
 		for _, f := range append(files, upload.File{Name: name}) {
-			if c.Sums[f.Name], err = upload.Take(src, dst, f.Name, upload.TakeOptions{MD5: true, SHA1: true}); err != nil {
+			if c.Sums[f.Name], err = upload.Take(b.Context(), src, dst, f.Name, upload.TakeOptions{MD5: true, SHA1: true}); err != nil {
 				b.Fatal(err)
 			}
 		}
-		if _, findings, err := upload.Read(dst, name, c); err != nil || len(findings) > 0 {
+		if _, findings, err := upload.Read(b.Context(), dst, name, c); err != nil || len(findings) > 0 {
 			b.Fatal(findings, err)
 		}
 	}
@@ -439,16 +439,16 @@ func TestTakeLists(t *testing.T) {
 		taken := w.Context()
 		taken.Sums = map[string]upload.Sums{}
 		for _, e := range entries {
-			if taken.Sums[e.Name()], err = upload.Take(src, dst, e.Name(), upload.TakeOptions{MD5: true, SHA1: true, List: true}); err != nil {
+			if taken.Sums[e.Name()], err = upload.Take(t.Context(), src, dst, e.Name(), upload.TakeOptions{MD5: true, SHA1: true, List: true}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		_, want, err := upload.Read(src, name, w.Context())
+		_, want, err := upload.Read(t.Context(), src, name, w.Context())
 		if err != nil || upload.Worst(want) < upload.Error {
 			t.Fatalf("%s: %v, %v", packing, want, err)
 		}
 		put(t, filepath.Join(dst, "fresh_1.0.orig.tar."+packing), []byte("nobody reads this"))
-		_, got, err := upload.Read(dst, name, taken)
+		_, got, err := upload.Read(t.Context(), dst, name, taken)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -459,7 +459,7 @@ func TestTakeLists(t *testing.T) {
 		for _, s := range taken.Suites {
 			s.Limits.Entries = 1
 		}
-		if _, got, err := upload.Read(dst, name, taken); err != nil || cmp.Diff(want, got) == "" {
+		if _, got, err := upload.Read(t.Context(), dst, name, taken); err != nil || cmp.Diff(want, got) == "" {
 			t.Errorf("%s: under other limits: %v, %v", packing, got, err)
 		}
 	}

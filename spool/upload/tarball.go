@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"compress/bzip2"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,11 +16,14 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/therootcompany/xz"
+
+	"packmill/internal/bound"
 )
 
 // listing is what one pass over a tarball, or over a diff, found. Problems are kept by
 // the name of the check that reports them.
 type listing struct {
+	ended     error // its context's, if that ended before the listing did
 	problems  map[string][]string
 	entries   int
 	unpacked  int64
@@ -54,9 +58,10 @@ func (m *meter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// decompress opens the compression that a file's name says. size is that of the packed file.
-func decompress(r io.Reader, name string, size int64, lim Limits) (io.Reader, func(), error) {
-	br := bufio.NewReaderSize(r, 256<<10)
+// decompress opens the compression that a file's name says. size is that of the packed
+// file. The reader ends when ctx does, or at a limit.
+func decompress(ctx context.Context, r io.Reader, name string, size int64, lim Limits) (io.Reader, func(), error) {
+	br := bufio.NewReaderSize(bound.Reader(ctx, r), 256<<10)
 	var out io.Reader
 	end := func() {}
 	switch {
@@ -83,7 +88,7 @@ func decompress(r io.Reader, name string, size int64, lim Limits) (io.Reader, fu
 	default:
 		return nil, nil, errors.New("this compression is not read here; use xz or gzip")
 	}
-	return &meter{r: out, limit: lim.Unpacked, ratio: max(size, 1) * lim.Ratio}, end, nil
+	return &meter{r: bound.Reader(ctx, out), limit: lim.Unpacked, ratio: max(size, 1) * lim.Ratio}, end, nil
 }
 
 // prefixed reports whether a tarball's first directory is the source tree; else
@@ -92,23 +97,24 @@ func prefixed(name string) bool { return !strings.Contains(name, ".debian.tar.")
 
 // listsLike reports whether a tarball's listing is the same under both limits.
 func (l Limits) listsLike(o Limits) bool {
-	l.Files, l.FileSize, l.Size, l.Age = o.Files, o.FileSize, o.Size, o.Age
+	l.Files, l.FileSize, l.Size, l.Age, l.Words, l.Time = o.Files, o.FileSize, o.Size, o.Age, o.Words, o.Time
 	return l == o
 }
 
 // list reads a tarball of a source package in process and keeps nothing of it on
 // disk. prefixed says that its first directory is the source tree (orig and native
-// tarballs); else it is laid over the tree (debian.tar).
-func list(r io.Reader, name string, size int64, prefixed bool, now time.Time, lim Limits) *listing {
+// tarballs); else it is laid over the tree (debian.tar). When ctx ends it ends, and
+// what it found is not all.
+func list(ctx context.Context, r io.Reader, name string, size int64, prefixed bool, now time.Time, lim Limits) *listing {
 	l := &listing{problems: map[string][]string{}}
-	z, end, err := decompress(r, name, size, lim)
+	z, end, err := decompress(ctx, r, name, size, lim)
 	if err != nil {
-		l.addf("tar", "%s: it cannot be unpacked: %s; build the source package again", show(name), quoteErr(err))
+		l.cannot(ctx, name, err)
 		return l
 	}
 	defer end()
 	var logical int64
-	links := map[string]bool{} // symbolic links seen so far
+	links := &linkNames{}
 	tr := tar.NewReader(z)
 	for {
 		h, err := tr.Next()
@@ -121,7 +127,7 @@ func list(r io.Reader, name string, size int64, prefixed bool, now time.Time, li
 			}
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
-			l.stop(name, err, lim)
+			l.stop(ctx, name, err, lim)
 			break
 		}
 		l.entries++
@@ -134,7 +140,11 @@ func list(r io.Reader, name string, size int64, prefixed bool, now time.Time, li
 			l.addf("tar-size", "%s: its files are of more than %d bytes together; make it smaller, or ask for a higher limit", show(name), lim.Unpacked)
 			break
 		}
-		l.entry(h, name, prefixed, now, links)
+		l.entry(h, name, prefixed, now, lim, links)
+		if links.bytes > lim.Links {
+			l.addf("tar-size", "%s: the names of its symbolic links are of more than %d bytes together; make them fewer, or ask for a higher limit", show(name), lim.Links)
+			break
+		}
 
 		rest := h.Name
 		if prefixed {
@@ -148,7 +158,7 @@ func list(r io.Reader, name string, size int64, prefixed bool, now time.Time, li
 				l.control, err = io.ReadAll(io.LimitReader(tr, 1<<20))
 			}
 			if err != nil {
-				l.stop(name, err, lim)
+				l.stop(ctx, name, err, lim)
 				break
 			}
 		}
@@ -159,7 +169,50 @@ func list(r io.Reader, name string, size int64, prefixed bool, now time.Time, li
 	return l
 }
 
-func (l *listing) stop(name string, err error, lim Limits) {
+// linkNames are the symbolic links that a tarball has made so far.
+type linkNames struct {
+	names map[string]bool
+	bytes int64 // of the names
+}
+
+func (k *linkNames) add(name string) {
+	if k.names == nil {
+		k.names = map[string]bool{}
+	}
+	if !k.names[name] {
+		k.names[name] = true
+		k.bytes += int64(len(name))
+	}
+}
+
+// above gives the directory above a clean name that is such a link, or "": of the
+// name itself too if self is set.
+func (k *linkNames) above(name string, self bool) string {
+	if len(k.names) == 0 {
+		return ""
+	}
+	if self && k.names[name] {
+		return name
+	}
+	for i := len(name) - 1; i > 0; i-- {
+		if name[i] == '/' && k.names[name[:i]] {
+			return name[:i]
+		}
+	}
+	return ""
+}
+
+// cannot says why a file could not be unpacked at all.
+func (l *listing) cannot(ctx context.Context, name string, err error) {
+	if l.ended = context.Cause(ctx); l.ended == nil {
+		l.addf("tar", "%s: it cannot be unpacked: %s; build the source package again", show(name), quoteErr(err))
+	}
+}
+
+func (l *listing) stop(ctx context.Context, name string, err error, lim Limits) {
+	if l.ended = context.Cause(ctx); l.ended != nil {
+		return
+	}
 	if errors.Is(err, errBomb) {
 		l.addf("tar-size", "%s: it unpacks to more than %d bytes, or to more than %d times its size; make it smaller, or ask for a higher limit", show(name), lim.Unpacked, lim.Ratio)
 		return
@@ -173,35 +226,36 @@ func quoteErr(err error) string {
 }
 
 // entry judges one member of a tarball.
-func (l *listing) entry(h *tar.Header, name string, prefixed bool, now time.Time, links map[string]bool) {
+func (l *listing) entry(h *tar.Header, name string, prefixed bool, now time.Time, lim Limits, links *linkNames) {
 	tarball, member := show(name), quote(h.Name)
 	bad := func(check, format string, args ...any) {
 		l.addf(check, "%s: its member %s %s", tarball, member, fmt.Sprintf(format, args...))
 	}
 	switch {
+	case len(h.Name) > lim.Name:
+		bad("tar-name", "has a name of %d bytes, and %d are the limit; shorten it", len(h.Name), lim.Name)
+		return // nothing else may look at such a name
+	case len(h.Linkname) > lim.Name:
+		bad("tar-name", "is a link to a name of %d bytes, and %d are the limit; shorten it", len(h.Linkname), lim.Name)
+		return
 	case h.Name == "":
 		bad("tar-name", "has no name; pack the tarball again")
 	case strings.HasPrefix(h.Name, "/"):
 		bad("tar-name", "has an absolute name; pack the tarball again with relative names")
 	case climbs(h.Name):
 		bad("tar-name", "climbs out of the tree with \"..\"; pack the tarball again")
-	case len(h.Name) > 4096:
-		bad("tar-name", "has a name of %d bytes; shorten it", len(h.Name))
 	case strings.ContainsFunc(h.Name, func(r rune) bool { return r < 0x20 || r == 0x7f }):
 		bad("tar-name", "has a control character in its name; rename it")
 	}
 	clean := path.Clean("/" + h.Name)[1:]
-	for dir := path.Dir(clean); dir != "."; dir = path.Dir(dir) {
-		if links[dir] {
-			bad("tar-name", "lies below %s, which the tarball makes a symbolic link; pack it again without the link", quote(dir))
-			break
-		}
+	if dir := links.above(clean, false); dir != "" {
+		bad("tar-name", "lies below %s, which the tarball makes a symbolic link; pack it again without the link", quote(dir))
 	}
 
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeDir:
 	case tar.TypeSymlink:
-		links[clean] = true
+		links.add(clean)
 		rel := clean
 		if prefixed {
 			if _, rest, ok := strings.Cut(clean, "/"); ok {
@@ -217,12 +271,8 @@ func (l *listing) entry(h *tar.Header, name string, prefixed bool, now time.Time
 		if strings.HasPrefix(h.Linkname, "/") || climbs(h.Linkname) {
 			bad("tar-name", "is a hard link out of the tree, to %s; pack a copy of the file", quote(h.Linkname))
 		}
-		target := path.Clean("/" + h.Linkname)[1:]
-		for dir := target; dir != "."; dir = path.Dir(dir) {
-			if links[dir] {
-				bad("tar-name", "is a hard link through the symbolic link %s; pack a copy of the file", quote(dir))
-				break
-			}
+		if dir := links.above(path.Clean("/" + h.Linkname)[1:], true); dir != "" {
+			bad("tar-name", "is a hard link through the symbolic link %s; pack a copy of the file", quote(dir))
 		}
 	case tar.TypeXGlobalHeader:
 		return // git-archive writes one
@@ -261,11 +311,11 @@ func climbs(name string) bool {
 
 // listDiff reads the .diff.gz of a source package of format 1.0: the names that it
 // changes, and the changelog if it makes one.
-func listDiff(r io.Reader, name string, size int64, lim Limits) *listing {
+func listDiff(ctx context.Context, r io.Reader, name string, size int64, lim Limits) *listing {
 	l := &listing{problems: map[string][]string{}}
-	z, end, err := decompress(r, name, size, lim)
+	z, end, err := decompress(ctx, r, name, size, lim)
 	if err != nil {
-		l.addf("tar", "%s: it cannot be unpacked: %s; build the source package again", show(name), quoteErr(err))
+		l.cannot(ctx, name, err)
 		return l
 	}
 	defer end()
@@ -280,7 +330,7 @@ func listDiff(r io.Reader, name string, size int64, lim Limits) *listing {
 			_, err = br.ReadSlice('\n')
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
-			l.stop(name, err, lim)
+			l.stop(ctx, name, err, lim)
 			return l
 		}
 		switch {

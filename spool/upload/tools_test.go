@@ -76,11 +76,11 @@ func TestRealTools(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, f := range append(files, upload.File{Name: changes}) {
-			if ctx.Sums[f.Name], err = upload.Take(work, drop, f.Name, upload.TakeOptions{MD5: true, SHA1: true}); err != nil {
+			if ctx.Sums[f.Name], err = upload.Take(t.Context(), work, drop, f.Name, upload.TakeOptions{MD5: true, SHA1: true}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		up, findings, err := upload.Read(drop, changes, ctx)
+		up, findings, err := upload.Read(t.Context(), drop, changes, ctx)
 		if err != nil {
 			t.Fatal(err)
 		}

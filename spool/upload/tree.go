@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -38,8 +39,9 @@ const maxTreeText = 64 << 20
 // unpacks nothing to disk, applies no patches of debian/patches, and keeps the
 // texts of the files that keep names. Of a .diff.gz (format 1.0) the entries are
 // the files that it makes or changes: their Text is the lines that it adds.
-// Nothing is verified here; signatures and checksums are Read's business.
-func Tree(dir, dsc string, lim Limits, keep func(name string) bool) (map[string]Content, error) {
+// Nothing is verified here; signatures and checksums are Read's business. It ends when
+// ctx does.
+func Tree(ctx context.Context, dir, dsc string, lim Limits, keep func(name string) bool) (map[string]Content, error) {
 	d, err := openDsc(dir, dsc)
 	if err != nil {
 		return nil, err
@@ -52,7 +54,7 @@ func Tree(dir, dsc string, lim Limits, keep func(name string) bool) (map[string]
 			if k != kindTar && k != kindDiff || late != (k == kindDiff || strings.Contains(f.Name, ".debian.tar.")) {
 				continue
 			}
-			if err := t.read(f.Name, k); err != nil {
+			if err := t.read(ctx, f.Name, k); err != nil {
 				return nil, fmt.Errorf("%s: %w", show(f.Name), err)
 			}
 		}
@@ -68,13 +70,13 @@ type treeReader struct {
 	text int
 }
 
-func (t *treeReader) read(name string, k kind) error {
+func (t *treeReader) read(ctx context.Context, name string, k kind) error {
 	f, info, err := Open(t.dir, name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	z, end, err := decompress(f, name, info.Size(), t.lim)
+	z, end, err := decompress(ctx, f, name, info.Size(), t.lim)
 	if err != nil {
 		return err
 	}
@@ -101,6 +103,9 @@ func (t *treeReader) read(name string, k kind) error {
 		}
 		if n >= t.lim.Entries {
 			return fmt.Errorf("more than %d entries", t.lim.Entries)
+		}
+		if len(h.Name) > t.lim.Name || len(h.Linkname) > t.lim.Name {
+			return fmt.Errorf("a member has a name of more than %d bytes", t.lim.Name)
 		}
 		p := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
 		if strip {

@@ -24,7 +24,7 @@ func TestTree(t *testing.T) {
 			t.Fatal(err)
 		}
 		dsc, _ := filepath.Glob(filepath.Join(dir, "*.dsc"))
-		tree, err := upload.Tree(dir, filepath.Base(dsc[0]), upload.Limits{}, func(n string) bool { return n == "debian/control" })
+		tree, err := upload.Tree(t.Context(), dir, filepath.Base(dsc[0]), upload.Limits{}, func(n string) bool { return n == "debian/control" })
 		if err != nil {
 			t.Errorf("%s: %v", p.Source, err)
 			continue

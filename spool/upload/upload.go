@@ -12,6 +12,7 @@
 package upload
 
 import (
+	"context"
 	"fmt"
 	"path"
 	"slices"
@@ -134,50 +135,6 @@ type Suite struct {
 	Limits        Limits           // zero fields: DefaultLimits
 }
 
-// Limits bound one upload.
-type Limits struct {
-	Files     int           // listed in the .changes
-	FileSize  int64         // bytes, of one file
-	Size      int64         // bytes, of all files together
-	Age       time.Duration // of the signature, and of Date
-	Entries   int           // in one tarball
-	Unpacked  int64         // bytes, of one tarball
-	Ratio     int64         // unpacked : packed, once 64 MB are unpacked
-	Dict      int64         // bytes that a decompressor may keep
-	Changelog int64         // bytes of debian/changelog that are looked at
-}
-
-// DefaultLimits are generous: the largest source packages of Debian fit ten times.
-var DefaultLimits = Limits{
-	Files: 500, FileSize: 16 << 30, Size: 32 << 30, Age: 365 * 24 * time.Hour,
-	Entries: 2_000_000, Unpacked: 64 << 30, Ratio: 300, Dict: 128 << 20, Changelog: 64 << 10,
-}
-
-func (l Limits) withDefaults() Limits {
-	d := DefaultLimits
-	set := func(v *int64, def int64) {
-		if *v == 0 {
-			*v = def
-		}
-	}
-	if l.Files == 0 {
-		l.Files = d.Files
-	}
-	if l.Entries == 0 {
-		l.Entries = d.Entries
-	}
-	if l.Age == 0 {
-		l.Age = d.Age
-	}
-	set(&l.FileSize, d.FileSize)
-	set(&l.Size, d.Size)
-	set(&l.Unpacked, d.Unpacked)
-	set(&l.Ratio, d.Ratio)
-	set(&l.Dict, d.Dict)
-	set(&l.Changelog, d.Changelog)
-	return l
-}
-
 // Context is what Read must know of the world. The functions may be nil: then the
 // world is empty.
 type Context struct {
@@ -187,6 +144,7 @@ type Context struct {
 	Suites    []*Suite
 	Account   string          // the ssh account in whose own directory the upload arrived; "" for the shared one
 	Sums      map[string]Sums // what Take found, by file name; other files are hashed now
+	Told      map[string]bool // listed files of which the uploader was told already why they were not taken
 
 	// Published gives the versions of a source that a suite has, in any order.
 	Published func(suite, source string) ([]string, error)
@@ -199,8 +157,9 @@ type Context struct {
 	// BuiltBy gives the sources of those of the binary packages that the suite
 	// has, by package.
 	BuiltBy func(suite string, packages []string) (map[string]string, error)
-	// Deb looks into a binary package and returns sentences of what is wrong with it.
-	Deb func(path string, u *Upload, f File) ([]string, error)
+	// Deb looks into a binary package in dir and returns sentences of what is wrong
+	// with it. It ends when ctx does.
+	Deb func(ctx context.Context, dir string, u *Upload, f File) ([]string, error)
 }
 
 // uploader finds who signed, or whose account it is.

@@ -83,6 +83,7 @@ type Uploader struct {
 	Fingerprints []string // primary keys, upper-case hexadecimal
 	Account      string   // the ssh account whose directory needs no signature
 	Email        string
+	Quota        int64 // bytes that are kept for the account; 0: General's
 	Allow        Allow
 }
 
@@ -157,6 +158,8 @@ type General struct {
 	Strays        time.Duration // age of a file in incoming that belongs to nothing
 	Logs          time.Duration // age at which logs of builds are removed
 	TwoPersons    bool
+	MaxTime       time.Duration // that judging an upload may take, and so much more for each GiB; 0: upload.Limits's own
+	Quota         int64         // bytes that are kept for each account, and for the shared drop directory; 0: any number
 }
 
 // Suite finds a suite by its name, codename or alias.
@@ -173,6 +176,17 @@ func (s *Settings) Suite(name string) (*Suite, bool) {
 		}
 	}
 	return nil, false
+}
+
+// QuotaOf is how many bytes are kept for an account, "" being the shared drop
+// directory; 0: any number.
+func (s *Settings) QuotaOf(account string) int64 {
+	for i := range s.Uploaders {
+		if u := &s.Uploaders[i]; account != "" && u.Account == account && u.Quota > 0 {
+			return u.Quota
+		}
+	}
+	return s.General.Quota
 }
 
 // Path resolves a file name of the settings: relative ones lie in control. The

@@ -115,6 +115,10 @@ func (r *reader) uploader() Uploader {
 	if len(u.Fingerprints) == 0 && u.Account == "" {
 		r.fail("Name", "neither Fingerprint nor Account; nobody could upload as %q", u.Name)
 	}
+	u.Quota = r.size("Quota", 0)
+	if u.Quota > 0 && u.Account == "" {
+		r.fail("Quota", "it is for an Account; that of the shared drop directory is Quota in control/general")
+	}
 	u.Allow = r.allow()
 	return u
 }
@@ -267,6 +271,8 @@ func (r *reader) general(g General) General {
 	g.Attic = r.span("Keep-Attic", g.Attic)
 	g.Strays = r.span("Keep-Strays", g.Strays)
 	g.Logs = r.span("Keep-Logs", g.Logs)
+	g.MaxTime = r.span("Max-Time", 0)
+	g.Quota = r.size("Quota", 0)
 	g.TwoPersons = r.yes("Two-Persons", false)
 	return g
 }

@@ -3,6 +3,7 @@ package desk
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"fmt"
 	"regexp"
 	"slices"
@@ -21,13 +22,13 @@ var copyrightFile = regexp.MustCompile(`(?i)(^|/)(copyright|copying|licen[cs]e)[
 // compare fills in what the upload changes in the sources that the suite has.
 func (r *Report) compare(dir string, tk *queue.Ticket, pool, oldDsc string) error {
 	debian := func(name string) bool { return strings.HasPrefix(name, "debian/") }
-	now, err := upload.Tree(dir, tk.Dsc, upload.Limits{}, debian)
+	now, err := upload.Tree(context.Background(), dir, tk.Dsc, upload.Limits{}, debian)
 	if err != nil {
 		return fmt.Errorf("%s: %w", tk.Dsc, err)
 	}
 	was := map[string]upload.Content{}
 	if oldDsc != "" {
-		if was, err = upload.Tree(pool, oldDsc, upload.Limits{}, debian); err != nil {
+		if was, err = upload.Tree(context.Background(), pool, oldDsc, upload.Limits{}, debian); err != nil {
 			return fmt.Errorf("%s: %w", oldDsc, err)
 		}
 	}
@@ -68,10 +69,10 @@ func (r *Report) compare(dir string, tk *queue.Ticket, pool, oldDsc string) erro
 	}
 	// A second pass keeps the texts of just the files that differ.
 	keep := func(name string) bool { return differ[name] }
-	if now, err = upload.Tree(dir, tk.Dsc, upload.Limits{}, keep); err != nil {
+	if now, err = upload.Tree(context.Background(), dir, tk.Dsc, upload.Limits{}, keep); err != nil {
 		return err
 	}
-	if was, err = upload.Tree(pool, oldDsc, upload.Limits{}, keep); err != nil {
+	if was, err = upload.Tree(context.Background(), pool, oldDsc, upload.Limits{}, keep); err != nil {
 		return err
 	}
 	var b bytes.Buffer

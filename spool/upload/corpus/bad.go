@@ -3,6 +3,7 @@ package corpus
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
@@ -291,7 +292,7 @@ var Bad = append([]Row{
 		c.Published = func(string, string) ([]string, error) { return []string{"1.0-1"}, nil }
 	}},
 	{Name: "unsound binary", bend: taking("amd64", "fresh_1.0-1_amd64.deb"), World: func(c *upload.Context) {
-		c.Deb = func(path string, u *upload.Upload, f upload.File) ([]string, error) {
+		c.Deb = func(_ context.Context, _ string, u *upload.Upload, f upload.File) ([]string, error) {
 			return []string{f.Name + ": it is not a Debian package; build it again"}, nil
 		}
 	}},

@@ -6,6 +6,7 @@ package corpus
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -321,7 +322,7 @@ func samePool(c *upload.Context) {
 	if _, err := (pkg{Source: "fresh", Version: "1.0-1", Date: c.Now}).Write(dir); err != nil {
 		panic(err)
 	}
-	sum, err := upload.Sum(dir, "fresh_1.0.orig.tar.gz", upload.TakeOptions{})
+	sum, err := upload.Sum(context.Background(), dir, "fresh_1.0.orig.tar.gz", upload.TakeOptions{})
 	if err != nil {
 		panic(err)
 	}
