@@ -1,18 +1,14 @@
 package spool
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"runtime/debug"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/internal/durable"
+	"packmill/internal/trouble"
 )
 
 // Loop is the one loop of the system: a daemon is a function from an item to
@@ -47,10 +44,9 @@ type Loop struct {
 	// trouble, never the package's fault: the item stays and is tried again.
 	Handle func(context.Context, *Item) (Verdict, error)
 	// Batch, if set, takes Handle's place: it gets all items of one place
-	// that are there at the moment (at most BatchSize), claimed, in order,
+	// that are there at the moment (at most maxBatch), claimed, in order,
 	// and gives a verdict for each. An error is for all of them.
-	Batch     func(context.Context, []*Item) ([]Verdict, error)
-	BatchSize int // 0 is 1000
+	Batch func(context.Context, []*Item) ([]Verdict, error)
 	// Also are further directories whose changes matter. An item's name
 	// there makes the loop look again at the items that stayed and are of
 	// the same source; any other name makes it scan.
@@ -77,27 +73,20 @@ type Loop struct {
 	Moved int
 
 	watch   *watcher
-	places  map[string]Place    // of the last scan, by directory
-	ready   []entry             // sorted; what a scan or a hint found
-	busy    map[entry]bool      // a worker has it
-	later   map[entry]time.Time // not before then; zero: when something happens
-	past    map[entry]past
-	due     dueHeap
+	places  map[string]Place // of the last scan, by directory
+	plan    *schedule
 	results chan result
 	failed  bool // in Once: something was left because of an error
 	// hindered: the last scan did not see all, or an item lies where Via moved it
 	// and Handle could not go on, so that Before must give it back.
 	hindered bool
 	lack     bool // since the last move an error was of what the machine lacks
-	said     map[string]string
+	said     trouble.Said
 }
 
 // Timing of the loop.
 const (
-	busyRetry  = 100 * time.Millisecond
-	firstDelay = time.Second
-	lastDelay  = time.Hour
-	pollEvery  = 3 * time.Second
+	pollEvery = 3 * time.Second
 	// between looks whether what hinders everything is over
 	hinderedRetry = 10 * time.Second
 	// between looks whether the tree is there still: that its file system was
@@ -106,35 +95,12 @@ const (
 	maxPanics  = 3
 	maxDeaths  = 5
 	deathRest  = 10 * time.Second // deaths closer together count as one
-	onceBusy   = 20               // looks at a busy item before Once leaves it to its holder
 	scanRest   = 5 * time.Millisecond
 )
 
 // ErrLeft says that a run with Once left an item because of an error; it is in
 // the log.
 var ErrLeft = errors.New("some items could not be handled; the log says which")
-
-type entry struct {
-	place Place
-	name  string
-}
-
-// before orders entries as a queue is served: the name begins with the order.
-func (e entry) before(o entry) bool {
-	if e.name != o.name {
-		return e.name < o.name
-	}
-	return e.place.Dir() < o.place.Dir()
-}
-
-// past is what the loop remembers of an entry's last handling.
-type past struct {
-	by   time.Duration // the delay after the last error
-	err  string
-	busy int  // looks in a row that met a lock
-	stay bool // the handler said that nothing can be done yet
-	lack bool // the error was of a machine that lacks something, see Lacks
-}
 
 // Lacks reports whether an error says that the machine, and not the item, has too
 // little of something: other processes give that back without any event.
@@ -145,23 +111,6 @@ func Lacks(err error) bool {
 		}
 	}
 	return false
-}
-
-type dueItem struct {
-	at time.Time
-	e  entry
-}
-type dueHeap []dueItem
-
-func (h dueHeap) Len() int           { return len(h) }
-func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
-func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *dueHeap) Push(x any)        { *h = append(*h, x.(dueItem)) }
-func (h *dueHeap) Pop() any {
-	old := *h
-	x := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return x
 }
 
 // result is what a worker brings back.
@@ -185,9 +134,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	if l.Who == "" {
 		l.Who = string(l.By)
 	}
-	l.busy = map[entry]bool{}
-	l.later, l.past = map[entry]time.Time{}, map[entry]past{}
-	l.results, l.said = make(chan result, l.Workers), map[string]string{}
+	l.plan, l.results = newSchedule(), make(chan result, l.Workers)
 	l.Moved, l.failed = 0, false
 	l.watch = newWatcher(l.Tree.root, l.Log)
 	defer l.watch.close()
@@ -201,9 +148,9 @@ func (l *Loop) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	err := l.loop(ctx)
 	cancel()
-	for len(l.busy) > 0 { // let the handlers end
+	for len(l.plan.busy) > 0 { // let the handlers end
 		r := <-l.results
-		delete(l.busy, r.e)
+		delete(l.plan.busy, r.e)
 		if errors.Is(r.err, durable.ErrInDoubt) {
 			err = r.err
 		}
@@ -238,11 +185,17 @@ func (l *Loop) loop(ctx context.Context) error {
 				}
 				lastScan, progress = time.Now(), false
 			}
-			l.fallDue(time.Now())
-			if e, ok := l.next(); ok {
+			for _, e := range l.plan.fallDue(time.Now()) {
+				// What stayed while this one was busy is judged with it now:
+				// nothing else will happen to it.
+				if l.Batch != nil {
+					l.plan.stir(e.name)
+				}
+			}
+			if e, ok := l.plan.next(); ok {
 				if err := l.readyNow(); err != nil {
-					l.put(e)
-					if l.Once && len(l.busy) == 0 {
+					l.plan.put(e)
+					if l.Once && len(l.plan.busy) == 0 {
 						l.failed = true
 						return nil
 					}
@@ -251,16 +204,16 @@ func (l *Loop) loop(ctx context.Context) error {
 					}
 					continue
 				}
-				l.busy[e] = true
+				l.plan.busy[e] = true
 				if l.Batch != nil {
-					go l.workBatch(ctx, l.together(e))
+					go l.workBatch(ctx, l.plan.together(e))
 				} else {
 					go l.work(ctx, e)
 				}
 				continue
 			}
 		}
-		if l.Once && len(l.busy) == 0 && len(l.ready) == 0 && !l.soon() {
+		if l.Once && len(l.plan.busy) == 0 && len(l.plan.ready) == 0 && !l.plan.soon() {
 			if !progress {
 				return nil
 			}
@@ -270,10 +223,7 @@ func (l *Loop) loop(ctx context.Context) error {
 			lastScan, progress = time.Now(), false
 			continue
 		}
-		until := lastScan.Add(l.interval())
-		if len(l.due) > 0 && l.due[0].at.Before(until) {
-			until = l.due[0].at
-		}
+		until := l.plan.until(lastScan.Add(l.interval()))
 		if check := time.Now().Add(checkEvery); check.Before(until) {
 			if err := l.Tree.Check(); err != nil {
 				return err
@@ -290,35 +240,9 @@ func (l *Loop) loop(ctx context.Context) error {
 // however many items it has.
 func (l *Loop) free() bool {
 	if l.Batch != nil {
-		return len(l.busy) == 0
+		return len(l.plan.busy) == 0
 	}
-	return len(l.busy) < l.Workers
-}
-
-// together takes the other entries of e's place, in order; also those that
-// stayed: what one of them waited for may be e.
-func (l *Loop) together(e entry) []entry {
-	for o := range l.later {
-		if o.place == e.place && l.past[o].stay {
-			l.put(o)
-		}
-	}
-	size := l.BatchSize
-	if size == 0 {
-		size = 1000
-	}
-	batch, rest := []entry{e}, l.ready[:0]
-	for _, o := range l.ready {
-		if o.place == e.place && len(batch) < size {
-			batch = append(batch, o)
-			l.busy[o] = true
-			continue
-		}
-		rest = append(rest, o)
-	}
-	l.ready = rest
-	sort.Slice(batch, func(i, j int) bool { return batch[i].before(batch[j]) })
-	return batch
+	return len(l.plan.busy) < l.Workers
 }
 
 // workBatch is the handling of a batch, in its own goroutine.
@@ -432,7 +356,7 @@ func (l *Loop) scan(ctx context.Context) error {
 	l.hindered = err != nil
 	l.before(ctx)
 	now := time.Now()
-	l.ready = l.ready[:0]
+	l.plan.clear()
 	for _, p := range places {
 		names, err := l.Tree.List(p)
 		if err != nil {
@@ -442,32 +366,17 @@ func (l *Loop) scan(ctx context.Context) error {
 		}
 		l.unsay("scan " + p.Dir())
 		for _, n := range names {
-			e := entry{p, n}
-			if l.busy[e] || l.later[e].After(now) {
-				continue
-			}
-			delete(l.later, e)
-			l.ready = append(l.ready, e)
+			l.plan.found(entry{p, n}, now)
 		}
 	}
 	if len(places) > 1 {
-		sort.Slice(l.ready, func(i, j int) bool { return l.ready[i].before(l.ready[j]) })
+		l.plan.sort()
 	}
-	l.forget()
+	l.plan.forget(func(e entry) bool {
+		_, err := os.Lstat(l.Tree.Path(e.place.Dir(), e.name))
+		return err == nil
+	})
 	return nil
-}
-
-// forget drops the memory of items that have gone.
-func (l *Loop) forget() {
-	for e := range l.past {
-		if _, known := l.find(e); known || l.busy[e] {
-			continue
-		}
-		if _, err := os.Lstat(l.Tree.Path(e.place.Dir(), e.name)); err != nil {
-			delete(l.past, e)
-			delete(l.later, e)
-		}
-	}
 }
 
 func (l *Loop) before(ctx context.Context) {
@@ -484,25 +393,18 @@ func (l *Loop) before(ctx context.Context) {
 
 // say logs an error once, until it changes.
 func (l *Loop) say(what string, err error) {
-	if !alike(l.said[what], err.Error()) {
-		l.said[what] = err.Error()
+	if l.said.Fresh(what, err) {
 		l.Log.Error(what, "err", err)
 	}
 }
 
-// alike reports whether two errors differ at most in the names of temporary
-// files.
-func alike(a, b string) bool {
-	return temporary.ReplaceAllString(a, "") == temporary.ReplaceAllString(b, "")
-}
-
-var temporary = regexp.MustCompile(`[0-9]{5,}|[0-9a-f]{16}`)
-
-func (l *Loop) unsay(what string) {
-	if l.said[what] != "" {
-		l.Log.Info("goes on", "after", l.said[what])
-		delete(l.said, what)
+// unsay says that what was said of it is over, and reports whether anything was.
+func (l *Loop) unsay(what string) bool {
+	old := l.said.Over(what)
+	if old != "" {
+		l.Log.Info("goes on", "after", old)
 	}
+	return old != ""
 }
 
 // hear takes the hints and reports whether only a scan helps.
@@ -513,12 +415,12 @@ func (l *Loop) hear() (scan bool) {
 		for name := range names {
 			switch {
 			case mine && likeItem(name):
-				l.put(entry{p, name})
+				l.plan.put(entry{p, name})
 				if l.Batch != nil {
-					l.stir(name)
+					l.plan.stir(name)
 				}
 			case likeItem(name):
-				l.stir(name)
+				l.plan.stir(name)
 			default:
 				scan = true
 			}
@@ -527,164 +429,49 @@ func (l *Loop) hear() (scan bool) {
 	return scan
 }
 
-// stir makes the items that stayed and are of the named item's source due.
-func (l *Loop) stir(name string) {
-	n, err := ParseName(name)
-	if err != nil {
-		return
-	}
-	for e, p := range l.past {
-		if m, err := ParseName(e.name); p.stay && err == nil && m.Source == n.Source {
-			delete(l.later, e)
-			l.put(e)
-		}
-	}
-}
-
-// find is the place of an entry in the order, and whether it is there. (A set
-// beside the order would be most of the memory of a daemon with a long queue.)
-func (l *Loop) find(e entry) (int, bool) {
-	i := sort.Search(len(l.ready), func(i int) bool { return !l.ready[i].before(e) })
-	return i, i < len(l.ready) && l.ready[i] == e
-}
-
-// put adds an entry at its place in the order, if it is not there, not being
-// worked on and not delayed. An item that stayed and is named again has
-// changed.
-func (l *Loop) put(e entry) {
-	i, known := l.find(e)
-	if known || l.busy[e] {
-		return
-	}
-	if _, wait := l.later[e]; wait && !l.past[e].stay {
-		return
-	}
-	delete(l.later, e)
-	l.ready = append(l.ready, entry{})
-	copy(l.ready[i+1:], l.ready[i:])
-	l.ready[i] = e
-}
-
-// next takes the first entry.
-func (l *Loop) next() (entry, bool) {
-	if len(l.ready) == 0 {
-		return entry{}, false
-	}
-	e := l.ready[0]
-	l.ready = l.ready[1:]
-	return e, true
-}
-
-// fallDue moves delayed entries whose time has come back into the order.
-func (l *Loop) fallDue(now time.Time) {
-	for len(l.due) > 0 && !l.due[0].at.After(now) {
-		x := heap.Pop(&l.due).(dueItem)
-		if at, ok := l.later[x.e]; ok && at.Equal(x.at) {
-			delete(l.later, x.e)
-			l.put(x.e)
-			// What stayed while this one was busy is judged with it now:
-			// nothing else will happen to it.
-			if l.Batch != nil {
-				l.stir(x.e.name)
-			}
-		}
-	}
-}
-
-// soon reports whether Once should wait for a busy item, whose holder may be
-// about to let go.
-func (l *Loop) soon() bool {
-	for e := range l.later {
-		if n := l.past[e].busy; n > 0 && n < onceBusy {
-			return true
-		}
-	}
-	return false
-}
-
 func (l *Loop) readyNow() error {
 	if l.Ready == nil {
 		return nil
 	}
 	err := l.Ready()
-	switch {
-	case err != nil:
+	if err != nil {
 		l.say("waits", err)
-	case l.said["waits"] != "":
-		l.unsay("waits")
+	} else if l.unsay("waits") {
 		// What failed meanwhile need not wait for its time.
-		l.again(func(p past) bool { return p.err != "" })
+		l.plan.again(func(_ entry, p past) bool { return p.err != "" })
 	}
 	return err
 }
 
-// again makes the entries due whose last handling was so.
-func (l *Loop) again(which func(past) bool) {
-	for e, p := range l.past {
-		if which(p) {
-			delete(l.later, e)
-			l.put(e)
-		}
-	}
-}
-
-// delay notes that an entry is not looked at before its time; the zero time
-// is "when something happens".
-func (l *Loop) delay(e entry, by time.Duration) {
-	if by == 0 {
-		l.later[e] = time.Time{}
-		return
-	}
-	at := time.Now().Add(by)
-	l.later[e] = at
-	heap.Push(&l.due, dueItem{at, e})
-}
-
 // settle takes a worker's result.
 func (l *Loop) settle(r result, progress *bool) error {
-	delete(l.busy, r.e)
-	old := l.past[r.e]
+	delete(l.plan.busy, r.e)
 	switch {
 	case errors.Is(r.err, durable.ErrInDoubt), errors.Is(r.err, ErrNoTree), errors.Is(r.err, ErrNoLocks):
 		return r.err
 	case errors.Is(r.err, ErrBusy):
-		old.busy++
-		by := busyRetry
-		if old.busy >= onceBusy {
-			// Its holder works on it, and its move will be an event.
-			by = time.Second + rand.N(2*time.Second)
-		}
-		l.past[r.e] = old
-		l.delay(r.e, by)
+		l.plan.locked(r.e)
 	case errors.Is(r.err, ErrGone):
-		delete(l.past, r.e)
+		delete(l.plan.past, r.e)
 	case r.err != nil:
 		l.failed = true
 		l.hindered = l.hindered || r.moved
-		lack := Lacks(r.err)
-		by := min(max(firstDelay, old.by*2), lastDelay)
-		if lack {
-			by = min(by, hinderedRetry)
-			l.lack = true
-		}
-		if !alike(old.err, r.err.Error()) {
+		l.lack = l.lack || Lacks(r.err)
+		if by, fresh := l.plan.failed(r.e, r.err); fresh {
 			l.Log.Error("handle", "item", r.e.name, "state", r.e.place.State, "suite", r.e.place.Suite, "arch", r.e.place.Arch,
 				"err", r.err, "again", by)
 		}
-		l.past[r.e] = past{by: by, err: r.err.Error(), lack: lack}
-		l.delay(r.e, by)
 	case r.moved:
-		delete(l.past, r.e)
+		delete(l.plan.past, r.e)
 		if l.lack {
 			// There is some again: what failed need not wait for its time.
 			l.lack = false
-			l.again(func(p past) bool { return p.lack })
+			l.plan.again(func(_ entry, p past) bool { return p.lack })
 		}
 		*progress = true
 		l.Moved++
 	default:
-		l.past[r.e] = past{stay: true}
-		l.delay(r.e, r.verdict.Again)
+		l.plan.stays(r.e, r.verdict.Again)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
+	"packmill/internal/trouble"
 	"packmill/queue"
 	"packmill/queue/lacking"
 	"packmill/spool"
@@ -19,6 +20,7 @@ import (
 type master struct {
 	*daemon.Env
 	bases *bases
+	said  trouble.Said
 
 	// Of the loop that serves what waits.
 	merged    map[string]string // the suite's stamp at its last merge
@@ -31,13 +33,12 @@ type master struct {
 	mu       sync.Mutex
 	indexes  map[string]*index
 	binaries map[string][]string // of open sources
-	said     map[string]bool
 }
 
 func newMaster(env *daemon.Env) *master {
 	m := &master{
 		Env: env, merged: map[string]string{}, judged: map[string]string{},
-		indexes: map[string]*index{}, binaries: map[string][]string{}, said: map[string]bool{},
+		indexes: map[string]*index{}, binaries: map[string][]string{},
 	}
 	m.arrivals.Tree = env.Tree
 	m.bases = &bases{m: m, nudge: make(chan struct{}, 1), running: map[string]bool{}, tried: map[string]time.Time{}}

@@ -120,7 +120,7 @@ func (m *master) judge(ctx context.Context, s *control.Suite, x *index, jobs []i
 		return answers, nil
 	}
 	if !installability.HaveDose() {
-		m.once("dose-builddebcheck is not installed: installability is judged by the direct build-dependencies alone; install the Debian package of that name")
+		m.warn("dose-builddebcheck is not installed: installability is judged by the direct build-dependencies alone; install the Debian package of that name")
 		return answers, nil
 	}
 	// What lacks something directly needs no further question.
@@ -360,17 +360,14 @@ func (m *master) rings(at spool.Place, x *index, items []*spool.Item, tickets []
 		for _, s := range ring {
 			out[s] = ring
 		}
-		m.once(fmt.Sprintf("%s on %s: these sources wait for each other: %s", at.Suite, at.Arch, strings.Join(ring, ", ")))
+		m.warn(fmt.Sprintf("%s on %s: these sources wait for each other: %s", at.Suite, at.Arch, strings.Join(ring, ", ")))
 	}
 	return out
 }
 
-// once logs a warning the first time.
-func (m *master) once(text string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.said[text] {
-		m.said[text] = true
+// warn logs a warning the first time.
+func (m *master) warn(text string) {
+	if m.said.New(text, text) {
 		m.Log.Warn(text)
 	}
 }

@@ -344,11 +344,7 @@ func (in *intake) patience() time.Duration {
 // noteWaiting says once what an upload still lacks.
 func (in *intake) noteWaiting(d incoming.Dir, name, what string) {
 	key := filepath.Join(d.Rel, name)
-	in.mu.Lock()
-	said := in.waiting[key] == what
-	in.waiting[key] = what
-	in.mu.Unlock()
-	if !said {
+	if in.waiting.New(key, what) {
 		in.Log.Info("waits for the rest", "item", key, "reason", what)
 		writeStatus(in.Env, in.box, d.Account, name, d.String(), time.Now(), "waits: "+what, "")
 	}
@@ -357,9 +353,7 @@ func (in *intake) noteWaiting(d incoming.Dir, name, what string) {
 // claim makes the intake item and renames the .changes into it. Whoever
 // renames it has the upload; who comes second finds it gone.
 func (in *intake) claim(d incoming.Dir, name string) (bool, error) {
-	in.mu.Lock()
-	delete(in.waiting, filepath.Join(d.Rel, name))
-	in.mu.Unlock()
+	in.waiting.Over(filepath.Join(d.Rel, name))
 	source, version, err := guess(in.box.Path(d), name)
 	if err != nil {
 		return false, err

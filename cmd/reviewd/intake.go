@@ -22,6 +22,7 @@ import (
 	"packmill/cmd/internal/mail"
 	"packmill/cmd/internal/replay"
 	"packmill/internal/durable"
+	"packmill/internal/trouble"
 	"packmill/queue"
 	"packmill/spool"
 	"packmill/spool/incoming"
@@ -36,9 +37,9 @@ const workers = 4
 type intake struct {
 	*daemon.Env
 	archive *archive.Archive
-	mu      sync.Mutex        // of rules, waiting, nudged and hashes
-	rules   *rules            // made of the settings in force
-	waiting map[string]string // what unfinished uploads lack, as it was logged
+	mu      sync.Mutex   // of rules, nudged and hashes
+	rules   *rules       // made of the settings in force
+	waiting trouble.Said // what unfinished uploads lack
 	box     *incoming.Box
 	kept    keeping
 	hashes  map[string]string // SHA-256 of files of ours that unfinished uploads ask for, see hash
@@ -50,7 +51,7 @@ type intake struct {
 }
 
 func (in *intake) loop() *spool.Loop {
-	in.waiting, in.stuck, in.box = map[string]string{}, map[string]bool{}, &incoming.Box{Tree: in.Tree}
+	in.stuck, in.box = map[string]bool{}, &incoming.Box{Tree: in.Tree}
 	in.nudge, in.hands.Tree = make(chan struct{}, 1), in.Tree
 	return in.Loop(spool.Reviewd, &spool.Loop{
 		Nudge:   in.nudge,

@@ -15,6 +15,7 @@ import (
 
 	"packmill/cmd/internal/control"
 	"packmill/internal/durable"
+	"packmill/internal/trouble"
 	"packmill/spool"
 )
 
@@ -26,11 +27,12 @@ const ToldFile = "told"
 // Timing of the teller.
 const (
 	tellEvery  = time.Second
-	tellFirst  = time.Minute // after a sendmail that failed; doubling
-	tellLast   = time.Hour
 	tellFor    = 7 * 24 * time.Hour // what is older nobody wants to be told
 	mtimeGrain = 2 * time.Second
 )
+
+// tellAgain is after a sendmail that failed.
+var tellAgain = trouble.Backoff{First: time.Minute, Last: time.Hour}
 
 // Teller mails people about what became of items. It looks at where things lie
 // and at what was told, so it does not matter who moved them, or whether it
@@ -58,7 +60,7 @@ type Teller struct {
 	dirs  map[spool.Place]time.Time       // a place's mtime when it was last read
 	done  map[spool.Place]map[string]bool // items of which everything is told
 	again map[string]retry                // by the item's path; "" is Also's
-	said  map[string]string               // the error of each look
+	said  trouble.Said                    // the error of each look
 }
 
 type retry struct {
@@ -116,7 +118,7 @@ func (t *Teller) mine(p spool.Place) bool {
 func (t *Teller) round(ctx context.Context) {
 	if t.locks == nil {
 		t.locks, t.dirs = map[string]io.Closer{}, map[spool.Place]time.Time{}
-		t.done, t.again, t.said = map[spool.Place]map[string]bool{}, map[string]retry{}, map[string]string{}
+		t.done, t.again = map[spool.Place]map[string]bool{}, map[string]retry{}
 	}
 	if t.Also != nil && !time.Now().Before(t.again[""].at) {
 		if err := t.Also(ctx); err == nil {
@@ -166,9 +168,8 @@ func (t *Teller) round(ctx context.Context) {
 // look logs what a look came to when that changes, and not each second.
 func (t *Teller) look(what string, err error) {
 	if err == nil {
-		delete(t.said, what)
-	} else if t.said[what] != err.Error() {
-		t.said[what] = err.Error()
+		t.said.Over(what)
+	} else if t.said.Fresh(what, err) {
 		t.Log.Error(what, "err", err)
 	}
 }
@@ -230,7 +231,7 @@ func (t *Teller) putOff(ctx context.Context, what string, err error, about ...an
 		return
 	}
 	r := t.again[what]
-	r.by = min(max(tellFirst, r.by*2), tellLast)
+	r.by = tellAgain.After(r.by)
 	r.at = time.Now().Add(r.by)
 	t.again[what] = r
 	t.Log.Error("mail", append(about, "err", err, "again", r.by)...)
