@@ -1,6 +1,8 @@
 // Command packmill is the person's command: it makes a tree, shows what is
 // where and why, lets reviewers decide, and puts back what was mended.
 //
+//	packmill setup
+//	packmill uploader add NAME SSHKEY... | remove NAME | ls
 //	packmill init
 //	packmill status | ls | show ITEM
 //	packmill review [ls | show ITEM | accept ITEM... | reject ITEM... | hold ITEM... | ask ITEM...]
@@ -63,6 +65,9 @@ type cli struct {
 	DryRun bool   `short:"n" help:"Say what would be done, and do nothing."`
 
 	Version kong.VersionFlag `help:"Print the version."`
+
+	Setup    setupCmd    `cmd:"" help:"Make a server of this machine."`
+	Uploader uploaderCmd `cmd:"" help:"Accounts for people who upload."`
 
 	Init    initCmd      `cmd:"" help:"Make a tree, or complete one."`
 	Status  statusCmd    `cmd:"" help:"Show how much is in each state."`

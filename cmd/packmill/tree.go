@@ -67,24 +67,32 @@ func (i initCmd) Run(c *cli) error {
 	if i.Archive {
 		return i.archive(c)
 	}
-	t, err := spool.Init(c.Tree)
+	made, err := i.complete(c)
 	if err != nil {
 		return err
 	}
-	made, err := writeExamples(t.Root(), control.Files)
-	if err != nil {
-		return err
-	}
-	if i.Users {
-		if err := t.SetRights(); err != nil {
-			return daemon.Wrong{Err: err}
-		}
-	}
-	fmt.Printf("The tree is %s\n", t.Root())
+	fmt.Printf("The tree is %s\n", c.Tree)
 	for _, f := range made {
 		fmt.Printf("Fill in: %s\n", f)
 	}
 	return nil
+}
+
+// complete makes the tree, or what it lacks, and returns the example settings
+// that it wrote.
+func (i initCmd) complete(c *cli) (made []string, err error) {
+	unix.Umask(0o002)
+	t, err := spool.Init(c.Tree)
+	if err != nil {
+		return nil, err
+	}
+	if made, err = writeExamples(t.Root(), control.Files); err != nil || !i.Users {
+		return made, err
+	}
+	if err := t.SetRights(); err != nil {
+		return made, daemon.Wrong{Err: err}
+	}
+	return made, nil
 }
 
 // archive makes what an archive alone needs.

@@ -40,10 +40,16 @@ type Flags struct {
 	Version kong.VersionFlag `help:"Print the version."`
 }
 
-// Version names a program and the source it was built from, as Go's tools wrote
-// it down: "packmill v0.0.0-20261122013353-49e3443d2c1a", with +dirty if files
-// were changed; "packmill (devel)" if it was not built from a repository.
+// version is what the linker was told (-X), for sources that are no repository.
+var version string
+
+// Version names a program and the source it was built from, as the linker was
+// told or as Go's tools wrote it down: "packmill v0.0.0-20261122013353-49e3443d2c1a",
+// with +dirty if files were changed; "packmill (devel)" if nobody said it.
 func Version(name string) string {
+	if version != "" {
+		return name + " " + version
+	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		return name + " " + info.Main.Version
 	}

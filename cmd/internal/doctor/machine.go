@@ -241,12 +241,12 @@ func (p *patient) units() {
 		}
 	}
 	for _, name := range names {
-		out, err := exec.CommandContext(p.ctx, "systemctl", "show", "-p", "ActiveState,SubState,Result,ExecMainStatus", "--value", name).Output()
+		out, err := exec.CommandContext(p.ctx, "systemctl", "show", "-p", "ActiveState", "--value", name).Output()
 		if err != nil {
 			p.warn(name, "look with: systemctl status "+name, "systemd does not tell of it: %v", err)
 			continue
 		}
-		switch state, _, _ := strings.Cut(string(out), "\n"); state {
+		switch strings.TrimSpace(string(out)) {
 		case "active", "reloading":
 		case "activating":
 			p.error(name, "see why: journalctl -u "+name, "it ends and is started again and again")

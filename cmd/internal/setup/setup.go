@@ -1,0 +1,305 @@
+// Package setup makes a server of a machine: what packmill setup does beside
+// making the tree, its keys and its chroots.
+package setup
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"packmill/internal/deb822"
+	"packmill/internal/durable"
+)
+
+// Answers are what a server is made of.
+type Answers struct {
+	Suite  string
+	Archs  []string
+	Base   []string // apt lines
+	From   string   // of mail: "" sends none
+	Runner string   // sbuild or overlay
+	Review string   // always, new or never
+	// Fingerprint of the key that signs what is built.
+	Fingerprint string
+}
+
+// The mirrors of the releases whose names Base knows.
+const (
+	debianMirror   = "http://deb.debian.org/debian"
+	debianSecurity = "http://security.debian.org/debian-security"
+	ubuntuMirror   = "http://archive.ubuntu.com/ubuntu"
+)
+
+// releases are the names that stand for a Base, with the apt lines that they
+// mean; MIRROR is the one that apt itself uses on a machine of that release.
+var releases = map[string][]string{
+	"bookworm": debian("bookworm"),
+	"trixie":   debian("trixie"),
+	"sid":      {"deb MIRROR sid main"},
+	"noble": {
+		"deb " + ubuntuMirror + " noble main universe",
+		"deb " + ubuntuMirror + " noble-updates main universe",
+		"deb " + ubuntuMirror + " noble-security main universe",
+	},
+}
+
+func debian(codename string) []string {
+	return []string{"deb MIRROR " + codename + " main", "deb MIRROR " + codename + "-updates main", "deb " + debianSecurity + " " + codename + "-security main"}
+}
+
+// Releases are the names that Base takes in the place of apt lines.
+func Releases() []string {
+	names := make([]string, 0, len(releases))
+	for n := range releases {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Base turns a release's name, or an apt line, into apt lines. mirror is what
+// stands in the place of Debian's own; "" is that one.
+func Base(word, mirror string) ([]string, error) {
+	if strings.HasPrefix(word, "deb ") {
+		return []string{word}, nil
+	}
+	lines, ok := releases[word]
+	if !ok {
+		return nil, fmt.Errorf("%q is no release that is known (%s); write an apt line: deb MIRROR SUITE main", word, strings.Join(Releases(), ", "))
+	}
+	if mirror == "" {
+		mirror = debianMirror
+	}
+	out := slices.Clone(lines)
+	for i := range out {
+		out[i] = strings.Replace(out[i], "MIRROR", mirror, 1)
+	}
+	return out, nil
+}
+
+// Machine is the release that runs here, and the mirror that its apt uses; ""
+// where os-release(5) or apt does not tell.
+func Machine() (codename, mirror string) {
+	if f, err := os.Open("/etc/os-release"); err == nil {
+		defer f.Close()
+		for sc := bufio.NewScanner(f); sc.Scan(); {
+			if v, ok := strings.CutPrefix(sc.Text(), "VERSION_CODENAME="); ok {
+				codename = strings.Trim(v, `"`)
+			}
+		}
+	}
+	out, err := exec.Command("apt-get", "indextargets", "--format", "$(ORIGIN) $(RELEASE) $(REPO_URI)", "Created-By: Packages").Output()
+	if err != nil {
+		return codename, ""
+	}
+	for line := range strings.Lines(string(out)) {
+		if w := strings.Fields(line); len(w) == 3 && w[0] == "Debian" && w[1] == codename {
+			return codename, strings.TrimSuffix(w[2], "/")
+		}
+	}
+	return codename, ""
+}
+
+// Settings are the control files that the answers make, by name.
+func Settings(a *Answers) map[string]string {
+	var suites strings.Builder
+	fmt.Fprintf(&suites, "# One stanza a suite; man 5 packmill has every field.\nSuite: %s\nArchitectures: %s\n", a.Suite, strings.Join(a.Archs, " "))
+	fmt.Fprintf(&suites, "# Signs what apt's users fetch.\nSign-With: private/archive.key\n")
+	fmt.Fprintf(&suites, "# What builds stand on.\nBase:\n")
+	for _, line := range a.Base {
+		fmt.Fprintf(&suites, " %s\n", line)
+	}
+	fmt.Fprintf(&suites, "# A person accepts every upload (always), those of new packages (new), or none (never).\nReview: %s\n", a.Review)
+	fmt.Fprintf(&suites, "# No feeds for opkg: they want as much room again as the pool.\nOpkg: no\n")
+	builders := fmt.Sprintf("# One stanza a builder; man 5 packmill has every field.\nName: here\nArchitectures: %s all\nRunner: %s\n"+
+		"# Signs what it built.\nKey: private/builder.key\nFingerprint: %s\n", strings.Join(a.Archs, " "), a.Runner, a.Fingerprint)
+	files := map[string]string{"suites": suites.String(), "builders": builders}
+	if a.From != "" {
+		files["notify"] = fmt.Sprintf("# Who hears of what. One stanza an event; * is every event.\nEvent: *\nTo: signer\nFrom: %s\n", a.From)
+	}
+	return files
+}
+
+// WriteSettings writes the files into control, but for those that have a
+// stanza already: what a person wrote stays. It returns the names of both.
+func WriteSettings(control string, files map[string]string) (wrote, kept []string, err error) {
+	names := make([]string, 0, len(files))
+	for n := range files {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		path := filepath.Join(control, n)
+		if used, err := hasStanza(path); err != nil {
+			return wrote, kept, err
+		} else if used {
+			kept = append(kept, n)
+			continue
+		}
+		if err := durable.WriteFile(path, []byte(files[n]), 0o644); err != nil {
+			return wrote, kept, err
+		}
+		wrote = append(wrote, n)
+	}
+	return wrote, kept, nil
+}
+
+func hasStanza(path string) (bool, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	stanzas, err := deb822.Parse(path, data, deb822.Settings)
+	return len(stanzas) > 0, err
+}
+
+// AddUploader adds a stanza to control/uploaders. key is the person's public
+// OpenPGP key, "" if the account alone is trusted.
+func AddUploader(control, name, fingerprint, allow string, key []byte) error {
+	path := filepath.Join(control, "uploaders")
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var st strings.Builder
+	if len(bytes.TrimSpace(old)) > 0 {
+		st.WriteString("\n")
+	}
+	fmt.Fprintf(&st, "Name: %s\n", name)
+	if fingerprint != "" {
+		fmt.Fprintf(&st, "Fingerprint: %s\n", fingerprint)
+		if err := durable.WriteFile(filepath.Join(control, "keys", name+".asc"), key, 0o644); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(&st, "Account: %s\n", name)
+	}
+	fmt.Fprintf(&st, "Allow: %s\n", allow)
+	return durable.WriteFile(path, append(bytes.TrimRight(old, "\n"), append([]byte("\n"), st.String()...)...), 0o644)
+}
+
+// idsWanted is how many subordinate ids an account gets: each build at a time
+// takes 65536 of them (useradd(8)'s own number), and eight may run.
+const idsWanted = 8 * 65536
+
+// SubordinateIDs gives the account subordinate users and groups, behind every
+// range that is given out already, unless it has as many. It reports whether it
+// did.
+func SubordinateIDs(account string) (did bool, err error) {
+	for _, kind := range []struct{ file, flag string }{{"/etc/subuid", "--add-subuids"}, {"/etc/subgid", "--add-subgids"}} {
+		mine, top, err := subranges(kind.file, account)
+		if err != nil {
+			return did, err
+		}
+		if mine >= idsWanted {
+			continue
+		}
+		span := fmt.Sprintf("%d-%d", top, top+idsWanted-1)
+		if out, err := exec.Command("usermod", kind.flag, span, account).CombinedOutput(); err != nil {
+			return did, fmt.Errorf("usermod %s %s %s: %w: %s", kind.flag, span, account, err, bytes.TrimSpace(out))
+		}
+		did = true
+	}
+	return did, nil
+}
+
+// subranges reads subuid(5): the account's longest range, and the first id
+// behind every range.
+func subranges(file, account string) (longest, top int, err error) {
+	top = 100000
+	f, err := os.OpenFile(file, os.O_RDONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.Close()
+	sc := bufio.NewScanner(f)
+	for sc.Scan() {
+		w := strings.Split(sc.Text(), ":")
+		if len(w) != 3 {
+			continue
+		}
+		from, err1 := strconv.Atoi(w[1])
+		n, err2 := strconv.Atoi(w[2])
+		if err1 != nil || err2 != nil {
+			continue
+		}
+		top = max(top, from+n)
+		if w[0] == account {
+			longest = max(longest, n)
+		}
+	}
+	return longest, top, sc.Err()
+}
+
+// Libexec are the directories in which a Debian package, or a person, puts what
+// only programs start.
+var Libexec = []string{"/usr/libexec/packmill", "/usr/local/libexec/packmill"}
+
+// Sshd puts the fragment for uploaders' accounts into sshd's settings, shows
+// them to sshd, and makes it read them again. It reports whether it did.
+func Sshd(fragment string) (bool, error) {
+	const to = "/etc/ssh/sshd_config.d/packmill.conf"
+	if _, err := os.Stat("/etc/ssh/sshd_config"); errors.Is(err, fs.ErrNotExist) {
+		return false, errors.New("there is no OpenSSH server: apt install openssh-server, then packmill setup --sshd")
+	}
+	if _, err := os.Stat(to); err == nil {
+		return false, nil
+	}
+	data, err := os.ReadFile(fragment)
+	if err != nil {
+		return false, err
+	}
+	if err := durable.WriteFile(to, data, 0o644); err != nil {
+		return false, err
+	}
+	// sshd -t wants its directory, which a fresh machine without a running one lacks.
+	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
+		return false, err
+	}
+	if out, err := exec.Command("/usr/sbin/sshd", "-t").CombinedOutput(); err != nil {
+		return false, errors.Join(fmt.Errorf("sshd refuses %s: %w: %s", to, err, bytes.TrimSpace(out)), durable.Remove(to))
+	}
+	if Systemd() {
+		return true, systemctl("reload", "ssh.service")
+	}
+	return true, nil
+}
+
+// Systemd reports whether systemd runs this machine.
+func Systemd() bool {
+	st, err := os.Stat("/run/systemd/system")
+	return err == nil && st.IsDir()
+}
+
+func systemctl(args ...string) error {
+	if out, err := exec.Command("systemctl", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("systemctl %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// Units are the units of a server with these architectures.
+func Units(archs []string) []string {
+	units := []string{"reviewd.service", "master-buildd.service", "archived.service", "buildd@all.service"}
+	for _, a := range archs {
+		units = append(units, "buildd@"+a+".service")
+	}
+	for _, timer := range []string{"packmill-chroots.timer", "packmill-fsck.timer"} {
+		units = append(units, timer)
+	}
+	return units
+}
+
+// Start makes the units start now and at each boot.
+func Start(units []string) error { return systemctl(append([]string{"enable", "--now"}, units...)...) }
