@@ -177,7 +177,7 @@ var looks = map[string]int{
 	"review ls": 0, "review show hello": 1, "build ls": 0, "build show hello": 1,
 	"log show hello amd64": 0, "log ls": 0, "log grep building": 0, "wb info hello . amd64 . sid": 0,
 	"archive ls sid": 0, "archive show sid hello": 0, "archive diff sid stable": 0, "archive check": 0, "archive snapshot ls": 0,
-	"archive sources sid http://packmill.example": 0, "archive key export sid": 0,
+	"archive sources sid http://packmill.example": 0, "archive key export sid": 0, "archive opkg-conf sid amd64 http://packmill.example": 0,
 	"rebuild --check hello": 1, // the builder made no .buildinfo
 	"chroot ls":             0,
 }
@@ -188,6 +188,12 @@ var elsewhere = map[string]string{
 	"chroot create": "changes no tree; package queue/runner kills it",
 	"chroot update": "is chroot create",
 	"chroot rm":     "changes no tree",
+
+	"doctor":          "only reads; its exit status is the machine's",
+	"setup":           "makes accounts and units; in the tree it is init, key new and settings that are written whole",
+	"uploader add":    "makes an account; a stanza and a key are written whole",
+	"uploader remove": "takes an account away, and an empty directory",
+	"uploader ls":     "only reads, as root",
 }
 
 // TestVerbs holds that no command that changes a tree goes without a sweep: all
