@@ -177,7 +177,7 @@ var looks = map[string]int{
 	"review ls": 0, "review show hello": 1, "build ls": 0, "build show hello": 1,
 	"log show hello amd64": 0, "log ls": 0, "log grep building": 0, "wb info hello . amd64 . sid": 0,
 	"archive ls sid": 0, "archive show sid hello": 0, "archive diff sid stable": 0, "archive check": 0, "archive snapshot ls": 0,
-	"archive sources sid http://packmill.example": 0, "archive key export sid": 0, "archive opkg-conf sid amd64 http://packmill.example": 0,
+	"archive sources sid http://packmill.example": 0, "archive key export sid": 0, "archive opkg-conf sid amd64 http://packmill.example": 100, // its suite has no feed
 	"rebuild --check hello": 1, // the builder made no .buildinfo
 	"chroot ls":             0,
 }
