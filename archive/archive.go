@@ -33,7 +33,6 @@ import (
 	"sync"
 	"time"
 
-
 	"packmill/archive/index"
 	"packmill/archive/opkg"
 	"packmill/internal/durable"
@@ -173,11 +172,7 @@ func Open(root string) (*Archive, error) {
 		return nil, err
 	}
 	for _, d := range []string{"pool", "dists"} {
-		err := os.MkdirAll(filepath.Join(root, d), 0o755)
-		if d == "cache" && errors.Is(err, fs.ErrPermission) {
-			err = nil // a reader does without
-		}
-		if err != nil {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			return nil, fmt.Errorf("open archive: %w", err)
 		}
 	}

@@ -251,7 +251,7 @@ func (r *Request) do(it *spool.Item, t *Ticket, s *Spec, reply *Reply) error {
 	// What is not moved keeps its REASON.
 	keep := s.To == Same
 	if keep {
-		v.Text = spool.Waiting(it.Path())
+		v.Text = spool.ReadReason(it.Path())
 	}
 	for _, e := range s.Do {
 		switch e {
@@ -370,7 +370,7 @@ func (r *Request) do(it *spool.Item, t *Ticket, s *Spec, reply *Reply) error {
 		if r.Op == Info {
 			return nil
 		}
-		if v.Text != "" && v.Text != spool.Waiting(it.Path()) {
+		if v.Text != "" && v.Text != spool.ReadReason(it.Path()) {
 			if err := it.WriteFile(spool.ReasonFile, []byte(strings.TrimRight(v.Text, "\n")+"\n")); err != nil {
 				return err
 			}
@@ -420,7 +420,7 @@ func orNothing(s string) string {
 func keepFailure(it *spool.Item, t *Ticket, who, text string, now time.Time) error {
 	old, err := os.ReadFile(it.Path(failedFile))
 	if errors.Is(err, fs.ErrNotExist) && it.Place.State == spool.Failed {
-		if reason := spool.Waiting(it.Path()); reason != "" {
+		if reason := spool.ReadReason(it.Path()); reason != "" {
 			old, err = []byte(t.Plus()+" failed:\n"+strings.TrimRight(reason, "\n")+"\n"), nil
 		}
 	}

@@ -72,7 +72,7 @@ func Supersede(tree *spool.Tree, suite, source, version, who string, by spool.Ac
 			if policy.CompareVersions(f.Name.Version, version) >= 0 {
 				continue
 			}
-			if err := retire(tree, f, version, who, by); err != nil {
+			if err := supersede(tree, f, version, who, by); err != nil {
 				return err
 			}
 		}
@@ -117,7 +117,7 @@ func AcceptedAgain(tree *spool.Tree, it *spool.Item, who string) error {
 	return it.SetTicket(t.Stanza())
 }
 
-func retire(tree *spool.Tree, f spool.Found, version, who string, by spool.Actor) error {
+func supersede(tree *spool.Tree, f spool.Found, version, who string, by spool.Actor) error {
 	it, err := tree.Claim(f.Place, f.Name.String())
 	if err != nil {
 		// Busy or gone: its holder moves it, and the next pass meets it

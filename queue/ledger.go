@@ -75,7 +75,7 @@ func enter(tree *spool.Tree, suite, arch, key, dir string) error {
 		if have.Ino == mine.Ino && have.Dev == mine.Dev {
 			return nil
 		}
-		if have.Nlink > 1 && !retired(tree, arch, key, have.Ino) {
+		if have.Nlink > 1 && !inAttic(tree, arch, key, have.Ino) {
 			dead, err := tree.ForgetBirth(func(dir string) bool { return inodeOf(dir) == have.Ino })
 			if err != nil {
 				return err
@@ -101,10 +101,10 @@ func lockLedger(dir string) (io.Closer, error) {
 	return lock, err
 }
 
-// retired reports whether the job with this birth was seen in the attic: no
+// inAttic reports whether the job with this birth was seen in the attic: no
 // daemon takes anything out of there. One that a person cancelled, by a command
 // or with mv, does not count: it would be made again at once.
-func retired(tree *spool.Tree, arch, key string, ino uint64) bool {
+func inAttic(tree *spool.Tree, arch, key string, ino uint64) bool {
 	source, _, _ := strings.Cut(key, "_")
 	found, err := sourceItems(tree, spool.In(spool.Attic), source)
 	if err != nil {

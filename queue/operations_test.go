@@ -147,7 +147,7 @@ func look(t *testing.T, tree *spool.Tree, suite string) string {
 	var out []string
 	for _, f := range inSuite(t, tree, suite) {
 		ticket, _ := os.ReadFile(tree.Path(f.Dir(), spool.TicketFile))
-		out = append(out, f.Dir()+"\n"+string(ticket)+spool.Waiting(tree.Path(f.Dir())))
+		out = append(out, f.Dir()+"\n"+string(ticket)+spool.ReadReason(tree.Path(f.Dir())))
 	}
 	return strings.Join(out, "\n")
 }
@@ -295,7 +295,7 @@ func checkEffects(t *testing.T, tree *spool.Tree, x triple, s *Spec, f spool.Fou
 	if err != nil {
 		t.Fatal(err)
 	}
-	reason := spool.Waiting(dir)
+	reason := spool.ReadReason(dir)
 	check := func(ok bool, what string, got any) {
 		t.Helper()
 		if !ok {

@@ -408,7 +408,7 @@ func (c *checker) twice() {
 			}
 			why := fmt.Sprintf("the %s lies in %s too", what, last.Dir())
 			c.report(Finding{Twice, f.Dir(), why, "it goes to the attic, and the one that came further stays",
-				func() error { return c.tree.retire(f, last, why) }})
+				func() error { return c.tree.makeWay(f, last, why) }})
 		}
 	}
 }
@@ -483,8 +483,8 @@ func (t *Tree) Quarantine(f Found, why string) error {
 	return it.quarantine(In(Rejected), why)
 }
 
-// retire takes f out of the way of the one that stays.
-func (t *Tree) retire(f, stays Found, why string) error {
+// makeWay takes f out of the way of the one that stays.
+func (t *Tree) makeWay(f, stays Found, why string) error {
 	it, err := t.Claim(f.Place, f.Name.String())
 	if err != nil {
 		return err

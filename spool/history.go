@@ -94,6 +94,16 @@ func ReadHistory(dir string) ([]Event, error) {
 	return out, nil
 }
 
+// ReadReason reads the REASON of the item that lies at dir, for people: "" if
+// there is none.
+func ReadReason(dir string) string {
+	data, err := readSmall(filepath.Join(dir, ReasonFile))
+	if err != nil {
+		return ""
+	}
+	return string(data)
+}
+
 // lastEvent reads only the end of a history.
 func lastEvent(dir string) (Event, bool) {
 	fd, err := unix.Open(filepath.Join(dir, HistoryFile), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)

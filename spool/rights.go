@@ -72,8 +72,8 @@ func (r Right) below() fs.FileMode {
 // whichever group makes it.
 var closed = []string{KeysDir, BaseDir}
 
-// open lists what others than its owner may write to in such a directory.
-func (t *Tree) open(dir string) (paths []string, err error) {
+// writable lists what others than its owner may write to in such a directory.
+func (t *Tree) writable(dir string) (paths []string, err error) {
 	err = filepath.WalkDir(t.Path(dir), func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // fetched anew meanwhile, or not there yet
@@ -96,7 +96,7 @@ func (t *Tree) open(dir string) (paths []string, err error) {
 // shut takes the right to write there from others. Who could write there may
 // swap a name meanwhile: nothing outside of the directory is touched.
 func (t *Tree) shut(dir string) error {
-	paths, err := t.open(dir)
+	paths, err := t.writable(dir)
 	if err != nil || len(paths) == 0 {
 		return err
 	}
@@ -378,7 +378,7 @@ func (c *checker) rights() error {
 		}
 	}
 	for _, dir := range closed {
-		paths, err := c.tree.open(dir)
+		paths, err := c.tree.writable(dir)
 		if err != nil {
 			return err
 		}

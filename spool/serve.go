@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -324,7 +323,7 @@ func (l *Loop) wait(ctx context.Context, until time.Time, progress *bool) (stop 
 	case <-l.Nudge:
 		l.watch.lost()
 	case r := <-l.results:
-		return false, l.settle(r, progress)
+		return false, l.finish(r, progress)
 	}
 	return false, nil
 }
@@ -372,6 +371,7 @@ func (l *Loop) scan(ctx context.Context) error {
 	if len(places) > 1 {
 		l.plan.sort()
 	}
+	l.Log.Debug("scanned", "places", len(places), "items", len(l.plan.ready))
 	l.plan.forget(func(e entry) bool {
 		_, err := os.Lstat(l.Tree.Path(e.place.Dir(), e.name))
 		return err == nil
@@ -443,14 +443,15 @@ func (l *Loop) readyNow() error {
 	return err
 }
 
-// settle takes a worker's result.
-func (l *Loop) settle(r result, progress *bool) error {
+// finish takes a worker's result.
+func (l *Loop) finish(r result, progress *bool) error {
 	delete(l.plan.busy, r.e)
 	switch {
 	case errors.Is(r.err, durable.ErrInDoubt), errors.Is(r.err, ErrNoTree), errors.Is(r.err, ErrNoLocks):
 		return r.err
 	case errors.Is(r.err, ErrBusy):
 		l.plan.locked(r.e)
+		l.Log.Debug("busy", "item", r.e.name, "state", r.e.place.State, "suite", r.e.place.Suite, "arch", r.e.place.Arch)
 	case errors.Is(r.err, ErrGone):
 		delete(l.plan.past, r.e)
 	case r.err != nil:
@@ -472,6 +473,8 @@ func (l *Loop) settle(r result, progress *bool) error {
 		l.Moved++
 	default:
 		l.plan.stays(r.e, r.verdict.Again)
+		l.Log.Debug("stays", "item", r.e.name, "state", r.e.place.State, "suite", r.e.place.Suite, "arch", r.e.place.Arch,
+			"reason", r.verdict.Reason, "again", r.verdict.Again)
 	}
 	return nil
 }
@@ -575,14 +578,4 @@ func (it *Item) clearTries() error {
 		return nil
 	}
 	return err
-}
-
-// Waiting reads the REASON of the item that lies at dir, for people: "" if
-// there is none.
-func Waiting(dir string) string {
-	data, err := readSmall(filepath.Join(dir, ReasonFile))
-	if err != nil {
-		return ""
-	}
-	return string(data)
 }

@@ -98,7 +98,7 @@ func TestMoveWritesHistoryReasonAndJournal(t *testing.T) {
 	}
 	it.Release()
 	dir := tree.Path("spool/rejected", name.String())
-	if got := Waiting(dir); got != "Sign it.\n" {
+	if got := ReadReason(dir); got != "Sign it.\n" {
 		t.Errorf("REASON: got %q", got)
 	}
 	events, err := ReadHistory(dir)
@@ -125,7 +125,7 @@ func TestMoveWritesHistoryReasonAndJournal(t *testing.T) {
 	if err := it.Move(Person, "root", Verdict{To: In(Intake), Reason: "again"}); err != nil {
 		t.Fatal(err)
 	}
-	if got := Waiting(it.Path()); got != "" {
+	if got := ReadReason(it.Path()); got != "" {
 		t.Errorf("REASON after the next move: got %q, want none", got)
 	}
 }
@@ -378,7 +378,7 @@ func TestLoopQuarantinesPoison(t *testing.T) {
 		t.Fatalf("after %d panics: got %v in intake, want it there still", maxPanics, got)
 	}
 	testLoop(tree).Run(context.Background())
-	if text := Waiting(tree.Path("spool/rejected", name.String())); !strings.Contains(text, "packmill requeue") {
+	if text := ReadReason(tree.Path("spool/rejected", name.String())); !strings.Contains(text, "packmill requeue") {
 		t.Errorf("REASON of the quarantined item: got %q", text)
 	}
 }
@@ -628,4 +628,28 @@ func TestBatchTakesWhatStayed(t *testing.T) {
 	until(t, "the first look", func() bool { return count(tree, In(Intake)) == 1 && looks.Load() > 0 })
 	born(t, tree, In(Intake), Reviewd, NewName(50, t0, "source", "1"))
 	until(t, "both went together", func() bool { return count(tree, In(Rejected)) == 2 })
+}
+
+// With --debug a loop says what it looked at, and why it left an item where it is.
+func TestLoopSaysWhatStays(t *testing.T) {
+	tree := newTree(t)
+	p := In(NeedsBuild, "sid", "amd64")
+	name := NewName(50, t0, "hello", "1")
+	born(t, tree, p, MasterD, name)
+	for level, want := range map[slog.Level]bool{slog.LevelDebug: true, slog.LevelInfo: false} {
+		var out strings.Builder
+		l := &Loop{
+			Tree: tree, By: Buildd, Log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: level})), Once: true,
+			Places: func() ([]Place, error) { return []Place{p}, nil },
+			Handle: func(context.Context, *Item) (Verdict, error) { return Stay(0, "waits for rain"), nil },
+		}
+		if err := l.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range []string{`msg=scanned places=1 items=1`, "msg=stays item=" + name.String() + ` state=needs-build suite=sid arch=amd64 reason="waits for rain"`} {
+			if strings.Contains(out.String(), line) != want {
+				t.Errorf("at level %s %q is there: %v, want %v; got:\n%s", level, line, !want, want, out.String())
+			}
+		}
+	}
 }

@@ -296,7 +296,7 @@ func (b *builder) giveBack(it *spool.Item) (bool, error) {
 	if who, text, asked := queue.CancelRequest(it.Path(), begun); asked {
 		return true, it.Move(spool.Buildd, b.who(), b.cancelled(it, t, who, text, runner.Usage{}))
 	}
-	v := b.again(it, t, "its builder ("+t.Builder+") is gone", 0)
+	v := b.again(it, t, "its builder ("+t.Builder+") is gone")
 	b.record(it, t, buildlog.Lost, v.Reason, runner.Usage{})
 	if err := it.Move(spool.Buildd, b.who(), v); err != nil {
 		return false, err
@@ -307,7 +307,7 @@ func (b *builder) giveBack(it *spool.Item) (bool, error) {
 
 // again sends a job back to needs-build, or, when that has happened Tries
 // times, to a person.
-func (b *builder) again(it *spool.Item, t *queue.Ticket, reason string, wait time.Duration) spool.Verdict {
+func (b *builder) again(it *spool.Item, t *queue.Ticket, reason string) spool.Verdict {
 	tries := 3
 	if s, ok := b.Settings.Get().Suite(it.Place.Suite); ok {
 		tries = s.Tries
@@ -370,7 +370,7 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 		if serr := it.SetTicket(t.Stanza()); serr != nil {
 			return spool.Verdict{}, serr
 		}
-		return b.again(it, t, err.Error(), 0), nil
+		return b.again(it, t, err.Error()), nil
 	}
 	if err != nil {
 		if errors.Is(err, runner.ErrSetup) {
@@ -452,7 +452,7 @@ func (b *builder) backOff(it *spool.Item, t *queue.Ticket, reason string) (spool
 	if err := it.SetTicket(t.Stanza()); err != nil {
 		return spool.Verdict{}, err
 	}
-	return b.again(it, t, reason, 0), nil
+	return b.again(it, t, reason), nil
 }
 
 // run prepares the item and calls the runner.

@@ -67,7 +67,7 @@ func (m *master) putRightOne(f spool.Found) error {
 	}
 	_, why := queue.Misfit(m.Tree, f, t)
 	text := sayWhy[f.Place.State]
-	if why == "" && (text == "" || spool.Waiting(dir) != "" || !spool.BroughtByHand(dir, f.Place)) {
+	if why == "" && (text == "" || spool.ReadReason(dir) != "" || !spool.BroughtByHand(dir, f.Place)) {
 		return nil
 	}
 	it, err := m.Tree.Claim(f.Place, f.Name.String())

@@ -123,7 +123,7 @@ func (m *master) mergeSuite(ctx context.Context, all *control.Settings, s *contr
 	if err := m.supply(ctx, s, view, lacking); err != nil {
 		return err
 	}
-	if err := m.retire(s, q, present); err != nil {
+	if err := m.drop(s, q, present); err != nil {
 		return err
 	}
 	return m.recheck(ctx, s, q.jobs)
@@ -222,10 +222,10 @@ func (m *master) supply(ctx context.Context, s *control.Suite, view *lacking.Vie
 	return nil
 }
 
-// retire sends to the attic what nobody will publish: jobs of architectures that
+// drop sends to the attic what nobody will publish: jobs of architectures that
 // the suite does not have any more; jobs, and the sources that wait for them, of
 // what a newer version has replaced or a person has taken out.
-func (m *master) retire(s *control.Suite, q *seen, present map[string]string) error {
+func (m *master) drop(s *control.Suite, q *seen, present map[string]string) error {
 	for _, f := range q.master {
 		why, err := m.replaced(s, f, present)
 		if err != nil {
@@ -308,7 +308,7 @@ func (m *master) toAttic(f spool.Found, why string) {
 		}
 	}
 	if err := it.Move(spool.MasterD, m.Name, spool.Verdict{To: spool.In(spool.Attic), Reason: why}); err != nil {
-		m.Log.Error("retire", "item", f.Name.String(), "err", err)
+		m.Log.Error("drop", "item", f.Name.String(), "err", err)
 		return
 	}
 	m.Log.Info("moved", "item", f.Name.String(), "from", f.Place.Dir(), "to", it.Place.Dir(), "reason", why)

@@ -194,7 +194,7 @@ func (m *master) makers(suite string) map[string]string {
 // atBirth says whether a new job begins in bd-uninstallable.
 func (m *master) atBirth(ctx context.Context, s *control.Suite) func(*queue.Ticket, string) (spool.State, string) {
 	return func(t *queue.Ticket, dsc string) (spool.State, string) {
-		why, err := m.lacks(ctx, s, t, dsc)
+		why, err := m.uninstallable(ctx, s, t, dsc)
 		if err != nil {
 			m.Log.Warn("installability is not known", "item", t.Source+"_"+t.Version, "suite", s.Name, "arch", t.BuildArch, "err", err)
 		}
@@ -205,7 +205,7 @@ func (m *master) atBirth(ctx context.Context, s *control.Suite) func(*queue.Tick
 	}
 }
 
-func (m *master) lacks(ctx context.Context, s *control.Suite, t *queue.Ticket, dsc string) (string, error) {
+func (m *master) uninstallable(ctx context.Context, s *control.Suite, t *queue.Ticket, dsc string) (string, error) {
 	x, err := m.indexOf(ctx, s, t.BuildArch)
 	if err != nil {
 		return "", err
@@ -288,7 +288,7 @@ func (m *master) onward(it *spool.Item, t *queue.Ticket, x *index, a installabil
 		if it.Place.State == spool.DepWait {
 			why = fmt.Sprintf("Waits for: %s\nIt goes on by itself when the suite has them.\n%s", t.DepWait, why)
 		}
-		if why = strings.TrimRight(why, "\n") + "\n"; why != spool.Waiting(it.Path()) && strings.TrimSpace(why) != "" {
+		if why = strings.TrimRight(why, "\n") + "\n"; why != spool.ReadReason(it.Path()) && strings.TrimSpace(why) != "" {
 			if err := it.WriteFile(spool.ReasonFile, []byte(why)); err != nil {
 				return spool.Verdict{}, err
 			}
@@ -321,7 +321,7 @@ func (m *master) onward(it *spool.Item, t *queue.Ticket, x *index, a installabil
 		if it.Place.State == spool.DepWait {
 			return stay(sameIndex)
 		}
-		old, _, _ := strings.Cut(spool.Waiting(it.Path()), sameIndex)
+		old, _, _ := strings.Cut(spool.ReadReason(it.Path()), sameIndex)
 		return stay(strings.TrimSpace(old + "\n" + sameIndex))
 	case t.Index == queue.Tried:
 		// By a builder, on this index as far as is known here.

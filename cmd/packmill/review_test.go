@@ -207,7 +207,7 @@ func TestSession(t *testing.T) {
 		t.Errorf("still on hold: %s", out)
 	}
 	x.must([]string{"spool/review/stable -> spool/rejected"}, "review", "reject", "hello", "-m", "postinst removes everything")
-	if got := spool.Waiting(x.tree.Path(x.in("hello", spool.Rejected)[0].Dir())); !strings.Contains(got, "postinst removes everything") || !strings.Contains(got, "an old standard") {
+	if got := spool.ReadReason(x.tree.Path(x.in("hello", spool.Rejected)[0].Dir())); !strings.Contains(got, "postinst removes everything") || !strings.Contains(got, "an old standard") {
 		t.Errorf("REASON: %s", got)
 	}
 	x.must([]string{"spool/review/stable -> spool/accepted/stable"}, "review", "accept", "third", "fourth")
@@ -274,7 +274,7 @@ func TestEditor(t *testing.T) {
 	if len(found) != 1 {
 		t.Fatalf("not refused: %s", out.String())
 	}
-	if got := spool.Waiting(x.tree.Path(found[0].Dir())); !strings.Contains(got, "not like this") || strings.Contains(got, "#") {
+	if got := spool.ReadReason(x.tree.Path(found[0].Dir())); !strings.Contains(got, "not like this") || strings.Contains(got, "#") {
 		t.Errorf("REASON: %s", got)
 	}
 }

@@ -232,7 +232,7 @@ func (s *showCmd) Run(c *cli) error {
 				FirstError string           `json:"first_error,omitempty"`
 				Builds     []buildlog.Build `json:"builds,omitempty"`
 				Buildinfo  []string         `json:"buildinfo,omitempty"`
-			}{survey.RowOf(t, f), events, spool.Waiting(dir), buildlog.ErrorAt(dir), builds, infos}, "")
+			}{survey.RowOf(t, f), events, spool.ReadReason(dir), buildlog.ErrorAt(dir), builds, infos}, "")
 			continue
 		}
 		fmt.Printf("%s\n", f.Dir())
@@ -251,7 +251,7 @@ func (s *showCmd) Run(c *cli) error {
 		for _, name := range infos {
 			fmt.Printf("  built with: %s\n", terminal.Clean(name))
 		}
-		text := spool.Waiting(dir)
+		text := spool.ReadReason(dir)
 		// REASON has the first error while a person is asked.
 		if first := buildlog.ErrorAt(dir); !strings.Contains(text, first) {
 			text += "\n" + first

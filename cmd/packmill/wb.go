@@ -120,7 +120,7 @@ func info(t *spool.Tree, f spool.Found) {
 		return // it has moved on, and the line says where to
 	}
 	fmt.Printf("%s\n", f.Dir())
-	for line := range strings.Lines(string(tk.Stanza().Append(nil)) + spool.Waiting(t.Path(f.Dir()))) {
+	for line := range strings.Lines(string(tk.Stanza().Append(nil)) + spool.ReadReason(t.Path(f.Dir()))) {
 		fmt.Printf("  %s\n", terminal.Clean(line))
 	}
 }

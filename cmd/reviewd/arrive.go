@@ -32,9 +32,9 @@ import (
 // itself, and uploadDir goes when they are complete (see settleUpload).
 const uploadDir = "upload"
 
-// settle is how long a .changes that can never be good must have been left
+// leftAlone is how long a .changes that can never be good must have been left
 // alone, where the kernel cannot tell whether anybody writes to it.
-const settle = time.Minute
+const leftAlone = time.Minute
 
 // arrivals claims every upload in the drop directories that is complete, and
 // carries out what waits for its day.
@@ -120,7 +120,7 @@ func (in *intake) arrive(ctx context.Context, d incoming.Dir, name string) (bool
 	case hopeless(err):
 		// It will never be good: let the checks say what is wrong. But half
 		// a file may look like that too.
-		if in.writing(dir, name) || !canLease(&st) && time.Since(newest) < settle {
+		if in.writing(dir, name) || !canLease(&st) && time.Since(newest) < leftAlone {
 			in.lookAgain(newest)
 			return false, nil
 		}
@@ -226,7 +226,7 @@ func (in *intake) lacks(ctx context.Context, d incoming.Dir, f upload.File) (why
 			return f.Name + stillWritten, at, st.Size
 		}
 		// A client that writes several pieces side by side leaves holes for a moment.
-		if _, yes := upload.Hole(dir, f.Name); yes && time.Since(at) < settle {
+		if _, yes := upload.Hole(dir, f.Name); yes && time.Since(at) < leftAlone {
 			return f.Name + stillWritten, at, st.Size
 		}
 	}

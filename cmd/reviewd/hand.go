@@ -43,7 +43,7 @@ func (in *intake) handMovedOne(f spool.Found) error {
 	if f.Place.State == spool.Review {
 		_, why = queue.Misfit(in.Tree, f, t)
 	}
-	if why == "" && (f.Place.State != spool.Rejected || spool.Waiting(dir) != "" || !spool.BroughtByHand(dir, f.Place)) {
+	if why == "" && (f.Place.State != spool.Rejected || spool.ReadReason(dir) != "" || !spool.BroughtByHand(dir, f.Place)) {
 		return nil
 	}
 	it, err := in.Tree.Claim(f.Place, f.Name.String())

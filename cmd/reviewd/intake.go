@@ -331,7 +331,7 @@ const stillWriting = 500 * time.Millisecond
 // run left. In the shared drop directory the other files are touched only if
 // the signature is good: without one the .changes may name somebody else's.
 func (in *intake) copy(ctx context.Context, it *spool.Item, t *queue.Ticket, world *upload.Context) ([]upload.Finding, error) {
-	if err := sweep(it); err != nil {
+	if err := removeCopies(it); err != nil {
 		return nil, err
 	}
 	d, own := incoming.ParseDir(t.Drop), it.Path(uploadDir)
@@ -476,8 +476,8 @@ func (in *intake) signed(it *spool.Item, t *queue.Ticket, ctx *upload.Context) (
 	return err == nil, nil
 }
 
-// sweep removes the copies of an earlier run.
-func sweep(it *spool.Item) error {
+// removeCopies removes the copies of an earlier run.
+func removeCopies(it *spool.Item) error {
 	entries, err := os.ReadDir(it.Path())
 	if err != nil {
 		return err

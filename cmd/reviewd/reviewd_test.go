@@ -248,7 +248,7 @@ func (s *site) until(what string, is func() bool) {
 }
 
 // reason is the REASON of a refused upload.
-func (s *site) reason(f spool.Found) string { return spool.Waiting(s.tree.Path(f.Dir())) }
+func (s *site) reason(f spool.Found) string { return spool.ReadReason(s.tree.Path(f.Dir())) }
 
 // files lists the uploader's files in an item.
 func (s *site) files(f spool.Found) []string {

@@ -52,7 +52,7 @@ func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Eve
 		return nil, nil // a build's job is not an upload
 	}
 	at, last := t.arrival(p, events), events[len(events)-1]
-	text := spool.Waiting(dir)
+	text := spool.ReadReason(dir)
 	if first := tk.Changes + tk.Commands; first != "" && !(p.State == spool.Rejected && t.goesOn(tk, n)) {
 		writeStatus(t.Env, t.box, tk.Account, first, p.String(), last.Time, last.Reason, text)
 	}

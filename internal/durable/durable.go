@@ -2,8 +2,10 @@
 // any system call leaves either the old tree or the new one. It is the only
 // package of the project that calls rename(2).
 //
-// Every function returns after its effect is on the disk: the files, then the
-// directory they lie in, then the rename, then both parents. The rules come
+// A function returns after its effect is on the disk: the files, then the
+// directory they lie in, then the rename, then both parents. Append syncs
+// nothing, and what has Unsynced in its name leaves the parents to its caller.
+// The rules come
 // from what ext4, xfs and btrfs promise, which is less than most programs
 // take: a rename may reach the disk before the data of the file it moved, and
 // a file's name may not be there though its data is.

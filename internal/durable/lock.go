@@ -29,7 +29,7 @@ func Lock(path string, mode fs.FileMode) (io.Closer, error) {
 	if err == nil && !ok {
 		err = ErrLocked
 	}
-	return held(l, err)
+	return given(l, err)
 }
 
 // Await is Lock that waits until the lock is free, or ctx ends.
@@ -37,9 +37,9 @@ func Await(ctx context.Context, path string, mode fs.FileMode) (io.Closer, error
 	l := lockAt(path, mode)
 	if ctx.Done() != nil {
 		_, err := l.TryLockContext(ctx, lockRetry)
-		return held(l, err)
+		return given(l, err)
 	}
-	return held(l, uninterrupted(l.Lock))
+	return given(l, uninterrupted(l.Lock))
 }
 
 // Locked reports whether somebody has the lock of what lies at path, or it
@@ -74,8 +74,8 @@ func lockAt(path string, mode fs.FileMode) *flock.Flock {
 	return flock.New(path, flock.SetFlag(flags), flock.SetPermissions(mode))
 }
 
-// held gives the lock away, or lets go of what there is of it.
-func held(l *flock.Flock, err error) (io.Closer, error) {
+// given gives the lock away, or lets go of what there is of it.
+func given(l *flock.Flock, err error) (io.Closer, error) {
 	if err == nil {
 		return l, nil
 	}

@@ -22,11 +22,11 @@ type Store struct {
 	checked time.Time
 }
 
-// recheck is how old a look at the files may be. Files younger than settle may
+// recheck is how old a look at the files may be. Files younger than writing may
 // be half written: whoever writes one in place empties it first.
 const (
 	recheck = time.Second
-	settle  = 100 * time.Millisecond
+	writing = 100 * time.Millisecond
 )
 
 // NewStore reads the settings for the first time. That they are wrong then is
@@ -64,10 +64,10 @@ func (s *Store) Get() *Settings {
 		return s.now
 	}
 	for range 10 {
-		if age := time.Since(newest); age < 0 || age >= settle {
+		if age := time.Since(newest); age < 0 || age >= writing {
 			break
 		}
-		time.Sleep(settle)
+		time.Sleep(writing)
 		is, newest = stamp(s.dir)
 	}
 	s.stamp = is

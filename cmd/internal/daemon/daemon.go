@@ -35,7 +35,7 @@ const (
 type Flags struct {
 	Tree  string `help:"The tree." default:"/var/lib/packmill" env:"PACKMILL_TREE" placeholder:"DIR" type:"path"`
 	Once  bool   `help:"Work until nothing is left to do now, then exit (for cron)."`
-	Debug bool   `help:"Log more."`
+	Debug bool   `help:"Log each scan too, and what stays where it is, and why."`
 
 	Version kong.VersionFlag `help:"Print the version."`
 }

@@ -92,7 +92,7 @@ func (q *inquiry) answer(f spool.Found) (*Answer, error) {
 	case spool.DepWait, spool.BDUninstallable:
 		// In it are the relations, what stands in their way, and the ring
 		// of sources that wait for each other.
-		if w.WaitsFor = spool.Waiting(t.Path(f.Dir())); w.WaitsFor == "" {
+		if w.WaitsFor = spool.ReadReason(t.Path(f.Dir())); w.WaitsFor == "" {
 			w.WaitsFor = tk.DepWait
 		}
 	case spool.Master:
@@ -256,7 +256,7 @@ func blocks(t *spool.Tree, waiting []spool.Found, tk *queue.Ticket, f spool.Foun
 		if err != nil {
 			continue
 		}
-		text := spool.Waiting(t.Path(w.Dir()))
+		text := spool.ReadReason(t.Path(w.Dir()))
 		hit := slices.ContainsFunc(deps, func(or []policy.Relation) bool { return slices.Contains(tk.Binary, or[0].Name) }) ||
 			slices.ContainsFunc(tk.Binary, func(b string) bool {
 				return strings.Contains(text, "missing "+b+",") || strings.Contains(text, "missing "+b+" ") || strings.Contains(text, "missing "+b+"\n")
