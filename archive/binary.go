@@ -56,15 +56,20 @@ func (in *inclusion) includeDeb(l *listed) error {
 	if !debug && !slices.Contains(deb822.Words(in.ch.Get("Binary")), p.Name) {
 		return refuse("%s: %s does not name it in Binary; build the upload again", l.name, in.Changes)
 	}
-	dir, found, err := in.t.findSource(in, p.Source, p.SourceVersion)
+	src, dir, err := in.t.findSource(in, p.Source, p.SourceVersion)
 	if err != nil {
 		return err
 	}
-	if found {
+	if src != nil {
 		in.dir = dir
 	} else if !in.Sourceless {
 		in.noSource = true
 		return refuse("%s: its source package %s %s is not in %s; publish the source first", l.name, p.Source, p.SourceVersion, suite.Name)
+	}
+	if in.Declared {
+		if err := in.declared(l.name, p, src); err != nil {
+			return err
+		}
 	}
 	udeb := filepath.Ext(l.name) == ".udeb"
 	if suite.Contents {
@@ -124,6 +129,50 @@ func (in *inclusion) includeDeb(l *listed) error {
 		}
 	}
 	return nil
+}
+
+// declared refuses a package that its source does not name, and one that
+// another source has in the suite, on whichever architecture, unless that was allowed.
+func (in *inclusion) declared(file string, p *deb.Package, src *deb822.Stanza) error {
+	name := strings.TrimSuffix(p.Name, "-dbgsym")
+	if names := NamesOf(src); !slices.Contains(names, p.Name) && !slices.Contains(names, name) {
+		return refuse("%s: the source %s %s does not name the package %s, only %s; a person must look at what was built",
+			file, p.Source, p.SourceVersion, p.Name, strings.Join(names, ", "))
+	}
+	for _, c := range in.t.areas() {
+		for _, a := range append(in.t.suite.archs(), "all") {
+			list, err := in.t.p.stanzas(packagesPath(c, a), p.Name)
+			if err != nil {
+				return err
+			}
+			for i := range list {
+				other, _ := sourceOf(&list[i])
+				if other == p.Source || slices.Contains(in.TakesOver, p.Name+"="+other) || slices.Contains(in.TakesOver, name+"="+other) {
+					continue
+				}
+				return refuse("%s: the package %s is built by the source %s in %s, and nobody said that %s may take it over; upload a new version of %s: a reviewer sees it then",
+					file, p.Name, other, in.t.suite.Name, p.Source, p.Source)
+			}
+		}
+	}
+	return nil
+}
+
+// NamesOf are the binary packages that a source names, in a .dsc or an entry of
+// Sources: those of Package-List and of Binary.
+func NamesOf(src *deb822.Stanza) []string {
+	if src == nil {
+		return nil
+	}
+	var out []string
+	for line := range strings.SplitSeq(src.Get("Package-List"), "\n") {
+		if w := deb822.Words(line); len(w) > 0 {
+			out = append(out, w[0])
+		}
+	}
+	out = append(out, deb822.Words(strings.ReplaceAll(src.Get("Binary"), ",", " "))...)
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // isDbgsym reports whether debhelper made the package for debug symbols.

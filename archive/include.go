@@ -41,6 +41,12 @@ type Inclusion struct {
 	// the caller knows what its sender is allowed.
 	Architectures []string
 
+	// Declared binds binary packages to their source: each must be named by it
+	// (Package-List or Binary), or be the -dbgsym of one, and one that another
+	// source has in the suite must stand in TakesOver, as PACKAGE=SOURCE.
+	Declared  bool
+	TakesOver []string
+
 	// Overrides are for single packages what Section and Priority are for all,
 	// by the names of Suite.Overrides, which go before them.
 	Overrides map[string]Override
@@ -104,7 +110,8 @@ type inclusion struct {
 	ch      *deb822.Stanza
 	source  string
 	version string
-	dir     string // of its source in the pool
+	dir     string         // of its source in the pool
+	dsc     *deb822.Stanza // of its source, if it comes with it
 	files   map[string]*listed
 	items   []item
 	changes []change

@@ -172,14 +172,14 @@ func rank(k Kind) int {
 	return 0
 }
 
-// findSource reports whether a binary's source is in the suite or comes with
-// in, and where in the pool.
-func (t *transaction) findSource(in *inclusion, name, version string) (dir string, found bool, err error) {
-	if in.Kind&Source != 0 && name == in.source && version == in.version && in.dir != "" {
-		return in.dir, true, nil
+// findSource finds a binary's source, in the suite or as it comes with in, and
+// where it is in the pool; nil if there is none.
+func (t *transaction) findSource(in *inclusion, name, version string) (src *deb822.Stanza, dir string, err error) {
+	if in.Kind&Source != 0 && name == in.source && version == in.version && in.dsc != nil {
+		return in.dsc, in.dir, nil
 	}
 	s, c, err := t.p.source(t.suite.components(), name, version)
-	return pool.Dir(c, name), s != nil, err
+	return s, pool.Dir(c, name), err
 }
 
 // areas are the suite's components, and the installer's part of those that have

@@ -55,7 +55,7 @@ func (in *inclusion) includeSource(names []string) error {
 		return err
 	}
 	dir := pool.Dir(comp, in.source)
-	in.dir = dir
+	in.dir, in.dsc = dir, dsc
 	if err := in.add(l, dir); err != nil {
 		return err
 	}

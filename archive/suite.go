@@ -9,10 +9,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"packmill/archive/index"
 	"packmill/archive/release"
 	"packmill/internal/deb822"
+	"packmill/internal/openpgp"
 	"packmill/internal/policy"
 )
 
@@ -327,6 +329,41 @@ func (a *Archive) Current(ctx context.Context, suite, source string) (string, er
 		}
 	}
 	return newest, nil
+}
+
+// SignedSource returns what the suite's Sources, as they are published, say of a
+// version of a source, and its component; nil if the suite does not have it. The
+// signature of InRelease is verified first, by the suite's keys. A suite
+// without Sign-With has none: then only the owner of dists vouches for it.
+func (a *Archive) SignedSource(ctx context.Context, suite, source, version string) (*deb822.Stanza, string, error) {
+	p, err := a.read(ctx, suite)
+	if err != nil {
+		return nil, "", err
+	}
+	defer p.close()
+	name := filepath.Join(p.dir, "InRelease")
+	data, err := os.ReadFile(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, "", err
+	}
+	if err == nil {
+		public, err := os.ReadFile(a.path("keys", suite+".asc"))
+		if err != nil {
+			return nil, "", err
+		}
+		keys, err := openpgp.ReadKeyring(public)
+		if err != nil {
+			return nil, "", err
+		}
+		text, _, err := keys.VerifyRelease(data, time.Now())
+		if err != nil {
+			return nil, "", fmt.Errorf("%s: %w", name, err)
+		}
+		if p.rel, err = release.Parse(name, text); err != nil {
+			return nil, "", err
+		}
+	}
+	return p.source(p.components(), source, version)
 }
 
 // source finds a version of a source package and its component.

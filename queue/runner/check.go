@@ -16,6 +16,7 @@ import (
 
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
+	"packmill/internal/openpgp"
 	"packmill/internal/policy"
 
 	"golang.org/x/sys/unix"
@@ -42,93 +43,96 @@ func forged(format string, args ...any) error {
 
 // Check judges Job.Result after a build that claims success and returns the
 // name of its .changes, which it gives the usual name,
-// <source>_<version>_<arch>.changes.
+// <source>_<version>_<arch>.changes, and its content as it was checked.
 //
 // The directory holds one .changes of this source, version, suite and
 // architecture, each file that it lists at its size and with its checksums,
 // and nothing else. A *Forged error says that there is something foreign;
 // any other error that the result is incomplete, as after a full disk.
-func Check(job *Job) (string, error) {
+func Check(job *Job) (name string, content []byte, err error) {
 	dir := job.Result
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return "", fmt.Errorf("results: %w", err)
+		return "", nil, fmt.Errorf("results: %w", err)
 	}
 	changes := ""
 	present := map[string]bool{}
 	for _, e := range entries {
 		if !e.Type().IsRegular() {
-			return "", forged("the result has %q, which is not a plain file", e.Name())
+			return "", nil, forged("the result has %q, which is not a plain file", e.Name())
 		}
 		if err := policy.CheckFile(e.Name()); err != nil {
-			return "", forged("the result has a file with a bad name: %v", err)
+			return "", nil, forged("the result has a file with a bad name: %v", err)
 		}
 		present[e.Name()] = true
 		if strings.HasSuffix(e.Name(), ".changes") {
 			if changes != "" {
-				return "", forged("the result has two .changes files, %s and %s", changes, e.Name())
+				return "", nil, forged("the result has two .changes files, %s and %s", changes, e.Name())
 			}
 			changes = e.Name()
 		}
 	}
 	if changes == "" {
-		return "", errors.New("the builder says that it succeeded and left no .changes")
+		return "", nil, errors.New("the builder says that it succeeded and left no .changes")
 	}
 	text, err := readPlain(filepath.Join(dir, changes), deb822.Hostile.Size)
 	if err != nil {
-		return "", forged("%v", err)
+		return "", nil, forged("%v", err)
 	}
 	if len(text) == 0 {
-		return "", fmt.Errorf("%s is empty, as on a full disk", changes)
+		return "", nil, fmt.Errorf("%s is empty, as on a full disk", changes)
+	}
+	if openpgp.IsSigned(text) {
+		return "", nil, forged("%s: the build signed it", changes)
 	}
 	s, err := deb822.ParseOne(changes, text, deb822.Hostile)
 	if err != nil {
-		return "", forged("%v", err)
+		return "", nil, forged("%v", err)
 	}
 	if err := job.checkFields(s); err != nil {
-		return "", forged("%s: %v", changes, err)
+		return "", nil, forged("%s: %v", changes, err)
 	}
 	files, err := fileList(s)
 	if err != nil {
-		return "", forged("%s: %v", changes, err)
+		return "", nil, forged("%s: %v", changes, err)
 	}
 	packages := 0
 	for _, f := range files {
 		if !present[f.name] {
-			return "", fmt.Errorf("the result lacks %s, which %s lists", f.name, changes)
+			return "", nil, fmt.Errorf("the result lacks %s, which %s lists", f.name, changes)
 		}
 		delete(present, f.name)
 		if err := f.verify(filepath.Join(dir, f.name)); err != nil {
-			return "", err
+			return "", nil, err
 		}
 		switch ext := filepath.Ext(f.name); ext {
 		case ".deb", ".udeb", ".ddeb":
 			packages++
 			if err := job.checkPackage(dir, f.name); err != nil {
-				return "", err
+				return "", nil, err
 			}
 		case ".buildinfo":
 			if err := job.checkBuildinfo(dir, f.name); err != nil {
-				return "", err
+				return "", nil, err
 			}
 		default:
-			return "", forged("%s lists %s; only .deb, .udeb and .buildinfo files are results of a build", changes, f.name)
+			return "", nil, forged("%s lists %s; only .deb, .udeb and .buildinfo files are results of a build", changes, f.name)
 		}
 	}
 	if packages == 0 {
-		return "", forged("%s lists no package", changes)
+		return "", nil, forged("%s lists no package", changes)
 	}
 	delete(present, changes)
 	for name := range present {
-		return "", forged("the result has %s, which %s does not list", name, changes)
+		return "", nil, forged("the result has %s, which %s does not list", name, changes)
 	}
 	usual := fmt.Sprintf("%s_%s_%s.changes", job.Source, policy.WithoutEpoch(job.BinaryVersion()), job.Arch)
 	if changes != usual {
 		if err := durable.Rename(filepath.Join(dir, changes), filepath.Join(dir, usual)); err != nil {
-			return "", fmt.Errorf("name the .changes: %w", err)
+			return "", nil, fmt.Errorf("name the .changes: %w", err)
 		}
 	}
-	return usual, nil
+	return usual, text, nil
 }
 
 // allowed reports whether a package of this architecture may come out of the
@@ -297,6 +301,9 @@ func (j *Job) checkPackage(dir, name string) error {
 	part := strings.Split(base, "_")
 	if len(part) != 3 {
 		return forged("%s is not named <package>_<version>_<architecture>", name)
+	}
+	if name := strings.TrimSuffix(part[0], "-dbgsym"); len(j.Packages) > 0 && !slices.Contains(j.Packages, part[0]) && !slices.Contains(j.Packages, name) {
+		return forged("the build made the package %s, which its source does not name (only %s)", part[0], strings.Join(j.Packages, ", "))
 	}
 	if !j.allowed(part[2]) {
 		return forged("%s is for %s; the build was for %s", name, part[2], j.Arch)

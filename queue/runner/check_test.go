@@ -95,6 +95,8 @@ func TestCheck(t *testing.T) {
 		{name: "another name of the .changes", spoil: func(t *testing.T, job *Job, c string) {
 			os.Rename(filepath.Join(job.Result, c), filepath.Join(job.Result, "hello_1.0-1_multi.changes"))
 		}},
+		{name: "a package that the source names", job: func(j *Job) { j.Packages = []string{"doc", "hello"} }},
+		{"a package that it does not name", func(j *Job) { j.Packages = []string{"doc"} }, nil, "made the package hello, which its source does not name", true},
 		{"other source", nil, replace("Source: hello", "Source: bash"), `result of "bash"`, true},
 		{"other version", nil, replace("Version: 1.0-1", "Version: 2.0-1"), `version "2.0-1"`, true},
 		{"other source version", nil, replace("Source: hello", "Source: hello (0.9)"), `version "0.9"`, true},
@@ -191,7 +193,7 @@ func TestCheck(t *testing.T) {
 			if c.spoil != nil {
 				c.spoil(t, job, changes)
 			}
-			got, err := Check(job)
+			got, _, err := Check(job)
 			if c.want == "" {
 				if err != nil || got != changes {
 					t.Errorf("got %q, %v; want %q", got, err, changes)
@@ -212,7 +214,7 @@ func TestCheckOwnVersion(t *testing.T) {
 	job.Control = debControl
 	deb := makeDeb(t, job.Result, "Package: hello-data\nSource: hello (1.0-1)\nVersion: 1:7\nArchitecture: amd64\nMaintainer: A Builder <a@example.org>\nDescription: data\n")
 	writeChanges(t, job, "hello_1.0-1_amd64.changes", "hello", "amd64", deb)
-	if _, err := Check(job); err != nil {
+	if _, _, err := Check(job); err != nil {
 		t.Error(err)
 	}
 }

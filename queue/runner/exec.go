@@ -215,11 +215,11 @@ func (res *Result) attempted(job *Job, reason string) {
 
 // judge turns a claim of success into a verdict on the results.
 func (res *Result) judge(job *Job) {
-	name, err := Check(job)
+	name, text, err := Check(job)
 	var forged *Forged
 	switch {
 	case err == nil:
-		res.Outcome, res.Changes = Good, name
+		res.Outcome, res.Changes, res.Text = Good, name, text
 		res.Reason = "built"
 	case errors.As(err, &forged):
 		res.Outcome, res.Reason = Quarantined, forged.Error()

@@ -45,6 +45,10 @@ type Job struct {
 	Dir    string // work directory; a runner empties it first
 	Result string // where results are put; a runner empties it first
 
+	// Packages are the names of the source's binary packages. With them, Check
+	// takes no others but their -dbgsym.
+	Packages []string
+
 	BinNMU   *BinNMU  // nil: an ordinary build
 	Base     []string // apt lines (one-line style) of the distribution to build on; with them the chroot is kept fresh
 	Repos    []Repo   // further repositories, such as our own archive
@@ -126,6 +130,7 @@ type Result struct {
 	Suspect string   // Attempted: why it may not be the source's fault (see the Suspect constants)
 	DepWait []string // one relation each, such as "libfoo-dev (>= 2)"
 	Changes string   // Good: the .changes, a name in Job.Result
+	Text    []byte   // Good: what that file said when it was checked; whoever signs it signs this
 	Stage   string   // sbuild's Fail-Stage, or its like
 	Status  string   // sbuild's Status, or its like
 	Limit   string   // the limit that ended it (see the Limit constants), or empty

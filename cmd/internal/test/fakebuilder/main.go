@@ -8,7 +8,7 @@
 //	          or in what apt fetched of its Base, or the build ends with 3 and
 //	          says what is missing
 //	script/   SOURCE_VERSION_ARCH, a line an order: "fail TEXT", "dep-wait
-//	          RELATION", "trouble", "sleep 2s", "forge", "print FILE" (its
+//	          RELATION", "trouble", "sleep 2s", "forge", "also PACKAGE", "print FILE" (its
 //	          bytes), "wait FILE" (until it is there)
 //	builds    a line for each beginning and each end of a build
 package main
@@ -79,6 +79,7 @@ func run() (int, error) {
 		version += "+b" + n
 	}
 	forge, depends := false, ""
+	var also []string
 	orders, _ := os.ReadFile(filepath.Join(home, "script", strings.ReplaceAll(id, ":", "%3a")))
 	for line := range strings.Lines(string(orders)) {
 		verb, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -118,6 +119,8 @@ func run() (int, error) {
 			}
 		case "forge":
 			forge = true
+		case "also":
+			also = append(also, rest)
 		case "depends":
 			depends = "Depends: " + rest + "\n"
 		}
@@ -133,7 +136,7 @@ func run() (int, error) {
 		return missing, os.WriteFile(filepath.Join(result, "dep-wait"), []byte(text), 0o644)
 	}
 	u := debtest.Upload{Source: debtest.Source{Name: dsc.Source, Version: dsc.Version}, NoSource: true, Distribution: suite}
-	for _, b := range dsc.Binary {
+	for _, b := range append(dsc.Binary, also...) {
 		d := debtest.Deb{Name: b, Version: version, Arch: arch, Packing: "gz", Fields: depends}
 		if b != dsc.Source || version != dsc.Version {
 			d.Source = dsc.Source
