@@ -15,6 +15,7 @@ import (
 	"packmill/internal/durable"
 	"packmill/internal/policy"
 	"packmill/spool"
+	"packmill/spool/statement"
 )
 
 // Suite is what the queues must know of a suite.
@@ -224,9 +225,9 @@ func layEgg(it *spool.Item, t *Ticket, arch string, files bool) error {
 		return err
 	}
 	for _, e := range entries {
-		// The upload's own files: their names have an underscore, and
-		// those of the item's records have none.
-		if !e.Type().IsRegular() || policy.CheckFile(e.Name()) != nil {
+		// The upload's own files, whose names have an underscore, and the
+		// statement about them; those of the item's records have none.
+		if !e.Type().IsRegular() || policy.CheckFile(e.Name()) != nil && e.Name() != statement.File {
 			continue
 		}
 		if err := durable.LinkOrCopy(it.Path(e.Name()), filepath.Join(dir, e.Name()), 0o664); err != nil {

@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"packmill/spool/statement"
 )
 
 // The accounts of the daemons, where each runs as its own user.
@@ -48,7 +50,7 @@ var Members = []struct {
 	{UserMail, []string{GroupAll, GroupQueue, GroupPublish}},
 }
 
-// Right is the owner, group and mode of one directory of the tree.
+// Right is the owner, group and mode of one directory of the tree, or a file.
 type Right struct {
 	Dir   string // below the tree
 	Owner string
@@ -145,6 +147,8 @@ var beside = []Right{
 	{".", "root", "root", 0o755, false},
 	{"control", "root", GroupAll, 0o750, false},
 	{"control/private", "root", GroupAll, 0o710, false},
+	{statement.SecretFile, UserReview, UserReview, 0o600, false},
+	{statement.PublicFile, "root", GroupAll, 0o644, false},
 	{"tmp", "root", GroupAll, fs.ModeSetgid | fs.ModeSticky | 0o770, false},
 	{"journal", "root", GroupAll, fs.ModeSetgid | 0o770, false},
 	{LogsDir, "root", GroupAll, fs.ModeSetgid | 0o775, false},
@@ -314,36 +318,31 @@ func (t *Tree) separate() (gid int, yes bool) {
 	return int(st.Gid), unix.Stat(t.Path("tmp"), &st) == nil && strconv.Itoa(int(st.Gid)) == g.Gid
 }
 
-// MadeBy reports whether the item's directory and its ticket belong to one of
-// the accounts. In a tree of one user everything is made by that one, and the
-// answer is yes. A daemon asks it before it takes a fact from a ticket that
-// nothing else vouches for.
+// MadeBy reports whether one of the accounts, or root, made the item: its
+// directory is theirs. In a tree of one user everything is made by that one, and
+// the answer is yes.
 func (it *Item) MadeBy(users ...string) (bool, error) {
 	if !it.tree.Separate() {
 		return true, nil
 	}
-	var uids []uint32
-	for _, name := range users {
+	st, err := it.lock.Stat()
+	if err != nil {
+		return false, err
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok {
+		return false, nil
+	}
+	for _, name := range append(users, "root") {
 		u, err := user.Lookup(name)
 		if err != nil {
 			return false, err
 		}
-		n, err := strconv.ParseUint(u.Uid, 10, 32)
-		if err != nil {
-			return false, err
-		}
-		uids = append(uids, uint32(n))
-	}
-	for _, path := range []string{it.Path(), it.Path(TicketFile)} {
-		st, err := os.Lstat(path)
-		if err != nil {
-			return false, err
-		}
-		if sys, ok := st.Sys().(*syscall.Stat_t); !ok || !slices.Contains(uids, sys.Uid) {
-			return false, nil
+		if u.Uid == strconv.FormatUint(uint64(sys.Uid), 10) {
+			return true, nil
 		}
 	}
-	return true, nil
+	return false, nil
 }
 
 // WrongRight is the kind of Finding for a directory that does not fit Rights.

@@ -400,6 +400,8 @@ var moves = []Rule{
 	{[]State{Unborn}, []State{NeedsBuild, BDUninstallable, DepWait, AutoNotForUs, Uploaded}, []Actor{MasterD, Person}},
 	// Every architecture has settled; or a newer version came.
 	{[]State{Master}, []State{Uploaded, Attic}, []Actor{MasterD, Person}},
+	// It is not what was let in.
+	{[]State{Master}, []State{Rejected}, []Actor{MasterD}},
 	// Take, and with override.
 	{[]State{NeedsBuild}, []State{Building}, []Actor{Buildd, Person}},
 	{[]State{BuildAttempted, Built, Failed}, []State{Building}, []Actor{Person}},

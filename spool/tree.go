@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/internal/durable"
+	"packmill/spool/statement"
 )
 
 // Tree is one spool directory tree: control, tmp, spool, queue, archive,
@@ -69,8 +70,21 @@ var (
 	ErrNoLocks = errors.New("the file system has no locks (flock), or none left; put the tree on a local one: ext4, xfs or btrfs")
 )
 
-// Init makes an empty tree at root, or what an existing one lacks.
+// Init makes an empty tree at root, or what an existing one lacks, with the key
+// of reviewd's statements.
 func Init(root string) (*Tree, error) {
+	t, err := Complete(root)
+	if err != nil {
+		return nil, err
+	}
+	if err := statement.MakeKey(root); err != nil {
+		return nil, fmt.Errorf("init %s: %w", root, err)
+	}
+	return t, nil
+}
+
+// Complete is Init without the key: the directories alone.
+func Complete(root string) (*Tree, error) {
 	for _, p := range append(Standard.parts(), BaseDir, KeysDir) {
 		if err := durable.MkdirAll(filepath.Join(root, p), 0o775); err != nil {
 			return nil, fmt.Errorf("init %s: %w", root, err)

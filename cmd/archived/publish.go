@@ -20,6 +20,8 @@ import (
 	"packmill/queue"
 	"packmill/queue/buildlog"
 	"packmill/spool"
+	"packmill/spool/statement"
+	"packmill/spool/upload"
 )
 
 // publisher is the archive daemon.
@@ -366,53 +368,98 @@ func (p *publisher) ready(ctx context.Context, s *control.Suite, e *entry, entri
 // made: a key may have been revoked since. A reason is why it is refused; an
 // error is our trouble, and the item stays.
 func (p *publisher) inclusion(all *control.Settings, s *control.Suite, e *entry) (inc archive.Inclusion, reason string, err error) {
-	t := e.ticket
 	if e.arch == "" {
-		inc = archive.Inclusion{
-			Dir: e.item.Path(), Changes: t.Changes, Kind: archive.Source,
-			Component: t.Component,
-		}
-		if len(t.Has) > 0 {
-			inc.Kind |= archive.Binary
-			inc.Architectures = t.Has
-		}
-		if t.Fingerprint == "" {
-			// Nothing but the ticket vouches for it.
-			if ok, err := e.item.MadeBy(spool.UserReview, spool.UserMaster); err != nil {
-				return inc, "", err
-			} else if !ok {
-				return inc, "the ticket names no key, and was not written by " + spool.UserReview + " or " + spool.UserMaster, nil
-			}
-			if !slices.ContainsFunc(all.Uploaders, func(u control.Uploader) bool { return u.Account != "" && u.Account == t.Account }) {
-				return inc, fmt.Sprintf("the account %q may not upload (any more): see control/uploaders", t.Account), nil
-			}
-			return inc, "", nil
-		}
-		inc.Text, reason, err = p.signedBy(all, filepath.Join(inc.Dir, inc.Changes), all.UploaderKeys(), "control/uploaders")
-		return inc, reason, err
+		inc, err = p.source(all, s, e)
+		return inc, statement.Refused(err), ours(err)
+	}
+	// The component is that of the package, or of its source. A job of what is
+	// published already has no statement, and takes no name from another source.
+	said, err := p.Vouched(e.item)
+	if err != nil && (statement.Refused(err) == "" || exists(e.item.Path(statement.File))) {
+		return inc, statement.Refused(err), ours(err)
 	}
 	inc = archive.Inclusion{
-		Dir: e.item.Path("result"), Changes: t.Result, Kind: archive.Binary,
-		Component: t.Component, Architectures: []string{e.arch},
+		Dir: e.item.Path("result"), Changes: e.ticket.Result, Kind: archive.Binary, Component: e.ticket.Component,
+		Architectures: []string{e.arch}, Declared: true,
+	}
+	if said != nil {
+		inc.Component, inc.TakesOver = said.Component, said.TakesOver
 	}
 	if inc.Changes == "" {
 		return inc, "the ticket names no result", nil
 	}
-	keys, whose := all.BuildKeys(s, e.arch, t.Source, t.Component)
-	inc.Text, reason, err = p.signedBy(all, filepath.Join(inc.Dir, inc.Changes), keys, whose)
+	keys, whose := all.BuildKeys(s, e.arch, e.item.Name.Source, inc.Component)
+	data, err := os.ReadFile(filepath.Join(inc.Dir, inc.Changes))
+	if errors.Is(err, fs.ErrNotExist) {
+		return inc, inc.Changes + " is not in the item any more", nil
+	}
+	if err != nil {
+		return inc, "", err
+	}
+	inc.Text, reason, err = signedBy(all, inc.Changes, data, keys, whose)
 	return inc, reason, err
 }
 
-// signedBy returns the file's content if it bears a good signature by one of
-// the keys, and otherwise the reason why it does not.
-func (p *publisher) signedBy(all *control.Settings, path string, fingerprints []string, whose string) (data []byte, reason string, err error) {
-	data, err = os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, filepath.Base(path) + " is not in the item any more", nil
+// ours is an error that is no verdict.
+func ours(err error) error {
+	if statement.Refused(err) != "" {
+		return nil
 	}
+	return err
+}
+
+// source verifies a source by reviewd's statement, and that its uploader has
+// the right still. The .changes that it returns is the one that was let in, and
+// the archive verifies every other file by that.
+func (p *publisher) source(all *control.Settings, s *control.Suite, e *entry) (inc archive.Inclusion, err error) {
+	refused := func(format string, args ...any) (archive.Inclusion, error) {
+		return inc, &statement.Refusal{Text: fmt.Sprintf(format, args...)}
+	}
+	// A builder's account may write in the archive queue.
+	if ok, err := e.item.MadeBy(spool.UserReview, spool.UserMaster); err != nil {
+		return inc, err
+	} else if !ok {
+		return refused("neither %s nor %s made it: a source comes to the archive by reviewd and master-buildd", spool.UserReview, spool.UserMaster)
+	}
+	said, err := p.Vouched(e.item)
 	if err != nil {
-		return nil, "", err
+		return inc, err
 	}
+	i := slices.IndexFunc(all.Uploaders, func(u control.Uploader) bool { return u.Name == said.Uploader })
+	if i < 0 {
+		return refused("%s may not upload (any more): see control/uploaders", said.Uploader)
+	}
+	u := &all.Uploaders[i]
+	if said.Dsc != "" && !u.Allow.Source || !u.Uploads(s, said.Source, said.Component) {
+		return refused("%s may not upload %s to %s (any more): see Allow in control/uploaders", u.Name, said.Source, s.Name)
+	}
+	data, err := said.Text(e.item.Path(), said.Changes, upload.MaxChanges)
+	if err != nil {
+		return inc, err
+	}
+	inc = archive.Inclusion{
+		Dir: e.item.Path(), Changes: said.Changes, Kind: archive.Source, Component: said.Component, Text: data,
+		Declared: true, TakesOver: said.TakesOver,
+	}
+	if len(said.Has) > 0 {
+		inc.Kind |= archive.Binary
+		inc.Architectures = said.Has
+	}
+	if said.Fingerprint == "" {
+		if said.Account == "" || u.Account != said.Account {
+			return refused("the account %q may not upload (any more): see control/uploaders", said.Account)
+		}
+		return inc, nil
+	}
+	_, reason, err := signedBy(all, said.Changes, data, u.Fingerprints, "control/uploaders, of "+u.Name)
+	if reason != "" {
+		return refused("%s", reason)
+	}
+	return inc, err
+}
+
+// signedBy says why a file's content bears no good signature by one of the keys.
+func signedBy(all *control.Settings, name string, data []byte, fingerprints []string, whose string) (same []byte, reason string, err error) {
 	ring, _, err := all.Keyring(fingerprints)
 	if err != nil {
 		return nil, "", err
@@ -420,9 +467,9 @@ func (p *publisher) signedBy(all *control.Settings, path string, fingerprints []
 	if _, _, err := ring.VerifyClear(data, time.Now()); err != nil {
 		var r *openpgp.Refusal
 		if errors.As(err, &r) {
-			return nil, fmt.Sprintf("%s: %s (keys of %s count)", filepath.Base(path), r.Text, whose), nil
+			return nil, fmt.Sprintf("%s: %s (keys of %s count)", name, r.Text, whose), nil
 		}
-		return nil, fmt.Sprintf("%s: %v", filepath.Base(path), err), nil
+		return nil, fmt.Sprintf("%s: %v", name, err), nil
 	}
 	return data, "", nil
 }

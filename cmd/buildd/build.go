@@ -21,6 +21,7 @@ import (
 	"packmill/queue/buildlog"
 	"packmill/queue/runner"
 	"packmill/spool"
+	"packmill/spool/statement"
 )
 
 // builder is one build daemon.
@@ -325,6 +326,7 @@ func (b *builder) again(it *spool.Item, t *queue.Ticket, reason string) spool.Ve
 const (
 	workDir   = "work"
 	resultDir = "result"
+	sourceDir = "source" // the verified copy of the source, which the runner gets
 )
 
 // handle builds the claimed job.
@@ -466,9 +468,16 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *c
 	}
 	defer log.Close()
 	it.Dirty()
+	src, err := b.source(ctx, it)
+	if why := statement.Refused(err); why != "" {
+		return b.notLetIn(log, why)
+	}
+	if err != nil {
+		return nil, err
+	}
 	job := &runner.Job{
-		Source: t.Source, Version: t.Version, Suite: s.Name, Arch: it.Place.Arch, On: it.Place.Arch, Nice: x.Nice,
-		Dsc: it.Path(t.Dsc), Dir: it.Path(workDir), Result: it.Path(resultDir),
+		Source: it.Name.Source, Version: it.Name.Version, Suite: s.Name, Arch: it.Place.Arch, On: it.Place.Arch, Nice: x.Nice,
+		Dsc: it.Path(sourceDir, src.Dsc), Packages: src.Packages, Dir: it.Path(workDir), Result: it.Path(resultDir),
 		Base: s.Base, Network: s.BuildNetwork, ExtraDepends: t.ExtraDepends, ExtraConflicts: t.ExtraConflicts,
 		Log: log, Lock: it.Lock(),
 		Limits: x.LimitsOf(s, t.Source),
@@ -503,8 +512,10 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *c
 	if err != nil {
 		return nil, err
 	}
-	if err := durable.RemoveAll(it.Path(workDir)); err != nil {
-		b.Log.Warn("work directory stays", "item", it.Name.String(), "err", err)
+	for _, dir := range []string{workDir, sourceDir} {
+		if err := durable.RemoveAll(it.Path(dir)); err != nil {
+			b.Log.Warn("work directory stays", "item", it.Name.String(), "err", err)
+		}
 	}
 	return res, nil
 }
@@ -521,7 +532,7 @@ func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *control.Builder, s *
 	case runner.Good:
 		if s.LogReview == "auto" {
 			t.Result = res.Changes
-			if err := b.sign(it, t, x, all); err != nil {
+			if err := b.sign(it, t, x, all, res.Text); err != nil {
 				return b.backOff(it, t, "sign the result: "+err.Error())
 			}
 		}
@@ -577,8 +588,9 @@ func (b *builder) uncount(it *spool.Item, t *queue.Ticket) error {
 	return it.SetTicket(t.Stanza())
 }
 
-// sign puts the builder's signature on the result's .changes.
-func (b *builder) sign(it *spool.Item, t *queue.Ticket, x *control.Builder, all *control.Settings) error {
+// sign puts the builder's signature on the result's .changes: on text, as it was
+// checked, whatever the file says by now.
+func (b *builder) sign(it *spool.Item, t *queue.Ticket, x *control.Builder, all *control.Settings, text []byte) error {
 	if x.Key == "" {
 		return fmt.Errorf("the builder %s has no Key in control/builders, and Log-Review is auto", x.Name)
 	}
@@ -586,19 +598,11 @@ func (b *builder) sign(it *spool.Item, t *queue.Ticket, x *control.Builder, all 
 	if err != nil {
 		return err
 	}
-	name := filepath.Join(resultDir, t.Result)
-	data, err := os.ReadFile(it.Path(name))
+	signed, err := signer.Clearsign(text, time.Now())
 	if err != nil {
 		return err
 	}
-	if openpgp.IsSigned(data) {
-		return fmt.Errorf("%s: the build signed it", t.Result)
-	}
-	signed, err := signer.Clearsign(data, time.Now())
-	if err != nil {
-		return err
-	}
-	return it.WriteFile(name, signed)
+	return it.WriteFile(filepath.Join(resultDir, t.Result), signed)
 }
 
 // share opens a result to the tree's group, which the item has: the daemon

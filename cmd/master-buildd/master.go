@@ -14,6 +14,7 @@ import (
 	"packmill/queue"
 	"packmill/queue/lacking"
 	"packmill/spool"
+	"packmill/spool/statement"
 )
 
 // master is the master build daemon: three loops over one tree.
@@ -107,6 +108,11 @@ func (m *master) accept(ctx context.Context, it *spool.Item) (spool.Verdict, err
 	if misfit, err := m.misfit(it); misfit || err != nil {
 		return spool.Verdict{}, err
 	}
+	if _, err := m.Verified(it); statement.Refused(err) != "" {
+		return notLetIn(it, err), nil
+	} else if err != nil {
+		return spool.Verdict{}, err
+	}
 	if err := queue.Supersede(m.Tree, s.Name, it.Name.Source, it.Name.Version, m.Name, spool.MasterD); err != nil {
 		return spool.Verdict{}, err
 	}
@@ -118,6 +124,15 @@ func (m *master) accept(ctx context.Context, it *spool.Item) (spool.Verdict, err
 		return spool.Verdict{}, err
 	}
 	return queue.FanOut(m.Tree, it, q, m.Name)
+}
+
+// notLetIn quarantines a source that is not what reviewd let in.
+func notLetIn(it *spool.Item, err error) spool.Verdict {
+	why := statement.Refused(err)
+	return spool.Verdict{
+		To: spool.In(spool.Rejected), Reason: "it is not what was let in: " + why,
+		Text: fmt.Sprintf("%s is not what reviewd let in: %s\nThe history says who had it. Upload it again.\n", it.Name.ID(), why),
+	}
 }
 
 // join serves the sources that wait for their architectures.
@@ -140,7 +155,16 @@ func (m *master) join() *spool.Loop {
 			if misfit, err := m.misfit(it); misfit || err != nil {
 				return spool.Verdict{}, err
 			}
-			return queue.Join(m.Tree, it, queue.Suite{Name: it.Place.Suite})
+			v, err := queue.Join(m.Tree, it, queue.Suite{Name: it.Place.Suite})
+			if err != nil || v.To.State != spool.Uploaded {
+				return v, err
+			}
+			if _, err := m.Verified(it); statement.Refused(err) != "" {
+				return notLetIn(it, err), nil
+			} else if err != nil {
+				return spool.Verdict{}, err
+			}
+			return v, nil
 		},
 		Poison: func(*spool.Item) spool.Place { return spool.In(spool.Attic) },
 	})

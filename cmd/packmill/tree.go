@@ -51,7 +51,7 @@ type initCmd struct {
 }
 
 func (initCmd) Help() string {
-	return `Makes the tree at --tree with example settings in control, which say what to fill in. What is there already stays.
+	return `Makes the tree at --tree with example settings in control, which say what to fill in, and the key with which reviewd vouches for what it lets in. What is there already stays. In a tree from before there was such a key, what is on its way is vouched for as it lies now: stop the daemons first.
 
 Examples:
   packmill init
@@ -82,6 +82,9 @@ func (i initCmd) Run(c *cli) error {
 // that it wrote.
 func (i initCmd) complete(c *cli) (made []string, err error) {
 	unix.Umask(0o002)
+	if err := older(c.Tree); err != nil {
+		return nil, err
+	}
 	t, err := spool.Init(c.Tree)
 	if err != nil {
 		return nil, err

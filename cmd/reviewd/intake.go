@@ -22,10 +22,12 @@ import (
 	"packmill/cmd/internal/mail"
 	"packmill/cmd/internal/replay"
 	"packmill/internal/durable"
+	"packmill/internal/openpgp"
 	"packmill/internal/trouble"
 	"packmill/queue"
 	"packmill/spool"
 	"packmill/spool/incoming"
+	"packmill/spool/statement"
 	"packmill/spool/upload"
 )
 
@@ -37,9 +39,10 @@ const workers = 4
 type intake struct {
 	*daemon.Env
 	archive *archive.Archive
-	mu      sync.Mutex   // of rules, nudged and hashes
-	rules   *rules       // made of the settings in force
-	waiting trouble.Said // what unfinished uploads lack
+	key     *openpgp.Signer // of the statements
+	mu      sync.Mutex      // of rules, nudged and hashes
+	rules   *rules          // made of the settings in force
+	waiting trouble.Said    // what unfinished uploads lack
 	box     *incoming.Box
 	kept    keeping
 	hashes  map[string]string // SHA-256 of files of ours that unfinished uploads ask for, see hash
@@ -119,6 +122,10 @@ func (in *intake) judge(ctx context.Context, it *spool.Item) (spool.Verdict, err
 	}
 	fill(t, u, findings)
 	if upload.Worst(findings) >= upload.Error {
+		// Of an earlier judgement, before it was requeued.
+		if err := durable.Remove(it.Path(statement.File)); err != nil {
+			return spool.Verdict{}, err
+		}
 		if err := it.SetTicket(t.Stanza()); err != nil {
 			return spool.Verdict{}, err
 		}
@@ -142,9 +149,14 @@ func (in *intake) judge(ctx context.Context, it *spool.Item) (spool.Verdict, err
 	if err := markTaken(it); err != nil {
 		return spool.Verdict{}, err
 	}
+	said, err := in.state(ctx, it, t, u)
+	if err != nil {
+		return spool.Verdict{}, err
+	}
 	var g errgroup.Group
 	g.Go(func() error { return in.remember(it, u.Hash) })
 	g.Go(func() error { return it.SetTicket(t.Stanza()) })
+	g.Go(func() error { return it.WriteFile(statement.File, said) })
 	if err := g.Wait(); err != nil {
 		return spool.Verdict{}, err
 	}
@@ -157,8 +169,8 @@ func (in *intake) judge(ctx context.Context, it *spool.Item) (spool.Verdict, err
 		return spool.Verdict{}, err
 	}
 	if s, ok := in.Settings.Get().Suite(suite); ok && s.Review != "always" {
-		why := ""
-		if s.Review == "new" {
+		why := foreign(u)
+		if s.Review == "new" && why == "" {
 			if why, err = in.news(ctx, it, t, u); errors.Is(err, upload.ErrCost) {
 				why, err = "it takes too long to compare it with the last version", nil
 			}
@@ -173,6 +185,9 @@ func (in *intake) judge(ctx context.Context, it *spool.Item) (spool.Verdict, err
 		place.Reason = "complete and verified; a person must see it: " + why
 	}
 	place.To = spool.In(spool.Review, suite)
+	if why := foreign(u); why != "" {
+		place.Text = "A reviewer decides about names that its uploader has no right to: " + why + ".\nTo accept it is to let it have them.\n"
+	}
 	if place.Reason == "" {
 		place.Reason = "complete and verified"
 	}

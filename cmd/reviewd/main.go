@@ -12,6 +12,10 @@
 // spool/rejected with every finding in its REASON. What is not complete waits,
 // up to the suite's Incomplete.
 //
+// What is let in gets a statement, signed with control/private/reviewd.key: who
+// uploaded it by which right, and the checksum of every file. The other daemons
+// verify it (control/reviewd.asc), and take nothing without.
+//
 // Settings: control/uploaders, control/suites, control/keys.
 //
 // Exit status: 0 done, 100 wrong use or settings, 111 may pass (start it
@@ -23,6 +27,7 @@ import (
 
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
+	"packmill/spool/statement"
 )
 
 const manual = `Takes uploads in: waits until one is complete, copies and checks it, and lays it before the reviewers.
@@ -50,7 +55,11 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	key, err := statement.OpenKey(env.Tree.Root())
+	if err != nil {
+		return daemon.Wrong{Err: err}
+	}
 	return newTeller(env).Serve(ctx, func(ctx context.Context) error {
-		return env.Serve(ctx, (&intake{Env: env, archive: a}).loop())
+		return env.Serve(ctx, (&intake{Env: env, archive: a, key: key}).loop())
 	})
 }

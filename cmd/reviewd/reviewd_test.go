@@ -18,6 +18,7 @@ import (
 	"packmill/cmd/internal/mail"
 	"packmill/internal/openpgp"
 	"packmill/spool"
+	"packmill/spool/statement"
 	"packmill/spool/upload/uploadtest"
 )
 
@@ -260,7 +261,7 @@ func (s *site) files(f spool.Found) []string {
 	var out []string
 	for _, e := range entries {
 		switch e.Name() {
-		case spool.TicketFile, spool.HistoryFile, spool.ReasonFile, mail.ToldFile:
+		case spool.TicketFile, spool.HistoryFile, spool.ReasonFile, statement.File, mail.ToldFile:
 		default:
 			out = append(out, e.Name())
 		}

@@ -47,6 +47,7 @@ type Dsc struct {
 	Source        string
 	Version       string
 	Binary        []string
+	Packages      []string // the names in Package-List and in Binary, each once
 	Architectures []string
 	Maintainer    string
 	Uploaders     string
@@ -188,10 +189,17 @@ func parseDsc(name string, text []byte) (*Dsc, problems, error) {
 		bad.check(policy.CheckVersion(d.Version))
 	}
 	for line := range strings.SplitSeq(st.Get("Package-List"), "\n") {
-		if w := deb822.Words(line); len(w) >= 4 && d.Section == "" {
+		w := deb822.Words(line)
+		if len(w) >= 4 && d.Section == "" {
 			d.Section, d.Priority = w[2], w[3]
 		}
+		if len(w) > 0 {
+			d.Packages = append(d.Packages, w[0])
+		}
 	}
+	d.Packages = append(d.Packages, d.Binary...)
+	slices.Sort(d.Packages)
+	d.Packages = slices.Compact(d.Packages)
 	d.Files = parseFiles(st, name, false, &bad)
 	return d, bad, nil
 }

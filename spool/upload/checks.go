@@ -1,6 +1,7 @@
 package upload
 
 import (
+	"errors"
 	"fmt"
 	"net/mail"
 	"regexp"
@@ -223,9 +224,13 @@ func checkRights(r *reading) error {
 	// The reason is that of the right that comes nearest to fitting.
 	best, reason := -1, fmt.Sprintf("%s has no rights; ask for some", quote(u.Name))
 	for i := range u.Allow {
-		step, why := r.allowed(&u.Allow[i], c)
+		step, why, err := r.allowed(&u.Allow[i], c, r.up.Suite)
+		if err != nil {
+			return err
+		}
 		if why == "" {
-			return nil
+			r.up.Right = &u.Allow[i]
+			return errors.Join(r.covered(), r.takeovers())
 		}
 		if step > best {
 			best, reason = step, why
@@ -235,34 +240,63 @@ func checkRights(r *reading) error {
 	return nil
 }
 
-// allowed says how far a right carries, and why not further.
-func (r *reading) allowed(a *Right, c *Changes) (step int, why string) {
-	who, suite := quote(r.up.Uploader.Name), r.up.Suite.Name
-	if !fits(a.Suites, suite) {
-		return 0, fmt.Sprintf("%s may not upload to %s; ask for the right, or change Distribution", who, suite)
-	}
-	if !fits(a.Packages, c.Source) {
-		return 1, fmt.Sprintf("%s may not upload the source package %s to %s; ask for the right", who, quote(c.Source), suite)
-	}
-	for _, f := range c.Files {
-		if comp, _ := component(f.Section); f.Section != "-" && f.Section != "" && !fits(a.Components, comp) {
-			return 2, fmt.Sprintf("%s may not upload to the component %s of %s; ask for the right, or change Section", who, quote(comp), suite)
-		}
-	}
-	if c.HasSource() && !a.Source {
-		return 3, fmt.Sprintf("%s may not upload sources to %s; ask for the right", who, suite)
-	}
-	if r.comesWithBinaries() && !(c.HasSource() && r.up.Suite.Binaries != BinariesAllowed) {
-		for _, arch := range r.binaryArchs() {
-			if len(a.Binaries) == 0 || !fits(a.Binaries, arch) {
-				return 4, fmt.Sprintf("%s may not upload binaries of %s to %s; build with dpkg-buildpackage -S, or ask for the right", who, quote(arch), suite)
+// covered lists the suites in which the uploader's rights cover the upload: a
+// reviewer may put it into any of them.
+func (r *reading) covered() error {
+	for _, s := range r.ctx.Suites {
+		for i := range r.up.Uploader.Allow {
+			_, why, err := r.allowed(&r.up.Uploader.Allow[i], r.up.Changes, s)
+			if err != nil {
+				return err
+			}
+			if why == "" {
+				r.up.Suites = append(r.up.Suites, s.Name)
+				break
 			}
 		}
 	}
-	if r.up.New && !a.New {
-		return 5, fmt.Sprintf("%s may not upload new packages to %s, which has no %s yet; ask somebody who may, or for the right", who, suite, quote(c.Source))
+	return nil
+}
+
+// allowed says how far a right carries for a suite, and why not further.
+func (r *reading) allowed(a *Right, c *Changes, s *Suite) (step int, why string, err error) {
+	who, suite := quote(r.up.Uploader.Name), s.Name
+	if !fits(a.Suites, suite) {
+		return 0, fmt.Sprintf("%s may not upload to %s; ask for the right, or change Distribution", who, suite), nil
 	}
-	return 6, ""
+	if !fits(a.Packages, c.Source) {
+		return 1, fmt.Sprintf("%s may not upload the source package %s to %s; ask for the right", who, quote(c.Source), suite), nil
+	}
+	for _, f := range c.Files {
+		if comp, _ := component(f.Section); f.Section != "-" && f.Section != "" && !fits(a.Components, comp) {
+			return 2, fmt.Sprintf("%s may not upload to the component %s of %s; ask for the right, or change Section", who, quote(comp), suite), nil
+		}
+	}
+	if c.HasSource() && !a.Source {
+		return 3, fmt.Sprintf("%s may not upload sources to %s; ask for the right", who, suite), nil
+	}
+	if r.comesWithBinaries() && !(c.HasSource() && s.Binaries != BinariesAllowed) {
+		for _, arch := range r.binaryArchs() {
+			if len(a.Binaries) == 0 || !fits(a.Binaries, arch) {
+				return 4, fmt.Sprintf("%s may not upload binaries of %s to %s; build with dpkg-buildpackage -S, or ask for the right", who, quote(arch), suite), nil
+			}
+		}
+	}
+	if a.New {
+		return 6, "", nil
+	}
+	isNew := r.up.New
+	if s != r.up.Suite {
+		versions, err := r.ctx.published(s.Name, c.Source)
+		if err != nil {
+			return 0, "", err
+		}
+		isNew = len(versions) == 0
+	}
+	if isNew {
+		return 5, fmt.Sprintf("%s may not upload new packages to %s, which has no %s yet; ask somebody who may, or for the right", who, suite, quote(c.Source)), nil
+	}
+	return 6, "", nil
 }
 
 func checkChangesName(r *reading) error {
@@ -1021,26 +1055,53 @@ func checkBinNMUAll(r *reading) error {
 	return nil
 }
 
-func checkTakesOver(r *reading) error {
-	if r.ctx.BuiltBy == nil || r.up.Suite == nil {
+// takeovers finds the names that another source has in the suite. What the
+// uploader's rights do not cover there a reviewer must see: see Upload.Foreign.
+func (r *reading) takeovers() error {
+	if r.ctx.BuiltBy == nil {
 		return nil
 	}
 	names := slices.Clone(r.up.Changes.Binary)
 	if r.up.Dsc != nil {
-		names = append(names, r.up.Dsc.Binary...)
+		names = append(names, r.up.Dsc.Packages...)
+	}
+	names = slices.DeleteFunc(names, func(n string) bool { return policy.CheckPackage(n) != nil })
+	for _, n := range slices.Clone(names) {
+		names = append(names, n+"-dbgsym")
 	}
 	slices.Sort(names)
-	names = slices.DeleteFunc(slices.Compact(names), func(n string) bool { return policy.CheckPackage(n) != nil })
+	names = slices.Compact(names)
 	builders, err := r.ctx.BuiltBy(r.up.Suite.Name, names)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if source, ok := builders[name]; ok && source != r.up.Changes.Source {
-			r.say("the binary package %s is built by the source %s in %s; agree with its maintainer, or rename yours", name, source, r.up.Suite.Name)
+		source, ok := builders[name]
+		if !ok || source == r.up.Changes.Source {
+			continue
+		}
+		r.up.TakesOver = append(r.up.TakesOver, name+"="+source)
+		if !r.covers(source) {
+			r.up.Foreign = append(r.up.Foreign, name+"="+source)
 		}
 	}
 	return nil
+}
+
+func checkTakesOver(r *reading) error {
+	for _, x := range r.up.TakesOver {
+		name, source, _ := strings.Cut(x, "=")
+		r.say("the binary package %s is built by the source %s in %s; agree with its maintainer, or rename yours", name, source, r.up.Suite.Name)
+	}
+	return nil
+}
+
+// covers reports whether the uploader may upload another source to the suite, too.
+func (r *reading) covers(source string) bool {
+	u := r.up.Uploader
+	return u != nil && slices.ContainsFunc(u.Allow, func(a Right) bool {
+		return a.Source && fits(a.Suites, r.up.Suite.Name) && fits(a.Packages, source)
+	})
 }
 
 func checkDbgsym(r *reading) error {

@@ -82,6 +82,7 @@ func Read(stop context.Context, dir, changesName string, ctx *Context) (*Upload,
 		present: map[string]fs.FileInfo{},
 		sums:    map[string]Sums{},
 	}
+	r.up.Sums = r.sums
 	goOn, err := r.verify()
 	if err != nil {
 		return r.up, nil, err

@@ -82,13 +82,18 @@ type Upload struct {
 	Changes      *Changes
 	Dsc          *Dsc      // nil if the upload has no source
 	Uploader     *Uploader // whose rights applied
+	Right        *Right    // which of them; nil if none fits
 	Suite        *Suite
-	Component    string   // from the Section of the .dsc, or of the first file
-	Section      string   // without the component
-	New          bool     // the suite has no version of this source
-	Published    []string // versions of this source in the suite
-	Drop         []string // names of files that are left out of the archive, as the suite's Binaries says
-	Pool         []File   // files of the .dsc that did not come with the upload, but are in the pool
+	Suites       []string        // all in which the uploader's rights cover it
+	TakesOver    []string        // PACKAGE=SOURCE: names of binary packages that another source has in the suite
+	Foreign      []string        // those of them for whose source the uploader has no right: a reviewer must be shown them
+	Sums         map[string]Sums // of the files that came, by name
+	Component    string          // from the Section of the .dsc, or of the first file
+	Section      string          // without the component
+	New          bool            // the suite has no version of this source
+	Published    []string        // versions of this source in the suite
+	Drop         []string        // names of files that are left out of the archive, as the suite's Binaries says
+	Pool         []File          // files of the .dsc that did not come with the upload, but are in the pool
 }
 
 // Uploader is somebody who may upload, and what.
@@ -110,6 +115,26 @@ type Right struct {
 	Source     bool     // sources
 	Binaries   []string // architectures whose binaries may come: amd64, all, *; an empty list is none
 	New        bool     // also sources of which the suite has no version
+}
+
+// String is the right in the words of the settings' field Allow.
+func (a *Right) String() string {
+	var out []string
+	if a.Source {
+		out = append(out, "source")
+	}
+	for _, l := range []struct {
+		name string
+		list []string
+	}{{"binary", a.Binaries}, {"suites", a.Suites}, {"components", a.Components}, {"packages", a.Packages}} {
+		if len(l.list) > 0 {
+			out = append(out, l.name+"="+strings.Join(l.list, " "))
+		}
+	}
+	if !a.New {
+		out = append(out, "new=no")
+	}
+	return strings.Join(out, ", ")
 }
 
 // Binaries says what a suite does with binary packages in an upload with source.

@@ -50,6 +50,17 @@ func (s *Settings) UploaderKeys() []string {
 	return out
 }
 
+// Uploads reports whether the uploader's rights cover a source of that name and
+// component in the suite; whether they cover sources, binaries or new packages is
+// for the upload's checks.
+func (u *Uploader) Uploads(s *Suite, source, component string) bool {
+	fits := func(patterns []string, word string) bool {
+		return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool { ok, _ := path.Match(p, word); return ok })
+	}
+	a := &u.Allow
+	return fits(a.Suites, s.Name) && fits(a.Components, component) && fits(a.Packages, source)
+}
+
 // Signs reports whether the person's word about builds counts: for that suite
 // and architecture, and a source of that name and component.
 func (u *Uploader) Signs(s *Suite, arch, source, component string) bool {

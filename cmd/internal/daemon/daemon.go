@@ -22,6 +22,7 @@ import (
 	"packmill/archive"
 	"packmill/cmd/internal/control"
 	"packmill/spool"
+	"packmill/spool/statement"
 )
 
 // The exit status of every program of the project.
@@ -85,6 +86,9 @@ func (f *Flags) Start(name string) (*Env, error) {
 		if errors.Is(err, fs.ErrPermission) {
 			err = fmt.Errorf("%w; run it as the user that the service file names", err)
 		}
+		return nil, Wrong{err}
+	}
+	if _, err := statement.OpenRing(tree.Root()); err != nil {
 		return nil, Wrong{err}
 	}
 	store, err := control.NewStore(tree.Path("control"), log)
@@ -197,6 +201,25 @@ func (e *Env) Serve(ctx context.Context, loops ...*spool.Loop) error {
 		return Rounds(ctx, loops...)
 	}
 	return Together(ctx, loops...)
+}
+
+// Vouched reads the statement of an item for the suite in which it lies. A
+// statement.Refusal says why the item is not what was let in.
+func (e *Env) Vouched(it *spool.Item) (*statement.Statement, error) {
+	ring, err := statement.OpenRing(e.Tree.Root())
+	if err != nil {
+		return nil, err
+	}
+	return ring.Of(it.Path(), it.Name.Source, it.Name.Version, it.Place.Suite)
+}
+
+// Verified is Vouched, and every file of the upload is what was let in.
+func (e *Env) Verified(it *spool.Item) (*statement.Statement, error) {
+	s, err := e.Vouched(it)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.Verify(it.Path())
 }
 
 // Room says why nothing new should be begun: see control.General.Room.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -244,7 +245,7 @@ var Good = []Row{
 	{Name: "binaries dropped", bend: all(set(func(p *pkg) { p.Distribution = "dropping" }), binary("armhf", "fresh_1.0-1_armhf.deb"))},
 	{Name: "takes a package over", World: func(c *upload.Context) {
 		c.BuiltBy = func(suite string, names []string) (map[string]string, error) {
-			if suite != "stable" || len(names) != 1 || names[0] != "fresh" {
+			if suite != "stable" || !slices.Equal(names, []string{"fresh", "fresh-dbgsym"}) {
 				return nil, fmt.Errorf("asked for %s and %q", suite, names)
 			}
 			return map[string]string{"fresh": "stale"}, nil

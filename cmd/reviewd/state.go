@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"packmill/queue"
+	"packmill/spool"
+	"packmill/spool/statement"
+	"packmill/spool/upload"
+)
+
+// state signs what is let in: the statement that everybody downstream verifies.
+func (in *intake) state(ctx context.Context, it *spool.Item, t *queue.Ticket, u *upload.Upload) ([]byte, error) {
+	s := statement.Statement{
+		Source: t.Source, Version: t.Version, Suite: t.Suite, Suites: u.Suites, Component: t.Component, Dsc: t.Dsc, Changes: t.Changes,
+		Received: t.Received, Has: t.Has, Uploader: t.Uploader, Fingerprint: t.Fingerprint, Rights: u.Right.String(), TakesOver: u.TakesOver,
+	}
+	if t.Fingerprint == "" {
+		s.Account = t.Account
+	}
+	if u.Dsc != nil {
+		s.Packages = u.Dsc.Packages
+	}
+	changes, err := upload.Sum(ctx, it.Path(), t.Changes, upload.TakeOptions{})
+	if err != nil {
+		return nil, err
+	}
+	s.Files = append(s.Files, statement.Sum{Name: t.Changes, Size: changes.Size, SHA256: changes.SHA256})
+	for _, f := range u.Changes.Files {
+		sum, ok := u.Sums[f.Name]
+		if !ok {
+			continue // in the pool
+		}
+		s.Files = append(s.Files, statement.Sum{Name: f.Name, Size: sum.Size, SHA256: sum.SHA256})
+	}
+	for _, f := range u.Pool {
+		if _, ok := u.Sums[f.Name]; !ok {
+			s.Files = append(s.Files, statement.Sum{Name: f.Name, Size: f.Size, SHA256: f.SHA256})
+		}
+	}
+	return s.Sign(in.key)
+}
+
+// foreign says which names an upload would take from sources for which its
+// uploader has no right: whatever the suite's rule, a reviewer must see them.
+func foreign(u *upload.Upload) string {
+	var out []string
+	for _, x := range u.Foreign {
+		name, source, _ := strings.Cut(x, "=")
+		out = append(out, fmt.Sprintf("the binary package %s, which the source %s builds in %s", name, source, u.Suite.Name))
+	}
+	return strings.Join(slices.Compact(out), "; ")
+}
