@@ -2,6 +2,7 @@ package spool
 
 import (
 	"fmt"
+	"path"
 	"strings"
 	"time"
 
@@ -89,8 +90,18 @@ func ParseName(s string) (Name, error) {
 func digit(c byte) bool { return c >= '0' && c <= '9' }
 
 // Matches reports whether a person who says pattern means this item: hello,
-// hello_2.10-3 or the whole name.
+// hello_2.10-3 or the whole name, each with the wildcards of path.Match.
 func (n Name) Matches(pattern string) bool {
-	return pattern == n.Source || pattern == n.ID() || pattern == n.String() ||
-		pattern == n.Source+"_"+strings.ReplaceAll(n.Version, ":", "%3a")
+	says := func(name string) bool { return pattern == name }
+	if IsPattern(pattern) {
+		says = func(name string) bool {
+			ok, err := path.Match(pattern, name)
+			return ok && err == nil
+		}
+	}
+	return says(n.Source) || says(n.ID()) || says(n.String()) || says(n.Source+"_"+strings.ReplaceAll(n.Version, ":", "%3a"))
 }
+
+// IsPattern reports whether a person means by the word whatever fits it: no
+// name of a package has these characters.
+func IsPattern(word string) bool { return strings.ContainsAny(word, "*?[") }

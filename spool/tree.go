@@ -274,18 +274,15 @@ func (t *Tree) Ensure(p Place) error {
 }
 
 // Find looks for the items that a person means by pattern (hello,
-// hello_2.10-3 or a whole name), in the given states or in all.
+// hello_2.10-3 or a whole name, with wildcards or not), in the given states or
+// in all. After an error it has what could be read: see Closed.
 func (t *Tree) Find(pattern string, states ...State) ([]Found, error) {
 	places, err := t.Places(states...)
-	if err != nil {
-		return nil, err
-	}
+	errs := []error{err}
 	var out []Found
 	for _, p := range places {
 		names, err := t.List(p)
-		if err != nil {
-			return nil, err
-		}
+		errs = append(errs, err)
 		for _, s := range names {
 			n, err := ParseName(s)
 			if err == nil && (pattern == "" || n.Matches(pattern)) {
@@ -293,7 +290,24 @@ func (t *Tree) Find(pattern string, states ...State) ([]Found, error) {
 			}
 		}
 	}
-	return out, nil
+	return out, errors.Join(errs...)
+}
+
+// Closed takes an error of Places or Find apart: the directories that this user
+// may not read, and the error that remains without them.
+func Closed(err error) (dirs []string, rest error) {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var errs []error
+		for _, e := range many.Unwrap() {
+			more, left := Closed(e)
+			dirs, errs = append(dirs, more...), append(errs, left)
+		}
+		return dirs, errors.Join(errs...)
+	}
+	if p := (*fs.PathError)(nil); errors.Is(err, fs.ErrPermission) && errors.As(err, &p) {
+		return []string{p.Path}, nil
+	}
+	return nil, err
 }
 
 // Found is where an item was seen. It may have moved since.

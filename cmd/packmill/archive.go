@@ -230,6 +230,7 @@ func entryOf(e archive.Entry) entry {
 type archiveLs struct {
 	View    string `arg:"" optional:"" help:"A suite or snapshot; without it they are listed."`
 	Pattern string `arg:"" optional:"" help:"Names or source names: shell wildcards."`
+	paged
 }
 
 func (archiveLs) Help() string {
@@ -261,19 +262,18 @@ func (x *archiveLs) Run(c *cli, h *hand) error {
 	if err != nil {
 		return missing(err)
 	}
-	w := terminal.Table()
-	if !c.JSON {
-		fmt.Fprintln(w, "PACKAGE\tVERSION\tARCH\tCOMPONENT\tSOURCE")
-	}
+	l := c.list(c.screen(), itemColumn, terminal.Column{Name: "VERSION", Least: 8}, archColumn, terminal.Column{Name: "COMPONENT", Least: 4},
+		terminal.Column{Name: "SOURCE", Least: 8})
 	for _, e := range list {
-		c.print(w, entryOf(e), fmt.Sprintf("%s\t%s\t%s\t%s\t%s", e.Package, e.Version, e.Arch, e.Component, e.Source))
+		l.add(entryOf(e), e.Package, e.Version, e.Arch, e.Component, e.Source)
 	}
-	return w.Flush()
+	return l.end("")
 }
 
 type archiveShow struct {
 	View    string `arg:"" help:"A suite or snapshot."`
 	Package string `arg:"" help:"A source or binary package."`
+	paged
 }
 
 func (archiveShow) Help() string {
@@ -604,10 +604,7 @@ func (x *archiveDiff) Run(c *cli, h *hand) error {
 
 // differences prints what changes from one suite or snapshot to another.
 func (c *cli) differences(list []archive.Difference, from, to string) error {
-	w := terminal.Table()
-	if !c.JSON {
-		fmt.Fprintf(w, "PACKAGE\tARCH\t%s\t%s\n", strings.ToUpper(from), strings.ToUpper(to))
-	}
+	l := c.list(c.screen(), itemColumn, archColumn, terminal.Column{Name: strings.ToUpper(from), Least: 8}, terminal.Column{Name: strings.ToUpper(to), Least: 8})
 	dash := func(v string) string {
 		if v == "" {
 			return "-"
@@ -615,10 +612,9 @@ func (c *cli) differences(list []archive.Difference, from, to string) error {
 		return v
 	}
 	for _, d := range list {
-		c.print(w, map[string]string{"package": d.Package, "arch": d.Arch, "from": d.Old, "to": d.New},
-			fmt.Sprintf("%s\t%s\t%s\t%s", d.Package, d.Arch, dash(d.Old), dash(d.New)))
+		l.add(map[string]string{"package": d.Package, "arch": d.Arch, "from": d.Old, "to": d.New}, d.Package, d.Arch, dash(d.Old), dash(d.New))
 	}
-	return w.Flush()
+	return l.end("")
 }
 
 type archiveRollback struct {

@@ -10,11 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
-
-	"golang.org/x/term"
 
 	"packmill/archive"
 	"packmill/archive/mirror"
@@ -25,33 +22,6 @@ import (
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
 )
-
-// bar is a line of progress for a person who looks; nothing if standard error
-// is no terminal.
-type bar struct {
-	mu   sync.Mutex
-	last time.Time
-	on   bool
-}
-
-func newBar() *bar { return &bar{on: term.IsTerminal(int(os.Stderr.Fd()))} }
-
-func (b *bar) show(done, all int64, what string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.on || all == 0 || time.Since(b.last) < 100*time.Millisecond && done < all {
-		return
-	}
-	b.last = time.Now()
-	n := int(30 * done / all)
-	fmt.Fprintf(os.Stderr, "\r[%s%s] %3d %% %s", strings.Repeat("#", n), strings.Repeat(" ", 30-n), 100*done/all, what)
-}
-
-func (b *bar) end() {
-	if b.on && !b.last.IsZero() {
-		fmt.Fprint(os.Stderr, "\r\x1b[K")
-	}
-}
 
 type archiveImport struct {
 	Suite         string   `arg:"" help:"The suite of control/suites that gets the packages."`
@@ -107,16 +77,10 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 	if err != nil {
 		return missing(err)
 	}
-	b := newBar()
+	progress := terminal.Begin("importing")
 	rep, err := h.Import(h.ctx, suite, repo, archive.ImportOptions{Sourceless: x.Sourceless, DryRun: c.DryRun,
-		Progress: func(p archive.ImportProgress) {
-			text := fmt.Sprintf("%d of %d uploads", p.Uploads, p.AllUploads)
-			if p.Uploads == p.AllUploads {
-				text += "; publishing"
-			}
-			b.show(p.Bytes, p.AllBytes, text)
-		}}, time.Now())
-	b.end()
+		Progress: func(p archive.ImportProgress) { progress.Bytes(p.Bytes, p.AllBytes) }}, time.Now())
+	progress.End()
 	if err != nil {
 		return err
 	}
@@ -162,9 +126,9 @@ Example:
 }
 
 func (x *archiveExport) Run(c *cli, h *hand) error {
-	b := newBar()
-	t, err := h.Export(h.ctx, x.View, x.Dir, x.Link, c.DryRun, func(done, all int) { b.show(int64(done), int64(all), "") })
-	b.end()
+	progress := terminal.Begin("exporting")
+	t, err := h.Export(h.ctx, x.View, x.Dir, x.Link, c.DryRun, progress.Count)
+	progress.End()
 	if err != nil {
 		return missing(err)
 	}
@@ -215,11 +179,11 @@ func (x *archivePush) Run(c *cli, h *hand) error {
 	if view == "all" {
 		view = ""
 	}
-	b := newBar()
+	progress := terminal.Begin("pushing")
 	rep, err := h.Push(h.ctx, view, to, push.Options{DryRun: c.DryRun, TakeOver: x.TakeIt, Stay: x.Stay, Progress: func(p push.Progress) {
-		b.show(p.Bytes, p.AllBytes, fmt.Sprintf("%d of %d files", p.Files, p.AllFiles))
+		progress.Bytes(p.Bytes, p.AllBytes)
 	}}, time.Now())
-	b.end()
+	progress.End()
 	if errors.Is(err, push.ErrFence) || errors.Is(err, archive.ErrPushing) {
 		return fmt.Errorf("%w: %w", daemon.ErrRefused, err)
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -65,45 +64,31 @@ type jobs struct {
 	pick
 }
 
-type pick struct {
-	Arch  string `short:"a" help:"Only of this architecture." placeholder:"ARCH"`
-	Suite string `short:"s" help:"Only of this suite." placeholder:"SUITE"`
-}
-
 // judged reports whether a build there waits for a person's word.
 func judged(s spool.State) bool { return queue.May(queue.Manual, s) }
 
-// among leaves of what was found the builds that the flags mean.
-func (p *pick) among(found []spool.Found) []spool.Found {
-	return slices.DeleteFunc(found, func(f spool.Found) bool {
-		return p.Arch != "" && p.Arch != f.Arch() || p.Suite != "" && p.Suite != f.Place.Suite
-	})
+type buildLs struct {
+	Items []string `arg:"" optional:"" name:"item" help:"Only these: hello, hello_2.10-3, 'lib*'."`
+	pick
+	watch
+	paged
 }
 
-type buildLs struct{ pick }
-
-func (b *buildLs) Run(c *cli) error {
+func (b *buildLs) Run(c *cli, ctx *kong.Context) error {
 	t, err := c.open()
 	if err != nil {
 		return err
 	}
-	found, err := t.Find("", t.Where(judged)...)
-	if err != nil {
-		return err
-	}
-	found = b.among(found)
-	w := terminal.Table()
-	if !c.JSON {
-		fmt.Fprintln(w, "STATE\tSUITE\tARCH\tITEM\tSINCE\tWHY")
-	}
-	for _, f := range found {
-		r := survey.RowOf(t, f)
-		c.print(w, r, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", r.State, r.Suite, r.Arch, r.Item, terminal.Age(r.Since), terminal.Clean(r.Reason)))
-	}
-	return w.Flush()
+	err = b.show(c, func(s *terminal.Screen) error {
+		return c.ls(t, s, b.filter("judge", b.Items, judged), "no build waits for a person's word")
+	})
+	return mistyped(ctx, b.Items, err)
 }
 
-type buildShow struct{ jobs }
+type buildShow struct {
+	jobs
+	paged
+}
 
 func (b *buildShow) Run(c *cli) error {
 	return b.each(c, judged, func(t *spool.Tree, _ *control.Settings, f spool.Found) error {
@@ -150,17 +135,9 @@ func (j *jobs) each(c *cli, states func(spool.State) bool, do func(*spool.Tree, 
 	if err != nil {
 		return err
 	}
-	var all []spool.Found
-	for _, p := range j.Items {
-		found, err := survey.Find(t, "judge", p, t.Where(states)...)
-		if err != nil {
-			return err
-		}
-		found = j.among(found)
-		if len(found) == 0 {
-			return daemon.Refuse("%s is not in that suite and architecture; packmill ls %s", spool.OneLine(p), spool.OneLine(p))
-		}
-		all = append(all, found...)
+	all, err := c.find(t, j.filter("judge", j.Items, states))
+	if err != nil {
+		return err
 	}
 	var bad error
 	for _, f := range all {

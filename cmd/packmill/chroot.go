@@ -237,10 +237,8 @@ func (chrootLs) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	w := terminal.Table()
-	if !c.JSON {
-		fmt.Fprintln(w, "CHROOT\tAGE\tMB\tIN USE\tOWNER\tDIRECTORY")
-	}
+	l := c.list(c.screen(), terminal.Column{Name: "CHROOT"}, terminal.Column{Name: "AGE"}, terminal.Column{Name: "MB"}, terminal.Column{Name: "IN USE"},
+		terminal.Column{Name: "OWNER"}, terminal.Column{Name: "DIRECTORY", Least: 12})
 	for _, store := range c.Chroot.stores(c, all) {
 		list, err := store.List()
 		if err != nil {
@@ -252,13 +250,13 @@ func (chrootLs) Run(c *cli) error {
 			if ch.Builds {
 				used = "yes"
 			}
-			c.print(w, struct {
+			l.add(struct {
 				runner.Chroot
 				Owner, Dir string
-			}{ch, owner, store.Dir}, fmt.Sprintf("%s\t%s\t%d\t%s\t%s\t%s", ch.Name(), terminal.Age(ch.Made), ch.Size>>20, used, owner, store.Dir))
+			}{ch, owner, store.Dir}, ch.Name(), terminal.Age(ch.Made), strconv.FormatInt(ch.Size>>20, 10), used, owner, store.Dir)
 		}
 	}
-	return w.Flush()
+	return l.end("")
 }
 
 type chrootRm struct {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"regexp/syntax"
+	"strings"
 	"time"
 
 	"golang.org/x/term"
@@ -73,6 +74,7 @@ func (b *builds) filter(pattern, arch string) (buildlog.Filter, error) {
 
 type logShow struct {
 	builds
+	paged
 	Package string `arg:"" help:"hello or hello_2.10-3."`
 	Arch    string `arg:"" optional:"" help:"Of this architecture."`
 	Follow  bool   `short:"f" help:"Follow the build that runs, or that waits to, until it ends; the exit status tells its outcome."`
@@ -174,6 +176,7 @@ func (x *logShow) follow(t *spool.Tree, f buildlog.Filter) error {
 
 type logLs struct {
 	builds
+	paged
 	Package string `arg:"" optional:"" help:"hello or hello_2.10-3; all if missing."`
 	Arch    string `short:"a" help:"Only of this architecture." placeholder:"ARCH"`
 }
@@ -202,22 +205,39 @@ func (x *logLs) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	w := terminal.Table()
-	if !c.JSON {
-		fmt.Fprintln(w, "BEGUN\tSUITE\tARCH\tPACKAGE\tOUTCOME AND NUMBERS\tWHY")
-	}
+	l := c.list(c.screen(), terminal.Column{Name: "BEGUN"}, suiteColumn, archColumn, itemColumn,
+		terminal.Column{Name: "OUTCOME AND NUMBERS", Least: 18, Paint: outcomeColour}, whyColumn)
 	for _, b := range all {
 		why := b.Reason
 		if b.Error != nil {
 			why = b.Error.Text
 		}
-		c.print(w, b, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", b.Start.Format(time.RFC3339), terminal.Clean(b.Suite), terminal.Clean(b.Arch), terminal.Clean(b.ID()), terminal.Clean(logs.Numbers(&b)), terminal.Clean(why)))
+		begun := b.Start.Format(time.RFC3339)
+		if c.screen().Terminal() {
+			begun = terminal.Age(b.Start)
+		}
+		l.add(b, begun, b.Suite, b.Arch, b.ID(), logs.Numbers(&b), why)
 	}
-	return w.Flush()
+	return l.end("")
+}
+
+// outcomeColour is that of a build, by the first word of its numbers.
+func outcomeColour(numbers string) terminal.Colour {
+	outcome, _, _ := strings.Cut(numbers, ",")
+	switch {
+	case outcome == buildlog.Running:
+		return terminal.Cyan
+	case logs.EndingOf(outcome) == logs.Built:
+		return terminal.Green
+	case logs.EndingOf(outcome) == logs.Failed:
+		return terminal.Red
+	}
+	return terminal.Yellow
 }
 
 type logGrep struct {
 	builds
+	paged
 	Pattern    string `arg:"" help:"A regular expression (RE2)."`
 	Package    string `arg:"" optional:"" help:"Only logs of hello or hello_2.10-3."`
 	Arch       string `short:"a" help:"Only of this architecture." placeholder:"ARCH"`

@@ -35,8 +35,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -44,6 +42,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/terminal"
 	"packmill/queue/logs"
 	"packmill/queue/runner"
 )
@@ -64,7 +63,12 @@ type cli struct {
 	JSON   bool   `name:"json" help:"Print JSON, one object a line."`
 	DryRun bool   `short:"n" help:"Say what would be done, and do nothing."`
 
+	Pager bool `help:"Show what is long through a pager on a terminal (PACKMILL_PAGER, PAGER, or less)." default:"true" negatable:""`
+
 	Version kong.VersionFlag `help:"Print the version."`
+
+	Screen *terminal.Screen `kong:"-"`
+	noted  bool             // that something is closed
 
 	Setup    setupCmd    `cmd:"" help:"Make a server of this machine."`
 	Uploader uploaderCmd `cmd:"" help:"Accounts for people who upload."`
@@ -103,30 +107,41 @@ func grammar(c *cli) (*kong.Kong, error) {
 
 func main() {
 	runner.Reexec()
+	os.Exit(run(os.Args[1:]))
+}
+
+// run is the command, and gives its exit status.
+func run(args []string) int {
 	var c cli
 	parser, err := grammar(&c)
 	if err != nil {
 		panic(err) // a fault of the program, found by its first test
 	}
-	ctx, err := parser.Parse(os.Args[1:])
+	ctx, err := parser.Parse(args)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "packmill: %v\nTry: packmill --help\n", err)
-		if slices.Contains(os.Args[1:], "mail") {
-			os.Exit(tempFail) // a wrong line in a .forward loses no mail
+		status := daemon.ExitWrong
+		if slices.Contains(args, "mail") {
+			status = tempFail // a wrong line in a .forward loses no mail
 		}
-		os.Exit(daemon.ExitWrong)
+		c.JSON = c.JSON || slices.Contains(args, "--json")
+		return c.tellError(usage(err), status)
 	}
-	err = ctx.Run(&c)
-	var exit exitError
-	if errors.As(err, &exit) {
-		daemon.Status("packmill", exit.err)
-		os.Exit(exit.status)
+	c.screen() // what it is before a pager comes between
+	if _, ok := ctx.Selected().Target.Addr().Interface().(interface{ isPaged() }); ok && c.Pager && !c.JSON && !c.live(ctx) {
+		leave := terminal.Page()
+		defer leave()
 	}
-	if errors.Is(err, daemon.ErrRefused) {
-		if err.Error() != daemon.ErrRefused.Error() { // kong wraps it
-			fmt.Fprintf(os.Stderr, "packmill: %v\n", err)
+	return c.end(ctx.Run(&c))
+}
+
+// live reports whether the output goes on as things happen: it wants no pager.
+func (c *cli) live(ctx *kong.Context) bool {
+	for _, f := range ctx.Flags() {
+		if f.Name == "watch" || f.Name == "follow" {
+			if on, ok := f.Target.Interface().(bool); ok && on {
+				return true
+			}
 		}
-		os.Exit(daemon.ExitRefused)
 	}
-	os.Exit(daemon.Status("packmill", err))
+	return false
 }

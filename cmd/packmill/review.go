@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
+	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 
 	"packmill/cmd/internal/daemon"
@@ -16,7 +18,7 @@ import (
 )
 
 type reviewCmd struct {
-	Ls     reviewLs     `cmd:"" default:"1" help:"List what waits for a reviewer."`
+	Ls     reviewLs     `cmd:"" default:"withargs" help:"List what waits for a reviewer."`
 	Show   reviewShow   `cmd:"" help:"Show one upload: what is new in it, and what is known of it."`
 	Accept reviewAccept `cmd:"" help:"Let uploads through to the build queues."`
 	Reject reviewReject `cmd:"" help:"Refuse uploads."`
@@ -48,21 +50,37 @@ func (c *cli) desk() (*spool.Tree, *desk.Desk, error) {
 	return t, d, err
 }
 
-type reviewLs struct{}
+type reviewLs struct {
+	Items []string `arg:"" optional:"" name:"item" help:"Only these: hello, hello_2.10-3, 'lib*'."`
+	pick
+	watch
+	paged
+}
 
-func (reviewLs) Run(c *cli) error {
-	t, d, err := c.desk()
+func (x *reviewLs) Run(c *cli, ctx *kong.Context) error {
+	t, err := c.open()
 	if err != nil {
 		return err
 	}
-	found, err := t.Find("", spool.Review)
+	err = x.show(c, func(s *terminal.Screen) error {
+		return c.reviews(t, s, x.filter("review", x.Items, only(spool.Review)))
+	})
+	return mistyped(ctx, x.Items, err)
+}
+
+// reviews lists what waits for a reviewer.
+func (c *cli) reviews(t *spool.Tree, s *terminal.Screen, f *survey.Filter) error {
+	_, d, err := c.desk()
 	if err != nil {
 		return err
 	}
-	w := terminal.Table()
-	if !c.JSON && len(found) > 0 {
-		fmt.Fprintln(w, "AGE\tSOURCE\tVERSION\tSUITE\tWHO\tKIND\tWAITS FOR IT\tREMARKS")
+	found, err := c.find(t, f)
+	if err != nil {
+		return err
 	}
+	l := c.list(s, terminal.Column{Name: "AGE"}, terminal.Column{Name: "SOURCE", Least: 10}, terminal.Column{Name: "VERSION", Least: 8}, suiteColumn,
+		terminal.Column{Name: "WHO", Least: 6}, terminal.Column{Name: "KIND", Least: 6, Paint: kindColour}, terminal.Column{Name: "WAITS FOR IT", Least: 12},
+		terminal.Column{Name: "REMARKS", Least: 7})
 	for _, f := range found {
 		x, _, err := d.Look(f)
 		if errors.Is(err, os.ErrNotExist) {
@@ -71,33 +89,45 @@ func (reviewLs) Run(c *cli) error {
 		if err != nil {
 			return err
 		}
-		kind := "update"
-		if x.New {
-			kind = "new"
-		}
-		if x.Hold != "" {
-			kind += ", on hold by " + x.Hold
-		}
-		if len(x.Accepts) > 0 {
-			kind += ", accepted by " + strings.Join(x.Accepts, ", ")
-		}
 		n := ""
 		if len(x.Remarks) > 0 {
-			n = fmt.Sprint(len(x.Remarks))
+			n = strconv.Itoa(len(x.Remarks))
 		}
-		c.print(w, x, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", terminal.Age(f.Name.Time), x.Source, x.Version, x.Suite,
-			spool.OneLine(x.Uploader), spool.OneLine(kind), strings.Join(x.Waits, " "), n))
+		l.add(x, terminal.Age(f.Name.Time), x.Source, x.Version, x.Suite, x.Uploader, kind(&x), strings.Join(x.Waits, " "), n)
 	}
-	if len(found) == 0 && !c.JSON {
-		fmt.Fprintln(w, "nothing waits for review")
+	return l.end("nothing waits for review")
+}
+
+// kind says in a few words what an upload is and what reviewers said of it.
+func kind(x *desk.Waiting) string {
+	text := "update"
+	if x.New {
+		text = "new"
 	}
-	return w.Flush()
+	if x.Hold != "" {
+		text += ", on hold by " + x.Hold
+	}
+	if len(x.Accepts) > 0 {
+		text += ", accepted by " + strings.Join(x.Accepts, ", ")
+	}
+	return text
+}
+
+func kindColour(kind string) terminal.Colour {
+	switch {
+	case strings.Contains(kind, "on hold by "):
+		return terminal.Yellow
+	case strings.HasPrefix(kind, "new"):
+		return terminal.Bold
+	}
+	return terminal.Plain
 }
 
 type reviewShow struct {
 	Item      string `arg:"" help:"The upload."`
 	NoDiff    bool   `help:"Leave the differences of the files out."`
 	NoLintian bool   `help:"Do not run lintian."`
+	paged
 }
 
 func (s *reviewShow) Run(c *cli) error {
@@ -105,12 +135,14 @@ func (s *reviewShow) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	found, err := survey.Find(t, "review", s.Item, spool.Review)
+	found, err := c.find(t, &survey.Filter{Verb: "review", Patterns: []string{s.Item}, States: only(spool.Review)})
 	if err != nil {
 		return err
 	}
 	for _, f := range found {
+		progress := terminal.Begin("reading " + f.Name.ID())
 		r, err := d.Report(f, !s.NoLintian)
+		progress.End()
 		if err != nil {
 			return err
 		}
@@ -170,8 +202,9 @@ func (r *remark) text(c *cli, verb string, items []string) (string, error) {
 }
 
 type reviewAccept struct {
-	Items   []string `arg:"" name:"item" help:"Uploads."`
-	Message string   `short:"m" help:"A remark for the history and the uploader." default:"accepted"`
+	Items   []string `arg:"" name:"item" help:"Uploads; wildcards too."`
+	Message string   `short:"m" help:"A remark for the history and the uploader." default:"accepted" placeholder:"TEXT"`
+	pick
 }
 
 func (a *reviewAccept) Run(c *cli) error {
@@ -179,17 +212,21 @@ func (a *reviewAccept) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	return c.act(a.Items, only(spool.Review), "accept", func(it *spool.Item) error {
-		more, err := d.Accept(it, terminal.Who(), a.Message)
-		if more && err == nil && !c.JSON {
-			fmt.Printf("%s: noted; a second person must accept it too (Two-Persons in control/general)\n", it.Name)
+	return c.act(&a.pick, a.Items, only(spool.Review), "accept", func(it *spool.Item) (string, error) {
+		if o, ok := desk.Held(desk.ReadOpinions(it.Path())); ok {
+			fmt.Fprintf(os.Stderr, "packmill: %s was on hold by %s: %s\n", it.Name.ID(), terminal.Clean(o.Who), terminal.Clean(o.Text))
 		}
-		return err
+		more, err := d.Accept(it, terminal.Who(), a.Message)
+		if more {
+			return "noted; a second person must accept it too (Two-Persons in control/general)", err
+		}
+		return "", err
 	})
 }
 
 type reviewReject struct {
-	Items []string `arg:"" name:"item" help:"Uploads."`
+	Items []string `arg:"" name:"item" help:"Uploads; wildcards too."`
+	pick
 	remark
 }
 
@@ -198,33 +235,38 @@ func (r *reviewReject) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	return c.act(r.Items, only(spool.Review), "reject", func(it *spool.Item) error {
-		return desk.Reject(it, terminal.Who(), text)
+	return c.act(&r.pick, r.Items, only(spool.Review), "reject", func(it *spool.Item) (string, error) {
+		return "", desk.Reject(it, terminal.Who(), text)
 	})
 }
 
 type reviewHold struct {
-	Items []string `arg:"" name:"item" help:"Uploads."`
+	Items []string `arg:"" name:"item" help:"Uploads; wildcards too."`
 	Off   bool     `help:"Take the hold off."`
+	pick
 	remark
 }
 
 func (h *reviewHold) Run(c *cli) error {
-	text, do := h.Message, desk.Release
+	text, do, did := h.Message, desk.Release, "no longer on hold"
 	if !h.Off {
 		var err error
 		if text, err = h.text(c, "hold", h.Items); err != nil {
 			return err
 		}
-		do = desk.Hold
+		do, did = desk.Hold, "on hold: "+text
 	}
-	return c.act(h.Items, only(spool.Review), "hold", func(it *spool.Item) error {
-		return do(it, terminal.Who(), text)
+	return c.act(&h.pick, h.Items, only(spool.Review), "hold", func(it *spool.Item) (string, error) {
+		if _, ok := desk.Held(desk.ReadOpinions(it.Path())); h.Off && !ok {
+			return "", daemon.Refuse("it is not on hold")
+		}
+		return did, do(it, terminal.Who(), text)
 	})
 }
 
 type reviewAsk struct {
-	Items []string `arg:"" name:"item" help:"Uploads."`
+	Items []string `arg:"" name:"item" help:"Uploads; wildcards too."`
+	pick
 	remark
 }
 
@@ -237,7 +279,7 @@ func (a *reviewAsk) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	return c.act(a.Items, only(spool.Review), "ask", func(it *spool.Item) error {
-		return d.Ask(it, terminal.Who(), text)
+	return c.act(&a.pick, a.Items, only(spool.Review), "ask", func(it *spool.Item) (string, error) {
+		return "asked by mail", d.Ask(it, terminal.Who(), text)
 	})
 }

@@ -316,7 +316,7 @@ func TestCompletion(t *testing.T) {
 		{[]string{"rev"}, "review\n"},
 		{[]string{"review", "acc"}, "accept\n"},
 		{[]string{"review", "accept", ""}, "hello\nhello_2%3a1.0-1\n"},
-		{[]string{"review", "hold", "--o"}, "--off\n"},
+		{[]string{"review", "hold", "--of"}, "--off\n"},
 		{[]string{"requeue", ""}, ""},
 		{[]string{"review", "reject", "-m", ""}, ""},
 		{[]string{"archive", "copy", ""}, "stable\n"},

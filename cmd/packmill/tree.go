@@ -1,12 +1,13 @@
 package main
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"packmill/cmd/internal/survey"
 	"packmill/cmd/internal/terminal"
 	"packmill/internal/durable"
+	"packmill/internal/near"
 	"packmill/queue"
 	"packmill/queue/buildlog"
 	"packmill/queue/logs"
@@ -31,18 +33,6 @@ func (c *cli) open() (*spool.Tree, error) {
 		return nil, daemon.Wrong{Err: err}
 	}
 	return t, nil
-}
-
-// print writes one JSON object a line, or the row that text makes of it.
-func (c *cli) print(w io.Writer, v any, text string) {
-	if !c.JSON {
-		fmt.Fprintln(w, text)
-		return
-	}
-	data, err := json.Marshal(v)
-	if err == nil {
-		fmt.Fprintf(w, "%s\n", data)
-	}
 }
 
 type initCmd struct {
@@ -117,55 +107,81 @@ func (initCmd) archive(c *cli) error {
 	return nil
 }
 
-type statusCmd struct{}
+type statusCmd struct {
+	watch
+	paged
+}
 
-func (statusCmd) Run(c *cli) error {
+func (x *statusCmd) Run(c *cli) error {
 	t, err := c.open()
 	if err != nil {
 		return err
 	}
-	set, _ := c.control() // what is where can be said without settings
-	s, err := survey.StatusOf(t, set)
+	return x.show(c, func(s *terminal.Screen) error { return c.status(t, s) })
+}
+
+// status shows what is where.
+func (c *cli) status(t *spool.Tree, s *terminal.Screen) error {
+	set, refused := c.control() // what is where can be said without settings
+	status, err := survey.StatusOf(t, set)
 	if err != nil {
 		return err
 	}
-	w := terminal.Table()
-	if !c.JSON {
-		fmt.Fprintln(w, "ITEMS\tSTATE\tSUITE\tARCH\tOLDEST")
+	c.note(status.Closed)
+	if refused != nil && !c.JSON {
+		fmt.Fprintf(s.Out, "The settings are refused, and the last good ones in force: %s\n", terminal.Clean(refused.Error()))
 	}
-	for _, n := range s.Counts {
-		oldest, work := "", ""
+	l := c.list(s, terminal.Column{Name: "ITEMS"}, terminal.Column{Name: "STATE", Least: 16, Paint: survey.Colour}, suiteColumn, archColumn,
+		terminal.Column{Name: "OLDEST"}, terminal.Column{Least: 8})
+	for _, n := range status.Counts {
+		cells := []string{strconv.Itoa(n.Items), n.State, n.Suite, n.Arch, "", n.Dir}
 		if n.Oldest != nil {
-			oldest = terminal.Age(*n.Oldest)
+			cells[4] = terminal.Age(*n.Oldest)
 		}
 		if n.Work > 0 {
-			work = "\tabout " + buildlog.Span(time.Duration(n.Work*float64(time.Second))) + " of builds"
+			cells[5] = "about " + buildlog.Span(time.Duration(n.Work*float64(time.Second))) + " of builds"
 		}
-		text := fmt.Sprintf("%d\t%s\t%s\t%s\t%s%s", n.Items, n.State, n.Suite, n.Arch, oldest, work)
-		switch n.State {
-		case survey.Full:
-			text = "Nothing new is begun. " + n.Reason
-		case survey.Incoming:
-			text = fmt.Sprintf("%d\tincoming (unfinished or deferred)\t\t\t\t%s", n.Items, n.Dir)
-		case survey.Stray:
-			text = fmt.Sprintf("%d\tstray files, in no .changes\t\t\t%s\t%s", n.Items, oldest, n.Dir)
+		switch {
+		case n.State == survey.Full && !c.JSON:
+			fmt.Fprintln(s.Out, s.Paint(terminal.Red, "Nothing new is begun. ")+n.Reason)
+			continue
+		case n.State == survey.Incoming:
+			cells[1] = "incoming (unfinished or deferred)"
+		case n.State == survey.Stray:
+			cells[1] = "stray files, in no .changes"
 		}
-		c.print(w, n, text)
+		l.add(n, cells...)
 	}
-	if !c.JSON {
-		for _, idle := range s.Idle {
-			fmt.Fprintf(w, "\t%s\n", terminal.Clean(idle))
-		}
-		if len(s.Counts) == 0 {
-			fmt.Fprintln(w, "nothing is anywhere")
-		}
+	nothing := "nothing is anywhere"
+	if len(status.Counts) > 0 {
+		nothing = ""
 	}
-	return w.Flush()
+	if err := l.end(nothing); err != nil || c.JSON {
+		return err
+	}
+	for _, idle := range status.Idle {
+		fmt.Fprintln(s.Out, s.Wrap(terminal.Clean(idle), "  "))
+	}
+	return nil
 }
 
 type lsCmd struct {
-	Item  string   `arg:"" optional:"" help:"hello, hello_2.10-3 or an item's whole name; all if missing."`
-	State []string `short:"s" help:"Only in these states." placeholder:"STATE"`
+	Items []string  `arg:"" optional:"" name:"item" help:"hello, hello_2.10-3, 'lib*' or an item's whole name; all if missing."`
+	State []string  `short:"s" help:"Only in these states." placeholder:"STATE"`
+	Suite string    `help:"Only of this suite; wildcards too." placeholder:"SUITE"`
+	Arch  string    `short:"a" help:"Only of this architecture; wildcards too." placeholder:"ARCH"`
+	Older olderThan `help:"Only what has been where it is for longer: 90m, 12h, 7d, 2w." placeholder:"TIME"`
+	watch
+	paged
+}
+
+func (lsCmd) Help() string {
+	return `Examples:
+  packmill ls                              everything, in the order of a package's life
+  packmill ls hello
+  packmill ls 'lib*' --suite sid -s build-attempted -s dep-wait
+  packmill ls -s review --older 3d
+  packmill ls -w -s building               goes on showing what is built`
 }
 
 func (l *lsCmd) Run(c *cli) error {
@@ -173,41 +189,69 @@ func (l *lsCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	var states []spool.State
-	for _, s := range l.State {
-		state := t.Named(s)
-		if state == nil {
-			return daemon.Wrong{Err: fmt.Errorf("there is no state %q; packmill status shows those that are in use", s)}
-		}
-		states = append(states, state)
-	}
-	found, err := survey.Find(t, "list", l.Item, states...)
+	states, err := statesOf(t, l.State)
 	if err != nil {
 		return err
 	}
-	w := terminal.Table()
-	if !c.JSON {
-		fmt.Fprintln(w, "STATE\tSUITE\tARCH\tITEM\tSINCE\tWHY")
+	f := &survey.Filter{Verb: "list", Patterns: l.Items, States: states, Suite: l.Suite, Arch: l.Arch, Older: time.Duration(l.Older)}
+	return l.show(c, func(s *terminal.Screen) error { return c.ls(t, s, f, "") })
+}
+
+// statesOf are the states of these names, or all without any.
+func statesOf(t *spool.Tree, names []string) (func(spool.State) bool, error) {
+	var states []spool.State
+	for _, name := range names {
+		state := t.Named(name)
+		if state == nil {
+			var all []string
+			for _, s := range t.States {
+				all = append(all, s.Name)
+			}
+			text := near.Hint(name, all)
+			if text == "" {
+				text = "there are: " + strings.Join(all, " ")
+			}
+			return nil, daemon.Wrong{Err: fmt.Errorf("there is no state %q; %s", name, text)}
+		}
+		states = append(states, state)
+	}
+	if states == nil {
+		return nil, nil
+	}
+	return only(states...), nil
+}
+
+// ls lists the items that are meant.
+func (c *cli) ls(t *spool.Tree, s *terminal.Screen, f *survey.Filter, nothing string) error {
+	found, err := c.find(t, f)
+	if err != nil {
+		return err
 	}
 	source := ""
-	if l.Item != "" && len(found) > 0 {
+	if len(f.Patterns) == 1 && !spool.IsPattern(f.Patterns[0]) && len(found) > 0 {
 		source = found[0].Name.Source
 	}
 	waits := survey.NewWaits(t, source)
-	for _, f := range found {
-		r := survey.RowOf(t, f)
-		if f.Place.State == spool.NeedsBuild {
-			if err := waits.Tell(f, &r); err != nil {
+	item := itemColumn
+	if !s.Terminal() {
+		item.Name = "ITEM"
+	}
+	l := c.list(s, stateColumn, suiteColumn, archColumn, item, sinceColumn, whyColumn)
+	for _, x := range found {
+		r := survey.RowOf(t, x)
+		if x.Place.State == spool.NeedsBuild {
+			if err := waits.Tell(x, &r); err != nil {
 				return err
 			}
 		}
-		c.print(w, r, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", r.State, r.Suite, r.Arch, r.Item, terminal.Age(r.Since), r.Reason))
+		l.add(r, r.State, r.Suite, r.Arch, itemCell(s, &r), terminal.Age(r.Since), r.Reason)
 	}
-	return w.Flush()
+	return l.end(nothing)
 }
 
 type showCmd struct {
-	Item string `arg:"" help:"hello, hello_2.10-3 or an item's whole name."`
+	Item string `arg:"" help:"hello, hello_2.10-3 or an item's whole name; wildcards too."`
+	paged
 }
 
 func (s *showCmd) Run(c *cli) error {
@@ -215,7 +259,7 @@ func (s *showCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	found, err := survey.Find(t, "show", s.Item)
+	found, err := c.find(t, &survey.Filter{Verb: "show", Patterns: []string{s.Item}})
 	if err != nil {
 		return err
 	}
@@ -275,58 +319,66 @@ func only(states ...spool.State) func(spool.State) bool {
 	return func(s spool.State) bool { return slices.Contains(states, s) }
 }
 
-// act claims each item that the patterns name in the given states and calls do
-// on it. A pattern that names nothing, or something in more than one place, is
-// refused before anything is done.
-func (c *cli) act(patterns []string, states func(spool.State) bool, what string, do func(*spool.Item) error) error {
+// act claims each item that the patterns name in the given states, as far as
+// the flags mean it, and calls do on it, which says what it did with what it
+// did not move. A pattern that names nothing is refused before anything is done.
+func (c *cli) act(p *pick, patterns []string, states func(spool.State) bool, verb string, do func(*spool.Item) (string, error)) error {
 	t, err := c.open()
 	if err != nil {
 		return err
 	}
-	var all []spool.Found
-	for _, p := range patterns {
-		found, err := survey.Find(t, what, p, t.Where(states)...)
-		if err != nil {
-			return err
-		}
-		all = append(all, found...)
+	found, err := c.find(t, p.filter(verb, patterns, states))
+	if err != nil {
+		return err
 	}
-	failed := 0
-	for _, f := range all {
+	var bad error
+	for _, f := range found {
+		r := acted{Row: survey.RowOf(t, f), Did: "would " + verb, DryRun: c.DryRun}
 		if c.DryRun {
-			fmt.Printf("would %s %s\n", what, f.Dir())
+			c.print(os.Stdout, r, fmt.Sprintf("would %s %s", verb, f.Dir()))
 			continue
 		}
-		if err := c.actOn(t, f, do); err != nil {
-			fmt.Fprintf(os.Stderr, "packmill: %s: %v\n", f.Dir(), err)
-			failed++
+		switch err := c.actOn(t, f, do); {
+		case errors.Is(err, fs.ErrPermission):
+			return err // the next one would end the same way
+		case err != nil:
+			bad = daemon.ErrRefused
+			c.tellError(fmt.Errorf("%s: %w", f.Name.ID(), err), daemon.ExitRefused)
 		}
 	}
-	if failed > 0 {
-		return daemon.ErrRefused
-	}
-	return nil
+	return bad
 }
 
-func (c *cli) actOn(t *spool.Tree, f spool.Found, do func(*spool.Item) error) error {
+// acted is what became of an item, for JSON.
+type acted struct {
+	survey.Row
+	Did    string `json:"did"`
+	DryRun bool   `json:"dry_run,omitempty"`
+}
+
+func (c *cli) actOn(t *spool.Tree, f spool.Found, do func(*spool.Item) (string, error)) error {
 	it, err := t.ClaimSoon(f.Place, f.Name.String())
 	if err != nil {
 		return err
 	}
 	defer it.Release()
 	from := it.Place
-	if err := do(it); err != nil {
+	did, err := do(it)
+	if err != nil {
 		return err
 	}
-	if it.Place != from {
-		c.print(os.Stdout, survey.RowOf(t, spool.Found{Place: it.Place, Name: it.Name}), fmt.Sprintf("%s: %s -> %s", it.Name, from, it.Place))
+	if did == "" {
+		did = fmt.Sprintf("%s -> %s", from, it.Place)
 	}
+	r := acted{Row: survey.RowOf(t, spool.Found{Place: it.Place, Name: it.Name}), Did: did}
+	c.print(os.Stdout, r, terminal.Clean(it.Name.ID()+": "+did))
 	return nil
 }
 
 type requeueCmd struct {
-	Items   []string `arg:"" name:"item" help:"Items to try again."`
-	Message string   `short:"m" help:"Why." default:"requeued"`
+	Items   []string `arg:"" name:"item" help:"Items to try again; wildcards too."`
+	Message string   `short:"m" help:"Why." default:"requeued" placeholder:"TEXT"`
+	pick
 }
 
 func (requeueCmd) Help() string {
@@ -340,7 +392,7 @@ Examples:
 func again(s spool.State) bool { return s.Requeue != nil }
 
 func (r *requeueCmd) Run(c *cli) error {
-	return c.act(r.Items, again, "requeue", func(it *spool.Item) error {
+	return c.act(&r.pick, r.Items, again, "requeue", func(it *spool.Item) (string, error) {
 		if it.Place.State.Is(spool.Jobs) {
 			// Who had it, and how often it was tried, is over.
 			r := queue.WordAt(queue.Alone, "requeue").Ask(r.Message)
@@ -349,7 +401,7 @@ func (r *requeueCmd) Run(c *cli) error {
 			if err == nil && reply.Refusal != "" {
 				err = daemon.Refuse("%s", reply.Refusal)
 			}
-			return err
+			return "", err
 		}
 		to := it.Place
 		to.State = it.Place.State.Requeue
@@ -360,6 +412,6 @@ func (r *requeueCmd) Run(c *cli) error {
 			// plan in the master queue would be stuck there.
 			err = queue.Replan(it)
 		}
-		return err
+		return "", err
 	})
 }

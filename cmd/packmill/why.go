@@ -1,15 +1,16 @@
 package main
 
 import (
-	"os"
-
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/survey"
+	"packmill/cmd/internal/terminal"
 )
 
 type whyCmd struct {
-	Package string `arg:"" help:"hello or hello_2.10-3."`
+	Package string `arg:"" help:"hello or hello_2.10-3; wildcards too."`
 	Suite   string `short:"s" help:"Only in this suite." placeholder:"SUITE"`
+	watch
+	paged
 }
 
 func (whyCmd) Help() string {
@@ -33,12 +34,12 @@ func (y *whyCmd) Run(c *cli) error {
 			return daemon.Wrong{Err: err}
 		}
 	}
-	answers, err := survey.Why(t, all, y.Package, y.Suite)
-	if err != nil {
+	return y.show(c, func(s *terminal.Screen) error {
+		answers, closed, err := survey.Why(t, all, y.Package, y.Suite)
+		c.note(closed)
+		for _, a := range answers {
+			c.print(s.Out, a, a.Text(s))
+		}
 		return err
-	}
-	for _, a := range answers {
-		c.print(os.Stdout, a, a.Text())
-	}
-	return nil
+	})
 }

@@ -3,12 +3,14 @@ package control
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"packmill/internal/deb822"
+	"packmill/internal/near"
 )
 
 // reader takes the fields of one stanza and remembers which it took, so that a
@@ -189,8 +191,8 @@ func (r *reader) finish() []error {
 		if _, ok := r.used[strings.ToLower(f.Name)]; ok {
 			continue
 		}
-		if near := nearest(strings.ToLower(f.Name), r.used); near != "" {
-			r.fail(f.Name, "there is no field %s here; is %s meant?", f.Name, near)
+		if known := r.nearest(f.Name); known != "" {
+			r.fail(f.Name, "there is no field %s here; is %s meant?", f.Name, known)
 		} else {
 			r.fail(f.Name, "there is no field %s here; the README lists the settings", f.Name)
 		}
@@ -198,33 +200,7 @@ func (r *reader) finish() []error {
 	return r.errs
 }
 
-// nearest finds a known field within two edits.
-func nearest(name string, known map[string]string) string {
-	best, at := "", 3
-	for k, written := range known {
-		if d := distance(name, k); d < at || d == at && written < best {
-			best, at = written, d
-		}
-	}
-	return best
-}
-
-// distance is Levenshtein's.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diag := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diag, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diag+cost)
-		}
-	}
-	return row[len(b)]
+// nearest finds the field that was meant, as it is written: "" if none is near.
+func (r *reader) nearest(name string) string {
+	return r.used[near.To(strings.ToLower(name), slices.Collect(maps.Keys(r.used)))]
 }

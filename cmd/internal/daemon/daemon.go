@@ -125,18 +125,24 @@ func Main(name, manual string, cli any, run func(context.Context) error) {
 
 // Status prints the error, if there is one, and gives the exit status for it.
 func Status(name string, err error) int {
+	if err != nil {
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintf(os.Stderr, "%s: %s\n", name, strings.TrimRight(line, "\n"))
+		}
+	}
+	return StatusOf(err)
+}
+
+// StatusOf is the exit status for an error.
+func StatusOf(err error) int {
 	var wrong Wrong
 	var key *archive.KeyError
 	switch {
 	case err == nil:
 		return ExitDone
 	case errors.As(err, &wrong), errors.As(err, &key):
-		for line := range strings.Lines(err.Error()) {
-			fmt.Fprintf(os.Stderr, "%s: %s\n", name, strings.TrimRight(line, "\n"))
-		}
 		return ExitWrong
 	}
-	fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 	return ExitPass
 }
 

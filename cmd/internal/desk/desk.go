@@ -52,8 +52,8 @@ func Open(t *spool.Tree, set *control.Settings) (*Desk, error) {
 func (d *Desk) findWaits() error {
 	d.waits = map[string][]string{}
 	found, err := d.tree.Find("", spool.DepWait, spool.BDUninstallable)
-	if err != nil {
-		return err
+	if _, err = spool.Closed(err); err != nil {
+		return err // a reviewer need not see the queues
 	}
 	for _, f := range found {
 		st, err := spool.ReadTicket(d.tree.Path(f.Dir()))
@@ -94,7 +94,7 @@ func (d *Desk) Look(f spool.Found) (Waiting, *queue.Ticket, error) {
 	dir := d.tree.Path(f.Dir())
 	w := Waiting{Row: survey.RowOf(d.tree, f)}
 	opinions := ReadOpinions(dir)
-	if o, ok := held(opinions); ok {
+	if o, ok := Held(opinions); ok {
 		w.Hold = o.Who
 	}
 	for _, o := range opinions {

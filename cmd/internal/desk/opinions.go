@@ -56,8 +56,8 @@ func ReadOpinions(dir string) []Opinion {
 	return out
 }
 
-// held gives the hold that is in force, if there is one.
-func held(opinions []Opinion) (Opinion, bool) {
+// Held gives the hold that is in force, if there is one.
+func Held(opinions []Opinion) (Opinion, bool) {
 	for _, o := range slices.Backward(opinions) {
 		switch o.Verb {
 		case "hold":

@@ -1,7 +1,6 @@
 package desk
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,7 +18,7 @@ type Report struct {
 	Fingerprint  string      `json:"fingerprint,omitempty"`
 	ChangedBy    string      `json:"changed_by,omitempty"`
 	Rights       string      `json:"rights,omitempty"` // the stanza of control/uploaders that applied
-	Files        []string    `json:"files"`
+	Files        []File      `json:"files"`
 	Against      string      `json:"against,omitempty"` // the suite's version
 	Added        []string    `json:"added,omitempty"`
 	Removed      []string    `json:"removed,omitempty"`
@@ -36,6 +35,12 @@ type Report struct {
 	Earlier      []Rejection `json:"earlier,omitempty"`
 	Changelog    string      `json:"changelog,omitempty"` // what Changes says
 	Diff         string      `json:"diff,omitempty"`
+}
+
+// File is a file of an upload.
+type File struct {
+	Name string `json:"name"`
+	Size int64  `json:"size"` // bytes
 }
 
 // Rejection is an earlier upload of the same source that was refused.
@@ -66,7 +71,7 @@ func (d *Desk) Report(f spool.Found, withLintian bool) (*Report, error) {
 	}
 	for _, e := range entries {
 		if info, err := e.Info(); err == nil && policy.CheckFile(e.Name()) == nil {
-			r.Files = append(r.Files, fmt.Sprintf("%10d  %s", info.Size(), e.Name()))
+			r.Files = append(r.Files, File{e.Name(), info.Size()})
 		}
 	}
 	if r.Earlier, err = d.earlier(f); err != nil {
@@ -118,7 +123,7 @@ func rights(a control.Allow) string {
 // earlier finds refused uploads of the same source.
 func (d *Desk) earlier(f spool.Found) ([]Rejection, error) {
 	found, err := d.tree.Find(f.Name.Source, spool.Rejected, spool.Attic)
-	if err != nil {
+	if _, err = spool.Closed(err); err != nil {
 		return nil, err
 	}
 	var out []Rejection

@@ -46,7 +46,11 @@ func (r *Report) Print(w io.Writer) {
 	line("On hold by", r.Hold)
 	line("Waits for it", strings.Join(r.Waits, " "))
 	line("Item", r.Dir)
-	list("Files", r.Files)
+	var files []string
+	for _, f := range r.Files {
+		files = append(files, fmt.Sprintf("%10d  %s", f.Size, f.Name))
+	}
+	list("Files", files)
 	list("Changes", splitLines([]byte(r.Changelog)))
 	list("Remarks of the checks", r.Remarks)
 	var said []string

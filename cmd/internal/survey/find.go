@@ -1,37 +1,151 @@
 // Package survey reads a tree for a person: which items a name means, what a
 // list shows of them, how much is in each state, and why a package is where it
-// is. It changes nothing.
+// is. It changes nothing, and leaves out what the person may not read.
 package survey
 
 import (
+	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/terminal"
+	"packmill/internal/near"
 	"packmill/spool"
 )
 
-// Find looks for what a person calls pattern in some states, or in all. That
-// there is nothing of that name is a refusal; verb is what cannot be done with
-// what is elsewhere.
-func Find(t *spool.Tree, verb, pattern string, states ...spool.State) ([]spool.Found, error) {
-	found, err := t.Find(pattern, states...)
-	if err != nil || len(found) > 0 || pattern == "" {
-		return found, err
+// Filter says which items a person means.
+type Filter struct {
+	Verb     string   // what is to be done with them, for refusals: "accept"
+	Patterns []string // see spool.Name.Matches; none: all
+	States   func(spool.State) bool
+	Suite    string // with wildcards; "": any
+	Arch     string // with wildcards; "": any
+	Older    time.Duration
+}
+
+// Find looks for the items, each once, in the order of a package's life. What
+// a pattern names nowhere is a refusal that says what is called alike, or where
+// it is instead. Closed are directories that the person may not read, with
+// the groups that may.
+func (f *Filter) Find(t *spool.Tree) (found []spool.Found, closed []string, err error) {
+	var states []spool.State
+	if f.States != nil {
+		states = t.Where(f.States)
 	}
-	if len(states) > 0 {
-		if found, err = t.Find(pattern); err != nil {
-			return nil, err
+	patterns := f.Patterns
+	if len(patterns) == 0 {
+		patterns = []string{""}
+	}
+	for _, p := range patterns {
+		some, shut, err := read(t, p, states)
+		if err != nil {
+			return nil, nil, err
+		}
+		closed = append(closed, shut...)
+		some = slices.DeleteFunc(some, func(x spool.Found) bool { return !f.means(t, x) })
+		if len(some) == 0 && p != "" {
+			return nil, closed, f.absent(t, p)
+		}
+		for _, x := range some {
+			if !slices.Contains(found, x) {
+				found = append(found, x)
+			}
 		}
 	}
-	if len(found) == 0 {
-		return nil, daemon.Refuse("nothing here is called %s", spool.OneLine(pattern))
+	return found, once(closed), nil
+}
+
+// once sorts directories and names each once.
+func once(dirs []string) []string {
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
+}
+
+// read is Find of the tree without what is closed.
+func read(t *spool.Tree, pattern string, states []spool.State) (found []spool.Found, closed []string, err error) {
+	found, err = t.Find(pattern, states...)
+	closed, err = spool.Closed(err)
+	for i, dir := range closed {
+		closed[i] = whose(t.Root(), dir)
 	}
-	var where []string
-	for _, f := range found {
-		if p := f.Place.String(); !slices.Contains(where, p) {
+	return found, closed, err
+}
+
+// means reports whether the flags mean an item.
+func (f *Filter) means(t *spool.Tree, x spool.Found) bool {
+	fits := func(pattern, word string) bool {
+		ok, err := path.Match(pattern, word)
+		return pattern == "" || err == nil && ok
+	}
+	if !fits(f.Suite, x.Place.Suite) || !fits(f.Arch, x.Arch()) {
+		return false
+	}
+	return f.Older == 0 || time.Since(RowOf(t, x).Since) > f.Older
+}
+
+// absent says where the thing is instead, if it is anywhere, or what is called
+// alike.
+func (f *Filter) absent(t *spool.Tree, pattern string) error {
+	found, _, err := read(t, pattern, nil)
+	if err != nil {
+		return err
+	}
+	name := spool.OneLine(pattern)
+	var where, alike []string
+	for _, x := range found {
+		if p := x.Place.String(); !slices.Contains(where, p) {
 			where = append(where, p)
 		}
 	}
-	return nil, daemon.Refuse("%s cannot be %sed where it is: %s", spool.OneLine(pattern), strings.TrimSuffix(verb, "e"), strings.Join(where, ", "))
+	if len(where) > 0 {
+		return daemon.Refuse("%s cannot be %sed where it is: %s", name, strings.TrimSuffix(f.Verb, "e"), strings.Join(where, ", "))
+	}
+	all, _, err := read(t, "", nil)
+	if err != nil {
+		return err
+	}
+	for _, x := range all {
+		alike = append(alike, x.Name.Source)
+	}
+	source, _, _ := strings.Cut(pattern, "_")
+	if slices.Contains(alike, source) {
+		return daemon.Refuse("nothing here is called %s; packmill ls %s shows the versions that there are", name, spool.OneLine(source))
+	}
+	if did := near.Hint(source, alike); did != "" {
+		return daemon.Refuse("nothing here is called %s; %s", name, did)
+	}
+	return daemon.Refuse("nothing here is called %s", name)
+}
+
+// Find looks for what a person calls pattern in some states, or in all.
+func Find(t *spool.Tree, verb, pattern string, states ...spool.State) ([]spool.Found, error) {
+	f := &Filter{Verb: verb, Patterns: []string{pattern}}
+	if len(states) > 0 {
+		f.States = func(s spool.State) bool { return slices.Contains(states, s) }
+	}
+	found, _, err := f.Find(t)
+	return found, err
+}
+
+// Colour is how a state is shown: red where something has failed, yellow where
+// it waits, cyan where it is built, green where it is done.
+func Colour(state string) terminal.Colour {
+	s := spool.Standard.Named(state)
+	switch {
+	case state == Full:
+		return terminal.Red
+	case s == nil || s == spool.Attic:
+		return terminal.Plain
+	case s.Requeue != nil && (s.Is(spool.Settled) || s.Is(spool.Raw)):
+		return terminal.Red
+	case s == spool.Building:
+		return terminal.Cyan
+	case s.Requeue != nil && s.Is(spool.Waits), strings.HasPrefix(s.Who, "a person") && !s.Is(spool.Settled):
+		return terminal.Yellow
+	case s == spool.Uploaded, s == spool.Installed:
+		return terminal.Green
+	}
+	return terminal.Plain
 }

@@ -21,7 +21,7 @@ type Row struct {
 	Dir     string    `json:"dir"`
 	Since   time.Time `json:"since"`
 	Who     string    `json:"who,omitempty"`    // who moved it there
-	Reason  string    `json:"reason,omitempty"` // of the last move
+	Reason  string    `json:"reason,omitempty"` // of the last line of its history
 
 	// Of a job in needs-build.
 	Ahead    int     `json:"ahead,omitempty"`      // jobs that are built before it
@@ -36,8 +36,13 @@ func RowOf(t *spool.Tree, f spool.Found) Row {
 		Source: f.Name.Source, Version: f.Name.Version, Dir: f.Dir(), Since: f.Name.Time,
 	}
 	if events, err := spool.ReadHistory(t.Path(f.Dir())); err == nil && len(events) > 0 {
-		last := events[len(events)-1]
-		r.Since, r.Who, r.Reason = last.Time, last.Who, last.Reason
+		r.Reason = events[len(events)-1].Reason
+		for _, e := range slices.Backward(events) {
+			if e.From != e.To { // what is said of it there does not make it younger
+				r.Since, r.Who = e.Time, e.Who
+				break
+			}
+		}
 	}
 	return r
 }

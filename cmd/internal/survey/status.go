@@ -36,6 +36,7 @@ type Count struct {
 type Status struct {
 	Counts []Count
 	Idle   []string // build daemons that take nothing now, and why
+	Closed []string // directories that the person may not read, with their groups
 }
 
 // StatusOf counts what is where. Without settings (nil) nothing is said of the
@@ -48,11 +49,9 @@ func StatusOf(t *spool.Tree, set *control.Settings) (*Status, error) {
 		}
 	}
 	s.Counts = append(s.Counts, drops(t)...)
-	items, err := items(t)
-	if err != nil {
+	if err := s.items(t); err != nil {
 		return nil, err
 	}
-	s.Counts = append(s.Counts, items...)
 	daemons, err := builders.Read(t.Path(spool.BuildersDir))
 	if err != nil {
 		return nil, err
@@ -98,18 +97,18 @@ func drops(t *spool.Tree) []Count {
 
 // items counts the items of each state, suite and architecture. Installed has
 // a directory for each beginning of a name; people want one line.
-func items(t *spool.Tree) ([]Count, error) {
+func (s *Status) items(t *spool.Tree) error {
 	var out []Count
 	index := map[spool.Place]int{}
 	waits := NewWaits(t, "")
 	places, err := t.Places()
-	if err != nil {
-		return nil, err
+	if err := s.leaveOut(t, err); err != nil {
+		return err
 	}
 	for _, p := range places {
 		names, err := t.List(p)
-		if err != nil {
-			return nil, err
+		if err := s.leaveOut(t, err); err != nil {
+			return err
 		}
 		if len(names) == 0 {
 			continue
@@ -127,7 +126,7 @@ func items(t *spool.Tree) ([]Count, error) {
 		if p.State == spool.NeedsBuild {
 			work, err := waits.sum(p, names)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			c.Work += work
 		}
@@ -135,7 +134,17 @@ func items(t *spool.Tree) ([]Count, error) {
 			c.Oldest = &n.Time
 		}
 	}
-	return out, nil
+	s.Counts, s.Closed = append(s.Counts, out...), once(s.Closed)
+	return nil
+}
+
+// leaveOut notes what is closed, and gives the rest of the error.
+func (s *Status) leaveOut(t *spool.Tree, err error) error {
+	dirs, err := spool.Closed(err)
+	for _, dir := range dirs {
+		s.Closed = append(s.Closed, whose(t.Root(), dir))
+	}
+	return err
 }
 
 // sum estimates all jobs of a place, in seconds.

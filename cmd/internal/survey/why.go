@@ -32,31 +32,41 @@ type Answer struct {
 
 // Why answers for every job and source that a person calls pattern, in one
 // suite or with "" in all. What is in the attic is nowhere any more.
-func Why(t *spool.Tree, set *control.Settings, pattern, suite string) ([]*Answer, error) {
-	found, err := Find(t, "explain", pattern)
+func Why(t *spool.Tree, set *control.Settings, pattern, suite string) (out []*Answer, closed []string, err error) {
+	f := &Filter{Verb: "explain", Patterns: []string{pattern}}
+	found, closed, err := f.Find(t)
 	if err != nil {
-		return nil, err
+		return nil, closed, err
 	}
 	found = slices.DeleteFunc(found, func(f spool.Found) bool {
 		return f.Place.State == spool.Attic || suite != "" && f.Place.Suite != suite
 	})
 	if len(found) == 0 {
-		return nil, daemon.Refuse("nothing here is called %s", spool.OneLine(pattern))
+		return nil, closed, daemon.Refuse("nothing here is called %s", spool.OneLine(pattern))
 	}
-	waiting, err := t.Find("", spool.DepWait, spool.BDUninstallable)
+	waiting, _, err := read(t, "", []spool.State{spool.DepWait, spool.BDUninstallable})
 	if err != nil {
-		return nil, err
+		return nil, closed, err
 	}
-	q := &inquiry{tree: t, set: set, waiting: waiting, waits: NewWaits(t, found[0].Name.Source)}
-	var out []*Answer
+	q := &inquiry{tree: t, set: set, waiting: waiting, waits: NewWaits(t, sourceOf(found))}
 	for _, f := range found {
 		a, err := q.answer(f)
 		if err != nil {
-			return nil, err
+			return nil, closed, err
 		}
 		out = append(out, a)
 	}
-	return out, nil
+	return out, closed, nil
+}
+
+// sourceOf is the one source of what was found; "" if there are several.
+func sourceOf(found []spool.Found) string {
+	for _, f := range found[1:] {
+		if f.Name.Source != found[0].Name.Source {
+			return ""
+		}
+	}
+	return found[0].Name.Source
 }
 
 // inquiry is what every answer needs.
@@ -113,14 +123,14 @@ func (q *inquiry) answer(f spool.Found) (*Answer, error) {
 	return w, nil
 }
 
-// Text is the answer for a person.
-func (w *Answer) Text() string {
+// Text is the answer for a person, as wide as the screen.
+func (w *Answer) Text(s *terminal.Screen) string {
 	arch := w.Arch
 	if arch == "" {
 		arch = "source"
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s_%s %s: %s since %s (%s)", w.Source, w.Version, arch, w.State, w.Since.Format(time.RFC3339), terminal.Age(w.Since))
+	fmt.Fprintf(&b, "%s_%s %s: %s since %s (%s)", w.Source, w.Version, arch, s.Paint(Colour(w.State), w.State), w.Since.Format(time.RFC3339), terminal.Age(w.Since))
 	if w.Suite != "" {
 		fmt.Fprintf(&b, " in %s", w.Suite)
 	}
@@ -130,7 +140,7 @@ func (w *Answer) Text() string {
 				name = strings.Repeat(" ", len(name))
 			}
 			if l != "" {
-				fmt.Fprintf(&b, "\n  %s %s", name, terminal.Clean(l))
+				b.WriteString("\n" + s.Wrap(fmt.Sprintf("  %s %s", name, terminal.Clean(l)), strings.Repeat(" ", len(name)+3)))
 			}
 		}
 	}

@@ -1,0 +1,114 @@
+package survey
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"packmill/cmd/internal/control"
+	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/terminal"
+	"packmill/queue"
+	"packmill/spool"
+)
+
+// newTree is a tree with one suite.
+func newTree(t *testing.T) (*spool.Tree, *control.Settings) {
+	t.Helper()
+	tree, err := spool.Init(filepath.Join(t.TempDir(), "tree"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"suites":   "Suite: sid\nArchitectures: amd64\n",
+		"builders": "Name: one\nArchitectures: amd64\nRunner: exec /bin/true\n",
+	} {
+		if err := os.WriteFile(tree.Path("control", name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set, err := control.Load(tree.Path("control"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree, set
+}
+
+// job puts a job of hello 1 into a state.
+func job(t *testing.T, tree *spool.Tree, source string, s spool.State, tk queue.Ticket) spool.Found {
+	t.Helper()
+	tk.Source, tk.Version, tk.Suite, tk.BuildArch = source, "1", "sid", "amd64"
+	n := spool.NewName(spool.NormalClass, time.Now(), source, "1")
+	it, err := tree.Create(spool.In(s, "sid", "amd64"), n, spool.MasterD, "master-buildd", "made for a test", func(dir string) error {
+		return os.WriteFile(filepath.Join(dir, spool.TicketFile), tk.Stanza().Append(nil), 0o664)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer it.Release()
+	return spool.Found{Place: it.Place, Name: it.Name}
+}
+
+// What is nowhere is a refusal; what is elsewhere is one that says where.
+func TestFind(t *testing.T) {
+	tree, _ := newTree(t)
+	job(t, tree, "hello", spool.NeedsBuild, queue.Ticket{})
+	if found, err := Find(tree, "list", "hello"); err != nil || len(found) != 1 {
+		t.Errorf("got %v, %v", found, err)
+	}
+	_, err := Find(tree, "accept", "hello", spool.Review)
+	if want := "hello cannot be accepted where it is: queue/sid/amd64/needs-build"; !errors.Is(err, daemon.ErrRefused) || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
+	}
+	if _, err := Find(tree, "list", "world"); !errors.Is(err, daemon.ErrRefused) || !strings.Contains(err.Error(), "world") {
+		t.Errorf("got %v, want a refusal", err)
+	}
+	if found, err := Find(tree, "list", "", spool.Review); err != nil || len(found) != 0 {
+		t.Errorf("all of nothing: got %v, %v", found, err)
+	}
+}
+
+func TestStatusOf(t *testing.T) {
+	tree, set := newTree(t)
+	job(t, tree, "hello", spool.NeedsBuild, queue.Ticket{})
+	job(t, tree, "world", spool.NeedsBuild, queue.Ticket{})
+	if err := os.WriteFile(tree.Path("spool/incoming/x_1.dsc"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s, err := StatusOf(tree, set)
+	if err != nil || len(s.Counts) != 2 {
+		t.Fatalf("got %+v, %v", s, err)
+	}
+	if c := s.Counts[0]; c.State != Stray || c.Items != 1 || c.Dir != "spool/incoming" {
+		t.Errorf("strays: got %+v", c)
+	}
+	if c := s.Counts[1]; c.State != "needs-build" || c.Items != 2 || c.Suite != "sid" || c.Arch != "amd64" || c.Oldest == nil {
+		t.Errorf("jobs: got %+v", c)
+	}
+}
+
+// Why says what is next, who would do it, and what waits for the package.
+func TestWhy(t *testing.T) {
+	tree, set := newTree(t)
+	job(t, tree, "hello", spool.NeedsBuild, queue.Ticket{Binary: []string{"libhello-dev"}})
+	job(t, tree, "user", spool.DepWait, queue.Ticket{DepWait: "libhello-dev (>= 1)"})
+	all, _, err := Why(tree, set, "hello", "")
+	if err != nil || len(all) != 1 {
+		t.Fatalf("got %+v, %v", all, err)
+	}
+	for _, want := range []string{"hello_1 amd64: needs-build since", "next:       a builder takes it", "blocks:     user_1 on amd64", "builder:    one: takes it when it is its turn; but no daemon of it runs"} {
+		if text := all[0].Text(&terminal.Screen{}); !strings.Contains(text, want) {
+			t.Errorf("no %q in:\n%s", want, text)
+		}
+	}
+	all, _, err = Why(tree, set, "user", "sid")
+	if err != nil || len(all) != 1 || all[0].WaitsFor != "libhello-dev (>= 1)" {
+		t.Errorf("user: got %+v, %v", all, err)
+	}
+	if _, _, err := Why(tree, set, "hello", "other"); !errors.Is(err, daemon.ErrRefused) {
+		t.Errorf("in another suite: got %v", err)
+	}
+}
