@@ -108,8 +108,9 @@ func within(t *testing.T, d time.Duration, what string, cond func() bool) {
 	}
 }
 
-// makeDeb builds a real binary package with dpkg-deb.
-func makeDeb(t *testing.T, dir, control string) string {
+// makeDeb builds a real binary package with dpkg-deb; scripts are maintainer
+// scripts.
+func makeDeb(t *testing.T, dir, control string, scripts ...map[string]string) string {
 	t.Helper()
 	root := t.TempDir()
 	os.Chmod(root, 0o755)
@@ -118,6 +119,13 @@ func makeDeb(t *testing.T, dir, control string) string {
 	}
 	if err := os.WriteFile(filepath.Join(root, "DEBIAN", "control"), []byte(control), 0o644); err != nil {
 		t.Fatal(err)
+	}
+	for _, set := range scripts {
+		for name, text := range set {
+			if err := os.WriteFile(filepath.Join(root, "DEBIAN", name), []byte(text), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	out, err := exec.Command("dpkg-deb", "--root-owner-group", "-Zgzip", "-b", root, dir).CombinedOutput()
 	if err != nil {

@@ -29,6 +29,10 @@ import (
 //	PACKMILL_EXTRA_DEPENDS, PACKMILL_EXTRA_CONFLICTS   further relations
 //	PACKMILL_RESULT   directory for the results
 //
+// It protects the machine from nothing that the program starts: that is the user,
+// with the user's files, groups and network. All of it ends with the build, and
+// if the daemon is root it has a pid namespace of its own.
+//
 // Exit status 0: good, and a .changes with its files lies in
 // $PACKMILL_RESULT. 2: the build failed. 3: dependencies are missing, one
 // relation a line in $PACKMILL_RESULT/dep-wait. Anything else, and the end by
@@ -60,16 +64,13 @@ func (r *Exec) Ready(string) error {
 // Run builds the job.
 func (r *Exec) Run(ctx context.Context, job *Job) (*Result, error) {
 	begin := time.Now()
-	if err := job.check(); err != nil {
-		return nil, err
-	}
-	if err := r.Ready(job.Arch); err != nil {
+	if err := errors.Join(job.check(), r.Ready(job.Arch)); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(empty(job.Dir), empty(job.Result)); err != nil {
 		return nil, err
 	}
-	o := &cage.Order{Argv: append([]string{r.Path}, r.Args...), Dir: job.Dir, Nice: job.Nice,
+	o := &cage.Order{Argv: append([]string{r.Path}, r.Args...), Env: r.environment(job), Dir: job.Dir, Nice: job.Nice,
 		Own: os.Getuid() == 0 && !r.SharePIDs}
 	if r.User != "" {
 		user, err := cage.LookupAccount(r.User)
@@ -78,16 +79,32 @@ func (r *Exec) Run(ctx context.Context, job *Job) (*Result, error) {
 		}
 		if os.Getuid() == 0 {
 			o.User = user
-			if err := errors.Join(os.Chown(job.Dir, user.UID, user.GID), os.Chown(job.Result, user.UID, user.GID)); err != nil {
-				return nil, fmt.Errorf("build directories: %w", err)
-			}
+		}
+		if err := errors.Join(chown(job.Dir, user), chown(job.Result, user)); err != nil {
+			return nil, fmt.Errorf("build directories: %w", err)
 		}
 	}
+	ready := time.Now()
+	x, err := job.cage(job.Dir, job.Result).Run(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	after := time.Now()
+	if err := takeBack(job.Result); err != nil {
+		return nil, err
+	}
+	res := r.result(job, x)
+	res.Usage.Overhead = ready.Sub(begin) + time.Since(after)
+	return res, nil
+}
+
+// environment is what the program is told.
+func (r *Exec) environment(job *Job) []string {
 	number := ""
 	if job.BinNMU != nil {
 		number = strconv.Itoa(job.BinNMU.Number)
 	}
-	o.Env = append([]string{
+	return append([]string{
 		"PATH=" + cage.DefaultPath,
 		"HOME=" + job.Dir,
 		"LANG=C.UTF-8",
@@ -99,25 +116,19 @@ func (r *Exec) Run(ctx context.Context, job *Job) (*Result, error) {
 		"PACKMILL_EXTRA_CONFLICTS=" + job.ExtraConflicts,
 		"PACKMILL_RESULT=" + job.Result,
 	}, r.Env...)
-	c := job.cage(job.Dir, job.Result)
-	ready := time.Now()
-	x, err := c.Run(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	after := time.Now()
+}
+
+// result judges how the program ended.
+func (r *Exec) result(job *Job, x *cage.Exit) *Result {
 	res := &Result{Exit: x.Exit, Usage: x.Usage, Limit: x.Limit, Stopped: x.Stopped}
-	defer func() { res.Usage.Overhead = ready.Sub(begin) + time.Since(after) }()
-	if err := takeBack(job.Result); err != nil {
-		return nil, err
-	}
 	if res.ended(job, x) {
-		return res, nil
+		return res
 	}
+	name := filepath.Base(r.Path)
 	switch {
 	case x.Signal != 0:
 		res.Exit = -1
-		res.Reason = fmt.Sprintf("the builder %s was ended by signal %d (%s)", filepath.Base(r.Path), x.Signal, syscall.Signal(x.Signal))
+		res.Reason = fmt.Sprintf("the builder %s was ended by signal %d (%s)", name, x.Signal, syscall.Signal(x.Signal))
 	case x.Exit == 0:
 		res.judge(job)
 	case x.Exit == 2:
@@ -131,9 +142,9 @@ func (r *Exec) Run(ctx context.Context, job *Job) (*Result, error) {
 		res.Outcome, res.DepWait = DepWait, deps
 		res.Reason = "waits for " + strings.Join(deps, ", ")
 	default:
-		res.Reason = fmt.Sprintf("the builder %s ended with exit status %d, which is trouble of the builder and not of the package", filepath.Base(r.Path), x.Exit)
+		res.Reason = fmt.Sprintf("the builder %s ended with exit status %d, which is trouble of the builder and not of the package", name, x.Exit)
 	}
-	return res, nil
+	return res
 }
 
 // cage is what the job runs in; the size of these directories is watched.

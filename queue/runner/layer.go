@@ -29,7 +29,8 @@ import (
 //	    new        one that is being made, or was when the machine stopped
 //	    wish.*     the key that a set of build-dependencies led to
 //
-// The key is a hash of what apt resolved, name and version of every package.
+// The key is a hash of what apt resolved, name, version and checksum of every
+// package.
 // A layer with an info is whole, on the disk, and never changed. Who has the
 // range of ids makes layers; a build holds a shared flock on the directory of
 // its layer, and who removes it an exclusive one.
@@ -258,23 +259,19 @@ func (c *Chroots) removeHalf(dir string) {
 	}
 }
 
-// SweepLayers removes layers that no build has used for a week and, the
-// longest unused first, those beyond a size of all, in bytes (0: 8 GiB). What
-// builds use stays.
-func (c *Chroots) SweepLayers(size int64) error {
-	if size == 0 {
-		size = defaultLayers
-	}
-	type old struct {
-		dir  string
-		used time.Time
-		size int64
-	}
-	var all []old
-	var total int64
+// oldLayer is a layer that may be removed.
+type oldLayer struct {
+	dir  string
+	used time.Time
+	size int64 // bytes
+}
+
+// oldLayers lists all layers that are whole, the longest unused first. On the way
+// it removes halves, and wishes that nobody had for long.
+func (c *Chroots) oldLayers() (all []oldLayer, err error) {
 	found, err := filepath.Glob(filepath.Join(c.Dir, "*", "*", "*", layersDir, "*"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, dir := range found {
 		st, err := os.Stat(dir)
@@ -288,24 +285,41 @@ func (c *Chroots) SweepLayers(size int64) error {
 			continue
 		}
 		info := filepath.Join(dir, infoFile)
-		if st, err = os.Stat(info); err != nil {
+		data, err := os.ReadFile(info)
+		if err != nil {
 			if filepath.Base(dir) != "new" { // who has the range removes it
 				c.removeHalf(dir)
 			}
 			continue
 		}
-		data, err := os.ReadFile(info)
-		if err != nil {
-			continue
+		o := oldLayer{dir: dir}
+		if st, err := os.Stat(info); err == nil {
+			o.used = st.ModTime()
 		}
-		o := old{dir: dir, used: st.ModTime()}
 		if s, err := deb822.ParseOne(info, data, deb822.Settings); err == nil {
 			fmt.Sscan(s.Get("Size"), &o.size)
 		}
-		total += o.size
 		all = append(all, o)
 	}
-	slices.SortFunc(all, func(a, b old) int { return a.used.Compare(b.used) })
+	slices.SortFunc(all, func(a, b oldLayer) int { return a.used.Compare(b.used) })
+	return all, nil
+}
+
+// SweepLayers removes layers that no build has used for a week and, the
+// longest unused first, those beyond a size of all, in bytes (0: 8 GiB). What
+// builds use stays.
+func (c *Chroots) SweepLayers(size int64) error {
+	if size == 0 {
+		size = defaultLayers
+	}
+	all, err := c.oldLayers()
+	if err != nil {
+		return err
+	}
+	var total int64
+	for _, o := range all {
+		total += o.size
+	}
 	var errs []error
 	for _, o := range all {
 		if total <= size && time.Since(o.used) < layerAge {

@@ -175,11 +175,11 @@ func (b *sbuildBuild) describe() (*cage.Order, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := b.write("sbuildrc", rc); err != nil {
+	if err := b.write("sbuildrc", []byte(rc)); err != nil {
 		return nil, err
 	}
 	for i, repo := range b.job.Repos {
-		if err := b.write(keyName(i), string(dearmor(repo.Key))); err != nil {
+		if err := b.write(keyName(i), dearmor(repo.Key)); err != nil {
 			return nil, err
 		}
 	}
@@ -220,7 +220,7 @@ func (b *sbuildBuild) inSchroot(o *cage.Order) error {
 
 // inView makes what sbuild sees of the machine in unshare mode.
 func (b *sbuildBuild) inView() (*cage.Order, error) {
-	b.view = &cage.View{Size: b.job.Limits.Disk, Dirs: []string{"tmp", "home", "result"}, Text: map[string]string{}, Binds: map[string]string{},
+	b.view = &cage.View{Size: b.job.Limits.Disk, Dirs: []string{"tmp", "home", "result"}, Text: map[string][]byte{}, Binds: map[string]string{},
 		Archives: map[string]string{}, Reads: map[string]string{tarFile: b.own.Tarball()}, Chroot: true, Hand: "result"}
 	for _, name := range b.dsc.files {
 		f, err := os.Open(filepath.Join(filepath.Dir(b.job.Dsc), name))
@@ -249,12 +249,12 @@ func (b *sbuildBuild) inView() (*cage.Order, error) {
 }
 
 // write writes a file that sbuild reads.
-func (b *sbuildBuild) write(name, text string) error {
+func (b *sbuildBuild) write(name string, text []byte) error {
 	if b.view != nil {
 		b.view.Text[name] = text
 		return nil
 	}
-	if err := os.WriteFile(b.at(name), []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(b.at(name), text, 0o644); err != nil {
 		return fmt.Errorf("sbuild's settings: %w", err)
 	}
 	return nil

@@ -273,8 +273,9 @@ func mounts(t *testing.T) []string {
 	return strings.Split(string(data), "\n")
 }
 
-// repository makes a signed archive with one package, as apt takes it.
-func repository(t *testing.T) Repo {
+// repository makes a signed archive with one package, which may have maintainer
+// scripts, as apt takes it.
+func repository(t *testing.T, scripts ...map[string]string) Repo {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "packmill-build-repo-")
 	if err != nil {
@@ -288,7 +289,7 @@ func repository(t *testing.T) Repo {
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	makeDeb(t, dir, "Package: ours-dev\nVersion: 4.2\nArchitecture: all\nMaintainer: A Builder <a@example.org>\nDescription: ours\n")
+	makeDeb(t, dir, "Package: ours-dev\nVersion: 4.2\nArchitecture: all\nMaintainer: A Builder <a@example.org>\nDescription: ours\n", scripts...)
 	for _, line := range []string{
 		"dpkg-scanpackages -m . > " + bin + "/Packages",
 		"apt-ftparchive -o APT::FTPArchive::Release::Suite=local -o APT::FTPArchive::Release::Components=main -o APT::FTPArchive::Release::Architectures=amd64 release " + dist + " > Release && mv Release " + dist,

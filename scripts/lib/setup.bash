@@ -230,19 +230,20 @@ run_as() {
 }
 RUN_ENV=()
 
-# give_subids USER: 65536 subordinate user and group ids, if it has none.
+# give_subids USER [N]: subordinate user and group ids for N builds at a time (1),
+# 65536 for each, if it has less.
 give_subids() {
-	local f kind from
+	local f kind from ids=$((65536 * ${2:-1}))
 	for kind in uid gid; do
 		f=/etc/sub$kind
-		! grep -qE "^($1|$(id -u "$1")):[0-9]+:[1-9][0-9]{4,}$" "$f" 2>/dev/null || continue
+		[ "$(awk -F: -v name="$1" -v id="$(id -u "$1")" '$1 == name || $1 == id { n += int($3 / 65536) } END { print n * 65536 }' "$f" 2>/dev/null || echo 0)" -lt "$ids" ] || continue
 		need_root "Giving $1 subordinate ids in $f"
 		[ -e "$f" ] || as_root touch "$f"
 		# Above every range that is given out already.
 		from=$(awk -F: 'BEGIN { top = 100000 } $2 + $3 > top { top = $2 + $3 } END { print top }' "$f")
-		as_root usermod --add-sub"$kind"s "$from-$((from + 65535))" "$1" ||
-			die "usermod could not give $1 subordinate ids in $f: add the line '$1:$from:65536' to $f by hand"
-		say "gave $1 the subordinate ${kind}s $from to $((from + 65535))"
+		as_root usermod --add-sub"$kind"s "$from-$((from + ids - 1))" "$1" ||
+			die "usermod could not give $1 subordinate ids in $f: add the line '$1:$from:$ids' to $f by hand"
+		say "gave $1 the subordinate ${kind}s $from to $((from + ids - 1))"
 	done
 }
 

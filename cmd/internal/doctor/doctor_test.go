@@ -198,6 +198,10 @@ func TestBroken(t *testing.T) {
 		{"no mail system", func(s *server) { s.remove(filepath.Join(s.root, "usr/sbin/sendmail")) }, "notify", "to send mail with"},
 		{"no subordinate users", func(s *server) { s.chrooted(); s.machine("etc/subuid", "somebody:100000:65536\n") }, "ids", "/etc/subuid gives it no 65536 ids"},
 		{"few subordinate groups", func(s *server) { s.chrooted(); s.machine("etc/subgid", "nobody:100000:1000\n") }, "ids", "/etc/subgid gives it no 65536 ids"},
+		{"few ids for its jobs", func(s *server) {
+			s.chrooted()
+			s.control("builders", strings.Replace(read(s, "builders"), "Name: ", "Jobs: 3\nName: ", 1))
+		}, "ids", "/etc/subuid gives it 1 times 65536 ids, and each of the 3 builds"},
 		{"no user namespaces", func(s *server) { s.chrooted(); s.machine("proc/sys/user/max_user_namespaces", "0\n") }, "namespaces", "builds get no user namespace"},
 		{"none without privileges", func(s *server) { s.chrooted(); s.machine("proc/sys/kernel/unprivileged_userns_clone", "0\n") }, "namespaces", "builds get no user namespace"},
 		{"AppArmor's limit", func(s *server) {

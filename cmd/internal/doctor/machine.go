@@ -95,24 +95,41 @@ func (p *patient) buildUsers() []string {
 	return out
 }
 
-// subordinateIDs looks at subuid(5) and subgid(5): a clean chroot without root
-// wants 65536 of each.
+// subordinateIDs looks at subuid(5) and subgid(5): each build at a time in a
+// clean chroot wants 65536 of each.
 func (p *patient) subordinateIDs() {
 	for _, name := range p.buildUsers() {
 		if name == "root" {
 			p.error("user root", "write User: "+spool.UserBuild+" in control/builders", "builds never run as root")
 			continue
 		}
+		jobs := p.jobsOf(name)
 		for _, file := range []string{"/etc/subuid", "/etc/subgid"} {
-			if p.longestRange(file, name) < 65536 {
+			switch n := p.ranges(file, name); {
+			case n == 0:
 				p.error("user "+name, "packmill setup --subids "+name, "%s gives it no 65536 ids, which a clean chroot wants", file)
+			case n < jobs:
+				p.warn("user "+name, fmt.Sprintf("usermod --add-sub%ss FIRST-LAST %s", strings.TrimPrefix(file, "/etc/sub"), name),
+					"%s gives it %d times 65536 ids, and each of the %d builds that control/builders allows at a time wants as many: the others wait", file, n, jobs)
 			}
 		}
 	}
 }
 
-// longestRange is the size of the account's longest range in subuid(5).
-func (p *patient) longestRange(file, name string) (longest int) {
+// jobsOf is how many builds there may be at a time in chroots of the account.
+func (p *patient) jobsOf(name string) (jobs int) {
+	users := p.buildUsers()
+	for i := range p.settings.Builders {
+		b := &p.settings.Builders[i]
+		if b.Runner != "exec" && b.Mode != "schroot" && (b.User == name || b.User == "" && slices.Contains(users, name)) {
+			jobs += max(1, b.Jobs)
+		}
+	}
+	return jobs
+}
+
+// ranges is how many times 65536 ids the account has in subuid(5).
+func (p *patient) ranges(file, name string) (n int) {
 	f, err := os.Open(p.file(file))
 	if err != nil {
 		return 0
@@ -125,11 +142,11 @@ func (p *patient) longestRange(file, name string) (longest int) {
 	for sc := bufio.NewScanner(f); sc.Scan(); {
 		w := strings.Split(sc.Text(), ":")
 		if len(w) == 3 && (w[0] == name || w[0] == uid && uid != "") {
-			n, _ := strconv.Atoi(w[2])
-			longest = max(longest, n)
+			ids, _ := strconv.Atoi(w[2])
+			n += ids / 65536
 		}
 	}
-	return longest
+	return n
 }
 
 // namespaces looks at what may forbid user namespaces, in which builds run.

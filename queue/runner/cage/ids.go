@@ -214,11 +214,11 @@ func (o *Order) mapLater(pid int) error {
 
 // subidFiles are the account's lines of /etc/subuid and /etc/subgid with the
 // order's ranges alone, for programs that make namespaces of their own.
-func (o *Order) subidFiles() map[string]string {
-	files := map[string]string{}
+func (o *Order) subidFiles() map[string][]byte {
+	files := map[string][]byte{}
 	for _, r := range o.Ranges {
-		files["subuid"] += fmt.Sprintf("%s:%d:%d\n", o.User.Name, r.UID, Count)
-		files["subgid"] += fmt.Sprintf("%s:%d:%d\n", o.User.Name, r.GID, Count)
+		files["subuid"] = fmt.Appendf(files["subuid"], "%s:%d:%d\n", o.User.Name, r.UID, Count)
+		files["subgid"] = fmt.Appendf(files["subgid"], "%s:%d:%d\n", o.User.Name, r.GID, Count)
 	}
 	return files
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,7 +21,7 @@ import (
 type View struct {
 	Size     int64             // bytes of the file system in memory; 0: the kernel's half of the memory
 	Dirs     []string          // made in it, owned by the account
-	Text     map[string]string // name in it: what the file says
+	Text     map[string][]byte // name in it: what the file says
 	Sources  []string          // names in it of the order's files, which are copied
 	Binds    map[string]string // name in it: directory of the machine to mount, to write to
 	Reads    map[string]string // name in it: file of the machine to mount, read-only
@@ -133,11 +134,11 @@ func (v *View) fill(w *Warden) error {
 		}
 	}
 	text := w.subidFiles()
-	for name, t := range v.Text {
-		text[name] = t
-	}
+	hosts, _ := os.ReadFile("/etc/hosts")
+	text["hosts"] = append(hosts, "\n127.0.1.1 "+hostname+"\n"...)
+	maps.Copy(text, v.Text)
 	for name, t := range text {
-		if err := writeNew(filepath.Join(ViewRoot, name), strings.NewReader(t)); err != nil {
+		if err := writeNew(filepath.Join(ViewRoot, name), bytes.NewReader(t)); err != nil {
 			return err
 		}
 	}
@@ -170,7 +171,7 @@ func writeNew(path string, r io.Reader) error {
 
 // cover hides of the machine what is not for builds.
 func (v *View) cover(w *Warden) error {
-	for _, name := range []string{"subuid", "subgid"} {
+	for _, name := range []string{"subuid", "subgid", "hosts"} {
 		if err := unix.Mount(filepath.Join(ViewRoot, name), "/etc/"+name, "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("build view: mount /etc/%s: %w", name, err)
 		}

@@ -113,10 +113,13 @@ func (w *Warden) separate() error {
 	if err := syscall.Setgroups(nil); err != nil {
 		return fmt.Errorf("leave the groups: %w", err)
 	}
-	unix.Sethostname([]byte("packmill"))
+	unix.Sethostname([]byte(hostname))
 	scopeSockets()
 	return nil
 }
+
+// hostname is that of the machine that a build sees.
+const hostname = "packmill"
 
 // scopeSockets keeps this thread and what it starts from abstract sockets of
 // processes outside, which belong to a network and not to a file system, where

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"packmill/queue/runner/cage"
 
@@ -78,21 +77,21 @@ func (b *build) open() (*opened, error) {
 	return o, err
 }
 
-// become has what this process makes belong to root of the build. It stays the
-// account's, whom nobody in the build may send a signal.
+// become has what this thread makes belong to root of the build. The process
+// stays the account's: nobody in the build may send it a signal, or look into it.
 func (b *build) become() error {
-	r, a := b.w.Ranges[0], b.w.User
-	if err := syscall.Setresgid(a.GID, r.GID, a.GID); err != nil {
-		return fmt.Errorf("become the build's root: %w", err)
+	r := b.w.Ranges[0]
+	unix.Setfsgid(r.GID)
+	unix.Setfsuid(r.UID)
+	// Only a second call tells whether the first was allowed.
+	if uid, _ := unix.SetfsuidRetUid(r.UID); uid != r.UID {
+		return fmt.Errorf("become the build's root: user %d has no such right", uid)
 	}
-	if err := syscall.Setresuid(a.UID, r.UID, a.UID); err != nil {
-		return fmt.Errorf("become the build's root: %w", err)
-	}
-	// Or it could not map the ids of its children.
+	// Or this process could not map the ids of its children.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("become the build's root: %w", err)
 	}
-	return unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+	return nil
 }
 
 // mountOverlay mounts the overlay and returns where its upper layer lies.

@@ -127,9 +127,26 @@ func (b *build) writeWish(path string) error {
 
 // resolve asks apt what it would install.
 func (b *build) resolve(wish string) (bool, error) {
+	text, ok, err := b.ask("apt-get", "build-dep", "--simulate", "-q", wish)
+	if err != nil || !ok {
+		os.Stdout.Write(text)
+		return false, err
+	}
+	b.report.Packages = resolved(string(text))
+	uris, ok, err := b.ask("apt-get", "build-dep", "--print-uris", "-q", wish)
+	if err != nil || !ok {
+		os.Stdout.Write(uris)
+		return false, err
+	}
+	b.report.Layer = layerKey(b.report.Packages, files(string(uris)))
+	return true, nil
+}
+
+// ask runs a program as root of the build, and returns what it says.
+func (b *build) ask(argv ...string) (text []byte, ok bool, err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
-		return false, fmt.Errorf("build dependencies: %w", err)
+		return nil, false, fmt.Errorf("build dependencies: %w", err)
 	}
 	defer r.Close()
 	said := make(chan []byte)
@@ -138,26 +155,29 @@ func (b *build) resolve(wish string) (bool, error) {
 		io.Copy(io.Discard, r)
 		said <- text
 	}()
-	ok, err := b.command(w, "apt-get", "build-dep", "--simulate", "-q", wish)
+	ok, err = b.command(w, argv...)
 	w.Close()
-	text := <-said
-	if err != nil {
-		return false, err
-	}
-	if !ok {
-		os.Stdout.Write(text)
-		return false, nil
-	}
-	b.report.Packages = resolved(string(text))
-	b.report.Layer = layerKey(b.report.Packages)
-	return true, nil
+	return <-said, ok, err
 }
 
 // layerKey is the name of the layer with these packages, as apt's simulation
-// lists what it would install and remove.
-func layerKey(packages []string) string {
-	sum := sha256.Sum256([]byte(strings.Join(packages, "\n")))
+// lists what it would install and remove, of these files: two archives may have
+// the same name and version.
+func layerKey(packages, files []string) string {
+	sum := sha256.Sum256([]byte(strings.Join(packages, "\n") + "\n\n" + strings.Join(files, "\n")))
 	return hex.EncodeToString(sum[:])
+}
+
+// files returns name, size and checksum of the files that apt would fetch, of its
+// lines "'URI' NAME SIZE CHECKSUM".
+func files(uris string) (files []string) {
+	for _, line := range strings.Split(uris, "\n") {
+		if uri, file, ok := strings.Cut(line, "' "); ok && strings.HasPrefix(uri, "'") {
+			files = append(files, file)
+		}
+	}
+	slices.Sort(files)
+	return files
 }
 
 // resolved returns the lines of apt's simulation that say what changes:
