@@ -11,17 +11,18 @@ import (
 	"packmill/archive/pool"
 	"packmill/internal/deb"
 	"packmill/internal/deb822"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
 )
 
-func (in *inclusion) includeDeb(l *listed) error {
+func (in *inclusion) includeDeb(l *paper.File) error {
 	f, err := in.open(l)
 	if err != nil {
 		return err
 	}
 	at := len(in.items)
-	in.items = append(in.items, item{f: f, from: f.Name(), sum: index.Sum{SHA256: l.sha, Size: l.size}})
-	p, err := deb.Read(f, l.name, deb.Options{})
+	in.items = append(in.items, item{f: f, from: f.Name(), sum: index.Sum{SHA256: l.SHA256, Size: l.Size}})
+	p, err := deb.Read(f, l.Name, deb.Options{})
 	var fault *deb.Refusal
 	if errors.As(err, &fault) {
 		return refuse("%s", fault.Error())
@@ -30,31 +31,31 @@ func (in *inclusion) includeDeb(l *listed) error {
 		return err
 	}
 	switch {
-	case p.SHA256 != l.sha:
+	case p.SHA256 != l.SHA256:
 		return in.differs(l, "SHA-256")
-	case p.MD5 != l.md5:
+	case p.MD5 != l.MD5:
 		return in.differs(l, "MD5")
 	}
-	if err := p.CheckName(l.name); err != nil {
+	if err := p.CheckName(l.Name); err != nil {
 		return refuse("%s", err.Error())
 	}
 	if p.Source != in.source || policy.CompareVersions(p.SourceVersion, in.version) != 0 && p.Version != in.version {
-		return refuse("%s: is built from %s %s, but %s is of %s %s; build the upload again", l.name, p.Source, p.SourceVersion, in.Changes, in.source, in.version)
+		return refuse("%s: is built from %s %s, but %s is of %s %s; build the upload again", l.Name, p.Source, p.SourceVersion, in.Changes, in.source, in.version)
 	}
 	arch := p.Architecture
 	suite := in.t.suite
 	if arch != "all" && !slices.Contains(suite.archs(), arch) {
-		return refuse("%s: the suite %s has no architecture %s, only %s; leave the package out, or add the architecture to the suite", l.name, suite.Name, arch, strings.Join(suite.archs(), ", "))
+		return refuse("%s: the suite %s has no architecture %s, only %s; leave the package out, or add the architecture to the suite", l.Name, suite.Name, arch, strings.Join(suite.archs(), ", "))
 	}
 	if len(in.Architectures) > 0 && !slices.Contains(in.Architectures, arch) {
-		return refuse("%s: its sender may bring packages for %s only; let a builder of its architecture send it", l.name, strings.Join(in.Architectures, ", "))
+		return refuse("%s: its sender may bring packages for %s only; let a builder of its architecture send it", l.Name, strings.Join(in.Architectures, ", "))
 	}
 	if !slices.Contains(deb822.Words(in.ch.Get("Architecture")), arch) {
-		return refuse("%s: %s does not name its architecture; build the upload again", l.name, in.Changes)
+		return refuse("%s: %s does not name its architecture; build the upload again", l.Name, in.Changes)
 	}
 	debug := isDbgsym(p)
 	if !debug && !slices.Contains(deb822.Words(in.ch.Get("Binary")), p.Name) {
-		return refuse("%s: %s does not name it in Binary; build the upload again", l.name, in.Changes)
+		return refuse("%s: %s does not name it in Binary; build the upload again", l.Name, in.Changes)
 	}
 	src, dir, err := in.t.findSource(in, p.Source, p.SourceVersion)
 	if err != nil {
@@ -64,14 +65,14 @@ func (in *inclusion) includeDeb(l *listed) error {
 		in.dir = dir
 	} else if !in.Sourceless {
 		in.noSource = true
-		return refuse("%s: its source package %s %s is not in %s; publish the source first", l.name, p.Source, p.SourceVersion, suite.Name)
+		return refuse("%s: its source package %s %s is not in %s; publish the source first", l.Name, p.Source, p.SourceVersion, suite.Name)
 	}
 	if in.Declared {
-		if err := in.declared(l.name, p, src); err != nil {
+		if err := in.declared(l.Name, p, src); err != nil {
 			return err
 		}
 	}
-	udeb := filepath.Ext(l.name) == ".udeb"
+	udeb := filepath.Ext(l.Name) == ".udeb"
 	if suite.Contents {
 		if _, err := in.t.a.keepFiles(p); err != nil {
 			return err
@@ -85,7 +86,7 @@ func (in *inclusion) includeDeb(l *listed) error {
 	if debug && suite.Dbgsym != "" {
 		comp = suite.Dbgsym
 	}
-	name := pool.Dir(comp, p.Source) + "/" + l.name
+	name := pool.Dir(comp, p.Source) + "/" + l.Name
 	if udeb {
 		comp += installer
 	}
@@ -108,12 +109,12 @@ func (in *inclusion) includeDeb(l *listed) error {
 				v := old.Get("Version")
 				switch cmp := policy.CompareVersions(p.Version, v); {
 				case cmp == 0 && old.Get("Architecture") == arch && old.Get("SHA256") != p.SHA256:
-					return refuse("%s: %s %s is in %s with other content; published files never change, so give the package a new version", l.name, p.Name, v, suite.Name)
+					return refuse("%s: %s %s is in %s with other content; published files never change, so give the package a new version", l.Name, p.Name, v, suite.Name)
 				case cmp < 0 && a != arch && !in.Force:
 					// An architecture that builds the package itself is ahead.
 					newest = false
 				case cmp < 0 && !in.Force:
-					return refuse("%s: %s has the newer version %s in %s; give the package a higher version, or force it", l.name, p.Name, v, suite.Name)
+					return refuse("%s: %s has the newer version %s in %s; give the package a higher version, or force it", l.Name, p.Name, v, suite.Name)
 				}
 				if src, _ := sourceOf(old); src != p.Source {
 					in.note("package %s is taken over from source package %s by %s.", p.Name, src, p.Source)

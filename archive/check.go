@@ -20,6 +20,7 @@ import (
 	"packmill/archive/release"
 	"packmill/internal/deb822"
 	"packmill/internal/openpgp"
+	"packmill/internal/paper"
 )
 
 // Fault is something in an archive that a client would trip over.
@@ -122,7 +123,7 @@ func (c *check) suite(ctx context.Context, dir string) error {
 		c.fault(filepath.Join(dir, "InRelease"), "it is cut off")
 		return nil
 	}
-	rel, err := release.Parse(filepath.Join(dir, "InRelease"), release.ClearText(data))
+	rel, err := release.Parse(filepath.Join(dir, "InRelease"), paper.Text(data))
 	if err == nil && len(rel.Sums) == 0 {
 		err = errors.New("it names no index")
 	}

@@ -12,6 +12,7 @@ import (
 	"packmill/archive/index"
 	"packmill/archive/pool"
 	"packmill/internal/deb822"
+	"packmill/internal/paper"
 )
 
 // Kind says which of an upload's files are included.
@@ -112,7 +113,7 @@ type inclusion struct {
 	version string
 	dir     string         // of its source in the pool
 	dsc     *deb822.Stanza // of its source, if it comes with it
-	files   map[string]*listed
+	files   map[string]*paper.File
 	items   []item
 	changes []change
 	notes   []string

@@ -230,7 +230,7 @@ func TestRefusals(t *testing.T) {
 			edit(t, filepath.Join(inc.Dir, inc.Changes), func(b []byte) []byte {
 				return regexp.MustCompile(`(?m)^( [0-9a-f]{32} )`).ReplaceAll(b, []byte("${1}1"))
 			})
-		}, want: "hello_2.10-3_amd64.changes:28: hello_2.10-3.dsc: Files and Checksums-Sha256 do not agree; build the package again"},
+		}, want: "hello_2.10-3_amd64.changes:18: hello_2.10-3.dsc is of 512 bytes in Checksums-Sha1, but of 1512 in another list; build the upload again"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

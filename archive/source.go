@@ -10,8 +10,8 @@ import (
 	"strings"
 
 	"packmill/archive/pool"
-	"packmill/archive/release"
 	"packmill/internal/deb822"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
 )
 
@@ -32,24 +32,24 @@ func (in *inclusion) includeSource(names []string) error {
 		return refuse("%s: lists %s; an upload has one source package", in.Changes, strings.Join(dscs, " and "))
 	}
 	l := in.files[dscs[0]]
-	data, err := readSmall(filepath.Join(in.Dir, l.name))
+	data, err := in.readPaper(l.Name)
 	if err != nil {
 		return err
 	}
-	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != l.sha {
+	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != l.SHA256 {
 		return in.differs(l, "SHA-256")
 	}
-	dsc, err := deb822.ParseOne(l.name, release.ClearText(data), deb822.Hostile)
+	dsc, err := paper.Parse(l.Name, data)
 	if err != nil {
 		return refuse("%v", err)
 	}
 	if dsc.Get("Source") != in.source || dsc.Get("Version") != in.version {
-		return refuse("%s: is %s %s, but %s is of %s %s; build the upload again", l.name, dsc.Get("Source"), dsc.Get("Version"), in.Changes, in.source, in.version)
+		return refuse("%s: is %s %s, but %s is of %s %s; build the upload again", l.Name, dsc.Get("Source"), dsc.Get("Version"), in.Changes, in.source, in.version)
 	}
-	if want := in.source + "_" + policy.WithoutEpoch(in.version) + ".dsc"; l.name != want {
-		return refuse("%s: by its own words it should be called %s", l.name, want)
+	if want := in.source + "_" + policy.WithoutEpoch(in.version) + ".dsc"; l.Name != want {
+		return refuse("%s: by its own words it should be called %s", l.Name, want)
 	}
-	section, priority := in.override("src:"+in.source, l.section, l.priority)
+	section, priority := in.override("src:"+in.source, l.Section, l.Priority)
 	comp, err := in.component(section)
 	if err != nil {
 		return err
@@ -59,15 +59,15 @@ func (in *inclusion) includeSource(names []string) error {
 	if err := in.add(l, dir); err != nil {
 		return err
 	}
-	parts, err := listFiles(dsc)
+	parts, err := listFiles(dsc, paper.Short)
 	if err != nil {
 		return err
 	}
 	for _, name := range sortedKeys(parts) {
 		part := parts[name]
 		if ours := in.files[name]; ours != nil {
-			if *part != (listed{name: name, size: ours.size, sha: ours.sha, md5: ours.md5}) {
-				return refuse("%s: %s and %s do not agree about it; build the source package again", name, l.name, in.Changes)
+			if part.Size != ours.Size || part.SHA256 != ours.SHA256 || part.MD5 != ours.MD5 {
+				return refuse("%s: %s and %s do not agree about it; build the source package again", name, l.Name, in.Changes)
 			}
 			if err := in.add(ours, dir); err != nil {
 				return err
@@ -75,15 +75,15 @@ func (in *inclusion) includeSource(names []string) error {
 			continue
 		}
 		// An .orig of an earlier upload.
-		there, err := in.t.pool.Check(dir+"/"+name, part.sha, part.size)
+		there, err := in.t.pool.Check(dir+"/"+name, part.SHA256, part.Size)
 		if errors.Is(err, pool.ErrClash) {
-			return refuse("%s: %s wants another file than the one that the archive has under this name; take the archive's, or use a new upstream version", name, l.name)
+			return refuse("%s: %s wants another file than the one that the archive has under this name; take the archive's, or use a new upstream version", name, l.Name)
 		}
 		if err != nil {
 			return err
 		}
 		if !there {
-			return refuse("%s: %s wants it, but neither the upload nor the archive has it; build the upload with -sa", name, l.name)
+			return refuse("%s: %s wants it, but neither the upload nor the archive has it; build the upload with -sa", name, l.Name)
 		}
 	}
 	text := sourceStanza(dsc, l, dir, section, priority)
@@ -97,9 +97,9 @@ func (in *inclusion) includeSource(names []string) error {
 			old := list[i].Get("Version")
 			switch cmp := policy.CompareVersions(in.version, old); {
 			case cmp == 0 && !sameSource(&list[i], l):
-				return refuse("%s: %s %s is in %s with other content; published files never change, so give the package a new version", l.name, in.source, old, in.t.suite.Name)
+				return refuse("%s: %s %s is in %s with other content; published files never change, so give the package a new version", l.Name, in.source, old, in.t.suite.Name)
 			case cmp < 0 && !in.Force:
-				return refuse("%s: %s has the newer version %s in %s; give the package a higher version, or force it", l.name, in.source, old, in.t.suite.Name)
+				return refuse("%s: %s has the newer version %s in %s; give the package a higher version, or force it", l.Name, in.source, old, in.t.suite.Name)
 			}
 		}
 		for i := range list {
@@ -130,22 +130,22 @@ func (in *inclusion) includeSource(names []string) error {
 }
 
 // sameSource reports whether the stanza names the .dsc with this checksum.
-func sameSource(st *deb822.Stanza, l *listed) bool {
-	files, err := listFiles(st)
-	return err == nil && files[l.name] != nil && files[l.name].sha == l.sha
+func sameSource(st *deb822.Stanza, l *paper.File) bool {
+	files, err := listFiles(st, paper.Short)
+	return err == nil && files[l.Name] != nil && files[l.Name].SHA256 == l.SHA256
 }
 
 // sourceStanza is a .dsc as Sources has it.
-func sourceStanza(dsc *deb822.Stanza, l *listed, dir, section, priority string) []byte {
+func sourceStanza(dsc *deb822.Stanza, l *paper.File, dir, section, priority string) []byte {
 	out := deb822.Stanza{}
 	out.Set("Package", dsc.Get("Source"))
 	for _, f := range dsc.Fields {
 		switch strings.ToLower(f.Name) {
 		case "source", "package", "directory", "priority", "section", "checksums-sha1", "checksums-sha512":
 		case "files":
-			out.Set(f.Name, "\n"+l.md5+" "+strconv.FormatInt(l.size, 10)+" "+l.name+f.Value)
+			out.Set(f.Name, "\n"+l.MD5+" "+strconv.FormatInt(l.Size, 10)+" "+l.Name+f.Value)
 		case "checksums-sha256":
-			out.Set(f.Name, "\n"+l.sha+" "+strconv.FormatInt(l.size, 10)+" "+l.name+f.Value)
+			out.Set(f.Name, "\n"+l.SHA256+" "+strconv.FormatInt(l.Size, 10)+" "+l.Name+f.Value)
 		default:
 			out.Set(f.Name, f.Value)
 		}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -12,9 +11,8 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"packmill/internal/durable"
+	"packmill/internal/regular"
 	"packmill/spool"
 )
 
@@ -37,14 +35,14 @@ func RequestCancel(dir, who, text string) error {
 // CancelRequest reads who asked that the build of the job at dir be ended, and
 // why. What was asked before the build began is not meant for it.
 func CancelRequest(dir string, begun time.Time) (who, text string, asked bool) {
-	f, err := os.OpenFile(filepath.Join(dir, cancelFile), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := regular.Open(filepath.Join(dir, cancelFile))
 	if err != nil {
 		return "", "", false
 	}
 	defer f.Close()
 	// The clock of files runs some milliseconds behind.
 	st, err := f.Stat()
-	if err != nil || !st.Mode().IsRegular() || st.ModTime().Before(begun.Add(-50*time.Millisecond)) {
+	if err != nil || st.ModTime().Before(begun.Add(-50*time.Millisecond)) {
 		return "", "", false
 	}
 	buf := make([]byte, 4096)

@@ -356,7 +356,7 @@ func TicketOf(it *spool.Item) (*Ticket, error) {
 // too many open files, and no verdict on the item.
 func Damaged(err error) bool {
 	trouble := (*fs.PathError)(nil)
-	return !errors.As(err, &trouble) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP)
+	return !errors.As(err, &trouble) || errors.Is(err, fs.ErrNotExist)
 }
 
 // TicketAt reads the facts of an item that was found and is not claimed.

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -9,9 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"packmill/internal/durable"
+	"packmill/internal/regular"
 )
 
 // The files of an item that the engine writes.
@@ -73,7 +73,7 @@ const maxHistory = 1 << 20
 // ReadHistory reads the history of the item that lies at dir, oldest first. Lines that a
 // crash tore are passed over. A missing history is an empty one.
 func ReadHistory(dir string) ([]Event, error) {
-	f, err := os.OpenFile(filepath.Join(dir, HistoryFile), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := regular.Open(filepath.Join(dir, HistoryFile))
 	if os.IsNotExist(err) {
 		return nil, nil
 	}
@@ -97,7 +97,7 @@ func ReadHistory(dir string) ([]Event, error) {
 // ReadReason reads the REASON of the item that lies at dir, for people: "" if
 // there is none.
 func ReadReason(dir string) string {
-	data, err := readSmall(filepath.Join(dir, ReasonFile))
+	data, err := regular.Read(filepath.Join(dir, ReasonFile), maxSmall)
 	if err != nil {
 		return ""
 	}
@@ -106,18 +106,18 @@ func ReadReason(dir string) string {
 
 // lastEvent reads only the end of a history.
 func lastEvent(dir string) (Event, bool) {
-	fd, err := unix.Open(filepath.Join(dir, HistoryFile), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	f, err := regular.Open(filepath.Join(dir, HistoryFile))
 	if err != nil {
 		return Event{}, false
 	}
-	defer unix.Close(fd)
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return Event{}, false
+	}
 	var buf [4096]byte
-	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil {
-		return Event{}, false
-	}
-	n, err := unix.Pread(fd, buf[:], max(0, st.Size-int64(len(buf))))
-	if err != nil {
+	n, err := f.ReadAt(buf[:], max(0, st.Size()-int64(len(buf))))
+	if err != nil && !errors.Is(err, io.EOF) {
 		return Event{}, false
 	}
 	lines := strings.Split(strings.TrimRight(string(buf[:n]), "\n"), "\n")

@@ -14,6 +14,7 @@ import (
 
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
+	"packmill/internal/regular"
 )
 
 // Item is a claimed item: a directory with everything that the next step
@@ -180,7 +181,7 @@ func (it *Item) Ticket() (*deb822.Stanza, error) {
 
 // ReadTicket reads the ticket of the item that lies at dir.
 func ReadTicket(dir string) (*deb822.Stanza, error) {
-	data, err := readSmall(filepath.Join(dir, TicketFile))
+	data, err := regular.Read(filepath.Join(dir, TicketFile), maxSmall)
 	if err != nil {
 		return nil, err
 	}
@@ -189,27 +190,6 @@ func ReadTicket(dir string) (*deb822.Stanza, error) {
 
 // maxSmall bounds a file of the engine's own that is read whole.
 const maxSmall = 4 << 20
-
-func readSmall(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() || st.Size() > maxSmall {
-		return nil, fmt.Errorf("%s: not a regular file of at most %d bytes", path, maxSmall)
-	}
-	data := make([]byte, st.Size())
-	n, err := f.ReadAt(data, 0)
-	if n == len(data) {
-		err = nil
-	}
-	return data[:n], err
-}
 
 // SetTicket writes the facts, in one step.
 func (it *Item) SetTicket(t *deb822.Stanza) error {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/internal/durable"
+	"packmill/internal/regular"
 	"packmill/internal/trouble"
 )
 
@@ -529,7 +530,7 @@ func (l *Loop) handle(ctx context.Context, it *Item) (v Verdict, err error) {
 		return l.Handle(ctx, it)
 	}
 	tries := it.Path(triesFile)
-	if data, err := readSmall(tries); err == nil {
+	if data, err := regular.Read(tries, maxSmall); err == nil {
 		if deaths, panics := unfinished(string(data)); deaths >= maxDeaths || panics >= maxPanics {
 			return Verdict{
 				To: l.Poison(it), Reason: "its handling did not end, again and again",

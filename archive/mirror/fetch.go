@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/internal/policy"
+	"packmill/internal/regular"
 )
 
 // Fetch puts the upload's files into dir, which must be there and the caller's
@@ -172,12 +173,12 @@ func (r *Repository) copy(ctx context.Context, f *File, to string) error {
 
 // verify checks a file that is there already.
 func verify(name string, f *File) error {
-	in, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	in, err := regular.Open(name)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	if fi, err := in.Stat(); err != nil || !fi.Mode().IsRegular() || fi.Size() != f.Size {
+	if fi, err := in.Stat(); err != nil || fi.Size() != f.Size {
 		return ErrBroken{text: fmt.Sprintf("%s is not the file that its index names", f.Path)}
 	}
 	return sumInto(io.Discard, in, f)

@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"errors"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -9,6 +8,7 @@ import (
 	"strings"
 
 	"packmill/internal/deb822"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
 )
 
@@ -49,13 +49,13 @@ func (g *grouping) source(s *deb822.Scanner, component string) error {
 	if err := policy.CheckVersion(version); err != nil {
 		return err
 	}
-	md5s, err := list(string(s.Get("Files")))
+	st, err := s.Stanza()
 	if err != nil {
-		return fmt.Errorf("Files: %w", err)
+		return err
 	}
-	shas, err := list(string(s.Get("Checksums-Sha256")))
-	if err != nil || len(shas) == 0 {
-		return errors.Join(errors.New("no Checksums-Sha256 that can be used"), err)
+	files, err := paper.Files(st, paper.Short, paper.SHA256)
+	if err != nil {
+		return err
 	}
 	u := g.upload(name, version, component)
 	if u.HasSource {
@@ -63,23 +63,12 @@ func (g *grouping) source(s *deb822.Scanner, component string) error {
 	}
 	u.HasSource, u.Maintainer = true, string(s.Get("Maintainer"))
 	dscs := 0
-	for _, w := range shas {
-		f := File{Name: w.name, Path: path.Join(dir, w.name), Size: w.size, SHA256: w.sum}
-		for _, m := range md5s {
-			if m.name == w.name && m.size == w.size {
-				f.MD5 = m.sum
-			}
-		}
-		if !isSHA256(w.sum) {
-			return fmt.Errorf("Checksums-Sha256: %q is no SHA-256", w.sum)
-		}
-		if err := policy.CheckFile(w.name); err != nil {
-			return err
-		}
+	for _, x := range files {
+		f := File{Name: x.Name, Path: path.Join(dir, x.Name), Size: x.Size, SHA256: x.SHA256, MD5: x.MD5}
 		if err := checkPath(f.Path); err != nil {
 			return err
 		}
-		if strings.HasSuffix(w.name, ".dsc") {
+		if strings.HasSuffix(x.Name, ".dsc") {
 			dscs++
 			f.Name = name + "_" + policy.WithoutEpoch(version) + ".dsc"
 			f.Section, f.Priority = string(s.Get("Section")), string(s.Get("Priority"))
@@ -90,30 +79,6 @@ func (g *grouping) source(s *deb822.Scanner, component string) error {
 		return fmt.Errorf("source package %s %s has %d .dsc files, want one", name, version, dscs)
 	}
 	return nil
-}
-
-type sumLine struct {
-	sum, name string
-	size      int64
-}
-
-func list(v string) ([]sumLine, error) {
-	var out []sumLine
-	for line := range strings.SplitSeq(v, "\n") {
-		w := deb822.Words(line)
-		if len(w) == 0 {
-			continue
-		}
-		if len(w) != 3 {
-			return nil, fmt.Errorf("the line %q is not sum, size and name", line)
-		}
-		size, err := strconv.ParseInt(w[1], 10, 64)
-		if err != nil || size < 0 {
-			return nil, fmt.Errorf("the line %q has no size", line)
-		}
-		out = append(out, sumLine{w[0], w[2], size})
-	}
-	return out, nil
 }
 
 func (g *grouping) binary(s *deb822.Scanner, component string) error {
@@ -137,10 +102,8 @@ func (g *grouping) binary(s *deb822.Scanner, component string) error {
 	}
 	source, sourceVersion := name, version
 	if v := string(s.Get("Source")); v != "" {
-		n, rest, versioned := strings.Cut(v, " ")
-		source = n
-		if versioned {
-			sourceVersion = strings.TrimSuffix(strings.TrimPrefix(rest, "("), ")")
+		if source, sourceVersion = paper.Source(v); sourceVersion == "" {
+			sourceVersion = version
 		}
 		for _, err := range []error{policy.CheckSource(source), policy.CheckVersion(sourceVersion)} {
 			if err != nil {

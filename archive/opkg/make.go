@@ -21,12 +21,12 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"packmill/internal/deb"
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
 	"packmill/internal/policy"
+	"packmill/internal/regular"
 )
 
 // A maker makes a generation of a feed, and what is missing in the pool. What it
@@ -513,7 +513,7 @@ func sameContent(made *os.File, pooled string) (Info, error) {
 	if _, err := made.Seek(0, io.SeekStart); err != nil {
 		return Info{}, err
 	}
-	old, err := os.OpenFile(pooled, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	old, err := regular.Open(pooled)
 	if err != nil {
 		return Info{}, err
 	}

@@ -9,13 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"packmill/internal/deb822"
+	"packmill/internal/regular"
 )
 
 // A PackageFile is what an opkg package says about itself.
@@ -35,7 +33,7 @@ type PackageFile struct {
 // that it did (libbb/get_header_tar.c). It uses the standard library only, not
 // what Repack is made of.
 func ReadPackage(filename string) (*PackageFile, error) {
-	f, err := os.OpenFile(filename, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := regular.Open(filename)
 	if err != nil {
 		return nil, err
 	}

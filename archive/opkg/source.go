@@ -10,15 +10,15 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
-	"golang.org/x/sys/unix"
 
 	"packmill/internal/deb822"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
+	"packmill/internal/regular"
 )
 
 // Sources is the name of the feed of a suite's sources.
@@ -117,16 +117,12 @@ func (f *Feed) sourceData(w io.Writer, st *deb822.Stanza, dir string) error {
 			return err
 		}
 	}
-	for line := range strings.SplitSeq(strings.TrimPrefix(st.Get("Checksums-Sha256"), "\n"), "\n") {
-		words := deb822.Words(line)
-		if len(words) != 3 || policy.CheckFile(words[2]) != nil {
-			return errSkip{fmt.Errorf("Checksums-Sha256: %q is not sum, size and name", line)}
-		}
-		size, err := strconv.ParseInt(words[1], 10, 64)
-		if err != nil || size < 0 {
-			return errSkip{fmt.Errorf("Checksums-Sha256: %q is no size", words[1])}
-		}
-		if err := addFile(tw, made+words[2], filepath.Join(f.Root, dir, words[2]), size, words[0]); err != nil {
+	files, err := paper.Files(st, paper.Short, paper.SHA256)
+	if err != nil {
+		return errSkip{err}
+	}
+	for _, x := range files {
+		if err := addFile(tw, made+x.Name, filepath.Join(f.Root, dir, x.Name), x.Size, x.SHA256); err != nil {
 			return err
 		}
 	}
@@ -137,7 +133,7 @@ func (f *Feed) sourceData(w io.Writer, st *deb822.Stanza, dir string) error {
 }
 
 func addFile(tw *tar.Writer, name, from string, size int64, sha string) error {
-	f, err := os.OpenFile(from, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := regular.Open(from)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/internal/durable"
+	"packmill/internal/regular"
 )
 
 // Dir is the directory of a source package and its binaries, relative to the
@@ -53,9 +54,12 @@ func (p *Placer) Check(name string, sha string, size int64) (there bool, err err
 	} else if other != "" {
 		return true, nil
 	}
-	f, err := os.OpenFile(filepath.Join(p.Root, name), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := regular.Open(filepath.Join(p.Root, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
+	}
+	if errors.Is(err, regular.ErrNotRegular) {
+		return true, ErrClash
 	}
 	if err != nil {
 		return false, err
@@ -65,7 +69,7 @@ func (p *Placer) Check(name string, sha string, size int64) (there bool, err err
 	if err != nil {
 		return false, err
 	}
-	if !st.Mode().IsRegular() || st.Size() != size {
+	if st.Size() != size {
 		return true, ErrClash
 	}
 	h := sha256.New()

@@ -18,6 +18,7 @@ import (
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
+	"packmill/internal/paper"
 )
 
 // Release is the content of a Release file.
@@ -162,30 +163,7 @@ func Read(dir string) (*Release, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Parse(name, ClearText(data))
-}
-
-// ClearText returns the text inside a cleartext signed message, or data itself
-// if that is not one. Nothing is verified.
-func ClearText(data []byte) []byte {
-	if !openpgp.IsSigned(data) {
-		return data
-	}
-	_, body, ok := bytes.Cut(data, []byte("\n\n"))
-	if !ok {
-		return nil
-	}
-	if i := bytes.LastIndex(body, []byte("\n-----BEGIN PGP SIGNATURE-----")); i >= 0 {
-		body = body[:i+1]
-	}
-	if !bytes.HasPrefix(body, []byte("- ")) && !bytes.Contains(body, []byte("\n- ")) {
-		return body
-	}
-	out := make([]byte, 0, len(body))
-	for line := range bytes.Lines(body) {
-		out = append(out, bytes.TrimPrefix(line, []byte("- "))...)
-	}
-	return out
+	return Parse(name, paper.Text(data))
 }
 
 // Sign writes Release, Release.gpg and, last, InRelease into dir, each in one

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,7 @@ import (
 
 	"packmill/archive"
 	"packmill/cmd/internal/control"
-	"packmill/internal/deb822"
+	"packmill/internal/paper"
 	"packmill/queue"
 	"packmill/queue/installability"
 	"packmill/spool"
@@ -74,16 +73,8 @@ func wants(t *queue.Ticket, dsc string) (installability.Job, error) {
 		Source: t.Source, Version: t.Version, Arch: t.BuildArch,
 		ExtraDepends: t.ExtraDepends, ExtraConflicts: t.ExtraConflicts, Waits: t.DepWait,
 	}
-	data, err := os.ReadFile(dsc)
-	if err != nil {
-		return j, err
-	}
 	// What lies in the queue was verified when it was let in.
-	if _, rest, ok := bytes.Cut(data, []byte("\n\n")); ok && bytes.HasPrefix(data, []byte("-----BEGIN PGP SIGNED")) {
-		data, _, _ = bytes.Cut(rest, []byte("\n-----BEGIN PGP SIGNATURE"))
-		data = append(bytes.TrimSpace(data), '\n')
-	}
-	st, err := deb822.ParseOne(filepath.Base(dsc), data, deb822.Hostile)
+	st, err := paper.Read(filepath.Split(dsc))
 	if err != nil {
 		return j, err
 	}

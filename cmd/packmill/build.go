@@ -19,7 +19,7 @@ import (
 	"packmill/cmd/internal/survey"
 	"packmill/cmd/internal/terminal"
 	"packmill/cmd/internal/wb"
-	"packmill/internal/openpgp"
+	"packmill/internal/paper"
 	"packmill/queue"
 	"packmill/queue/buildlog"
 	"packmill/spool"
@@ -246,18 +246,13 @@ func (b *buildSign) signed(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if openpgp.IsSigned(data) {
-		if data, err = openpgp.ClearText(data); err != nil {
-			return nil, err
-		}
-	}
 	args := []string{"--clearsign", "--digest-algo", "SHA512", "--output", "-"}
 	if b.Key != "" {
 		args = append(args, "--local-user", b.Key)
 	}
 	cmd := exec.Command("gpg", args...)
 	var out bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(data), &out, os.Stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(paper.Text(data)), &out, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("gpg does not sign %s: %w (another key: --key; signed elsewhere: --with)", filepath.Base(path), err)
 	}

@@ -12,12 +12,11 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/mail"
 	"packmill/cmd/internal/terminal"
 	"packmill/internal/durable"
+	"packmill/internal/regular"
 	"packmill/spool"
 )
 
@@ -116,7 +115,7 @@ func (m *mailCmd) fetch(c *cli, b *mail.Box) error {
 
 func (m *mailCmd) message(c *cli, b *mail.Box, name string) error {
 	path := filepath.Join(m.Maildir, "new", name)
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := regular.Open(path)
 	if err != nil {
 		return err
 	}

@@ -12,14 +12,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"packmill/internal/deb822"
 	"packmill/internal/policy"
+	"packmill/internal/regular"
 )
 
 // A Package is what one .deb says.
@@ -111,18 +109,14 @@ func fault(format string, args ...any) error { return errFault(fmt.Sprintf(forma
 // ReadFile reads the package at path. It follows no symbolic link, and refuses
 // to open what is not a regular file.
 func ReadFile(path string, opt Options) (*Package, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := regular.Open(path)
+	if errors.Is(err, regular.ErrNotRegular) {
+		return nil, &Refusal{filepath.Base(path), "is no regular file; send the package itself"}
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, &Refusal{filepath.Base(path), "is no regular file; send the package itself"}
-	}
 	return Read(f, path, opt)
 }
 

@@ -2,6 +2,7 @@ package deb822
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -251,6 +252,22 @@ func (s *Scanner) value(f *span) []byte {
 
 // Raw returns the stanza's text as it stands, without the empty line after it.
 func (s *Scanner) Raw() []byte { return s.buf[s.start:s.stop] }
+
+// Stanza is the stanza that Next has found, held to the rules of Parse.
+func (s *Scanner) Stanza() (*Stanza, error) {
+	st, err := ParseOne(s.File, s.Raw(), Hostile)
+	if e := (*Error)(nil); errors.As(err, &e) && e.Line > 0 {
+		e.Line += s.first - 1
+	}
+	if err != nil {
+		return nil, err
+	}
+	st.Line += s.first - 1
+	for i := range st.Fields {
+		st.Fields[i].Line += s.first - 1
+	}
+	return st, nil
+}
 
 // Line returns the line of the stanza's first field, from 1.
 func (s *Scanner) Line() int { return s.first }

@@ -26,6 +26,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"packmill/internal/regular"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -337,22 +339,9 @@ func LinkOrCopy(from, to string, mode fs.FileMode) error {
 	return err
 }
 
-// openPlain opens a regular file for reading, and nothing else.
-func openPlain(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		f.Close()
-		return nil, &fs.PathError{Op: "open", Path: path, Err: cmp.Or(err, errors.New("not a regular file"))}
-	}
-	return f, nil
-}
-
 // copyFile makes to a copy of from in one step; fs.ErrExist if to is there.
 func copyFile(from, to string, mode fs.FileMode) error {
-	r, err := openPlain(from)
+	r, err := regular.Open(from)
 	if err != nil {
 		return err
 	}
@@ -374,12 +363,12 @@ func sameContent(a, b string) (bool, error) {
 			return true, nil
 		}
 	}
-	x, err := openPlain(a)
+	x, err := regular.Open(a)
 	if err != nil {
 		return false, err
 	}
 	defer x.Close()
-	y, err := openPlain(b)
+	y, err := regular.Open(b)
 	if err != nil {
 		return false, err
 	}

@@ -13,8 +13,7 @@ import (
 	"time"
 
 	"packmill/internal/durable"
-
-	"golang.org/x/sys/unix"
+	"packmill/internal/regular"
 )
 
 // The files of an item that tell of its builds.
@@ -116,7 +115,7 @@ func BuildsAt(dir string) ([]Build, error) {
 
 // small reads a file of an item; a missing one is empty.
 func small(item *os.Root, name string) ([]byte, error) {
-	f, err := item.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := regular.OpenRoot(item, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -124,9 +123,6 @@ func small(item *os.Root, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a plain file", name)
-	}
 	return io.ReadAll(io.LimitReader(f, maxRecord))
 }
 
@@ -168,18 +164,4 @@ func ErrorAt(dir string) string {
 		return ""
 	}
 	return string(Escape(nil, data))
-}
-
-// openPlain opens a plain file to read, whatever lies at path: a link is not
-// followed and a pipe not waited for.
-func openPlain(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		f.Close()
-		return nil, fmt.Errorf("open log %s: not a plain file", path)
-	}
-	return f, nil
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"packmill/internal/durable"
+	"packmill/internal/regular"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -29,7 +30,7 @@ const window = 1 << 20
 // returns the sizes before and after in bytes.
 func Compress(dst, src string) (before, after int64, err error) {
 	fail := func(err error) (int64, int64, error) { return 0, 0, fmt.Errorf("compress log: %w", err) }
-	in, err := openPlain(src)
+	in, err := regular.Open(src)
 	if err != nil {
 		return fail(err)
 	}
@@ -106,10 +107,10 @@ type reader struct {
 // open goes on with another log. The reader stays of use after an error.
 func (r *reader) open(path string) error {
 	r.shut()
-	f, err := openPlain(path)
+	f, err := regular.Open(path)
 	if errors.Is(err, fs.ErrNotExist) && !strings.HasSuffix(path, Suffix) {
 		path += Suffix
-		f, err = openPlain(path)
+		f, err = regular.Open(path)
 	}
 	if err != nil {
 		return err

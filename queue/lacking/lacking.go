@@ -4,7 +4,6 @@
 package lacking
 
 import (
-	"bytes"
 	"compress/gzip"
 	"errors"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 
 	"packmill/archive"
 	"packmill/internal/deb822"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/queue/quinndiff"
@@ -169,7 +169,11 @@ func (v *View) Sources(want func(name, version string) bool) (map[string]*Source
 }
 
 func (v *View) source(sc *deb822.Scanner, component string) (*Source, error) {
-	get := func(field string) string { return string(sc.Get(field)) }
+	st, err := sc.Stanza()
+	if err != nil {
+		return nil, err
+	}
+	get := st.Get
 	t := &queue.Ticket{
 		Source: get("Package"), Version: get("Version"), Suite: v.suite.Name, Component: component,
 		Section: get("Section"), Priority: get("Priority"), Maintainer: get("Maintainer"),
@@ -185,18 +189,14 @@ func (v *View) source(sc *deb822.Scanner, component string) (*Source, error) {
 	if !filepath.IsLocal(dir) {
 		return nil, fmt.Errorf("directory %q: not below the archive", dir)
 	}
-	for line := range bytes.Lines(sc.Get("Checksums-Sha256")) {
-		w := deb822.Words(string(line))
-		if len(w) == 0 {
-			continue
-		}
-		name := w[len(w)-1]
-		if err := policy.CheckFile(name); err != nil {
-			return nil, err
-		}
-		src.Files[name] = filepath.Join(v.archive.Root(), dir, name)
-		if strings.HasSuffix(name, ".dsc") {
-			t.Dsc = name
+	files, err := paper.Files(st, paper.Short, paper.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		src.Files[f.Name] = filepath.Join(v.archive.Root(), dir, f.Name)
+		if strings.HasSuffix(f.Name, ".dsc") {
+			t.Dsc = f.Name
 		}
 	}
 	if t.Dsc == "" {

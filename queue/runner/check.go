@@ -11,13 +11,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
+	"packmill/internal/regular"
 
 	"golang.org/x/sys/unix"
 )
@@ -94,29 +95,29 @@ func Check(job *Job) (name string, content []byte, err error) {
 	}
 	files, err := fileList(s)
 	if err != nil {
-		return "", nil, forged("%s: %v", changes, err)
+		return "", nil, forged("%v", err)
 	}
 	packages := 0
 	for _, f := range files {
-		if !present[f.name] {
-			return "", nil, fmt.Errorf("the result lacks %s, which %s lists", f.name, changes)
+		if !present[f.Name] {
+			return "", nil, fmt.Errorf("the result lacks %s, which %s lists", f.Name, changes)
 		}
-		delete(present, f.name)
-		if err := f.verify(filepath.Join(dir, f.name)); err != nil {
+		delete(present, f.Name)
+		if err := verify(&f, filepath.Join(dir, f.Name)); err != nil {
 			return "", nil, err
 		}
-		switch ext := filepath.Ext(f.name); ext {
+		switch ext := filepath.Ext(f.Name); ext {
 		case ".deb", ".udeb", ".ddeb":
 			packages++
-			if err := job.checkPackage(dir, f.name); err != nil {
+			if err := job.checkPackage(dir, f.Name); err != nil {
 				return "", nil, err
 			}
 		case ".buildinfo":
-			if err := job.checkBuildinfo(dir, f.name); err != nil {
+			if err := job.checkBuildinfo(dir, f.Name); err != nil {
 				return "", nil, err
 			}
 		default:
-			return "", nil, forged("%s lists %s; only .deb, .udeb and .buildinfo files are results of a build", changes, f.name)
+			return "", nil, forged("%s lists %s; only .deb, .udeb and .buildinfo files are results of a build", changes, f.Name)
 		}
 	}
 	if packages == 0 {
@@ -142,7 +143,7 @@ func (j *Job) allowed(arch string) bool {
 }
 
 func (j *Job) checkFields(s *deb822.Stanza) error {
-	source, version := splitSource(s.Get("Source"))
+	source, version := paper.Source(s.Get("Source"))
 	if source != j.Source {
 		return s.Errorf("Source", "is a result of %q, not of %s", source, j.Source)
 	}
@@ -170,100 +171,13 @@ func (j *Job) checkFields(s *deb822.Stanza) error {
 	return nil
 }
 
-// splitSource splits "name (version)"; the version may be missing.
-func splitSource(field string) (name, version string) {
-	name, rest, ok := strings.Cut(field, " (")
-	if !ok {
-		return field, ""
-	}
-	version, ok = strings.CutSuffix(rest, ")")
-	if !ok {
-		return field, ""
-	}
-	return name, version
-}
-
-// listed is one file of a .changes.
-type listed struct {
-	name              string
-	size              int64
-	md5, sha1, sha256 string
-}
-
-// fileList reads Files, Checksums-Sha1 and Checksums-Sha256 (Policy 5.6.21
-// and 5.6.24), which must agree.
-func fileList(s *deb822.Stanza) ([]listed, error) {
-	byName := map[string]*listed{}
-	var order []string
-	for _, field := range []struct {
-		name    string
-		columns int
-		length  int // of the checksum in hex
-	}{{"Files", 5, 32}, {"Checksums-Sha1", 3, 40}, {"Checksums-Sha256", 3, 64}} {
-		value, ok := s.Lookup(field.name)
-		if !ok {
-			return nil, fmt.Errorf("has no field %s", field.name)
-		}
-		seen := 0
-		for _, line := range strings.Split(value.Value, "\n") {
-			w := deb822.Words(line)
-			if len(w) == 0 {
-				continue
-			}
-			if len(w) != field.columns {
-				return nil, s.Errorf(field.name, "%q has %d words, not %d", line, len(w), field.columns)
-			}
-			sum, name := w[0], w[len(w)-1]
-			if err := policy.CheckFile(name); err != nil {
-				return nil, s.Errorf(field.name, "%v", err)
-			}
-			size, err := strconv.ParseInt(w[1], 10, 64)
-			if err != nil || size < 0 {
-				return nil, s.Errorf(field.name, "%s: %q is not a size", name, w[1])
-			}
-			if _, err := hex.DecodeString(sum); err != nil || len(sum) != field.length || strings.ToLower(sum) != sum {
-				return nil, s.Errorf(field.name, "%s: %q is not a checksum", name, sum)
-			}
-			f := byName[name]
-			if field.name == "Files" {
-				if f != nil {
-					return nil, s.Errorf(field.name, "%s is listed twice", name)
-				}
-				f = &listed{name: name, size: size, md5: sum}
-				byName[name] = f
-				order = append(order, name)
-			} else if f == nil {
-				return nil, s.Errorf(field.name, "%s is not in Files", name)
-			} else if f.size != size {
-				return nil, s.Errorf(field.name, "%s has another size in Files", name)
-			}
-			switch field.length {
-			case 40:
-				if f.sha1 != "" {
-					return nil, s.Errorf(field.name, "%s is listed twice", name)
-				}
-				f.sha1 = sum
-			case 64:
-				if f.sha256 != "" {
-					return nil, s.Errorf(field.name, "%s is listed twice", name)
-				}
-				f.sha256 = sum
-			}
-			seen++
-		}
-		if seen != len(byName) {
-			return nil, s.Errorf(field.name, "lists %d files, Files %d", seen, len(byName))
-		}
-	}
-	files := make([]listed, len(order))
-	for i, name := range order {
-		files[i] = *byName[name]
-	}
-	return files, nil
+// fileList reads the file lists of a result's .changes, which has all three checksums.
+func fileList(s *deb822.Stanza) ([]paper.File, error) {
+	return paper.Files(s, paper.Long, paper.MD5, paper.SHA1, paper.SHA256)
 }
 
 // verify compares a file with its entry.
-func (l *listed) verify(path string) error {
+func verify(l *paper.File, path string) error {
 	f, err := openPlain(path)
 	if err != nil {
 		return forged("%v", err)
@@ -272,23 +186,23 @@ func (l *listed) verify(path string) error {
 	h5, h1, h256 := md5.New(), sha1.New(), sha256.New()
 	n, err := io.Copy(io.MultiWriter(h5, h1, h256), f)
 	if err != nil {
-		return fmt.Errorf("read result %s: %w", l.name, err)
+		return fmt.Errorf("read result %s: %w", l.Name, err)
 	}
 	switch {
 	case n == 0:
-		return fmt.Errorf("%s is empty, as on a full disk", l.name)
-	case n < l.size:
-		return fmt.Errorf("%s has %d bytes of %d, as on a full disk", l.name, n, l.size)
-	case n != l.size:
-		return forged("%s has %d bytes, the .changes says %d", l.name, n, l.size)
+		return fmt.Errorf("%s is empty, as on a full disk", l.Name)
+	case n < l.Size:
+		return fmt.Errorf("%s has %d bytes of %d, as on a full disk", l.Name, n, l.Size)
+	case n != l.Size:
+		return forged("%s has %d bytes, the .changes says %d", l.Name, n, l.Size)
 	}
 	for _, sum := range []struct{ name, got, want string }{
-		{"SHA-256", hex.EncodeToString(h256.Sum(nil)), l.sha256},
-		{"SHA-1", hex.EncodeToString(h1.Sum(nil)), l.sha1},
-		{"MD5", hex.EncodeToString(h5.Sum(nil)), l.md5},
+		{"SHA-256", hex.EncodeToString(h256.Sum(nil)), l.SHA256},
+		{"SHA-1", hex.EncodeToString(h1.Sum(nil)), l.SHA1},
+		{"MD5", hex.EncodeToString(h5.Sum(nil)), l.MD5},
 	} {
 		if sum.got != sum.want {
-			return forged("%s: %s differs from the .changes", l.name, sum.name)
+			return forged("%s: %s differs from the .changes", l.Name, sum.name)
 		}
 	}
 	return nil
@@ -319,7 +233,7 @@ func (j *Job) checkPackage(dir, name string) error {
 	if pkg != part[0] || policy.WithoutEpoch(version) != part[1] || arch != part[2] {
 		return forged("%s says inside that it is %s %s for %s", name, pkg, version, arch)
 	}
-	source, sourceVersion := splitSource(c.Get("Source"))
+	source, sourceVersion := paper.Source(c.Get("Source"))
 	if source == "" {
 		source = pkg
 	}
@@ -342,7 +256,7 @@ func (j *Job) checkBuildinfo(dir, name string) error {
 	if err != nil {
 		return forged("%v", err)
 	}
-	source, _ := splitSource(s.Get("Source"))
+	source, _ := paper.Source(s.Get("Source"))
 	if source != j.Source || s.Get("Version") != j.BinaryVersion() {
 		return forged("%s is about %s %s, not about %s %s", name, source, s.Get("Version"), j.Source, j.BinaryVersion())
 	}
@@ -360,27 +274,6 @@ func readPlain(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readAll(f, path, limit)
-}
-
-// readPlainLinked is readPlain for a file that may have more names, as the
-// sources of an item have.
-func readPlainLinked(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	return readAll(f, path, limit)
-}
-
-func readAll(f *os.File, path string, limit int64) ([]byte, error) {
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", filepath.Base(path), err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", filepath.Base(path), limit)
-	}
-	return slices.Clip(data), nil
+	return regular.ReadAll(f, limit)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"packmill/internal/durable"
+	"packmill/internal/regular"
 
 	"golang.org/x/sys/unix"
 )
@@ -116,12 +117,12 @@ func takeBack(dir string) error {
 
 // openPlain opens a plain file that has no other name, and nothing else.
 func openPlain(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1 {
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Nlink != 1 {
 		f.Close()
 		return nil, fmt.Errorf("%s is not a plain file with one name", filepath.Base(path))
 	}

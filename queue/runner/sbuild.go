@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"packmill/internal/deb822"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
 	"packmill/queue/runner/cage"
 	"packmill/queue/runner/overlay"
@@ -570,33 +571,17 @@ type dscFile struct {
 // readDsc reads the job's .dsc, which was checked at upload. A signature
 // around it is skipped, not verified.
 func readDsc(job *Job) (*dscFile, error) {
-	text, err := readPlainLinked(job.Dsc, deb822.Hostile.Size)
+	s, err := paper.Read(filepath.Split(job.Dsc))
 	if err != nil {
 		return nil, fmt.Errorf("read source package: %w", err)
 	}
-	if rest, ok := bytes.CutPrefix(text, []byte("-----BEGIN PGP SIGNED MESSAGE-----\n")); ok {
-		if _, rest, ok = bytes.Cut(rest, []byte("\n\n")); ok {
-			text, _, _ = bytes.Cut(rest, []byte("\n-----BEGIN PGP SIGNATURE-----"))
-			text = bytes.ReplaceAll(append([]byte("\n"), text...), []byte("\n- "), []byte("\n"))[1:]
-			text = append(bytes.TrimRight(text, "\n"), '\n')
-		}
-	}
-	s, err := deb822.ParseOne(filepath.Base(job.Dsc), text, deb822.Hostile)
+	files, err := paper.Files(s, paper.Short)
 	if err != nil {
 		return nil, fmt.Errorf("read source package: %w", err)
 	}
 	d := &dscFile{stanza: s, files: []string{filepath.Base(job.Dsc)}}
-	for _, line := range strings.Split(s.Get("Files"), "\n") {
-		w := deb822.Words(line)
-		if len(w) != 3 {
-			continue
-		}
-		if err := policy.CheckFile(w[2]); err != nil {
-			return nil, fmt.Errorf("read source package: %w", s.Errorf("Files", "%v", err))
-		}
-		if !slices.Contains(d.files, w[2]) {
-			d.files = append(d.files, w[2])
-		}
+	for _, f := range files {
+		d.files = append(d.files, f.Name)
 	}
 	return d, nil
 }

@@ -3,23 +3,15 @@ package upload
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"packmill/internal/deb822"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
 )
 
 // File is one file that a .changes or a .dsc lists.
-type File struct {
-	Name     string
-	Size     int64  // bytes
-	MD5      string // lower hex; "" if not given
-	SHA1     string
-	SHA256   string
-	Section  string // with the component: contrib/libs; only in a .changes
-	Priority string
-}
+type File = paper.File
 
 // Changes is a .changes file (Debian Policy 5.5). What is optional and missing is empty.
 type Changes struct {
@@ -154,7 +146,7 @@ func parseChanges(name string, text []byte) (*Changes, problems, error) {
 	if c.Version != "" {
 		bad.check(policy.CheckVersion(c.Version))
 	}
-	c.Files = parseFiles(st, name, true, &bad)
+	c.Files = parseFiles(st, name, paper.Long, &bad)
 	return c, bad, nil
 }
 
@@ -200,103 +192,17 @@ func parseDsc(name string, text []byte) (*Dsc, problems, error) {
 	d.Packages = append(d.Packages, d.Binary...)
 	slices.Sort(d.Packages)
 	d.Packages = slices.Compact(d.Packages)
-	d.Files = parseFiles(st, name, false, &bad)
+	d.Files = parseFiles(st, name, paper.Short, &bad)
 	return d, bad, nil
 }
 
-// parseFiles reads Files, Checksums-Sha1 and Checksums-Sha256 and puts them
-// together. The lists must name the same files with the same sizes, each once.
-func parseFiles(st *deb822.Stanza, owner string, changes bool, bad *problems) []File {
-	owner = show(owner)
-	var files []File
-	index := map[string]int{}
-	lists := []struct {
-		field string
-		hex   int
-		into  func(*File) *string
-	}{
-		{"Files", 32, func(f *File) *string { return &f.MD5 }},
-		{"Checksums-Sha1", 40, func(f *File) *string { return &f.SHA1 }},
-		{"Checksums-Sha256", 64, func(f *File) *string { return &f.SHA256 }},
-	}
-	for li, list := range lists {
-		field, ok := st.Lookup(list.field)
-		if !ok || field.Value == "" {
-			continue // those that must be there are asked for elsewhere
-		}
-		seen := map[string]bool{}
-		for line := range strings.SplitSeq(field.Value, "\n") {
-			w := deb822.Words(line)
-			if len(w) == 0 {
-				continue
-			}
-			f, ok := parseFileLine(w, changes && li == 0)
-			switch {
-			case !ok:
-				bad.addf("%s: %s has the line %s, which is not of the form that dpkg writes; build the upload again", owner, list.field, quote(line))
-				continue
-			case !isHex(w[0], list.hex):
-				bad.addf("%s: %s gives %s the checksum %s, which is not %d lower hex digits; build the upload again", owner, list.field, show(f.Name), quote(w[0]), list.hex)
-				continue
-			case seen[f.Name]:
-				bad.addf("%s: %s lists %s twice; list each file once", owner, list.field, show(f.Name))
-				continue
-			}
-			seen[f.Name] = true
-			i, known := index[f.Name]
-			if !known {
-				if len(files) >= 10_000 {
-					bad.addf("%s: %s lists more than 10000 files; split the upload", owner, list.field)
-					return files
-				}
-				i = len(files)
-				index[f.Name] = i
-				files = append(files, f)
-			} else if files[i].Size != f.Size {
-				bad.addf("%s: %s is of %d bytes in %s, but of %d in another list; build the upload again", owner, show(f.Name), f.Size, list.field, files[i].Size)
-			}
-			*list.into(&files[i]) = w[0]
-		}
-	}
-	for _, list := range lists {
-		if st.Get(list.field) == "" {
-			continue
-		}
-		for i := range files {
-			if *list.into(&files[i]) == "" {
-				bad.addf("%s: %s is not in %s, but in another list; build the upload again", owner, show(files[i].Name), list.field)
-			}
-		}
+// parseFiles reads the file lists of a paper.
+func parseFiles(st *deb822.Stanza, owner string, form paper.Form, bad *problems) []File {
+	files, wrong := paper.Lists(st, form)
+	for _, w := range wrong {
+		bad.addf("%s: %s", show(owner), w.Text)
 	}
 	return files
-}
-
-// parseFileLine reads "checksum size name", or with section and priority before the name.
-func parseFileLine(w []string, full bool) (f File, ok bool) {
-	if full && len(w) != 5 || !full && len(w) != 3 {
-		return f, false
-	}
-	size, err := strconv.ParseUint(w[1], 10, 63)
-	if err != nil || strconv.FormatUint(size, 10) != w[1] {
-		return f, false
-	}
-	f = File{Name: w[len(w)-1], Size: int64(size)}
-	if full {
-		f.Section, f.Priority = w[2], w[3]
-	}
-	return f, true
-}
-
-func isHex(s string, n int) bool {
-	if len(s) != n {
-		return false
-	}
-	for i := 0; i < n; i++ {
-		if (s[i] < '0' || s[i] > '9') && (s[i] < 'a' || s[i] > 'f') {
-			return false
-		}
-	}
-	return true
 }
 
 // Lists reports whether the .changes lists a file of this name.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"packmill/internal/deb822"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
 )
 
@@ -1153,19 +1154,20 @@ func checkBuildinfo(r *reading) error {
 		if err != nil {
 			return err
 		}
-		st, err := deb822.ParseOne(show(f.Name), unframed(data), deb822.Hostile)
+		// The .changes, which is signed, vouches for the file.
+		st, err := paper.Parse(show(f.Name), data)
 		if err != nil {
 			r.say("%s; build again", err)
 			continue
 		}
-		if src, _, _ := strings.Cut(st.Get("Source"), " "); src != c.Source {
+		if src, _ := paper.Source(st.Get("Source")); src != c.Source {
 			r.say("%s is of the source %s, not of %s; build again", show(f.Name), quote(src), quote(c.Source))
 		}
 		if v := st.Get("Version"); v != c.Version {
 			r.say("%s is of version %s, not of %s; build again", show(f.Name), quote(v), quote(c.Version))
 		}
 		var bad problems
-		for _, b := range parseFiles(st, f.Name, false, &bad) {
+		for _, b := range parseFiles(st, f.Name, paper.Short, &bad) {
 			for _, l := range c.Files {
 				if l.Name == b.Name && b.SHA256 != "" && l.SHA256 != b.SHA256 && kindOf(l.Name) != kindDsc {
 					r.say("%s: SHA-256 differs from %s; build again", show(l.Name), show(f.Name))
@@ -1177,18 +1179,6 @@ func checkBuildinfo(r *reading) error {
 		}
 	}
 	return nil
-}
-
-// unframed takes the text out of a cleartext signature that nobody verifies: the
-// .changes, which is signed, vouches for the file.
-func unframed(data []byte) []byte {
-	text := string(data)
-	if !strings.HasPrefix(text, "-----BEGIN PGP SIGNED MESSAGE-----") {
-		return data
-	}
-	_, text, _ = strings.Cut(text, "\n\n")
-	text, _, _ = strings.Cut(text, "\n-----BEGIN PGP SIGNATURE-----")
-	return []byte(text + "\n")
 }
 
 func checkBuildinfoNone(r *reading) error {

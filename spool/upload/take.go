@@ -22,9 +22,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/internal/bound"
-	"packmill/internal/deb822"
 	"packmill/internal/openpgp"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
+	"packmill/internal/regular"
 )
 
 // Sums are what one pass over a file found.
@@ -75,36 +76,19 @@ func Open(dir, name string) (*os.File, fs.FileInfo, error) {
 
 // open is Open for a name that was checked otherwise.
 func open(dir, name string) (*os.File, fs.FileInfo, error) {
-	dirfd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, &fs.PathError{Op: "open", Path: dir, Err: err}
-	}
-	defer unix.Close(dirfd)
-	var fd int
-	for {
-		fd, err = unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	path := filepath.Join(dir, name)
+	f, err := regular.OpenIn(dir, name)
 	switch {
-	case errors.Is(err, unix.ELOOP):
+	case errors.Is(err, regular.ErrLink):
 		return nil, nil, fileErrorf(name, "it is a symbolic link; upload the file itself")
-	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
+	case errors.Is(err, regular.ErrNotRegular):
 		return nil, nil, fileErrorf(name, "it is not a regular file; upload the file itself")
 	case err != nil:
-		return nil, nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		return nil, nil, err
 	}
-	f := os.NewFile(uintptr(fd), path)
 	info, err := f.Stat()
 	if err != nil {
 		f.Close()
 		return nil, nil, err
-	}
-	if !info.Mode().IsRegular() {
-		f.Close()
-		return nil, nil, fileErrorf(name, "it is not a regular file; upload the file itself")
 	}
 	return f, info, nil
 }
@@ -382,17 +366,11 @@ func slurp(dir, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if info.Size() > MaxChanges {
-		return nil, largeControl(name, info.Size())
+	data, err := regular.ReadAll(f, MaxChanges)
+	if errors.Is(err, regular.ErrLarge) {
+		err = largeControl(name, info.Size())
 	}
-	data, err := io.ReadAll(io.LimitReader(f, MaxChanges+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > MaxChanges {
-		return nil, fileErrorf(name, "it is larger than %d bytes; split the upload", MaxChanges)
-	}
-	return data, nil
+	return data, err
 }
 
 // Peek lists the files that a .changes names, without verifying anything: it says
@@ -409,25 +387,18 @@ func Peek(dir, name string) ([]File, error) {
 	if len(data) == 0 {
 		return nil, ErrUnfinished
 	}
-	text := data
-	if openpgp.IsSigned(data) {
-		if !bytes.Contains(data, []byte("\n-----END PGP SIGNATURE-----")) {
-			return nil, ErrUnfinished
-		}
-		_, rest, _ := bytes.Cut(data, []byte("\n\n"))
-		text, _, _ = bytes.Cut(rest, []byte("\n-----BEGIN PGP SIGNATURE-----"))
-		text = append(bytes.Clone(text), '\n')
-	} else if data[len(data)-1] != '\n' {
+	signed := openpgp.IsSigned(data)
+	if signed && !bytes.Contains(data, []byte("\n-----END PGP SIGNATURE-----")) || !signed && data[len(data)-1] != '\n' {
 		return nil, ErrUnfinished
 	}
-	st, err := deb822.ParseOne(show(name), text, deb822.Hostile)
+	st, err := paper.Parse(show(name), data)
 	if err != nil {
 		return nil, err
 	}
 	var bad problems
-	files := parseFiles(st, name, true, &bad)
+	files := parseFiles(st, name, paper.Long, &bad)
 	for _, f := range files {
-		if f.MD5 == "" && !openpgp.IsSigned(data) {
+		if f.MD5 == "" && !signed {
 			return nil, ErrUnfinished // cut off inside Files, which comes last
 		}
 		if err := policy.CheckFile(f.Name); err != nil {
@@ -441,7 +412,7 @@ func Peek(dir, name string) ([]File, error) {
 	}
 	if st.Get("Files") == "" {
 		// An unsigned file may be cut off at any line's end; Files is its last field.
-		if !openpgp.IsSigned(data) {
+		if !signed {
 			return nil, ErrUnfinished
 		}
 		return nil, &FileError{Name: name, Text: show(name) + ": field Files is missing or empty; dpkg-genchanges writes it"}

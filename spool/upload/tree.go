@@ -14,7 +14,7 @@ import (
 	"path"
 	"strings"
 
-	"packmill/internal/openpgp"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
 )
 
@@ -225,11 +225,6 @@ func openDsc(dir, dsc string) (*Dsc, error) {
 	if err != nil {
 		return nil, err
 	}
-	if openpgp.IsSigned(data) {
-		_, rest, _ := bytes.Cut(data, []byte("\n\n"))
-		data, _, _ = bytes.Cut(rest, []byte("\n-----BEGIN PGP SIGNATURE-----"))
-		data = append(bytes.Clone(data), '\n')
-	}
-	d, _, err := parseDsc(dsc, data)
+	d, _, err := parseDsc(dsc, paper.Text(data))
 	return d, err
 }

@@ -1,20 +1,17 @@
 package desk
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/mail"
 	"packmill/internal/durable"
+	"packmill/internal/regular"
 	"packmill/spool"
 )
 
@@ -22,6 +19,9 @@ import (
 // move it: time, person, verb and text, with tabs between. The rule of two
 // persons is decided by it.
 const OpinionsFile = "opinions"
+
+// maxOpinions bounds what is read of the file, bytes.
+const maxOpinions = 16 << 20
 
 // Opinion is one line of it.
 type Opinion struct {
@@ -33,17 +33,12 @@ type Opinion struct {
 
 // ReadOpinions gives what reviewers said of the item at dir, oldest first.
 func ReadOpinions(dir string) []Opinion {
-	f, err := os.OpenFile(filepath.Join(dir, OpinionsFile), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	data, err := regular.Read(filepath.Join(dir, OpinionsFile), maxOpinions)
 	if err != nil {
 		return nil
 	}
-	defer f.Close()
-	var data bytes.Buffer
-	if _, err := data.ReadFrom(f); err != nil {
-		return nil
-	}
 	var out []Opinion
-	for line := range strings.Lines(data.String()) {
+	for line := range strings.Lines(string(data)) {
 		w := strings.SplitN(strings.TrimSuffix(line, "\n"), "\t", 4)
 		if len(w) != 4 {
 			continue

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"packmill/cmd/internal/control"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
 	"packmill/spool"
 )
@@ -77,8 +78,8 @@ func (d *Desk) Report(f spool.Found, withLintian bool) (*Report, error) {
 	if r.Earlier, err = d.earlier(f); err != nil {
 		return nil, err
 	}
-	if data, err := os.ReadFile(filepath.Join(dir, tk.Changes)); err == nil {
-		r.Changelog = changesField(string(data))
+	if st, err := paper.Read(dir, tk.Changes); err == nil {
+		r.Changelog = strings.TrimPrefix(st.Get("Changes"), "\n") + "\n"
 	}
 	if tk.Dsc == "" {
 		return r, nil
@@ -141,20 +142,4 @@ func (d *Desk) earlier(f spool.Found) ([]Rejection, error) {
 	}
 	slices.SortFunc(out, func(a, b Rejection) int { return a.Time.Compare(b.Time) })
 	return out, nil
-}
-
-// changesField is the text of the field Changes, as it stands in the file.
-func changesField(text string) string {
-	_, rest, ok := strings.Cut(text, "\nChanges:\n")
-	if !ok {
-		return ""
-	}
-	var b strings.Builder
-	for line := range strings.Lines(rest) {
-		if !strings.HasPrefix(line, " ") {
-			break
-		}
-		b.WriteString(strings.TrimPrefix(line, " "))
-	}
-	return b.String()
 }

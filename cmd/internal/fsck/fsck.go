@@ -28,7 +28,8 @@ import (
 	"packmill/cmd/internal/control"
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
-	"packmill/internal/policy"
+	"packmill/internal/paper"
+	"packmill/internal/regular"
 	"packmill/queue"
 	"packmill/queue/lacking"
 	"packmill/queue/quinndiff"
@@ -283,57 +284,54 @@ func resultOf(t *spool.Tree, f *spool.Found) string {
 	return tk.Result
 }
 
-// maxList bounds what is read of a .dsc or .changes, bytes: reviewd and buildd
-// take none that is longer.
-const maxList = 16 << 20
-
 // listed says what does not fit of the files that a .dsc or .changes in dir
 // names: size, and if deep SHA-256. An error is our trouble.
 func listed(dir, name string, deep bool) (string, error) {
 	// Never a link or a pipe: a builder that is not trusted may have put it there.
-	paper, _, err := upload.Open(dir, name)
-	var bad *upload.FileError
+	st, err := paper.Read(dir, name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return name + " is not there", nil
-	case errors.As(err, &bad):
+	case errors.Is(err, regular.ErrNotRegular):
 		return name + " is no file", nil
+	case errors.Is(err, regular.ErrLarge), errors.As(err, new(*deb822.Error)):
+		return err.Error(), nil
 	case err != nil:
 		return "", err
 	}
-	data, err := io.ReadAll(io.LimitReader(paper, maxList))
-	paper.Close()
-	if err != nil {
-		return "", err
+	form := paper.Short
+	if strings.HasSuffix(name, ".changes") {
+		form = paper.Long
 	}
-	_, list, _ := strings.Cut(string(data), "\nChecksums-Sha256:")
-	for line := range strings.Lines(list) {
-		w := deb822.Words(line)
-		if len(w) == 0 {
-			continue
-		}
-		if line[0] != ' ' || len(w) != 3 || policy.CheckFile(w[2]) != nil {
-			break
-		}
-		f, st, err := upload.Open(dir, w[2])
-		if errors.Is(err, fs.ErrNotExist) || errors.As(err, &bad) {
-			return fmt.Sprintf("%s names %s, and there is no such file", name, w[2]), nil
+	files, err := paper.Files(st, form)
+	if err != nil {
+		return err.Error(), nil
+	}
+	for _, x := range files {
+		f, err := regular.OpenIn(dir, x.Name)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, regular.ErrNotRegular) {
+			return fmt.Sprintf("%s names %s, and there is no such file", name, x.Name), nil
 		}
 		if err != nil {
 			return "", err
 		}
 		h := sha256.New()
+		var size int64
 		if deep {
-			_, err = io.Copy(h, f)
+			size, err = io.Copy(h, f)
+		} else if info, serr := f.Stat(); serr == nil {
+			size = info.Size()
+		} else {
+			err = serr
 		}
 		f.Close()
 		switch {
 		case err != nil:
 			return "", err
-		case fmt.Sprint(st.Size()) != w[1]:
-			return fmt.Sprintf("%s is of %d bytes, and %s says %s", w[2], st.Size(), name, w[1]), nil
-		case deep && fmt.Sprintf("%x", h.Sum(nil)) != w[0]:
-			return fmt.Sprintf("%s has another SHA-256 than %s says", w[2], name), nil
+		case size != x.Size:
+			return fmt.Sprintf("%s is of %d bytes, and %s says %d", x.Name, size, name, x.Size), nil
+		case deep && x.SHA256 != "" && fmt.Sprintf("%x", h.Sum(nil)) != x.SHA256:
+			return fmt.Sprintf("%s has another SHA-256 than %s says", x.Name, name), nil
 		}
 	}
 	return "", nil

@@ -10,6 +10,7 @@ import (
 	"packmill/cmd/internal/control"
 	"packmill/internal/durable"
 	"packmill/internal/policy"
+	"packmill/internal/regular"
 	"packmill/queue"
 	"packmill/spool"
 	"packmill/spool/upload"
@@ -20,7 +21,7 @@ import (
 // It is the Signed of queue.Request.
 func Signed(all *control.Settings, s *control.Suite) func(path string, t *queue.Ticket) error {
 	return func(path string, t *queue.Ticket) error {
-		data, err := readSmall(path)
+		data, err := regular.Read(path, maxChanges)
 		if err != nil {
 			return fmt.Errorf("the result cannot be read: %w", err)
 		}
@@ -59,7 +60,7 @@ func PutSignature(all *control.Settings, s *control.Suite, signed []byte) func(d
 			return "", queue.Refusal("there is no result in the job")
 		}
 		path := filepath.Join(dir, t.Result)
-		built, err := readSmall(path)
+		built, err := regular.Read(path, maxChanges)
 		if err != nil {
 			return "", err
 		}

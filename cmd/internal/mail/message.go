@@ -7,16 +7,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
+	"packmill/internal/regular"
 	"packmill/queue"
 	"packmill/queue/buildlog"
 	"packmill/spool"
@@ -122,7 +120,7 @@ func compose(tree *spool.Tree, all *control.Settings, f spool.Found, at spool.Ev
 	}
 	dir := tree.Path(f.Dir())
 	if t.Result != "" && f.Place.State == spool.Built {
-		data, err := readSmall(filepath.Join(dir, "result", t.Result))
+		data, err := regular.Read(filepath.Join(dir, "result", t.Result), maxChanges)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
@@ -197,18 +195,6 @@ func hint(f spool.Found, t *queue.Ticket, j Job) string {
 
 // maxChanges bounds a .changes.
 const maxChanges = 4 << 20
-
-func readSmall(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > maxChanges {
-		return nil, fmt.Errorf("%s: not a plain file of at most %d bytes", filepath.Base(path), maxChanges)
-	}
-	return io.ReadAll(io.LimitReader(f, maxChanges))
-}
 
 // packLog compresses a log, escaped: what a stranger's program printed must not
 // act on the terminal of who reads it. Of one that is longer than limit, in

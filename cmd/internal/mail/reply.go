@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"packmill/internal/openpgp"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/spool/upload"
@@ -192,12 +193,7 @@ func same(built, signed []byte) error {
 	if err != nil {
 		return queue.Refusal(err.Error())
 	}
-	if openpgp.IsSigned(built) {
-		if built, err = openpgp.ClearText(built); err != nil {
-			return fmt.Errorf("the .changes in the job cannot be read: %w", err)
-		}
-	}
-	if openpgp.CanonicalHash(built) == openpgp.CanonicalHash(signed) {
+	if openpgp.CanonicalHash(paper.Text(built)) == openpgp.CanonicalHash(signed) {
 		return nil
 	}
 	return queue.Refusal("the signed text is not the .changes that this build made: sign that one, and change nothing in it (gpg --clearsign; debsign changes the .buildinfo too)")

@@ -22,6 +22,7 @@ import (
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/internal/deb822"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/queue/runner"
@@ -299,17 +300,14 @@ func (p *Plan) stanza(name, text string) error {
 	if st.Get("Version") != p.ticket.Version || p.dsc != "" {
 		return nil
 	}
-	for line := range strings.Lines(st.Get("Files")) {
-		w := deb822.Words(line)
-		if len(w) != 3 {
-			continue
-		}
-		if err := policy.CheckFile(w[2]); err != nil {
-			return err
-		}
-		p.sources = append(p.sources, path.Join(st.Get("Directory"), w[2]))
-		if strings.HasSuffix(w[2], ".dsc") {
-			p.dsc = w[2]
+	files, err := paper.Files(st, paper.Short)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		p.sources = append(p.sources, path.Join(st.Get("Directory"), f.Name))
+		if strings.HasSuffix(f.Name, ".dsc") {
+			p.dsc = f.Name
 		}
 	}
 	return nil
@@ -322,18 +320,18 @@ type buildinfo struct {
 }
 
 func readBuildinfo(name string) (*buildinfo, error) {
-	data, err := os.ReadFile(name)
+	st, err := paper.Read(filepath.Split(name))
 	if err != nil {
 		return nil, err
 	}
-	st, err := deb822.ParseOne(filepath.Base(name), data, deb822.Hostile)
+	files, err := paper.Files(st, paper.Short, paper.SHA256)
 	if err != nil {
 		return nil, err
 	}
 	b := &buildinfo{map[string]string{}, map[string]string{}}
-	for line := range strings.Lines(st.Get("Checksums-Sha256")) {
-		if w := deb822.Words(line); len(w) == 3 && !strings.HasSuffix(w[2], ".dsc") {
-			b.files[w[2]] = w[0]
+	for _, f := range files {
+		if !strings.HasSuffix(f.Name, ".dsc") {
+			b.files[f.Name] = f.SHA256
 		}
 	}
 	deps, err := policy.ParseRelations(strings.TrimRight(strings.TrimSpace(st.Get("Installed-Build-Depends")), ","))

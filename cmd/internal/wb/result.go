@@ -10,10 +10,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"packmill/internal/durable"
 	"packmill/internal/policy"
+	"packmill/internal/regular"
 	"packmill/spool/upload"
 )
 
@@ -62,7 +61,7 @@ func takeResult(changes, dir string) (string, error) {
 }
 
 func copyListed(from, to string, want upload.File) error {
-	r, err := os.OpenFile(from, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	r, err := regular.Open(from)
 	if err != nil {
 		return err
 	}

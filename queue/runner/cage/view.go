@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"packmill/internal/regular"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -355,8 +357,8 @@ func HandOutFiles(to io.Writer, root *os.Root, names []string) error {
 }
 
 func handOut(out *tar.Writer, root *os.Root, name string) error {
-	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, unix.ELOOP) {
+	f, err := regular.OpenRoot(root, name)
+	if errors.Is(err, regular.ErrNotRegular) {
 		return nil
 	}
 	if err != nil {
@@ -364,7 +366,7 @@ func handOut(out *tar.Writer, root *os.Root, name string) error {
 	}
 	defer f.Close()
 	st, err := f.Stat()
-	if err != nil || !st.Mode().IsRegular() {
+	if err != nil {
 		return err
 	}
 	var sys unix.Stat_t

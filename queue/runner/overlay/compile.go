@@ -11,10 +11,10 @@ import (
 	"strings"
 
 	"packmill/internal/deb822"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
+	"packmill/internal/regular"
 	"packmill/queue/runner/cage"
-
-	"golang.org/x/sys/unix"
 )
 
 // placeSources copies the source package into the build's directory, which
@@ -139,31 +139,25 @@ func findChanges(root *os.Root) (string, error) {
 
 // readPlain reads a plain file that is not larger than limit.
 func readPlain(root *os.Root, name string, limit int64) ([]byte, error) {
-	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := regular.OpenRoot(root, name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > limit {
-		return nil, errors.Join(err, fmt.Errorf("%s is not a plain file of at most %d bytes", name, limit))
-	}
-	return io.ReadAll(io.LimitReader(f, limit))
+	return regular.ReadAll(f, limit)
 }
 
 // listed are the names of the files of a .changes that lie beside it.
 func listed(changes string, text []byte) (names []string) {
-	s, err := deb822.ParseOne(changes, text, deb822.Hostile)
+	s, err := paper.Parse(changes, text)
 	if err != nil {
 		fmt.Printf("E: %v\n", err)
 		return nil
 	}
-	for _, line := range strings.Split(s.Get("Files"), "\n") {
-		w := deb822.Words(line)
-		if len(w) == 0 {
-			continue
-		}
-		if name := w[len(w)-1]; name != changes && !slices.Contains(names, name) && policy.CheckFile(name) == nil {
-			names = append(names, name)
+	files, _ := paper.Lists(s, paper.Long)
+	for _, f := range files {
+		if f.Name != changes && policy.CheckFile(f.Name) == nil {
+			names = append(names, f.Name)
 		}
 	}
 	return names

@@ -26,7 +26,7 @@ import (
 	"packmill/archive"
 	"packmill/internal/deb/debtest"
 	"packmill/internal/durable"
-	"packmill/internal/openpgp"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
 	"packmill/queue/installability"
 	"packmill/spool/upload"
@@ -158,15 +158,7 @@ func run() (int, error) {
 
 // readDsc reads a .dsc of an accepted item, whose signature reviewd verified.
 func readDsc(data []byte) (*upload.Dsc, error) {
-	if openpgp.IsSigned(data) {
-		_, rest, ok := strings.Cut(string(data), "\n\n")
-		text, _, ok2 := strings.Cut(rest, "\n-----BEGIN PGP SIGNATURE-----")
-		if !ok || !ok2 {
-			return nil, errors.New("the .dsc is cut off")
-		}
-		data = []byte(strings.TrimRight(text, "\n") + "\n")
-	}
-	return upload.ParseDsc("dsc", data)
+	return upload.ParseDsc("dsc", paper.Text(data))
 }
 
 // lacking returns the build-dependencies that the tree's archive cannot

@@ -1,0 +1,127 @@
+// Package regular opens files that somebody else may have put there: a builder,
+// an uploader, whoever may write to a directory that is shared. What is opened
+// is a regular file, and the one of that name.
+package regular
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// These are faults of the file; any other error is the machine's trouble, or
+// fs.ErrNotExist.
+var (
+	// ErrNotRegular says that what bears the name is a link, a directory, a pipe, a
+	// socket or a device.
+	ErrNotRegular = errors.New("not a regular file")
+
+	// ErrLink is the ErrNotRegular of a symbolic link.
+	ErrLink = fmt.Errorf("a symbolic link, %w", ErrNotRegular)
+
+	// ErrLarge says that a file is larger than it may be.
+	ErrLarge = errors.New("too large")
+)
+
+// flags: no link is followed, no pipe waited for, no terminal becomes the process's own.
+const flags = os.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
+
+// Open opens the regular file at path to read it. The directories above it are
+// the caller's to trust: links are followed there (see OpenIn).
+func Open(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, flags, 0)
+	return judge(f, path, err)
+}
+
+// OpenIn is Open of a name in dir, which must itself be no symbolic link.
+func OpenIn(dir, name string) (*os.File, error) {
+	dirfd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(dirfd)
+	return openAt(dirfd, name, filepath.Join(dir, name))
+}
+
+// OpenRoot is Open of a name in the directory root. (root.OpenFile follows links
+// that stay below root, whatever its flags.)
+func OpenRoot(root *os.Root, name string) (*os.File, error) {
+	dir, err := root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return openAt(int(dir.Fd()), name, filepath.Join(root.Name(), name))
+}
+
+// openAt opens a name, which must be one and no path, in an open directory.
+func openAt(dirfd int, name, path string) (*os.File, error) {
+	if name != filepath.Base(name) || name == ".." {
+		return nil, fmt.Errorf("open %s: %w", path, ErrNotRegular)
+	}
+	for {
+		fd, err := unix.Openat(dirfd, name, flags, 0)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return judge(nil, path, &fs.PathError{Op: "open", Path: path, Err: err})
+		}
+		return judge(os.NewFile(uintptr(fd), path), path, nil)
+	}
+}
+
+// judge lets regular files pass, and says of what is none that it is none.
+func judge(f *os.File, path string, err error) (*os.File, error) {
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		err = ErrLink
+	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV): // a socket; a device without a driver
+		err = ErrNotRegular
+	case err != nil:
+		return nil, err
+	default:
+		st, serr := f.Stat()
+		if serr == nil && st.Mode().IsRegular() {
+			return f, nil
+		}
+		f.Close()
+		if err = ErrNotRegular; serr != nil {
+			return nil, serr
+		}
+	}
+	return nil, fmt.Errorf("open %s: %w", path, err)
+}
+
+// Read reads the regular file at path, which may be of limit bytes.
+func Read(path string, limit int64) ([]byte, error) {
+	f, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return ReadAll(f, limit)
+}
+
+// ReadAll reads a file from its beginning to where it ends now: one that grows
+// has no other end. limit is the most, in bytes, that it may have.
+func ReadAll(f *os.File, limit int64) ([]byte, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if st.Size() > limit {
+		return nil, fmt.Errorf("read %s: %w: it has %d bytes, and %d are the limit", f.Name(), ErrLarge, st.Size(), limit)
+	}
+	data := make([]byte, st.Size())
+	n, err := f.ReadAt(data, 0)
+	if errors.Is(err, io.EOF) {
+		err = nil // it became shorter
+	}
+	return data[:n], err
+}
