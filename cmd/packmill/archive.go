@@ -22,6 +22,7 @@ import (
 	"packmill/cmd/internal/fsck"
 	"packmill/cmd/internal/terminal"
 	"packmill/internal/durable"
+	"packmill/internal/near"
 )
 
 // archiveCmd is the archive by hand. VIEW is a suite, or a snapshot of one as
@@ -142,12 +143,12 @@ func become(dir string) error {
 
 // noSuite says that the settings do not know the suite, and what they know.
 func noSuite(s *control.Settings, name string) error {
-	var names []string
-	for i := range s.Suites {
-		names = append(names, s.Suites[i].Name)
-	}
+	names := suitesOf(s)
 	if len(names) == 0 {
 		return daemon.Wrong{Err: fmt.Errorf("there is no suite in control/suites yet: write a stanza for %s there (man 5 packmill)", name)}
+	}
+	if hint := near.Hint(name, names); hint != "" {
+		return daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites; %s", name, hint)}
 	}
 	return daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites, only %s", name, strings.Join(names, ", "))}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"packmill/archive"
+	"packmill/cmd/internal/control"
 	"packmill/queue"
 	"packmill/spool"
 )
@@ -110,11 +111,17 @@ func (x *completeCmd) Run(c *cli) error {
 				out = append(out, n.Name)
 			}
 		}
-		if states := completed(strings.Join(path, " ")); states != nil {
-			out = append(out, itemIDs(c.Tree, states)...)
+		command := strings.Join(path, " ")
+		if states := completed(command); states != nil && (command != "cancel" || len(args) == 0) {
+			out = append(out, itemIDs(c.Tree, states, last)...)
 		}
-		if len(path) > 1 && path[0] == "archive" {
-			out = append(out, c.archiveWords(strings.Join(path, " "), node.Positional, args, last)...)
+		switch {
+		case command == "wb":
+			out = append(out, c.wbWords(args, last)...)
+		case command == "cancel" && len(args) > 0, command == "quinn-diff", strings.HasPrefix(command, "chroot "):
+			out = append(out, c.settingsWords(command, args)...)
+		case len(path) > 1 && path[0] == "archive":
+			out = append(out, c.archiveWords(command, node.Positional, args, last)...)
 		}
 	}
 	slices.Sort(out)
@@ -182,27 +189,105 @@ func (c *cli) archiveWords(path string, takes []*kong.Positional, args []string,
 		return nil
 	}
 	if s, err := c.control(); err == nil {
-		for i := range s.Suites {
-			out = append(out, s.Suites[i].Name)
-		}
+		out = append(out, suitesOf(s)...)
 	}
 	return out
 }
 
-// itemIDs are the names by which a person may say the items. An epoch's colon,
-// at which bash splits words, is written as in the item's name.
-func itemIDs(root string, states func(spool.State) bool) []string {
+// settingsWords are the suites and architectures that the next argument may be:
+// of cancel an architecture, of the others a suite, then an architecture.
+func (c *cli) settingsWords(command string, args []string) []string {
+	set, err := c.control()
+	if err != nil {
+		return nil
+	}
+	switch {
+	case command == "cancel":
+		return append(archsOf(set.Suites), "ANY", "ALL")
+	case len(args) == 0:
+		return suitesOf(set)
+	case len(args) == 1 && command != "quinn-diff":
+		if s, ok := set.Suite(args[0]); ok {
+			return archsOf([]control.Suite{*s})
+		}
+		return archsOf(set.Suites)
+	}
+	return nil
+}
+
+// wbWords completes wb's grammar: CMD PKG... . ARCH... . SUITE.
+func (c *cli) wbWords(args []string, last string) []string {
+	if len(args) == 0 {
+		return strings.Fields(queue.Names(queue.WordsAt(queue.AtWb)))
+	}
+	set, err := c.control()
+	if err != nil {
+		return nil
+	}
+	part := 0
+	for _, a := range args {
+		if a == "." {
+			part++
+		}
+	}
+	said := args[len(args)-1] != "." // a point may follow
+	var out []string
+	switch part {
+	case 0:
+		op := queue.Op(args[0])
+		out = itemIDs(c.Tree, func(s spool.State) bool { return queue.May(op, s) }, last)
+		said = len(args) > 1
+	case 1:
+		out = append(archsOf(set.Suites), "all", "ANY", "ALL")
+	case 2:
+		out = suitesOf(set)
+	}
+	if said && part < 2 {
+		out = append(out, ".")
+	}
+	return out
+}
+
+func suitesOf(s *control.Settings) (names []string) {
+	for i := range s.Suites {
+		names = append(names, s.Suites[i].Name)
+	}
+	return names
+}
+
+func archsOf(suites []control.Suite) (names []string) {
+	for i := range suites {
+		names = append(names, suites[i].Architectures...)
+	}
+	return names
+}
+
+// itemIDs are the names by which a person may say the items, each item once: the
+// source, or where there are several of it, or its version is begun, with the
+// version. An epoch's colon, at which bash splits words, is written as in the
+// item's name.
+func itemIDs(root string, states func(spool.State) bool, last string) []string {
 	t, err := spool.Open(root)
 	if err != nil {
 		return nil
 	}
 	found, err := t.Find("", t.Where(states)...)
-	if err != nil {
+	if _, err = spool.Closed(err); err != nil {
 		return nil
 	}
-	var out []string
+	versions := map[string][]string{}
 	for _, f := range found {
-		out = append(out, f.Name.Source, f.Name.Source+"_"+strings.ReplaceAll(f.Name.Version, ":", "%3a"))
+		v := f.Name.Source + "_" + strings.ReplaceAll(f.Name.Version, ":", "%3a")
+		if !slices.Contains(versions[f.Name.Source], v) {
+			versions[f.Name.Source] = append(versions[f.Name.Source], v)
+		}
+	}
+	var out []string
+	for source, all := range versions {
+		if len(all) == 1 && !strings.HasPrefix(last, source+"_") {
+			all = []string{source}
+		}
+		out = append(out, all...)
 	}
 	return out
 }

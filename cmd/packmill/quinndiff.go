@@ -33,9 +33,9 @@ func (q *quinnDiffCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	s, err := theSuite(all, q.Suite)
+	s, err := theSuite(all, q.Suite, "name one")
 	if err != nil {
-		return daemon.Wrong{Err: err}
+		return err
 	}
 	specific, err := lacking.ReadSpecific(t.Path("control"))
 	if err != nil {

@@ -3,11 +3,13 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/survey"
 	"packmill/cmd/internal/terminal"
 	"packmill/cmd/internal/wb"
 	"packmill/queue"
@@ -51,7 +53,7 @@ func (w *wbCmd) Run(c *cli) error {
 	if err != nil {
 		return daemon.Wrong{Err: err}
 	}
-	return c.order(o)
+	return c.order(o, "name one after a second point")
 }
 
 type cancelCmd struct {
@@ -71,11 +73,12 @@ Examples:
 }
 
 func (x *cancelCmd) Run(c *cli) error {
-	return c.order(&wb.Order{Op: queue.Cancel, Packages: []string{x.Package}, Archs: x.Arch, Suite: x.Suite, Message: x.Message, Override: x.Override})
+	return c.order(&wb.Order{Op: queue.Cancel, Packages: []string{x.Package}, Archs: x.Arch, Suite: x.Suite, Message: x.Message, Override: x.Override}, "name one with -s")
 }
 
-// order does an order and prints what became of it.
-func (c *cli) order(o *wb.Order) error {
+// order does an order and prints what became of it. how says where a suite is
+// named.
+func (c *cli) order(o *wb.Order, how string) error {
 	c.JSON, c.DryRun = c.JSON || o.JSON, c.DryRun || o.Dry
 	t, err := c.open()
 	if err != nil {
@@ -85,9 +88,15 @@ func (c *cli) order(o *wb.Order) error {
 	if err != nil {
 		return err
 	}
-	s, err := theSuite(all, o.Suite)
+	if o.Suite == "" && len(o.Packages) == 1 {
+		o.Suite = theirSuite(t, o.Packages[0], o.Op)
+	}
+	s, err := theSuite(all, o.Suite, how)
 	if err != nil {
-		return daemon.Wrong{Err: err}
+		return err
+	}
+	if o.Packages, err = matching(t, o, s.Name); err != nil {
+		return err
 	}
 	r := &wb.Run{Tree: t, Settings: all, Suite: s, Order: o, Who: terminal.Who(), Now: time.Now().UTC(), Dry: c.DryRun}
 	refused := false
@@ -125,20 +134,53 @@ func info(t *spool.Tree, f spool.Found) {
 	}
 }
 
-// theSuite is the one that is named, or the only one.
-func theSuite(all *control.Settings, name string) (*control.Suite, error) {
+// theSuite is the one that is named, or the only one. how says where to name it.
+func theSuite(all *control.Settings, name, how string) (*control.Suite, error) {
 	if name == "" && len(all.Suites) == 1 {
 		return &all.Suites[0], nil
 	}
 	if s, ok := all.Suite(name); ok && name != "" {
 		return s, nil
 	}
-	var names []string
-	for _, s := range all.Suites {
-		names = append(names, s.Name)
+	if name == "" && len(all.Suites) > 0 {
+		return nil, daemon.Wrong{Err: fmt.Errorf("in which suite? %s: %s", how, strings.Join(suitesOf(all), ", "))}
 	}
-	if name == "" {
-		return nil, fmt.Errorf("in which suite? name one after a second point: %s", strings.Join(names, " "))
+	return nil, noSuite(all, name)
+}
+
+// theirSuite is the one suite that a job of the package is in, for who names
+// none: "" if there are several, or none.
+func theirSuite(t *spool.Tree, pattern string, op queue.Op) string {
+	found, err := t.Find(pattern, t.Where(func(s spool.State) bool { return s.Is(spool.Jobs) && queue.May(op, s) })...)
+	if _, err = spool.Closed(err); err != nil || len(found) == 0 {
+		return ""
 	}
-	return nil, fmt.Errorf("there is no suite %q; there are: %s", name, strings.Join(names, " "))
+	for _, f := range found {
+		if f.Place.Suite != found[0].Place.Suite {
+			return ""
+		}
+	}
+	return found[0].Place.Suite
+}
+
+// matching puts the sources that have jobs for the operation in the place of
+// words with wildcards.
+func matching(t *spool.Tree, o *wb.Order, suite string) (names []string, err error) {
+	for _, p := range o.Packages {
+		if !spool.IsPattern(p) {
+			names = append(names, p)
+			continue
+		}
+		f := &survey.Filter{Verb: string(o.Op), Patterns: []string{p}, Suite: suite, States: func(s spool.State) bool { return s.Is(spool.Jobs) && queue.May(o.Op, s) }}
+		found, _, err := f.Find(t)
+		if err != nil {
+			return nil, err
+		}
+		for _, x := range found {
+			if !slices.Contains(names, x.Name.Source) {
+				names = append(names, x.Name.Source)
+			}
+		}
+	}
+	return names, nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/survey"
 	"packmill/cmd/internal/terminal"
 )
@@ -30,8 +29,8 @@ func (y *whyCmd) Run(c *cli) error {
 		return err
 	}
 	if y.Suite != "" {
-		if _, err := theSuite(all, y.Suite); err != nil {
-			return daemon.Wrong{Err: err}
+		if _, err := theSuite(all, y.Suite, ""); err != nil {
+			return err
 		}
 	}
 	return y.show(c, func(s *terminal.Screen) error {
