@@ -10,13 +10,9 @@ import (
 	"packmill/spool"
 )
 
-// A job that is on its way from one directory to the next can be missed in
-// both. A source whose job is nowhere to be seen waits.
-func TestJoinDecidesNothingByAbsence(t *testing.T) {
-	tree, err := spool.Init(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+// inMaster makes a source in the master queue, whose one job waits for a builder.
+func inMaster(t *testing.T, tree *spool.Tree) (*spool.Item, Suite) {
+	t.Helper()
 	ticket := &Ticket{Source: "hello", Version: "1", Suite: "sid", Architecture: []string{"any"}}
 	name := spool.NewName(spool.NormalClass, time.Now(), "hello", "1")
 	it, err := tree.Create(spool.In(spool.Intake), name, spool.Reviewd, "test", "made", func(dir string) error {
@@ -25,7 +21,6 @@ func TestJoinDecidesNothingByAbsence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer it.Release()
 	if err := it.Move(spool.Reviewd, "test", spool.Verdict{To: spool.In(spool.Accepted, "sid")}); err != nil {
 		t.Fatal(err)
 	}
@@ -37,6 +32,30 @@ func TestJoinDecidesNothingByAbsence(t *testing.T) {
 	if err := it.Move(spool.MasterD, "test", v); err != nil {
 		t.Fatal(err)
 	}
+	return it, suite
+}
+
+// byHand moves an item as a person may: by mv.
+func byHand(t *testing.T, tree *spool.Tree, from, to spool.Found) {
+	t.Helper()
+	if err := tree.Ensure(to.Place); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(tree.Path(from.Dir()), tree.Path(to.Dir())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A job that is on its way from one directory to the next can be missed in
+// both. A source whose job is nowhere to be seen waits.
+func TestJoinDecidesNothingByAbsence(t *testing.T) {
+	tree, err := spool.Init(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	it, suite := inMaster(t, tree)
+	defer it.Release()
+	name := it.Name
 	job := tree.Path(spool.In(spool.NeedsBuild, "sid", "amd64").Dir(), name.String())
 	between := tree.Path("tmp", "between")
 	for _, move := range []func() error{

@@ -123,15 +123,9 @@ func jobIn(t *testing.T, tree *spool.Tree, suite string, state spool.State, chan
 	case spool.Uploaded:
 		place.Arch, name.Arch = "", "amd64"
 	}
-	// As a person may: by mv.
-	if err := tree.Ensure(place); err != nil {
-		t.Fatal(err)
-	}
 	to := spool.Found{Place: place, Name: name}
 	if to != f {
-		if err := os.Rename(tree.Path(f.Dir()), tree.Path(to.Dir())); err != nil {
-			t.Fatal(err)
-		}
+		byHand(t, tree, f, to)
 	}
 	if state == spool.Failed {
 		if err := os.WriteFile(tree.Path(to.Dir(), spool.ReasonFile), []byte("the old text\n"), 0o664); err != nil {

@@ -241,7 +241,9 @@ func (in *intake) elsewhere(ctx context.Context, f upload.File) (string, error) 
 	if !ok || !strings.Contains(f.Name, ".orig") || f.SHA256 == "" || policy.CheckSource(source) != nil {
 		return "", fs.ErrNotExist
 	}
-	found, err := in.Tree.Find(source, spool.Intake, spool.Review, spool.Accepted, spool.Rejected, spool.Master, spool.Uploaded)
+	found, err := in.Tree.Find(source, in.Tree.Where(func(s spool.State) bool {
+		return s.Is(spool.Sources) && !s.Is(spool.Settled|spool.Kept)
+	})...)
 	if err != nil {
 		return "", err
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"packmill/cmd/internal/daemon"
 	"packmill/spool"
 	"packmill/spool/upload/uploadtest"
 )
@@ -358,5 +359,30 @@ func TestSwept(t *testing.T) {
 	}
 	if _, err := os.Lstat(s.tree.Path("tmp/new-young")); err != nil {
 		t.Error("a young birth was swept")
+	}
+}
+
+// An uploader hears of each state of sources that has an event, also of one that
+// is new in the table.
+func TestTellsOfStates(t *testing.T) {
+	tree, err := spool.Init(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := &spool.Row{Name: "held", Dir: "spool/held/SUITE", Traits: spool.Sources | spool.Whole, Tells: "received"}
+	tree.States = append(slices.Clone(tree.States), held)
+	place := spool.In(held, "sid")
+	if err := tree.Ensure(place); err != nil {
+		t.Fatal(err)
+	}
+	env := &daemon.Env{Tree: tree}
+	places, err := newTeller(env).Places()
+	if err != nil || !slices.Contains(places, place) {
+		t.Errorf("got %v, %v; want %s among them", places, err, place)
+	}
+	at := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	events := []spool.Event{{Time: at, From: "spool/intake", To: "spool/held/sid"}, {Time: at, From: "spool/held/sid", To: "spool/held/sid"}}
+	if got := (&teller{Env: env}).arrival(place, events); got != events[0] {
+		t.Errorf("its arrival: got %v, want %v", got, events[0])
 	}
 }

@@ -7,8 +7,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"packmill/cmd/internal/daemon"
+	"packmill/spool"
 )
 
 // A log goes whole and escaped; of a long one the beginning and the end.
@@ -64,5 +68,26 @@ func TestPackLog(t *testing.T) {
 	}
 	if _, err := packLog(path, limit); err == nil {
 		t.Error("a symbolic link was followed")
+	}
+}
+
+// Of each state of builds that has an event people hear, also of one that is
+// new in the table; of sources and of other states they do not.
+func TestTellsOfStates(t *testing.T) {
+	tree, err := spool.Init(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	paused := &spool.Row{Name: "paused", Dir: "queue/SUITE/ARCH/paused", Traits: spool.Jobs, Tells: EventFailed}
+	tree.States = append(slices.Clone(tree.States), paused)
+	var got []spool.State
+	places := func(s spool.State) func() ([]spool.Place, error) {
+		return func() ([]spool.Place, error) { got = append(got, s); return nil, nil }
+	}
+	if _, err := NewTeller(&daemon.Env{Tree: tree}, places).Places(); err != nil {
+		t.Fatal(err)
+	}
+	if want := []spool.State{spool.BDUninstallable, spool.DepWait, spool.Built, spool.BuildAttempted, paused}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
