@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"os/user"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -17,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/archive"
+	"packmill/cmd/internal/account"
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/fsck"
@@ -84,7 +83,7 @@ func (c *cli) hand() (*hand, error) {
 	}
 	person := terminal.Who()
 	dir := filepath.Join(c.Tree, "archive")
-	if err := become(dir); err != nil {
+	if err := account.BecomeOwner(dir); err != nil {
 		return nil, err
 	}
 	a, err := archive.Open(dir)
@@ -104,39 +103,6 @@ func (c *cli) alone() error {
 		if err := durable.SyncFS(filepath.Join(c.Tree, d)); err != nil {
 			return daemon.Wrong{Err: fmt.Errorf("no archive in %s: %w; make one with: packmill init --archive --tree %[1]s, or the whole tree without --archive", c.Tree, err)}
 		}
-	}
-	return nil
-}
-
-// become makes root the owner of a directory for the rest of the run, so that
-// nothing is left there that the owner cannot change.
-func become(dir string) error {
-	info, err := os.Stat(dir)
-	if err != nil || os.Geteuid() != 0 {
-		return nil // who is not root finds out what is allowed
-	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || owner.Uid == 0 {
-		return nil
-	}
-	groups := []int{int(owner.Gid)}
-	if u, err := user.LookupId(strconv.Itoa(int(owner.Uid))); err == nil {
-		if ids, err := u.GroupIds(); err == nil {
-			for _, id := range ids {
-				if n, err := strconv.Atoi(id); err == nil {
-					groups = append(groups, n)
-				}
-			}
-		}
-	}
-	if err := syscall.Setgroups(groups); err != nil {
-		return fmt.Errorf("become the owner of %s: %w", dir, err)
-	}
-	if err := syscall.Setgid(int(owner.Gid)); err != nil {
-		return fmt.Errorf("become the owner of %s: %w", dir, err)
-	}
-	if err := syscall.Setuid(int(owner.Uid)); err != nil {
-		return fmt.Errorf("become the owner of %s: %w", dir, err)
 	}
 	return nil
 }

@@ -10,12 +10,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"packmill/archive"
 	"packmill/archive/mirror"
 	"packmill/archive/push"
+	"packmill/cmd/internal/account"
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/terminal"
@@ -396,68 +396,16 @@ func (x *keyRotate) Run(c *cli) error {
 			if err := durable.CreateFile(s.Path(name), k.Secret(), 0o600); err != nil {
 				return err
 			}
-			if err := ownedAs(s.Path(name), s.Path(append(slices.Clone(set.SignWith), name)[0])); err != nil {
+			if err := account.OwnedAs(s.Path(name), s.Path(append(slices.Clone(set.SignWith), name)[0])); err != nil {
 				return err
 			}
 		}
 	}
 	if c.DryRun {
 		text = "would do: " + text
-	} else if err := setField(s.Path(control.SuitesFile), set, "Sign-With", strings.Join(keys, " ")); err != nil {
+	} else if err := set.SetField(s.Path(control.SuitesFile), "Sign-With", strings.Join(keys, " ")); err != nil {
 		return err
 	}
 	c.print(os.Stdout, map[string]any{"suite": set.Name, "sign-with": keys, "done": !c.DryRun}, text)
 	return nil
-}
-
-// ownedAs gives a new key the owner, group and mode of the key before it, or
-// archived could not read it.
-func ownedAs(file, like string) error {
-	info, err := os.Stat(like)
-	if err != nil || os.Geteuid() != 0 {
-		return nil // a key of gpg-agent, or nobody who could give files away
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		if err := os.Chown(file, int(st.Uid), int(st.Gid)); err != nil {
-			return err
-		}
-	}
-	return os.Chmod(file, info.Mode().Perm())
-}
-
-// setField gives a suite's field another value and leaves the rest of the file,
-// comments too, as it is.
-func setField(file string, set *control.Suite, field, value string) error {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	lines := strings.SplitAfter(string(data), "\n")
-	at := set.Stanza.Line // after the first field
-	old, ok := set.Stanza.Lookup(field)
-	if ok {
-		at = old.Line - 1
-		end := at + 1
-		for end < len(lines) && (strings.HasPrefix(lines[end], " ") || strings.HasPrefix(lines[end], "\t")) {
-			end++
-		}
-		if !strings.HasPrefix(strings.ToLower(lines[at]), strings.ToLower(field)+":") {
-			return fmt.Errorf("%s has changed meanwhile; try again", file)
-		}
-		lines = slices.Delete(lines, at, end)
-	}
-	lines = slices.Insert(lines, at, field+": "+value+"\n")
-	info, err := os.Stat(file)
-	if err != nil {
-		return err
-	}
-	// It has its owner before it has its name: the daemons are other users.
-	tmp := filepath.Join(filepath.Dir(file), durable.NewPrefix+filepath.Base(file))
-	if err := durable.WriteFile(tmp, []byte(strings.Join(lines, "")), info.Mode().Perm()); err != nil {
-		return err
-	}
-	if err := ownedAs(tmp, file); err != nil {
-		return err
-	}
-	return durable.Replace(tmp, file)
 }

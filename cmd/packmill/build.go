@@ -135,7 +135,7 @@ func (j *jobs) each(c *cli, states func(spool.State) bool, do func(*spool.Tree, 
 	if err != nil {
 		return err
 	}
-	all, err := c.find(t, j.filter("judge", j.Items, states))
+	all, err := c.meant(t, j.filter("judge", j.Items, states))
 	if err != nil {
 		return err
 	}

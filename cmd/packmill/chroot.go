@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"packmill/cmd/internal/account"
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/terminal"
@@ -36,6 +37,9 @@ func (chrootCmd) Help() string {
   packmill chroot update                           make anew what is old or missing, as cron does at night
   packmill chroot ls --json
   packmill chroot rm stable i386
+
+Root makes them as the user who builds here: the one that User in
+control/builders names, or the account of the units (packmill-build).
 
 A chroot of another architecture needs an emulator, unless the processor runs it:
 qemu-user-static, and where there is no systemd binfmt-support. Builders with
@@ -61,12 +65,57 @@ type place struct {
 // name is how people call the chroot.
 func (p *place) name() string { return p.suite.Name + "-" + p.arch }
 
-// places are those of all chroots that the builders need, each once: for these
-// suites, and this architecture if it is not empty.
-func (x *chrootCmd) places(all *control.Settings, suites []control.Suite, arch string) (found []place, err error) {
+// each calls do with the chroots that the builders need: for these suites, and
+// this architecture if it is not empty. Root acts as the user who builds: those
+// of the stanzas with a User come first, which root makes for it; then it
+// becomes the account that the units build as. none says what is wrong if there
+// are none.
+func (x *chrootCmd) each(c *cli, all *control.Settings, suites []control.Suite, arch string, none error, do func([]place) error) error {
+	named := func(b *control.Builder) bool { return b.User != "" }
+	unnamed := func(b *control.Builder) bool { return b.User == "" }
+	first, err := x.places(all, suites, arch, named)
+	if err != nil {
+		return err
+	}
+	rest, err := x.places(all, suites, arch, unnamed)
+	if err != nil {
+		return err
+	}
+	if len(first)+len(rest) == 0 {
+		return none
+	}
+	errs := []error{do(first)}
+	if len(rest) > 0 && os.Getuid() == 0 && os.Getenv("PACKMILL_CHROOTS") == "" {
+		if u := buildAccount(c.Tree); u != nil {
+			if err := account.Become(u); err != nil {
+				return errors.Join(append(errs, err)...)
+			}
+			if rest, err = x.places(all, suites, arch, unnamed); err != nil { // theirs lie elsewhere
+				return err
+			}
+		}
+	}
+	return errors.Join(append(errs, do(rest))...)
+}
+
+// buildAccount is who builds where the daemons have accounts: packmill-build, or
+// the owner of a tree that belongs to one user. Nil: root, or nobody is known.
+func buildAccount(tree string) *user.User {
+	names := []string{account.OwnerOf(filepath.Join(tree, "queue"))}
+	if names[0] == spool.UserMaster {
+		names = []string{spool.UserBuild}
+	}
+	if u, err := user.Lookup(names[0]); err == nil && u.Uid != "0" {
+		return u
+	}
+	return nil
+}
+
+// places are those of all chroots that these builders need, each once.
+func (x *chrootCmd) places(all *control.Settings, suites []control.Suite, arch string, mine func(*control.Builder) bool) (found []place, err error) {
 	for i := range all.Builders {
 		b := &all.Builders[i]
-		if x.Builder != "" && b.Name != x.Builder {
+		if x.Builder != "" && b.Name != x.Builder || !mine(b) {
 			continue
 		}
 		store := b.ChrootStore()
@@ -105,25 +154,12 @@ func (x *chrootCmd) stores(c *cli, all *control.Settings) (found []*runner.Chroo
 		return found
 	}
 	// Of a tree that belongs to one user, that one.
-	for _, name := range []string{spool.UserBuild, ownerOf(c.Tree)} {
+	for _, name := range []string{spool.UserBuild, account.OwnerOf(c.Tree)} {
 		if u, err := user.Lookup(name); err == nil && u.Uid != "0" {
 			add(&runner.Chroots{Dir: control.ChrootDirOf(u), User: name})
 		}
 	}
 	return found
-}
-
-// ownerOf is who owns a file: a name, a number where there is none, or "".
-func ownerOf(path string) string {
-	st, err := os.Stat(path)
-	if err != nil {
-		return ""
-	}
-	uid := strconv.Itoa(int(st.Sys().(*syscall.Stat_t).Uid))
-	if u, err := user.LookupId(uid); err == nil {
-		return u.Username
-	}
-	return uid
 }
 
 // setUp marks an error that a change of the machine or of the settings alone
@@ -186,18 +222,14 @@ func (x *chrootCreate) Run(c *cli) error {
 	if !ok {
 		return noSuite(all, x.Suite)
 	}
-	places, err := c.Chroot.places(all, []control.Suite{*s}, x.Arch)
-	if err != nil {
-		return err
-	}
-	if len(places) == 0 {
-		return daemon.Wrong{Err: fmt.Errorf("no builder of control/builders builds for %s in a chroot of %s: Architectures, Suites, Cross-From and Runner say who does", x.Suite, x.Arch)}
-	}
-	var errs []error
-	for _, p := range places {
-		errs = append(errs, c.makeChroot(p, ""))
-	}
-	return errors.Join(errs...)
+	none := daemon.Wrong{Err: fmt.Errorf("no builder of control/builders builds for %s in a chroot of %s: Architectures, Suites, Cross-From and Runner say who does", x.Suite, x.Arch)}
+	return c.Chroot.each(c, all, []control.Suite{*s}, x.Arch, none, func(places []place) error {
+		var errs []error
+		for _, p := range places {
+			errs = append(errs, c.makeChroot(p, ""))
+		}
+		return errors.Join(errs...)
+	})
 }
 
 type chrootUpdate struct {
@@ -209,25 +241,29 @@ func (x *chrootUpdate) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	places, err := c.Chroot.places(all, all.Suites, "")
-	if err != nil {
+	return c.Chroot.each(c, all, all.Suites, "", nil, func(places []place) error {
+		var errs []error
+		for _, p := range places {
+			errs = append(errs, x.renew(c, p))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// renew makes one chroot anew if it is old, or not there.
+func (x *chrootUpdate) renew(c *cli, p place) error {
+	ch, err := p.store.Lookup(p.suite.Name, p.arch)
+	why := "there is none yet"
+	switch {
+	case err == nil:
+		why = ch.Stale(p.suite.Base, x.MaxAge, time.Now())
+	case !errors.Is(err, runner.ErrNoChroot):
 		return err
 	}
-	var errs []error
-	for _, p := range places {
-		why := "there is none yet"
-		ch, err := p.store.Lookup(p.suite.Name, p.arch)
-		if err == nil {
-			why = ch.Stale(p.suite.Base, x.MaxAge, time.Now())
-		} else if errors.Is(err, runner.ErrNoChroot) {
-			err = nil
-		}
-		if err == nil && why != "" {
-			err = c.makeChroot(p, why)
-		}
-		errs = append(errs, err)
+	if why == "" {
+		return nil
 	}
-	return errors.Join(errs...)
+	return c.makeChroot(p, why)
 }
 
 type chrootLs struct{}
@@ -244,7 +280,7 @@ func (chrootLs) Run(c *cli) error {
 		if err != nil {
 			return err
 		}
-		owner := ownerOf(store.Dir)
+		owner := account.OwnerOf(store.Dir)
 		for _, ch := range list {
 			used := ""
 			if ch.Builds {

@@ -111,6 +111,16 @@ func (c *cli) find(t *spool.Tree, f *survey.Filter) ([]spool.Found, error) {
 	return found, err
 }
 
+// meant is find for what is done something with: that the flags leave nothing is
+// a refusal.
+func (c *cli) meant(t *spool.Tree, f *survey.Filter) ([]spool.Found, error) {
+	found, err := c.find(t, f)
+	if err == nil && len(found) == 0 {
+		err = daemon.Refuse("nothing of it is in that suite and architecture, and old enough; packmill ls shows where it is")
+	}
+	return found, err
+}
+
 // note says once which directories are left out.
 func (c *cli) note(closed []string) {
 	if len(closed) > 0 && !c.noted {

@@ -327,7 +327,7 @@ func (c *cli) act(p *pick, patterns []string, states func(spool.State) bool, ver
 	if err != nil {
 		return err
 	}
-	found, err := c.find(t, p.filter(verb, patterns, states))
+	found, err := c.meant(t, p.filter(verb, patterns, states))
 	if err != nil {
 		return err
 	}

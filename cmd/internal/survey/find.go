@@ -44,10 +44,10 @@ func (f *Filter) Find(t *spool.Tree) (found []spool.Found, closed []string, err 
 			return nil, nil, err
 		}
 		closed = append(closed, shut...)
-		some = slices.DeleteFunc(some, func(x spool.Found) bool { return !f.means(t, x) })
 		if len(some) == 0 && p != "" {
 			return nil, closed, f.absent(t, p)
 		}
+		some = slices.DeleteFunc(some, func(x spool.Found) bool { return !f.means(t, x) })
 		for _, x := range some {
 			if !slices.Contains(found, x) {
 				found = append(found, x)

@@ -130,10 +130,12 @@ func (w *Answer) Text(s *terminal.Screen) string {
 		arch = "source"
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s_%s %s: %s since %s (%s)", w.Source, w.Version, arch, s.Paint(Colour(w.State), w.State), w.Since.Format(time.RFC3339), terminal.Age(w.Since))
+	where := ""
 	if w.Suite != "" {
-		fmt.Fprintf(&b, " in %s", w.Suite)
+		where = " in " + w.Suite
 	}
+	head := s.Wrap(fmt.Sprintf("%s_%s %s: %s since %s (%s)%s", w.Source, w.Version, arch, w.State, w.Since.Format(time.RFC3339), terminal.Age(w.Since), where), "  ")
+	b.WriteString(strings.Replace(head, w.State+" since", s.Paint(Colour(w.State), w.State)+" since", 1))
 	line := func(name, text string) {
 		for i, l := range strings.Split(strings.TrimSpace(text), "\n") {
 			if i > 0 {
