@@ -72,7 +72,11 @@ func (c *clientText) findFeeds(a *Archive) error {
 	}
 	defer p.close()
 	t.p = p
-	for _, arch := range []string{c.arch, "all"} {
+	archs := []string{c.arch, "all"}
+	if o.Sources {
+		archs = append(archs, "source")
+	}
+	for _, arch := range archs {
 		parts, err := t.parts(p, arch, o.Of(arch))
 		if err != nil {
 			return err

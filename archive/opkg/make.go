@@ -37,8 +37,8 @@ type maker struct {
 	stage string // directory of what is half made
 	rep   *Report
 
-	virtual namer
-	turned  []string // names that are in one of virtual and old.virtual only
+	names   namer
+	turned  map[string]bool // names of which the last generation's namer says another thing
 	entries map[mark]span
 	debs    map[[32]byte]span // the same by the .deb's sum alone
 	skipped []Skip
@@ -98,7 +98,7 @@ func (m *maker) generation(ctx context.Context, dir, input string, indexes []Ind
 	if err := os.Symlink("../../pool/"+form, filepath.Join(dir, "pool")); err != nil {
 		return err
 	}
-	return writeMemory(dir, input, m.feed.settings(), m.virtual, runs)
+	return writeMemory(dir, input, m.feed.settings(), m.names, runs)
 }
 
 // plan reads the archive's indexes, and finds out which blocks the last generation
@@ -153,7 +153,7 @@ func (m *maker) compare(parts []part, fresh *names) error {
 			return err
 		}
 	}
-	m.virtual = m.old.virtual
+	m.names = m.old.names
 	if m.old.runs != nil && gone.equal(fresh) {
 		return nil
 	}
@@ -164,8 +164,8 @@ func (m *maker) compare(parts []part, fresh *names) error {
 			}
 		}
 	}
-	m.virtual = all.virtual()
-	m.turned = differ(m.old.virtual, m.virtual)
+	m.names = all.namer()
+	m.turned = m.names.differ(m.old.names)
 	for i := range parts {
 		if !parts[i].known || len(m.turned) == 0 {
 			continue
@@ -175,7 +175,11 @@ func (m *maker) compare(parts []part, fresh *names) error {
 		if err != nil {
 			return err
 		}
-		if m.mentions(text) {
+		stale := m.mentions(text, nil)
+		if err := eachRecord(k.entries, func(e *record) { stale = stale || m.mentions(nil, e.provides) }); err != nil {
+			return err
+		}
+		if stale {
 			parts[i].known = false
 			if err := m.remember(k, &gone); err != nil {
 				return err
@@ -199,10 +203,15 @@ func (m *maker) remember(k run, into *names) error {
 	})
 }
 
-// mentions reports whether a text may have a relation that is written in another
-// way now.
-func (m *maker) mentions(text []byte) bool {
-	return slices.ContainsFunc(m.turned, func(name string) bool { return bytes.Contains(text, []byte(name)) })
+// mentions reports whether an entry that has this text, of a package that provides
+// this, may be written in another way now.
+func (m *maker) mentions(text []byte, provides []provided) bool {
+	for name := range m.turned {
+		if bytes.Contains(text, []byte(name)) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(provides, func(p provided) bool { return m.turned[p.name] })
 }
 
 // run writes the entries of a block.
@@ -274,7 +283,7 @@ func (m *maker) jobs(ctx context.Context, block []byte) ([]*job, error) {
 		j.source, _, _ = strings.Cut(string(s.Get("Source")), " ")
 		sum := sha256.Sum256(text)
 		copy(j.stanza[:], sum[:])
-		j.name, j.provides = string(s.Get("Package")), versioned(s.Get("Provides"))
+		j.name, j.provides = string(s.Get("Package")), providedIn(s.Get("Provides"))
 		if hex.DecodedLen(len(s.Get("SHA256"))) == len(j.deb) {
 			hex.Decode(j.deb[:], s.Get("SHA256"))
 		}
@@ -284,7 +293,7 @@ func (m *maker) jobs(ctx context.Context, block []byte) ([]*job, error) {
 			if j.text, err = readSpan(m.old.packages, was); err != nil {
 				return nil, errors.Join(err, g.Wait())
 			}
-			if !m.mentions(j.text) {
+			if !m.mentions(j.text, j.provides) {
 				continue
 			}
 		}
@@ -432,7 +441,7 @@ func (m *maker) entry(text []byte, sum [32]byte, tmp string) ([]byte, move, erro
 			return nil, move{}, err
 		}
 	}
-	out, err := entry(nil, st, description, inFeed, info, f.Arch, m.virtual, f.Options)
+	out, err := entry(nil, st, description, inFeed, info, f.Arch, m.names, f.Options)
 	if err != nil {
 		return nil, move{}, errSkip{err}
 	}

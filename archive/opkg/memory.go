@@ -40,7 +40,7 @@ type record struct {
 	mark
 	size     int64
 	name     string
-	provides []string // names that it provides with a version
+	provides []provided
 }
 
 // A mark tells whether an entry is made from the same stanza as before.
@@ -52,7 +52,7 @@ type mark struct {
 // last is the generation before, as far as it is known.
 type last struct {
 	runs     map[[32]byte]run
-	virtual  namer
+	names    namer
 	packages *os.File
 	packed   *os.File
 }
@@ -105,9 +105,11 @@ func readLast(dir, settings string) (*last, error) {
 	if string(r.bytes()) != settings {
 		return nil, errDamaged
 	}
-	l := &last{runs: map[[32]byte]run{}, virtual: namer{}}
-	for n := r.number(); n > 0 && !r.bad; n-- {
-		l.virtual[string(r.bytes())] = true
+	l := &last{runs: map[[32]byte]run{}, names: newNamer()}
+	for _, set := range l.names.sets() {
+		for n := r.number(); n > 0 && !r.bad; n-- {
+			set[string(r.bytes())] = true
+		}
 	}
 	text, packed := int64(0), int64(len(gzipHead))
 	for n := r.number(); n > 0 && !r.bad; n-- {
@@ -159,16 +161,18 @@ func openSized(name string, size int64) (*os.File, error) {
 }
 
 // writeMemory writes the memory of the generation at dir.
-func writeMemory(dir, input, settings string, virtual namer, runs []run) error {
+func writeMemory(dir, input, settings string, names namer, runs []run) error {
 	entries := 0
 	for _, k := range runs {
 		entries += countRecords(k.entries)
 	}
 	b := fmt.Appendf(nil, "%s\ninput %s %d\n", format, input, entries)
 	b = appendBytes(b, settings)
-	b = binary.AppendUvarint(b, uint64(len(virtual)))
-	for name := range virtual {
-		b = appendBytes(b, name)
+	for _, set := range names.sets() {
+		b = binary.AppendUvarint(b, uint64(len(set)))
+		for name := range set {
+			b = appendBytes(b, name)
+		}
 	}
 	b = binary.AppendUvarint(b, uint64(len(runs)))
 	for _, k := range runs {
@@ -193,7 +197,11 @@ func (e *record) append(b []byte) []byte {
 	b = appendBytes(b, e.name)
 	b = binary.AppendUvarint(b, uint64(len(e.provides)))
 	for _, p := range e.provides {
-		b = appendBytes(b, p)
+		versioned := uint64(0)
+		if p.versioned {
+			versioned = 1
+		}
+		b = binary.AppendUvarint(appendBytes(b, p.name), versioned)
 	}
 	return b
 }
@@ -208,7 +216,7 @@ func eachRecord(entries []byte, yield func(*record)) error {
 		e.size = r.number()
 		e.name = string(r.bytes())
 		for n := r.number(); n > 0 && !r.bad; n-- {
-			e.provides = append(e.provides, string(r.bytes()))
+			e.provides = append(e.provides, provided{string(r.bytes()), r.number() == 1})
 		}
 		yield(&e)
 	}
@@ -226,6 +234,7 @@ func countRecords(entries []byte) (n int) {
 		r.bytes()
 		for p := r.number(); p > 0 && !r.bad; p-- {
 			r.bytes()
+			r.number()
 		}
 	}
 	return n

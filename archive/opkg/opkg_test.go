@@ -215,7 +215,7 @@ Recommends: rr
 Suggests: ss
 Conflicts: cc (<< 2)
 Breaks: bb
-Replaces: bb (<< 0)
+Replaces: bb (<< 0), cc (<< 2)
 Provides: pp, qq
 Tag: x::y
 Description: short
@@ -329,7 +329,7 @@ Recommends: rr
 Suggests: ss
 Conflicts: cc (<< 2)
 Breaks: bb
-Replaces: bb
+Replaces: bb, cc
 Provides: pp (= 1.0), qq, full (= 1), qq (= 2)
 Tag: x::y
 Description: short
@@ -353,7 +353,7 @@ Depends: libc6 (>= 2.34), python3 (>= 3.9), perl | perl-base, one, three
 Recommends: rr
 Suggests: ss
 Conflicts: cc (<< 2)
-Replaces: bb (<< 0)
+Replaces: bb (<< 0), cc (<< 2)
 Provides: pp, qq
 Filename: pool/main/f/full-source/full_1.0-1_%s.%s
 Size: %d
@@ -676,7 +676,7 @@ func TestVersionedProvides(t *testing.T) {
 	t.Parallel()
 	a := newTree(t)
 	a.add(debtest.Deb{Name: "needs", Version: "1", Fields: "Depends: abi (= 5), other (>= 2)\n"})
-	a.add(debtest.Deb{Name: "gives", Version: "1", Fields: "Provides: abi (= 5)\n"})
+	a.add(debtest.Deb{Name: "gives", Version: "1", Fields: "Provides: abi (= 5)\nConflicts: abi (<< 5)\n"})
 	feed := &opkg.Feed{Suite: "s", Arch: "amd64"}
 	depends := func(want string, packed int) {
 		t.Helper()
@@ -685,6 +685,8 @@ func TestVersionedProvides(t *testing.T) {
 		}
 		if got := read(t, filepath.Join(feed.Dir(), "Packages")); !strings.Contains(got, "\nDepends: "+want+"\n") {
 			t.Errorf("got\n%s\nwant Depends: %s", got, want)
+		} else if virtual := !strings.Contains(want, "("+"= 5"); virtual != strings.Contains(got, "\nProvides: abi\n") || virtual == strings.Contains(got, "\nConflicts: abi (<< 5)\n") {
+			t.Errorf("got\n%s\nwant Provides and no Conflicts: %v", got, virtual)
 		}
 	}
 	depends("abi, other (>= 2)", 2)

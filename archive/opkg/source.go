@@ -72,7 +72,7 @@ func (f *Feed) makeSource(st *deb822.Stanza, tmp string) ([]byte, move, error) {
 	if err != nil {
 		return nil, move{}, err
 	}
-	out, err := entry(nil, &c, c.Get("Description"), inFeed, info, sourceArch, nil, Options{})
+	out, err := entry(nil, &c, c.Get("Description"), inFeed, info, sourceArch, namer{}, Options{})
 	if err != nil {
 		return nil, move{}, errSkip{err}
 	}

@@ -18,7 +18,7 @@ var fields = []struct {
 	{"Package", made}, {"Version", made}, {"Architecture", made},
 	{"Essential", line}, {"Maintainer", line}, {"Section", line}, {"Priority", line}, {"Source", line}, {"Homepage", line},
 	{"Pre-Depends", relation}, {"Depends", relation}, {"Recommends", relation}, {"Suggests", relation},
-	{"Conflicts", relation}, {"Replaces", replaces}, {"Provides", provides},
+	{"Conflicts", conflicts}, {"Replaces", replaces}, {"Provides", provides},
 	{"Filename", made}, {"Size", made}, {"MD5Sum", made}, {"SHA256sum", made},
 	{"Description", made},
 }
@@ -26,24 +26,25 @@ var fields = []struct {
 type kind int
 
 const (
-	made     kind = iota // written by this package, or checked by it
-	line                 // copied as one line
-	relation             // a dependency field
-	replaces             // a dependency field that one client takes for more than it is
-	provides             // a dependency field whose versions opkg cannot read
+	made      kind = iota // written by this package, or checked by it
+	line                  // copied as one line
+	relation              // a dependency field
+	conflicts             // what must not be there
+	replaces              // a dependency field that one client takes for more than it is
+	provides              // a dependency field whose versions opkg cannot read
 )
 
 // entry appends an index entry. The fields come from st, a stanza of a Debian
 // index (with the archive's overrides); description is the control file's own,
 // since an index may have moved its text into a Translation file.
-func entry(dst []byte, st *deb822.Stanza, description, filename string, info Info, debianArch string, virtual namer, opt Options) ([]byte, error) {
+func entry(dst []byte, st *deb822.Stanza, description, filename string, info Info, debianArch string, names namer, opt Options) ([]byte, error) {
 	for _, f := range fields {
 		switch f.kind {
 		case line:
 			dst = field(dst, f.name, oneLine(st.Get(f.name)))
 			continue
-		case relation, replaces, provides:
-			v, err := relations(st, f.name, debianArch, f.kind, virtual)
+		case relation, conflicts, replaces, provides:
+			v, err := relations(st, f.name, debianArch, f.kind, names)
 			if err != nil {
 				return nil, err
 			}
@@ -92,7 +93,7 @@ func control(st *deb822.Stanza, opt Options) ([]byte, error) {
 			v = opt.arch(arch)
 		case k >= relation:
 			var err error
-			if v, err = relations(st, name, arch, k, nil); err != nil {
+			if v, err = relations(st, name, arch, k, namer{}); err != nil {
 				return nil, err
 			}
 		}
@@ -139,21 +140,26 @@ func oneLine(v string) string {
 // relations writes a dependency field so that all clients read it: on one
 // line, without :any and :native, lists of architectures and build profiles.
 // No client knows a version of what is provided: Provides loses it, and so does
-// a dependency on a name that no package of the feed has.
+// a dependency on a name that no package of the feed has. A Conflicts with versions of
+// such a name is left out, for the solvers of old compare them with the version of the package
+// that provides it (version_constraints_satisfied, pkg_depends.c). What a package of the feed is
+// called no other provides: upstream's client lets none stand beside the package of
+// a name that it provides (POOL_FLAG_IMPLICITOBSOLETEUSESPROVIDES, libsolv's rules.c), and
+// so could install a quarter of Debian not at all.
 //
 // libsolv, upstream's solver, removes whatever Replaces fits (it takes the field
 // for RPM's Obsoletes: solver.c, solv->obsoletes), where dpkg means that files
 // change their owner (Policy 7.6.1). "<< 0" fits no version, and lets all
 // clients take the files over, which they decide by the name alone. Beside
-// Conflicts the package is to go (Policy 7.6.2): that stays as it is.
-func relations(st *deb822.Stanza, name, arch string, k kind, virtual namer) (string, error) {
+// Conflicts the package is to go (Policy 7.6.2), in the versions of Conflicts.
+func relations(st *deb822.Stanza, name, arch string, k kind, names namer) (string, error) {
 	rels, err := parseRelations(st, name, arch)
 	if err != nil || rels == nil {
 		return "", err
 	}
-	var goes map[string]bool
+	var goes map[string]policy.Relation
 	if k == replaces {
-		if goes, err = conflicting(st, arch); err != nil {
+		if goes, err = conflicting(st, arch, names); err != nil {
 			return "", err
 		}
 	}
@@ -167,10 +173,12 @@ func relations(st *deb822.Stanza, name, arch string, k kind, virtual namer) (str
 			switch {
 			case k == provides && r.Name == self:
 				continue // Every package provides its own name anyway.
-			case k == provides, virtual[r.Name]:
+			case k == provides && names.double[r.Name], k == conflicts && r.Op != "" && names.hollow[r.Name]:
+				continue
+			case k == provides, k == relation && names.virtual[r.Name]:
 				r.Op, r.Version = "", ""
-			case k == replaces && !goes[r.Name]:
-				r.Op, r.Version = "<<", "0"
+			case k == replaces:
+				r.Op, r.Version = replaced(r, goes)
 			}
 			kept = append(kept, r)
 		}
@@ -198,14 +206,28 @@ func parseRelations(st *deb822.Stanza, name, arch string) (policy.Relations, err
 	return rels.For(arch, nil), nil
 }
 
-// conflicting are the names in Conflicts.
-func conflicting(st *deb822.Stanza, arch string) (map[string]bool, error) {
+// conflicting are the relations in Conflicts, by name.
+func conflicting(st *deb822.Stanza, arch string, names namer) (map[string]policy.Relation, error) {
 	rels, err := parseRelations(st, "Conflicts", arch)
-	out := map[string]bool{}
+	out := map[string]policy.Relation{}
 	for _, or := range rels {
 		for _, r := range or {
-			out[r.Name] = true
+			if r.Op == "" || !names.hollow[r.Name] {
+				out[r.Name] = r
+			}
 		}
 	}
 	return out, err
+}
+
+// replaced is the version that a relation in Replaces gets.
+func replaced(r policy.Relation, conflicts map[string]policy.Relation) (op, version string) {
+	c, goes := conflicts[r.Name]
+	switch {
+	case !goes:
+		return "<<", "0"
+	case r.Op == "":
+		return c.Op, c.Version
+	}
+	return r.Op, r.Version
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -10,15 +9,9 @@ import (
 // manualCmd prints the help of every command, one after the other, and before
 // those of a group what the group says of them all. scripts/man
 // makes a section of packmill(1) of it.
-type manualCmd struct {
-	Schema bool `help:"What commands print with --json, in its place."`
-}
+type manualCmd struct{}
 
-func (m manualCmd) Run(*cli) error {
-	if m.Schema {
-		writeSchemas(os.Stdout)
-		return nil
-	}
+func (manualCmd) Run(*cli) error {
 	parser, err := grammar(&cli{})
 	if err != nil {
 		return err

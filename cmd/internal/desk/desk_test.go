@@ -85,3 +85,10 @@ func TestRights(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+func TestChangesField(t *testing.T) {
+	got := changesField("Format: 1.8\nChanges:\n hello (1) sid; urgency=low\n .\n   * An entry.\nFiles:\n abc\n")
+	if want := "hello (1) sid; urgency=low\n.\n  * An entry.\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -73,7 +73,7 @@ Exit status: 0 done.
 `)
 	want := `.TH TOYD 8 "" Packmill
 .SH NAME
-toyd \- play
+toyd \- plays
 .SH SYNOPSIS
 .nf
 toyd [\-\-tree DIR]
