@@ -87,7 +87,13 @@ func TestRights(t *testing.T) {
 }
 
 func TestChangesField(t *testing.T) {
-	got := changesField("Format: 1.8\nChanges:\n hello (1) sid; urgency=low\n .\n   * An entry.\nFiles:\n abc\n")
+	dir := t.TempDir()
+	text := "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nFormat: 1.8\nChanges:\n hello (1) sid; urgency=low\n .\n   * An entry.\nFiles:\n abc\n" +
+		"-----BEGIN PGP SIGNATURE-----\n\nAAAA\n-----END PGP SIGNATURE-----\n"
+	if err := os.WriteFile(filepath.Join(dir, "hello_1.changes"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got := changesField(dir, "hello_1.changes")
 	if want := "hello (1) sid; urgency=low\n.\n  * An entry.\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -78,9 +78,7 @@ func (d *Desk) Report(f spool.Found, withLintian bool) (*Report, error) {
 	if r.Earlier, err = d.earlier(f); err != nil {
 		return nil, err
 	}
-	if st, err := paper.Read(dir, tk.Changes); err == nil {
-		r.Changelog = strings.TrimPrefix(st.Get("Changes"), "\n") + "\n"
-	}
+	r.Changelog = changesField(dir, tk.Changes)
 	if tk.Dsc == "" {
 		return r, nil
 	}
@@ -142,4 +140,14 @@ func (d *Desk) earlier(f spool.Found) ([]Rejection, error) {
 	}
 	slices.SortFunc(out, func(a, b Rejection) int { return a.Time.Compare(b.Time) })
 	return out, nil
+}
+
+// changesField is the field Changes of the .changes of this name, "" if that
+// cannot be read.
+func changesField(dir, name string) string {
+	st, err := paper.Read(dir, name)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimPrefix(st.Get("Changes"), "\n") + "\n"
 }
