@@ -1,12 +1,15 @@
 package cage
 
 import (
+	"archive/tar"
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -91,6 +94,117 @@ func TestWatch(t *testing.T) {
 	w.filled -= 1 << 40 // the file system fills
 	if got := w.look(now.Add(10*time.Second), 1<<30); got < 4<<20 {
 		t.Errorf("the file system fills: %d", got)
+	}
+}
+
+// What a build hands out is written below the directory, as new plain files, or
+// not at all.
+func TestTakeIn(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		head tar.Header
+		ok   bool
+	}{
+		{"plain", tar.Header{Name: "a.deb", Typeflag: tar.TypeReg}, true},
+		{"there already", tar.Header{Name: "old", Typeflag: tar.TypeReg}, false},
+		{"above", tar.Header{Name: "../a.deb", Typeflag: tar.TypeReg}, false},
+		{"parent", tar.Header{Name: "..", Typeflag: tar.TypeReg}, false},
+		{"absolute", tar.Header{Name: "/tmp/a.deb", Typeflag: tar.TypeReg}, false},
+		{"below", tar.Header{Name: "d/a.deb", Typeflag: tar.TypeReg}, false},
+		{"link", tar.Header{Name: "a.deb", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"}, false},
+		{"hard link", tar.Header{Name: "a.deb", Typeflag: tar.TypeLink, Linkname: "old"}, false},
+		{"device", tar.Header{Name: "a.deb", Typeflag: tar.TypeChar}, false},
+		{"through a link", tar.Header{Name: "link", Typeflag: tar.TypeReg}, false},
+	} {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "old"), "old")
+		os.Symlink(filepath.Join(dir, "target"), filepath.Join(dir, "link"))
+		var stream bytes.Buffer
+		w := tar.NewWriter(&stream)
+		if c.head.Typeflag == tar.TypeReg {
+			c.head.Size = 3
+		}
+		if err := w.WriteHeader(&c.head); err != nil {
+			t.Fatal(err)
+		}
+		if c.head.Size > 0 {
+			w.Write([]byte("new"))
+		}
+		w.Close()
+		err := TakeIn(dir)(&stream)
+		if (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		old, _ := os.ReadFile(filepath.Join(dir, "old"))
+		if _, err := os.Lstat(filepath.Join(dir, "target")); string(old) != "old" || err == nil {
+			t.Errorf("%s: written elsewhere", c.name)
+		}
+	}
+}
+
+// Only plain files are handed out, and none with holes: a terabyte of nothing
+// would be written down outside.
+func TestHandOut(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "plain"), "text")
+	os.Symlink("/etc/passwd", filepath.Join(dir, "link"))
+	if err := syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	to := t.TempDir()
+	var stream bytes.Buffer
+	if err := errors.Join(HandOut(&stream, dir), TakeIn(to)(&stream)); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(to)
+	if err != nil || len(entries) != 1 || entries[0].Name() != "plain" {
+		t.Errorf("got %v, %v; want the plain file", entries, err)
+	}
+	write(t, filepath.Join(dir, "sparse"), "")
+	if err := os.Truncate(filepath.Join(dir, "sparse"), 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	if err := HandOut(&stream, dir); err == nil {
+		t.Error("a file with a hole of a terabyte was handed out")
+	}
+}
+
+// Of as many as there are ranges each takes another, and the next one waits
+// until one is given back.
+func TestTake(t *testing.T) {
+	a, err := LookupAccount(os.Getenv("PACKMILL_BUILD_USER"))
+	if err != nil {
+		t.Skip("no account with subordinate ids: ", err)
+	}
+	ranges, err := a.Ranges()
+	if err != nil {
+		t.Skip(err)
+	}
+	dir, err := a.openRanges()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	r := Range{UID: 1, GID: 1} // nobody's
+	first, err := lockRange(dir, r, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockRange(dir, r, a); !errors.Is(err, syscall.EWOULDBLOCK) {
+		t.Errorf("a second time: %v", err)
+	}
+	first.Close()
+	again, err := lockRange(dir, r, a)
+	if err != nil {
+		t.Fatalf("given back: %v", err)
+	}
+	again.Close()
+	seen := map[int]bool{}
+	for _, r := range ranges {
+		if seen[r.UID] || seen[r.UID+Count-1] {
+			t.Errorf("%v overlaps another of %v", r, ranges)
+		}
+		seen[r.UID], seen[r.UID+Count-1] = true, true
 	}
 }
 

@@ -357,10 +357,10 @@ func HandOutFiles(to io.Writer, root *os.Root, names []string) error {
 }
 
 func handOut(out *tar.Writer, root *os.Root, name string) error {
-	f, err := regular.OpenRoot(root, name)
-	if errors.Is(err, regular.ErrNotRegular) {
-		return nil
+	if st, err := root.Lstat(name); err != nil || !st.Mode().IsRegular() {
+		return err
 	}
+	f, err := regular.OpenRoot(root, name)
 	if err != nil {
 		return err
 	}
