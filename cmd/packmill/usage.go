@@ -40,11 +40,41 @@ func usage(err error) error {
 			break
 		}
 	}
-	command := "packmill"
-	if parse := (*kong.ParseError)(nil); errors.As(err, &parse) && parse.Context != nil && parse.Context.Selected() != nil {
-		command = strings.Join(strings.Fields(parse.Context.Selected().FullPath()), " ")
+	node := commandOf(err)
+	if node == nil {
+		return fmt.Errorf("%s\nTry: packmill --help", text)
 	}
+	if names := children(node); len(names) > 0 {
+		if strings.HasPrefix(err.Error(), "expected one of") {
+			text = "say what to do: one of " + strings.Join(names, ", ")
+		}
+		text = strings.Replace(text, "there is no place for the word", "there is no command", 1)
+		text = strings.TrimSuffix(text, " here")
+	}
+	command := strings.Join(append([]string{"packmill"}, strings.Fields(node.Path())...), " ")
 	return fmt.Errorf("%s\nTry: %s --help", text, command)
+}
+
+// commandOf is the command at which kong stopped.
+func commandOf(err error) *kong.Node {
+	parse := (*kong.ParseError)(nil)
+	if !errors.As(err, &parse) || parse.Context == nil {
+		return nil
+	}
+	if n := parse.Context.Selected(); n != nil {
+		return n
+	}
+	return parse.Context.Model.Node
+}
+
+// children are the names of a group's commands.
+func children(n *kong.Node) (names []string) {
+	for _, c := range n.Children {
+		if !c.Hidden {
+			names = append(names, c.Name)
+		}
+	}
+	return names
 }
 
 // mistyped turns the refusal of a list that a group of commands begins with into
@@ -54,11 +84,7 @@ func mistyped(ctx *kong.Context, items []string, err error) error {
 		return err
 	}
 	group := ctx.Selected().Parent
-	var names []string
-	for _, n := range group.Children {
-		names = append(names, n.Name)
-	}
-	if hint := near.Hint(items[0], names); hint != "" {
+	if hint := near.Hint(items[0], children(group)); hint != "" {
 		return daemon.Wrong{Err: fmt.Errorf("there is no %s %s; %s", strings.Join(strings.Fields(group.FullPath()), " "), spool.OneLine(items[0]), hint)}
 	}
 	return err

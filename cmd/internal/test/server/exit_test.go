@@ -40,7 +40,7 @@ func TestExitStatus(t *testing.T) {
 	for _, r := range append(rows,
 		row{"buildd --once", 100, "--arch ARCH"},
 		row{"buildd --once --arch no/such", 100, "control/builders"},
-		row{"packmill", 100, "expected one of"},
+		row{"packmill", 100, "say what to do: one of"},
 		row{"packmill review accept", 100, "<item>"},
 		row{"packmill completion tcsh", 100, "fish"},
 		row{"packmill key new ../x", 100, "lower-case"},
