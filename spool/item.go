@@ -15,6 +15,7 @@ import (
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
 	"packmill/internal/regular"
+	"packmill/spool/statement"
 )
 
 // Item is a claimed item: a directory with everything that the next step
@@ -258,6 +259,13 @@ func (it *Item) Move(by Actor, who string, v Verdict) error {
 		it.dirty = true
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("move %s: %w", it.Name, err)
+	}
+	if to.State == Attic && (it.Place.State == Review || it.Place.State == Rejected) {
+		// Nobody accepted it, and more people reach the attic than the desk:
+		// from there it must not go on.
+		if err := durable.Remove(it.Path(statement.File)); err != nil {
+			return fmt.Errorf("move %s: %w", it.Name, err)
+		}
 	}
 	if it.dirty {
 		if err := durable.SyncTree(it.Path()); err != nil {

@@ -160,3 +160,17 @@ func TestOlderTree(t *testing.T) {
 	m.says(m.reason(spool.Rejected, "bare"), "there is no statement of reviewd with it")
 	m.sound()
 }
+
+// TestNeverAccepted: an upload whose place a newer one took while it waited for
+// review was accepted by nobody: from the attic it comes to no archive.
+func TestNeverAccepted(t *testing.T) {
+	m := newMill(t, "Review: always")
+	m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
+	m.want(m.settle(), "review source hello_1.0")
+	m.upload(uploadtest.Package{Source: "hello", Version: "1.1"})
+	m.want(m.settle(), "attic source hello_1.0", "review source hello_1.1")
+	from := m.item(spool.Attic, "hello")
+	m.must(os.Rename(from, filepath.Join(m.tree, "archive/incoming/stable", filepath.Base(from))))
+	m.want(m.settle(), "rejected source hello_1.0", "review source hello_1.1")
+	m.says(m.reason(spool.Rejected, "hello"), "there is no statement of reviewd with it")
+}
