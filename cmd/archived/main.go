@@ -1,4 +1,4 @@
-// Command archived publishes: it takes sources and signed binaries out of the
+// Command archived publishes packages as a signed archive: it takes sources and signed binaries out of the
 // archive queue, puts them into the pool, and writes and signs the indexes.
 //
 //	archived [--tree DIR] [--once]

@@ -1,4 +1,4 @@
-// Command buildd builds: it takes the oldest package that waits for its
+// Command buildd builds packages in clean chroots: it takes the oldest package that waits for its
 // architecture, builds it in a clean chroot, and hands good binaries to the
 // archive queue.
 //

@@ -1,4 +1,4 @@
-// Command master-buildd gives each architecture its job and passes a source on
+// Command master-buildd keeps the build queues: it gives each architecture its job and passes a source on
 // when every architecture has settled.
 //
 //	master-buildd [--tree DIR] [--once]

@@ -1,4 +1,4 @@
-// Command packmill is the person's command: it makes a tree, shows what is
+// Command packmill manages a tree of packages: it makes one, shows what is
 // where and why, lets reviewers decide, and puts back what was mended.
 //
 //	packmill setup

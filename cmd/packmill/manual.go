@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -9,9 +10,15 @@ import (
 // manualCmd prints the help of every command, one after the other, and before
 // those of a group what the group says of them all. scripts/man
 // makes a section of packmill(1) of it.
-type manualCmd struct{}
+type manualCmd struct {
+	Schema bool `help:"What commands print with --json, in its place."`
+}
 
-func (manualCmd) Run(*cli) error {
+func (m manualCmd) Run(*cli) error {
+	if m.Schema {
+		writeSchemas(os.Stdout)
+		return nil
+	}
 	parser, err := grammar(&cli{})
 	if err != nil {
 		return err

@@ -272,14 +272,7 @@ func (s *showCmd) Run(c *cli) error {
 			return err
 		}
 		if c.JSON {
-			c.print(os.Stdout, struct {
-				survey.Row
-				History    []spool.Event    `json:"history"`
-				Text       string           `json:"text,omitempty"`
-				FirstError string           `json:"first_error,omitempty"`
-				Builds     []buildlog.Build `json:"builds,omitempty"`
-				Buildinfo  []string         `json:"buildinfo,omitempty"`
-			}{survey.RowOf(t, f), events, spool.ReadReason(dir), buildlog.ErrorAt(dir), builds, infos}, "")
+			c.print(os.Stdout, shownItem{survey.RowOf(t, f), events, spool.ReadReason(dir), buildlog.ErrorAt(dir), builds, infos}, "")
 			continue
 		}
 		fmt.Printf("%s\n", f.Dir())

@@ -1,4 +1,4 @@
-// Command reviewd takes uploads in: it waits until one is complete, copies and
+// Command reviewd checks what was uploaded: it waits until one is complete, copies and
 // checks it, and lays it before the reviewers.
 //
 //	reviewd [--tree DIR] [--once]

@@ -76,6 +76,10 @@ func run(dir string) error {
 				return fmt.Errorf("packmill manual: %w", err)
 			}
 			text += commands(string(all))
+			if all, err = exec.Command("go", "run", "./cmd/packmill", "manual", "--schema").Output(); err != nil {
+				return fmt.Errorf("packmill manual --schema: %w", err)
+			}
+			text += objects(string(all))
 		}
 		if err := put(name, section, text); err != nil {
 			return err
@@ -150,7 +154,7 @@ func page(name, section, text string) (string, error) {
 		what = short
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, ".TH %s %s \"\" Packmill\n.SH NAME\n%s \\- %s\n", strings.ToUpper(name), section, escape(name), escape(what))
+	fmt.Fprintf(&b, ".TH %s %s \"\" Packmill\n.SH NAME\n%s \\- %s\n", strings.ToUpper(name), section, escape(name), escape(imperative(what)))
 	blocks := doc.Content[1:]
 	if code, ok := blocks[0].(*comment.Code); ok {
 		b.WriteString(".SH SYNOPSIS\n" + verbatim(code.Text))
@@ -192,6 +196,24 @@ func page(name, section, text string) (string, error) {
 		}
 	}
 	return b.String(), nil
+}
+
+// objects turns what commands print with --json into a section.
+func objects(schema string) string {
+	var b strings.Builder
+	b.WriteString(".SH JSON\nWith --json each command prints one object a line. A ? marks a field that may be missing; further fields may come.\n")
+	for line := range strings.Lines(schema) {
+		who, what, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", escape(who), escape(what))
+	}
+	return b.String()
+}
+
+// imperative makes "builds packages" "build packages", as the lines of whatis
+// have it.
+func imperative(what string) string {
+	verb, rest, _ := strings.Cut(what, " ")
+	return strings.TrimSpace(strings.TrimSuffix(verb, "s") + " " + rest)
 }
 
 // commands turns the help of each command into a section, a part for each. The

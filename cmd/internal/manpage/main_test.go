@@ -73,7 +73,7 @@ Exit status: 0 done.
 `)
 	want := `.TH TOYD 8 "" Packmill
 .SH NAME
-toyd \- plays
+toyd \- play
 .SH SYNOPSIS
 .nf
 toyd [\-\-tree DIR]

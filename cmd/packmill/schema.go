@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"packmill/cmd/internal/desk"
+	"packmill/cmd/internal/doctor"
+	"packmill/cmd/internal/rebuild"
+	"packmill/cmd/internal/survey"
+	"packmill/cmd/internal/wb"
+	"packmill/queue/buildlog"
+	"packmill/queue/logs"
+	"packmill/spool"
+)
+
+// shownItem is an item as packmill show prints it.
+type shownItem struct {
+	survey.Row
+	History    []spool.Event    `json:"history"`
+	Text       string           `json:"text,omitempty"`
+	FirstError string           `json:"first_error,omitempty"`
+	Builds     []buildlog.Build `json:"builds,omitempty"`
+	Buildinfo  []string         `json:"buildinfo,omitempty"`
+}
+
+// schemas are the objects that commands print with --json, one a line.
+var schemas = []struct {
+	commands string
+	object   any
+}{
+	{"errors, on standard error", failed{}},
+	{"status", survey.Count{}},
+	{"ls, build ls", survey.Row{}},
+	{"show", shownItem{}},
+	{"why", survey.Answer{}},
+	{"review", desk.Waiting{}},
+	{"review show", desk.Report{}},
+	{"review accept, reject, hold, ask; requeue", acted{}},
+	{"wb, cancel, build sign, fail, retry, dep-wait, giveback, not-for-us", wb.Line{}},
+	{"log", logs.Log{}},
+	{"log ls", buildlog.Build{}},
+	{"log grep", grepLine{}},
+	{"rebuild", rebuild.Answer{}},
+	{"doctor", doctor.Finding{}},
+	{"archive ls", entry{}},
+}
+
+// writeSchemas says for each object its fields and what is in them.
+func writeSchemas(w io.Writer) {
+	for _, s := range schemas {
+		fmt.Fprintf(w, "%s: %s\n", s.commands, strings.Join(fields(reflect.TypeOf(s.object)), ", "))
+	}
+}
+
+// fields are those of an object: "NAME TYPE", with ? if it may be missing.
+func fields(t reflect.Type) (out []string) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "-" || !f.IsExported() {
+			continue
+		}
+		if f.Anonymous && name == "" {
+			out = append(out, fields(f.Type)...)
+			continue
+		}
+		if name == "" {
+			name = f.Name
+		}
+		if slices.Contains(strings.Split(options, ","), "omitempty") {
+			name += "?"
+		}
+		out = append(out, name+" "+kindOf(f.Type))
+	}
+	return out
+}
+
+// kindOf is what JSON has of a type.
+func kindOf(t reflect.Type) string {
+	if t == reflect.TypeFor[time.Time]() {
+		return "time (RFC 3339)"
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return kindOf(t.Elem())
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "text"
+	case reflect.Slice:
+		return "list of " + kindOf(t.Elem())
+	case reflect.Struct:
+		return "{" + strings.Join(fields(t), ", ") + "}"
+	case reflect.Map:
+		return "object"
+	}
+	return "number"
+}
