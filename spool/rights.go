@@ -202,6 +202,9 @@ func (t *Tree) SetRights() error {
 			return err
 		}
 	}
+	if err := t.giveDrops(); err != nil {
+		return err
+	}
 	places, err := t.Places()
 	if err != nil {
 		return err
@@ -241,6 +244,55 @@ func (t *Tree) setRight(r Right) error {
 			return fmt.Errorf("rights: %w", err)
 		}
 		if err := os.Chmod(d, mode); err != nil {
+			return fmt.Errorf("rights: %w", err)
+		}
+	}
+	return nil
+}
+
+// giveDrops gives the directories of sftp accounts that an older uploader add made,
+// reviewd's and of the account's group, to the accounts: who owns one is whom
+// uploads are from.
+func (t *Tree) giveDrops() error {
+	review, err := user.Lookup(UserReview)
+	if err != nil {
+		return err
+	}
+	group, err := user.LookupGroup(GroupReview)
+	if err != nil {
+		return err
+	}
+	gid, err := strconv.Atoi(group.Gid)
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(t.Path("spool/incoming"))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	entries, err := os.ReadDir(root.Name())
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		u, uerr := user.Lookup(e.Name())
+		st, err := root.Lstat(e.Name())
+		if err != nil || uerr != nil || !st.IsDir() {
+			continue
+		}
+		sys := st.Sys().(*syscall.Stat_t)
+		if strconv.FormatUint(uint64(sys.Uid), 10) != review.Uid || strconv.FormatUint(uint64(sys.Gid), 10) != u.Gid {
+			continue
+		}
+		uid, err := strconv.Atoi(u.Uid)
+		if err != nil {
+			return err
+		}
+		if err := root.Lchown(e.Name(), uid, gid); err != nil {
+			return fmt.Errorf("rights: %w", err)
+		}
+		if err := root.Chmod(e.Name(), fs.ModeSetgid|0o770); err != nil {
 			return fmt.Errorf("rights: %w", err)
 		}
 	}

@@ -71,6 +71,9 @@ func (in *intake) arrivals(ctx context.Context) (bool, error) {
 				if ctx.Err() != nil {
 					return nil
 				}
+				if in.foreign(d, name) {
+					continue
+				}
 				took, err := arrive(ctx, d, name)
 				if took {
 					did.Store(true)
@@ -94,6 +97,20 @@ func (in *intake) arrivals(ctx context.Context) (bool, error) {
 		errs = append(errs, err)
 	}
 	return did.Load(), errors.Join(errs...)
+}
+
+// foreign reports, and says, that a file in an account's directory is not from
+// that account: nothing follows from it.
+func (in *intake) foreign(d incoming.Dir, name string) bool {
+	var st unix.Stat_t
+	if d.Account == "" || unix.Lstat(in.box.Path(d, name), &st) != nil {
+		return false
+	}
+	why := in.box.Foreign(d, &st)
+	if why != "" {
+		in.noteWaiting(d, name, name+why)
+	}
+	return why != ""
 }
 
 // arrive claims one upload if it is complete, or will never be.
@@ -208,6 +225,9 @@ func (in *intake) lacks(ctx context.Context, d incoming.Dir, f upload.File) (why
 		return f.Name + " is not there", at, 0
 	}
 	at = incoming.Changed(&st)
+	if why := in.box.Foreign(d, &st); why != "" {
+		return f.Name + why, at, st.Size
+	}
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		// A link or a pipe under a listed name: nothing to wait for.

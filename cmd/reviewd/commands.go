@@ -95,7 +95,7 @@ func (in *intake) judgeCommands(ctx context.Context, it *spool.Item, t *queue.Ti
 	if err := in.remember(it, c.Hash); err != nil {
 		return spool.Verdict{}, err
 	}
-	x := &executor{context: ctx, in: in, it: it, rules: r, uploader: c.Uploader, account: t.Account, drop: incoming.ParseDir(t.Drop)}
+	x := &executor{context: ctx, in: in, it: it, rules: r, uploader: c.Uploader, account: t.Account, name: t.Commands, drop: incoming.ParseDir(t.Drop)}
 	done, _ := os.ReadFile(it.Path(answersFile))
 	for i, cmd := range c.List {
 		if i < bytes.Count(done, []byte("\n")) {
@@ -135,6 +135,7 @@ type executor struct {
 	rules    *rules
 	uploader *upload.Uploader
 	account  string
+	name     string // of the .commands file
 	drop     incoming.Dir
 }
 
@@ -171,7 +172,7 @@ func (x *executor) remove(c upload.Command) (string, error) {
 			if err != nil || st.IsDir() || !c.Matches(n) || strings.HasSuffix(n, incoming.StatusSuffix) {
 				continue
 			}
-			if o := owners[n]; o != "" && o != x.uploader.Name {
+			if !x.may(d, n, owners) {
 				others = append(others, n)
 				continue
 			}
@@ -209,6 +210,30 @@ func (x *executor) away(d incoming.Dir, names []string) ([]string, error) {
 		return nil, err
 	}
 	return durable.MoveAll(x.in.box.Path(d), to, names)
+}
+
+// may reports whether a waiting file is the uploader's to take away. What lies in
+// an account's own directory is. In the shared one it is a .changes that he signed;
+// of what else lies there, and that nobody else's .changes lists, what came from the
+// same user as the commands, and is named after a source for which he has a right:
+// that his own .changes lists it proves nothing.
+func (x *executor) may(d incoming.Dir, name string, owners map[string]string) bool {
+	if d.Account != "" {
+		return d.Account == x.account
+	}
+	whose := owners[name]
+	if whose != "" && whose != x.uploader.Name {
+		return false
+	}
+	if whose != "" && incoming.IsChanges(name) {
+		return true
+	}
+	var file, commands unix.Stat_t
+	if unix.Lstat(x.in.box.Path(d, name), &file) != nil || unix.Lstat(x.it.Path(uploadDir, x.name), &commands) != nil {
+		return false
+	}
+	source, _, _ := strings.Cut(name, "_")
+	return file.Uid == commands.Uid && x.uploader.May(source)
 }
 
 // owners says whose the files of a drop directory are, as far as signatures
@@ -268,7 +293,7 @@ func (x *executor) deferred(name string) (d incoming.Dir, files []string, refusa
 		if _, err := os.Lstat(x.in.box.Path(d, name)); err != nil || !incoming.IsChanges(name) {
 			continue
 		}
-		if o := x.owner(d, name); o != "" && o != x.uploader.Name {
+		if !x.may(d, name, map[string]string{name: x.owner(d, name)}) {
 			return d, nil, "it is another uploader's", nil
 		}
 		listed, err := x.in.box.Peek(d, name)
@@ -280,7 +305,7 @@ func (x *executor) deferred(name string) (d incoming.Dir, files []string, refusa
 			return d, nil, "", err
 		}
 		for _, f := range listed {
-			if o := owners[f.Name]; o == "" || o == x.uploader.Name {
+			if x.may(d, f.Name, owners) {
 				files = append(files, f.Name)
 			}
 		}

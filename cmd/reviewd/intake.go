@@ -365,7 +365,8 @@ func (in *intake) copy(ctx context.Context, it *spool.Item, t *queue.Ticket, wor
 	if err := taker.take(ctx, own, t.Changes, upload.TakeOptions{MaxSize: upload.MaxChanges}); err != nil || len(taker.findings) > 0 {
 		return taker.findings, err
 	}
-	signed, err := in.signed(it, t, world)
+	key, err := in.signed(it, t, world)
+	signed := key != ""
 	if err != nil {
 		return nil, err
 	}
@@ -380,15 +381,7 @@ func (in *intake) copy(ctx context.Context, it *spool.Item, t *queue.Ticket, wor
 	if err != nil {
 		return nil, err
 	}
-	// What another upload there lists as well stays for that one, and is
-	// copied where it lies.
-	shared := in.box.Listed(d)
-	var mine []string
-	for _, f := range files {
-		if !shared[f.Name] {
-			mine = append(mine, f.Name)
-		}
-	}
+	files, mine := in.theirs(d, it, t, files, func(source string) bool { return world.May(key, source) })
 	if _, err := durable.MoveAllUnsynced(in.box.Path(d), own, mine); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
@@ -410,6 +403,34 @@ func (in *intake) copy(ctx context.Context, it *spool.Item, t *queue.Ticket, wor
 	}
 	err = g.Wait()
 	return taker.findings, err
+}
+
+// theirs says which of the listed files may be taken, and which of these may be
+// taken away: rights are asked before anything moves. In an account's own
+// directory a file of another user is not there. In the shared one only what
+// came with the .changes (its uid), is named after its source, for which whoever
+// signed it has a right, and is in no other .changes is taken away; what else is
+// listed is copied where it lies, for it may be somebody else's.
+func (in *intake) theirs(d incoming.Dir, it *spool.Item, t *queue.Ticket, files []upload.File, may func(source string) bool) (take []upload.File, away []string) {
+	shared := in.box.Listed(d)
+	var head unix.Stat_t
+	known := unix.Lstat(it.Path(uploadDir, t.Changes), &head) == nil
+	for _, f := range files {
+		var st unix.Stat_t
+		here := unix.Lstat(in.box.Path(d, f.Name), &st) == nil
+		if here && in.box.Foreign(d, &st) != "" {
+			continue
+		}
+		take = append(take, f)
+		if shared[f.Name] {
+			continue
+		}
+		source, _, _ := strings.Cut(f.Name, "_")
+		if d.Account != "" || !here || known && st.Uid == head.Uid && source == it.Name.Source && may(source) {
+			away = append(away, f.Name)
+		}
+	}
+	return take, away
 }
 
 // syncMove syncs two directories after files went from one to the other: the
@@ -478,17 +499,20 @@ func (k *taker) take(ctx context.Context, dir, name string, opt upload.TakeOptio
 	return nil
 }
 
-// signed reports whether the .changes bears a good signature of an uploader.
-func (in *intake) signed(it *spool.Item, t *queue.Ticket, ctx *upload.Context) (bool, error) {
+// signed is the key by which the .changes bears a good signature of an uploader, "" without.
+func (in *intake) signed(it *spool.Item, t *queue.Ticket, ctx *upload.Context) (string, error) {
 	if st, err := os.Lstat(it.Path(t.Changes)); err != nil || st.Size() > upload.MaxChanges {
-		return false, err
+		return "", err
 	}
 	data, err := os.ReadFile(it.Path(t.Changes))
 	if err != nil || ctx.Keyring == nil {
-		return false, err
+		return "", err
 	}
-	_, _, err = ctx.Keyring.VerifyClear(data, ctx.Now)
-	return err == nil, nil
+	_, sig, err := ctx.Keyring.VerifyClear(data, ctx.Now)
+	if err != nil {
+		return "", nil // Read says why
+	}
+	return sig.Fingerprint, nil
 }
 
 // removeCopies removes the copies of an earlier run.

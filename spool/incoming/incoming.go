@@ -71,8 +71,9 @@ func (d Dir) Delayed(days int) Dir {
 type Box struct {
 	Tree *spool.Tree
 
-	mu   sync.Mutex
-	seen map[string]peeked
+	mu     sync.Mutex
+	seen   map[string]peeked
+	proofs map[string]proof // by account
 }
 
 // peeked is what a .changes lists, as long as nobody touches it: a crowd of
@@ -88,7 +89,8 @@ func (b *Box) Path(d Dir, elem ...string) string {
 	return filepath.Join(append([]string{b.Tree.Path(Root, d.Rel)}, elem...)...)
 }
 
-// Dirs lists the drop directories that there are, the shared one first.
+// Dirs lists the drop directories that there are, the shared one first. One that
+// bears an account's name and is not its own is none.
 func (b *Box) Dirs() []Dir {
 	out := append([]Dir{{}}, b.delayed("")...)
 	entries, err := os.ReadDir(b.Tree.Path(Root))
@@ -96,7 +98,10 @@ func (b *Box) Dirs() []Dir {
 		return out
 	}
 	for _, e := range entries {
-		if e.IsDir() && e.Name() != DelayedDir && accountName.MatchString(e.Name()) {
+		if !e.IsDir() || e.Name() == DelayedDir || !accountName.MatchString(e.Name()) {
+			continue
+		}
+		if _, ok := b.owner(e.Name()); ok {
 			out = append(out, ParseDir(e.Name()))
 			out = append(out, b.delayed(e.Name())...)
 		}

@@ -199,6 +199,18 @@ func (c *Context) byKey(fingerprint string) *Uploader {
 	return nil
 }
 
+// May reports whether who signed with a key may upload some version of a source to
+// some suite: what may not is not even taken out of where it waits.
+func (c *Context) May(fingerprint, source string) bool {
+	u := c.byKey(fingerprint)
+	return u != nil && u.May(source)
+}
+
+// May reports whether the uploader may upload some version of a source.
+func (u *Uploader) May(source string) bool {
+	return slices.ContainsFunc(u.Allow, func(a Right) bool { return fits(a.Packages, source) })
+}
+
 func (c *Context) byAccount() *Uploader {
 	if c.Account == "" {
 		return nil
