@@ -36,7 +36,7 @@ func (in *inclusion) includeDeb(l *paper.File) error {
 	case p.MD5 != l.MD5:
 		return in.differs(l, "MD5")
 	}
-	if err := p.CheckName(l.Name); err != nil {
+	if err := errors.Join(p.CheckName(l.Name), p.CheckFields(l.Name)); err != nil {
 		return refuse("%s", err.Error())
 	}
 	if p.Source != in.source || policy.CompareVersions(p.SourceVersion, in.version) != 0 && p.Version != in.version {

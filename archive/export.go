@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -252,30 +253,51 @@ func place(from, to string, link bool) error {
 }
 
 // Handler serves the archive for trying it out: what clients need, and nothing
-// else that lies there. For real use a web server does it.
+// else that lies there, nor its name. For real use a web server does it.
 func (a *Archive) Handler() http.Handler {
-	files := http.FileServer(http.Dir(a.root))
+	files := http.FileServer(forClients{http.Dir(a.root)})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		top, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-		switch top {
-		case "", "pool", "dists", "opkg", "snapshots", "keys":
-		default:
-			http.NotFound(w, r)
-			return
-		}
-		if strings.Contains(r.URL.Path, "/.") {
-			http.NotFound(w, r)
-			return
-		}
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		switch {
-		case strings.Contains(r.URL.Path, "/by-hash/") || strings.HasPrefix(r.URL.Path, "/pool/"):
+		switch clean := path.Clean("/" + r.URL.Path); {
+		case strings.Contains(clean, "/by-hash/") || strings.HasPrefix(clean, "/pool/"):
 			w.Header().Set("Cache-Control", "public, max-age=86400")
 		default:
 			w.Header().Set("Cache-Control", "no-cache")
 		}
 		files.ServeHTTP(w, r)
 	})
+}
+
+// forClients is what of an archive's directory clients may see, decided by the name
+// that is opened and not by how it was asked for.
+type forClients struct{ all http.Dir }
+
+func hidden(name string) bool {
+	name = path.Clean("/" + name)
+	top, _, _ := strings.Cut(name[1:], "/")
+	return strings.Contains(name, "/.") || top != "" && !slices.Contains([]string{"pool", "dists", "opkg", "snapshots", "keys"}, top)
+}
+
+func (f forClients) Open(name string) (http.File, error) {
+	if hidden(name) {
+		return nil, fs.ErrNotExist
+	}
+	file, err := f.all.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return listedFile{file, name}, nil
+}
+
+// listedFile is a file whose directory has only names that may be opened.
+type listedFile struct {
+	http.File
+	name string
+}
+
+func (l listedFile) Readdir(n int) ([]fs.FileInfo, error) {
+	all, err := l.File.Readdir(n)
+	return slices.DeleteFunc(all, func(info fs.FileInfo) bool { return hidden(path.Join(l.name, info.Name())) }), err
 }
 
 // Sources is the text of a .sources file (sources.list(5)) for a suite at the

@@ -512,7 +512,7 @@ func (it *Item) PutRight(to Place, who, why, text string) error {
 		return err
 	}
 	e := Event{Time: it.tree.now().UTC(), From: it.Place.Dir(), To: to.Dir(), Who: who, Reason: why}
-	if err := durable.Append(it.Path(HistoryFile), e.line(), 0o664); err != nil {
+	if err := durable.Append(it.at(HistoryFile), e.line(), 0o664); err != nil {
 		return err
 	}
 	name := it.nameAt(to)

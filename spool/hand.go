@@ -55,7 +55,7 @@ func (it *Item) tidy() {
 		return
 	}
 	for _, name := range names {
-		path := it.Path(name)
+		path := it.at(name)
 		if !strings.HasPrefix(name, durable.NewPrefix) {
 			continue
 		}

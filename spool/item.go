@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/internal/below"
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
 	"packmill/internal/regular"
@@ -44,8 +45,7 @@ func (t *Tree) Claim(p Place, name string) (*Item, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir := t.Path(p.Dir(), name)
-	lock, err := lockDir(dir)
+	lock, err := t.lockBelow(filepath.Join(p.Dir(), name))
 	if err != nil {
 		return nil, fmt.Errorf("claim %s/%s: %w", p.Dir(), name, err)
 	}
@@ -84,7 +84,32 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, &fs.PathError{Op: "open", Path: dir, Err: err}
 	}
 	f := os.NewFile(uintptr(fd), dir)
-	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	return lockFile(f, func(now *unix.Stat_t) error { return unix.Lstat(dir, now) })
+}
+
+// lockBelow is lockDir of a directory below the tree that no symbolic link leads to.
+func (t *Tree) lockBelow(rel string) (*os.File, error) {
+	d, err := below.Open(t.root, rel)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrGone
+	}
+	if err != nil {
+		return nil, err
+	}
+	return lockFile(d.File(), func(now *unix.Stat_t) error {
+		again, err := below.Open(t.root, rel)
+		if err != nil {
+			return err
+		}
+		defer again.Close()
+		return unix.Fstat(int(again.File().Fd()), now)
+	})
+}
+
+// lockFile locks an open directory; there says what lies under its name now.
+func lockFile(f *os.File, there func(*unix.Stat_t) error) (*os.File, error) {
+	fd, dir := int(f.Fd()), f.Name()
+	err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		f.Close()
 		return nil, ErrBusy
@@ -101,10 +126,10 @@ func lockDir(dir string) (*os.File, error) {
 		f.Close()
 		return nil, &fs.PathError{Op: "stat", Path: dir, Err: err}
 	}
-	err = unix.Lstat(dir, &now)
+	err = there(&now)
 	if err != nil || held.Dev != now.Dev || held.Ino != now.Ino {
 		f.Close()
-		if err == nil || errors.Is(err, unix.ENOENT) {
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil, ErrGone
 		}
 		return nil, &fs.PathError{Op: "stat", Path: dir, Err: err}
@@ -115,14 +140,14 @@ func lockDir(dir string) (*os.File, error) {
 // noticeHandMove writes the history line that mv did not write, and reports
 // whether there was one to write.
 func (it *Item) noticeHandMove() bool {
-	e, ok := handMove(it.Path(), it.Place)
+	e, ok := handMove(it.at(), it.Place)
 	if !ok {
 		return false
 	}
 	e.Time = it.tree.now().UTC()
 	// The history is for people: that it could not be written must not
 	// keep the item from being served.
-	if durable.Append(it.Path(HistoryFile), e.line(), 0o664) == nil {
+	if durable.Append(it.at(HistoryFile), e.line(), 0o664) == nil {
 		it.tree.record(it.Name.String(), e)
 	}
 	return true
@@ -146,6 +171,16 @@ func handMove(dir string, at Place) (Event, bool) {
 // Path is the absolute path of something in the item.
 func (it *Item) Path(elem ...string) string {
 	return it.tree.Path(append([]string{it.Place.Dir(), it.Name.String()}, elem...)...)
+}
+
+// at names something in the item by the descriptor that holds the lock: it stays
+// in the item, also if somebody who may write there puts another directory, or a
+// link, in its place. All that the engine itself reads and writes goes by it.
+func (it *Item) at(elem ...string) string {
+	if it.lock == nil {
+		return it.Path(elem...)
+	}
+	return below.Path(it.lock, elem...)
 }
 
 // Lock is the descriptor that holds the lock. A child that inherits it keeps
@@ -177,7 +212,7 @@ func (it *Item) Release() {
 
 // Ticket reads the item's facts.
 func (it *Item) Ticket() (*deb822.Stanza, error) {
-	return ReadTicket(it.Path())
+	return ReadTicket(it.at())
 }
 
 // ReadTicket reads the ticket of the item that lies at dir.
@@ -199,7 +234,7 @@ func (it *Item) SetTicket(t *deb822.Stanza) error {
 
 // WriteFile writes a file of the item in one step; on return it is on the disk.
 func (it *Item) WriteFile(name string, data []byte) error {
-	return durable.WriteFile(it.Path(name), data, 0o664)
+	return durable.WriteFile(it.at(name), data, 0o664)
 }
 
 // Dirty says that the caller changed names in the item and left the sync to
@@ -210,7 +245,7 @@ func (it *Item) Dirty() { it.dirty = true }
 // builder refused, an attempt was counted.
 func (it *Item) Note(who, text string) error {
 	e := Event{Time: it.tree.now().UTC(), From: it.Place.Dir(), To: it.Place.Dir(), Who: who, Reason: text}
-	return durable.Append(it.Path(HistoryFile), e.line(), 0o664)
+	return durable.Append(it.at(HistoryFile), e.line(), 0o664)
 }
 
 // Verdict is what a handler thinks should become of an item. The engine makes
@@ -251,9 +286,9 @@ func (it *Item) Move(by Actor, who string, v Verdict) error {
 		if err := it.WriteFile(ReasonFile, []byte(text)); err != nil {
 			return fmt.Errorf("move %s: %w", it.Name, err)
 		}
-	} else if _, err := os.Lstat(it.Path(ReasonFile)); err == nil {
+	} else if _, err := os.Lstat(it.at(ReasonFile)); err == nil {
 		// (To ask first is cheaper for the many that have none.)
-		if err := os.Remove(it.Path(ReasonFile)); err != nil {
+		if err := os.Remove(it.at(ReasonFile)); err != nil {
 			return fmt.Errorf("move %s: %w", it.Name, err)
 		}
 		it.dirty = true
@@ -268,13 +303,13 @@ func (it *Item) Move(by Actor, who string, v Verdict) error {
 		}
 	}
 	if it.dirty {
-		if err := durable.SyncTree(it.Path()); err != nil {
+		if err := durable.SyncTree(it.at()); err != nil {
 			return fmt.Errorf("move %s: %w", it.Name, err)
 		}
 		it.dirty = false
 	}
 	e := Event{Time: it.tree.now().UTC(), From: it.Place.Dir(), To: to.Dir(), Who: who, Reason: v.Reason}
-	if err := durable.Append(it.Path(HistoryFile), e.line(), 0o664); err != nil {
+	if err := durable.Append(it.at(HistoryFile), e.line(), 0o664); err != nil {
 		return fmt.Errorf("move %s: %w", it.Name, err)
 	}
 	name := it.nameAt(to)
@@ -296,15 +331,30 @@ func (it *Item) Move(by Actor, who string, v Verdict) error {
 // need be. Where old things are kept, a name that is taken gets a later
 // microsecond.
 func (it *Item) rename(from string, to Place, name *Name) error {
-	made := false
+	t, made := it.tree, false
+	rel, err := filepath.Rel(t.root, from)
+	if err != nil {
+		return err
+	}
+	src, err := below.Open(t.root, filepath.Dir(rel))
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrGone
+	}
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	if it.lock != nil && !sameAs(it.lock, src.Path(filepath.Base(from))) {
+		return ErrGone
+	}
 	for {
-		err := it.tree.group.Rename(from, it.tree.Path(to.Dir(), name.String()))
+		err := it.renameInto(src, from, to, name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && !made:
-			if _, serr := os.Lstat(from); serr != nil {
+			if _, serr := os.Lstat(src.Path(filepath.Base(from))); serr != nil {
 				return ErrGone
 			}
-			if err := it.tree.Ensure(to); err != nil {
+			if err := t.Ensure(to); err != nil {
 				return err
 			}
 			made = true
@@ -314,6 +364,22 @@ func (it *Item) rename(from string, to Place, name *Name) error {
 			return err
 		}
 	}
+}
+
+// sameAs reports whether path is the open directory.
+func sameAs(dir *os.File, path string) bool {
+	var held, now unix.Stat_t
+	return unix.Fstat(int(dir.Fd()), &held) == nil && unix.Lstat(path, &now) == nil && held.Dev == now.Dev && held.Ino == now.Ino
+}
+
+// renameInto is one try, from an open directory into another.
+func (it *Item) renameInto(src *below.Dir, from string, to Place, name *Name) error {
+	dst, err := below.Open(it.tree.root, to.Dir())
+	if err != nil {
+		return err
+	}
+	defer dst.Close()
+	return it.tree.group.RenameAs(src.Path(filepath.Base(from)), dst.Path(name.String()), filepath.Dir(from), it.tree.Path(to.Dir()))
 }
 
 // nameAt is the item's name in another place: a job's name ends in its

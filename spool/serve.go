@@ -529,7 +529,7 @@ func (l *Loop) handle(ctx context.Context, it *Item) (v Verdict, err error) {
 	if l.Poison == nil {
 		return l.Handle(ctx, it)
 	}
-	tries := it.Path(triesFile)
+	tries := it.at(triesFile)
 	if data, err := regular.Read(tries, maxSmall); err == nil {
 		if deaths, panics := unfinished(string(data)); deaths >= maxDeaths || panics >= maxPanics {
 			return Verdict{
@@ -574,7 +574,7 @@ func unfinished(text string) (deaths, panics int) {
 }
 
 func (it *Item) clearTries() error {
-	err := os.Remove(it.Path(triesFile))
+	err := os.Remove(it.at(triesFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

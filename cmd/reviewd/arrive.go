@@ -57,6 +57,11 @@ func (in *intake) arrivals(ctx context.Context) (bool, error) {
 	var errs []error
 	for _, d := range in.box.Dirs() {
 		g.Go(func() error {
+			d, err := in.box.Hold(d)
+			if err != nil {
+				return nil // it has gone, or is none any more
+			}
+			defer d.Close()
 			for _, name := range in.box.Names(d) {
 				arrive := in.arrive
 				switch {

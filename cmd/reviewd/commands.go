@@ -62,7 +62,12 @@ func (in *intake) judgeCommands(ctx context.Context, it *spool.Item, t *queue.Ti
 	defer stop()
 	own := it.Path(uploadDir)
 	if _, err := os.Lstat(filepath.Join(own, t.Commands)); errors.Is(err, fs.ErrNotExist) {
-		moved, err := durable.MoveAll(in.box.Path(incoming.ParseDir(t.Drop)), own, []string{t.Commands})
+		d, err := in.box.Hold(incoming.ParseDir(t.Drop))
+		if err != nil {
+			return spool.Verdict{}, err
+		}
+		moved, err := durable.MoveAll(in.box.Path(d), own, []string{t.Commands})
+		d.Close()
 		if err != nil {
 			return spool.Verdict{}, err
 		}
@@ -96,6 +101,7 @@ func (in *intake) judgeCommands(ctx context.Context, it *spool.Item, t *queue.Ti
 		return spool.Verdict{}, err
 	}
 	x := &executor{context: ctx, in: in, it: it, rules: r, uploader: c.Uploader, account: t.Account, name: t.Commands, drop: incoming.ParseDir(t.Drop)}
+	defer x.close()
 	done, _ := os.ReadFile(it.Path(answersFile))
 	for i, cmd := range c.List {
 		if i < bytes.Count(done, []byte("\n")) {
@@ -129,6 +135,7 @@ func (in *intake) judgeCommands(ctx context.Context, it *spool.Item, t *queue.Ti
 // executor carries out the commands of one uploader. What it takes away goes
 // into the commands' own item, and with it to the attic.
 type executor struct {
+	held     []incoming.Dir
 	context  context.Context
 	in       *intake
 	it       *spool.Item
@@ -137,6 +144,23 @@ type executor struct {
 	account  string
 	name     string // of the .commands file
 	drop     incoming.Dir
+}
+
+// hold opens those of the drop directories that there are, until close.
+func (x *executor) hold(dirs ...incoming.Dir) (out []incoming.Dir) {
+	for _, d := range dirs {
+		if d, err := x.in.box.Hold(d); err == nil {
+			out, x.held = append(out, d), append(x.held, d)
+		}
+	}
+	return out
+}
+
+func (x *executor) close() {
+	for _, d := range x.held {
+		d.Close()
+	}
+	x.held = nil
 }
 
 func (x *executor) do(c upload.Command) (string, error) {
@@ -161,7 +185,7 @@ func (x *executor) remove(c upload.Command) (string, error) {
 		dirs = x.in.box.Of(x.account)
 	}
 	var gone, others []string
-	for _, d := range dirs {
+	for _, d := range x.hold(dirs...) {
 		owners, err := x.owners(d)
 		if err != nil {
 			return "", err
@@ -289,7 +313,7 @@ func (x *executor) owner(d incoming.Dir, name string) string {
 
 // deferred finds a .changes in the DELAYED directories.
 func (x *executor) deferred(name string) (d incoming.Dir, files []string, refusal string, err error) {
-	for _, d := range x.in.box.Of(x.account)[1:] {
+	for _, d := range x.hold(x.in.box.Of(x.account)[1:]...) {
 		if _, err := os.Lstat(x.in.box.Path(d, name)); err != nil || !incoming.IsChanges(name) {
 			continue
 		}
@@ -371,10 +395,19 @@ func (x *executor) reschedule(c upload.Command) (string, error) {
 		return refusal, nil
 	}
 	to := d.Delayed(c.Days)
-	if err := durable.MkdirAll(x.in.box.Path(to), 0o775); err != nil {
-		return "", err
-	}
-	if to != d {
+	if to.Rel != d.Rel {
+		above := x.hold(incoming.Dir{Rel: filepath.Dir(to.Rel)})
+		if len(above) == 0 {
+			return "", fmt.Errorf("%s: %w", filepath.Dir(to.String()), fs.ErrNotExist)
+		}
+		if err := durable.MkdirAll(x.in.box.Path(above[0], filepath.Base(to.Rel)), 0o775); err != nil {
+			return "", err
+		}
+		there := x.hold(to)
+		if len(there) == 0 {
+			return "", fmt.Errorf("%s: %w", to, fs.ErrNotExist)
+		}
+		to = there[0]
 		if _, err := durable.MoveAll(x.in.box.Path(d), x.in.box.Path(to), files); errors.Is(err, fs.ErrExist) {
 			return "a file of the same name waits in " + to.String() + " already", nil
 		} else if err != nil {

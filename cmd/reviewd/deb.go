@@ -14,7 +14,7 @@ import (
 
 // relationFields are those fields of a binary package that hold relations.
 var relationFields = []string{
-	"Depends", "Pre-Depends", "Recommends", "Suggests", "Enhances", "Breaks", "Conflicts", "Replaces", "Provides", "Built-Using", "Static-Built-Using",
+	"Depends", "Pre-Depends", "Recommends", "Suggests", "Enhances", "Breaks", "Conflicts", "Replaces", "Provides",
 }
 
 // inspect looks into a binary package of an upload, so that its uploader hears at once what the
@@ -36,6 +36,9 @@ func inspect(ctx context.Context, dir string, u *upload.Upload, f upload.File) (
 	var texts []string
 	say := func(format string, args ...any) { texts = append(texts, fmt.Sprintf(format, args...)) }
 	if err := p.CheckName(f.Name); err != nil {
+		say("%v", err)
+	}
+	if err := p.CheckFields(f.Name); err != nil {
 		say("%v", err)
 	}
 	c := u.Changes

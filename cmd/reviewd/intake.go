@@ -349,7 +349,12 @@ func (in *intake) copy(ctx context.Context, it *spool.Item, t *queue.Ticket, wor
 	if err := removeCopies(it); err != nil {
 		return nil, err
 	}
-	d, own := incoming.ParseDir(t.Drop), it.Path(uploadDir)
+	d, err := in.box.Hold(incoming.ParseDir(t.Drop))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	defer d.Close()
+	own := it.Path(uploadDir)
 	world.Sums, world.Told = map[string]upload.Sums{}, map[string]bool{}
 	// A crash may have come between the item's birth and the claim, or a
 	// power cut left it in both places. Another one of that name is a new

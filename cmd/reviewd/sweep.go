@@ -46,10 +46,15 @@ func (in *intake) sweep(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		d, err := in.box.Hold(d)
+		if err != nil {
+			continue
+		}
 		if err := in.sweepStrays(d, g.Strays); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", d, err))
 		}
 		in.sweepStatus(d, g.Strays)
+		d.Close()
 	}
 	errs = append(errs,
 		in.sweepItems(ctx, spool.Rejected, in.keepRejected, func(it *spool.Item) error {
@@ -185,7 +190,7 @@ func inUse(path string) bool {
 func (in *intake) sweepStrays(d incoming.Dir, keep time.Duration) error {
 	var names []string
 	for _, s := range in.box.Strays(d) {
-		if s.Age >= keep && !in.stuck[in.box.Path(d, s.Name)] {
+		if s.Age >= keep && !in.stuck[filepath.Join(d.Rel, s.Name)] {
 			names = append(names, s.Name)
 		}
 	}
@@ -208,7 +213,7 @@ func (in *intake) sweepStrays(d incoming.Dir, keep time.Duration) error {
 	for _, n := range names {
 		if _, err := durable.MoveAll(in.box.Path(d), it.Path(uploadDir), []string{n}); err != nil {
 			// Somebody else's directory cannot be moved: said once.
-			in.stuck[in.box.Path(d, n)] = true
+			in.stuck[filepath.Join(d.Rel, n)] = true
 			errs = append(errs, err)
 		}
 	}

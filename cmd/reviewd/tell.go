@@ -147,7 +147,12 @@ func writeStatus(env *daemon.Env, box *incoming.Box, account, name, where string
 	if account == "" {
 		return
 	}
-	dir := box.Path(incoming.ParseDir(account))
+	d, err := box.Hold(incoming.ParseDir(account))
+	if err != nil {
+		return // it has none, or none that is a directory of ours
+	}
+	defer d.Close()
+	dir := box.Path(d)
 	path := filepath.Join(dir, name+incoming.StatusSuffix)
 	since = since.UTC().Truncate(time.Second)
 	if f, _, err := upload.Open(dir, name+incoming.StatusSuffix); err == nil {

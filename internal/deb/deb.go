@@ -262,6 +262,31 @@ func (p *Package) parse(text []byte) error {
 	return nil
 }
 
+// CheckFields says which of the fields a package lacks, or has no use, that an
+// archive does not file it by: Description (Debian Policy 5.3), and Built-Using and
+// Static-Built-Using, which name sources in exactly one version (Policy 7.8).
+func (p *Package) CheckFields(name string) error {
+	if p.Control.Get("Description") == "" {
+		return &Refusal{name, "control file: no Description field; describe the package in debian/control (Debian Policy 5.3)"}
+	}
+	for _, field := range []string{"Built-Using", "Static-Built-Using"} {
+		v := p.Control.Get(field)
+		if v == "" {
+			continue
+		}
+		list, err := policy.ParseRelations(v)
+		if err != nil {
+			return &Refusal{name, fmt.Sprintf("control file: %s: %v", field, err)}
+		}
+		for _, alternatives := range list {
+			if r := alternatives[0]; len(alternatives) > 1 || r.Op != "=" || policy.CheckSource(r.Name) != nil || r.Qualifier != "" {
+				return &Refusal{name, fmt.Sprintf("control file: %s: %q names no source package in one version; write source (= version), as dh-golang and others do (Debian Policy 7.8)", field, v[:min(len(v), 80)])}
+			}
+		}
+	}
+	return nil
+}
+
 // FileName is the name that the package file must bear in an archive, such as
 // hello_2.10-3_amd64.deb: the version has no epoch. The extension is "deb",
 // "udeb" or another format's.

@@ -21,6 +21,7 @@ import (
 
 	"packmill/internal/deb"
 	"packmill/internal/deb/debtest"
+	"packmill/internal/deb822"
 )
 
 const control = "Package: hello\nVersion: 1:2.10-3\nArchitecture: amd64\nMaintainer: A <a@b.example>\nDescription: d\n"
@@ -323,6 +324,33 @@ func refusals() []struct {
 		{"source with half a version", withControl(control + "Source: hello (1.0\n"),
 			`control file: Source: "hello (1.0"; write a name, or a name and a version in parentheses (Debian Policy 5.6.1)`},
 		{"source with a bad version", withControl(control + "Source: hello (1_0)\n"), "control file: Source: version "},
+	}
+}
+
+// TestCheckFields: what dpkg takes and an archive must not.
+func TestCheckFields(t *testing.T) {
+	for fields, want := range map[string]string{
+		"Description: greets\n": "",
+		"Description: greets\nBuilt-Using: golang-1.19 (= 1.19.8-2), ab (= 1)\n": "",
+		"":               "no Description field",
+		"Description:\n": "no Description field",
+		"Description: greets\nBuilt-Using: golang-1.19\n":               "names no source package in one version",
+		"Description: greets\nBuilt-Using: golang-1.19 (>= 1)\n":        "names no source package in one version",
+		"Description: greets\nBuilt-Using: a (= 1) | b (= 1)\n":         "names no source package in one version",
+		"Description: greets\nBuilt-Using: nothing at all\n":            "Built-Using: ",
+		"Description: greets\nStatic-Built-Using: rust-x:amd64 (= 1)\n": "names no source package in one version",
+	} {
+		st, err := deb822.ParseOne("control", []byte("Package: hello\nVersion: 1\nArchitecture: all\n"+fields), deb822.Hostile)
+		if err != nil {
+			if want == "" {
+				t.Errorf("%q: %v", fields, err)
+			}
+			continue
+		}
+		err = (&deb.Package{Control: st}).CheckFields("hello_1_all.deb")
+		if got := fmt.Sprint(err); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(got, want)) {
+			t.Errorf("%q: got %v, want %q", fields, err, want)
+		}
 	}
 }
 

@@ -38,13 +38,23 @@ type dirSyncs struct {
 
 // Rename is the package's Rename with shared syncs.
 func (g *Group) Rename(from, to string) error {
+	return g.RenameAs(from, to, filepath.Dir(from), filepath.Dir(to))
+}
+
+// RenameAs is Rename where from and to reach their directories by descriptors (see
+// package below), whose numbers say nothing to others: fromDir and toDir are the
+// names by which syncs are shared.
+func (g *Group) RenameAs(from, to, fromDir, toDir string) error {
 	if err := move(from, to, unix.RENAME_NOREPLACE); err != nil {
 		return err
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	made := g.tick()
-	return syncBoth(filepath.Dir(from), filepath.Dir(to), func(dir string) error { return g.sync(dir, made) })
+	if err := g.sync(toDir, filepath.Dir(to), made); err != nil || fromDir == toDir {
+		return err
+	}
+	return g.sync(fromDir, filepath.Dir(from), made)
 }
 
 func (g *Group) tick() int {
@@ -52,21 +62,21 @@ func (g *Group) tick() int {
 	return g.clock
 }
 
-// sync returns when a sync of dir that began after since has ended. It is
-// called with the lock.
-func (g *Group) sync(dir string, since int) error {
-	d := g.dirs[dir]
+// sync returns when a sync of the directory of this name that began after since has
+// ended; dir is where the caller reaches it. It is called with the lock.
+func (g *Group) sync(name, dir string, since int) error {
+	d := g.dirs[name]
 	if d == nil {
 		d = &dirSyncs{end: sync.NewCond(&g.mu)}
 		if g.dirs == nil {
 			g.dirs = make(map[string]*dirSyncs)
 		}
-		g.dirs[dir] = d
+		g.dirs[name] = d
 	}
 	d.callers++
 	defer func() {
 		if d.callers--; d.callers == 0 {
-			delete(g.dirs, dir)
+			delete(g.dirs, name)
 		}
 	}()
 	for g.doubt == nil && d.ended < since {

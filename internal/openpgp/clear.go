@@ -158,7 +158,8 @@ func readClear(data []byte) (*message, *Refusal) {
 		}
 		b64.WriteString(line)
 	}
-	if len(rest) != 0 {
+	// (An editor or a mail program leaves one empty line there.)
+	if len(rest) != 0 && string(rest) != "\n" {
 		return bad("there is text after the signature")
 	}
 	sig, err := base64.StdEncoding.Strict().DecodeString(b64.String())

@@ -4,7 +4,9 @@
 package incoming
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/internal/below"
 	"packmill/internal/policy"
 	"packmill/spool"
 	"packmill/spool/upload"
@@ -42,6 +45,9 @@ type Dir struct {
 	Rel     string // below Root: "", "alice", "DELAYED/3-day", "alice/DELAYED/3-day"
 	Account string // of ssh, or "" for the shared directory
 	Days    int    // that an upload waits after its arrival
+
+	held *below.Dir // see Box.Hold
+	gone bool       // Hold found none
 }
 
 // String is the directory below the tree.
@@ -84,8 +90,36 @@ type peeked struct {
 	err   error
 }
 
-// Path is a drop directory's absolute path, or that of something in it.
+// Hold opens a drop directory: what is done with the Dir that it returns is done
+// there and nowhere else, also if whoever may write above puts a link or another
+// directory in its place meanwhile. The caller ends it with Close. The error is
+// fs.ErrNotExist if there is none, or something else in its place; in the Dir that
+// comes with an error nothing is ever found.
+func (b *Box) Hold(d Dir) (Dir, error) {
+	held, err := below.Open(b.Tree.Root(), d.String())
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
+		err = &fs.PathError{Op: "open", Path: d.String(), Err: fs.ErrNotExist}
+	}
+	d.held, d.gone = held, err != nil
+	return d, err
+}
+
+// Close ends what Hold began. It may be called on any Dir.
+func (d Dir) Close() {
+	if d.held != nil {
+		d.held.Close()
+	}
+}
+
+// Path is a drop directory's path, or that of something in it: of one that is held
+// by its descriptor, for this process alone.
 func (b *Box) Path(d Dir, elem ...string) string {
+	switch {
+	case d.held != nil:
+		return d.held.Path(elem...)
+	case d.gone:
+		return filepath.Join(append([]string{"/proc/self/fd/none"}, elem...)...)
+	}
 	return filepath.Join(append([]string{b.Tree.Path(Root, d.Rel)}, elem...)...)
 }
 
@@ -149,12 +183,14 @@ func (b *Box) delayed(below string) []Dir {
 
 // Names lists a drop directory, sorted. One that cannot be read is empty.
 func (b *Box) Names(d Dir) []string {
-	f, err := os.Open(b.Path(d))
-	if err != nil {
-		return nil
+	if d.held == nil {
+		var err error
+		if d, err = b.Hold(d); err != nil {
+			return nil
+		}
+		defer d.Close()
 	}
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
+	names, err := d.held.Names()
 	if err != nil {
 		return nil
 	}
@@ -198,9 +234,10 @@ func (b *Box) Peek(d Dir, name string) ([]upload.File, error) {
 	if err := unix.Lstat(path, &st); err != nil {
 		return upload.Peek(b.Path(d), name)
 	}
+	key := filepath.Join(d.Rel, name)
 	id := fmt.Sprint(st.Dev, st.Ino, st.Size, st.Mode, st.Ctim)
 	b.mu.Lock()
-	p, ok := b.seen[path]
+	p, ok := b.seen[key]
 	b.mu.Unlock()
 	if ok && p.id == id {
 		return p.files, p.err
@@ -214,7 +251,7 @@ func (b *Box) Peek(d Dir, name string) ([]upload.File, error) {
 		if b.seen == nil || len(b.seen) > 10000 {
 			b.seen = map[string]peeked{}
 		}
-		b.seen[path] = p
+		b.seen[key] = p
 		b.mu.Unlock()
 	}
 	return p.files, p.err

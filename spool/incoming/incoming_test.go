@@ -40,12 +40,12 @@ func newBox(t *testing.T, names ...string) *Box {
 
 func TestParseDir(t *testing.T) {
 	for _, x := range []Dir{
-		{"", "", 0}, {"alice", "alice", 0}, {"DELAYED/3-day", "", 3}, {"alice/DELAYED/15-day", "alice", 15}, {"alice/DELAYED/0-day", "alice", 0},
+		{Rel: "", Account: "", Days: 0}, {Rel: "alice", Account: "alice", Days: 0}, {Rel: "DELAYED/3-day", Account: "", Days: 3}, {Rel: "alice/DELAYED/15-day", Account: "alice", Days: 15}, {Rel: "alice/DELAYED/0-day", Account: "alice", Days: 0},
 	} {
 		if got := ParseDir(x.Rel); got != x {
 			t.Errorf("ParseDir(%q): got %+v, want %+v", x.Rel, got, x)
 		}
-		if got, want := x.Delayed(7), (Dir{filepath.Join(x.Account, "DELAYED/7-day"), x.Account, 7}); got != want {
+		if got, want := x.Delayed(7), (Dir{Rel: filepath.Join(x.Account, "DELAYED/7-day"), Account: x.Account, Days: 7}); got != want {
 			t.Errorf("%q delayed by 7: got %+v, want %+v", x.Rel, got, want)
 		}
 	}

@@ -28,7 +28,7 @@ func (r *reader) suite() Suite {
 		Publish:       r.one("Publish", "together", "together", "source-first"),
 		Tries:         int(r.number("Tries", 3, 1, 100)),
 		SignWith:      r.words("Sign-With", nil, nil),
-		ValidFor:      r.span("Valid-For", 0),
+		ValidFor:      r.span("Valid-For", 7*day),
 		NotAutomatic:  r.yes("Not-Automatic", false),
 		ButAutomatic:  r.yes("But-Automatic-Upgrades", false),
 		Compress:      r.words("Compress", []string{"gz", "xz"}, oneOf("gz", "xz", "zst", "plain")),

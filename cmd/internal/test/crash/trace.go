@@ -604,9 +604,16 @@ func (t *tracer) path(th *thread, r *registers, dirArg, pathArg int) (path strin
 		}
 		path = base + "/" + path
 	}
-	if strings.HasPrefix(path, "/proc/self/fd/") {
-		path = fmt.Sprintf("/proc/%d/fd/%s", th.tid, path[len("/proc/self/fd/"):])
-		return path, -1
+	if number, ok := strings.CutPrefix(path, "/proc/self/fd/"); ok {
+		path = fmt.Sprintf("/proc/%d/fd/%s", th.tid, number)
+		number, below, _ := strings.Cut(number, "/")
+		if below == "" {
+			return path, -1
+		}
+		// What lies below a directory that is named by its descriptor.
+		if base, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", th.tid, number)); err == nil {
+			path = base + "/" + below
+		}
 	}
 	path = strings.TrimRight(path, "/")
 	parent, name := filepath.Split(path)
