@@ -22,10 +22,13 @@ type Request struct {
 	Override bool
 	Message  string // -m
 	Number   int    // of nmu and bp
-	Version  string // if set, the version that the person means: another is refused
-	Build    string // if set, the build that the person means (see Ticket.Mark): another is refused
-	Away     bool   // of gb: the builder that had the job leaves it to another, if there is one
-	Now      time.Time
+	// ExtraDepends, if set, are further build-dependencies from then on, with any
+	// operation that changes something.
+	ExtraDepends *string
+	Version      string // if set, the version that the person means: another is refused
+	Build        string // if set, the build that the person means (see Ticket.Mark): another is refused
+	Away         bool   // of gb: the builder that had the job leaves it to another, if there is one
+	Now          time.Time
 
 	// Result, of uploaded and built, puts the files of a result that was
 	// built elsewhere into the directory and returns its .changes' name; a
@@ -108,6 +111,10 @@ func AskOf(it *spool.Item, r *Request) (*Reply, error) {
 		return reply, nil
 	}
 	reply.Warning = say
+	if r.Op == Take && t.Previous != "" {
+		before, _, _ := strings.Cut(t.Previous, "\n")
+		reply.Warning = strings.TrimPrefix(reply.Warning+"; a version before failed: "+before, "; ")
+	}
 	if why := r.check(s, t, f); why != "" {
 		reply.Refusal = why
 		return reply, nil
@@ -177,6 +184,65 @@ func Patiently(tree *spool.Tree, find func() (*spool.Found, error), request func
 	}
 }
 
+// makeBinNMU makes the job of a binNMU beside what is installed.
+func (r *Request) makeBinNMU(it *spool.Item, t *Ticket, reply *Reply) error {
+	made, err := r.BinNMU(t, spool.Found{Place: it.Place, Name: it.Name})
+	var refusal Refusal
+	switch {
+	case errors.Is(err, ErrTwice):
+		reply.Refusal = "there is a job for that binNMU already"
+	case errors.As(err, &refusal):
+		reply.Refusal = string(refusal)
+	case err != nil:
+		return err
+	default:
+		reply.To, reply.Name = made.Place, made.Name
+	}
+	return nil
+}
+
+// replaceBinNMU takes a binNMU that waits back and asks for another. What is
+// cut off between the two is a binNMU that was cancelled.
+func (r *Request) replaceBinNMU(it *spool.Item, t *Ticket, reply *Reply) error {
+	v := spool.Verdict{To: spool.In(spool.Attic), Reason: fmt.Sprintf("another binNMU takes its place: +b%d", r.Number)}
+	if err := it.Move(spool.Person, r.Who, v); err != nil {
+		return err
+	}
+	reply.Warning = fmt.Sprintf("in the place of +b%d, which was asked for before", t.BinNMU)
+	err := r.makeBinNMU(it, t, reply)
+	if err == nil && reply.Refusal != "" {
+		reply.Refusal += "; the one that was asked for before is cancelled"
+		reply.To = it.Place
+	}
+	return err
+}
+
+// setExtra writes what a person says of a job's build into its ticket.
+func (r *Request) setExtra(t *Ticket) {
+	text := strings.TrimSpace(r.Message)
+	switch r.Op {
+	case ExtraDepends:
+		t.ExtraDepends = text
+	case ExtraConflicts:
+		t.ExtraConflicts = text
+	case Profiles:
+		t.BuildProfiles = strings.Fields(text)
+	case Options:
+		t.BuildOptions = strings.Fields(text)
+	}
+}
+
+func (r *Request) checkExtra() error {
+	switch r.Op {
+	case Profiles:
+		return checkWords(r.Message, CheckProfile)
+	case Options:
+		return checkWords(r.Message, CheckOption)
+	}
+	_, err := policy.ParseRelations(r.Message)
+	return err
+}
+
 func orNobody(s string) string {
 	if s == "" {
 		return "somebody"
@@ -209,29 +275,34 @@ func (r *Request) check(s *Spec, t *Ticket, f spool.Found) string {
 			return err.Error()
 		}
 	case has(SetExtra):
-		if _, err := policy.ParseRelations(r.Message); err != nil {
+		if err := r.checkExtra(); err != nil {
 			return err.Error()
 		}
 	case has(Rename) && (r.Number < -1000 || r.Number > 1000):
 		return "a build priority is a number from -1000 to 1000; 10 are a class"
-	case has(CancelBinNMU) && (r.Number != 0 || t.BinNMU == 0):
-		if t.BinNMU > 0 {
-			return fmt.Sprintf("the binNMU +b%d is asked for already; nmu 0 cancels it", t.BinNMU)
-		}
+	case has(CancelBinNMU) && t.BinNMU == 0:
 		return "it is not in the archive yet; a binNMU rebuilds what is there"
+	case has(CancelBinNMU) && r.Number != 0:
+		return r.checkBinNMU(f)
 	case has(MakeBinNMU):
-		switch {
-		case r.Number == 0:
+		if r.Number == 0 {
 			return "there is no binNMU to cancel"
-		case strings.TrimSpace(r.Message) == "":
-			return "say why, with -m: it is the changelog entry"
-		case strings.ContainsAny(r.Message, "\n\r"):
-			return "the changelog entry of a binNMU is one line"
-		case f.Arch() == "all":
-			return "packages for all are not rebuilt as +bN (their version is the source's for every architecture); upload a new version"
-		case r.BinNMU == nil:
-			return "this program makes no binNMUs"
 		}
+		return r.checkBinNMU(f)
+	}
+	return ""
+}
+
+func (r *Request) checkBinNMU(f spool.Found) string {
+	switch {
+	case strings.TrimSpace(r.Message) == "":
+		return "say why, with -m: it is the changelog entry"
+	case strings.ContainsAny(r.Message, "\n\r"):
+		return "the changelog entry of a binNMU is one line"
+	case f.Arch() == "all":
+		return "packages for all are not rebuilt as +bN (their version is the source's for every architecture); upload a new version"
+	case r.BinNMU == nil:
+		return "this program makes no binNMUs"
 	}
 	return ""
 }
@@ -252,6 +323,9 @@ func (r *Request) do(it *spool.Item, t *Ticket, s *Spec, reply *Reply) error {
 	keep := s.To == Same
 	if keep {
 		v.Text = spool.ReadReason(it.Path())
+	}
+	if r.ExtraDepends != nil && r.Op != Info {
+		t.ExtraDepends, t.Index = strings.TrimSpace(*r.ExtraDepends), ""
 	}
 	for _, e := range s.Do {
 		switch e {
@@ -319,22 +393,12 @@ func (r *Request) do(it *spool.Item, t *Ticket, s *Spec, reply *Reply) error {
 				}
 			}
 		case MakeBinNMU:
-			made, err := r.BinNMU(t, spool.Found{Place: it.Place, Name: it.Name})
-			if errors.Is(err, ErrTwice) {
-				reply.Refusal = "there is a job for that binNMU already"
-				return nil
-			}
-			var refusal Refusal
-			if errors.As(err, &refusal) {
-				reply.Refusal = string(refusal)
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			reply.To, reply.Name = made.Place, made.Name
-			return nil
+			return r.makeBinNMU(it, t, reply)
 		case CancelBinNMU:
+			if r.Number != 0 {
+				// Another in its place: the old one goes when the new one is there.
+				return r.replaceBinNMU(it, t, reply)
+			}
 			v.To, v.Text = spool.In(spool.Attic), ""
 			reply.To, keep = v.To, false
 			v.Reason = "the binNMU is cancelled"
@@ -345,13 +409,15 @@ func (r *Request) do(it *spool.Item, t *Ticket, s *Spec, reply *Reply) error {
 			}
 			t.BuildPriority = r.Number
 			v.Reason = fmt.Sprintf("build priority %d", r.Number)
-		case SetExtra:
-			if r.Op == ExtraDepends {
-				t.ExtraDepends = strings.TrimSpace(r.Message)
-			} else {
-				t.ExtraConflicts = strings.TrimSpace(r.Message)
+			if v.Class == it.Name.Class {
+				reply.Warning = fmt.Sprintf("its place stays as it is: it is in class %02d already", v.Class)
 			}
+		case SetExtra:
+			r.setExtra(t)
 			t.Index = ""
+			if s.To != Same {
+				v.Text = "master-buildd looks whether it can be built with that.\n"
+			}
 		}
 	}
 	if s.To == spool.BuildAttempted && v.Text == "" {
@@ -397,7 +463,7 @@ func classWith(t *Ticket, class, n int) int {
 	if _, err := fmt.Sscanf(t.BaseClass, "%02d", &base); err == nil {
 		class = base
 	}
-	return min(99, max(0, class-n/classPoints))
+	return sooner(class, n)
 }
 
 func (r *Request) text() string {

@@ -1,9 +1,7 @@
 package queue
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -17,37 +15,48 @@ import (
 )
 
 // cancelFile in a job that is being built asks its builder to end the build:
-// who asks, a tab, and why. The builder holds the job's lock, so nobody else can
-// move it; its answer is the move to the attic. Whoever may write into the item
-// may ask, also where the builder is another user.
-const cancelFile = "cancel"
+// who asks, why, and handWord if the person wants the job, with tabs between. The
+// builder holds the job's lock, so nobody else can move it; its answer is the move
+// to the attic, or that it lets go of the job, which is the person's from then on.
+// Whoever may write into the item may ask, also where the builder is another user.
+const (
+	cancelFile = "cancel"
+	handWord   = "hand over"
+)
 
-// RequestCancel asks the builder of the job that lies at dir to end the build.
-// fs.ErrNotExist says that the job has left the place.
-func RequestCancel(dir, who, text string) error {
-	err := durable.CreateFile(filepath.Join(dir, cancelFile), fmt.Appendf(nil, "%s\t%s\n", spool.OneLine(who), spool.OneLine(text)), 0o664)
-	if errors.Is(err, fs.ErrExist) {
-		return nil // somebody asked before
-	}
-	return err
+// End is what a person asks of the builder of a running build.
+type End struct {
+	Who, Text string
+	Hand      bool // the job is the person's then; otherwise it is cancelled
 }
 
-// CancelRequest reads who asked that the build of the job at dir be ended, and
+// RequestEnd asks the builder of the job that lies at dir to end the build.
+// fs.ErrNotExist says that the job has left the place.
+func RequestEnd(dir string, e End) error {
+	line := spool.OneLine(e.Who) + "\t" + spool.OneLine(e.Text)
+	if e.Hand {
+		line += "\t" + handWord
+	}
+	return durable.WriteFile(filepath.Join(dir, cancelFile), []byte(line+"\n"), 0o664)
+}
+
+// EndRequest reads who asked that the build of the job at dir be ended, and
 // why. What was asked before the build began is not meant for it.
-func CancelRequest(dir string, begun time.Time) (who, text string, asked bool) {
+func EndRequest(dir string, begun time.Time) (e End, asked bool) {
 	f, err := regular.Open(filepath.Join(dir, cancelFile))
 	if err != nil {
-		return "", "", false
+		return End{}, false
 	}
 	defer f.Close()
 	// The clock of files runs some milliseconds behind.
 	st, err := f.Stat()
 	if err != nil || st.ModTime().Before(begun.Add(-50*time.Millisecond)) {
-		return "", "", false
+		return End{}, false
 	}
 	buf := make([]byte, 4096)
 	n, _ := f.Read(buf)
-	who, text, _ = strings.Cut(strings.TrimSpace(strings.ToValidUTF8(string(buf[:n]), "?")), "\t")
+	who, rest, _ := strings.Cut(strings.TrimSpace(strings.ToValidUTF8(string(buf[:n]), "?")), "\t")
+	text, hand, _ := strings.Cut(rest, "\t")
 	// The file's owner is who it was, whatever it says; root speaks for others.
 	if sys, ok := st.Sys().(*syscall.Stat_t); ok && sys.Uid != 0 {
 		who = fmt.Sprintf("uid %d", sys.Uid)
@@ -55,7 +64,7 @@ func CancelRequest(dir string, begun time.Time) (who, text string, asked bool) {
 			who = u.Username
 		}
 	}
-	return spool.OneLine(who), spool.OneLine(text), true
+	return End{spool.OneLine(who), spool.OneLine(text), hand == handWord}, true
 }
 
 // CancelText is the REASON of a job that somebody cancelled where it lay.

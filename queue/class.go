@@ -53,6 +53,21 @@ func (w Weights) Score(t *Ticket, note string) int {
 		w["component-"+t.Component] + w["urgency-"+t.Urgency] + w["note-"+note]
 }
 
+// steps is how many classes a build priority moves a job by: ten points are one,
+// and no priority moves it by none.
+func steps(points int) int {
+	n := (abs(points) + classPoints - 1) / classPoints
+	if points < 0 {
+		return -n
+	}
+	return n
+}
+
+func abs(n int) int { return max(n, -n) }
+
+// sooner is the class of a job whose build priority is so many points.
+func sooner(class, points int) int { return min(99, max(0, class-steps(points))) }
+
 // ClassOf turns a score into a class.
 func ClassOf(score int) int {
 	return min(99, max(0, spool.NormalClass-score/classPoints))

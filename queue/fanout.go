@@ -25,9 +25,11 @@ type Suite struct {
 	SourceFirst   bool     // Publish: source-first
 
 	Weights Weights // of the order; nil: every source keeps the class that it has
-	// Specific, if set, reports whether a source may be built on an
-	// architecture (Packages-arch-specific).
-	Specific func(source, arch string) bool
+	// Priority, if set, is the build priority of a source, for all its versions.
+	Priority func(source string) int
+	// NotFor, if set, says why nothing of a source is built on an architecture
+	// that its Architecture field names, or "": dsc is the path of its .dsc.
+	NotFor func(t *Ticket, dsc, arch string) (string, error)
 	// Judge, if set, says why a new job cannot be built yet: the state in
 	// which it begins (needs-build, or bd-uninstallable), and the text for
 	// its REASON. dsc is the path of its .dsc.
@@ -55,20 +57,36 @@ type Plan struct {
 }
 
 // MakePlan compares the .dsc's Architecture list with the suite (wildcards as
-// in Policy 11.1.1).
-func MakePlan(t *Ticket, s Suite) Plan {
+// in Policy 11.1.1), and asks for each architecture whether there is anything to
+// be built.
+func MakePlan(t *Ticket, s Suite, dsc string) (Plan, error) {
 	var p Plan
 	for _, a := range append(slices.Clone(s.Architectures), "all") {
-		switch {
-		case slices.Contains(t.Has, a):
+		if slices.Contains(t.Has, a) {
 			p.HasBinary = append(p.HasBinary, a)
-		case policy.BuildsOn(t.Architecture, a) && (s.Specific == nil || s.Specific(t.Source, a)):
+			continue
+		}
+		why, err := notFor(t, s, dsc, a)
+		switch {
+		case err != nil:
+			return Plan{}, err
+		case why == "":
 			p.Jobs = append(p.Jobs, a)
 		case a != "all":
 			p.NotForUs = append(p.NotForUs, a)
 		}
 	}
-	return p
+	return p, nil
+}
+
+func notFor(t *Ticket, s Suite, dsc, arch string) (string, error) {
+	if !policy.BuildsOn(t.Architecture, arch) {
+		return fmt.Sprintf("Architecture: %s", strings.Join(t.Architecture, " ")), nil
+	}
+	if s.NotFor == nil {
+		return "", nil
+	}
+	return s.NotFor(t, dsc, arch)
 }
 
 // ReadPlan reads the plan of the source that lies at dir. fs.ErrNotExist says
@@ -123,11 +141,10 @@ func FanOut(tree *spool.Tree, it *spool.Item, s Suite, who string) (spool.Verdic
 	}
 	plan, err := ReadPlan(it.Path())
 	if errors.Is(err, fs.ErrNotExist) {
-		plan = MakePlan(t, s)
-		plan.Class = it.Name.Class
-		if s.Weights != nil {
-			plan.Class = s.Weights.Class(t, note(tree, s.Name, t))
+		if plan, err = MakePlan(t, s, it.Path(t.Dsc)); err != nil {
+			return spool.Verdict{}, err
 		}
+		plan.Class = s.class(t, it.Name.Class, note(tree, s.Name, t))
 		err = layEggs(tree, it, t, plan, s)
 	}
 	if err != nil {
@@ -151,6 +168,20 @@ func FanOut(tree *spool.Tree, it *spool.Item, s Suite, who string) (spool.Verdic
 		Class: plan.Class, Renew: true,
 	}, nil
 }
+
+// class is the class of a source and its jobs; old is that which it has.
+func (s *Suite) class(t *Ticket, old int, note string) int {
+	if s.Weights != nil {
+		old = s.Weights.Class(t, note)
+	}
+	if s.Priority != nil {
+		old = sooner(old, s.Priority(t.Source))
+	}
+	return old
+}
+
+// ClassFor is the class of a job that quinn-diff asks for.
+func (s *Suite) ClassFor(t *Ticket, note string) int { return s.class(t, spool.NormalClass, note) }
 
 // note is what quinn-diff would say: an older version of the source is in the
 // archive, or none.
@@ -255,6 +286,18 @@ func hatch(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite, who 
 		} else if err != nil {
 			return err
 		}
+		unwanted, err := Unwanted(tree, s.Name, arch, t.Source)
+		if err != nil {
+			return err
+		}
+		if unwanted != nil && p.State == spool.NeedsBuild {
+			p.State = spool.NotForUs
+			reason = "a person said so of version " + unwanted.Name.Version
+			text := spool.ReadReason(tree.Path(unwanted.Dir()))
+			if err := os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte(text), 0o664); err != nil {
+				return err
+			}
+		}
 		if p.State == spool.NeedsBuild && s.Judge != nil {
 			job := *t
 			job.BuildArch = arch
@@ -267,7 +310,11 @@ func hatch(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite, who 
 				}
 			}
 		}
-		err := it.Hatch(filepath.Join(jobsDir, arch), p, name, spool.MasterD, who, reason)
+		err = it.Hatch(filepath.Join(jobsDir, arch), p, name, spool.MasterD, who, reason)
+		if err == nil && unwanted != nil {
+			// The word of the person is in the new one from here on.
+			return supersede(tree, *unwanted, t.Version, who, spool.MasterD)
+		}
 		if errors.Is(err, spool.ErrGone) {
 			return nil
 		}
@@ -287,15 +334,26 @@ func hatch(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite, who 
 		}
 	}
 	for _, a := range plan.NotForUs {
-		reason := fmt.Sprintf("Architecture: %s", strings.Join(t.Architecture, " "))
-		if policy.BuildsOn(t.Architecture, a) {
-			reason = "Packages-arch-specific excludes it"
+		reason, err := notFor(t, s, it.Path(t.Dsc), a)
+		if err != nil {
+			return err
 		}
 		if err := out(a, spool.In(spool.AutoNotForUs, s.Name, a), reason); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Unwanted finds the job of any version of a source of which a person said that it
+// is not for an architecture, which holds for all versions; nil: nobody did.
+func Unwanted(tree *spool.Tree, suite, arch, source string) (*spool.Found, error) {
+	found, err := sourceItems(tree, spool.In(spool.NotForUs, suite, arch), source)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	newest := slices.MaxFunc(found, func(a, b spool.Found) int { return policy.CompareVersions(a.Name.Version, b.Name.Version) })
+	return &newest, nil
 }
 
 // Job is a job that no upload brings: quinn-diff found that the archive lacks
@@ -324,13 +382,28 @@ func Make(tree *spool.Tree, j *Job) (spool.Found, error) {
 	} else if have != nil && (t.BinNMU == 0 || have.Place.State != spool.Installed) {
 		return *have, fmt.Errorf("%s on %s in %s: %w", key, j.Arch, t.Suite, ErrTwice)
 	}
+	if t.Previous == "" && t.BinNMU == 0 {
+		failures, err := previous(tree, t.Suite, t.Source, t.Version)
+		if err != nil {
+			return spool.Found{}, err
+		}
+		t.Previous = failures[j.Arch]
+	}
+	state, text := j.State, j.Text
+	unwanted, err := Unwanted(tree, t.Suite, j.Arch, t.Source)
+	if err != nil {
+		return spool.Found{}, err
+	}
+	if unwanted != nil {
+		state, text = spool.NotForUs, spool.ReadReason(tree.Path(unwanted.Dir()))
+	}
 	name := spool.NewName(j.Class, j.Time, t.Source, t.Version)
-	it, err := tree.Create(spool.In(j.State, t.Suite, j.Arch), name, j.By, j.Who, j.Reason, func(dir string) error {
+	it, err := tree.Create(spool.In(state, t.Suite, j.Arch), name, j.By, j.Who, j.Reason, func(dir string) error {
 		if err := os.WriteFile(filepath.Join(dir, spool.TicketFile), t.Stanza().Append(nil), 0o664); err != nil {
 			return err
 		}
-		if j.Text != "" {
-			if err := os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte(strings.TrimRight(j.Text, "\n")+"\n"), 0o664); err != nil {
+		if text != "" {
+			if err := os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte(strings.TrimRight(text, "\n")+"\n"), 0o664); err != nil {
 				return err
 			}
 		}
@@ -348,5 +421,10 @@ func Make(tree *spool.Tree, j *Job) (spool.Found, error) {
 		return spool.Found{}, err
 	}
 	defer it.Release()
+	if unwanted != nil {
+		if err := supersede(tree, *unwanted, t.Version, j.Who, j.By); err != nil {
+			return spool.Found{}, err
+		}
+	}
 	return spool.Found{Place: it.Place, Name: it.Name}, nil
 }

@@ -143,3 +143,25 @@ func ahead(a, b *spool.Found) bool {
 	}
 	return a.Name.Time.After(b.Name.Time)
 }
+
+// BinNMUOf finds the ticket of the binNMU of the same source version and number
+// on any of the architectures; nil: there is none.
+func BinNMUOf(tree *spool.Tree, suite string, archs []string, t *Ticket) (*Ticket, error) {
+	for _, arch := range archs {
+		for _, s := range tree.Are(spool.Jobs) {
+			found, err := sourceItems(tree, spool.In(s, suite, arch).Of(t.Source), t.Source)
+			if err != nil {
+				return nil, err
+			}
+			for _, f := range found {
+				if f.Name.Version != t.Version {
+					continue
+				}
+				if o, err := TicketAt(tree, f); err == nil && o.BinNMU == t.BinNMU {
+					return o, nil
+				}
+			}
+		}
+	}
+	return nil, nil
+}

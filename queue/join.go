@@ -159,44 +159,63 @@ func Superseded(tree *spool.Tree, suite, source, version string) (string, error)
 const failedFile = "failed"
 
 // previous returns, for each architecture, why the newest older version of the
-// source failed there, for the next version's job. What of older versions waited
-// in the long queues was superseded before this, and lies in the attic.
+// source failed there, for the next version's job: what people said of it, and what
+// its own job was told of the versions before, until one is good. What of older
+// versions waited in the long queues was superseded before this, and lies in the
+// attic.
 func previous(tree *spool.Tree, suite, source, version string) (map[string]string, error) {
-	out, of := map[string]string{}, map[string]string{}
-	places, err := tree.Places(append([]spool.State{spool.Attic}, tree.Where(func(s spool.State) bool {
-		return s.Is(spool.Jobs|spool.Queued) && !s.Is(spool.Waits)
-	})...)...)
+	of := map[string]spool.Found{}
+	places, err := tree.Places(tree.Where(func(s spool.State) bool { return s.Is(spool.Jobs) || s == spool.Attic })...)
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range places {
-		if p.Suite != suite && p.State != spool.Attic {
+		if p.Suite != "" && p.Suite != suite || p != p.Of(source) {
 			continue
 		}
 		found, err := sourceItems(tree, p, source)
 		if err != nil {
 			return nil, err
 		}
-		for _, f := range found {
-			if f.Arch() == "" || policy.CompareVersions(f.Name.Version, version) >= 0 {
+		for i := range found {
+			f := &found[i]
+			arch := archOf(tree, f)
+			if arch == "" || arch == spool.SourceArch || policy.CompareVersions(f.Name.Version, version) >= 0 {
 				continue
 			}
-			if have, ok := of[f.Arch()]; ok && policy.CompareVersions(have, f.Name.Version) > 0 {
+			if have, ok := of[arch]; ok && !ahead(f, &have) {
 				continue
 			}
-			if p.State == spool.Attic && !sameSuite(tree, &f, suite) {
-				continue
-			}
-			text, err := failedText(tree.Path(f.Dir()))
-			if err != nil {
-				return nil, err
-			}
-			if text != "" {
-				out[f.Arch()], of[f.Arch()] = text, f.Name.Version
+			if p.Suite == suite || sameSuite(tree, f, suite) {
+				of[arch] = *f
 			}
 		}
 	}
+	out := map[string]string{}
+	for arch, f := range of {
+		if f.Place.State == spool.Installed || f.Place.State == spool.Uploaded {
+			continue // it was good
+		}
+		text, err := failedText(tree.Path(f.Dir()))
+		if err != nil {
+			return nil, err
+		}
+		if t, err := TicketAt(tree, f); err == nil && t.Previous != "" {
+			text = strings.TrimSpace(t.Previous + "\n" + text)
+		}
+		if text = short(text); text != "" {
+			out[arch] = text
+		}
+	}
 	return out, nil
+}
+
+// short keeps the end of a long text.
+func short(text string) string {
+	if len(text) > maxPrevious {
+		text = strings.ToValidUTF8("[...]\n"+text[len(text)-maxPrevious:], "")
+	}
+	return text
 }
 
 // failedText is what people said of a job's failures, the last of it if it is
@@ -206,11 +225,7 @@ func failedText(dir string) (string, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	text := strings.TrimSpace(strings.ToValidUTF8(string(data), "?"))
-	if len(text) > maxPrevious {
-		text = strings.ToValidUTF8("[...]\n"+text[len(text)-maxPrevious:], "")
-	}
-	return text, nil
+	return short(strings.TrimSpace(strings.ToValidUTF8(string(data), "?"))), nil
 }
 
 // maxPrevious is how many bytes of an older version's failure go on.

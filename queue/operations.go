@@ -26,12 +26,14 @@ const (
 	Priority       Op = "bp"              // sooner or later in the queue
 	ExtraDepends   Op = "extra-depends"   // further build-dependencies
 	ExtraConflicts Op = "extra-conflicts" // further build-conflicts
+	Profiles       Op = "profiles"        // build profiles of this job
+	Options        Op = "options"         // DEB_BUILD_OPTIONS of this job
 	Manual         Op = "manual"          // a person sees to it by hand
 	Info           Op = "info"            // show what is known
 )
 
 // Ops are all operations.
-var Ops = []Op{Take, Built, Attempted, Upload, GiveBack, DepWait, Fail, NoBuild, BinNMU, Cancel, Priority, ExtraDepends, ExtraConflicts, Manual, Info}
+var Ops = []Op{Take, Built, Attempted, Upload, GiveBack, DepWait, Fail, NoBuild, BinNMU, Cancel, Priority, ExtraDepends, ExtraConflicts, Profiles, Options, Manual, Info}
 
 // Role is what a person is to a job.
 type Role string
@@ -90,6 +92,7 @@ var Same spool.State = &spool.Row{Name: "same"}
 // of Roles: the owner, who signs, anybody else, and anybody with an override.
 //
 //   - refused         = stays          + a new job    c attic
+//     Q bd-uninstallable: judged anew by master-buildd
 //     N needs-build   B building       b built        a build-attempted
 //     D dep-wait      F failed         X not-for-us   U uploaded
 const grid = `
@@ -105,8 +108,10 @@ nfu             ---- XXXX XXXX XXXX XXXX XXXX XXXX XXXX FFFF XXXX XXXX ----
 nmu             ---- ==== ==== ==== ---- ==== ==== ==== ---- ---- ---- ++++
 cancel          ---- cccc cccc cccc c--c cccc cccc cccc ---- ---- ---- ----
 bp              ---- ==== ==== ==== ==== ==== ==== ==== ==== ---- ---- ----
-extra-depends   ---- ==== ==== ==== ==== ==== ==== ==== ==== ---- ---- ----
-extra-conflicts ---- ==== ==== ==== ==== ==== ==== ==== ==== ---- ---- ----
+extra-depends   ---- QQQQ ==== ==== ==== ==== ==== ==== ==== ---- ---- ----
+extra-conflicts ---- QQQQ ==== ==== ==== ==== ==== ==== ==== ---- ---- ----
+profiles        ---- QQQQ ==== ==== ==== ==== ==== ==== ==== ---- ---- ----
+options         ---- ==== ==== ==== ==== ==== ==== ==== ==== ---- ---- ----
 manual          ---- ---- ---- ---- ---- ==== ==== ---- ---- ---- ---- ----
 info            ---- ==== ==== ==== ==== ==== ==== ==== ==== ==== ==== ====
 `
@@ -120,7 +125,7 @@ var columns = []spool.State{
 
 // letters are where the letters of the grid lead.
 var letters = map[byte]spool.State{
-	'-': nil, '=': Same, '+': Same, 'N': spool.NeedsBuild, 'B': spool.Building, 'b': spool.Built, 'a': spool.BuildAttempted,
+	'-': nil, '=': Same, '+': Same, 'N': spool.NeedsBuild, 'Q': spool.BDUninstallable, 'B': spool.Building, 'b': spool.Built, 'a': spool.BuildAttempted,
 	'F': spool.Failed, 'D': spool.DepWait, 'X': spool.NotForUs, 'U': spool.Uploaded, 'c': spool.Attic,
 }
 
@@ -144,6 +149,8 @@ var effects = map[string][]Effect{
 	"bp":              {Rename},
 	"extra-depends":   {SetExtra},
 	"extra-conflicts": {SetExtra},
+	"profiles":        {SetExtra},
+	"options":         {SetExtra},
 }
 
 // sentence is what is said of an operation on a job: of the first line that
@@ -181,7 +188,7 @@ var refusals = []sentence{
 	{op: Attempted, say: sayNotBegun},
 	{op: Upload, say: sayNotBegun},
 	{in: at(spool.NotForUs), say: "a person said that it is not for this architecture; nfu again takes that back"},
-	{in: at(spool.AutoNotForUs), say: "its source does not name this architecture; upload a version that does"},
+	{in: at(spool.AutoNotForUs), say: "its source, or Packages-arch-specific, leaves this architecture out; it comes back when they do not"},
 	{say: "no operation is for a job that lies there"},
 }
 

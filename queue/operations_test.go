@@ -324,9 +324,11 @@ func checkEffects(t *testing.T, tree *spool.Tree, x triple, s *Spec, f spool.Fou
 		case NeedResult:
 			check(tk.Result != "", "result", tk.Result)
 		case Rename:
-			check(f.Name.Class == 41 && tk.BaseClass == "50" && tk.BuildPriority == 95, "class", f.Name)
+			check(f.Name.Class == 40 && tk.BaseClass == "50" && tk.BuildPriority == 95, "class", f.Name)
 		case SetExtra:
-			check(x.op == ExtraDepends && tk.ExtraDepends == "libx (>= 7)" || x.op == ExtraConflicts && tk.ExtraConflicts == "libx (>= 7)", "extra", tk.ExtraDepends)
+			got := map[Op]string{ExtraDepends: tk.ExtraDepends, ExtraConflicts: tk.ExtraConflicts,
+				Profiles: strings.Join(tk.BuildProfiles, " "), Options: strings.Join(tk.BuildOptions, " ")}[x.op]
+			check(got == r.Message, "extra", got)
 		case MakeBinNMU:
 			made := inSuite(t, tree, tk.Suite, spool.NeedsBuild)
 			check(len(made) == 1, "the new job", made)

@@ -63,8 +63,11 @@ type Ticket struct {
 	BinNMUBy       string
 	ExtraDepends   string
 	ExtraConflicts string
-	Result         string // the .changes of the binaries, in result/
-	Previous       string // why the previous version failed here
+	BuildProfiles  []string // of this job, in the suite's stead; None: none
+	BuildOptions   []string // for DEB_BUILD_OPTIONS, in the same way
+	IndepArch      string   // the .dsc's Build-Indep-Architecture: on which architecture all is built
+	Result         string   // the .changes of the binaries, in result/
+	Previous       string   // why the previous version failed here
 }
 
 // Tried is the Index of a job that a builder could not begin: its
@@ -87,6 +90,7 @@ func (t *Ticket) fields() []field {
 		{"Dep-Wait", text{&t.DepWait}},
 		{"Binary-NMU", number{&t.BinNMU}}, {"Binary-NMU-Changelog", text{&t.BinNMUText}}, {"Binary-NMU-Time", moment{&t.BinNMUTime}}, {"Binary-NMU-By", text{&t.BinNMUBy}},
 		{"Extra-Depends", text{&t.ExtraDepends}}, {"Extra-Conflicts", text{&t.ExtraConflicts}},
+		{"Build-Profiles", words{&t.BuildProfiles}}, {"Build-Options", words{&t.BuildOptions}}, {"Build-Indep-Architecture", text{&t.IndepArch}},
 		{"Result", text{&t.Result}}, {"Previous-Failure", text{&t.Previous}},
 	}
 }

@@ -52,6 +52,8 @@ var sayings = []Word{
 	{Name: "attempted", Op: Attempted, Doors: AtWb, What: "a person has tried, and failed"},
 	{Name: "uploaded", Op: Upload, Doors: AtWb, What: "a person has signed the result, or names it with --changes: to the archive"},
 	{Name: "extra-depends", Op: ExtraDepends, Doors: AtWb, Arg: "LIST", What: "further relations of the build; an empty list takes them away"},
+	{Name: "profiles", Op: Profiles, Doors: AtWb, Arg: "WORDS", What: "build profiles of this job, such as stage1 (none: none; an empty text: the suite's again)"},
+	{Name: "options", Op: Options, Doors: AtWb, Arg: "WORDS", What: "DEB_BUILD_OPTIONS of this job, such as nocheck parallel=2"},
 	{Name: "extra-conflicts", Op: ExtraConflicts, Doors: AtWb, Arg: "LIST", What: "the same of what it conflicts with"},
 }
 

@@ -397,7 +397,7 @@ var moves = []Rule{
 	{[]State{Accepted}, []State{Master, Uploaded, Rejected}, []Actor{MasterD}},
 
 	// A job is born; a source goes ahead of its binaries, or comes from elsewhere.
-	{[]State{Unborn}, []State{NeedsBuild, BDUninstallable, DepWait, AutoNotForUs, Uploaded}, []Actor{MasterD, Person}},
+	{[]State{Unborn}, []State{NeedsBuild, BDUninstallable, DepWait, NotForUs, AutoNotForUs, Uploaded}, []Actor{MasterD, Person}},
 	// Every architecture has settled; or a newer version came.
 	{[]State{Master}, []State{Uploaded, Attic}, []Actor{MasterD, Person}},
 	// It is not what was let in.
@@ -405,8 +405,9 @@ var moves = []Rule{
 	// Take, and with override.
 	{[]State{NeedsBuild}, []State{Building}, []Actor{Buildd, Person}},
 	{[]State{BuildAttempted, Built, Failed}, []State{Building}, []Actor{Person}},
-	// Installability.
+	// Installability; a person who asks for other build-dependencies has it judged anew.
 	{[]State{NeedsBuild}, []State{DepWait, BDUninstallable}, []Actor{MasterD}},
+	{[]State{NeedsBuild}, []State{BDUninstallable}, []Actor{Person}},
 	{[]State{BDUninstallable, DepWait}, []State{NeedsBuild, BDUninstallable, DepWait}, []Actor{MasterD}},
 	// A build ended; a person built it, or took it from a dead builder; the log is signed.
 	{[]State{Building}, []State{Built, BuildAttempted, DepWait, BDUninstallable, NeedsBuild, Uploaded, Attic}, []Actor{Buildd}},

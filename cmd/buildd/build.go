@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -121,7 +122,7 @@ func (b *builder) places(state spool.State) func() ([]spool.Place, error) {
 					archs = append(archs, a)
 				}
 			}
-			if b.arch == "all" || b.serves(x, s.IndepOn) && slices.Contains(x.Architectures, "all") {
+			if b.arch == "all" || len(archs) > 0 && slices.Contains(x.Architectures, "all") {
 				archs = append(archs, "all")
 			}
 			for _, a := range archs {
@@ -180,6 +181,9 @@ func (b *builder) refusal(it *spool.Item) *notNow {
 	s, ok := b.Settings.Get().Suite(it.Place.Suite)
 	if !ok {
 		return &notNow{"its suite is not in the settings any more", time.Minute}
+	}
+	if on := s.IndepOf(t); it.Place.Arch == "all" && b.arch != "all" && !b.serves(x, on) {
+		return &notNow{"all of it is built on " + on, time.Hour}
 	}
 	if err := b.lacks(x, s, it.Place.Arch); err != nil {
 		return &notNow{err.Error(), askAgain}
@@ -294,8 +298,12 @@ func (b *builder) giveBack(it *spool.Item) (bool, error) {
 		return false, nil // master-buildd puts it right
 	}
 	begun, _ := b.claimed(it)
-	if who, text, asked := queue.CancelRequest(it.Path(), begun); asked {
-		return true, it.Move(spool.Buildd, b.who(), b.cancelled(it, t, who, text, runner.Usage{}))
+	if e, asked := queue.EndRequest(it.Path(), begun); asked {
+		v, err := b.ended(it, t, e, runner.Usage{})
+		if err == nil && v.To.State != nil {
+			err = it.Move(spool.Buildd, b.who(), v)
+		}
+		return true, err
 	}
 	v := b.again(it, t, "its builder ("+t.Builder+") is gone")
 	b.record(it, t, buildlog.Lost, v.Reason, runner.Usage{})
@@ -468,6 +476,9 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *c
 	}
 	defer log.Close()
 	it.Dirty()
+	if t.Previous != "" {
+		fmt.Fprintf(log, "Packmill: a version before did not build here; packmill show %s says why\n", t.Source)
+	}
 	src, err := b.source(ctx, it)
 	if why := statement.Refused(err); why != "" {
 		return b.notLetIn(log, why)
@@ -479,14 +490,15 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *c
 		Source: it.Name.Source, Version: it.Name.Version, Suite: s.Name, Arch: it.Place.Arch, On: it.Place.Arch, Nice: x.Nice,
 		Dsc: it.Path(sourceDir, src.Dsc), Packages: src.Packages, Dir: it.Path(workDir), Result: it.Path(resultDir),
 		Base: s.Base, Network: s.BuildNetwork, ExtraDepends: t.ExtraDepends, ExtraConflicts: t.ExtraConflicts,
+		Profiles: s.ProfilesOf(t), Options: s.OptionsOf(t), Parallel: max(1, runtime.NumCPU()/max(1, x.Jobs)),
 		Log: log, Lock: it.Lock(),
 		Limits: x.LimitsOf(s, t.Source),
 	}
 	if job.Arch == "all" {
 		// On the architecture that it was served for, or this machine's.
 		job.On = ""
-		if b.arch != "all" && b.serves(x, s.IndepOn) {
-			job.On = s.IndepOn
+		if on := s.IndepOf(t); b.arch != "all" && b.serves(x, on) {
+			job.On = on
 		}
 	}
 	x.Cross(job)

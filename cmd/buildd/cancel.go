@@ -30,7 +30,7 @@ func watchItem(ctx context.Context, dir string, begun time.Time, end func()) {
 			return
 		case <-tick.C:
 		}
-		_, _, asked := queue.CancelRequest(dir, begun)
+		_, asked := queue.EndRequest(dir, begun)
 		if asked || movedAway(dir) {
 			end()
 			return
@@ -54,8 +54,9 @@ func (b *builder) taken(it *spool.Item, t *queue.Ticket, res *runner.Result) (v 
 		usage = res.Usage
 	}
 	begun, _ := b.claimed(it)
-	if who, text, asked := queue.CancelRequest(it.Path(), begun); asked {
-		return b.cancelled(it, t, who, text, usage), true, nil
+	if e, asked := queue.EndRequest(it.Path(), begun); asked {
+		v, err := b.ended(it, t, e, usage)
+		return v, true, err
 	}
 	if !movedAway(it.Path()) {
 		return spool.Verdict{}, false, nil
@@ -71,6 +72,31 @@ func (b *builder) taken(it *spool.Item, t *queue.Ticket, res *runner.Result) (v 
 	}
 	b.Log.Warn("the build was ended: its item was moved away by hand", "item", it.Name.String(), "to", filepath.Dir(now))
 	return spool.Verdict{}, true, spool.ErrGone
+}
+
+// ended is the verdict on a job whose build somebody asked to end.
+func (b *builder) ended(it *spool.Item, t *queue.Ticket, e queue.End, u runner.Usage) (spool.Verdict, error) {
+	if e.Hand {
+		return b.handOver(it, t, e, u)
+	}
+	return b.cancelled(it, t, e.Who, e.Text, u), nil
+}
+
+// handOver makes the job that of the person who asked for it, as if they had taken
+// it: it stays in building, and nobody gives it back.
+func (b *builder) handOver(it *spool.Item, t *queue.Ticket, e queue.End, u runner.Usage) (spool.Verdict, error) {
+	b.record(it, t, buildlog.Cancelled, "ended by "+e.Who+": "+e.Text, u)
+	for _, dir := range []string{workDir, resultDir} {
+		if err := durable.RemoveAll(it.Path(dir)); err != nil {
+			b.Log.Warn("directory of a build that was ended stays", "item", it.Name.String(), "err", err)
+		}
+	}
+	t.Tries, t.Builder, t.TakenBy, t.BuiltBy = 0, e.Who, e.Who, ""
+	if err := it.SetTicket(t.Stanza()); err != nil {
+		return spool.Verdict{}, err
+	}
+	reason := "the build was ended for " + e.Who
+	return spool.Stay(0, reason), it.Note(b.who(), reason)
 }
 
 // cancelled is the verdict on a job whose build somebody asked to end.

@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
+	"packmill/internal/paper"
 	"packmill/internal/trouble"
 	"packmill/queue"
 	"packmill/queue/lacking"
+	"packmill/queue/quinndiff"
 	"packmill/spool"
 	"packmill/spool/statement"
 )
@@ -28,6 +31,7 @@ type master struct {
 	lastMerge time.Time
 	tookMerge time.Duration
 	judged    map[string]string // jobs in needs-build, with the index's digest
+	limited   map[string]string // of each suite: what its jobs were held against last, see limit
 
 	arrivals spool.Arrivals // of the loop that joins: in the states of jobs
 
@@ -38,7 +42,7 @@ type master struct {
 
 func newMaster(env *daemon.Env) *master {
 	m := &master{
-		Env: env, merged: map[string]string{}, judged: map[string]string{},
+		Env: env, merged: map[string]string{}, judged: map[string]string{}, limited: map[string]string{},
 		indexes: map[string]*index{}, binaries: map[string][]string{},
 	}
 	m.arrivals.Tree = env.Tree
@@ -54,8 +58,20 @@ func (m *master) suite(ctx context.Context, s *control.Suite) (queue.Suite, erro
 	}
 	return queue.Suite{
 		Name: s.Name, Architectures: s.Architectures, SourceFirst: s.Publish == "source-first",
-		Weights: s.Weights, Specific: specific.Source, Judge: m.atBirth(ctx, s),
+		Weights: s.Weights, Priority: s.PriorityOf, NotFor: notFor(s, specific), Judge: m.atBirth(ctx, s),
 	}, nil
+}
+
+// notFor asks a .dsc, Packages-arch-specific and the build profiles whether an
+// architecture has anything to build.
+func notFor(s *control.Suite, specific *quinndiff.Specific) func(*queue.Ticket, string, string) (string, error) {
+	return func(t *queue.Ticket, dsc, arch string) (string, error) {
+		st, err := paper.Read(filepath.Split(dsc))
+		if err != nil {
+			return "", err
+		}
+		return quinndiff.NotFor(st.Append(nil), arch, specific, s.ProfilesOf(t)), nil
+	}
 }
 
 // places are the directories of these states in every suite that the settings

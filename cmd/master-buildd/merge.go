@@ -63,7 +63,7 @@ func (m *master) merge(ctx context.Context) (bool, error) {
 // stampOf changes when the suite's indexes, its settings or the lists beside
 // them do.
 func (m *master) stampOf(s *control.Suite) string {
-	out := fmt.Sprint(s.Architectures, s.IndepOn, s.Base)
+	out := fmt.Sprint(s.Architectures, s.IndepOn, s.Base, s.Profiles, s.PkgProfiles)
 	for _, p := range []string{"archive/dists/" + s.Name + "/Release", "archive/dists/" + s.Name + "/InRelease", "control/" + lacking.SpecificFile} {
 		if st, err := os.Stat(m.Tree.Path(p)); err == nil {
 			out += fmt.Sprintf("\n%s %d %d", p, st.Size(), st.ModTime().UnixNano())
@@ -105,6 +105,9 @@ func (m *master) mergeSuite(ctx context.Context, all *control.Settings, s *contr
 	}
 	view, err := lacking.Read(a, s.Lacking())
 	if err != nil {
+		return err
+	}
+	if err := m.limit(s, specific, q); err != nil {
 		return err
 	}
 	have := map[string]bool{}
@@ -192,8 +195,11 @@ func (m *master) supply(ctx context.Context, s *control.Suite, view *lacking.Vie
 	if err != nil {
 		return err
 	}
-	weights := s.Weights
-	judge := m.atBirth(ctx, s)
+	of, err := m.suite(ctx, s)
+	if err != nil {
+		return err
+	}
+	judge := of.Judge
 	for i := range lacking {
 		n := &lacking[i]
 		src := sources[n.Source+"_"+n.Version]
@@ -203,7 +209,7 @@ func (m *master) supply(ctx context.Context, s *control.Suite, view *lacking.Vie
 		t := *src.Ticket
 		t.BuildArch = n.Arch
 		j := &queue.Job{
-			Ticket: &t, Arch: n.Arch, Class: weights.Class(&t, n.State.String()), Time: time.Now(), Files: src.Files,
+			Ticket: &t, Arch: n.Arch, Class: of.ClassFor(&t, n.State.String()), Time: time.Now(), Files: src.Files,
 			By: spool.MasterD, Who: m.Name, Reason: "quinn-diff: " + n.State.String(),
 		}
 		if j.State, j.Text = judge(&t, src.Files[t.Dsc]); j.Text != "" {
@@ -296,7 +302,9 @@ func (m *master) replaced(s *control.Suite, f spool.Found, present map[string]st
 
 // toAttic retires an item. A build that runs ends by itself, and archived retires
 // its result; what moves is met again.
-func (m *master) toAttic(f spool.Found, why string) {
+func (m *master) toAttic(f spool.Found, why string) { m.move(f, spool.In(spool.Attic), why) }
+
+func (m *master) move(f spool.Found, to spool.Place, why string) {
 	it, err := m.Tree.Claim(f.Place, f.Name.String())
 	if err != nil {
 		return
@@ -307,7 +315,7 @@ func (m *master) toAttic(f spool.Found, why string) {
 			return // its builder died; buildd gives it back, and then it is met again
 		}
 	}
-	if err := it.Move(spool.MasterD, m.Name, spool.Verdict{To: spool.In(spool.Attic), Reason: why}); err != nil {
+	if err := it.Move(spool.MasterD, m.Name, spool.Verdict{To: to, Reason: why}); err != nil {
 		m.Log.Error("drop", "item", f.Name.String(), "err", err)
 		return
 	}
@@ -334,7 +342,7 @@ func (m *master) recheck(ctx context.Context, s *control.Suite, jobs []job) erro
 				continue
 			}
 			t.BuildArch = arch
-			w, err := wants(t, m.Tree.Path(j.Dir(), t.Dsc))
+			w, err := wants(s, t, m.Tree.Path(j.Dir(), t.Dsc))
 			if err != nil {
 				continue
 			}

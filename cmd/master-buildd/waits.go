@@ -12,6 +12,7 @@ import (
 	"packmill/archive"
 	"packmill/cmd/internal/control"
 	"packmill/internal/paper"
+	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/queue/installability"
 	"packmill/spool"
@@ -68,9 +69,9 @@ func (m *master) indexOf(ctx context.Context, s *control.Suite, arch string) (*i
 }
 
 // wants reads what the build of a job needs out of its .dsc.
-func wants(t *queue.Ticket, dsc string) (installability.Job, error) {
+func wants(s *control.Suite, t *queue.Ticket, dsc string) (installability.Job, error) {
 	j := installability.Job{
-		Source: t.Source, Version: t.Version, Arch: t.BuildArch,
+		Source: t.Source, Version: t.Version, Arch: t.BuildArch, Profiles: s.ProfilesOf(t),
 		ExtraDepends: t.ExtraDepends, ExtraConflicts: t.ExtraConflicts, Waits: t.DepWait,
 	}
 	// What lies in the queue was verified when it was let in.
@@ -101,6 +102,11 @@ func (m *master) judge(ctx context.Context, s *control.Suite, x *index, jobs []i
 			a.Why = ""
 			a.Missing = slices.DeleteFunc(a.Missing, func(p string) bool {
 				by, ok := makers[p]
+				if rel := extra(&jobs[i], p); !ok && x.Version(p) != "" && rel != "" {
+					// Who asked for it means the suite's, which has another.
+					a.Why += "is to be built with " + rel + ", and the suite has " + p + " " + x.Version(p) + "\n"
+					return false
+				}
 				if ok && by != jobs[i].Source {
 					a.Why += fmt.Sprintf("build-depends on missing %s, which %s will make\n", p, by)
 				}
@@ -133,6 +139,20 @@ func (m *master) judge(ctx context.Context, s *control.Suite, x *index, jobs []i
 		answers[i] = deep[n]
 	}
 	return answers, nil
+}
+
+// extra is the relation by which a person asked for the package beside what the
+// source needs, or "".
+func extra(j *installability.Job, name string) string {
+	r, err := policy.ParseRelations(j.ExtraDepends)
+	if err != nil {
+		return ""
+	}
+	i := slices.IndexFunc(r, func(or []policy.Relation) bool { return or[0].Name == name })
+	if i < 0 {
+		return ""
+	}
+	return policy.Relations{r[i]}.String()
 }
 
 // makers are the packages that open sources of a suite will make, each with
@@ -201,7 +221,7 @@ func (m *master) uninstallable(ctx context.Context, s *control.Suite, t *queue.T
 	if err != nil {
 		return "", err
 	}
-	j, err := wants(t, dsc)
+	j, err := wants(s, t, dsc)
 	if err != nil {
 		return "", err
 	}
@@ -236,7 +256,7 @@ func (m *master) waiting(ctx context.Context, items []*spool.Item) ([]spool.Verd
 		if err == nil {
 			t.BuildArch = at.Arch
 			var j installability.Job
-			if j, err = wants(t, it.Path(t.Dsc)); err == nil {
+			if j, err = wants(s, t, it.Path(t.Dsc)); err == nil {
 				tickets[i] = t
 				jobs, which = append(jobs, j), append(which, i)
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -25,7 +26,8 @@ func (wbCmd) Help() string {
 	var b strings.Builder
 	b.WriteString(`Operations on build jobs, in the words of Debian's wb:
 
-  CMD PKG[_VERSION]... . ARCH... [. SUITE] [. -m TEXT] [--override] [--changes FILE] [--dry-run] [--json]
+  CMD PKG[_VERSION]... . ARCH... [. SUITE...] [. -m TEXT] [--extra-depends LIST] [--override] [--changes FILE] [--dry-run] [--json]
+  --file FILE   the same, an order a line (- is standard input): all of them, or none if one cannot be read
 
 CMD is one of
 `)
@@ -37,23 +39,51 @@ CMD is one of
 		fmt.Fprintf(&b, "  %-24s %s\n", name, w.What)
 	}
 	b.WriteString(`
-ARCH is an architecture of the suite, all, ANY (every one but all), ALL (with all), or -ARCH to leave one out. SUITE may be missing where there is only one.
+ARCH is an architecture of the suite, all, ANY (every one but all), ALL (with all), or -ARCH to leave one out. SUITE may be missing where there is only one, and there may be several.
+
+With --extra-depends the job also needs these packages to be built; a binNMU waits in bd-uninstallable until they can be installed, and so a whole transition can be asked for at once. A binNMU over one that waits takes its place. All architectures of one number bear one time, also those that are asked for later. An order on a running build needs --override, which ends the build first (cancel does so in any case).
 
 Who you are the system says, never an option. What the specification of the operations does not allow is refused with the reason, and exit status 1; --override does what is not usual, and is written into the history.
 
 Examples:
   packmill wb gb hello_2.10-3 . ANY -i386 . sid -m "mirror was down"
   packmill wb dw app . amd64 . sid . -m "libfoo-dev (>= 2)"
-  packmill wb nmu libfoo . ANY . sid . -m "Rebuild against libbar 5"`)
+  packmill wb nmu libfoo . ANY . sid . -m "Rebuild against libbar 5"
+  packmill wb nmu 5 app tool . ANY . stable . -m "rebuild" --extra-depends "libfoo (>= 2)"
+  packmill wb profiles gcc . arm64 . sid . -m stage1        breaks a ring; wb nmu rebuilds it whole when that is over`)
 	return b.String()
 }
 
 func (w *wbCmd) Run(c *cli) error {
+	if len(w.Words) > 0 && w.Words[0] == "--file" {
+		return w.file(c)
+	}
 	o, err := wb.Parse(w.Words)
 	if err != nil {
 		return daemon.Wrong{Err: err}
 	}
-	return c.order(o, "name one after a second point")
+	return c.order("name one after a second point", o)
+}
+
+// file does the orders of a file, none of them if one cannot be read.
+func (w *wbCmd) file(c *cli) error {
+	if len(w.Words) < 2 {
+		return daemon.Wrong{Err: errors.New("--file wants a file: a line an order; - is standard input")}
+	}
+	in := os.Stdin
+	if name := w.Words[1]; name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return daemon.Wrong{Err: err}
+		}
+		defer f.Close()
+		in = f
+	}
+	orders, err := wb.ParseLines(w.Words[1], in, w.Words[2:])
+	if err != nil {
+		return daemon.Wrong{Err: err}
+	}
+	return c.order("name one after a second point", orders...)
 }
 
 type cancelCmd struct {
@@ -73,13 +103,20 @@ Examples:
 }
 
 func (x *cancelCmd) Run(c *cli) error {
-	return c.order(&wb.Order{Op: queue.Cancel, Packages: []string{x.Package}, Archs: x.Arch, Suite: x.Suite, Message: x.Message, Override: x.Override}, "name one with -s")
+	return c.order("name one with -s", &wb.Order{Op: queue.Cancel, Packages: []string{x.Package}, Archs: x.Arch, Suites: suites(x.Suite), Message: x.Message, Override: x.Override})
 }
 
-// order does an order and prints what became of it. how says where a suite is
-// named.
-func (c *cli) order(o *wb.Order, how string) error {
-	c.JSON, c.DryRun = c.JSON || o.JSON, c.DryRun || o.Dry
+// suites is a list of one, or of none.
+func suites(name string) []string {
+	if name == "" {
+		return nil
+	}
+	return []string{name}
+}
+
+// order does orders and prints what became of each. All are made at one time: the
+// binNMUs of a transition bear the same. how says where a suite is named.
+func (c *cli) order(how string, orders ...*wb.Order) error {
 	t, err := c.open()
 	if err != nil {
 		return err
@@ -88,29 +125,46 @@ func (c *cli) order(o *wb.Order, how string) error {
 	if err != nil {
 		return err
 	}
-	if o.Suite == "" && len(o.Packages) == 1 {
-		o.Suite = theirSuite(t, o.Packages[0], o.Op)
-	}
-	s, err := theSuite(all, o.Suite, how)
-	if err != nil {
-		return err
-	}
-	if o.Packages, err = matching(t, o, s.Name); err != nil {
-		return err
-	}
-	r := &wb.Run{Tree: t, Settings: all, Suite: s, Order: o, Who: terminal.Who(), Now: time.Now().UTC(), Dry: c.DryRun}
-	refused := false
-	err = r.Do(func(l *wb.Line) {
-		if o.Op == queue.Info && l.Found != nil && l.Refusal == "" && !c.JSON {
-			info(t, *l.Found)
+	var runs []*wb.Run
+	now := time.Now().UTC()
+	for _, o := range orders {
+		c.JSON, c.DryRun = c.JSON || o.JSON, c.DryRun || o.Dry
+		names := o.Suites
+		if len(names) == 0 {
+			names = []string{""}
+			if len(o.Packages) == 1 {
+				names[0] = theirSuite(t, o.Packages[0], o.Op)
+			}
 		}
-		c.tell(l)
-		refused = refused || l.Refusal != ""
-	})
-	if err == nil && refused {
-		err = daemon.ErrRefused
+		for _, name := range names {
+			s, err := theSuite(all, name, how)
+			if err != nil {
+				return err
+			}
+			one := *o
+			if one.Packages, err = matching(t, &one, s.Name); err != nil {
+				return err
+			}
+			runs = append(runs, &wb.Run{Tree: t, Settings: all, Suite: s, Order: &one, Who: terminal.Who(), Now: now, Dry: c.DryRun})
+		}
 	}
-	return err
+	refused := false
+	for _, r := range runs {
+		err := r.Do(func(l *wb.Line) {
+			if r.Order.Op == queue.Info && l.Found != nil && l.Refusal == "" && !c.JSON {
+				info(t, *l.Found)
+			}
+			c.tell(l)
+			refused = refused || l.Refusal != ""
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if refused {
+		return daemon.ErrRefused
+	}
+	return nil
 }
 
 // tell prints what became of an operation.

@@ -616,6 +616,7 @@ func fill(t *queue.Ticket, u *upload.Upload, findings []upload.Finding) {
 		}
 	}
 	if d := u.Dsc; d != nil {
+		t.IndepArch = d.Stanza.Get("Build-Indep-Architecture")
 		t.Architecture, t.Priority = d.Architectures, d.Priority
 		if len(d.Binary) > 0 {
 			t.Binary = d.Binary

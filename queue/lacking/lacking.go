@@ -50,8 +50,9 @@ type Source struct {
 // Suite is what the comparison asks of a suite's settings.
 type Suite struct {
 	Name          string
-	Architectures []string // without all
-	IndepOn       string   // the one of them whose index tells of all
+	Architectures []string                     // without all
+	IndepOn       string                       // the one of them whose index tells of all
+	Profiles      func(source string) []string // with which a source is built; nil: none
 }
 
 // View is what a suite's published indexes say at one moment.
@@ -68,6 +69,7 @@ type View struct {
 // published yet is empty.
 func Read(a *archive.Archive, s Suite) (*View, error) {
 	v := &View{suite: s, archive: a, bin: map[string]*quinndiff.Packages{}}
+	v.sources.Profiles = s.Profiles
 	var err error
 	if v.files, err = a.IndexFiles(s.Name, "source"); err != nil {
 		if errors.Is(err, archive.ErrNoSuite) {
@@ -177,7 +179,7 @@ func (v *View) source(sc *deb822.Scanner, component string) (*Source, error) {
 	t := &queue.Ticket{
 		Source: get("Package"), Version: get("Version"), Suite: v.suite.Name, Component: component,
 		Section: get("Section"), Priority: get("Priority"), Maintainer: get("Maintainer"),
-		Architecture: deb822.Words(get("Architecture")),
+		Architecture: deb822.Words(get("Architecture")), IndepArch: get("Build-Indep-Architecture"),
 	}
 	for b := range strings.SplitSeq(get("Binary"), ",") {
 		if b = strings.TrimSpace(b); b != "" {

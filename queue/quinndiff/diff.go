@@ -14,6 +14,7 @@
 package quinndiff
 
 import (
+	"bytes"
 	"iter"
 	"slices"
 
@@ -108,6 +109,21 @@ func Diff(sources *Sources, packages *Packages, arch string, o Options) iter.Seq
 			}
 		}
 	}
+}
+
+// NotFor says why nothing of a source is to be built on an architecture, or "":
+// dsc is the text of its .dsc, without a signature, and profiles are those with
+// which it would be built. An installer's package is reason enough to build, and
+// what cannot be read excludes nothing.
+func NotFor(dsc []byte, arch string, specific *Specific, profiles []string) string {
+	s := Sources{Profiles: func(string) []string { return profiles }}
+	if s.Add(bytes.NewReader(dsc)) != nil {
+		return ""
+	}
+	for n := range Diff(&s, &Packages{}, arch, Options{Specific: specific, Udebs: true}) {
+		return n.Reason
+	}
+	return ""
 }
 
 type differ struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"packmill/internal/deb822"
@@ -14,6 +15,10 @@ import (
 // version. The zero value is empty and ready. It is not safe for use by
 // several goroutines while Add runs.
 type Sources struct {
+	// Profiles, if set, are the build profiles with which a source is built: of its
+	// packages only those count that are made with them. It is set before Add.
+	Profiles func(source string) []string
+
 	// Refused tells of entries that were left out because a name, a version
 	// or an architecture in them is not valid.
 	Refused []error
@@ -189,7 +194,7 @@ func (s *Sources) packageList(src *source, list []byte) error {
 			case strings.HasPrefix(word, "arch="):
 				arch = word[len("arch="):]
 			case strings.HasPrefix(word, "profile="):
-				always = withoutProfiles(word[len("profile="):])
+				always = holds(word[len("profile="):], s.profilesOf(src.name))
 			}
 		}
 		if n == 0 || !always {
@@ -235,14 +240,22 @@ func (s *Sources) packageList(src *source, list []byte) error {
 // priorities of Policy 2.5, most urgent first.
 var priorities = []string{"required", "important", "standard", "optional", "extra"}
 
-// withoutProfiles reports whether a profile= value holds when no profile is
-// active: one of the conjunctions, which '+' joins, must have negated words
-// only. Words are joined with ','.
-func withoutProfiles(value string) bool {
+func (s *Sources) profilesOf(source string) []string {
+	if s.Profiles == nil {
+		return nil
+	}
+	return s.Profiles(source)
+}
+
+// holds reports whether a profile= value holds with these profiles: one of the
+// conjunctions, which '+' joins, must have active words and negated ones that are
+// not. Words are joined with ','.
+func holds(value string, active []string) bool {
 	for conj := range strings.SplitSeq(value, "+") {
 		holds := true
 		for word := range strings.SplitSeq(conj, ",") {
-			holds = holds && strings.HasPrefix(word, "!")
+			name, not := strings.CutPrefix(word, "!")
+			holds = holds && slices.Contains(active, name) != not
 		}
 		if holds {
 			return true

@@ -27,6 +27,7 @@ import (
 //	PACKMILL_ARCH     the architecture, or "all"
 //	PACKMILL_BINNMU   N of +bN, or empty
 //	PACKMILL_EXTRA_DEPENDS, PACKMILL_EXTRA_CONFLICTS   further relations
+//	DEB_BUILD_PROFILES, DEB_BUILD_OPTIONS              if there are any
 //	PACKMILL_RESULT   directory for the results
 //
 // It protects the machine from nothing that the program starts: that is the user,
@@ -104,7 +105,7 @@ func (r *Exec) environment(job *Job) []string {
 	if job.BinNMU != nil {
 		number = strconv.Itoa(job.BinNMU.Number)
 	}
-	return append([]string{
+	env := append([]string{
 		"PATH=" + cage.DefaultPath,
 		"HOME=" + job.Dir,
 		"LANG=C.UTF-8",
@@ -116,6 +117,13 @@ func (r *Exec) environment(job *Job) []string {
 		"PACKMILL_EXTRA_CONFLICTS=" + job.ExtraConflicts,
 		"PACKMILL_RESULT=" + job.Result,
 	}, r.Env...)
+	if len(job.Profiles) > 0 {
+		env = append(env, "DEB_BUILD_PROFILES="+strings.Join(job.Profiles, " "))
+	}
+	if options := job.buildOptions(); options != "" {
+		env = append(env, "DEB_BUILD_OPTIONS="+options)
+	}
+	return env
 }
 
 // result judges how the program ended.

@@ -53,6 +53,7 @@ type Job struct {
 	Base     []string // apt lines (one-line style) of the distribution to build on; with them the chroot is kept fresh
 	Repos    []Repo   // further repositories, such as our own archive
 	Profiles []string // build profiles, such as nocheck
+	Options  []string // words for DEB_BUILD_OPTIONS beside those of profiles and Parallel
 
 	// Relations that the build needs besides its own (wanna-build's
 	// extra-depends), and packages that must not be there. Sbuild and Overlay

@@ -362,7 +362,8 @@ func personalityOf(arch string) string {
 // buildOptions is the value of DEB_BUILD_OPTIONS (Policy 4.9.1).
 func (j *Job) buildOptions() string {
 	var words []string
-	if j.Parallel > 0 {
+	words = append(words, j.Options...)
+	if j.Parallel > 0 && !slices.ContainsFunc(j.Options, func(w string) bool { return strings.HasPrefix(w, "parallel=") }) {
 		words = append(words, fmt.Sprintf("parallel=%d", j.Parallel))
 	}
 	// nocheck and nodoc are both profile and option; a build that sets the

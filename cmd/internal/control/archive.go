@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"packmill/archive"
+	"packmill/queue"
 	"packmill/queue/lacking"
 )
 
@@ -40,5 +41,6 @@ func (s *Settings) Archive(x *Suite) (archive.Suite, error) {
 
 // Lacking is a suite as package lacking wants it.
 func (s *Suite) Lacking() lacking.Suite {
-	return lacking.Suite{Name: s.Name, Architectures: s.Architectures, IndepOn: s.IndepOn}
+	return lacking.Suite{Name: s.Name, Architectures: s.Architectures, IndepOn: s.IndepOn,
+		Profiles: func(source string) []string { return s.ProfilesOf(&queue.Ticket{Source: source}) }}
 }

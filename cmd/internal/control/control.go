@@ -40,14 +40,19 @@ type Suite struct {
 	Origin        string
 	Label         string
 	Description   string
-	Architectures []string // without all and source
-	Components    []string // default: main
-	Base          []string // apt lines for builds, one an entry
-	Review        string   // always, new or never
-	LogReview     string   // manual or auto
-	Publish       string   // together or source-first
-	Tries         int      // attempts that end without a verdict before a person is asked
-	Weights       queue.Weights
+	Architectures []string      // without all and source
+	Components    []string      // default: main
+	Base          []string      // apt lines for builds, one an entry
+	Review        string        // always, new or never
+	LogReview     string        // manual or auto
+	Publish       string        // together or source-first
+	Tries         int           // attempts that end without a verdict before a person is asked
+	Weights       queue.Weights // nil: first in, first out
+	Priority      []Words       // Build-Priority: points of some packages, for all their versions
+	Profiles      []string      // build profiles
+	Options       []string      // DEB_BUILD_OPTIONS
+	PkgProfiles   []Words       // of some packages, in their stead
+	PkgOptions    []Words
 	IndepOn       string   // the architecture whose builders build all
 	SignWith      []string // secret key files, absolute or below control, or gpg:FINGERPRINT
 	ValidFor      time.Duration

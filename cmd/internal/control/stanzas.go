@@ -49,6 +49,11 @@ func (r *reader) suite() Suite {
 		Below:         r.words("Below", nil, policy.CheckSuite),
 		BuildNetwork:  r.yes("Build-Network", false),
 		Limits:        r.limits("Limits"),
+		Priority:      r.perPackage("Build-Priority", checkPoints),
+		Profiles:      r.words("Profiles", nil, checkProfile),
+		Options:       r.words("Options", nil, checkOption),
+		PkgProfiles:   r.perPackage("Package-Profiles", checkProfile),
+		PkgOptions:    r.perPackage("Package-Options", checkOption),
 		Incomplete:    r.span("Incomplete", day),
 		MaxUpload:     r.size("Max-Upload", 20<<30),
 		KeepRejected:  r.span("Keep-Rejected", 30*day),
@@ -57,14 +62,20 @@ func (r *reader) suite() Suite {
 		r.check("Dbgsym", x.Dbgsym, policy.CheckComponent)
 	}
 	weights := queue.Weights{}
-	for name, v := range r.pairs("Weights", "suite-, priority-, section-, component-, urgency- or note-NAME=points") {
+	standard, points := weightWords(r.str("Weights", ""))
+	for name, v := range points {
 		n, err := strconv.Atoi(v)
 		if kind, _, _ := strings.Cut(name, "-"); err != nil || !slices.Contains([]string{"suite", "priority", "section", "component", "urgency", "note"}, kind) {
 			r.fail("Weights", "%s=%s: write suite-, priority-, section-, component-, urgency- or note-NAME=points, such as urgency-high=30", name, v)
 		}
 		weights[name] = n
 	}
-	x.Weights = queue.DefaultWeights().With(weights)
+	switch {
+	case standard:
+		x.Weights = queue.DefaultWeights().With(weights)
+	case len(weights) > 0:
+		x.Weights = weights
+	}
 	x.Codename = r.str("Codename", x.Name)
 	r.check("Codename", x.Codename, policy.CheckSuite)
 	if len(x.Architectures) == 0 {

@@ -168,6 +168,9 @@ func Summary(tree *spool.Tree, f spool.Found, t *queue.Ticket, at spool.Event) s
 	if text := buildlog.ErrorAt(dir); text != "" && f.Place.State != spool.Built {
 		b.WriteString("\n" + text)
 	}
+	if t.Previous != "" {
+		b.WriteString("\nVersions before did not build here:\n" + strings.TrimRight(t.Previous, "\n") + "\n")
+	}
 	return b.String()
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/queue"
 	"packmill/queue/buildlog"
 	"packmill/spool"
 )
@@ -22,6 +23,8 @@ type Row struct {
 	Since   time.Time `json:"since"`
 	Who     string    `json:"who,omitempty"`    // who moved it there
 	Reason  string    `json:"reason,omitempty"` // of the last line of its history
+
+	Before string `json:"before,omitempty"` // why versions before failed, until one was good
 
 	// Of a job in needs-build.
 	Ahead    int     `json:"ahead,omitempty"`      // jobs that are built before it
@@ -44,7 +47,22 @@ func RowOf(t *spool.Tree, f spool.Found) Row {
 			}
 		}
 	}
+	if f.Place.State.Is(spool.Waits) || f.Place.State == spool.Building {
+		if tk, err := queue.TicketAt(t, f); err == nil && tk.Previous != "" {
+			r.Before = tk.Previous
+			r.Reason = strings.TrimPrefix(r.Reason+"; before: "+shortened(spool.OneLine(tk.Previous)), "; ")
+		}
+	}
 	return r
+}
+
+// shortened is the end of a long text: the newest is last.
+func shortened(text string) string {
+	const most = 160
+	if len(text) > most {
+		text = "..." + strings.ToValidUTF8(text[len(text)-most:], "")
+	}
+	return text
 }
 
 // Waits says how long jobs that wait for a builder may take, and how many are

@@ -4,29 +4,33 @@
 package wb
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
 
 	"packmill/cmd/internal/control"
+	"packmill/internal/policy"
 	"packmill/queue"
 )
 
 // Order is what is to be done, as a command line in wb's grammar says it:
 //
-//	CMD PKG[_VERSION]... . ARCH... [. SUITE] [. -m TEXT] [--override] [--changes FILE] [--dry-run] [--json]
+//	CMD PKG[_VERSION]... . ARCH... [. SUITE...] [. -m TEXT] [--extra-depends LIST] [--override] [--changes FILE] [--dry-run] [--json]
 type Order struct {
 	Op       queue.Op
 	Number   int  // of nmu and bp
 	Given    bool // a number
 	Packages []string
 	Archs    []string // also ANY, ALL and -ARCH
-	Suite    string   // "": the only one
+	Suites   []string // none: the only one
 	Message  string
 	Override bool
-	Changes  string // file of a result that was built elsewhere
+	Extra    *string // --extra-depends: further build-dependencies, with any operation
+	Changes  string  // file of a result that was built elsewhere
 	Dry      bool
 	JSON     bool
 }
@@ -62,6 +66,13 @@ func Parse(words []string) (*Order, error) {
 		case w == "--changes":
 			o.Changes, err = value(i)
 			i++
+		case w == "--extra-depends":
+			var list string
+			if list, err = value(i); err == nil {
+				_, err = policy.ParseRelations(list)
+			}
+			o.Extra = &list
+			i++
 		case w == "--override":
 			o.Override = true
 		case w == "--dry-run" || w == "-n":
@@ -77,8 +88,8 @@ func Parse(words []string) (*Order, error) {
 			o.Packages = append(o.Packages, w)
 		case part == 1:
 			o.Archs = append(o.Archs, w)
-		case part == 2 && o.Suite == "":
-			o.Suite = w
+		case part == 2:
+			o.Suites = append(o.Suites, w)
 		default:
 			err = fmt.Errorf("%q stands too far behind: PKG... . ARCH... . SUITE", w)
 		}
@@ -95,6 +106,67 @@ func Parse(words []string) (*Order, error) {
 		return nil, errors.New("bp wants a number: packmill wb bp 20 PKG . ARCH")
 	}
 	return o, nil
+}
+
+// ParseLines reads orders, a line each, in which quotation marks hold words
+// together; # begins a comment. more is added to each. Its errors name the line.
+func ParseLines(name string, r io.Reader, more []string) ([]*Order, error) {
+	var out []*Order
+	sc := bufio.NewScanner(r)
+	for n := 1; sc.Scan(); n++ {
+		words, err := split(sc.Text())
+		if err == nil && len(words) == 0 {
+			continue
+		}
+		if len(words) > 0 && words[0] == "wb" {
+			words = words[1:]
+		}
+		var o *Order
+		if err == nil {
+			o, err = Parse(append(words, more...))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", name, n, err)
+		}
+		out = append(out, o)
+	}
+	return out, sc.Err()
+}
+
+// split splits a line at blanks outside of quotation marks.
+func split(line string) (words []string, err error) {
+	var word strings.Builder
+	var quote rune
+	in := false
+	end := func() {
+		if in {
+			words = append(words, word.String())
+			word.Reset()
+			in = false
+		}
+	}
+	for _, c := range line {
+		switch {
+		case quote != 0 && c == quote:
+			quote = 0
+		case quote != 0:
+			word.WriteRune(c)
+		case c == '"' || c == '\'':
+			quote, in = c, true
+		case c == ' ' || c == '\t':
+			end()
+		case c == '#' && !in:
+			return words, nil
+		default:
+			word.WriteRune(c)
+			in = true
+		}
+	}
+	if quote != 0 {
+		return nil, fmt.Errorf("a quotation mark %c is never closed", quote)
+	}
+	end()
+	return words, nil
 }
 
 func isNumber(s string) bool {

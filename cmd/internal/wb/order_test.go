@@ -13,8 +13,8 @@ func TestParse(t *testing.T) {
 		line string
 		want Order
 	}{
-		{"gb hello_2.10-3 . ANY -i386 . sid -m why", Order{Op: "gb", Packages: []string{"hello_2.10-3"}, Archs: []string{"ANY", "-i386"}, Suite: "sid", Message: "why"}},
-		{"gb a b . amd64 . sid . -m why", Order{Op: "gb", Packages: []string{"a", "b"}, Archs: []string{"amd64"}, Suite: "sid", Message: "why"}},
+		{"gb hello_2.10-3 . ANY -i386 . sid -m why", Order{Op: "gb", Packages: []string{"hello_2.10-3"}, Archs: []string{"ANY", "-i386"}, Suites: []string{"sid"}, Message: "why"}},
+		{"gb a b . amd64 . sid . -m why", Order{Op: "gb", Packages: []string{"a", "b"}, Archs: []string{"amd64"}, Suites: []string{"sid"}, Message: "why"}},
 		{"nmu 3 a . ANY . -m why", Order{Op: "nmu", Number: 3, Given: true, Packages: []string{"a"}, Archs: []string{"ANY"}, Message: "why"}},
 		{"nmu a . ANY -m why", Order{Op: "nmu", Packages: []string{"a"}, Archs: []string{"ANY"}, Message: "why"}},
 		{"bp -20 a . all", Order{Op: "bp", Number: -20, Given: true, Packages: []string{"a"}, Archs: []string{"all"}}},
@@ -27,17 +27,18 @@ func TestParse(t *testing.T) {
 		}
 	}
 	for line, want := range map[string]string{
-		"":                           "what is to be done",
-		"frob a . b":                 `"frob" is not an operation`,
-		"gb":                         "which package",
-		"gb a":                       "for which architecture",
-		"gb a .":                     "for which architecture",
-		"gb a . amd64 . sid . x y":   "too far behind",
-		"gb a . amd64 -m":            "-m wants a value",
-		"gb a . amd64 --user=root":   "not an option",
-		"gb -x . amd64":              "not an option",
-		"bp a . amd64":               "bp wants a number",
-		"gb a . amd64 . sid --who x": "not an option",
+		"":                            "what is to be done",
+		"frob a . b":                  `"frob" is not an operation`,
+		"gb":                          "which package",
+		"gb a":                        "for which architecture",
+		"gb a .":                      "for which architecture",
+		"gb a . amd64 . sid . x y":    "too far behind",
+		"nmu a . ANY --extra-depends": "wants a value",
+		"gb a . amd64 -m":             "-m wants a value",
+		"gb a . amd64 --user=root":    "not an option",
+		"gb -x . amd64":               "not an option",
+		"bp a . amd64":                "bp wants a number",
+		"gb a . amd64 . sid --who x":  "not an option",
 	} {
 		if got, err := Parse(strings.Fields(line)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %+v, %v, want %q", line, got, err, want)

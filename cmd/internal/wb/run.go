@@ -113,6 +113,11 @@ func (d *Run) request(spool.Found) *queue.Request {
 	}
 	if o.Op == queue.Cancel {
 		r.Held = d.askBuilder
+	} else if o.Op != queue.Info {
+		r.Held = d.handOver
+	}
+	if o.Extra != nil && o.Op != queue.BinNMU {
+		r.ExtraDepends = o.Extra
 	}
 	if o.Changes != "" {
 		r.Result = func(dir string, _ *queue.Ticket) (string, error) { return takeResult(o.Changes, dir) }
@@ -171,8 +176,21 @@ func (d *Run) binNMU(t *queue.Ticket, f spool.Found) (spool.Found, error) {
 	}
 	n := *src.Ticket
 	n.BinNMU, n.BinNMUText, n.BinNMUTime, n.BinNMUBy = d.n, strings.TrimSpace(d.Order.Message), d.Now.Truncate(time.Second), n.Maintainer
-	return queue.Make(d.Tree, &queue.Job{
+	// One number has one time on all architectures, whenever each is asked for:
+	// files of Multi-Arch: same packages are the same only so.
+	if other, err := queue.BinNMUOf(d.Tree, d.Suite.Name, d.Suite.Architectures, &n); err != nil {
+		return spool.Found{}, err
+	} else if other != nil {
+		n.BinNMUTime = other.BinNMUTime
+	}
+	j := &queue.Job{
 		Ticket: &n, Arch: f.Arch(), Class: f.Name.Class, Time: d.Now, Files: src.Files, State: spool.NeedsBuild,
 		By: spool.Person, Who: terminal.Who(), Reason: fmt.Sprintf("binNMU +b%d: %s", d.n, n.BinNMUText),
-	})
+	}
+	if d.Order.Extra != nil {
+		n.ExtraDepends = strings.TrimSpace(*d.Order.Extra)
+		// No builder may begin before master-buildd has seen that it can be built so.
+		j.State, j.Text = spool.BDUninstallable, "Waits for: "+n.ExtraDepends+"\nmaster-buildd lets it go on when that can be installed.\n"
+	}
+	return queue.Make(d.Tree, j)
 }

@@ -73,7 +73,7 @@ func run() (int, error) {
 		return 0, err
 	}
 	defer note("end")
-	fmt.Println("building", id, "for", suite)
+	fmt.Println("building", id, "for", suite, "with", "profiles="+os.Getenv("DEB_BUILD_PROFILES"), "options="+os.Getenv("DEB_BUILD_OPTIONS"))
 	version := dsc.Version
 	if n := os.Getenv("PACKMILL_BINNMU"); n != "" {
 		version += "+b" + n
@@ -178,6 +178,11 @@ func lacking(tree, suite, arch string, dsc *upload.Dsc) (policy.Relations, error
 	if err != nil {
 		return nil, err
 	}
+	extra, err := policy.ParseRelations(os.Getenv("PACKMILL_EXTRA_DEPENDS"))
+	if err != nil {
+		return nil, err
+	}
+	deps = append(deps, extra...)
 	deps = slices.DeleteFunc(deps, func(or []policy.Relation) bool { return strings.HasPrefix(or[0].Name, "debhelper") })
 	a, err := archive.Open(filepath.Join(root, "archive"))
 	if err != nil {
@@ -199,5 +204,5 @@ func lacking(tree, suite, arch string, dsc *upload.Dsc) (policy.Relations, error
 	if err != nil {
 		return nil, err
 	}
-	return x.Unsatisfied(installability.FirstAlternatives(deps.For(arch, nil))), nil
+	return x.Unsatisfied(installability.FirstAlternatives(deps.For(arch, strings.Fields(os.Getenv("DEB_BUILD_PROFILES"))))), nil
 }

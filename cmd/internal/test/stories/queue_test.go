@@ -80,15 +80,17 @@ func TestWb(t *testing.T) {
 	m.script("app_1.1_amd64", "")
 	m.wb("gb app . amd64 --override -m it has what it needs")
 	m.wb("bp 100 app . amd64")
-	if got := m.packmill("ls", "app", "-s", "needs-build"); !strings.Contains(got, " 16-") {
-		t.Errorf("bp 100 of class 26:\n%s", got)
+	if got := m.packmill("ls", "app", "-s", "needs-build"); !strings.Contains(got, " 40-") {
+		t.Errorf("bp 100 of class 50:\n%s", got)
 	}
 	m.settle()
 	// Installed; a binNMU comes beside it.
 	m.refused("gb app . amd64", "nmu builds it anew")
 	m.refused("nmu app . amd64", "say why")
 	m.wb("nmu app . ANY -m Rebuild against libfrob 3")
-	m.refused("nmu app . amd64 -m again", "asked for already")
+	if out := m.wb("nmu app . amd64 -m again"); !strings.Contains(out, "in the place of +b1") {
+		t.Errorf("a second binNMU over the first: %s", out)
+	}
 	m.wb("nmu 0 app . amd64")
 	m.wb("nmu app . ANY -m Rebuild against libfrob 3")
 	if got := m.settle(); strings.Count(got, "installed amd64 app_1.1") != 2 {
