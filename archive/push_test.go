@@ -260,7 +260,7 @@ func TestPushView(t *testing.T) {
 			t.Errorf("no %s in\n%s", want, got)
 		}
 	}
-	for _, bad := range []string{"hello_0.9", "stable/InRelease 0", "opkg/stable"} {
+	for _, bad := range []string{"hello_0.9", "dists/stable/InRelease", "opkg/stable"} {
 		if strings.Contains(got, bad) {
 			t.Errorf("%s in\n%s", bad, got)
 		}
