@@ -113,6 +113,9 @@ func (o *ownChroot) unpack(ctx context.Context, log *os.File) error {
 	if err := durable.Rename(half, o.root()); err != nil {
 		return err
 	}
+	if exists(filepath.Join(o.dir, statusFile)) {
+		return nil
+	}
 	status, err := os.ReadFile(filepath.Join(o.root(), "var/lib/dpkg/status"))
 	if err != nil {
 		return err

@@ -39,6 +39,10 @@ for path; do
 	! grep -qsF -- "$path" /proc/1/cmdline /proc/1/environ || breach "the command line or the environment of process 1 names $path"
 done
 
+# What is mounted of the machine. (sbuild mounts the archive in root's own
+# namespace, who may take that away, and has a directory of the build there.)
+for path in /packmill-archive0 "$@"; do (: >"$path/$mark") 2>/dev/null && breach "wrote to $path"; done
+
 # /sys, devices, shared memory, message queues.
 [ -z "$(find /sys -type f ! -path '/sys/devices/system/cpu/*' 2>/dev/null | head -n 1)" ] || breach "/sys: $(find /sys -type f | head -n 3)"
 [ -z "$(find /dev -type b 2>/dev/null)" ] || breach "block devices"
@@ -73,7 +77,6 @@ if [ "$who" = 0 ]; then
 	umount -l /sys 2>/dev/null; umount -l /packmill-archive0 2>/dev/null; umount -l /mnt 2>/dev/null
 	for path; do [ ! -e "$path" ] || breach "$path after umount"; done
 fi
-for path in /packmill-archive0 "$@"; do (: >"$path/$mark") 2>/dev/null && breach "wrote to $path"; done
 
 # Everything that can be written to gets a file; as root, programs that later
 # builds would run.
@@ -83,9 +86,12 @@ if [ "$who" = 0 ]; then
 	chmod 755 /usr/local/bin/dpkg-gencontrol.$mark
 	echo "# $mark" >>/etc/profile; echo "$mark" >>/bin/$mark; echo "# $mark" >>/usr/bin/dpkg-gencontrol
 	ln -sfn /proc/self/fd /build/$mark 2>/dev/null
-	for p in /proc/1/fd /proc/1/cwd /proc/1/root; do (ls "$p/" >/dev/null) 2>/dev/null && breach "looks into $p"; done
 fi
-kill -9 1 2>/dev/null; kill -STOP 1 2>/dev/null; kill -TERM 1 2>/dev/null
+# Process 1 is one of the build's own, as sbuild's is, or out of its reach.
+if ! [ /proc/1/root -ef / ]; then
+	for p in /proc/1/fd /proc/1/cwd /proc/1/root; do (ls "$p/" >/dev/null) 2>/dev/null && breach "looks into $p"; done
+	kill -9 1 2>/dev/null; kill -STOP 1 2>/dev/null; kill -TERM 1 2>/dev/null
+fi
 # Something that stays.
 setsid sh -c "exec sleep 92.4" >/dev/null 2>&1 </dev/null &
 echo "WALKED as $who"
