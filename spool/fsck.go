@@ -266,7 +266,12 @@ func (c *checker) item(p Place, n Name) {
 	// refused may never get one.
 	raw := p.State.Is(Raw)
 	strays := c.inside(p, n, raw || p.State == Building)
-	if why := misfit(dir, n); why != "" && !raw {
+	why, err := misfit(dir, n)
+	if err != nil {
+		c.trouble = err // ours, not the item's
+		return
+	}
+	if why != "" && !raw {
 		c.report(Finding{BadItem, rel, why,
 			"it goes to " + In(Rejected).Dir() + " with a REASON; look into it, and requeue or remove it",
 			func() error { return c.tree.Quarantine(Found{p, n}, why) }})
@@ -302,19 +307,21 @@ func takenByHand(dir string) bool {
 }
 
 // misfit says why the item at dir is not one of that name, "" if it is.
-func misfit(dir string, n Name) string {
+func misfit(dir string, n Name) (why string, err error) {
 	ticket, err := ReadTicket(dir)
 	switch {
+	case Lacks(err):
+		return "", err
 	case errors.Is(err, fs.ErrNotExist):
-		return "it has no ticket"
+		return "it has no ticket", nil
 	case err != nil:
-		return err.Error()
+		return err.Error(), nil
 	case ticket.Get("Source") != n.Source:
-		return fmt.Sprintf("its ticket is of the source %q", ticket.Get("Source"))
+		return fmt.Sprintf("its ticket is of the source %q", ticket.Get("Source")), nil
 	case ticket.Get("Version") != n.Version:
-		return fmt.Sprintf("its ticket is of the version %q", ticket.Get("Version"))
+		return fmt.Sprintf("its ticket is of the version %q", ticket.Get("Version")), nil
 	}
-	return ""
+	return "", nil
 }
 
 // inside looks for what has no business in an item: what a process left

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"slices"
 
 	"packmill/queue"
@@ -47,6 +49,12 @@ func (p *publisher) putOutOne(f spool.Found) error {
 	if err != nil {
 		return err
 	}
+	// What archived files has no packages in it any more: they are in the pool, and
+	// were taken out before the move. A history may lack its last line after a
+	// power cut, so it alone says nothing.
+	if has, err := holdsPackages(it.Path()); err != nil || !has {
+		return err
+	}
 	filed := func(e spool.Event) bool { return e.To == at.Dir() && e.Who != spool.ByHand }
 	if slices.ContainsFunc(events, filed) {
 		return nil // it was published, and has come back
@@ -56,4 +64,17 @@ func (p *publisher) putOutOne(f spool.Found) error {
 		to = spool.In(spool.BuildAttempted, t.Suite, t.BuildArch)
 	}
 	return queue.PutRight(it, to, p.Name, "nothing of it was published: only archived files here what it has published")
+}
+
+// holdsPackages reports whether an item has files that the pool keeps.
+func holdsPackages(dir string) (bool, error) {
+	found := false
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && pooled(d.Name()) {
+			found = true
+			return fs.SkipAll
+		}
+		return err
+	})
+	return found, err
 }

@@ -146,6 +146,8 @@ var verbs = []scenario{
 	command(queues, masterd, "wb manual broken . amd64 . sid . -m mine"),
 	command(queues, masterd, "wb cancel hello . arm64 . sid . -m no"),
 	command(queues, masterd, "wb extra-conflicts hello . arm64 . sid . -m libfoo-dev"),
+	command(queues, masterd, "wb profiles hello . arm64 . sid . -m stage1"),
+	command(queues, masterd, "wb options hello . arm64 . sid . -m nocheck"),
 	command(queues, masterd, "cancel hello arm64"),
 	command(signed, masterd, "build sign hello --with OUTSIDE/hello_1-1_amd64.changes"),
 	command(queues, masterd, "build fail broken -m no"),

@@ -46,7 +46,7 @@ func TestReadmeSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := map[string]bool{}
-	for _, m := range regexp.MustCompile(`r\.(?:str|need|words|commas|lines|pairs|one|yes|number|span|size|limits)\("([A-Z][A-Za-z-]*)"`).FindAllStringSubmatch(string(src), -1) {
+	for _, m := range regexp.MustCompile(`r\.(?:str|need|words|commas|lines|pairs|one|yes|number|span|size|limits|perPackage)\("([A-Z][A-Za-z-]*)"`).FindAllStringSubmatch(string(src), -1) {
 		read[m[1]] = true
 	}
 	if len(read) < 30 {
