@@ -295,9 +295,7 @@ func Units(archs []string) []string {
 	for _, a := range archs {
 		units = append(units, "buildd@"+a+".service")
 	}
-	for _, timer := range []string{"packmill-chroots.timer", "packmill-fsck.timer"} {
-		units = append(units, timer)
-	}
+	units = append(units, "packmill-chroots.timer", "packmill-fsck.timer")
 	return units
 }
 
