@@ -50,7 +50,7 @@ func TestRun(t *testing.T) {
 		{false, "gb hello . ANY", "hello_1 on amd64 (dep-wait): refused: it does not wait for a decision; do it with --override if you mean it"},
 		{true, "gb hello . amd64 --override", "would do hello_1 on amd64: dep-wait -> needs-build"},
 		{false, "gb hello . amd64 --override", "hello_1 on amd64: dep-wait -> needs-build"},
-		{false, "gb hello . i386", "hello_1 on i386 (auto-not-for-us): refused: its source does not name this architecture; upload a version that does"},
+		{false, "gb hello . i386", "hello_1 on i386 (auto-not-for-us): refused: its source, or Packages-arch-specific, leaves this architecture out; it comes back when they do not"},
 		{false, "gb world . amd64", "world on amd64: refused: there is no such job; packmill ls shows what there is, and master-buildd makes jobs of what is accepted"},
 		{false, "manual hello . amd64 -m mine", "hello_1 on amd64 (needs-build): refused"},
 	} {
