@@ -98,7 +98,7 @@ func (s *setupCmd) answers() (*setup.Answers, error) {
 	base := s.Base
 	if len(base) == 0 {
 		word, err := answer(in, "", "What builds stand on ("+strings.Join(setup.Releases(), ", ")+", or an apt line)", codename,
-			func(w string) error { _, err := setup.Base(w, ""); return err })
+			func(w string) error { _, err := setup.Base(w, mirror); return err })
 		if err != nil {
 			return nil, err
 		}
@@ -124,11 +124,7 @@ func (s *setupCmd) answers() (*setup.Answers, error) {
 		a.From = from
 	}
 	for _, word := range base {
-		of := ""
-		if word == codename {
-			of = mirror
-		}
-		lines, err := setup.Base(word, of)
+		lines, err := setup.Base(word, mirror)
 		if err != nil {
 			return nil, daemon.Wrong{Err: err}
 		}

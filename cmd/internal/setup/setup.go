@@ -33,7 +33,6 @@ type Answers struct {
 
 // The mirrors of the releases whose names Base knows.
 const (
-	debianMirror   = "http://deb.debian.org/debian"
 	debianSecurity = "http://security.debian.org/debian-security"
 	ubuntuMirror   = "http://archive.ubuntu.com/ubuntu"
 )
@@ -65,8 +64,8 @@ func Releases() []string {
 	return names
 }
 
-// Base turns a release's name, or an apt line, into apt lines. mirror is what
-// stands in the place of Debian's own; "" is that one.
+// Base turns a release's name, or an apt line, into apt lines. mirror is where
+// Debian's releases come from: what Machine found.
 func Base(word, mirror string) ([]string, error) {
 	if strings.HasPrefix(word, "deb ") {
 		return []string{word}, nil
@@ -75,8 +74,8 @@ func Base(word, mirror string) ([]string, error) {
 	if !ok {
 		return nil, fmt.Errorf("%q is no release that is known (%s); write an apt line: deb MIRROR SUITE main", word, strings.Join(Releases(), ", "))
 	}
-	if mirror == "" {
-		mirror = debianMirror
+	if mirror == "" && strings.Contains(strings.Join(lines, ""), "MIRROR") {
+		return nil, fmt.Errorf("%s: apt of this machine names no mirror of Debian to take it from; write an apt line: deb MIRROR %s main", word, word)
 	}
 	out := slices.Clone(lines)
 	for i := range out {

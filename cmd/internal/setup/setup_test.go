@@ -46,10 +46,13 @@ func TestSettings(t *testing.T) {
 
 func TestBase(t *testing.T) {
 	for _, r := range Releases() {
-		lines, err := Base(r, "")
+		lines, err := Base(r, "http://mirror.example/debian")
 		if err != nil || len(lines) == 0 || !strings.HasPrefix(lines[0], "deb http") {
 			t.Errorf("%s: got %q, %v", r, lines, err)
 		}
+	}
+	if _, err := Base("trixie", ""); err == nil || !strings.Contains(err.Error(), "write an apt line") {
+		t.Errorf("without a mirror: got %v, want that an apt line is asked for", err)
 	}
 	if _, err := Base("bookwrom", ""); err == nil || !strings.Contains(err.Error(), "bookworm, noble, sid, trixie") {
 		t.Errorf("got %v, want the names that are known", err)
