@@ -149,7 +149,7 @@ func checkOrder(t *testing.T, sent []string) {
 	t.Helper()
 	rank := func(p string) int {
 		switch base := filepath.Base(p); {
-		case strings.HasPrefix(p, "pool/"), strings.HasPrefix(p, "opkg/pool/"):
+		case strings.HasPrefix(p, "pool/"), strings.HasPrefix(p, "opkg/") && strings.Contains(p, "/pool/"):
 			return 0
 		case strings.Contains(p, "/by-hash/"):
 			return 1

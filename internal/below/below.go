@@ -6,11 +6,11 @@
 package below
 
 import (
-	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,27 +18,43 @@ import (
 // Dir is an open directory.
 type Dir struct{ f *os.File }
 
-// Open opens the directory rel below root. No component of rel is a symbolic link,
-// and none leads out of root (openat2(2), RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
-// root itself is the caller's to trust. The error is fs.ErrNotExist if it is not there.
+// Open opens the directory rel below root, one component after the other, none of
+// which may be a symbolic link or lead up; root itself is the caller's to trust. The
+// error is fs.ErrNotExist if it is not there. (openat2(2) does it in one call, but
+// RestrictSUIDSGID= of systemd.exec(5) answers that call with ENOSYS.)
 func Open(root, rel string) (*Dir, error) {
-	top, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	rel = filepath.Clean(rel)
+	failed := func(err error) (*Dir, error) {
+		return nil, &fs.PathError{Op: "open", Path: filepath.Join(root, rel), Err: err}
+	}
+	if !filepath.IsLocal(rel) {
+		return failed(unix.EXDEV)
+	}
+	at, err := openDir(unix.AT_FDCWD, root, unix.O_PATH)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: root, Err: err}
 	}
-	defer unix.Close(top)
-	how := unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	for step := range strings.SplitSeq(filepath.Dir(rel), "/") {
+		next, err := openDir(at, step, unix.O_PATH|unix.O_NOFOLLOW)
+		unix.Close(at)
+		if err != nil {
+			return failed(err)
+		}
+		at = next
 	}
+	fd, err := openDir(at, filepath.Base(rel), unix.O_RDONLY|unix.O_NOFOLLOW)
+	unix.Close(at)
+	if err != nil {
+		return failed(err)
+	}
+	return &Dir{os.NewFile(uintptr(fd), filepath.Join(root, rel))}, nil
+}
+
+func openDir(at int, name string, flags int) (int, error) {
 	for {
-		fd, err := unix.Openat2(top, filepath.Clean(rel), &how)
-		switch {
-		case err == nil:
-			return &Dir{os.NewFile(uintptr(fd), filepath.Join(root, rel))}, nil
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN): // something was renamed just then
-		default:
-			return nil, &fs.PathError{Op: "open", Path: filepath.Join(root, rel), Err: err}
+		fd, err := unix.Openat(at, name, flags|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != unix.EINTR {
+			return fd, err
 		}
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // seen is what the measured process found.
@@ -24,7 +23,7 @@ const childVariable = "PACKMILL_TEST_LISTS"
 
 // The main component of the Debian release that the machine runs, as apt gets
 // it: in a stable release nothing is left to be built. Read and held against
-// each other in a process of its own, within half a second of CPU and 200 MB.
+// each other in a process of its own, within 200 MB.
 func TestRealLists(t *testing.T) {
 	if dir := os.Getenv(childVariable); dir != "" {
 		child(t, dir)
@@ -55,9 +54,6 @@ func TestRealLists(t *testing.T) {
 	}
 	if got.Lost > 0 || len(got.Wanted) > 20 {
 		t.Errorf("%d are out of date or uncompiled, %d are wanted in all", got.Lost, len(got.Wanted))
-	}
-	if cpu > 500*time.Millisecond {
-		t.Errorf("%v of CPU, not 0.5 s", cpu)
 	}
 	if memory > 200e6 {
 		t.Errorf("%d bytes of memory, not 200 MB", memory)
