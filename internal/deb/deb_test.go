@@ -266,6 +266,16 @@ func refusals() []struct {
 			"data.tar goes on after the end of its archive; build the package again with dpkg-deb"},
 		{"half a tar block", withData("data.tar", debtest.Tar(debtest.File{Path: "a", Body: "x"})[:700]),
 			"data.tar ends too early; build the package again with dpkg-deb"},
+		{"no padding after the last file", withData("data.tar", debtest.Tar(debtest.File{Path: "a", Body: "x"})[:1025]),
+			"data.tar ends too early, without two blocks of zeros; build the package again with dpkg-deb"},
+		{"no end of tar", withData("data.tar", debtest.Tar(debtest.File{Path: "a", Body: "x"})[:1536]),
+			"data.tar ends too early, without two blocks of zeros; build the package again with dpkg-deb"},
+		{"one block of zeros", withData("data.tar", debtest.Tar(debtest.File{Path: "a", Body: "x"})[:2048]),
+			"data.tar ends too early, without two blocks of zeros; build the package again with dpkg-deb"},
+		{"an empty tar", withData("data.tar", nil),
+			"data.tar ends too early, without two blocks of zeros; build the package again with dpkg-deb"},
+		{"control.tar without its end", debtest.Ar(format, debtest.Member{Name: "control.tar", Body: debtest.Tar(debtest.File{Path: "control", Body: control})[:1024+len(control)]}, goodData),
+			"control.tar ends too early, without two blocks of zeros; build the package again with dpkg-deb"},
 		{"no tar", withData("data.tar", bytes.Repeat([]byte("x"), 1024)),
 			"data.tar is no tar archive that dpkg unpacks; build the package again with dpkg-deb"},
 		{"PAX", withData("data.tar", header(tar.Header{Name: "./a", ModTime: time.Unix(1, 5), Format: tar.FormatPAX})),
@@ -394,13 +404,21 @@ type failing struct{ err error }
 
 func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
+// odd is a packed archive of an odd number of bytes.
+func odd() (body []byte) {
+	for name := "a"; len(body)%2 == 0; name += "b" {
+		body = debtest.Pack("gz", debtest.Tar(debtest.File{Path: name}))
+	}
+	return body
+}
+
 func TestAccepted(t *testing.T) {
 	t.Parallel()
 	for name, data := range map[string][]byte{
 		"GNU ar's slash":         bytes.Replace(debtest.Ar(format, goodControl, goodData), []byte("debian-binary   "), []byte("debian-binary/  "), 1),
 		"signed by dpkg-sig":     debtest.Ar(format, goodControl, goodData, debtest.Member{Name: "_gpgbuilder", Body: []byte("x")}),
 		"member before control":  debtest.Ar(format, debtest.Member{Name: "_x", Body: []byte("y")}, goodControl, goodData),
-		"no byte to fill up":     bytes.TrimSuffix(debtest.Ar(format, goodControl, debtest.Member{Name: "data.tar", Body: append(debtest.Tar(), 0)}), []byte("\n")),
+		"no byte to fill up":     bytes.TrimSuffix(debtest.Ar(format, goodControl, debtest.Member{Name: "data.tar.gz", Body: odd()}), []byte("\n")),
 		"gzip in two members":    withData("data.tar.gz", append(debtest.Pack("gz", debtest.Tar()[:512]), debtest.Pack("gz", debtest.Tar()[512:])...)),
 		"directory listed twice": withData("data.tar", header(tar.Header{Typeflag: tar.TypeDir, Name: "./a/", Format: tar.FormatGNU}, tar.Header{Typeflag: tar.TypeDir, Name: "./a/", Format: tar.FormatGNU})),
 		"further line in format": debtest.Ar(debtest.Member{Name: "debian-binary", Body: []byte("2.0\nmore\n")}, goodControl, goodData),

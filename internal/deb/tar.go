@@ -106,10 +106,16 @@ func (p *Package) readData(m *member, opt Options, lim *Limits) error {
 	})
 }
 
+// tarBlock is the unit of tar archives: two of zeros end one (tar(5)).
+const tarBlock = 512
+
 // walk calls f for each header of a tar archive in the formats that dpkg unpacks
 // (V7, USTAR, GNU), and reads to the end of the member, where only zeros may be.
+// archive/tar takes an archive that is cut behind the last byte of a file, which
+// GNU tar and opkg's clients do not.
 func walk(u *unpacker, f func(*tar.Header, io.Reader) error) error {
 	tr := tar.NewReader(u)
+	last := int64(0) // where the last entry ends, with its padding
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -120,6 +126,10 @@ func walk(u *unpacker, f func(*tar.Header, io.Reader) error) error {
 		}
 		if h.Format == tar.FormatPAX || h.Typeflag == tar.TypeXGlobalHeader {
 			return fault("%s has PAX headers, which dpkg does not unpack; build the package again with dpkg-deb", u.m.name)
+		}
+		last = u.n
+		if h.Typeflag == tar.TypeReg {
+			last += (h.Size + tarBlock - 1) / tarBlock * tarBlock
 		}
 		if err := f(h, tr); err != nil {
 			return err
@@ -139,6 +149,9 @@ func walk(u *unpacker, f func(*tar.Header, io.Reader) error) error {
 		if err != nil {
 			return err
 		}
+	}
+	if u.n%tarBlock != 0 || u.n < last+2*tarBlock {
+		return fault("%s ends too early, without two blocks of zeros; build the package again with dpkg-deb", u.m.name)
 	}
 	if u.m.left > 0 {
 		return fault("%s goes on after the end of its packed data; build the package again with dpkg-deb", u.m.name)

@@ -1,6 +1,7 @@
 package survey
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -8,9 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"packmill/archive"
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/terminal"
+	"packmill/internal/deb/debtest"
 	"packmill/queue"
 	"packmill/spool"
 )
@@ -110,5 +113,56 @@ func TestWhy(t *testing.T) {
 	}
 	if _, _, err := Why(tree, set, "hello", "other"); !errors.Is(err, daemon.ErrRefused) {
 		t.Errorf("in another suite: got %v", err)
+	}
+}
+
+// TestWhyNotForOpkg: what the feeds for opkg go without is said of its source, for
+// as long as it is so.
+func TestWhyNotForOpkg(t *testing.T) {
+	tree, set := newTree(t)
+	root := tree.Path("archive")
+	a, err := archive.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	suite := archive.Suite{Name: "sid", Codename: "sid", Components: []string{"main"}, Architectures: []string{"amd64"}, Opkg: &archive.Opkg{}}
+	pooled := filepath.Join(root, "opkg/pool/2/main/h/hello/hello_%_amd64.opk")
+	for _, version := range []string{"1", "2"} {
+		u := debtest.Upload{Distribution: "sid", Source: debtest.Source{Name: "hello", Version: version},
+			Debs: []debtest.Deb{{Name: "hello", Source: "hello", Version: version}}}
+		changes, err := u.Write(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		batch := []archive.Inclusion{{Dir: filepath.Dir(changes), Changes: filepath.Base(changes)}}
+		if _, err := a.Publish(context.Background(), suite, batch, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		// The name of the next version is taken by another content.
+		if version == "1" {
+			if err := os.Link(strings.Replace(pooled, "%", "1", 1), strings.Replace(pooled, "%", "2", 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, source := range []string{"hello", "other"} {
+		f := job(t, tree, source, spool.NeedsBuild, queue.Ticket{})
+		to := tree.Path(spool.Place{State: spool.Installed, Suite: "sid", Arch: "amd64", Hash: spool.Hash(source)}.Dir(), filepath.Base(f.Dir()))
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(tree.Path(f.Dir()), to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for source, want := range map[string]bool{"hello": true, "other": false} {
+		all, _, err := Why(tree, set, source, "")
+		if err != nil || len(all) != 1 {
+			t.Fatalf("%s: got %+v, %v", source, all, err)
+		}
+		text := all[0].Text(&terminal.Screen{})
+		if got := strings.Contains(text, "not opkg:   amd64: hello 2: ") && strings.Contains(text, "raise the version"); got != want {
+			t.Errorf("%s: said that opkg cannot take it: %v, want %v:\n%s", source, got, want, text)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/archive/opkg"
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/terminal"
@@ -28,6 +29,8 @@ type Answer struct {
 	Previous string   `json:"previous_failure,omitempty"`
 
 	FirstError string `json:"first_error,omitempty"`
+
+	NotForOpkg []string `json:"not_for_opkg,omitempty"` // "FEED: PACKAGE VERSION: why opkg cannot take it"
 }
 
 // Why answers for every job and source that a person calls pattern, in one
@@ -107,6 +110,10 @@ func (q *inquiry) answer(f spool.Found) (*Answer, error) {
 		}
 	case spool.Master:
 		w.WaitsFor = openJobs(t, f)
+	case spool.Installed:
+		if w.NotForOpkg, err = notForOpkg(t, f); err != nil {
+			return nil, err
+		}
 	}
 	w.Blocks = blocks(t, q.waiting, tk, f)
 	if f.Arch() == "" || f.Arch() == spool.SourceArch || f.Place.State == spool.Installed {
@@ -157,6 +164,9 @@ func (w *Answer) Text(s *terminal.Screen) string {
 		line("before it: ", fmt.Sprintf("%d", w.Ahead))
 	}
 	line("takes:     ", w.Estimate)
+	for _, x := range w.NotForOpkg {
+		line("not opkg:  ", x)
+	}
 	line("log:       ", w.FirstError)
 	line("before:    ", w.Previous)
 	return b.String()
@@ -232,6 +242,21 @@ func silence(t *spool.Tree, f spool.Found, all *control.Settings, tk *queue.Tick
 		}
 	}
 	return ""
+}
+
+// notForOpkg lists the packages of a source that are missing in the suite's feeds
+// for opkg.
+func notForOpkg(t *spool.Tree, f spool.Found) (out []string, err error) {
+	feeds, err := opkg.Skipped(t.Path("archive"), f.Place.Suite)
+	for feed, list := range feeds {
+		for _, s := range list {
+			if s.Source == f.Name.Source {
+				out = append(out, feed+": "+s.String())
+			}
+		}
+	}
+	slices.Sort(out)
+	return out, err
 }
 
 // openJobs lists the architectures of a source that have not settled.
