@@ -34,9 +34,9 @@ type CheckOptions struct {
 	SkipPackages bool
 }
 
-// Check applies every rule that an opkg client relies on to the feed at dir, as that client would meet it. It returns the number of
-// entries and all that is wrong, each with file and line; the error is trouble
-// with reading.
+// Check applies every rule that an opkg client relies on to the feed at dir, as
+// that client would meet it. It returns the number of entries and all that is
+// wrong, each with file and line; the error is trouble with reading.
 func Check(dir string, opt CheckOptions) (entries int, wrong []string, err error) {
 	// One generation, whatever is published meanwhile.
 	if to, err := os.Readlink(dir); err == nil {
@@ -177,6 +177,7 @@ func (c *checker) index(text []byte) error {
 var (
 	hexMD5    = regexp.MustCompile(`^[0-9a-f]{32}$`)
 	hexSHA256 = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	opkgSize  = regexp.MustCompile(`^[1-9][0-9]*$`)
 	opkgArch  = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]*$`)
 	// one relation as opkg reads it: a name, perhaps a version
 	opkgRel      = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+( \((<<|<=|=|>=|>>) [A-Za-z0-9.+:~-]+\))?$`)
@@ -184,115 +185,149 @@ var (
 	opkgProvided = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
 )
 
+// A claim is an entry in the making: its fields by name, and what it says of its
+// package file.
+type claim struct {
+	*checker
+	first          rawField
+	at             map[string]*rawField
+	name, version  string
+	arch           string
+	filename       string
+	size, md5, sha string
+}
+
 func (c *checker) stanza(st []rawField) error {
 	c.entries++
-	at := map[string]*rawField{}
+	e := &claim{checker: c, first: st[0], at: map[string]*rawField{}}
 	for i := range st {
-		f := &st[i]
-		var k kind
-		known := false
-		for _, w := range fields {
-			if strings.EqualFold(f.name, w.name) {
-				known, k = true, w.kind
-				if f.name != w.name {
-					c.bad(f.line, "%s: opkg knows it as %s only", f.name, w.name)
+		e.field(&st[i])
+	}
+	e.order(st[len(st)-1].name)
+	e.who()
+	c.replaced(e.at["Replaces"], e.at["Conflicts"])
+	e.what()
+	if e.filename == "" || strings.HasPrefix(e.filename, "/") {
+		return nil
+	}
+	return c.file(e)
+}
+
+// field checks one field by itself.
+func (e *claim) field(f *rawField) {
+	i := slices.IndexFunc(fields, func(w knownField) bool { return strings.EqualFold(f.name, w.name) })
+	switch {
+	case e.at[f.name] != nil:
+		e.bad(f.line, "%s twice", f.name)
+	case f.name == "Installed-Size":
+		e.bad(f.line, "Installed-Size: opkg counts bytes, Debian KiB; leave it out")
+	case f.name == "SHA256":
+		e.bad(f.line, "SHA256: opkg knows SHA256sum only")
+	case i < 0:
+		e.bad(f.line, "%s: no field that opkg is known to read", f.name)
+	case f.name != fields[i].name:
+		e.bad(f.line, "%s: opkg knows it as %s only", f.name, fields[i].name)
+	}
+	e.at[f.name] = f
+	if f.name != "Description" && f.more != nil {
+		e.bad(f.line, "%s is folded; opkg drops the further lines", f.name)
+	}
+	if i >= 0 && fields[i].kind >= relation {
+		e.relation(f, fields[i].kind)
+	}
+}
+
+// relation checks a dependency field.
+func (e *claim) relation(f *rawField, k kind) {
+	form := opkgRel
+	if k == provides {
+		form = opkgProvided
+	}
+	for or := range strings.SplitSeq(f.value, ", ") {
+		for one := range strings.SplitSeq(or, " | ") {
+			if !form.MatchString(one) {
+				e.bad(f.line, "%s: opkg cannot read %q", f.name, one)
+			} else if _, v, ok := strings.Cut(strings.TrimSuffix(one, ")"), " ("); ok {
+				if err := policy.CheckVersion(v[strings.IndexByte(v, ' ')+1:]); err != nil {
+					e.bad(f.line, "%s: %v", f.name, err)
 				}
 			}
 		}
-		switch {
-		case at[f.name] != nil:
-			c.bad(f.line, "%s twice", f.name)
-		case f.name == "Installed-Size":
-			c.bad(f.line, "Installed-Size: opkg counts bytes, Debian KiB; leave it out")
-		case f.name == "SHA256":
-			c.bad(f.line, "SHA256: opkg knows SHA256sum only")
-		case !known:
-			c.bad(f.line, "%s: no field that opkg is known to read", f.name)
-		}
-		at[f.name] = f
-		if f.name != "Description" && f.more != nil {
-			c.bad(f.line, "%s is folded; opkg drops the further lines", f.name)
-		}
-		if k >= relation {
-			form := opkgRel
-			if k == provides {
-				form = opkgProvided
-			}
-			for or := range strings.SplitSeq(f.value, ", ") {
-				for one := range strings.SplitSeq(or, " | ") {
-					if !form.MatchString(one) {
-						c.bad(f.line, "%s: opkg cannot read %q", f.name, one)
-					} else if _, v, ok := strings.Cut(strings.TrimSuffix(one, ")"), " ("); ok {
-						if err := policy.CheckVersion(v[strings.IndexByte(v, ' ')+1:]); err != nil {
-							c.bad(f.line, "%s: %v", f.name, err)
-						}
-					}
-				}
-			}
-		}
 	}
-	first, last := st[0], st[len(st)-1]
-	if first.name != "Package" {
-		c.bad(first.line, "an entry begins with %s, want Package", first.name)
+}
+
+// order checks what must be first and last.
+func (e *claim) order(last string) {
+	if e.first.name != "Package" {
+		e.bad(e.first.line, "an entry begins with %s, want Package", e.first.name)
 	}
-	if at["Description"] != nil && last.name != "Description" {
-		c.bad(at["Description"].line, "Description is not the last field")
+	if d := e.at["Description"]; d != nil && last != d.name {
+		e.bad(d.line, "Description is not the last field")
 	}
-	get := func(name string, check func(string) error) string {
-		f := at[name]
-		if f == nil {
-			c.bad(first.line, "no %s", name)
-			return ""
+}
+
+// get is the value of a field that must be there, and pass a check.
+func (e *claim) get(name string, check func(string) error) string {
+	f := e.at[name]
+	if f == nil {
+		e.bad(e.first.line, "no %s", name)
+		return ""
+	}
+	if err := check(f.value); err != nil {
+		e.bad(f.line, "%s: %v", name, err)
+	}
+	return f.value
+}
+
+func match(re *regexp.Regexp) func(string) error {
+	return func(v string) error {
+		if !re.MatchString(v) {
+			return fmt.Errorf("%q is not of the form %s", v, re)
 		}
-		if err := check(f.value); err != nil {
-			c.bad(f.line, "%s: %v", name, err)
-		}
-		return f.value
+		return nil
 	}
-	match := func(re *regexp.Regexp) func(string) error {
-		return func(v string) error {
-			if !re.MatchString(v) {
-				return fmt.Errorf("%q is not of the form %s", v, re)
-			}
-			return nil
-		}
+}
+
+// who checks which package it is, and that a client would see it, once.
+func (e *claim) who() {
+	e.name, e.version = e.get("Package", checkName), e.get("Version", policy.CheckVersion)
+	e.arch = e.get("Architecture", match(opkgArch))
+	if e.opt.Archs != nil && !slices.Contains(e.opt.Archs, e.arch) {
+		e.bad(e.first.line, "architecture %s is none of the client's (%s), who ignores the entry", e.arch, strings.Join(e.opt.Archs, ", "))
 	}
-	name, version := get("Package", checkName), get("Version", policy.CheckVersion)
-	c.replaced(at["Replaces"], at["Conflicts"])
-	arch := get("Architecture", match(opkgArch))
-	get("Description", func(string) error { return nil })
-	size := get("Size", match(regexp.MustCompile(`^[1-9][0-9]*$`)))
+	id := e.name + " " + e.version + " " + e.arch
+	if e.seen[id] {
+		e.bad(e.first.line, "%s is listed twice", id)
+	}
+	e.seen[id] = true
+}
+
+// what checks what it says of its package file.
+func (e *claim) what() {
+	e.get("Description", func(string) error { return nil })
+	e.size = e.get("Size", match(opkgSize))
 	// One would do for upstream; OpenWrt's client checks the MD5 even beside a
 	// SHA-256, and a published sum must be right: so both, and both right.
-	md5, sha := get("MD5Sum", match(hexMD5)), get("SHA256sum", match(hexSHA256))
-	if c.opt.Archs != nil && !slices.Contains(c.opt.Archs, arch) {
-		c.bad(first.line, "architecture %s is none of the client's (%s), who ignores the entry", arch, strings.Join(c.opt.Archs, ", "))
+	e.md5, e.sha = e.get("MD5Sum", match(hexMD5)), e.get("SHA256sum", match(hexSHA256))
+	e.filename = e.get("Filename", e.path)
+}
+
+// path checks a Filename.
+func (e *claim) path(v string) error {
+	want := strings.TrimPrefix(e.name, sourcePrefix) + "_" + policy.WithoutEpoch(e.version) + "_" + e.arch
+	base := filepath.Base(v)
+	switch {
+	case strings.HasPrefix(v, "/"), strings.Contains(v, "://"), v != filepath.Clean(v):
+		return fmt.Errorf("%q is not a clean path relative to the feed", v)
+	case !filepath.IsLocal(v):
+		return fmt.Errorf("%q leads out of the feed; small clients send the dots as they are, and not every server takes them", v)
+	case base != want+".opk" && base != want+".ipk":
+		return fmt.Errorf("%q; want the name %s.opk or .ipk", v, want)
+	case e.files[v]:
+		return fmt.Errorf("%q is listed twice", v)
 	}
-	if id := name + " " + version + " " + arch; c.seen[id] {
-		c.bad(first.line, "%s is listed twice", id)
-	} else {
-		c.seen[id] = true
-	}
-	filename := get("Filename", func(v string) error {
-		base := filepath.Base(v)
-		want := strings.TrimPrefix(name, sourcePrefix) + "_" + policy.WithoutEpoch(version) + "_" + arch
-		switch {
-		case strings.HasPrefix(v, "/"), strings.Contains(v, "://"), v != filepath.Clean(v):
-			return fmt.Errorf("%q is not a clean path relative to the feed", v)
-		case !filepath.IsLocal(v):
-			return fmt.Errorf("%q leads out of the feed; small clients send the dots as they are, and not every server takes them", v)
-		case base != want+".opk" && base != want+".ipk":
-			return fmt.Errorf("%q; want the name %s.opk or .ipk", v, want)
-		case c.files[v]:
-			return fmt.Errorf("%q is listed twice", v)
-		}
-		c.files[v] = true
-		return nil
-	})
-	if filename == "" || strings.HasPrefix(filename, "/") {
-		return nil
-	}
-	return c.file(first.line, filename, name, version, arch, size, md5, sha)
+	e.files[v] = true
+	return nil
 }
 
 // checkName is policy.CheckPackage for the names of sources too.
@@ -321,21 +356,21 @@ func (c *checker) replaced(replaces, conflicts *rawField) {
 }
 
 // file checks the package file of an entry.
-func (c *checker) file(line int, filename, name, version, arch, size, md5, sha string) error {
-	full := filepath.Join(c.dir, filename)
-	if !filepath.IsLocal(filename) {
+func (c *checker) file(e *claim) error {
+	line, full := e.first.line, filepath.Join(c.dir, e.filename)
+	if !filepath.IsLocal(e.filename) {
 		return nil // that was said
 	}
 	fi, err := os.Lstat(full)
 	if errors.Is(err, fs.ErrNotExist) {
-		c.bad(line, "Filename: %s is not there", filename)
+		c.bad(line, "Filename: %s is not there", e.filename)
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if !fi.Mode().IsRegular() || strconv.FormatInt(fi.Size(), 10) != size {
-		c.bad(line, "%s has %d bytes, the index says %s", filename, fi.Size(), size)
+	if !fi.Mode().IsRegular() || strconv.FormatInt(fi.Size(), 10) != e.size {
+		c.bad(line, "%s has %d bytes, the index says %s", e.filename, fi.Size(), e.size)
 		return nil
 	}
 	if c.opt.SkipPackages {
@@ -349,12 +384,12 @@ func (c *checker) file(line int, filename, name, version, arch, size, md5, sha s
 		c.bad(line, "%v", err)
 		return nil
 	}
-	if p.MD5 != md5 || p.SHA256 != sha {
-		c.bad(line, "%s has other checksums than the index says", filename)
+	if p.MD5 != e.md5 || p.SHA256 != e.sha {
+		c.bad(line, "%s has other checksums than the index says", e.filename)
 	}
-	for _, f := range [][2]string{{"Package", name}, {"Version", version}, {"Architecture", arch}} {
+	for _, f := range [][2]string{{"Package", e.name}, {"Version", e.version}, {"Architecture", e.arch}} {
 		if got := p.Control.Get(f[0]); got != f[1] {
-			c.bad(line, "%s: its control file has %s %q, the index %q", filename, f[0], got, f[1])
+			c.bad(line, "%s: its control file has %s %q, the index %q", e.filename, f[0], got, f[1])
 		}
 	}
 	return nil

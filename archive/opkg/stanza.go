@@ -11,16 +11,18 @@ import (
 // The fields of an index entry in their order. A field that is not here means
 // nothing to opkg, or something else than to dpkg: Installed-Size is bytes for
 // opkg and KiB for dpkg, Breaks and Enhances are unknown to it.
-var fields = []struct {
-	name string
-	kind kind
-}{
+var fields = []knownField{
 	{"Package", made}, {"Version", made}, {"Architecture", made},
 	{"Essential", line}, {"Maintainer", line}, {"Section", line}, {"Priority", line}, {"Source", line}, {"Homepage", line},
 	{"Pre-Depends", relation}, {"Depends", relation}, {"Recommends", relation}, {"Suggests", relation},
 	{"Conflicts", conflicts}, {"Replaces", replaces}, {"Provides", provides},
 	{"Filename", made}, {"Size", made}, {"MD5Sum", made}, {"SHA256sum", made},
 	{"Description", made},
+}
+
+type knownField struct {
+	name string
+	kind kind
 }
 
 type kind int

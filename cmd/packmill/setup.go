@@ -29,6 +29,7 @@ type setupCmd struct {
 	From     string   `help:"The address that mail comes from; none: no mail." placeholder:"ADDRESS"`
 	Runner   string   `help:"sbuild, or our own overlay, which is faster." enum:"sbuild,overlay" default:"overlay"`
 	Review   string   `help:"Whose uploads a person must accept: always, new (of new packages), never." enum:"always,new,never" default:"always"`
+	Opkg     string   `help:"Feeds for opkg beside apt's indexes: yes or no. They cost room and time: a package is there once more, about one and a half times as large." enum:"yes,no," default:"" placeholder:"yes"`
 	NoChroot bool     `help:"Make no chroot now: the first build does."`
 	NoStart  bool     `help:"Start no daemon."`
 
@@ -119,7 +120,11 @@ func (s *setupCmd) answers() (*setup.Answers, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &setup.Answers{Suite: suite, Archs: strings.Fields(arch), Runner: s.Runner, Review: s.Review}
+	feeds, err := answer(in, s.Opkg, "Feeds for opkg beside apt's indexes; each package is there once more, about one and a half times as large (yes, no)", "no", yesOrNo)
+	if err != nil {
+		return nil, err
+	}
+	a := &setup.Answers{Suite: suite, Archs: strings.Fields(arch), Runner: s.Runner, Review: s.Review, Opkg: feeds == "yes"}
 	if from != "-" {
 		a.From = from
 	}
@@ -131,6 +136,13 @@ func (s *setupCmd) answers() (*setup.Answers, error) {
 		a.Base = append(a.Base, lines...)
 	}
 	return a, nil
+}
+
+func yesOrNo(word string) error {
+	if word != "yes" && word != "no" {
+		return fmt.Errorf("%q: yes or no?", word)
+	}
+	return nil
 }
 
 // answer is given, or what a person types at a terminal, or else the proposal.

@@ -27,6 +27,7 @@ type Answers struct {
 	From   string   // of mail: "" sends none
 	Runner string   // sbuild or overlay
 	Review string   // always, new or never
+	Opkg   bool     // feeds for opkg too
 	// Fingerprint of the key that signs what is built.
 	Fingerprint string
 }
@@ -117,7 +118,8 @@ func Settings(a *Answers) map[string]string {
 		fmt.Fprintf(&suites, " %s\n", line)
 	}
 	fmt.Fprintf(&suites, "# A person accepts every upload (always), those of new packages (new), or none (never).\nReview: %s\n", a.Review)
-	fmt.Fprintf(&suites, "# No feeds for opkg: they want as much room again as the pool.\nOpkg: no\n")
+	feeds := map[bool]string{true: "yes", false: "no"}[a.Opkg]
+	fmt.Fprintf(&suites, "# Feeds for opkg: each package is there once more, about one and a half times as large.\nOpkg: %s\n", feeds)
 	builders := fmt.Sprintf("# One stanza a builder; man 5 packmill has every field.\nName: here\nArchitectures: %s all\nRunner: %s\n"+
 		"# Signs what it built.\nKey: private/builder.key\nFingerprint: %s\n", strings.Join(a.Archs, " "), a.Runner, a.Fingerprint)
 	files := map[string]string{"suites": suites.String(), "builders": builders}

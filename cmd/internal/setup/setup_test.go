@@ -38,6 +38,16 @@ func TestSettings(t *testing.T) {
 	if !ok || !slices.Equal(x.Base, base) || x.Review != "new" || x.Opkg || len(s.Builders) != 1 || s.Builders[0].Runner != "overlay" || s.Notify[0].From != a.From {
 		t.Errorf("got %+v, %+v, %+v", x, s.Builders, s.Notify)
 	}
+	for _, opkg := range []bool{true, false} {
+		a.Opkg = opkg
+		feeds := t.TempDir()
+		if _, _, err := WriteSettings(feeds, Settings(a)); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := control.Load(feeds); err != nil || s.Suites[0].Opkg != opkg {
+			t.Errorf("feeds for opkg %v: got %+v, %v", opkg, s, err)
+		}
+	}
 	a.Suite = "another"
 	if wrote, kept, err := WriteSettings(dir, Settings(a)); err != nil || len(wrote) > 0 || len(kept) != 3 {
 		t.Errorf("again: wrote %v, kept %v, %v; want that all stay", wrote, kept, err)
