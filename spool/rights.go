@@ -23,7 +23,7 @@ const (
 	UserMaster  = "packmill-master"
 	UserBuild   = "packmill-build"
 	UserArchive = "packmill-archive"
-	UserMail    = "packmill-mail" // no daemon: mail to it is read by packmill mail
+	UserMail    = "packmill-mail" // maild; and mail to it is read by packmill mail
 )
 
 // The groups that open directories to them and to people. An item belongs to
@@ -155,6 +155,9 @@ var beside = []Right{
 	{BuildersDir, "root", GroupAll, fs.ModeSetgid | 0o775, false},
 	{"spool", "root", "root", 0o755, false},
 	{"spool/incoming", UserReview, GroupReview, fs.ModeSticky | 0o773, false},
+	{filepath.Dir(LettersDir), "root", GroupAll, 0o750, false},
+	// All of that group add letters, and read only their own.
+	{LettersDir, UserMail, UserMail, fs.ModeSetgid | fs.ModeSticky | 0o777, false},
 	{"archive", UserArchive, UserArchive, 0o755, false},
 	{"archive/pool", UserArchive, UserArchive, 0o755, false},
 	{"archive/dists", UserArchive, UserArchive, 0o755, false},

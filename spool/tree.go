@@ -50,6 +50,10 @@ const (
 // and a tree that lost it works, in what it knows of itself.
 const BaseDir = "archive/cache/base"
 
+// LettersDir holds mails that maild hands on, where the daemons have accounts of
+// their own.
+const LettersDir = "spool/mail/new"
+
 // KeysDir holds the keys that clients verify suites with. A tree that lost it gets
 // it back with the next publication.
 const KeysDir = "archive/keys"
@@ -85,7 +89,7 @@ func Init(root string) (*Tree, error) {
 
 // Complete is Init without the key: the directories alone.
 func Complete(root string) (*Tree, error) {
-	for _, p := range append(Standard.parts(), BaseDir, KeysDir) {
+	for _, p := range append(Standard.parts(), BaseDir, KeysDir, LettersDir) {
 		if err := durable.MkdirAll(filepath.Join(root, p), 0o775); err != nil {
 			return nil, fmt.Errorf("init %s: %w", root, err)
 		}

@@ -110,7 +110,7 @@ hear when a build has come to a verdict; until then there is no other mail.
 			m.Subject = fmt.Sprintf("Builder %s is back (%s)", x.Name, b.who())
 			m.Body = fmt.Sprintf("%s builds again: a build came to a verdict at %s.\nIt had been set aside at %s.\n", name, a.Back.Format(time.RFC3339), a.Since.Format(time.RFC3339))
 		}
-		sent, err := mail.Send(ctx, b.notices(), m)
+		sent, err := mail.Send(ctx, b.Tree, b.notices(), m)
 		if err != nil {
 			return err
 		}

@@ -132,7 +132,7 @@ func (d *Desk) Ask(it *spool.Item, who, text string) error {
 		Body:    fmt.Sprintf("%s asks about %s %s, which waits for review:\n\n%s\n", who, it.Name.Source, it.Name.Version, text),
 		People:  map[string]string{mail.Signer: st.Get("Email"), mail.Maintainer: st.Get("Maintainer")},
 	}
-	sent, err := mail.Send(context.Background(), d.askers(), m)
+	sent, err := mail.Send(context.Background(), d.tree, d.askers(), m)
 	if err != nil {
 		return err
 	}

@@ -196,6 +196,10 @@ func TestBroken(t *testing.T) {
 		{"nobody is told", func(s *server) { s.control("notify", "") }, "notify", "nobody hears"},
 		{"no From", func(s *server) { s.change("notify", "From: Archive <archive@packmill.invalid>\n", "") }, "notify", "it has no From"},
 		{"no mail system", func(s *server) { s.remove(filepath.Join(s.root, "usr/sbin/sendmail")) }, "notify", "to send mail with"},
+		{"letters that nobody hands on", func(s *server) {
+			s.write(filepath.Join(s.tree, spool.LettersDir, "letter"), "")
+			s.now = s.now.Add(time.Hour)
+		}, "letters", "1 letters wait"},
 		{"no subordinate users", func(s *server) { s.chrooted(); s.machine("etc/subuid", "somebody:100000:65536\n") }, "ids", "/etc/subuid gives it no 65536 ids"},
 		{"few subordinate groups", func(s *server) { s.chrooted(); s.machine("etc/subgid", "nobody:100000:1000\n") }, "ids", "/etc/subgid gives it no 65536 ids"},
 		{"few ids for its jobs", func(s *server) {

@@ -251,7 +251,7 @@ func (p *patient) units() {
 		p.daemons()
 		return
 	}
-	names := []string{"reviewd.service", "master-buildd.service", "archived.service"}
+	names := []string{"reviewd.service", "master-buildd.service", "archived.service", "maild.service"}
 	for _, a := range p.archs() {
 		if slices.ContainsFunc(p.settings.Builders, func(b control.Builder) bool { return slices.Contains(b.Architectures, a) && b.Host == "" }) {
 			names = append(names, "buildd@"+a+".service")

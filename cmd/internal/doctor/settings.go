@@ -258,6 +258,27 @@ func (p *patient) notify() {
 	}
 }
 
+// slow is the age at which a letter should have gone.
+const slow = 10 * time.Minute
+
+// letters looks for mails that maild has not handed on.
+func (p *patient) letters() {
+	dir := filepath.Join(p.Tree, spool.LettersDir)
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		p.warn(dir, "ask as root", "%v", err)
+	}
+	n := 0
+	for _, e := range entries {
+		if st, err := e.Info(); err == nil && p.Now.Sub(st.ModTime()) > slow {
+			n++
+		}
+	}
+	if n > 0 {
+		p.error(dir, "start maild, or see why its sendmail does not take them: journalctl -u maild", "%d letters wait for more than %v", n, slow)
+	}
+}
+
 func (p *patient) suiteNames() string {
 	var names []string
 	for _, s := range p.settings.Suites {

@@ -155,7 +155,7 @@ func (b *Box) answer(ctx context.Context, l *letter, st *statement, by *control.
 			by.Name, st.sig.Fingerprint, st.sig.Created.Format(time.RFC3339), quoted),
 	}
 	n := Way(b.Settings.Notify, eventAnswer, by.Email, EventLog, EventFailed, "*")
-	sent, err := Send(ctx, []control.Notice{n}, m)
+	sent, err := Send(ctx, b.Tree, []control.Notice{n}, m)
 	if err == nil && sent == 0 {
 		err = fmt.Errorf("%s has no Email in control/uploaders", by.Name)
 	}

@@ -169,15 +169,20 @@ func plain(s, also string) bool {
 	return s != ""
 }
 
-// Send mails the message to everybody whom the notices name for its event. It
+// Send mails the message to everybody whom the notices name for its event: where the
+// tree's daemons have accounts of their own, by a letter that maild hands on. It
 // returns how many addresses it was handed over for. After an error some may
 // have it; the caller does it again later.
-func Send(ctx context.Context, notices []control.Notice, m *Message) (int, error) {
+func Send(ctx context.Context, tree *spool.Tree, notices []control.Notice, m *Message) (int, error) {
 	n := 0
 	var errs []error
 	for _, e := range envelopes(notices, m) {
 		text, from, err := m.format(e)
-		if err == nil {
+		switch {
+		case err != nil:
+		case tree.Separate():
+			err = (&outgoing{Via: e.via, From: from, To: e.to, text: text}).post(tree)
+		default:
 			err = deliver(ctx, e.via, from, e.to, text)
 		}
 		if err != nil {

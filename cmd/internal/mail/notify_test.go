@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"packmill/cmd/internal/control"
+	"packmill/spool"
 )
 
 // program writes a sendmail that runs some shell commands.
@@ -185,12 +186,16 @@ func TestMessageID(t *testing.T) {
 // not there is an error, and the others are still tried.
 func TestSend(t *testing.T) {
 	dir := t.TempDir()
+	tree, err := spool.Init(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	good := program(t, fmt.Sprintf("printf '%%s\\n' \"$@\" >%[1]s/args\ncat >%[1]s/text", dir))
 	m := &Message{Event: "log", Item: "i", Key: "k", Date: time.Now(), Subject: "s", Body: "b\n"}
 	notice := func(via string) control.Notice {
 		return control.Notice{Event: "log", To: []string{"a@example.org", "b@example.org"}, Via: via, From: "f@example.org"}
 	}
-	n, err := Send(context.Background(), []control.Notice{notice(program(t, "echo no \x1b space >&2; exit 75")), notice("/nowhere"), notice(good)}, m)
+	n, err := Send(context.Background(), tree, []control.Notice{notice(program(t, "echo no \x1b space >&2; exit 75")), notice("/nowhere"), notice(good)}, m)
 	if n != 2 || err == nil || !strings.Contains(err.Error(), "exit status 75: no   space") || !strings.Contains(err.Error(), "/nowhere") {
 		t.Errorf("got %d, %v", n, err)
 	}
@@ -203,10 +208,10 @@ func TestSend(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if n, err := Send(ctx, []control.Notice{notice(program(t, "sleep 1000"))}, m); n != 0 || err == nil {
+	if n, err := Send(ctx, tree, []control.Notice{notice(program(t, "sleep 1000"))}, m); n != 0 || err == nil {
 		t.Errorf("one that hangs: got %d, %v", n, err)
 	}
-	if n, err := Send(context.Background(), []control.Notice{{Event: "log", To: []string{"a@example.org"}, Via: good, From: "a\nb"}}, m); n != 0 || err == nil || !strings.Contains(err.Error(), "From in control/notify") {
+	if n, err := Send(context.Background(), tree, []control.Notice{{Event: "log", To: []string{"a@example.org"}, Via: good, From: "a\nb"}}, m); n != 0 || err == nil || !strings.Contains(err.Error(), "From in control/notify") {
 		t.Errorf("a bad From: got %d, %v", n, err)
 	}
 }

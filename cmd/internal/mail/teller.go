@@ -201,7 +201,7 @@ func (t *Teller) tell(ctx context.Context, p spool.Place, name string) bool {
 			return true
 		}
 	}
-	sent, err := Send(ctx, t.Settings.Get().Notify, m)
+	sent, err := Send(ctx, t.Tree, t.Settings.Get().Notify, m)
 	if err != nil {
 		return t.later(ctx, p, n, dir, err)
 	}

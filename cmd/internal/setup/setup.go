@@ -292,7 +292,7 @@ func systemctl(args ...string) error {
 
 // Units are the units of a server with these architectures.
 func Units(archs []string) []string {
-	units := []string{"reviewd.service", "master-buildd.service", "archived.service", "buildd@all.service"}
+	units := []string{"reviewd.service", "master-buildd.service", "archived.service", "maild.service", "buildd@all.service"}
 	for _, a := range archs {
 		units = append(units, "buildd@"+a+".service")
 	}

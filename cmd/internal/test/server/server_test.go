@@ -165,12 +165,15 @@ func TestServer(t *testing.T) {
 		t.Fatalf("found %d commands in the README, want 10 at least", ran)
 	}
 	c.sh("scripts/sshd/uploader add ben /root/ben.pub")
-	units := []string{"reviewd", "master-buildd", "archived", "buildd@" + arch, "buildd@all"}
+	units := []string{"reviewd", "master-buildd", "archived", "maild", "buildd@" + arch, "buildd@all"}
 	pid := func(unit string) string { return c.sh("systemctl show -P MainPID " + unit) }
 	before := map[string]string{}
 	for _, u := range units {
 		before[u] = pid(u)
-		want := map[byte]string{'r': "packmill-review", 'm': "packmill-master", 'a': "packmill-archive", 'b': "packmill-build"}[u[0]]
+		want := map[string]string{"re": "packmill-review", "ma": "packmill-master", "ar": "packmill-archive", "bu": "packmill-build"}[u[:2]]
+		if u == "maild" {
+			want = "packmill-mail"
+		}
 		if got := c.sh("systemctl is-active " + u + "; stat -c %U /proc/" + before[u]); got != "active\n"+want {
 			t.Errorf("%s: got %q, want it active, as %s", u, got, want)
 		}
@@ -251,8 +254,8 @@ func TestServer(t *testing.T) {
 			env = append(env, line)
 		}
 	}
-	if len(jobs) != 6 || len(env) != 4 {
-		t.Fatalf("scripts/cron/packmill: got %d jobs and %d settings, want 6 and 4", len(jobs), len(env))
+	if len(jobs) != 7 || len(env) != 4 {
+		t.Fatalf("scripts/cron/packmill: got %d jobs and %d settings, want 7 and 4", len(jobs), len(env))
 	}
 	c.until("long is installed by cron's jobs", func() bool {
 		for _, j := range jobs {

@@ -10,6 +10,14 @@ import (
 	"testing"
 )
 
+// exposed is the most of systemd-analyze's exposure level that each unit may have, in
+// tenths: 100 is one that is not locked up at all. What runs a sendmail or makes
+// user namespaces cannot be.
+var exposed = map[string]string{
+	"reviewd.service": "20", "archived.service": "15", "master-buildd.service": "15", "packmill-fsck.service": "30",
+	"maild.service": "65", "buildd@.service": "70", "packmill-chroots.service": "70",
+}
+
 // TestUnits lets systemd read the service files, with programs that exist.
 func TestUnits(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
@@ -35,6 +43,11 @@ func TestUnits(t *testing.T) {
 				t.Errorf("%s does not say %q", filepath.Base(u), strings.TrimSpace(need))
 			}
 		}
+		for _, need := range []string{"\nMemoryMax=", "\nTasksMax="} {
+			if !strings.Contains(text, need) {
+				t.Errorf("%s does not say %q", filepath.Base(u), strings.TrimSpace(need))
+			}
+		}
 		file := filepath.Join(dir, strings.Replace(filepath.Base(u), "@.service", "@amd64.service", 1))
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -43,6 +56,14 @@ func TestUnits(t *testing.T) {
 		out, err := exec.Command("systemd-analyze", "verify", "--man=no", file).CombinedOutput()
 		if err != nil || strings.Contains(string(out), filepath.Base(file)) {
 			t.Errorf("systemd-analyze verify %s: %v\n%s", filepath.Base(u), err, out)
+		}
+		if limit := exposed[filepath.Base(u)]; limit == "" {
+			t.Errorf("say how exposed %s may be", filepath.Base(u))
+		} else {
+			out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold="+limit, file).CombinedOutput()
+			if err != nil {
+				t.Errorf("systemd-analyze security %s: more than %s: %v\n%s", filepath.Base(u), limit, err, out)
+			}
 		}
 	}
 }

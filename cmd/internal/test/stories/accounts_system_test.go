@@ -54,7 +54,7 @@ func newAccounts(t *testing.T, lines ...string) *accounts {
 }
 
 // run runs a program as one of the accounts, with the group that its unit names;
-// buildd's names none.
+// buildd's and maild's name none.
 func (a *accounts) run(name string, argv ...string) (string, error) {
 	a.Helper()
 	cmd := exec.Command(argv[0], argv[1:]...)
@@ -67,7 +67,7 @@ func (a *accounts) run(name string, argv ...string) (string, error) {
 
 func (a *accounts) credential(name string) *syscall.Credential {
 	who := credential(a.T, name)
-	if strings.HasPrefix(name, "packmill-") && name != spool.UserBuild {
+	if strings.HasPrefix(name, "packmill-") && name != spool.UserBuild && name != spool.UserMail {
 		who.Gid = a.all
 	}
 	return who
@@ -76,7 +76,7 @@ func (a *accounts) credential(name string) *syscall.Credential {
 // daemon runs a daemon once, as the account of its unit.
 func (a *accounts) daemon(program string, args ...string) {
 	a.Helper()
-	who := map[string]string{"reviewd": spool.UserReview, "master-buildd": spool.UserMaster, "buildd": spool.UserBuild, "archived": spool.UserArchive}[program]
+	who := map[string]string{"reviewd": spool.UserReview, "master-buildd": spool.UserMaster, "buildd": spool.UserBuild, "archived": spool.UserArchive, "maild": spool.UserMail}[program]
 	argv := append([]string{filepath.Join(bin, program), "--tree", a.tree, "--once"}, args...)
 	if out, err := a.run(who, argv...); err != nil {
 		a.Fatalf("%s as %s: %v\n%s", program, who, err, out)

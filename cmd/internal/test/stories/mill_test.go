@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 		bin = dir
 		var out []byte
 		cmd := exec.Command("go", "build", "-o", dir+"/", "packmill/cmd/reviewd", "packmill/cmd/master-buildd", "packmill/cmd/buildd",
-			"packmill/cmd/archived", "packmill/cmd/packmill", "packmill/cmd/internal/test/fakebuilder")
+			"packmill/cmd/archived", "packmill/cmd/maild", "packmill/cmd/packmill", "packmill/cmd/internal/test/fakebuilder")
 		if out, err = cmd.CombinedOutput(); err != nil {
 			err = fmt.Errorf("%w\n%s", err, out)
 		}
