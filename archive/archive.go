@@ -35,6 +35,7 @@ import (
 
 	"packmill/archive/index"
 	"packmill/archive/opkg"
+	"packmill/internal/compression"
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
 	"packmill/internal/policy"
@@ -54,7 +55,7 @@ type Suite struct {
 	ValidFor                           time.Duration // zero: the Release never expires
 	NotAutomatic, ButAutomaticUpgrades bool
 
-	Compress     []string // "gz", "xz", "zst", "plain"; gz and xz if empty
+	Compress     []string // of Forms; gz and xz if empty
 	Contents     bool     // publish Contents-ARCH
 	Translations bool     // long descriptions go to Translation-en
 	Dbgsym       string   // component of automatic debug packages; "" leaves them in their own
@@ -93,13 +94,22 @@ func (s *Suite) components() []string {
 	return c
 }
 
-func (s *Suite) forms() []index.Compression {
-	if len(s.Compress) == 0 {
-		return []index.Compression{index.Gzip, index.Xz}
+// Forms are what Compress may name.
+func Forms() []string {
+	var out []string
+	for _, k := range index.Forms() {
+		out = append(out, string(k))
 	}
-	var out []index.Compression
-	for _, c := range s.Compress {
-		out = append(out, index.Compression(c))
+	return out
+}
+
+func (s *Suite) forms() []compression.Kind {
+	if len(s.Compress) == 0 {
+		return []compression.Kind{compression.Gzip, compression.Xz}
+	}
+	out := make([]compression.Kind, len(s.Compress))
+	for i, c := range s.Compress {
+		out[i] = compression.Kind(c)
 	}
 	return out
 }
@@ -142,9 +152,9 @@ func (s *Suite) check() error {
 			return bad(err)
 		}
 	}
-	for _, c := range s.forms() {
-		if !c.Known() {
-			return bad(fmt.Errorf("compression %q is not known; use gz, xz, zst or plain", c))
+	for _, c := range s.Compress {
+		if known := Forms(); !slices.Contains(known, c) {
+			return bad(fmt.Errorf("compression %q is not known; use %s", c, strings.Join(known, ", ")))
 		}
 	}
 	return nil

@@ -18,6 +18,7 @@ import (
 	"packmill/archive/index"
 	"packmill/archive/opkg"
 	"packmill/archive/release"
+	"packmill/internal/compression"
 	"packmill/internal/deb822"
 	"packmill/internal/openpgp"
 	"packmill/internal/paper"
@@ -158,18 +159,14 @@ func (c *check) suite(ctx context.Context, dir string) error {
 // index checks one file that the Release names.
 func (c *check) index(dir, name string, rel *release.Release, checked map[string]bool) error {
 	sum := rel.Sums[name]
-	form, base := index.Plain, name
-	for _, k := range index.Compressions {
-		if s := k.Suffix(); s != "" && strings.HasSuffix(name, s) {
-			form, base = k, strings.TrimSuffix(name, s)
-		}
-	}
+	base, form := compression.Cut(name)
 	path := filepath.Join(dir, filepath.Dir(name), "by-hash", "SHA256", sum.SHA256)
 	f, err := os.Open(c.a.path(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		// The sum of the plain text stands in every Release; the file is
 		// there only if the suite is published in that form.
-		if form == index.Plain && rel.Sums[base+".gz"].SHA256+rel.Sums[base+".xz"].SHA256+rel.Sums[base+".zst"].SHA256 != "" {
+		packed := func(k compression.Kind) bool { return k != form && rel.Sums[base+k.Suffix()].SHA256 != "" }
+		if form == compression.Plain && slices.ContainsFunc(index.Forms(), packed) {
 			return nil
 		}
 		c.fault(path, "the Release names it (%s), and it is not there", name)
@@ -206,6 +203,7 @@ func (c *check) index(dir, name string, rel *release.Release, checked map[string
 		c.fault(path, "%v", err)
 		return nil
 	}
+	defer r.Close()
 	s := deb822.NewScanner(r)
 	for s.Next() {
 		if last == "Packages" {
@@ -226,7 +224,7 @@ func (c *check) index(dir, name string, rel *release.Release, checked map[string
 }
 
 // text unpacks a form of an index and compares it with the plain text's sum.
-func (c *check) text(path string, f *os.File, form index.Compression, want index.Sum) error {
+func (c *check) text(path string, f *os.File, form compression.Kind, want index.Sum) error {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
@@ -234,6 +232,7 @@ func (c *check) text(path string, f *os.File, form index.Compression, want index
 	r, err := form.Reader(f)
 	var n int64
 	if err == nil {
+		defer r.Close()
 		n, err = io.Copy(h, r)
 	}
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"packmill/archive/index"
 	"packmill/archive/pool"
 	"packmill/archive/release"
+	"packmill/internal/compression"
 	"packmill/internal/deb822"
 )
 
@@ -383,7 +384,7 @@ func (t *transaction) current() (map[string]bool, error) {
 	return out, nil
 }
 
-func sameForms(st index.State, forms []index.Compression) bool {
+func sameForms(st index.State, forms []compression.Kind) bool {
 	if len(st.Forms) != len(forms) {
 		return false
 	}

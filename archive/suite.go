@@ -13,6 +13,7 @@ import (
 
 	"packmill/archive/index"
 	"packmill/archive/release"
+	"packmill/internal/compression"
 	"packmill/internal/deb822"
 	"packmill/internal/openpgp"
 	"packmill/internal/policy"
@@ -104,11 +105,11 @@ func (p *published) state(path string) index.State {
 	if !ok {
 		return index.State{}
 	}
-	st := index.State{Text: text, Forms: map[index.Compression]index.Sum{}}
-	for _, c := range index.Compressions {
+	st := index.State{Text: text, Forms: map[compression.Kind]index.Sum{}}
+	for _, c := range index.Forms() {
 		if sum, ok := p.rel.Sums[path+c.Suffix()]; ok {
 			// The plain text's sum always stands there; the file may not.
-			if c != index.Plain || p.place(path).HasPlain(sum.SHA256) {
+			if c != compression.Plain || p.place(path).HasPlain(sum.SHA256) {
 				st.Forms[c] = sum
 			}
 		}
@@ -384,10 +385,9 @@ func (p *published) source(components []string, name, version string) (*deb822.S
 
 // IndexFile is a published index file.
 type IndexFile struct {
-	Path        string // absolute; it keeps its content, and stays for the suite's Stay
-	Component   string
-	Arch        string // "source" for Sources
-	Compression string // "gz", "xz", "zst" or "plain"
+	Path      string // absolute; it keeps its content, and stays for the suite's Stay
+	Component string
+	Arch      string // "source" for Sources
 }
 
 // IndexFiles returns the suite's Packages of the architecture, or its Sources
@@ -408,9 +408,9 @@ func (a *Archive) IndexFiles(suite, arch string) ([]IndexFile, error) {
 			path = sourcesPath(c)
 		}
 		st := p.state(path)
-		for _, form := range []index.Compression{index.Plain, index.Zstd, index.Gzip, index.Xz} {
+		for _, form := range index.Forms() {
 			if sum, ok := st.Forms[form]; ok {
-				out = append(out, IndexFile{p.place(path).ByHash(sum.SHA256), c, arch, string(form)})
+				out = append(out, IndexFile{p.place(path).ByHash(sum.SHA256), c, arch})
 				break
 			}
 		}

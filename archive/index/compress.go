@@ -8,99 +8,79 @@ import (
 	"hash/crc32"
 	"io"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 	"golang.org/x/sync/errgroup"
+
+	"packmill/internal/compression"
 )
 
-// Compression is a form in which an index is published.
-type Compression string
-
-const (
-	Plain Compression = "plain"
-	Gzip  Compression = "gz"
-	Xz    Compression = "xz"
-	Zstd  Compression = "zst"
-)
-
-// Compressions are all there are.
-var Compressions = []Compression{Plain, Gzip, Xz, Zstd}
-
-// Suffix is what the compression adds to a file's name, with its dot.
-func (c Compression) Suffix() string {
-	if c == Plain {
-		return ""
-	}
-	return "." + string(c)
+// writer makes a published form of an index.
+type writer struct {
+	// pack fills the pieces with what it makes of the blocks: a gzip member, a
+	// zstd frame, or an xz block with its padding.
+	pack func(ctx context.Context, f Format, blocks []source, out []piece) error
+	head []byte // what a file has before its blocks
+	// tail returns what a file has after its blocks.
+	tail func(blocks []piece) ([]byte, error)
 }
 
-// Known reports whether c is one of Compressions.
-func (c Compression) Known() bool {
-	for _, k := range Compressions {
-		if c == k {
-			return true
-		}
-	}
-	return false
+var writers = map[compression.Kind]writer{
+	compression.Plain: {tail: func([]piece) ([]byte, error) { return nil, nil }},
+	compression.Zstd:  {pack: each(zstdFrame), tail: oneAtLeast(zstdFrame)},
+	compression.Gzip:  {pack: each(gzipMember), tail: oneAtLeast(gzipMember)},
+	compression.Xz:    {pack: compressXz, head: xzHeader, tail: xzTail},
 }
 
-// Reader returns a reader of what r compresses.
-func (c Compression) Reader(r io.Reader) (io.Reader, error) {
-	switch c {
-	case Gzip:
-		return gzip.NewReader(r)
-	case Xz:
-		return xz.NewReader(r)
-	case Zstd:
-		d, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(64<<20))
-		if err != nil {
-			return nil, err
-		}
-		return d.IOReadCloser(), nil
-	}
-	return r, nil
+// Forms are the compressions in which an index can be published, the cheapest
+// to read first.
+func Forms() []compression.Kind {
+	return slices.DeleteFunc(compression.Kinds(), func(k compression.Kind) bool {
+		_, ok := writers[k]
+		return !ok
+	})
 }
 
 // source is a block's plain text, read when it is needed.
 type source func() ([]byte, error)
 
-// compressAll returns the compressed form of each block: a gzip member, a zstd
-// frame, or an xz block with its padding.
-func compressAll(ctx context.Context, c Compression, f Format, blocks []source) ([]piece, error) {
-	out := make([]piece, len(blocks))
-	if c == Xz {
-		return out, compressXz(ctx, f, blocks, out)
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(2)
-	for i := range blocks {
-		g.Go(func() error {
-			if err := ctx.Err(); err != nil {
+// each packs block by block.
+func each(pack func(f Format, text []byte) ([]byte, error)) func(context.Context, Format, []source, []piece) error {
+	return func(ctx context.Context, f Format, blocks []source, out []piece) error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(2)
+		for i := range blocks {
+			g.Go(func() error {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				text, err := blocks[i]()
+				if err != nil {
+					return err
+				}
+				data, err := pack(f, text)
+				out[i] = newPiece(data, int64(len(text)), 0)
 				return err
-			}
-			text, err := blocks[i]()
-			if err != nil {
-				return err
-			}
-			var data []byte
-			switch c {
-			case Gzip:
-				data, err = gzipMember(f, text)
-			case Zstd:
-				data, err = zstdFrame(text)
-			default:
-				err = fmt.Errorf("no block form of %q", c)
-			}
-			out[i] = newPiece(data, int64(len(text)), 0)
-			return err
-		})
+			})
+		}
+		return g.Wait()
 	}
-	return out, g.Wait()
+}
+
+// oneAtLeast ends a file without blocks with an empty one: without it the file
+// would be none of its compression.
+func oneAtLeast(pack func(f Format, text []byte) ([]byte, error)) func([]piece) ([]byte, error) {
+	return func(blocks []piece) ([]byte, error) {
+		if len(blocks) > 0 {
+			return nil, nil
+		}
+		return pack(Stanzas, nil)
+	}
 }
 
 // gzipWriters are gzip's levels. Level 8 takes two thirds of level 9's time for
@@ -134,7 +114,7 @@ var zstdWriter = sync.OnceValues(func() (*zstd.Encoder, error) {
 		zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(512<<10))
 })
 
-func zstdFrame(text []byte) ([]byte, error) {
+func zstdFrame(_ Format, text []byte) ([]byte, error) {
 	w, err := zstdWriter()
 	if err != nil {
 		return nil, err
@@ -271,7 +251,7 @@ func xzBlocks(r io.ReaderAt, size int64) ([]xzBlock, error) {
 }
 
 // xzTail is the index and footer of a stream of these blocks.
-func xzTail(blocks []piece) []byte {
+func xzTail(blocks []piece) ([]byte, error) {
 	idx := []byte{0}
 	idx = binary.AppendUvarint(idx, uint64(len(blocks)))
 	for i := range blocks {
@@ -287,27 +267,5 @@ func xzTail(blocks []piece) []byte {
 	foot[5] = 4
 	idx = binary.LittleEndian.AppendUint32(idx, crc32.ChecksumIEEE(foot[:]))
 	idx = append(idx, foot[:]...)
-	return append(idx, 'Y', 'Z')
-}
-
-// head and tail are what a file of the compression has around its blocks.
-func (c Compression) head() []byte {
-	if c == Xz {
-		return xzHeader
-	}
-	return nil
-}
-
-func (c Compression) tail(blocks []piece) ([]byte, error) {
-	switch {
-	case c == Xz:
-		return xzTail(blocks), nil
-	case len(blocks) > 0:
-		return nil, nil
-	case c == Gzip:
-		return gzipMember(Stanzas, nil)
-	case c == Zstd:
-		return zstdFrame(nil)
-	}
-	return nil, nil
+	return append(idx, 'Y', 'Z'), nil
 }

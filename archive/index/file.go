@@ -14,6 +14,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
+
+	"packmill/internal/compression"
 )
 
 // Sum is the SHA-256 and the size in bytes of a file.
@@ -30,7 +32,7 @@ type Place struct {
 	Name   string // e.g. "Packages"
 }
 
-func (p Place) named(c Compression) string { return filepath.Join(p.Dir, p.Name+c.Suffix()) }
+func (p Place) named(c compression.Kind) string { return filepath.Join(p.Dir, p.Name+c.Suffix()) }
 
 // ByHash is the path of a published form under its checksum.
 func (p Place) ByHash(sum string) string { return filepath.Join(p.Dir, "by-hash", "SHA256", sum) }
@@ -38,7 +40,7 @@ func (p Place) ByHash(sum string) string { return filepath.Join(p.Dir, "by-hash"
 // HasPlain reports whether the plain text of that checksum is published, under
 // both of its names.
 func (p Place) HasPlain(sum string) bool {
-	for _, path := range []string{p.ByHash(sum), p.named(Plain)} {
+	for _, path := range []string{p.ByHash(sum), p.named(compression.Plain)} {
 		if _, err := os.Stat(path); err != nil {
 			return false
 		}
@@ -50,7 +52,7 @@ func (p Place) HasPlain(sum string) bool {
 // that of each published form.
 type State struct {
 	Text  Sum
-	Forms map[Compression]Sum
+	Forms map[compression.Kind]Sum
 }
 
 // piece is a block in one form: in memory while it is new, in the file of that
@@ -79,7 +81,7 @@ type block struct {
 
 // form is a published form.
 type form struct {
-	c      Compression
+	c      compression.Kind
 	sum    Sum
 	pieces []piece
 	mids   [][]byte // state of the SHA-256 before each piece
@@ -157,13 +159,13 @@ func (x *File) rebuild(ctx context.Context) error {
 		return cut.add(key, records)
 	})
 	if err != nil {
-		return fmt.Errorf("read %s: %w", x.place.named(Plain), err)
+		return fmt.Errorf("read %s: %w", x.place.named(compression.Plain), err)
 	}
 	if err := cut.flush(); err != nil {
 		return err
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != x.state.Text.SHA256 {
-		return fmt.Errorf("read %s: SHA-256 is %s: %w", x.place.named(Plain), got, ErrDamaged)
+		return fmt.Errorf("read %s: SHA-256 is %s: %w", x.place.named(compression.Plain), got, ErrDamaged)
 	}
 	x.blocks = cut.out
 	x.forms = nil
@@ -174,7 +176,7 @@ func (x *File) rebuild(ctx context.Context) error {
 // cheapest form that is published.
 func (p Place) Published(state State) (io.ReadCloser, error) {
 	var errs []error
-	for _, c := range []Compression{Plain, Zstd, Gzip, Xz} {
+	for _, c := range Forms() {
 		sum, ok := state.Forms[c]
 		if !ok {
 			continue
@@ -196,17 +198,22 @@ func (p Place) Published(state State) (io.ReadCloser, error) {
 				errs = append(errs, fmt.Errorf("open %s: %w", path, err))
 				continue
 			}
-			return struct {
-				io.Reader
-				io.Closer
-			}{r, f}, nil
+			return unpacked{r, f}, nil
 		}
 	}
 	if len(errs) == 0 {
-		return nil, fmt.Errorf("open %s: no form of it is published: %w", p.named(Plain), ErrDamaged)
+		return nil, fmt.Errorf("open %s: no form of it is published: %w", p.named(compression.Plain), ErrDamaged)
 	}
 	return nil, errors.Join(errs...)
 }
+
+// unpacked is a form's plain text and its file.
+type unpacked struct {
+	io.ReadCloser
+	file *os.File
+}
+
+func (u unpacked) Close() error { return errors.Join(u.ReadCloser.Close(), u.file.Close()) }
 
 // eachKey reads records and calls do with all records of one key at a time.
 func eachKey(f Format, r io.Reader, do func(key, records []byte) error) error {

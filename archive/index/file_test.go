@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"packmill/internal/compression"
 	"packmill/internal/durable"
 )
 
@@ -59,7 +60,7 @@ func open(t testing.TB, dir string, f Format, st State) *File {
 	return x
 }
 
-func write(t testing.TB, x *File, forms []Compression) State {
+func write(t testing.TB, x *File, forms []compression.Kind) State {
 	t.Helper()
 	st, err := x.Write(ctx, forms)
 	if err != nil {
@@ -79,12 +80,12 @@ func TestChangesGiveWhatAFullBuildGives(t *testing.T) {
 		format Format
 		record func(*rand.Rand, string) string
 		keys   int
-		forms  []Compression
+		forms  []compression.Kind
 		rounds int
 	}{
-		{"stanzas", Stanzas, stanza, 1300, []Compression{Plain, Gzip, Zstd}, 10},
-		{"lines", Lines, line, 6000, []Compression{Gzip}, 10},
-		{"xz", Stanzas, stanza, 900, []Compression{Xz}, 4},
+		{"stanzas", Stanzas, stanza, 1300, []compression.Kind{compression.Plain, compression.Gzip, compression.Zstd}, 10},
+		{"lines", Lines, line, 6000, []compression.Kind{compression.Gzip}, 10},
+		{"xz", Stanzas, stanza, 900, []compression.Kind{compression.Xz}, 4},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(1, uint64(tc.keys)))
@@ -153,7 +154,7 @@ func TestChangesGiveWhatAFullBuildGives(t *testing.T) {
 }
 
 // checkForm reads a published form with the program that is its reference.
-func checkForm(t *testing.T, p Place, c Compression, sum Sum, text []byte) {
+func checkForm(t *testing.T, p Place, c compression.Kind, sum Sum, text []byte) {
 	t.Helper()
 	path := p.ByHash(sum.SHA256)
 	data, err := os.ReadFile(path)
@@ -164,7 +165,7 @@ func checkForm(t *testing.T, p Place, c Compression, sum Sum, text []byte) {
 		t.Fatalf("%s: content is not what its name says", path)
 	}
 	got := data
-	if tool := map[Compression]string{Gzip: "gzip", Xz: "xz", Zstd: "zstd"}[c]; tool != "" {
+	if tool := map[compression.Kind]string{compression.Gzip: "gzip", compression.Xz: "xz", compression.Zstd: "zstd"}[c]; tool != "" {
 		cmd := exec.Command(tool, "-dc")
 		cmd.Stdin = bytes.NewReader(data)
 		if got, err = cmd.Output(); err != nil {
@@ -197,7 +198,7 @@ func TestFewBlocksChange(t *testing.T) {
 	if err := x.Edit(edits); err != nil {
 		t.Fatal(err)
 	}
-	st := write(t, x, []Compression{Gzip})
+	st := write(t, x, []compression.Kind{compression.Gzip})
 	total := len(x.blocks)
 	for i := range 200 {
 		x = open(t, dir, Stanzas, st)
@@ -223,7 +224,7 @@ func TestFewBlocksChange(t *testing.T) {
 
 func TestEmptyIndexIsReadable(t *testing.T) {
 	x := open(t, t.TempDir(), Stanzas, State{})
-	st := write(t, x, Compressions)
+	st := write(t, x, Forms())
 	for c, sum := range st.Forms {
 		checkForm(t, x.place, c, sum, nil)
 	}
@@ -236,7 +237,7 @@ func TestNoChangeIsNoChange(t *testing.T) {
 	if err := x.Edit(map[string][]byte{"a": a}); err != nil {
 		t.Fatal(err)
 	}
-	st := write(t, x, []Compression{Gzip})
+	st := write(t, x, []compression.Kind{compression.Gzip})
 	x = open(t, dir, Stanzas, st)
 	if err := x.Edit(map[string][]byte{"a": a, "b": nil}); err != nil {
 		t.Fatal(err)
@@ -260,7 +261,7 @@ func TestDamageIsNoticed(t *testing.T) {
 		if err := x.Edit(edits); err != nil {
 			t.Fatal(err)
 		}
-		return dir, write(t, x, []Compression{Gzip})
+		return dir, write(t, x, []compression.Kind{compression.Gzip})
 	}
 	flip := func(t *testing.T, path string, at int64) {
 		data, err := os.ReadFile(path)
@@ -284,7 +285,7 @@ func TestDamageIsNoticed(t *testing.T) {
 		if err := x.Edit(map[string][]byte{"p00000": []byte("Package: p00000\nVersion: 0\n\n")}); err != nil {
 			return err
 		}
-		_, err = x.Write(ctx, []Compression{Gzip})
+		_, err = x.Write(ctx, []compression.Kind{compression.Gzip})
 		return err
 	}
 	t.Run("text in the cache", func(t *testing.T) {
@@ -304,7 +305,7 @@ func TestDamageIsNoticed(t *testing.T) {
 	})
 	t.Run("published file", func(t *testing.T) {
 		dir, st := build(t)
-		flip(t, filepath.Join(dir, "main/by-hash/SHA256", st.Forms[Gzip].SHA256), -1000)
+		flip(t, filepath.Join(dir, "main/by-hash/SHA256", st.Forms[compression.Gzip].SHA256), -1000)
 		if err := change(dir, st); !errors.Is(err, ErrDamaged) {
 			t.Errorf("got %v, want %v", err, ErrDamaged)
 		}
@@ -329,7 +330,7 @@ func TestRemovalOfABlocksFirstKey(t *testing.T) {
 	if err := x.Edit(whole); err != nil {
 		t.Fatal(err)
 	}
-	st := write(t, x, []Compression{Gzip})
+	st := write(t, x, []compression.Kind{compression.Gzip})
 	var firsts []string
 	for _, b := range x.blocks {
 		firsts = append(firsts, b.first)
@@ -340,12 +341,12 @@ func TestRemovalOfABlocksFirstKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		delete(whole, k)
-		st = write(t, x, []Compression{Gzip})
+		st = write(t, x, []compression.Kind{compression.Gzip})
 		y := open(t, t.TempDir(), Stanzas, State{})
 		if err := y.Edit(whole); err != nil {
 			t.Fatal(err)
 		}
-		if want := write(t, y, []Compression{Gzip}); fmt.Sprint(st) != fmt.Sprint(want) {
+		if want := write(t, y, []compression.Kind{compression.Gzip}); fmt.Sprint(st) != fmt.Sprint(want) {
 			t.Fatalf("without %s: got %v, want as from nothing %v", k, st, want)
 		}
 	}
@@ -359,7 +360,7 @@ func TestReadersNeedNotWrite(t *testing.T) {
 	if err := x.Edit(map[string][]byte{"aa": []byte("Package: aa\nVersion: 1\n\n")}); err != nil {
 		t.Fatal(err)
 	}
-	st := write(t, x, []Compression{Gzip})
+	st := write(t, x, []compression.Kind{compression.Gzip})
 	read := func(when string) {
 		t.Helper()
 		y, err := Open(ctx, x.place, st)

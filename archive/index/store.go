@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/internal/compression"
 	"packmill/internal/durable"
 )
 
@@ -222,8 +223,8 @@ func (x *File) readDirectory() bool {
 		blocks[i] = block{first: string(bin()), off: num(), len: num(), crc: uint32(num()), mid: bin(), old: i}
 	}
 	var forms []form
-	for range min(num(), int64(len(Compressions))) {
-		f := form{c: Compression(bin()), sum: Sum{string(bin()), num()}, pieces: make([]piece, n), mids: make([][]byte, n)}
+	for range min(num(), int64(len(Forms()))) {
+		f := form{c: compression.Kind(bin()), sum: Sum{string(bin()), num()}, pieces: make([]piece, n), mids: make([][]byte, n)}
 		for j := range f.pieces {
 			f.pieces[j] = piece{off: num(), len: num(), crc: uint32(num()), plain: num(), unpadded: num()}
 			f.mids[j] = bin()

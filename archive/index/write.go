@@ -8,12 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"hash/crc32"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
+	"packmill/internal/compression"
 	"packmill/internal/durable"
 )
 
@@ -31,7 +29,7 @@ func (x *File) Fresh() int64 {
 // Write publishes the index under its checksums, in the given forms, and
 // returns its new state. The named files are left as they are: Link does that
 // later, when all indexes of the suite are there. What Write made is synced.
-func (x *File) Write(ctx context.Context, forms []Compression) (State, error) {
+func (x *File) Write(ctx context.Context, forms []compression.Kind) (State, error) {
 	if err := x.sumText(); err != nil {
 		return State{}, err
 	}
@@ -47,7 +45,7 @@ func (x *File) Write(ctx context.Context, forms []Compression) (State, error) {
 		return State{}, err
 	}
 	x.forms = fs
-	x.state.Forms = map[Compression]Sum{}
+	x.state.Forms = map[compression.Kind]Sum{}
 	for i := range fs {
 		x.state.Forms[fs[i].c] = fs[i].sum
 	}
@@ -103,155 +101,10 @@ func (x *File) sumText() error {
 	return nil
 }
 
-// writeForm writes one compressed file under its checksum.
-func (x *File) writeForm(ctx context.Context, c Compression) (form, error) {
-	out := form{c: c, pieces: make([]piece, len(x.blocks)), mids: make([][]byte, len(x.blocks))}
-	var old *form
-	for i := range x.forms {
-		if x.forms[i].c == c {
-			old = &x.forms[i]
-		}
-	}
-	var was *os.File
-	if old != nil {
-		f, err := os.Open(x.place.ByHash(old.sum.SHA256))
-		if err == nil {
-			was = f
-			defer f.Close()
-		} else {
-			old = nil
-		}
-	}
-	var fresh []int
-	var texts []source
-	for i := range x.blocks {
-		b := &x.blocks[i]
-		switch {
-		case old != nil && b.old >= 0:
-			out.pieces[i] = old.pieces[b.old]
-		case c == Plain:
-			out.pieces[i] = piece{len: b.len, plain: b.len, crc: b.crc}
-		default:
-			fresh = append(fresh, i)
-			texts = append(texts, func() ([]byte, error) { return x.st.read(b, nil) })
-		}
-	}
-	made, err := compressAll(ctx, c, x.place.Format, texts)
-	if err != nil {
-		return out, err
-	}
-	for i, p := range made {
-		out.pieces[fresh[i]] = p
-	}
-
-	dir := filepath.Dir(x.place.ByHash("x"))
-	if err := durable.MkdirAll(dir, 0o755); err != nil {
-		return out, err
-	}
-	tmp, err := os.CreateTemp(dir, ".new-")
-	if err != nil {
-		return out, err
-	}
-	defer os.Remove(tmp.Name())
-	defer tmp.Close()
-	// The states before the first new piece are known.
-	keep := 0
-	if old != nil {
-		for keep < len(x.blocks) && x.blocks[keep].old == keep && len(old.mids[keep]) > 0 {
-			keep++
-		}
-		keep = max(0, keep-1)
-	}
-	h := sha256.New()
-	var at int64
-	emit := func(data []byte, known bool) error {
-		if !known {
-			h.Write(data)
-		}
-		at += int64(len(data))
-		_, err := tmp.Write(data)
-		return err
-	}
-	head := c.head()
-	if err := emit(head, false); err != nil {
-		return out, err
-	}
-	var buf []byte
-	for i := range out.pieces {
-		p := &out.pieces[i]
-		if i == keep && keep > 0 {
-			if h, err = loadHash(old.mids[i]); err != nil {
-				return out, err
-			}
-		}
-		if i < keep {
-			out.mids[i] = old.mids[i]
-		} else if out.mids[i], err = saveHash(h); err != nil {
-			return out, err
-		}
-		data := p.data
-		switch {
-		case data != nil:
-		case old != nil && x.blocks[i].old >= 0:
-			buf = slices.Grow(buf[:0], int(p.len))[:p.len]
-			if _, err := was.ReadAt(buf, p.off); err != nil {
-				return out, fmt.Errorf("read %s: %w", was.Name(), err)
-			}
-			if crc32.Checksum(buf, castagnoli) != p.crc {
-				return out, fmt.Errorf("read %s at %d: %w (remove the cache, and it is made again)", was.Name(), p.off, ErrDamaged)
-			}
-			data = buf
-		default: // plain
-			if data, err = x.st.read(&x.blocks[i], buf); err != nil {
-				return out, err
-			}
-			buf = data
-		}
-		p.off, p.data = at, nil
-		if err := emit(data, i < keep); err != nil {
-			return out, err
-		}
-	}
-	tail, err := c.tail(out.pieces)
-	if err != nil {
-		return out, err
-	}
-	if err := emit(tail, false); err != nil {
-		return out, err
-	}
-	out.sum = Sum{hex.EncodeToString(h.Sum(nil)), at}
-	if err := tmp.Chmod(0o644); err != nil {
-		return out, err
-	}
-	if err := durable.SyncFile(tmp); err != nil {
-		return out, err
-	}
-	// The name says the content, so what is there already is the same; if it
-	// has another size it is the remains of an accident.
-	to := x.place.ByHash(out.sum.SHA256)
-	if st, err := os.Stat(to); err == nil {
-		if st.Size() == at {
-			return out, nil
-		}
-		if err := os.Remove(to); err != nil {
-			return out, err
-		}
-	}
-	err = os.Link(tmp.Name(), to)
-	if errors.Is(err, fs.ErrExist) {
-		// Two indexes of one directory have the same content (empty ones,
-		// as a rule), and the other was a moment faster.
-		if st, serr := os.Stat(to); serr == nil && st.Size() == at {
-			err = nil
-		}
-	}
-	return out, err
-}
-
 // Unlink removes the plain names of forms that are no longer made. The Release
 // that clients read must not name them any more.
 func (p Place) Unlink(state State) error {
-	for _, c := range Compressions {
+	for _, c := range Forms() {
 		if _, ok := state.Forms[c]; ok {
 			continue
 		}
@@ -264,7 +117,7 @@ func (p Place) Unlink(state State) error {
 
 // Link gives the published forms their plain names, each in one step.
 func (p Place) Link(state State) error {
-	for _, c := range Compressions {
+	for _, c := range Forms() {
 		name := p.named(c)
 		sum, ok := state.Forms[c]
 		if !ok {

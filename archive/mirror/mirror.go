@@ -11,7 +11,6 @@ package mirror
 import (
 	"bytes"
 	"cmp"
-	"compress/bzip2"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -29,11 +28,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
-	"github.com/mikelolasagasti/xz"
 	"golang.org/x/sys/unix"
 
+	"packmill/internal/compression"
 	"packmill/internal/deb822"
 	"packmill/internal/openpgp"
 	"packmill/internal/policy"
@@ -204,15 +201,16 @@ func (r *Repository) release(ctx context.Context, now time.Time) ([]byte, error)
 func (r *Repository) scanned(ctx context.Context) ([]byte, error) {
 	text := []byte("SHA256:")
 	for _, name := range []string{"Packages", "Sources"} {
-		for _, ext := range forms {
-			data, err := r.get(ctx, r.dir+name+ext, releaseLimits.Size)
+		for _, k := range forms {
+			file := name + k.Suffix()
+			data, err := r.get(ctx, r.dir+file, releaseLimits.Size)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
 			if err != nil {
 				return nil, err
 			}
-			text = fmt.Appendf(text, "\n %x %d %s", sha256.Sum256(data), len(data), name+ext)
+			text = fmt.Appendf(text, "\n %x %d %s", sha256.Sum256(data), len(data), file)
 		}
 	}
 	if len(text) == len("SHA256:") {
@@ -221,8 +219,9 @@ func (r *Repository) scanned(ctx context.Context) ([]byte, error) {
 	return append(text, '\n'), nil
 }
 
-// forms of indexes, in the order in which they are preferred.
-var forms = []string{".zst", ".gz", ".xz", ".bz2", ""}
+// forms of indexes, in the order in which they are preferred: the plain one is
+// read with the least work and fetched with the most.
+var forms = append(compression.Kinds()[1:], compression.Plain)
 
 func (r *Repository) readRelease(now time.Time) error {
 	rel := r.Release
@@ -348,11 +347,11 @@ func (r *Repository) Uploads(ctx context.Context) ([]*Upload, error) {
 
 // index calls f for each stanza of an index, if Release names it.
 func (r *Repository) index(ctx context.Context, name string, f func(*deb822.Scanner) error) error {
-	var form string
+	var form compression.Kind
 	var s sum
-	for _, ext := range forms {
-		if at, ok := r.sums[name+ext]; ok {
-			form, s = ext, at
+	for _, k := range forms {
+		if at, ok := r.sums[name+k.Suffix()]; ok {
+			form, s = k, at
 			break
 		}
 	}
@@ -360,10 +359,11 @@ func (r *Repository) index(ctx context.Context, name string, f func(*deb822.Scan
 	switch {
 	case s.sha == "":
 		return nil
-	case known && plain.size == 0, form == "" && s.size == 0:
+	case known && plain.size == 0, form == compression.Plain && s.size == 0:
 		return nil
 	}
-	data, err := r.getIndex(ctx, name+form, s)
+	file := name + form.Suffix()
+	data, err := r.getIndex(ctx, file, s)
 	if err != nil {
 		return err
 	}
@@ -372,11 +372,12 @@ func (r *Repository) index(ctx context.Context, name string, f func(*deb822.Scan
 	if known {
 		limit = plain.size
 	}
-	text, err := unpack(form, bytes.NewReader(data))
+	text, err := form.Reader(bytes.NewReader(data))
 	if err != nil {
-		return fmt.Errorf("%s%s: %w", name, form, err)
+		return fmt.Errorf("%s: %w", file, err)
 	}
-	sc := deb822.NewScanner(&bounded{text, limit, name + form})
+	defer text.Close()
+	sc := deb822.NewScanner(&bounded{text, limit, file})
 	for sc.Next() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -411,24 +412,6 @@ func (r *Repository) getIndex(ctx context.Context, name string, s sum) ([]byte, 
 		err = fmt.Errorf("%s is not the one that Release names; the repository was changed just now, or is broken: try again", name)
 	}
 	return nil, err
-}
-
-func unpack(form string, r io.Reader) (io.Reader, error) {
-	switch form {
-	case ".gz":
-		return gzip.NewReader(r)
-	case ".xz":
-		return xz.NewReader(r, 128<<20)
-	case ".zst":
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(128<<20))
-		if err != nil {
-			return nil, err
-		}
-		return z, nil
-	case ".bz2":
-		return bzip2.NewReader(r), nil
-	}
-	return r, nil
 }
 
 // bounded ends with an error after so many bytes.

@@ -15,7 +15,7 @@ func (p *Package) readControl(m *member, opt Options, lim *Limits) error {
 	if err != nil {
 		return err
 	}
-	defer u.release()
+	defer u.r.Close()
 	seen := make(map[string]bool, 8)
 	err = walk(u, func(h *tar.Header, r io.Reader) error {
 		name, err := cleanPath(h.Name)
@@ -57,13 +57,14 @@ const maxStanza = 1 << 20
 // readData unpacks data.tar and lists it.
 func (p *Package) readData(m *member, opt Options, lim *Limits) error {
 	if opt.SkipContents && opt.DataTar == nil {
-		return packing(m, "data.tar", opt.Old)
+		_, err := packing(m, "data.tar", opt.Old)
+		return err
 	}
 	u, err := unpack(m, "data.tar", opt.Old, lim.Data, lim, opt.DataTar)
 	if err != nil {
 		return err
 	}
-	defer u.release()
+	defer u.r.Close()
 	var (
 		seen  = make(map[string]bool)
 		text  int64

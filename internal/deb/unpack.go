@@ -1,88 +1,43 @@
 package deb
 
 import (
-	"compress/bzip2"
 	"errors"
 	"io"
-	"sync"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
-	"github.com/mikelolasagasti/xz"
-)
-
-// Decompressors are costly to make and cheap to use again: an xz stream written
-// by dpkg-deb asks for a dictionary of 8 MiB, however small it is.
-var (
-	gzips = sync.Pool{New: func() any { return new(gzip.Reader) }}
-	xzs   = sync.Pool{New: func() any { z, _ := xz.NewReader(nil, dictMax); return z }}
-	zstds = sync.Pool{New: func() any {
-		// One goroutine, the caller's; the options are constants that it accepts.
-		z, _ := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(windowMax))
-		return z
-	}}
-)
-
-const (
-	dictMax   = 64 << 20  // xz -9, the most that dpkg-deb writes
-	windowMax = 128 << 20 // zstd -22, the most that dpkg-deb writes
+	"packmill/internal/compression"
 )
 
 // An unpacker reads what a member holds, within limits.
 type unpacker struct {
-	m       *member
-	r       io.Reader
-	limit   int64 // output bytes at all
-	lim     *Limits
-	n       int64 // output bytes so far
-	copyTo  io.Writer
-	release func()
+	m      *member
+	r      io.ReadCloser
+	limit  int64 // output bytes at all
+	lim    *Limits
+	n      int64 // output bytes so far
+	copyTo io.Writer
 }
 
 // unpack opens a member named stem, stem.gz, stem.xz, stem.zst or, if old ones
 // are accepted, stem.bz2.
 func unpack(m *member, stem string, old bool, limit int64, lim *Limits, copyTo io.Writer) (*unpacker, error) {
-	u := &unpacker{m: m, limit: limit, lim: lim, copyTo: copyTo, release: func() {}}
-	err := packing(m, stem, old)
+	u := &unpacker{m: m, limit: limit, lim: lim, copyTo: copyTo}
+	packed, err := packing(m, stem, old)
 	if err != nil {
 		return nil, err
 	}
-	switch m.name[len(stem):] {
-	case "":
-		u.r = m
-	case ".gz":
-		z := gzips.Get().(*gzip.Reader)
-		u.release = func() { gzips.Put(z) }
-		u.r, err = z, z.Reset(m)
-	case ".xz":
-		z := xzs.Get().(*xz.Reader)
-		u.release = func() { xzs.Put(z) }
-		u.r, err = z, z.Reset(m)
-	case ".zst":
-		z := zstds.Get().(*zstd.Decoder)
-		u.release = func() { z.Reset(nil); zstds.Put(z) }
-		u.r, err = z, z.Reset(m)
-	case ".bz2":
-		u.r = bzip2.NewReader(m)
-	}
-	if err != nil {
-		u.release()
+	if u.r, err = packed.Reader(m); err != nil {
 		return nil, u.fault(err)
 	}
 	return u, nil
 }
 
-// packing refuses a member whose name promises another compression.
-func packing(m *member, stem string, old bool) error {
-	switch m.name[len(stem):] {
-	case "", ".gz", ".xz", ".zst":
-		return nil
-	case ".bz2":
-		if old {
-			return nil
-		}
+// packing is a member's compression, which is refused if it is none of those.
+func packing(m *member, stem string, old bool) (compression.Kind, error) {
+	rest, packed := compression.Cut(m.name)
+	if rest != stem || !packed.OfDeb() && !(old && packed == compression.Bzip2) {
+		return "", fault("%s is packed in a way that is not accepted; build the package again with dpkg-deb -Zxz (or -Zzstd, -Zgzip, -Znone)", m.name)
 	}
-	return fault("%s is packed in a way that is not accepted; build the package again with dpkg-deb -Zxz (or -Zzstd, -Zgzip, -Znone)", m.name)
+	return packed, nil
 }
 
 // fault tells trouble of the reader from a fault of the member.
@@ -94,9 +49,9 @@ func (u *unpacker) fault(err error) error {
 		return e
 	}
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, xz.ErrBuf):
+	case compression.EndsEarly(err):
 		return fault("%s ends too early; build the package again with dpkg-deb", u.m.name)
-	case errors.Is(err, xz.ErrMemlimit), errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
+	case compression.TooLarge(err):
 		return fault("%s needs more memory to unpack than dpkg-deb's highest level does; build the package again with dpkg-deb", u.m.name)
 	}
 	return fault("%s is damaged (%v); build the package again with dpkg-deb", u.m.name, err)

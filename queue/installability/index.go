@@ -10,21 +10,15 @@
 package installability
 
 import (
-	"bufio"
-	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
 	"slices"
 
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
-
+	"packmill/internal/compression"
 	"packmill/internal/deb822"
 	"packmill/internal/policy"
 )
@@ -96,28 +90,11 @@ func (x *Index) readFile(path string) (err error) {
 		return err
 	}
 	defer f.Close() // only read from
-	head := bufio.NewReaderSize(f, 64<<10)
-	magic, err := head.Peek(6)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read %s: %w", path, err)
-	}
-	var r io.Reader = head
-	err = nil
-	switch {
-	case bytes.HasPrefix(magic, []byte("\x1f\x8b")):
-		r, err = gzip.NewReader(head)
-	case bytes.HasPrefix(magic, []byte("\xfd7zXZ\x00")):
-		r, err = xz.NewReader(head)
-	case bytes.HasPrefix(magic, []byte("\x28\xb5\x2f\xfd")):
-		var z *zstd.Decoder
-		if z, err = zstd.NewReader(head, zstd.WithDecoderConcurrency(1)); err == nil {
-			defer z.Close()
-			r = z
-		}
-	}
+	r, err := compression.Sniff(f)
 	if err != nil {
 		return fmt.Errorf("unpack %s: %w", path, err)
 	}
+	defer r.Close()
 	limited := &io.LimitedReader{R: r, N: maxIndex}
 	sc := deb822.NewScanner(limited)
 	sc.File = path

@@ -4,7 +4,6 @@
 package lacking
 
 import (
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -14,10 +13,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
-
 	"packmill/archive"
+	"packmill/internal/compression"
 	"packmill/internal/deb822"
 	"packmill/internal/paper"
 	"packmill/internal/policy"
@@ -106,22 +103,11 @@ func each(f archive.IndexFile, read func(io.Reader) error) error {
 		return err
 	}
 	defer file.Close()
-	var r io.Reader = file
-	switch f.Compression {
-	case "gz":
-		r, err = gzip.NewReader(file)
-	case "xz":
-		r, err = xz.NewReader(file)
-	case "zst":
-		var z *zstd.Decoder
-		if z, err = zstd.NewReader(file, zstd.WithDecoderConcurrency(1)); err == nil {
-			defer z.Close()
-			r = z
-		}
-	}
+	r, err := compression.Sniff(file)
 	if err != nil {
 		return fmt.Errorf("unpack %s: %w", f.Path, err)
 	}
+	defer r.Close()
 	return read(r)
 }
 

@@ -9,6 +9,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"packmill/internal/compression"
 )
 
 // maxLists bounds what Lists unpacks of a chroot: Debian's main has 50 MB.
@@ -45,7 +47,7 @@ func (c *Chroots) Lists(suite, arch, dst string) ([]string, error) {
 		if left -= h.Size; left < 0 {
 			return nil, fmt.Errorf("chroot %s-%s: apt's lists are larger than %d bytes", suite, arch, int64(maxLists))
 		}
-		to := filepath.Join(dst, fmt.Sprint(len(out))+"-Packages"+compression(name))
+		to := filepath.Join(dst, fmt.Sprint(len(out))+"-Packages")
 		if err := writeOut(to, r); err != nil {
 			return nil, err
 		}
@@ -55,16 +57,8 @@ func (c *Chroots) Lists(suite, arch, dst string) ([]string, error) {
 
 // isPackages tells apt's binary indexes from its other lists.
 func isPackages(name string) bool {
-	return strings.HasSuffix(strings.TrimSuffix(name, compression(name)), "_Packages")
-}
-
-func compression(name string) string {
-	for _, end := range []string{".gz", ".xz", ".zst"} {
-		if strings.HasSuffix(name, end) {
-			return end
-		}
-	}
-	return ""
+	plain, _ := compression.Cut(name)
+	return strings.HasSuffix(plain, "_Packages")
 }
 
 func writeOut(to string, r io.Reader) error {

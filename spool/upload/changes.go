@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"packmill/internal/compression"
 	"packmill/internal/deb822"
 	"packmill/internal/paper"
 	"packmill/internal/policy"
@@ -245,8 +246,6 @@ const (
 	kindOther     kind = "other"
 )
 
-var tarExts = []string{".tar.gz", ".tar.xz", ".tar.bz2", ".tar.zst", ".tar.lzma", ".tar"}
-
 func kindOf(name string) kind {
 	switch {
 	case strings.HasSuffix(name, ".dsc"):
@@ -262,10 +261,8 @@ func kindOf(name string) kind {
 	case strings.HasSuffix(name, ".buildinfo"):
 		return kindBuildinfo
 	}
-	for _, e := range tarExts {
-		if strings.HasSuffix(name, e) {
-			return kindTar
-		}
+	if rest, _ := compression.Cut(name); strings.HasSuffix(rest, ".tar") {
+		return kindTar
 	}
 	return kindOther
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/internal/compression"
 	"packmill/internal/deb822"
 	"packmill/internal/paper"
 	"packmill/internal/policy"
@@ -810,7 +811,8 @@ func fileSet(d *Dsc) string {
 	var native, origs, debians, diffs, comps, ascs, others []string
 	ext := func(name, base string) (string, bool) {
 		rest, ok := strings.CutPrefix(name, base)
-		return rest, ok && slices.Contains([]string{".tar.gz", ".tar.xz", ".tar.bz2"}, rest)
+		tar, packed := compression.Cut(rest)
+		return rest, ok && tar == ".tar" && packed.OfSource()
 	}
 	for _, f := range d.Files {
 		if _, ok := ext(f.Name, full); ok {

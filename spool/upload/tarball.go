@@ -3,7 +3,6 @@ package upload
 import (
 	"archive/tar"
 	"bufio"
-	"compress/bzip2"
 	"context"
 	"errors"
 	"fmt"
@@ -13,11 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
-	"github.com/therootcompany/xz"
-
 	"packmill/internal/bound"
+	"packmill/internal/compression"
 )
 
 // listing is what one pass over a tarball, or over a diff, found. Problems are kept by
@@ -41,6 +37,7 @@ var errBomb = errors.New("unpacked too much")
 
 // meter counts what comes out of a decompressor and stops a bomb.
 type meter struct {
+	io.Closer
 	r     io.Reader
 	n     int64
 	limit int64
@@ -60,35 +57,16 @@ func (m *meter) Read(p []byte) (int, error) {
 
 // decompress opens the compression that a file's name says. size is that of the packed
 // file. The reader ends when ctx does, or at a limit.
-func decompress(ctx context.Context, r io.Reader, name string, size int64, lim Limits) (io.Reader, func(), error) {
-	br := bufio.NewReaderSize(bound.Reader(ctx, r), 256<<10)
-	var out io.Reader
-	end := func() {}
-	switch {
-	case strings.HasSuffix(name, ".gz"):
-		z, err := gzip.NewReader(br)
-		if err != nil {
-			return nil, nil, err
-		}
-		out = z
-	case strings.HasSuffix(name, ".xz"):
-		z, err := xz.NewReader(br, uint32(min(lim.Dict, 1<<31)))
-		if err != nil {
-			return nil, nil, err
-		}
-		out = z
-	case strings.HasSuffix(name, ".bz2"):
-		out = bzip2.NewReader(br)
-	case strings.HasSuffix(name, ".zst"):
-		z, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(uint64(lim.Dict)))
-		if err != nil {
-			return nil, nil, err
-		}
-		out, end = z, z.Close
-	default:
-		return nil, nil, errors.New("this compression is not read here; use xz or gzip")
+func decompress(ctx context.Context, r io.Reader, name string, size int64, lim Limits) (io.ReadCloser, error) {
+	_, packed := compression.Cut(name)
+	if packed == compression.Plain {
+		return nil, errors.New("this compression is not read here; use xz or gzip")
 	}
-	return &meter{r: bound.Reader(ctx, out), limit: lim.Unpacked, ratio: max(size, 1) * lim.Ratio}, end, nil
+	z, err := packed.ReaderWithin(bufio.NewReaderSize(bound.Reader(ctx, r), 256<<10), lim.Dict)
+	if err != nil {
+		return nil, err
+	}
+	return &meter{z, bound.Reader(ctx, z), 0, lim.Unpacked, max(size, 1) * lim.Ratio}, nil
 }
 
 // prefixed reports whether a tarball's first directory is the source tree; else
@@ -107,12 +85,12 @@ func (l Limits) listsLike(o Limits) bool {
 // what it found is not all.
 func list(ctx context.Context, r io.Reader, name string, size int64, prefixed bool, now time.Time, lim Limits) *listing {
 	l := &listing{problems: map[string][]string{}}
-	z, end, err := decompress(ctx, r, name, size, lim)
+	z, err := decompress(ctx, r, name, size, lim)
 	if err != nil {
 		l.cannot(ctx, name, err)
 		return l
 	}
-	defer end()
+	defer z.Close()
 	var logical int64
 	links := &linkNames{}
 	tr := tar.NewReader(z)
@@ -313,12 +291,12 @@ func climbs(name string) bool {
 // changes, and the changelog if it makes one.
 func listDiff(ctx context.Context, r io.Reader, name string, size int64, lim Limits) *listing {
 	l := &listing{problems: map[string][]string{}}
-	z, end, err := decompress(ctx, r, name, size, lim)
+	z, err := decompress(ctx, r, name, size, lim)
 	if err != nil {
 		l.cannot(ctx, name, err)
 		return l
 	}
-	defer end()
+	defer z.Close()
 	br := bufio.NewReaderSize(z, 64<<10)
 	var into *[]byte // where the added lines of the present file go
 	limit := lim.Changelog

@@ -76,11 +76,11 @@ func (t *treeReader) read(ctx context.Context, name string, k kind) error {
 		return err
 	}
 	defer f.Close()
-	z, end, err := decompress(ctx, f, name, info.Size(), t.lim)
+	z, err := decompress(ctx, f, name, info.Size(), t.lim)
 	if err != nil {
 		return err
 	}
-	defer end()
+	defer z.Close()
 	if k == kindDiff {
 		return t.diff(z)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/archive"
 	"packmill/internal/deb822"
 	"packmill/internal/policy"
 	"packmill/queue"
@@ -31,7 +32,7 @@ func (r *reader) suite() Suite {
 		ValidFor:      r.span("Valid-For", 7*day),
 		NotAutomatic:  r.yes("Not-Automatic", false),
 		ButAutomatic:  r.yes("But-Automatic-Upgrades", false),
-		Compress:      r.words("Compress", []string{"gz", "xz"}, oneOf("gz", "xz", "zst", "plain")),
+		Compress:      r.words("Compress", []string{"gz", "xz"}, oneOf(archive.Forms()...)),
 		Contents:      r.yes("Contents", true),
 		Translations:  r.yes("Translations", true),
 		Dbgsym:        r.str("Dbgsym", ""),
