@@ -19,6 +19,7 @@ import (
 	"packmill/archive/opkg"
 	"packmill/archive/release"
 	"packmill/internal/compression"
+	"packmill/internal/deb"
 	"packmill/internal/deb822"
 	"packmill/internal/openpgp"
 	"packmill/internal/paper"
@@ -207,6 +208,9 @@ func (c *check) index(dir, name string, rel *release.Release, checked map[string
 	s := deb822.NewScanner(r)
 	for s.Next() {
 		if last == "Packages" {
+			if err := deb.CheckRelations(func(field string) string { return string(s.Get(field)) }); err != nil {
+				c.fault(path, "%s %s: %v; apt can install nothing of the suite until the package is gone (packmill archive rm)", s.Get("Package"), s.Get("Version"), err)
+			}
 			c.file(path, string(s.Get("Filename")), string(s.Get("Size")), string(s.Get("SHA256")))
 			continue
 		}

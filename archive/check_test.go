@@ -5,8 +5,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"packmill/internal/deb/debtest"
 )
 
 // glob finds one file below the archive.
@@ -102,4 +106,46 @@ func indexOf(t *testing.T, a *Archive, name string) string {
 	}
 	t.Fatal(fs.ErrNotExist)
 	return ""
+}
+
+// older rewrites a package's stanza as a version of the program might have
+// published it that did not look at it yet.
+func (f *fixture) older(path, name string, change func([]byte) []byte) {
+	f.Helper()
+	f.now = f.now.Add(time.Minute)
+	f.planned(f.a.change(ctx, f.suite, f.now, false, func(t *transaction, _ *Plan) error {
+		text, err := t.p.get(path, name)
+		t.p.set(path, name, change(slices.Clone(text)))
+		return err
+	}))
+}
+
+// TestOneBadRelation publishes what apt stops at: no way in takes it, check finds
+// it in an older tree, and removing it helps.
+func TestOneBadRelation(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	bad := hello("2")
+	bad.Debs[0].Fields = "Depends: bash,,dash\n"
+	f.accepted(f.upload(hello("1")))
+	rep := f.publish(f.upload(bad), f.upload(debtest.Upload{Source: debtest.Source{Name: "odd", Version: "1", Fields: "Build-Depends: a b\n"}}))
+	for i, want := range []string{
+		"hello_2_amd64.deb: control file: Depends: an empty relation beside a comma; correct debian/control",
+		`odd_1.dsc: Build-Depends: relation "a b": 'b' after its end; separate relations with a comma; correct debian/control`,
+	} {
+		if r := rep.Results[i]; r.Reason != want {
+			t.Errorf("got %v %q, want %q", r.Outcome, r.Reason, want)
+		}
+	}
+	f.older("main/binary-amd64/Packages", "hello", replace("Description:", "Depends: bash,,dash\nDescription:"))
+	if out, err := newClient(t, f.source(), f.key, "amd64").try("apt-get", "update"); err == nil {
+		t.Errorf("the test needs what apt cannot read: %s", out)
+	}
+	faults, err := f.a.Check(ctx, false)
+	if err != nil || len(faults) != 1 || !strings.Contains(faults[0].Text, "hello 1: Depends: an empty relation beside a comma") {
+		t.Errorf("check: got %v, %v, want the relation", faults, err)
+	}
+	f.planned(f.a.Remove(ctx, f.suite, []string{"hello"}, false, f.now.Add(time.Minute)))
+	f.sound()
+	newClient(t, f.source(), f.key, "amd64").run("apt-get", "update")
 }

@@ -49,6 +49,9 @@ func (in *inclusion) includeSource(names []string) error {
 	if want := in.source + "_" + policy.WithoutEpoch(in.version) + ".dsc"; l.Name != want {
 		return refuse("%s: by its own words it should be called %s", l.Name, want)
 	}
+	if wrong := policy.CheckBuildRelations(dsc.Get); wrong != nil {
+		return refuse("%s: %v; correct debian/control", l.Name, wrong[0])
+	}
 	section, priority := in.override("src:"+in.source, l.Section, l.Priority)
 	comp, err := in.component(section)
 	if err != nil {

@@ -12,11 +12,6 @@ import (
 	"packmill/spool/upload"
 )
 
-// relationFields are those fields of a binary package that hold relations.
-var relationFields = []string{
-	"Depends", "Pre-Depends", "Recommends", "Suggests", "Enhances", "Breaks", "Conflicts", "Replaces", "Provides",
-}
-
 // inspect looks into a binary package of an upload, so that its uploader hears at once what the
 // archive would refuse later. It returns a sentence for each thing that is wrong.
 func inspect(ctx context.Context, dir string, u *upload.Upload, f upload.File) ([]string, error) {
@@ -44,13 +39,6 @@ func inspect(ctx context.Context, dir string, u *upload.Upload, f upload.File) (
 	c := u.Changes
 	if p.Source != c.Source || policy.CompareVersions(p.SourceVersion, c.SourceVersion) != 0 {
 		say("%s is built from %s %s, but %s is of %s %s; build the upload again", f.Name, p.Source, p.SourceVersion, u.Name, c.Source, c.SourceVersion)
-	}
-	for _, field := range relationFields {
-		if v := p.Control.Get(field); v != "" {
-			if _, err := policy.ParseRelations(v); err != nil {
-				say("%s: %s: %v; correct debian/control", f.Name, field, err)
-			}
-		}
 	}
 	const few = 5
 	tooNew, tooOld := 0, 0

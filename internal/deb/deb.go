@@ -9,6 +9,7 @@
 package deb
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -221,6 +222,9 @@ func (p *Package) parse(text []byte) error {
 	if err != nil {
 		return err
 	}
+	if !strings.HasSuffix(string(text), "\n") {
+		return fault("the control file ends in the middle of a line, which dpkg does not install; build the package again with dpkg-deb")
+	}
 	p.Control, p.Text = st, text
 	for _, f := range []struct {
 		field string
@@ -263,9 +267,12 @@ func (p *Package) parse(text []byte) error {
 }
 
 // CheckFields says which of the fields a package lacks, or has no use, that an
-// archive does not file it by: Description (Debian Policy 5.3), and Built-Using and
-// Static-Built-Using, which name sources in exactly one version (Policy 7.8).
+// archive does not file it by: Description (Debian Policy 5.3), relations and other fields
+// as dpkg reads them, and Built-Using and Static-Built-Using, which name sources in exactly one version (Policy 7.8).
 func (p *Package) CheckFields(name string) error {
+	if err := cmp.Or(CheckRelations(p.Control.Get), p.checkWords()); err != nil {
+		return &Refusal{name, "control file: " + err.Error()}
+	}
 	if p.Control.Get("Description") == "" {
 		return &Refusal{name, "control file: no Description field; describe the package in debian/control (Debian Policy 5.3)"}
 	}

@@ -207,6 +207,22 @@ func (p *parser) words(end byte, what string) ([]string, error) {
 	return list, nil
 }
 
+// buildRelations are the fields of a source package that hold relations (Debian Policy 7.7).
+var buildRelations = []string{
+	"Build-Depends", "Build-Depends-Indep", "Build-Depends-Arch", "Build-Conflicts", "Build-Conflicts-Indep", "Build-Conflicts-Arch",
+}
+
+// CheckBuildRelations says which of a source package's relations cannot be read,
+// each in an error that begins with its field.
+func CheckBuildRelations(get func(field string) string) (all []error) {
+	for _, field := range buildRelations {
+		if _, err := ParseRelations(get(field)); err != nil {
+			all = append(all, fmt.Errorf("%s: %w", field, err))
+		}
+	}
+	return all
+}
+
 // For returns the relations that hold on the concrete architecture under the
 // build profiles, without their lists of those. An alternative that does not
 // hold is left out; so is an item of which no alternative is left.

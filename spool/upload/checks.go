@@ -896,15 +896,8 @@ func checkRelations(r *reading) error {
 	if r.up.Dsc == nil {
 		return nil
 	}
-	for _, name := range []string{
-		"Build-Depends", "Build-Depends-Indep", "Build-Depends-Arch",
-		"Build-Conflicts", "Build-Conflicts-Indep", "Build-Conflicts-Arch",
-	} {
-		if v := r.up.Dsc.Stanza.Get(name); v != "" {
-			if _, err := policy.ParseRelations(v); err != nil {
-				r.say("%s: %s: %s; correct debian/control", r.dscName(), name, err)
-			}
-		}
+	for _, err := range policy.CheckBuildRelations(r.up.Dsc.Stanza.Get) {
+		r.say("%s: %s; correct debian/control", r.dscName(), err)
 	}
 	return nil
 }
