@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/internal/durable"
+	"packmill/internal/policy"
 )
 
 // Kind names what is wrong with a Finding.
@@ -217,8 +218,8 @@ func (c *checker) place(p Place) error {
 			c.stray(rel, err.Error())
 		case !e.IsDir():
 			c.stray(rel, "it has an item's name and is not a directory")
-		case p.State.Has("HASH") && p.Hash != Hash(n.Source):
-			c.stray(rel, fmt.Sprintf("an %s %s lies below %s", p.State, n.Source, Hash(n.Source)))
+		case p.State.Has("HASH") && p.Hash != policy.PoolPrefix(n.Source):
+			c.stray(rel, fmt.Sprintf("an %s %s lies below %s", p.State, n.Source, policy.PoolPrefix(n.Source)))
 		default:
 			c.item(p, n)
 		}

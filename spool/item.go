@@ -395,15 +395,6 @@ func (it *Item) nameAt(to Place) Name {
 	return n
 }
 
-// Hash is the directory of Installed in which a source's items lie: Debian's
-// pool prefix, the first letter, or the first four of a lib.
-func Hash(source string) string {
-	if strings.HasPrefix(source, "lib") && len(source) > 3 {
-		return source[:4]
-	}
-	return source[:1]
-}
-
 // Create makes a new item: fill writes into a directory under tmp, which is
 // then synced and renamed to its place. The item is returned claimed. If fill
 // fails nothing is left.

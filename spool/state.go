@@ -281,7 +281,7 @@ func In(s State, where ...string) Place {
 // Of is the place for the items of one source, where each has some of them.
 func (p Place) Of(source string) Place {
 	if p.Hash == "" && p.State.Has("HASH") {
-		p.Hash = Hash(source)
+		p.Hash = policy.PoolPrefix(source)
 	}
 	return p
 }

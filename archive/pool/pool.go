@@ -12,12 +12,12 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"packmill/internal/durable"
+	"packmill/internal/policy"
 	"packmill/internal/regular"
 )
 
@@ -25,11 +25,7 @@ import (
 // archive: pool/main/libh/libhello. The names must have been checked
 // (policy.CheckSource, policy.CheckComponent).
 func Dir(component, source string) string {
-	prefix := source[:1]
-	if strings.HasPrefix(source, "lib") && len(source) > 3 {
-		prefix = source[:4]
-	}
-	return path.Join("pool", component, prefix, source)
+	return path.Join("pool", component, policy.PoolPrefix(source), source)
 }
 
 // ErrClash says that the pool has the name with other bytes.

@@ -17,6 +17,7 @@ import (
 	"packmill/cmd/internal/daemon"
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
+	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/queue/buildlog"
 	"packmill/spool"
@@ -267,7 +268,7 @@ func (p *publisher) twice(e *entry) (bool, error) {
 		return true, nil
 	}
 	installed := spool.In(spool.Installed, e.item.Place.Suite, spool.SourceArch)
-	installed.Hash = spool.Hash(e.item.Name.Source)
+	installed.Hash = policy.PoolPrefix(e.item.Name.Source)
 	// In the order of its move, which another daemon may be making: so it is
 	// not missed in both.
 	for _, at := range []spool.Place{e.item.Place, installed} {

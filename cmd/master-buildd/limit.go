@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 
+	"packmill/archive/pool"
 	"packmill/cmd/internal/control"
 	"packmill/queue"
 	"packmill/queue/lacking"
@@ -87,5 +88,5 @@ func (m *master) dscOf(t *queue.Ticket, f spool.Found) []string {
 	if component == "" {
 		component = "main"
 	}
-	return append(paths, m.Tree.Path("archive/pool", component, spool.Hash(t.Source), t.Source, t.Dsc))
+	return append(paths, m.Tree.Path("archive", pool.Dir(component, t.Source), t.Dsc))
 }

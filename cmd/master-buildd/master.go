@@ -56,10 +56,9 @@ func (m *master) suite(ctx context.Context, s *control.Suite) (queue.Suite, erro
 	if err != nil {
 		return queue.Suite{}, err
 	}
-	return queue.Suite{
-		Name: s.Name, Architectures: s.Architectures, SourceFirst: s.Publish == "source-first",
-		Weights: s.Weights, Priority: s.PriorityOf, NotFor: notFor(s, specific), Judge: m.atBirth(ctx, s),
-	}, nil
+	out := s.Queue()
+	out.NotFor, out.Judge = notFor(s, specific), m.atBirth(ctx, s)
+	return out, nil
 }
 
 // notFor asks a .dsc, Packages-arch-specific and the build profiles whether an

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"packmill/archive/pool"
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
 	"packmill/internal/policy"
@@ -279,7 +280,7 @@ func (in *intake) elsewhere(ctx context.Context, f upload.File) (string, error) 
 		}
 	}
 	for _, c := range in.components() {
-		dirs = append(dirs, filepath.Join(in.archive.Root(), "pool", c, spool.Hash(source), source))
+		dirs = append(dirs, filepath.Join(in.archive.Root(), pool.Dir(c, source)))
 	}
 	for _, dir := range dirs {
 		st, err := os.Lstat(filepath.Join(dir, f.Name))

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"packmill/archive"
+	"packmill/archive/pool"
 	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/spool"
@@ -44,7 +45,7 @@ func (in *intake) news(ctx context.Context, it *spool.Item, t *queue.Ticket, u *
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(in.archive.Root(), "pool", component, spool.Hash(u.Changes.Source), u.Changes.Source)
+	dir := filepath.Join(in.archive.Root(), pool.Dir(component, u.Changes.Source))
 	was, err := upload.Tree(ctx, dir, u.Changes.Source+"_"+policy.WithoutEpoch(old)+".dsc", upload.Limits{}, keep)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "the sources of " + old + " are not in the pool, to compare it with", nil

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"packmill/archive/pool"
 	"packmill/cmd/internal/control"
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
@@ -39,43 +40,17 @@ func (in *intake) currentRules() (*rules, error) {
 	}
 	r := &rules{from: now, ring: ring}
 	for _, u := range now.Uploaders {
-		r.uploaders = append(r.uploaders, &upload.Uploader{
-			Name: u.Name, Email: u.Email, Fingerprints: u.Fingerprints, Account: u.Account, Unsigned: u.Account != "",
-			Allow: []upload.Right{{
-				Suites: u.Allow.Suites, Components: u.Allow.Components, Packages: u.Allow.Packages,
-				Source: u.Allow.Source, Binaries: stars(u.Allow.Binary), New: u.Allow.New,
-			}},
-		})
+		r.uploaders = append(r.uploaders, u.Upload())
 	}
 	for _, s := range now.Suites {
-		x := &upload.Suite{
-			Name: s.Name, Aliases: append([]string{s.Codename}, s.Aliases...), Components: s.Components, Architectures: s.Architectures,
-			Formats: s.Formats, Below: s.Below, Checks: map[string]upload.Level{}, Limits: upload.Limits{Size: s.MaxUpload, FileSize: s.MaxUpload},
-		}
-		x.Binaries = map[string]upload.Binaries{"allow": upload.BinariesAllowed, "drop": upload.BinariesDropped, "refuse": upload.BinariesRefused}[s.Binaries]
-		for check, word := range s.Checks {
-			level, err := upload.ParseLevel(word)
-			if err != nil {
-				return nil, err
-			}
-			x.Checks[check] = level
+		x, err := s.Upload()
+		if err != nil {
+			return nil, err
 		}
 		r.suites = append(r.suites, x)
 	}
 	in.rules = r
 	return r, nil
-}
-
-// stars writes "any" as the pattern that it is for the checks.
-func stars(archs []string) []string {
-	var out []string
-	for _, a := range archs {
-		if a == "any" {
-			a = "*"
-		}
-		out = append(out, a)
-	}
-	return out
 }
 
 // context is what the checks must know of the world for one upload.
@@ -138,7 +113,7 @@ func (in *intake) poolFile(ctx context.Context, it *spool.Item, name string) (sh
 func (in *intake) poolPaths(it *spool.Item, name string) []string {
 	var out []string
 	for _, component := range in.components() {
-		out = append(out, filepath.Join("pool", component, spool.Hash(it.Name.Source), it.Name.Source, name))
+		out = append(out, filepath.Join(pool.Dir(component, it.Name.Source), name))
 	}
 	return out
 }

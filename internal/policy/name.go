@@ -126,3 +126,12 @@ func lowerAlnum(c byte) bool { return 'a' <= c && c <= 'z' || digit(c) }
 func alnum(c byte) bool { return lowerAlnum(c) || 'A' <= c && c <= 'Z' }
 
 func digit(c byte) bool { return '0' <= c && c <= '9' }
+
+// PoolPrefix is the directory in which a source's own lies in the pool: its first
+// letter, or the first four of a lib. The name must have been checked.
+func PoolPrefix(source string) string {
+	if strings.HasPrefix(source, "lib") && len(source) > 3 {
+		return source[:4]
+	}
+	return source[:1]
+}

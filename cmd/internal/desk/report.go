@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/archive/pool"
 	"packmill/cmd/internal/control"
 	"packmill/internal/paper"
 	"packmill/internal/policy"
@@ -86,17 +87,17 @@ func (d *Desk) Report(f spool.Found, withLintian bool) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool, oldDsc := "", ""
+	oldDir, oldDsc := "", ""
 	if old != "" {
 		r.Against = old
-		pool = filepath.Join(d.archive.Root(), "pool", component, spool.Hash(f.Name.Source), f.Name.Source)
+		oldDir = filepath.Join(d.archive.Root(), pool.Dir(component, f.Name.Source))
 		oldDsc = f.Name.Source + "_" + policy.WithoutEpoch(old) + ".dsc"
 	}
-	if err := r.compare(dir, tk, pool, oldDsc); err != nil {
+	if err := r.compare(dir, tk, oldDir, oldDsc); err != nil {
 		return nil, err
 	}
 	if withLintian {
-		r.lint(dir, tk.Dsc, pool, oldDsc)
+		r.lint(dir, tk.Dsc, oldDir, oldDsc)
 	}
 	return r, nil
 }

@@ -14,6 +14,7 @@ import (
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/terminal"
 	"packmill/internal/deb/debtest"
+	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/spool"
 )
@@ -147,7 +148,7 @@ func TestWhyNotForOpkg(t *testing.T) {
 	}
 	for _, source := range []string{"hello", "other"} {
 		f := job(t, tree, source, spool.NeedsBuild, queue.Ticket{})
-		to := tree.Path(spool.Place{State: spool.Installed, Suite: "sid", Arch: "amd64", Hash: spool.Hash(source)}.Dir(), filepath.Base(f.Dir()))
+		to := tree.Path(spool.Place{State: spool.Installed, Suite: "sid", Arch: "amd64", Hash: policy.PoolPrefix(source)}.Dir(), filepath.Base(f.Dir()))
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 			t.Fatal(err)
 		}
