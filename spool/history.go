@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/internal/clean"
 	"packmill/internal/durable"
 	"packmill/internal/regular"
 )
@@ -42,18 +43,8 @@ func (e Event) line() []byte {
 		e.Time.UTC().Format(time.RFC3339Nano), e.From, e.To, OneLine(e.Who), OneLine(e.Reason))
 }
 
-// OneLine makes text from outside fit for a line of a record or a terminal:
-// every control, C1 and bidirectional format character becomes a space.
-func OneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r < 0x20, r >= 0x7f && r < 0xa0, r == 0xfffd,
-			r >= 0x200b && r <= 0x200f, r >= 0x2028 && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0xfeff:
-			return ' '
-		}
-		return r
-	}, s)
-}
+// OneLine makes text from outside fit for a line of a record.
+func OneLine(s string) string { return clean.Line(s) }
 
 func parseEvent(line string) (Event, bool) {
 	f := strings.SplitN(line, "\t", 5)

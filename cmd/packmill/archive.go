@@ -142,7 +142,7 @@ func (c *cli) outcomeOf(verb string, p *archive.Plan, err error) error {
 	}
 	c.changes(verb, p, c.DryRun || len(p.Refused) > 0)
 	for _, r := range p.Refused {
-		fmt.Fprintln(os.Stderr, r)
+		terminal.Print(os.Stderr, "%s\n", r)
 	}
 	if len(p.Refused) > 0 {
 		return daemon.ErrRefused
@@ -310,7 +310,7 @@ func (x *archiveInclude) Run(c *cli, h *hand) error {
 
 func warn(list []string) {
 	for _, w := range list {
-		fmt.Fprintf(os.Stderr, "packmill: %s\n", w)
+		terminal.Print(os.Stderr, "packmill: %s\n", w)
 	}
 }
 
@@ -464,7 +464,7 @@ func (x *archiveRm) Run(c *cli, h *hand) error {
 			err = fsck.TakeOut(t, suite.Name, plan.Removed, h.who)
 		}
 		if err != nil {
-			fmt.Fprintf(os.Stderr, "packmill: the history of the builds does not tell of it: %v\n", err)
+			terminal.Print(os.Stderr, "packmill: the history of the builds does not tell of it: %v\n", err)
 		}
 	}
 	// What was shown, and not what has come since.
@@ -755,10 +755,10 @@ func (x *archiveGc) Run(c *cli, h *hand) error {
 	}
 	if !c.JSON {
 		for _, n := range did.Moved {
-			fmt.Printf("%sput into the attic: %s\n", would, n)
+			terminal.Print(os.Stdout, "%sput into the attic: %s\n", would, n)
 		}
 		for _, n := range did.Deleted {
-			fmt.Printf("%sdeleted from the attic: %s\n", would, n)
+			terminal.Print(os.Stdout, "%sdeleted from the attic: %s\n", would, n)
 		}
 	}
 	c.print(os.Stdout, map[string]any{"waiting": did.Waiting, "moved": did.Moved, "deleted": did.Deleted, "bytes": did.Bytes, "done": !c.DryRun},
@@ -790,7 +790,7 @@ func (x *archiveCheck) Run(c *cli, h *hand) error {
 		return daemon.Refuse("%d faults", len(faults))
 	}
 	if !c.JSON {
-		fmt.Println("no fault found")
+		terminal.Print(os.Stdout, "no fault found\n")
 	}
 	return nil
 }

@@ -183,7 +183,7 @@ func (c *cli) makeChroot(p place, why string) error {
 		why = ": " + why
 	}
 	if c.DryRun {
-		fmt.Printf("would make the chroot %s in %s%s\n", p.name(), p.store.Dir, why)
+		terminal.Print(os.Stdout, "would make the chroot %s in %s%s\n", p.name(), p.store.Dir, why)
 		return nil
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -193,7 +193,7 @@ func (c *cli) makeChroot(p place, why string) error {
 	if !runner.Native(p.arch) {
 		long = "six minutes: its programs are emulated"
 	}
-	fmt.Fprintf(os.Stderr, "making the chroot %s in %s%s; this takes about %s\n", p.name(), p.store.Dir, why, long)
+	terminal.Print(os.Stderr, "making the chroot %s in %s%s; this takes about %s\n", p.name(), p.store.Dir, why, long)
 	if err := os.MkdirAll(p.store.Dir, 0o755); err != nil {
 		return err
 	}
@@ -316,7 +316,7 @@ func (x *chrootRm) Run(c *cli) error {
 			return daemon.Wrong{Err: err}
 		}
 		if found = true; c.DryRun {
-			fmt.Printf("would remove %s from %s\n", ch.Name(), store.Dir)
+			terminal.Print(os.Stdout, "would remove %s from %s\n", ch.Name(), store.Dir)
 			continue
 		}
 		if err = setUp(store.Remove(x.Suite, x.Arch)); err == nil {

@@ -12,6 +12,7 @@ import (
 
 	"packmill/archive"
 	"packmill/cmd/internal/control"
+	"packmill/cmd/internal/terminal"
 	"packmill/queue"
 	"packmill/spool"
 )
@@ -127,7 +128,7 @@ func (x *completeCmd) Run(c *cli) error {
 	slices.Sort(out)
 	for _, w := range slices.Compact(out) {
 		if strings.HasPrefix(w, last) {
-			fmt.Fprintln(os.Stdout, w)
+			terminal.Print(os.Stdout, "%s\n", w)
 		}
 	}
 	return nil

@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/doctor"
+	"packmill/cmd/internal/terminal"
 )
 
 type doctorCmd struct {
@@ -36,7 +36,7 @@ func (d *doctorCmd) Run(c *cli) error {
 		return daemon.Refuse("%d things are wrong", n)
 	}
 	if len(found) == 0 && !c.JSON {
-		fmt.Println("nothing is wrong")
+		terminal.Print(os.Stdout, "nothing is wrong\n")
 	}
 	return nil
 }

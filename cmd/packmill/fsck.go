@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/fsck"
+	"packmill/cmd/internal/terminal"
 	"packmill/spool"
 )
 
@@ -58,10 +58,10 @@ func (f *fsckCmd) Run(c *cli) error {
 		switch err := x.Mend(); {
 		case errors.Is(err, spool.ErrGone): // somebody else came first
 		case err != nil:
-			fmt.Fprintf(os.Stderr, "packmill: %v\n", err)
+			terminal.Print(os.Stderr, "packmill: %v\n", err)
 			continue
 		case !c.JSON:
-			fmt.Printf("%s: done: %s\n", x.Path, x.Cure)
+			terminal.Print(os.Stdout, "%s: done: %s\n", x.Path, x.Cure)
 		}
 		left--
 	}

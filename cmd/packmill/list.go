@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -13,18 +12,20 @@ import (
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/survey"
 	"packmill/cmd/internal/terminal"
+	"packmill/internal/clean"
 	"packmill/spool"
 )
 
-// print writes one JSON object a line, or the text that a person reads.
+// print writes one JSON object a line, or the text that a person reads. Both are
+// clean: whatever somebody wrote into a field does nothing at a terminal.
 func (c *cli) print(w io.Writer, v any, text string) {
 	if !c.JSON {
-		fmt.Fprintln(w, text)
+		terminal.Print(w, "%s\n", text)
 		return
 	}
 	data, err := json.Marshal(v)
 	if err == nil {
-		fmt.Fprintf(w, "%s\n", data)
+		w.Write(append(clean.JSON(data), '\n'))
 	}
 }
 
@@ -59,7 +60,7 @@ func (l *list) add(v any, cells ...string) {
 // end writes the table, or that there is nothing.
 func (l *list) end(nothing string) error {
 	if l.table.Len() == 0 && nothing != "" && !l.c.JSON {
-		fmt.Fprintln(l.screen.Out, nothing)
+		terminal.Print(l.screen.Out, "%s\n", nothing)
 	}
 	return l.table.Flush()
 }
@@ -136,7 +137,7 @@ func (c *cli) meant(t *spool.Tree, f *survey.Filter) ([]spool.Found, error) {
 func (c *cli) note(closed []string) {
 	if len(closed) > 0 && !c.noted {
 		c.noted = true
-		fmt.Fprintf(os.Stderr, "packmill: left out, since they are closed to you: %s\n", terminal.Clean(strings.Join(closed, ", ")))
+		terminal.Print(os.Stderr, "packmill: left out, since they are closed to you: %s\n", terminal.Clean(strings.Join(closed, ", ")))
 	}
 }
 
@@ -175,7 +176,7 @@ func (c *cli) tellError(err error, status int) int {
 		return status
 	}
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(os.Stderr, "packmill: %s\n", strings.TrimRight(line, "\n"))
+		terminal.Print(os.Stderr, "packmill: %s\n", strings.TrimRight(line, "\n"))
 	}
 	return status
 }

@@ -16,6 +16,7 @@ import (
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/terminal"
+	"packmill/internal/clean"
 	"packmill/queue/buildlog"
 	"packmill/queue/logs"
 	"packmill/spool"
@@ -129,7 +130,7 @@ func (x *logShow) newest(c *cli, t *spool.Tree, f buildlog.Filter) (*logs.Log, e
 		}
 		defer r.Close()
 		if others := len(all) - 1; others > 0 {
-			fmt.Fprintf(os.Stderr, "%s on %s in %s, begun %s: %s (%d more: packmill log ls %s)\n", terminal.Clean(l.ID()), l.Arch, l.Suite,
+			terminal.Print(os.Stderr, "%s on %s in %s, begun %s: %s (%d more: packmill log ls %s)\n", terminal.Clean(l.ID()), l.Arch, l.Suite,
 				l.Start.Format(time.RFC3339), l.Outcome, others, spool.OneLine(x.Package))
 		}
 		out := x.writer()
@@ -143,7 +144,7 @@ func (x *logShow) writer() io.WriteCloser {
 	if x.Raw {
 		return plain{os.Stdout}
 	}
-	return buildlog.NewEscaper(os.Stdout)
+	return clean.NewEscaper(os.Stdout)
 }
 
 // plain is a writer that has nothing left to write in the end.
@@ -163,7 +164,7 @@ func ended(e logs.Ending) error {
 func (x *logShow) follow(t *spool.Tree, f buildlog.Filter) error {
 	ctx, stop := interruptible()
 	defer stop()
-	follower := &logs.Follower{Tree: t, Filter: f, Writer: x.writer, Say: func(text string) { fmt.Fprintln(os.Stderr, terminal.Clean(text)) }}
+	follower := &logs.Follower{Tree: t, Filter: f, Writer: x.writer, Say: func(text string) { terminal.Print(os.Stderr, "%s\n", text) }}
 	end, err := follower.Follow(ctx)
 	if several := (*logs.SeveralError)(nil); errors.As(err, &several) {
 		return daemon.Refuse("%w; name the architecture, or the suite with -s", err)
@@ -292,14 +293,14 @@ func (x *logGrep) Run(c *cli) error {
 		}
 		c.print(out, grepLine{l.Source, l.Version, l.Suite, l.Arch, l.Start, l.Outcome, m.Line, m.Text, m.File}, text)
 		return nil
-	}, func(file string, err error) { fmt.Fprintf(os.Stderr, "packmill: %s: %v\n", file, err) })
+	}, func(file string, err error) { terminal.Print(os.Stderr, "packmill: %s: %v\n", file, err) })
 	if pattern := (*syntax.Error)(nil); errors.As(err, &pattern) {
 		return daemon.Wrong{Err: err}
 	}
 	if err = errors.Join(out.Flush(), err); err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "%d matches in %d logs: %.1f MB in %.2f s\n", total.Matches, total.Files, float64(total.Bytes)/1e6, time.Since(start).Seconds())
+	terminal.Print(os.Stderr, "%d matches in %d logs: %.1f MB in %.2f s\n", total.Matches, total.Files, float64(total.Bytes)/1e6, time.Since(start).Seconds())
 	if total.Matches == 0 {
 		return daemon.ErrRefused
 	}

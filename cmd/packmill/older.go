@@ -9,6 +9,7 @@ import (
 
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/terminal"
 	"packmill/internal/openpgp"
 	"packmill/internal/policy"
 	"packmill/queue"
@@ -43,7 +44,7 @@ func older(root string) error {
 			return daemon.Wrong{Err: fmt.Errorf("%s: a daemon works on it; stop the daemons, and run this again: what lies in the tree gets statements now, once", f.Dir())}
 		}
 		if err != nil && !errors.Is(err, spool.ErrGone) {
-			fmt.Fprintf(os.Stderr, "packmill: %s: no statement for it, upload it again: %v\n", f.Dir(), err)
+			terminal.Print(os.Stderr, "packmill: %s: no statement for it, upload it again: %v\n", f.Dir(), err)
 		}
 	}
 	return nil

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 
 	"packmill/archive"
@@ -59,7 +58,7 @@ func (q *quinnDiffCmd) Run(c *cli) error {
 			return
 		}
 		if n.Arch != last && !c.JSON && len(q.Arch) != 1 {
-			fmt.Printf("%s:\n", n.Arch)
+			terminal.Print(os.Stdout, "%s:\n", n.Arch)
 		}
 		last = n.Arch
 		text := n.Line()

@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/rebuild"
+	"packmill/cmd/internal/terminal"
 )
 
 type rebuildCmd struct {
@@ -57,7 +57,7 @@ func (x *rebuildCmd) Run(c *cli) error {
 			return err
 		}
 		if c.DryRun {
-			fmt.Println(plan)
+			terminal.Print(os.Stdout, "%s\n", plan)
 			continue
 		}
 		r, err := plan.Do(ctx)

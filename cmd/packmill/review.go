@@ -214,7 +214,7 @@ func (a *reviewAccept) Run(c *cli) error {
 	}
 	return c.act(&a.pick, a.Items, only(spool.Review), "accept", func(it *spool.Item) (string, error) {
 		if o, ok := desk.Held(desk.ReadOpinions(it.Path())); ok {
-			fmt.Fprintf(os.Stderr, "packmill: %s was on hold by %s: %s\n", it.Name.ID(), terminal.Clean(o.Who), terminal.Clean(o.Text))
+			terminal.Print(os.Stderr, "packmill: %s was on hold by %s: %s\n", it.Name.ID(), terminal.Clean(o.Who), terminal.Clean(o.Text))
 		}
 		more, err := d.Accept(it, terminal.Who(), a.Message)
 		if more {

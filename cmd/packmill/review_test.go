@@ -184,7 +184,7 @@ func TestSession(t *testing.T) {
 		"1.0-2 (update of 1.0-1)", "Rights:        source, suites=stable", "New binary packages:\n  hello-data",
 		"New build dependencies:\n  debhelper-compat (= 13)\n  libssl-dev", "Maintainer scripts that differ:\n  debian/hello.postinst",
 		"Copyright files that differ:\n  debian/copyright", "Files added:\n  debian/hello.postinst", "warning: an old standard",
-		"-Public domain.\n+All rights reserved.", "+rm -rf / [2J", "Waits for it:  user",
+		"-Public domain.\n+All rights reserved.", `+rm -rf /\x1b[2J`, "Waits for it:  user",
 	}, "review", "show", "--no-lintian", "hello")
 	if strings.ContainsRune(out, 0x1b) {
 		t.Error("an escape sequence of the upload reaches the terminal")

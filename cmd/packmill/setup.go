@@ -16,6 +16,7 @@ import (
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/setup"
+	"packmill/cmd/internal/terminal"
 	"packmill/internal/openpgp"
 	"packmill/internal/policy"
 	"packmill/queue/runner"
@@ -77,7 +78,7 @@ func (s *setupCmd) Run(c *cli) error {
 			return fmt.Errorf("%s: %w; mend it and run packmill setup again", step.name, err)
 		}
 	}
-	fmt.Printf(`
+	terminal.Print(os.Stdout, `
 Ready. What comes next:
   packmill uploader add NAME SSHKEY.pub --openpgp KEY.asc    for each person who uploads
   usermod -aG packmill,packmill-review,packmill-desk NAME    for each person who reviews
@@ -160,7 +161,7 @@ func answer(in *bufio.Reader, given, question, proposal string, check func(strin
 		return proposal, check(proposal)
 	}
 	for {
-		fmt.Fprintf(os.Stderr, "%s [%s]: ", question, proposal)
+		terminal.Print(os.Stderr, "%s [%s]: ", question, proposal)
 		line, err := in.ReadString('\n')
 		if err != nil {
 			return "", err
@@ -170,7 +171,7 @@ func answer(in *bufio.Reader, given, question, proposal string, check func(strin
 			word = proposal
 		}
 		if err := check(word); err != nil {
-			fmt.Fprintln(os.Stderr, err)
+			terminal.Print(os.Stderr, "%s\n", err)
 			continue
 		}
 		return word, nil
@@ -190,7 +191,7 @@ func (s *setupCmd) accounts(_ *cli, a *setup.Answers) error {
 		return err
 	}
 	if gave {
-		fmt.Printf("gave %s subordinate ids\n", spool.UserBuild)
+		terminal.Print(os.Stdout, "gave %s subordinate ids\n", spool.UserBuild)
 	}
 	// Its home is below a directory of root's.
 	out, err := exec.Command("install", "-d", "-o", spool.UserBuild, "-g", spool.UserBuild, home(spool.UserBuild)).CombinedOutput()
@@ -220,10 +221,10 @@ func (s *setupCmd) settings(c *cli, a *setup.Answers) error {
 	a.Fingerprint = key.Fingerprint()
 	wrote, kept, err := setup.WriteSettings(filepath.Join(c.Tree, "control"), setup.Settings(a))
 	for _, n := range wrote {
-		fmt.Printf("wrote %s\n", filepath.Join(c.Tree, "control", n))
+		terminal.Print(os.Stdout, "wrote %s\n", filepath.Join(c.Tree, "control", n))
 	}
 	for _, n := range kept {
-		fmt.Printf("%s has settings already and stays\n", filepath.Join(c.Tree, "control", n))
+		terminal.Print(os.Stdout, "%s has settings already and stays\n", filepath.Join(c.Tree, "control", n))
 	}
 	if err != nil {
 		return err
@@ -236,9 +237,9 @@ func (s *setupCmd) sshd(*cli, *setup.Answers) error {
 	did, err := setup.Sshd(libexec("packmill.conf"))
 	if err != nil {
 		// Uploads may come another way, so the rest goes on.
-		fmt.Fprintf(os.Stderr, "packmill: sshd: %v\n", err)
+		terminal.Print(os.Stderr, "packmill: sshd: %v\n", err)
 	} else if did {
-		fmt.Println("sshd takes uploads of the group packmill-upload")
+		terminal.Print(os.Stdout, "sshd takes uploads of the group packmill-upload\n")
 	}
 	return nil
 }
@@ -265,14 +266,14 @@ func (s *setupCmd) daemons(_ *cli, a *setup.Answers) error {
 		return nil
 	}
 	if !setup.Systemd() {
-		fmt.Println("systemd does not run here: take the lines of examples/cron into /etc/cron.d/packmill")
+		terminal.Print(os.Stdout, "systemd does not run here: take the lines of examples/cron into /etc/cron.d/packmill\n")
 		return nil
 	}
 	units := setup.Units(a.Archs)
 	if err := setup.Start(units); err != nil {
 		return err
 	}
-	fmt.Printf("running: %s\n", strings.Join(units, " "))
+	terminal.Print(os.Stdout, "running: %s\n", strings.Join(units, " "))
 	return nil
 }
 
@@ -350,7 +351,7 @@ func (u *uploaderAdd) Run(c *cli) error {
 		return err
 	}
 	if slices.ContainsFunc(all.Uploaders, func(x control.Uploader) bool { return x.Name == u.Name || x.Account == u.Name }) {
-		fmt.Printf("control/uploaders has a stanza for %s already, which stays\n", u.Name)
+		terminal.Print(os.Stdout, "control/uploaders has a stanza for %s already, which stays\n", u.Name)
 		return nil
 	}
 	dir := filepath.Join(c.Tree, "control")
@@ -360,7 +361,7 @@ func (u *uploaderAdd) Run(c *cli) error {
 	if _, err := control.Load(dir); err != nil {
 		return daemon.Wrong{Err: err}
 	}
-	fmt.Printf("%s may upload (%s); dput's and dupload's settings are in the examples\n", u.Name, u.Allow)
+	terminal.Print(os.Stdout, "%s may upload (%s); dput's and dupload's settings are in the examples\n", u.Name, u.Allow)
 	return nil
 }
 
@@ -372,7 +373,7 @@ func (u *uploaderRemove) Run(c *cli) error {
 	if err := accounts(c, "remove", u.Name); err != nil {
 		return err
 	}
-	fmt.Printf("take the stanza of %s out of %s too\n", u.Name, filepath.Join(c.Tree, "control/uploaders"))
+	terminal.Print(os.Stdout, "take the stanza of %s out of %s too\n", u.Name, filepath.Join(c.Tree, "control/uploaders"))
 	return nil
 }
 

@@ -44,7 +44,7 @@ func (x *desktop) at80x24(env []string, args ...string) (string, int) {
 	cmd.Wait()
 	out := strings.ReplaceAll(text.String(), "\r\n", "\n")
 	for line := range strings.Lines(sgr.ReplaceAllString(out, "")) {
-		if n := uniseg.StringWidth(strings.TrimRight(line, "\n")); n > 80 && !strings.HasPrefix(line, "packmill: ") && !slices.Contains(args, "show") {
+		if n := uniseg.StringWidth(strings.TrimRight(line, " \n")); n > 80 && !strings.HasPrefix(line, "packmill: ") && !slices.Contains(args, "show") {
 			x.t.Errorf("packmill %q: a line of %d columns: %q", args, n, line)
 		}
 	}

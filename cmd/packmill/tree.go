@@ -50,7 +50,7 @@ Examples:
 
 func (i initCmd) Run(c *cli) error {
 	if c.DryRun {
-		fmt.Printf("would make or complete the tree %s\n", c.Tree)
+		terminal.Print(os.Stdout, "would make or complete the tree %s\n", c.Tree)
 		return nil
 	}
 	unix.Umask(0o002)
@@ -61,9 +61,9 @@ func (i initCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("The tree is %s\n", c.Tree)
+	terminal.Print(os.Stdout, "The tree is %s\n", c.Tree)
 	for _, f := range made {
-		fmt.Printf("Fill in: %s\n", f)
+		terminal.Print(os.Stdout, "Fill in: %s\n", f)
 	}
 	return nil
 }
@@ -99,11 +99,11 @@ func (initCmd) archive(c *cli) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("The archive is %s\n", filepath.Join(c.Tree, "archive"))
+	terminal.Print(os.Stdout, "The archive is %s\n", filepath.Join(c.Tree, "archive"))
 	for _, f := range made {
-		fmt.Printf("Fill in: %s\n", f)
+		terminal.Print(os.Stdout, "Fill in: %s\n", f)
 	}
-	fmt.Printf("Then: packmill key new archive --tree %s\n", c.Tree)
+	terminal.Print(os.Stdout, "Then: packmill key new archive --tree %s\n", c.Tree)
 	return nil
 }
 
@@ -129,7 +129,7 @@ func (c *cli) status(t *spool.Tree, s *terminal.Screen) error {
 	}
 	c.note(status.Closed)
 	if refused != nil && !c.JSON {
-		fmt.Fprintf(s.Out, "The settings are refused, and the last good ones in force: %s\n", terminal.Clean(refused.Error()))
+		terminal.Print(s.Out, "The settings are refused, and the last good ones in force: %s\n", terminal.Clean(refused.Error()))
 	}
 	l := c.list(s, terminal.Column{Name: "ITEMS"}, terminal.Column{Name: "STATE", Least: 16, Paint: survey.Colour}, suiteColumn, archColumn,
 		terminal.Column{Name: "OLDEST"}, terminal.Column{Least: 8})
@@ -143,7 +143,7 @@ func (c *cli) status(t *spool.Tree, s *terminal.Screen) error {
 		}
 		switch {
 		case n.State == survey.Full && !c.JSON:
-			fmt.Fprintln(s.Out, s.Paint(terminal.Red, "Nothing new is begun. ")+n.Reason)
+			fmt.Fprintln(s.Out, s.Paint(terminal.Red, "Nothing new is begun. ")+terminal.Clean(n.Reason))
 			continue
 		case n.State == survey.Incoming:
 			cells[1] = "incoming (unfinished or deferred)"
@@ -160,7 +160,7 @@ func (c *cli) status(t *spool.Tree, s *terminal.Screen) error {
 		return err
 	}
 	for _, idle := range status.Idle {
-		fmt.Fprintln(s.Out, s.Wrap(terminal.Clean(idle), "  "))
+		terminal.Print(s.Out, "%s\n", s.Wrap(terminal.Clean(idle), "  "))
 	}
 	return nil
 }
@@ -275,21 +275,21 @@ func (s *showCmd) Run(c *cli) error {
 			c.print(os.Stdout, shownItem{survey.RowOf(t, f), events, spool.ReadReason(dir), buildlog.ErrorAt(dir), builds, infos}, "")
 			continue
 		}
-		fmt.Printf("%s\n", f.Dir())
+		terminal.Print(os.Stdout, "%s\n", f.Dir())
 		if st, err := spool.ReadTicket(dir); err == nil {
 			for line := range strings.Lines(string(st.Append(nil))) {
-				fmt.Printf("  %s\n", terminal.Clean(line))
+				terminal.Print(os.Stdout, "  %s\n", terminal.Clean(line))
 			}
 		}
-		fmt.Println()
+		terminal.Print(os.Stdout, "\n")
 		for _, e := range events {
-			fmt.Printf("  %s  %s -> %s  by %s  %s\n", e.Time.Format(time.RFC3339), terminal.Clean(e.From), terminal.Clean(e.To), terminal.Clean(e.Who), terminal.Clean(e.Reason))
+			terminal.Print(os.Stdout, "  %s  %s -> %s  by %s  %s\n", e.Time.Format(time.RFC3339), terminal.Clean(e.From), terminal.Clean(e.To), terminal.Clean(e.Who), terminal.Clean(e.Reason))
 		}
 		for _, b := range builds {
-			fmt.Printf("  %s  build on %s: %s\n", b.Start.Format(time.RFC3339), terminal.Clean(b.Builder), terminal.Clean(logs.Numbers(&b)))
+			terminal.Print(os.Stdout, "  %s  build on %s: %s\n", b.Start.Format(time.RFC3339), terminal.Clean(b.Builder), terminal.Clean(logs.Numbers(&b)))
 		}
 		for _, name := range infos {
-			fmt.Printf("  built with: %s\n", terminal.Clean(name))
+			terminal.Print(os.Stdout, "  built with: %s\n", terminal.Clean(name))
 		}
 		text := spool.ReadReason(dir)
 		// REASON has the first error while a person is asked.
@@ -297,12 +297,12 @@ func (s *showCmd) Run(c *cli) error {
 			text += "\n" + first
 		}
 		if text = strings.TrimSpace(text); text != "" {
-			fmt.Println()
+			terminal.Print(os.Stdout, "\n")
 			for line := range strings.Lines(text) {
-				fmt.Printf("  %s\n", terminal.Clean(line))
+				terminal.Print(os.Stdout, "  %s\n", terminal.Clean(line))
 			}
 		}
-		fmt.Println()
+		terminal.Print(os.Stdout, "\n")
 	}
 	return nil
 }

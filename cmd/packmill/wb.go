@@ -182,9 +182,9 @@ func info(t *spool.Tree, f spool.Found) {
 	if err != nil {
 		return // it has moved on, and the line says where to
 	}
-	fmt.Printf("%s\n", f.Dir())
+	terminal.Print(os.Stdout, "%s\n", f.Dir())
 	for line := range strings.Lines(string(tk.Stanza().Append(nil)) + spool.ReadReason(t.Path(f.Dir()))) {
-		fmt.Printf("  %s\n", terminal.Clean(line))
+		terminal.Print(os.Stdout, "  %s\n", terminal.Clean(line))
 	}
 }
 

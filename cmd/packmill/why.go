@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"packmill/cmd/internal/survey"
 	"packmill/cmd/internal/terminal"
 )
@@ -37,7 +39,11 @@ func (y *whyCmd) Run(c *cli) error {
 		answers, closed, err := survey.Why(t, all, y.Package, y.Suite)
 		c.note(closed)
 		for _, a := range answers {
-			c.print(s.Out, a, a.Text(s))
+			if c.JSON {
+				c.print(s.Out, a, "")
+			} else {
+				fmt.Fprintln(s.Out, a.Text(s)) // clean, and it has colours
+			}
 		}
 		return err
 	})

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"packmill/internal/clean"
 )
 
 // FirstError is the line of a failed build's log that says what went wrong
@@ -131,7 +133,7 @@ func goesOn(e *FirstError, line []byte) bool {
 // plain is a line without colours and blanks at its end.
 func plain(line []byte) []byte {
 	if bytes.IndexByte(line, 0x1b) >= 0 {
-		line = Escape(nil, line)
+		line = clean.Escape(nil, line)
 	}
 	return bytes.TrimRight(line, " \r\t")
 }
@@ -301,5 +303,5 @@ func show(line []byte) string {
 	if len(line) > shownLine {
 		line = append(append([]byte(nil), line[:shownLine]...), " ..."...)
 	}
-	return string(Escape(nil, line))
+	return string(clean.Escape(nil, line))
 }

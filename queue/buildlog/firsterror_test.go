@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"packmill/internal/clean"
 )
 
 // Each fragment is what the real program prints, within what debhelper and
@@ -297,7 +299,7 @@ func TestFind(t *testing.T) {
 				// pytest marks lines with '>' itself, followed by more blanks.
 				if rest, ok := strings.CutPrefix(line, "> "); ok && !strings.HasPrefix(rest, "      assert") {
 					line, wantLine = rest, n
-					wantText = strings.TrimSpace(string(Escape(nil, []byte(line))))
+					wantText = strings.TrimSpace(string(clean.Escape(nil, []byte(line))))
 				}
 				if rest, ok := strings.CutPrefix(line, ">+ "); ok {
 					line, wantText = rest, wantText+" "+strings.TrimSpace(rest)

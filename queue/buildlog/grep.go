@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"unicode"
+
+	"packmill/internal/clean"
 )
 
 // Match is a line that matches.
@@ -356,7 +358,7 @@ func (s *searcher) block(path string, block []byte, line int, cut bool, matches 
 			if len(text) > maxLine {
 				text = text[:maxLine]
 			}
-			matches = append(matches, Match{path, line, string(Escape(nil, text))})
+			matches = append(matches, Match{path, line, string(clean.Escape(nil, text))})
 			if len(matches) >= s.limit {
 				break
 			}

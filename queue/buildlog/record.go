@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/internal/clean"
 	"packmill/internal/durable"
 	"packmill/internal/regular"
 )
@@ -163,5 +164,5 @@ func ErrorAt(dir string) string {
 	if err != nil {
 		return ""
 	}
-	return string(Escape(nil, data))
+	return string(clean.Escape(nil, data))
 }

@@ -1,3 +1,5 @@
+// Package buildlog keeps, searches and shows build logs. A log is what a
+// stranger's program printed: package clean makes it fit to be seen.
 package buildlog
 
 import (

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -21,6 +22,7 @@ import (
 
 	"packmill/archive"
 	"packmill/cmd/internal/control"
+	"packmill/internal/clean"
 	"packmill/spool"
 	"packmill/spool/statement"
 )
@@ -80,7 +82,7 @@ func (f *Flags) Start(name string) (*Env, error) {
 	if f.Debug {
 		level = slog.LevelDebug
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: clean}))
+	log := newLog(os.Stderr, level)
 	tree, err := spool.Open(f.Tree)
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {
@@ -98,8 +100,14 @@ func (f *Flags) Start(name string) (*Env, error) {
 	return &Env{Tree: tree, Settings: store, Log: log, Once: f.Once, Name: name}, nil
 }
 
-// clean keeps control characters from outside out of the log.
-func clean(_ []string, a slog.Attr) slog.Attr {
+// newLog is a log in which nothing from outside acts on who reads it: oneLine has
+// strings, and the handler quotes whatever else is not simply to be seen.
+func newLog(w io.Writer, level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: oneLine}))
+}
+
+// oneLine keeps control characters from outside out of the log.
+func oneLine(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindString {
 		a.Value = slog.StringValue(spool.OneLine(a.Value.String()))
 	}
@@ -114,7 +122,7 @@ func Main(name, manual string, cli any, run func(context.Context) error) {
 		panic(err) // a fault of the program, found by its first test
 	}
 	if _, err := parser.Parse(os.Args[1:]); err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\nTry: %s --help\n", name, err, name)
+		os.Stderr.Write(clean.Escape(nil, fmt.Appendf(nil, "%s: %v\nTry: %s --help\n", name, err, name)))
 		os.Exit(ExitWrong)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -127,7 +135,7 @@ func Main(name, manual string, cli any, run func(context.Context) error) {
 func Status(name string, err error) int {
 	if err != nil {
 		for line := range strings.Lines(err.Error()) {
-			fmt.Fprintf(os.Stderr, "%s: %s\n", name, strings.TrimRight(line, "\n"))
+			os.Stderr.Write(clean.Escape(nil, fmt.Appendf(nil, "%s: %s\n", name, strings.TrimRight(line, "\n"))))
 		}
 	}
 	return StatusOf(err)

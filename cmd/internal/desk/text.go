@@ -7,27 +7,26 @@ import (
 	"time"
 
 	"packmill/cmd/internal/terminal"
-	"packmill/spool"
 )
 
 // Print writes the report for a person. Every line of the upload is cleaned.
 func (r *Report) Print(w io.Writer) {
 	line := func(k, v string) {
 		if v != "" {
-			fmt.Fprintf(w, "%-14s %s\n", k+":", terminal.Clean(v))
+			terminal.Print(w, "%-14s %s\n", k+":", terminal.Clean(v))
 		}
 	}
 	list := func(title string, items []string) {
 		if len(items) == 0 {
 			return
 		}
-		fmt.Fprintf(w, "\n%s:\n", title)
+		terminal.Print(w, "\n%s:\n", title)
 		for i, x := range items {
 			if i == 40 && len(items) > 45 {
-				fmt.Fprintf(w, "  ... and %d more\n", len(items)-i)
+				terminal.Print(w, "  ... and %d more\n", len(items)-i)
 				break
 			}
-			fmt.Fprintf(w, "  %s\n", terminal.Clean(x))
+			terminal.Print(w, "  %s\n", terminal.Clean(x))
 		}
 	}
 	kind := "update of " + r.Against
@@ -79,18 +78,10 @@ func (r *Report) Print(w io.Writer) {
 		list("Files", r.Added)
 	}
 	if r.Diff != "" {
-		fmt.Fprintf(w, "\nDifferences to %s:\n", r.Against)
+		terminal.Print(w, "\nDifferences to %s:\n", r.Against)
 		for l := range strings.Lines(r.Diff) {
-			fmt.Fprintln(w, strings.TrimRight(strings.Map(visible, l), "\n"))
+			terminal.Print(w, "%s\n", strings.TrimRight(l, "\n"))
 		}
 	}
-	fmt.Fprintln(w)
-}
-
-// visible keeps tabs, which differences need, and cleans the rest.
-func visible(c rune) rune {
-	if c == '\t' || c == '\n' {
-		return c
-	}
-	return []rune(spool.OneLine(string(c)))[0]
+	terminal.Print(w, "\n")
 }

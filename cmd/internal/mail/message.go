@@ -14,6 +14,7 @@ import (
 
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
+	"packmill/internal/clean"
 	"packmill/internal/regular"
 	"packmill/queue"
 	"packmill/queue/buildlog"
@@ -125,7 +126,7 @@ func compose(tree *spool.Tree, all *control.Settings, f spool.Found, at spool.Ev
 			return nil, err
 		}
 		// What hides something is not shown, and nobody should sign it unseen.
-		inline := bytes.Equal(buildlog.Escape(nil, data), data)
+		inline := bytes.Equal(clean.Escape(nil, data), data)
 		m.Parts = append(m.Parts, Part{Name: t.Result, Type: "application/octet-stream", Inline: inline, Data: data})
 	}
 	log, err := packLog(filepath.Join(dir, buildlog.LogFile), maxMailedLog)
@@ -210,7 +211,7 @@ func packLog(path string, limit int) ([]byte, error) {
 	defer r.Close()
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)
-	e := buildlog.NewEscaper(z)
+	e := clean.NewEscaper(z)
 	_, err = io.CopyN(e, r, int64(limit/2))
 	if err == nil {
 		// Of the rest only the end is kept.

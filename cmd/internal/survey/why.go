@@ -141,7 +141,7 @@ func (w *Answer) Text(s *terminal.Screen) string {
 	if w.Suite != "" {
 		where = " in " + w.Suite
 	}
-	head := s.Wrap(fmt.Sprintf("%s_%s %s: %s since %s (%s)%s", w.Source, w.Version, arch, w.State, w.Since.Format(time.RFC3339), terminal.Age(w.Since), where), "  ")
+	head := s.Wrap(terminal.Clean(fmt.Sprintf("%s_%s %s: %s since %s (%s)%s", w.Source, w.Version, arch, w.State, w.Since.Format(time.RFC3339), terminal.Age(w.Since), where)), "  ")
 	b.WriteString(strings.Replace(head, w.State+" since", s.Paint(Colour(w.State), w.State)+" since", 1))
 	line := func(name, text string) {
 		for i, l := range strings.Split(strings.TrimSpace(text), "\n") {

@@ -1,7 +1,6 @@
 package terminal
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 
@@ -40,7 +39,7 @@ func Page() func() {
 	}
 	w.Close()
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "packmill: pager %s: %v\n", pager, err)
+		Print(os.Stderr, "packmill: pager %s: %v\n", pager, err)
 		return func() {}
 	}
 	return func() {

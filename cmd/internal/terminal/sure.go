@@ -27,7 +27,7 @@ func (s Sure) Ask(ctx context.Context, question string) error {
 	if !s.Asks() {
 		return nil
 	}
-	fmt.Fprintf(os.Stderr, "%s [y/N] ", question)
+	Print(os.Stderr, "%s [y/N] ", question)
 	line := make(chan string, 1)
 	go func() {
 		text, _ := bufio.NewReader(os.Stdin).ReadString('\n') // its end is a no

@@ -4,14 +4,21 @@ package terminal
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
-	"packmill/spool"
+	"packmill/internal/clean"
 )
 
 // Clean makes a line from outside fit for a terminal.
-func Clean(line string) string { return strings.TrimRight(spool.OneLine(line), " ") }
+func Clean(line string) string { return strings.TrimRight(clean.Line(line), " ") }
+
+// Print writes text that a person reads. What came from outside, wherever in it,
+// does nothing: only a newline and a tab act. Colours go another way (Table).
+func Print(w io.Writer, format string, args ...any) {
+	w.Write(clean.Escape(nil, fmt.Appendf(nil, format, args...)))
+}
 
 // Age says how long ago a time was, in one unit.
 func Age(t time.Time) string {

@@ -1,12 +1,14 @@
-// Package buildlog keeps, searches and shows build logs. A log is what a
-// stranger's program printed: nothing of it reaches a terminal, a page or a
-// mail but through Escape.
-package buildlog
+// Package clean makes text from outside fit to be seen: what a stranger's program
+// printed, what somebody wrote into a file, what a file is called. Nothing of it
+// reaches a terminal, a page or a mail but through here.
+package clean
 
 import (
 	"fmt"
 	"io"
+	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -46,6 +48,37 @@ func Escape(dst, text []byte) []byte {
 		}
 	}
 	return dst
+}
+
+// Line makes text fit for a line of a record or a terminal: a newline, and what
+// Escape would make visible, becomes a space.
+func Line(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == utf8.RuneError || r >= utf8.RuneSelf && hidden(r) {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// JSON makes the same visible in JSON that encoding/json wrote: it means what it
+// meant, and the runes stand in it as \uNNNN.
+func JSON(data []byte) []byte {
+	var out []byte
+	for from := 0; from < len(data); {
+		r, n := utf8.DecodeRune(data[from:])
+		if r == 0x7f || r >= utf8.RuneSelf && hidden(r) {
+			if high, low := utf16.EncodeRune(r); high != utf8.RuneError {
+				out = fmt.Appendf(out, `\u%04x\u%04x`, high, low)
+			} else {
+				out = fmt.Appendf(out, `\u%04x`, r)
+			}
+		} else {
+			out = append(out, data[from:from+n]...)
+		}
+		from += n
+	}
+	return out
 }
 
 // appendByte appends a byte as \xNN.
