@@ -15,6 +15,7 @@ import (
 	"packmill/cmd/internal/desk"
 	"packmill/internal/clean"
 	"packmill/internal/durable"
+	"packmill/internal/policy"
 	"packmill/queue/buildlog"
 	"packmill/spool"
 	"packmill/spool/upload/uploadtest"
@@ -52,7 +53,7 @@ func hostileTree(t *testing.T) *desktop {
 		Debian: func(f map[string]string) { f[quiet] = hostile; f["evil.postinst"] = hostile; f["changelog"] += hostile }}, quiet)
 	line := func(words ...string) string { return strings.Join(words, "\t") + "\n" }
 	for i, s := range spool.Standard.States {
-		dir := strings.NewReplacer("SUITE", "stable", "ARCH", "amd64", "HASH", spool.Hash("evil")).Replace(s.Dir)
+		dir := strings.NewReplacer("SUITE", "stable", "ARCH", "amd64", "HASH", policy.PoolPrefix("evil")).Replace(s.Dir)
 		if s.Dir == "spool/incoming" {
 			continue
 		}
