@@ -3,6 +3,8 @@ package archive
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"packmill/archive/mirror"
 	"packmill/internal/deb822"
@@ -72,6 +75,11 @@ func (a *Archive) Import(ctx context.Context, suite Suite, repo *mirror.Reposito
 	if err := os.MkdirAll(stage, 0o700); err != nil {
 		return nil, err
 	}
+	if repo.Copies() {
+		if err := room(stage, rep.Uploads); err != nil {
+			return nil, err
+		}
+	}
 	batch, broken, err := fetchAll(ctx, repo, rep.Uploads, stage, opt)
 	if err != nil {
 		return nil, err
@@ -103,6 +111,32 @@ func (a *Archive) Import(ctx context.Context, suite Suite, repo *mirror.Reposito
 		did.Results = did.Results[1:]
 	}
 	return rep, durable.RemoveAll(stage)
+}
+
+// room says why the uploads cannot all be fetched into stage, which may have some
+// of them already.
+func room(stage string, uploads []*mirror.Upload) error {
+	var need int64
+	for _, u := range uploads {
+		need += u.Size()
+	}
+	err := filepath.WalkDir(stage, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			var st fs.FileInfo
+			if st, err = d.Info(); err == nil {
+				need -= st.Size()
+			}
+		}
+		return err
+	})
+	var st unix.Statfs_t
+	if err == nil {
+		err = unix.Statfs(stage, &st)
+	}
+	if free := int64(st.Bavail) * st.Bsize; err == nil && need > free {
+		err = fmt.Errorf("what there is to import has %d bytes more, and only %d are free below %s; make room, or take some of its components or architectures", need, free, stage)
+	}
+	return err
 }
 
 // fetchAll fetches uploads into directories of their own below stage. One that

@@ -342,3 +342,22 @@ func TestImportRefuses(t *testing.T) {
 		})
 	}
 }
+
+// What cannot be stored is not fetched.
+func TestImportWantsRoom(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var index strings.Builder
+	for i := range 10_000 {
+		fmt.Fprintf(&index, "Package: p%d\nVersion: 1\nArchitecture: amd64\nFilename: p%[1]d.deb\nSize: %d\nSHA256: %064d\n\n", i, 60<<30, 0)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "Packages"), []byte(index.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	to := newFixture(t)
+	repo := open(t, mirror.Source{URL: dir, Suite: "./", Unsigned: true})
+	_, err := to.a.Import(ctx, to.suite, repo, ImportOptions{Sourceless: true}, to.now)
+	if !strings.Contains(fmt.Sprint(err), "make room") {
+		t.Errorf("got %v", err)
+	}
+}

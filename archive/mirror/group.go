@@ -16,6 +16,7 @@ import (
 type grouping struct {
 	byKey map[string]*Upload
 	list  []*Upload
+	files int
 	seen  map[string]bool // paths of .debs: one for all architectures is in each index
 }
 
@@ -73,7 +74,9 @@ func (g *grouping) source(s *deb822.Scanner, component string) error {
 			f.Name = name + "_" + policy.WithoutEpoch(version) + ".dsc"
 			f.Section, f.Priority = string(s.Get("Section")), string(s.Get("Priority"))
 		}
-		u.Files = append(u.Files, f)
+		if err := g.add(u, f); err != nil {
+			return err
+		}
 	}
 	if dscs != 1 {
 		return fmt.Errorf("source package %s %s has %d .dsc files, want one", name, version, dscs)
@@ -123,9 +126,8 @@ func (g *grouping) binary(s *deb822.Scanner, component string) error {
 	if u.Maintainer == "" {
 		u.Maintainer = string(s.Get("Maintainer"))
 	}
-	u.Files = append(u.Files, File{
+	return g.add(u, File{
 		Name: name + "_" + policy.WithoutEpoch(version) + "_" + arch + ext, Path: at, Size: size, SHA256: sha, MD5: strings.ToLower(string(s.Get("MD5sum"))),
 		Package: name, Version: version, Arch: arch, Section: string(s.Get("Section")), Priority: string(s.Get("Priority")),
 	})
-	return nil
 }

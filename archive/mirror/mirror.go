@@ -16,6 +16,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"net/http"
@@ -30,6 +31,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/internal/bound"
 	"packmill/internal/compression"
 	"packmill/internal/deb822"
 	"packmill/internal/openpgp"
@@ -57,6 +59,10 @@ type Source struct {
 	Link bool
 
 	Client *http.Client // http.DefaultClient if nil
+
+	// Patience is how long a server may take for the next MiB, or for its last
+	// bytes; a minute if zero.
+	Patience time.Duration
 }
 
 // A Repository is one suite of a repository whose Release has been verified.
@@ -89,6 +95,9 @@ type Upload struct {
 	HasSource       bool // the source package is among the files
 	Files           []File
 }
+
+// Copies reports whether what is fetched needs room.
+func (r *Repository) Copies() bool { return r.remote || !r.src.Link }
 
 // Size is the number of bytes of all files.
 func (u *Upload) Size() int64 {
@@ -203,20 +212,32 @@ func (r *Repository) scanned(ctx context.Context) ([]byte, error) {
 	for _, name := range []string{"Packages", "Sources"} {
 		for _, k := range forms {
 			file := name + k.Suffix()
-			data, err := r.get(ctx, r.dir+file, releaseLimits.Size)
+			got, err := r.digest(ctx, r.dir+file)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
 			if err != nil {
 				return nil, err
 			}
-			text = fmt.Appendf(text, "\n %x %d %s", sha256.Sum256(data), len(data), file)
+			text = fmt.Appendf(text, "\n %s %d %s", got.sha, got.size, file)
 		}
 	}
 	if len(text) == len("SHA256:") {
 		return nil, fmt.Errorf("there is neither a Release nor a Packages in %s: %w", r.root+"/"+r.dir, fs.ErrNotExist)
 	}
 	return append(text, '\n'), nil
+}
+
+// digest reads an index to know its sum and size.
+func (r *Repository) digest(ctx context.Context, name string) (sum, error) {
+	body, err := r.open(ctx, name)
+	if err != nil {
+		return sum{}, err
+	}
+	defer body.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, io.LimitReader(body, maxIndex+1))
+	return sum{hex.EncodeToString(h.Sum(nil)), n}, err
 }
 
 // forms of indexes, in the order in which they are preferred: the plain one is
@@ -363,68 +384,110 @@ func (r *Repository) index(ctx context.Context, name string, f func(*deb822.Scan
 		return nil
 	}
 	file := name + form.Suffix()
-	data, err := r.getIndex(ctx, file, s)
-	if err != nil {
-		return err
-	}
-	// No index has four gigabytes. Where Release knows the size, that it is.
-	limit := int64(4 << 30)
+	// Where Release knows the size of the text, that it is.
+	limit := int64(maxText)
 	if known {
 		limit = plain.size
 	}
-	text, err := form.Reader(bytes.NewReader(data))
+	if s.size > maxIndex || limit > maxText {
+		return fmt.Errorf("%s: Release says that it has %d bytes, and %d unpacked; an index may have %d and %d", file, s.size, limit, maxIndex, maxText)
+	}
+	in, err := r.openIndex(ctx, file, s)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	err = stanzas(ctx, form, in, limit, f)
+	// What the index says counts for nothing unless it is the one that Release
+	// names; a fault of one that is not is no news.
+	if wrong := in.verify(); wrong != nil {
+		err = wrong
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
-	}
-	defer text.Close()
-	sc := deb822.NewScanner(&bounded{text, limit, file})
-	for sc.Next() {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := f(sc); err != nil {
-			return fmt.Errorf("%s:%d: %w", name, sc.Line(), err)
-		}
-	}
-	if err := sc.Err(); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }
 
-// getIndex gets an index by its checksum where the repository has that, so that
+// stanzas calls f for each stanza of an index, unpacked as it comes.
+func stanzas(ctx context.Context, form compression.Kind, in io.Reader, limit int64, f func(*deb822.Scanner) error) error {
+	text, err := form.Reader(bound.Reader(ctx, in))
+	if err != nil {
+		return err
+	}
+	defer text.Close()
+	sc := deb822.NewScanner(&bounded{bound.Reader(ctx, text), limit})
+	for sc.Next() {
+		if err := f(sc); err != nil {
+			return fmt.Errorf("line %d: %w", sc.Line(), err)
+		}
+	}
+	return sc.Err()
+}
+
+// openIndex opens an index by its checksum where the repository has that, so that
 // a publication in the meantime does no harm.
-func (r *Repository) getIndex(ctx context.Context, name string, s sum) ([]byte, error) {
-	dir := r.dir
+func (r *Repository) openIndex(ctx context.Context, name string, s sum) (*checked, error) {
 	names := []string{name}
 	if r.byHash {
 		names = []string{path.Dir(name) + "/by-hash/SHA256/" + s.sha, name}
 	}
 	var err error
 	for _, n := range names {
-		var data []byte
-		if data, err = r.get(ctx, dir+n, s.size); err != nil {
-			continue
+		var body io.ReadCloser
+		if body, err = r.open(ctx, r.dir+n); err == nil {
+			return &checked{ReadCloser: body, hash: sha256.New(), want: s}, nil
 		}
-		if got := sha256.Sum256(data); int64(len(data)) == s.size && hex.EncodeToString(got[:]) == s.sha {
-			return data, nil
-		}
-		err = fmt.Errorf("%s is not the one that Release names; the repository was changed just now, or is broken: try again", name)
 	}
 	return nil, err
+}
+
+// checked is an index on its way, of which no more is read than it should have.
+type checked struct {
+	io.ReadCloser
+	hash hash.Hash
+	got  int64
+	want sum
+}
+
+func (c *checked) Read(p []byte) (int, error) {
+	if left := c.want.size - c.got; int64(len(p)) > left {
+		p = p[:left]
+	}
+	if len(p) == 0 {
+		return 0, io.EOF
+	}
+	n, err := c.ReadCloser.Read(p)
+	c.hash.Write(p[:n])
+	c.got += int64(n)
+	return n, err
+}
+
+// verify reads what is left and says whether it is what Release names.
+func (c *checked) verify() error {
+	if _, err := io.Copy(io.Discard, c); err != nil {
+		return err
+	}
+	n, err := io.ReadFull(c.ReadCloser, make([]byte, 1))
+	if err != nil && err != io.EOF {
+		return err
+	}
+	if n > 0 || c.got != c.want.size || hex.EncodeToString(c.hash.Sum(nil)) != c.want.sha {
+		return errors.New("it is not the one that Release names; the repository was changed just now, or is broken: try again")
+	}
+	return nil
 }
 
 // bounded ends with an error after so many bytes.
 type bounded struct {
 	r    io.Reader
 	left int64
-	name string
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	if b.left -= int64(n); b.left < 0 {
-		return 0, fmt.Errorf("%s unpacks to more than Release says", b.name)
+		return 0, errors.New("it unpacks to more than Release says, or than an index may have")
 	}
 	return n, err
 }
@@ -463,6 +526,7 @@ func (r *Repository) open(ctx context.Context, name string) (io.ReadCloser, erro
 	// Names have '+', '~' and '%': each byte but the slashes is escaped as it
 	// must be in a path.
 	u := r.root + "/" + (&url.URL{Path: name}).EscapedPath()
+	ctx, watch := r.watch(ctx, u)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.ReplaceAll(u, "+", "%2B"), nil)
 	if err != nil {
 		return nil, err
@@ -476,16 +540,18 @@ func (r *Repository) open(ctx context.Context, name string) (io.ReadCloser, erro
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, err
+		watch.stop()
+		return nil, watch.cause(err)
 	}
+	watch.body = resp.Body
 	switch resp.StatusCode {
 	case http.StatusOK:
-		return resp.Body, nil
+		return watch, nil
 	case http.StatusNotFound, http.StatusGone:
-		resp.Body.Close()
+		watch.Close()
 		return nil, &fs.PathError{Op: "get", Path: u, Err: fs.ErrNotExist}
 	}
-	resp.Body.Close()
+	watch.Close()
 	return nil, &statusError{u, resp.StatusCode}
 }
 
