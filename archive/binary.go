@@ -16,64 +16,18 @@ import (
 )
 
 func (in *inclusion) includeDeb(l *paper.File) error {
-	f, err := in.open(l)
+	p, err := in.readDeb(l)
 	if err != nil {
 		return err
 	}
-	at := len(in.items)
-	in.items = append(in.items, item{f: f, from: f.Name(), sum: index.Sum{SHA256: l.SHA256, Size: l.Size}})
-	p, err := deb.Read(f, l.Name, deb.Options{})
-	var fault *deb.Refusal
-	if errors.As(err, &fault) {
-		return refuse("%s", fault.Error())
-	}
-	if err != nil {
+	it := &in.items[len(in.items)-1]
+	if err := in.belongs(l, p); err != nil {
 		return err
 	}
-	switch {
-	case p.SHA256 != l.SHA256:
-		return in.differs(l, "SHA-256")
-	case p.MD5 != l.MD5:
-		return in.differs(l, "MD5")
-	}
-	if err := errors.Join(p.CheckName(l.Name), p.CheckFields(l.Name)); err != nil {
-		return refuse("%s", err.Error())
-	}
-	if p.Source != in.source || policy.CompareVersions(p.SourceVersion, in.version) != 0 && p.Version != in.version {
-		return refuse("%s: is built from %s %s, but %s is of %s %s; build the upload again", l.Name, p.Source, p.SourceVersion, in.Changes, in.source, in.version)
-	}
-	arch := p.Architecture
-	suite := in.t.suite
-	if arch != "all" && !slices.Contains(suite.archs(), arch) {
-		return refuse("%s: the suite %s has no architecture %s, only %s; leave the package out, or add the architecture to the suite", l.Name, suite.Name, arch, strings.Join(suite.archs(), ", "))
-	}
-	if len(in.Architectures) > 0 && !slices.Contains(in.Architectures, arch) {
-		return refuse("%s: its sender may bring packages for %s only; let a builder of its architecture send it", l.Name, strings.Join(in.Architectures, ", "))
-	}
-	if !slices.Contains(deb822.Words(in.ch.Get("Architecture")), arch) {
-		return refuse("%s: %s does not name its architecture; build the upload again", l.Name, in.Changes)
-	}
-	debug := isDbgsym(p)
-	if !debug && !slices.Contains(deb822.Words(in.ch.Get("Binary")), p.Name) {
-		return refuse("%s: %s does not name it in Binary; build the upload again", l.Name, in.Changes)
-	}
-	src, dir, err := in.t.findSource(in, p.Source, p.SourceVersion)
-	if err != nil {
+	if err := in.hasSource(l, p); err != nil {
 		return err
 	}
-	if src != nil {
-		in.dir = dir
-	} else if !in.Sourceless {
-		in.noSource = true
-		return refuse("%s: its source package %s %s is not in %s; publish the source first", l.Name, p.Source, p.SourceVersion, suite.Name)
-	}
-	if in.Declared {
-		if err := in.declared(l.Name, p, src); err != nil {
-			return err
-		}
-	}
-	udeb := filepath.Ext(l.Name) == ".udeb"
-	if suite.Contents {
+	if in.t.suite.Contents {
 		if _, err := in.t.a.keepFiles(p); err != nil {
 			return err
 		}
@@ -83,53 +37,130 @@ func (in *inclusion) includeDeb(l *paper.File) error {
 	if err != nil {
 		return err
 	}
-	if debug && suite.Dbgsym != "" {
-		comp = suite.Dbgsym
+	if isDbgsym(p) && in.t.suite.Dbgsym != "" {
+		comp = in.t.suite.Dbgsym
 	}
-	name := pool.Dir(comp, p.Source) + "/" + l.Name
-	if udeb {
+	it.name = pool.Dir(comp, p.Source) + "/" + l.Name
+	if filepath.Ext(l.Name) == ".udeb" {
 		comp += installer
 	}
-	in.items[at].name = name
-	text := in.t.binaryStanza(p, comp, name, section, priority)
-
-	archs := []string{arch}
-	if arch == "all" {
-		archs = append(suite.archs(), "all")
+	text := in.t.binaryStanza(p, comp, it.name, section, priority)
+	archs := []string{p.Architecture}
+	if p.Architecture == "all" {
+		archs = append(in.t.suite.archs(), "all")
 	}
 	for _, a := range archs {
-		newest := true
-		for _, c := range alike(in.t.areas(), comp) {
-			list, err := in.t.p.stanzas(packagesPath(c, a), p.Name)
-			if err != nil {
-				return err
-			}
-			for i := range list {
-				old := &list[i]
-				v := old.Get("Version")
-				switch cmp := policy.CompareVersions(p.Version, v); {
-				case cmp == 0 && old.Get("Architecture") == arch && old.Get("SHA256") != p.SHA256:
-					return refuse("%s: %s %s is in %s with other content; published files never change, so give the package a new version", l.Name, p.Name, v, suite.Name)
-				case cmp < 0 && a != arch && !in.Force:
-					// An architecture that builds the package itself is ahead.
-					newest = false
-				case cmp < 0 && !in.Force:
-					return refuse("%s: %s has the newer version %s in %s; give the package a higher version, or force it", l.Name, p.Name, v, suite.Name)
-				}
-				if src, _ := sourceOf(old); src != p.Source {
-					in.note("package %s is taken over from source package %s by %s.", p.Name, src, p.Source)
-				}
-			}
-			if c != comp && len(list) > 0 && newest {
-				in.changes = append(in.changes, change{packagesPath(c, a), p.Name, nil})
-				in.note("package %s moves from component %s to %s.", p.Name, c, comp)
-			}
+		newest, err := in.settle(l, p, comp, a)
+		if err != nil {
+			return err
 		}
 		if newest {
 			in.changes = append(in.changes, change{packagesPath(comp, a), p.Name, text})
 		}
 	}
 	return nil
+}
+
+// readDeb opens the package, whose file is the last item then, and reads it whole:
+// it must be the one that the .changes names.
+func (in *inclusion) readDeb(l *paper.File) (*deb.Package, error) {
+	f, err := in.open(l)
+	if err != nil {
+		return nil, err
+	}
+	in.items = append(in.items, item{f: f, from: f.Name(), sum: index.Sum{SHA256: l.SHA256, Size: l.Size}})
+	p, err := deb.Read(f, l.Name, deb.Options{})
+	var fault *deb.Refusal
+	if errors.As(err, &fault) {
+		return nil, refuse("%s", fault.Error())
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case p.SHA256 != l.SHA256:
+		return nil, in.differs(l, "SHA-256")
+	case p.MD5 != l.MD5:
+		return nil, in.differs(l, "MD5")
+	}
+	if err := errors.Join(p.CheckName(l.Name), p.CheckFields(l.Name)); err != nil {
+		return nil, refuse("%s", err.Error())
+	}
+	return p, nil
+}
+
+// belongs refuses a package that its upload does not name, that its sender may not
+// bring, or that the suite has no place for.
+func (in *inclusion) belongs(l *paper.File, p *deb.Package) error {
+	arch, suite := p.Architecture, in.t.suite
+	switch {
+	case p.Source != in.source || policy.CompareVersions(p.SourceVersion, in.version) != 0 && p.Version != in.version:
+		return refuse("%s: is built from %s %s, but %s is of %s %s; build the upload again",
+			l.Name, p.Source, p.SourceVersion, in.Changes, in.source, in.version)
+	case arch != "all" && !slices.Contains(suite.archs(), arch):
+		return refuse("%s: the suite %s has no architecture %s, only %s; leave the package out, or add the architecture to the suite",
+			l.Name, suite.Name, arch, strings.Join(suite.archs(), ", "))
+	case len(in.Architectures) > 0 && !slices.Contains(in.Architectures, arch):
+		return refuse("%s: its sender may bring packages for %s only; let a builder of its architecture send it",
+			l.Name, strings.Join(in.Architectures, ", "))
+	case !slices.Contains(deb822.Words(in.ch.Get("Architecture")), arch):
+		return refuse("%s: %s does not name its architecture; build the upload again", l.Name, in.Changes)
+	case !isDbgsym(p) && !slices.Contains(deb822.Words(in.ch.Get("Binary")), p.Name):
+		return refuse("%s: %s does not name it in Binary; build the upload again", l.Name, in.Changes)
+	}
+	return nil
+}
+
+// hasSource refuses a package whose source is not in the suite, or does not name it.
+func (in *inclusion) hasSource(l *paper.File, p *deb.Package) error {
+	src, dir, err := in.t.findSource(in, p.Source, p.SourceVersion)
+	if err != nil {
+		return err
+	}
+	if src != nil {
+		in.dir = dir
+	} else if !in.Sourceless {
+		in.noSource = true
+		return refuse("%s: its source package %s %s is not in %s; publish the source first",
+			l.Name, p.Source, p.SourceVersion, in.t.suite.Name)
+	}
+	if in.Declared {
+		return in.declared(l.Name, p, src)
+	}
+	return nil
+}
+
+// settle compares the package with what an architecture's indexes have of it. It
+// reports whether the package goes there; then it leaves other components.
+func (in *inclusion) settle(l *paper.File, p *deb.Package, comp, arch string) (newest bool, err error) {
+	newest = true
+	for _, c := range alike(in.t.areas(), comp) {
+		list, err := in.t.p.stanzas(packagesPath(c, arch), p.Name)
+		if err != nil {
+			return false, err
+		}
+		for i := range list {
+			old := &list[i]
+			v := old.Get("Version")
+			switch cmp := policy.CompareVersions(p.Version, v); {
+			case cmp == 0 && old.Get("Architecture") == p.Architecture && old.Get("SHA256") != p.SHA256:
+				return false, in.otherContent(l, p.Name, v)
+			case cmp < 0 && arch != p.Architecture && !in.Force:
+				// An architecture that builds the package itself is ahead.
+				newest = false
+			case cmp < 0 && !in.Force:
+				return false, in.tooOld(l, p.Name, v)
+			}
+			if src, _ := sourceOf(old); src != p.Source {
+				in.note("package %s is taken over from source package %s by %s.", p.Name, src, p.Source)
+			}
+		}
+		if c != comp && len(list) > 0 && newest {
+			in.changes = append(in.changes, change{packagesPath(c, arch), p.Name, nil})
+			in.note("package %s moves from component %s to %s.", p.Name, c, comp)
+		}
+	}
+	return newest, nil
 }
 
 // declared refuses a package that its source does not name, and one that

@@ -31,17 +31,53 @@ const unnamedFile = "cache/unnamed"
 // pools are the directories of packages: for apt, and for opkg.
 var pools = []string{"pool", "opkg/pool"}
 
+// CollectOptions say what Collect does.
+type CollectOptions struct {
+	// Attic is where files go that nothing names, below "pool/" and "opkg/pool/". It
+	// must be on the archive's file system.
+	Attic string
+	Stay  time.Duration // of files that nothing names in the pool, and then in the attic
+	Dry   bool          // nothing is moved or deleted
+	Now   time.Time
+}
+
 // Collect moves the pool files that no suite, no feed and no snapshot has named
-// for the stay into attic, below "pool/" and "opkg/pool/", and deletes what has lain there for the stay.
+// for the stay into the attic, and deletes what has lain there for the stay.
 // Clients that hold an older Release can fetch its packages for so long. A
 // .buildinfo stays as long as its version's packages do.
-// The attic must be on the archive's file system.
-func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration, dry bool, now time.Time) (*Collected, error) {
+func (a *Archive) Collect(ctx context.Context, opt CollectOptions) (*Collected, error) {
 	unlock, err := a.lock(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
+	c := &collection{CollectOptions: opt, a: a, still: map[string]time.Time{}, moved: map[string]bool{},
+		did: &Collected{Waiting: []string{}, Moved: []string{}, Deleted: []string{}}}
+	if c.named, err = a.named(ctx); err != nil {
+		return nil, fmt.Errorf("collect: %w", err)
+	}
+	if c.since, err = a.readUnnamed(); err != nil {
+		return nil, err
+	}
+	if err := eachInPools(ctx, a.root, c.leave); err != nil {
+		return c.did, fmt.Errorf("collect: %w", err)
+	}
+	if err := eachInPools(ctx, opt.Attic, c.forget); err != nil {
+		return c.did, fmt.Errorf("collect: %w", err)
+	}
+	if opt.Dry {
+		return c.did, nil
+	}
+	for _, p := range pools {
+		removeEmpty(a.path(p))
+		removeEmpty(filepath.Join(opt.Attic, p))
+	}
+	return c.did, a.writeUnnamed(c.still)
+}
+
+// named are the pool files that some suite, feed or snapshot names, with the
+// papers of their versions.
+func (a *Archive) named(ctx context.Context) (map[string]bool, error) {
 	views, err := a.views()
 	if err != nil {
 		return nil, err
@@ -56,132 +92,132 @@ func (a *Archive) Collect(ctx context.Context, attic string, stay time.Duration,
 			return nil, err
 		}
 		if err := p.references(named); err != nil {
-			return nil, fmt.Errorf("collect: %s: %w", v, err)
+			return nil, fmt.Errorf("%s: %w", v, err)
 		}
 	}
-	suites, err := a.Suites()
+	feeds, err := a.feedTrees()
 	if err != nil {
 		return nil, err
-	}
-	feeds := map[string]string{} // by view, in which tree
-	for _, s := range suites {
-		feeds[s] = a.root
-	}
-	snapshots, err := a.Snapshots()
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range snapshots {
-		feeds[s.Name+"/"+s.Suite] = a.path("snapshots", s.Name)
 	}
 	for view, tree := range feeds {
 		files, err := opkg.Files(tree, filepath.Base(view))
 		if err != nil {
-			return nil, fmt.Errorf("collect: opkg feeds of %s: %w", view, err)
+			return nil, fmt.Errorf("opkg feeds of %s: %w", view, err)
 		}
 		for _, name := range files {
 			named[name] = true
 		}
 	}
-	if err := a.papers(named); err != nil {
-		return nil, fmt.Errorf("collect: %w", err)
-	}
-	since, err := a.readUnnamed()
+	return named, a.papers(named)
+}
+
+// feedTrees are the directories in which the feeds of each view lie, by the view.
+func (a *Archive) feedTrees() (map[string]string, error) {
+	suites, err := a.Suites()
 	if err != nil {
 		return nil, err
 	}
-	out := &Collected{Waiting: []string{}, Moved: []string{}, Deleted: []string{}}
-	still := map[string]time.Time{}
-	walk := func(top string, visit fs.WalkDirFunc) error {
-		for _, p := range pools {
-			if err := filepath.WalkDir(filepath.Join(top, p), visit); err != nil {
+	snapshots, err := a.Snapshots()
+	if err != nil {
+		return nil, err
+	}
+	trees := map[string]string{}
+	for _, s := range suites {
+		trees[s] = a.root
+	}
+	for _, s := range snapshots {
+		trees[s.Name+"/"+s.Suite] = a.path("snapshots", s.Name)
+	}
+	return trees, nil
+}
+
+// eachInPools visits the files of the pools below top; the names are relative to it.
+func eachInPools(ctx context.Context, top string, visit func(name, path string, d fs.DirEntry) error) error {
+	for _, p := range pools {
+		err := filepath.WalkDir(filepath.Join(top, p), func(path string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil || d.IsDir() {
+				return errors.Join(err, ctx.Err())
+			}
+			name, err := filepath.Rel(top, path)
+			if err != nil {
 				return err
 			}
+			return visit(name, path, d)
+		})
+		if err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// collection is the work of Collect.
+type collection struct {
+	CollectOptions
+	a     *Archive
+	named map[string]bool
+	since map[string]time.Time // nothing names the file
+	still map[string]time.Time // likewise, of those that stay
+	moved map[string]bool
+	did   *Collected
+}
+
+// leave moves a file of the pool into the attic, if it is time.
+func (c *collection) leave(name, path string, _ fs.DirEntry) error {
+	if c.named[name] {
 		return nil
 	}
-	err = walk(a.root, func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil || d.IsDir() {
-			return errors.Join(err, ctx.Err())
-		}
-		name, err := filepath.Rel(a.root, path)
-		if err != nil || named[name] {
-			return err
-		}
-		t, ok := since[name]
-		if !ok {
-			t = now
-		}
-		if now.Sub(t) < stay {
-			still[name] = t
-			out.Waiting = append(out.Waiting, name)
-			return nil
-		}
-		out.Moved = append(out.Moved, name)
-		if dry {
-			return nil
-		}
-		to := filepath.Join(attic, name)
-		if err := durable.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-			return err
-		}
-		// The stay in the attic begins now.
-		if err := os.Chtimes(path, now, now); err != nil {
-			return err
-		}
-		if err := durable.Replace(path, to); err != nil {
-			return err
-		}
-		// A power cut can leave both names of a move, and rename(2) leaves two
-		// names of one file as they are.
-		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return durable.Remove(path)
-	})
-	if err != nil {
-		return out, fmt.Errorf("collect: %w", err)
+	since, ok := c.since[name]
+	if !ok {
+		since = c.Now
 	}
-	moved := map[string]bool{}
-	for _, m := range out.Moved {
-		moved[m] = true
+	if c.Now.Sub(since) < c.Stay {
+		c.still[name] = since
+		c.did.Waiting = append(c.did.Waiting, name)
+		return nil
 	}
-	err = walk(attic, func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil || d.IsDir() {
-			return err
-		}
-		name, err := filepath.Rel(attic, path)
-		if err != nil || moved[name] {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil || now.Sub(info.ModTime()) < stay {
-			return err
-		}
-		out.Deleted = append(out.Deleted, name)
-		out.Bytes += info.Size()
-		if dry {
-			return nil
-		}
-		return durable.Remove(path)
-	})
-	if err != nil {
-		return out, fmt.Errorf("collect: %w", err)
+	c.moved[name] = true
+	c.did.Moved = append(c.did.Moved, name)
+	if c.Dry {
+		return nil
 	}
-	if dry {
-		return out, nil
+	to := filepath.Join(c.Attic, name)
+	if err := durable.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
 	}
-	for _, p := range pools {
-		removeEmpty(a.path(p))
-		removeEmpty(filepath.Join(attic, p))
+	// The stay in the attic begins now.
+	if err := os.Chtimes(path, c.Now, c.Now); err != nil {
+		return err
 	}
-	return out, a.writeUnnamed(still)
+	if err := durable.Replace(path, to); err != nil {
+		return err
+	}
+	// A power cut can leave both names of a move, and rename(2) leaves two
+	// names of one file as they are.
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return durable.Remove(path)
+}
+
+// forget deletes a file of the attic, if it is time.
+func (c *collection) forget(name, path string, d fs.DirEntry) error {
+	if c.moved[name] {
+		return nil
+	}
+	info, err := d.Info()
+	if err != nil || c.Now.Sub(info.ModTime()) < c.Stay {
+		return err
+	}
+	c.did.Deleted = append(c.did.Deleted, name)
+	c.did.Bytes += info.Size()
+	if c.Dry {
+		return nil
+	}
+	return durable.Remove(path)
 }
 
 // papers adds to files of the pool the .buildinfo of their versions.

@@ -59,20 +59,7 @@ func (a *Archive) manifest(ctx context.Context, view, frozen string) (*manifest,
 	m.pool = sortedKeys(named)
 	suite := filepath.Base(p.dir)
 	top := filepath.Join("dists", suite)
-	for _, at := range sortedKeys(p.rel.Sums) {
-		at = filepath.FromSlash(at)
-		hash := filepath.Join(filepath.Dir(at), "by-hash", "SHA256", p.rel.Sums[filepath.ToSlash(at)].SHA256)
-		if _, err := os.Lstat(filepath.Join(p.dir, hash)); errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		m.indexes = append(m.indexes, filepath.Join(top, hash), filepath.Join(top, at))
-	}
-	slices.SortStableFunc(m.indexes, func(x, y string) int {
-		// "by-hash" before plain names.
-		return boolInt(!strings.Contains(x, "/by-hash/")) - boolInt(!strings.Contains(y, "/by-hash/"))
-	})
-	m.indexes = slices.Compact(m.indexes)
-	m.indexes = append(m.indexes, publicKeys(p.base(), suite)...)
+	m.indexes = append(p.indexNames(top), publicKeys(p.base(), suite)...)
 	for _, n := range []string{"Release", "Release.gpg", "InRelease"} {
 		if _, err := os.Lstat(filepath.Join(p.dir, n)); err == nil {
 			m.release = append(m.release, filepath.Join(top, n))
@@ -84,33 +71,55 @@ func (a *Archive) manifest(ctx context.Context, view, frozen string) (*manifest,
 	m.last = m.release[len(m.release)-1]
 	m.release = m.release[:len(m.release)-1]
 	if !strings.Contains(view, "/") {
-		list, err := os.ReadDir(a.path("dists"))
-		if err != nil {
-			return nil, nil, err
+		err = m.furtherNames(a, p, suite)
+	}
+	return m, p, err
+}
+
+// indexNames are the indexes that the Release names: first under their checksums,
+// then under their names.
+func (p *published) indexNames(top string) []string {
+	var byHash, plain []string
+	for _, at := range sortedKeys(p.rel.Sums) {
+		hash := filepath.Join(filepath.Dir(at), "by-hash", "SHA256", p.rel.Sums[at].SHA256)
+		if _, err := os.Lstat(filepath.Join(p.dir, hash)); errors.Is(err, fs.ErrNotExist) {
+			continue
 		}
-		for _, e := range list {
-			if to, err := os.Readlink(a.path("dists", e.Name())); err == nil && suiteOf(to) == suite {
-				m.links = append(m.links, link{filepath.Join("dists", e.Name()), to})
-			}
-		}
-		own, err := filepath.Glob(filepath.Join(p.dir, aliases, "*", "*"))
-		if err != nil {
-			return nil, nil, err
-		}
-		slices.Reverse(own) // InRelease last
-		for _, name := range own {
-			rel, err := filepath.Rel(p.base(), name)
-			if err != nil {
-				return nil, nil, err
-			}
-			if to, err := os.Readlink(name); err == nil {
-				m.links = append(m.links, link{rel, to})
-			} else {
-				m.aliases = append(m.aliases, rel)
-			}
+		byHash = append(byHash, filepath.Join(top, hash))
+		plain = append(plain, filepath.Join(top, at))
+	}
+	return append(slices.Compact(byHash), plain...)
+}
+
+// furtherNames adds the links that lead to the suite, and what it publishes under
+// its aliases.
+func (m *manifest) furtherNames(a *Archive, p *published, suite string) error {
+	list, err := os.ReadDir(a.path("dists"))
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if to, err := os.Readlink(a.path("dists", e.Name())); err == nil && suiteOf(to) == suite {
+			m.links = append(m.links, link{filepath.Join("dists", e.Name()), to})
 		}
 	}
-	return m, p, nil
+	own, err := filepath.Glob(filepath.Join(p.dir, aliases, "*", "*"))
+	if err != nil {
+		return err
+	}
+	slices.Reverse(own) // InRelease last
+	for _, name := range own {
+		rel, err := filepath.Rel(p.base(), name)
+		if err != nil {
+			return err
+		}
+		if to, err := os.Readlink(name); err == nil {
+			m.links = append(m.links, link{rel, to})
+		} else {
+			m.aliases = append(m.aliases, rel)
+		}
+	}
+	return nil
 }
 
 func boolInt(b bool) int {
@@ -129,12 +138,18 @@ type Transfer struct {
 	Bytes        int64 // sent
 }
 
+// ExportOptions say how Export writes.
+type ExportOptions struct {
+	Link     bool // hard links where they are possible
+	Dry      bool // nothing is written
+	Progress func(done, all int)
+}
+
 // Export writes a suite or snapshot, with the packages that it names and no
 // others, into a directory that can be served or carried away. What is there
 // already is not written again; a client that reads the directory meanwhile
-// sees the old publication or the new one. With link, files are hard-linked
-// where that is possible. Progress may be nil.
-func (a *Archive) Export(ctx context.Context, view, dir string, link, dry bool, progress func(done, all int)) (*Transfer, error) {
+// sees the old publication or the new one.
+func (a *Archive) Export(ctx context.Context, view, dir string, opt ExportOptions) (*Transfer, error) {
 	// Frozen, or what is copied last could name what was not copied.
 	frozen, err := os.MkdirTemp(a.path("cache"), "export-")
 	if err != nil {
@@ -151,41 +166,21 @@ func (a *Archive) Export(ctx context.Context, view, dir string, link, dry bool, 
 		if err := ctx.Err(); err != nil {
 			return t, err
 		}
-		if progress != nil {
-			progress(i, len(all))
+		if opt.Progress != nil {
+			opt.Progress(i, len(all))
 		}
-		from, to := filepath.Join(p.base(), name), filepath.Join(dir, name)
+		from := filepath.Join(p.base(), name)
 		if strings.HasPrefix(name, "pool/") {
 			from = a.path(name)
 		}
-		info, err := os.Stat(from)
-		if err != nil {
-			return t, fmt.Errorf("export %s: %w", name, err)
-		}
-		there, err := sameThere(from, info, to, strings.HasPrefix(name, "pool/") || strings.Contains(name, "/by-hash/"))
-		if err != nil {
-			return t, err
-		}
-		if there {
-			t.There++
-			continue
-		}
-		t.Files++
-		t.Bytes += info.Size()
-		if dry {
-			continue
-		}
-		if err := durable.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-			return t, err
-		}
-		if err := place(from, to, link); err != nil {
+		if err := t.export(name, from, filepath.Join(dir, name), opt); err != nil {
 			return t, fmt.Errorf("export %s: %w", name, err)
 		}
 	}
+	if opt.Dry {
+		return t, nil
+	}
 	for _, l := range m.links {
-		if dry {
-			break
-		}
 		to := filepath.Join(dir, l.name)
 		if err := durable.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 			return t, err
@@ -195,6 +190,32 @@ func (a *Archive) Export(ctx context.Context, view, dir string, link, dry bool, 
 		}
 	}
 	return t, nil
+}
+
+// export writes the file that the manifest calls name, if it is not there.
+func (t *Transfer) export(name, from, to string, opt ExportOptions) error {
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	constant := strings.HasPrefix(name, "pool/") || strings.Contains(name, "/by-hash/")
+	there, err := sameThere(from, info, to, constant)
+	if err != nil {
+		return err
+	}
+	if there {
+		t.There++
+		return nil
+	}
+	t.Files++
+	t.Bytes += info.Size()
+	if opt.Dry {
+		return nil
+	}
+	if err := durable.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	return place(from, to, opt.Link)
 }
 
 // sameThere reports whether to has from's content. Names that never change

@@ -66,7 +66,7 @@ func TestExportAndRsync(t *testing.T) {
 	far := filepath.Join(t.TempDir(), "far", "archive")
 	send := func() {
 		t.Helper()
-		if _, err := f.a.Export(ctx, "unstable", dir, true, false, nil); err != nil {
+		if _, err := f.a.Export(ctx, "unstable", dir, ExportOptions{Link: true}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := f.a.Push(ctx, "unstable", &push.Rsync{Dest: far}, push.Options{}, time.Now()); err != nil {
@@ -92,7 +92,7 @@ func TestExportAndRsync(t *testing.T) {
 			t.Errorf("%s: alias: got %q, %v", d, to, err)
 		}
 	}
-	again, err := f.a.Export(ctx, "unstable", dir, true, false, nil)
+	again, err := f.a.Export(ctx, "unstable", dir, ExportOptions{Link: true})
 	if err != nil || again.Files != 0 {
 		t.Errorf("a second export: got %+v, %v, want nothing sent", again, err)
 	}
@@ -212,7 +212,7 @@ func TestExportDuringPublications(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		for range 6 {
-			if _, err := f.a.Export(ctx, "unstable", dir, true, false, nil); err != nil {
+			if _, err := f.a.Export(ctx, "unstable", dir, ExportOptions{Link: true}); err != nil {
 				done <- err
 				return
 			}

@@ -100,7 +100,7 @@ func TestFeeds(t *testing.T) {
 	f.accepted()
 	check(map[string]string{"amd64-linux-glibc": "hello_2.0_amd64-linux-glibc.opk hello-doc_2.0_all.opk other_1_amd64-linux-glibc.opk"})
 	for _, stay := range []time.Duration{time.Hour, 0} {
-		did, err := f.a.Collect(context.Background(), filepath.Join(t.TempDir(), "attic"), stay, false, time.Now())
+		did, err := f.a.Collect(context.Background(), CollectOptions{Attic: filepath.Join(t.TempDir(), "attic"), Stay: stay, Now: time.Now()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,7 +208,7 @@ func TestFeedsOfSnapshot(t *testing.T) {
 	}
 	was := read("opkg/unstable/amd64/Packages")
 	f.accepted(f.upload(hello("2")))
-	if _, err := f.a.Collect(context.Background(), filepath.Join(t.TempDir(), "attic"), 0, false, f.now); err != nil {
+	if _, err := f.a.Collect(context.Background(), CollectOptions{Attic: filepath.Join(t.TempDir(), "attic"), Now: f.now}); err != nil {
 		t.Fatal(err)
 	}
 	kept := "snapshots/monday/opkg/unstable/amd64/"

@@ -80,7 +80,7 @@ func loop(t *testing.T, n int) {
 		}
 		f.accepted(f.upload(u))
 		if i%10 == 9 {
-			if _, err := f.a.Collect(context.Background(), f.a.path("attic"), 24*time.Hour, false, time.Now()); err != nil {
+			if _, err := f.a.Collect(context.Background(), CollectOptions{Attic: f.a.path("attic"), Stay: 24 * time.Hour, Now: time.Now()}); err != nil {
 				t.Errorf("collect: %v", err)
 			}
 		}

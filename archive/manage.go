@@ -266,10 +266,8 @@ func (p *published) newer(source, than string) ([]*bundle, error) {
 
 // put enters a bundle into a suite, by the rules of an upload.
 func (t *transaction) put(b *bundle, force bool, plan *Plan) error {
-	suite := t.suite
-	refused := func(format string, args ...any) { plan.Refused = append(plan.Refused, fmt.Sprintf(format, args...)) }
-	if !slices.Contains(suite.components(), b.component) {
-		refused("%s %s: %s has no component %s.", b.name, b.version, suite.Name, b.component)
+	if !slices.Contains(t.suite.components(), b.component) {
+		plan.refuse("%s %s: %s has no component %s.", b.name, b.version, t.suite.Name, b.component)
 		return nil
 	}
 	if force {
@@ -281,8 +279,25 @@ func (t *transaction) put(b *bundle, force bool, plan *Plan) error {
 			return err
 		}
 	}
+	if err := t.putSource(b, plan); err != nil {
+		return err
+	}
+	for i := range b.binaries {
+		if err := t.putBinary(b, &b.binaries[i], force, plan); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Plan) refuse(format string, args ...any) {
+	p.Refused = append(p.Refused, fmt.Sprintf(format, args...))
+}
+
+// putSource enters a bundle's source; older versions stay beside it.
+func (t *transaction) putSource(b *bundle, plan *Plan) error {
 	text := append(b.source.Append(nil), '\n')
-	for _, c := range suite.components() {
+	for _, c := range t.suite.components() {
 		list, err := t.p.stanzas(sourcesPath(c), b.name)
 		if err != nil {
 			return err
@@ -291,7 +306,7 @@ func (t *transaction) put(b *bundle, force bool, plan *Plan) error {
 			v := list[i].Get("Version")
 			switch cmp := policy.CompareVersions(b.version, v); {
 			case cmp < 0:
-				refused("%s %s: %s has the newer version %s; force it if that is meant.", b.name, b.version, suite.Name, v)
+				plan.refuse("%s %s: %s has the newer version %s; force it if that is meant.", b.name, b.version, t.suite.Name, v)
 			case cmp > 0:
 				text = append(list[i].Append(text), '\n')
 			}
@@ -302,41 +317,45 @@ func (t *transaction) put(b *bundle, force bool, plan *Plan) error {
 	}
 	t.p.set(sourcesPath(b.component), b.name, text)
 	plan.Added = append(plan.Added, Entry{b.component, "source", b.name, b.version, ""})
-	for i := range b.binaries {
-		x := &b.binaries[i]
-		name, arch := x.st.Get("Package"), x.st.Get("Architecture")
-		e := Entry{x.component, arch, name, x.st.Get("Version"), b.name}
-		archs := []string{arch}
-		if arch == "all" {
-			archs = append(suite.archs(), "all")
-		} else if !slices.Contains(suite.archs(), arch) {
-			plan.Notes = append(plan.Notes, fmt.Sprintf("%s %s of %s stays out: %s has no such architecture.", name, e.Version, arch, suite.Name))
-			continue
-		}
-		if !slices.Contains(suite.components(), componentOf(x.component)) {
-			refused("%s %s: %s has no component %s.", name, e.Version, suite.Name, x.component)
-			continue
-		}
-		record := append(x.st.Append(nil), '\n')
-		for _, arch := range archs {
-			for _, c := range alike(t.areas(), x.component) {
-				list, err := t.p.stanzas(packagesPath(c, arch), name)
-				if err != nil {
-					return err
-				}
-				for j := range list {
-					if v := list[j].Get("Version"); policy.CompareVersions(e.Version, v) < 0 && !force {
-						refused("%s %s: %s has the newer version %s for %s; force it if that is meant.", name, e.Version, suite.Name, v, arch)
-					}
-				}
-				if c != x.component && len(list) > 0 {
-					t.p.set(packagesPath(c, arch), name, nil)
+	return nil
+}
+
+// putBinary enters one binary package of a bundle, on the architectures that have it.
+func (t *transaction) putBinary(b *bundle, x *built, force bool, plan *Plan) error {
+	suite := t.suite
+	name, of := x.st.Get("Package"), x.st.Get("Architecture")
+	e := Entry{x.component, of, name, x.st.Get("Version"), b.name}
+	archs := []string{of}
+	if of == "all" {
+		archs = append(suite.archs(), "all")
+	} else if !slices.Contains(suite.archs(), of) {
+		plan.Notes = append(plan.Notes,
+			fmt.Sprintf("%s %s of %s stays out: %s has no such architecture.", name, e.Version, of, suite.Name))
+		return nil
+	}
+	if !slices.Contains(suite.components(), componentOf(x.component)) {
+		plan.refuse("%s %s: %s has no component %s.", name, e.Version, suite.Name, x.component)
+		return nil
+	}
+	record := append(x.st.Append(nil), '\n')
+	for _, arch := range archs {
+		for _, c := range alike(t.areas(), x.component) {
+			list, err := t.p.stanzas(packagesPath(c, arch), name)
+			if err != nil {
+				return err
+			}
+			for j := range list {
+				if v := list[j].Get("Version"); policy.CompareVersions(e.Version, v) < 0 && !force {
+					plan.refuse("%s %s: %s has the newer version %s for %s; force it if that is meant.", name, e.Version, suite.Name, v, arch)
 				}
 			}
-			t.p.set(packagesPath(x.component, arch), name, record)
+			if c != x.component && len(list) > 0 {
+				t.p.set(packagesPath(c, arch), name, nil)
+			}
 		}
-		plan.Added = append(plan.Added, e)
+		t.p.set(packagesPath(x.component, arch), name, record)
 	}
+	plan.Added = append(plan.Added, e)
 	return nil
 }
 

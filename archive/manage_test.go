@@ -243,7 +243,7 @@ func TestCollect(t *testing.T) {
 	at := f.now
 	run := func(dry bool) *Collected {
 		t.Helper()
-		c, err := f.a.Collect(ctx, attic, 3*day, dry, at)
+		c, err := f.a.Collect(ctx, CollectOptions{Attic: attic, Stay: 3 * day, Dry: dry, Now: at})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -97,7 +97,7 @@ func TestBuildinfo(t *testing.T) {
 	}
 	attic := filepath.Join(t.TempDir(), "attic")
 	collect := func() {
-		if _, err := f.a.Collect(ctx, attic, time.Hour, false, f.now); err != nil {
+		if _, err := f.a.Collect(ctx, CollectOptions{Attic: attic, Stay: time.Hour, Now: f.now}); err != nil {
 			t.Fatal(err)
 		}
 		f.now = f.now.Add(2 * time.Hour)
@@ -106,7 +106,7 @@ func TestBuildinfo(t *testing.T) {
 	collect()
 	want(at, u.Buildinfo)
 	out := filepath.Join(t.TempDir(), "out")
-	if _, err := f.a.Export(ctx, "unstable", out, false, false, nil); err != nil {
+	if _, err := f.a.Export(ctx, "unstable", out, ExportOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	want(filepath.Join(out, "pool/main/h/hello/hello_1_amd64.buildinfo"), u.Buildinfo)

@@ -267,49 +267,15 @@ func (t *transaction) absorb() error {
 
 // commit writes the indexes that changed and then the Release.
 func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
-	p, forms := t.p, t.suite.forms()
 	rel := t.release()
 	if err := t.absorb(); err != nil {
 		return false, err
 	}
-	var placed []string
-	states := map[string]index.State{}
-	var mu sync.Mutex
-	var g errgroup.Group
-	g.SetLimit(writers)
-	fresh, formed := int64(0), true
-	for _, x := range p.open {
-		fresh += x.Fresh()
-	}
-	if fresh > inMemory {
-		g.SetLimit(1)
-	}
-	for _, path := range t.paths() {
-		st := p.state(path)
-		formed = formed && sameForms(st, forms)
-		if !t.isNew(path) && (p.open[path] == nil || !p.open[path].Changed()) && sameForms(st, forms) {
-			mu.Lock()
-			states[path] = st
-			mu.Unlock()
-			continue
-		}
-		x, err := p.index(path)
-		if err != nil {
-			return false, errors.Join(err, g.Wait())
-		}
-		placed = append(placed, path)
-		g.Go(func() error {
-			st, err := x.Write(p.ctx, forms)
-			mu.Lock()
-			states[path] = st
-			mu.Unlock()
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
+	made, err := t.write()
+	if err != nil {
 		return false, err
 	}
-	for path, st := range states {
+	for path, st := range made.states {
 		rel.Sums[path] = st.Text
 		for c, sum := range st.Forms {
 			rel.Sums[path+c.Suffix()] = sum
@@ -317,39 +283,105 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 	}
 	if due, err := t.due(rel, keys); err != nil {
 		return false, err
-	} else if !due && formed { // with or without the plain text the Release is the same
+	} else if !due && made.formed { // with or without the plain text the Release is the same
 		return t.names()
 	}
-	// What is about to be superseded stays for a while from now on.
-	for _, path := range placed {
-		for _, sum := range p.state(path).Forms {
-			if err := os.Chtimes(p.place(path).ByHash(sum.SHA256), t.now, t.now); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return false, err
-			}
-		}
+	if err := t.supersede(made.placed); err != nil {
+		return false, err
 	}
-	for path, st := range states {
-		g.Go(func() error { return p.place(path).Link(st) })
+	var g errgroup.Group
+	g.SetLimit(writers)
+	for path, st := range made.states {
+		g.Go(func() error { return t.p.place(path).Link(st) })
 	}
 	if err := g.Wait(); err != nil {
 		return false, err
 	}
-	if err := t.sign(p.dir, rel, keys); err != nil {
+	if err := t.sign(t.p.dir, rel, keys); err != nil {
 		return false, err
 	}
 	if _, err := t.names(); err != nil {
 		return true, err
 	}
-	for path, st := range states {
-		if err := p.place(path).Unlink(st); err != nil {
+	for path, st := range made.states {
+		if err := t.p.place(path).Unlink(st); err != nil {
 			return true, err
 		}
 	}
+	return true, t.save(made.placed)
+}
+
+// written are a suite's indexes, under their checksums.
+type written struct {
+	states map[string]index.State // of all
+	placed []string               // those that were made anew
+	formed bool                   // all were published in the suite's forms before
+}
+
+// write writes the indexes that changed.
+func (t *transaction) write() (*written, error) {
+	out := &written{states: map[string]index.State{}, formed: true}
+	forms := t.suite.forms()
+	fresh := int64(0)
+	for _, x := range t.p.open {
+		fresh += x.Fresh()
+	}
+	var mu sync.Mutex
+	var g errgroup.Group
+	g.SetLimit(writers)
+	if fresh > inMemory {
+		g.SetLimit(1)
+	}
+	known := func(path string, st index.State) {
+		mu.Lock()
+		defer mu.Unlock()
+		out.states[path] = st
+	}
+	for _, path := range t.paths() {
+		st := t.p.state(path)
+		formed := sameForms(st, forms)
+		out.formed = out.formed && formed
+		if !t.isNew(path) && (t.p.open[path] == nil || !t.p.open[path].Changed()) && formed {
+			known(path, st)
+			continue
+		}
+		x, err := t.p.index(path)
+		if err != nil {
+			return nil, errors.Join(err, g.Wait())
+		}
+		out.placed = append(out.placed, path)
+		g.Go(func() error {
+			st, err := x.Write(t.p.ctx, forms)
+			known(path, st)
+			return err
+		})
+	}
+	return out, g.Wait()
+}
+
+// supersede lets what these indexes were before stay for a while from now on.
+func (t *transaction) supersede(paths []string) error {
+	for _, path := range paths {
+		for _, sum := range t.p.state(path).Forms {
+			err := os.Chtimes(t.p.place(path).ByHash(sum.SHA256), t.now, t.now)
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// save writes the caches of the indexes that were made anew, or have none, and
+// removes what has been superseded for long enough.
+func (t *transaction) save(placed []string) error {
 	current, err := t.current()
 	if err != nil {
-		return true, err
+		return err
 	}
-	for path, x := range p.open {
+	var g errgroup.Group
+	g.SetLimit(writers)
+	for path, x := range t.p.open {
 		if !slices.Contains(placed, path) && (x.Cached() || t.isNew(path)) {
 			continue
 		}
@@ -360,7 +392,7 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 			return t.sweep(path, current)
 		})
 	}
-	return true, g.Wait()
+	return g.Wait()
 }
 
 // inMemory is how many bytes of new text are compressed side by side; with more

@@ -16,53 +16,84 @@ import (
 )
 
 func (in *inclusion) includeSource(names []string) error {
-	var dscs []string
-	for _, n := range names {
-		if filepath.Ext(n) == ".dsc" {
-			dscs = append(dscs, n)
-		}
-	}
-	if len(dscs) == 0 {
-		if in.Kind&Binary != 0 {
-			return nil
-		}
-		return refuse("%s: lists no .dsc; a source upload has one", in.Changes)
-	}
-	if len(dscs) > 1 {
-		return refuse("%s: lists %s; an upload has one source package", in.Changes, strings.Join(dscs, " and "))
-	}
-	l := in.files[dscs[0]]
-	data, err := in.readPaper(l.Name)
-	if err != nil {
+	l, err := in.theDsc(names)
+	if l == nil || err != nil {
 		return err
 	}
-	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != l.SHA256 {
-		return in.differs(l, "SHA-256")
-	}
-	dsc, err := paper.Parse(l.Name, data)
+	dsc, err := in.readDsc(l)
 	if err != nil {
-		return refuse("%v", err)
-	}
-	if dsc.Get("Source") != in.source || dsc.Get("Version") != in.version {
-		return refuse("%s: is %s %s, but %s is of %s %s; build the upload again", l.Name, dsc.Get("Source"), dsc.Get("Version"), in.Changes, in.source, in.version)
-	}
-	if want := in.source + "_" + policy.WithoutEpoch(in.version) + ".dsc"; l.Name != want {
-		return refuse("%s: by its own words it should be called %s", l.Name, want)
-	}
-	if wrong := policy.CheckBuildRelations(dsc.Get); wrong != nil {
-		return refuse("%s: %v; correct debian/control", l.Name, wrong[0])
+		return err
 	}
 	section, priority := in.override("src:"+in.source, l.Section, l.Priority)
 	comp, err := in.component(section)
 	if err != nil {
 		return err
 	}
-	dir := pool.Dir(comp, in.source)
-	in.dir, in.dsc = dir, dsc
-	if err := in.add(l, dir); err != nil {
+	in.dir, in.dsc = pool.Dir(comp, in.source), dsc
+	if err := in.add(l, in.dir); err != nil {
 		return err
 	}
-	parts, err := listFiles(dsc, paper.Short)
+	if err := in.addParts(l); err != nil {
+		return err
+	}
+	older, err := in.olderSources(l, comp)
+	if err != nil {
+		return err
+	}
+	text := sourceStanza(dsc, l, in.dir, section, priority)
+	in.changes = append(in.changes, change{sourcesPath(comp), in.source, append(text, older...)})
+	return in.dropNewer()
+}
+
+// theDsc is the upload's one .dsc; nil if it has none and needs none.
+func (in *inclusion) theDsc(names []string) (*paper.File, error) {
+	var dscs []string
+	for _, n := range names {
+		if filepath.Ext(n) == ".dsc" {
+			dscs = append(dscs, n)
+		}
+	}
+	switch {
+	case len(dscs) == 1:
+		return in.files[dscs[0]], nil
+	case len(dscs) > 1:
+		return nil, refuse("%s: lists %s; an upload has one source package", in.Changes, strings.Join(dscs, " and "))
+	case in.Kind&Binary != 0:
+		return nil, nil
+	}
+	return nil, refuse("%s: lists no .dsc; a source upload has one", in.Changes)
+}
+
+// readDsc reads the .dsc, which must be of this upload's source and version.
+func (in *inclusion) readDsc(l *paper.File) (*deb822.Stanza, error) {
+	data, err := in.readPaper(l.Name)
+	if err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != l.SHA256 {
+		return nil, in.differs(l, "SHA-256")
+	}
+	dsc, err := paper.Parse(l.Name, data)
+	if err != nil {
+		return nil, refuse("%v", err)
+	}
+	if dsc.Get("Source") != in.source || dsc.Get("Version") != in.version {
+		return nil, refuse("%s: is %s %s, but %s is of %s %s; build the upload again",
+			l.Name, dsc.Get("Source"), dsc.Get("Version"), in.Changes, in.source, in.version)
+	}
+	if want := in.source + "_" + policy.WithoutEpoch(in.version) + ".dsc"; l.Name != want {
+		return nil, refuse("%s: by its own words it should be called %s", l.Name, want)
+	}
+	if wrong := policy.CheckBuildRelations(dsc.Get); wrong != nil {
+		return nil, refuse("%s: %v; correct debian/control", l.Name, wrong[0])
+	}
+	return dsc, nil
+}
+
+// addParts adds the files that the .dsc names. Each comes with the upload, or is
+// an .orig of an earlier one and in the pool.
+func (in *inclusion) addParts(l *paper.File) error {
+	parts, err := listFiles(in.dsc, paper.Short)
 	if err != nil {
 		return err
 	}
@@ -72,42 +103,42 @@ func (in *inclusion) includeSource(names []string) error {
 			if part.Size != ours.Size || part.SHA256 != ours.SHA256 || part.MD5 != ours.MD5 {
 				return refuse("%s: %s and %s do not agree about it; build the source package again", name, l.Name, in.Changes)
 			}
-			if err := in.add(ours, dir); err != nil {
+			if err := in.add(ours, in.dir); err != nil {
 				return err
 			}
 			continue
 		}
-		// An .orig of an earlier upload.
-		there, err := in.t.pool.Check(dir+"/"+name, part.SHA256, part.Size)
-		if errors.Is(err, pool.ErrClash) {
-			return refuse("%s: %s wants another file than the one that the archive has under this name; take the archive's, or use a new upstream version", name, l.Name)
-		}
-		if err != nil {
+		there, err := in.t.pool.Check(in.dir+"/"+name, part.SHA256, part.Size)
+		switch {
+		case errors.Is(err, pool.ErrClash):
+			return refuse("%s: %s wants another file than the one that the archive has under this name; "+
+				"take the archive's, or use a new upstream version", name, l.Name)
+		case err != nil:
 			return err
-		}
-		if !there {
+		case !there:
 			return refuse("%s: %s wants it, but neither the upload nor the archive has it; build the upload with -sa", name, l.Name)
 		}
 	}
-	text := sourceStanza(dsc, l, dir, section, priority)
+	return nil
+}
+
+// olderSources compares the source with what the suite has of it, and returns the
+// stanzas of older versions: they stay while binaries of them do (settleSources).
+func (in *inclusion) olderSources(l *paper.File, comp string) ([]byte, error) {
 	older := []byte{}
 	for _, c := range in.t.suite.components() {
 		list, err := in.t.p.stanzas(sourcesPath(c), in.source)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for i := range list {
 			old := list[i].Get("Version")
 			switch cmp := policy.CompareVersions(in.version, old); {
 			case cmp == 0 && !sameSource(&list[i], l):
-				return refuse("%s: %s %s is in %s with other content; published files never change, so give the package a new version", l.Name, in.source, old, in.t.suite.Name)
+				return nil, in.otherContent(l, in.source, old)
 			case cmp < 0 && !in.Force:
-				return refuse("%s: %s has the newer version %s in %s; give the package a higher version, or force it", l.Name, in.source, old, in.t.suite.Name)
-			}
-		}
-		for i := range list {
-			if policy.CompareVersions(in.version, list[i].Get("Version")) > 0 {
-				// It stays while binaries of it do; see settleSources.
+				return nil, in.tooOld(l, in.source, old)
+			case cmp > 0:
 				list[i].Set(extraSource, "yes")
 				older = append(list[i].Append(older), '\n')
 			}
@@ -117,8 +148,25 @@ func (in *inclusion) includeSource(names []string) error {
 			in.notes = append(in.notes, fmt.Sprintf("source package %s moves from component %s to %s.", in.source, c, comp))
 		}
 	}
-	in.changes = append(in.changes, change{sourcesPath(comp), in.source, append(text, older...)})
-	newer, err := in.t.p.newer(in.source, in.version) // forced, or it is refused by now
+	return older, nil
+}
+
+// otherContent refuses a package whose version the suite has already.
+func (in *inclusion) otherContent(l *paper.File, name, version string) error {
+	return refuse("%s: %s %s is in %s with other content; published files never change, so give the package a new version",
+		l.Name, name, version, in.t.suite.Name)
+}
+
+// tooOld refuses a package of which the suite has a newer version.
+func (in *inclusion) tooOld(l *paper.File, name, newer string) error {
+	return refuse("%s: %s has the newer version %s in %s; give the package a higher version, or force it",
+		l.Name, name, newer, in.t.suite.Name)
+}
+
+// dropNewer takes newer versions out of the suite, with what was built of them. Only
+// where the version is forced are there any: else it is refused by now.
+func (in *inclusion) dropNewer() error {
+	newer, err := in.t.p.newer(in.source, in.version)
 	for _, b := range newer {
 		for i := range b.binaries {
 			paths, werr := in.t.where(b.binaries[i].component, &b.binaries[i].st)

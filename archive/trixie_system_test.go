@@ -34,7 +34,7 @@ EOF
 		batch = append(batch, f.upload(hello("1:2.10-3")))
 		f.accepted(batch...)
 		name := strings.ReplaceAll(forms, " ", "-")
-		if _, err := f.a.Export(ctx, "unstable", filepath.Join(srv, name), false, false, nil); err != nil {
+		if _, err := f.a.Export(ctx, "unstable", filepath.Join(srv, name), ExportOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		key, err := os.ReadFile(f.key)

@@ -745,7 +745,7 @@ Examples:
 }
 
 func (x *archiveGc) Run(c *cli, h *hand) error {
-	did, err := h.Collect(h.ctx, filepath.Join(c.Tree, "attic"), x.Stay, c.DryRun, time.Now())
+	did, err := h.Collect(h.ctx, archive.CollectOptions{Attic: filepath.Join(c.Tree, "attic"), Stay: x.Stay, Dry: c.DryRun, Now: time.Now()})
 	if err != nil {
 		return err
 	}

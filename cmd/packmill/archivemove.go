@@ -127,7 +127,7 @@ Example:
 
 func (x *archiveExport) Run(c *cli, h *hand) error {
 	progress := terminal.Begin("exporting")
-	t, err := h.Export(h.ctx, x.View, x.Dir, x.Link, c.DryRun, progress.Count)
+	t, err := h.Export(h.ctx, x.View, x.Dir, archive.ExportOptions{Link: x.Link, Dry: c.DryRun, Progress: progress.Count})
 	progress.End()
 	if err != nil {
 		return missing(err)
