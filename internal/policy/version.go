@@ -1,8 +1,11 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
+
+	"pault.ag/go/debian/version"
 )
 
 // CheckVersion checks a version, [epoch:]upstream[-revision], as
@@ -56,15 +59,13 @@ func CompareVersions(a, b string) int {
 	if a == b {
 		return 0
 	}
-	ea, ua, ra := parts(a)
-	eb, ub, rb := parts(b)
-	if c := compareNumbers(ea, eb); c != 0 {
-		return c
-	}
-	if c := comparePart(ua, ub); c != 0 {
-		return c
-	}
-	return comparePart(ra, rb)
+	return cmp.Compare(version.Compare(VersionOf(a), VersionOf(b)), 0)
+}
+
+// VersionOf takes a version apart that has passed CheckVersion.
+func VersionOf(v string) version.Version {
+	parts, _ := version.Parse(v) // which refuses less than CheckVersion
+	return parts
 }
 
 // WithoutEpoch returns the version as it stands in file names.
@@ -73,70 +74,4 @@ func WithoutEpoch(v string) string {
 		return after
 	}
 	return v
-}
-
-func parts(v string) (epoch, upstream, revision string) {
-	if i := strings.IndexByte(v, ':'); i >= 0 {
-		epoch, v = v[:i], v[i+1:]
-	}
-	if i := strings.LastIndexByte(v, '-'); i >= 0 {
-		return epoch, v[:i], v[i+1:]
-	}
-	return epoch, v, ""
-}
-
-// comparePart compares an upstream version or a revision: in turns what is
-// not a digit, by weight, and numbers, by value.
-func comparePart(a, b string) int {
-	i, j := 0, 0
-	for i < len(a) || j < len(b) {
-		for i < len(a) && !digit(a[i]) || j < len(b) && !digit(b[j]) {
-			if wa, wb := weight(a, i), weight(b, j); wa != wb {
-				if wa < wb {
-					return -1
-				}
-				return 1
-			}
-			i++
-			j++
-		}
-		m, n := i, j
-		for m < len(a) && digit(a[m]) {
-			m++
-		}
-		for n < len(b) && digit(b[n]) {
-			n++
-		}
-		if c := compareNumbers(a[i:m], b[j:n]); c != 0 {
-			return c
-		}
-		i, j = m, n
-	}
-	return 0
-}
-
-// weight orders characters that are not digits: '~', the end (or a digit),
-// letters, the rest.
-func weight(s string, i int) int {
-	switch {
-	case i >= len(s) || digit(s[i]):
-		return 0
-	case s[i] == '~':
-		return -1
-	case alnum(s[i]):
-		return int(s[i])
-	}
-	return int(s[i]) + 256
-}
-
-// compareNumbers compares decimal numbers of any length; "" is 0.
-func compareNumbers(a, b string) int {
-	a, b = strings.TrimLeft(a, "0"), strings.TrimLeft(b, "0")
-	if len(a) != len(b) {
-		if len(a) < len(b) {
-			return -1
-		}
-		return 1
-	}
-	return strings.Compare(a, b)
 }

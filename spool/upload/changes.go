@@ -266,12 +266,3 @@ func kindOf(name string) kind {
 	}
 	return kindOther
 }
-
-// upstream is the version without epoch and revision, as in the name of an orig tarball.
-func upstream(version string) string {
-	v := policy.WithoutEpoch(version)
-	if i := strings.LastIndexByte(v, '-'); i >= 0 {
-		return v[:i]
-	}
-	return v
-}

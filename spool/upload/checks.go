@@ -807,7 +807,7 @@ func checkFormat(r *reading) error {
 // fileSet says why the files of a .dsc are not those of its format (dpkg-source(1)).
 func fileSet(d *Dsc) string {
 	full := d.Source + "_" + policy.WithoutEpoch(d.Version)
-	orig := d.Source + "_" + upstream(d.Version) + ".orig"
+	orig := d.Source + "_" + policy.VersionOf(d.Version).Version + ".orig"
 	var native, origs, debians, diffs, comps, ascs, others []string
 	ext := func(name, base string) (string, bool) {
 		rest, ok := strings.CutPrefix(name, base)
@@ -865,7 +865,7 @@ func fileSet(d *Dsc) string {
 			return "format 3.0 (native) has exactly one tarball"
 		}
 	case "3.0 (quilt)":
-		if !strings.Contains(policy.WithoutEpoch(d.Version), "-") {
+		if policy.VersionOf(d.Version).Revision == "" {
 			return "format 3.0 (quilt) needs a version with a Debian revision, such as 1.0-1"
 		}
 		if !count(0, 1, 1, 0, -1) {
@@ -886,7 +886,7 @@ func fileSet(d *Dsc) string {
 }
 
 func checkNative(r *reading) error {
-	if d := r.up.Dsc; d != nil && d.Format == "3.0 (native)" && strings.Contains(policy.WithoutEpoch(d.Version), "-") {
+	if d := r.up.Dsc; d != nil && d.Format == "3.0 (native)" && policy.VersionOf(d.Version).Revision != "" {
 		r.say("%s is native, but its version %s has a Debian revision; drop the revision, or use 3.0 (quilt)", d.Source, quote(d.Version))
 	}
 	return nil
@@ -926,13 +926,6 @@ func newest(versions []string) string {
 	return top
 }
 
-func epochOf(v string) string {
-	if e, _, ok := strings.Cut(v, ":"); ok {
-		return strings.TrimLeft(e, "0")
-	}
-	return ""
-}
-
 func checkVersion(r *reading) error {
 	c := r.up.Changes
 	if !c.HasSource() || policy.CheckVersion(c.Version) != nil {
@@ -945,8 +938,9 @@ func checkVersion(r *reading) error {
 	switch {
 	case policy.CompareVersions(c.Version, top) == 0:
 		r.say("%s %s is in %s already; raise the version", c.Source, c.Version, r.up.Suite.Name)
-	case epochOf(c.Version) != epochOf(top):
-		r.say("%s %s sorts before %s in %s, for it has lost the epoch; begin the version with %s:", c.Source, c.Version, top, r.up.Suite.Name, epochOf(top))
+	case policy.VersionOf(c.Version).Epoch != policy.VersionOf(top).Epoch:
+		r.say("%s %s sorts before %s in %s, for it has lost the epoch; begin the version with %d:",
+			c.Source, c.Version, top, r.up.Suite.Name, policy.VersionOf(top).Epoch)
 	default:
 		r.say("%s %s is older than %s in %s; raise the version", c.Source, c.Version, top, r.up.Suite.Name)
 	}
@@ -976,7 +970,8 @@ func checkEpoch(r *reading) error {
 		return nil
 	}
 	for _, v := range r.up.Published {
-		if v != c.Version && epochOf(v) != epochOf(c.Version) && policy.WithoutEpoch(v) == policy.WithoutEpoch(c.Version) {
+		was, now := policy.VersionOf(v), policy.VersionOf(c.Version)
+		if was.Epoch != now.Epoch && was.StringWithoutEpoch() == now.StringWithoutEpoch() {
 			r.say("%s %s and %s differ in the epoch only, so their files would bear the same names; change the version behind the epoch too", c.Source, c.Version, v)
 		}
 	}
@@ -987,7 +982,7 @@ func checkEpochNew(r *reading) error {
 	c := r.up.Changes
 	top := newest(r.up.Published)
 	if c.HasSource() && top != "" && policy.CheckVersion(c.Version) == nil &&
-		epochOf(c.Version) != epochOf(top) && policy.CompareVersions(c.Version, top) > 0 {
+		policy.VersionOf(c.Version).Epoch != policy.VersionOf(top).Epoch && policy.CompareVersions(c.Version, top) > 0 {
 		r.say("%s %s raises the epoch of %s; an epoch can never be taken back, so be sure", c.Source, c.Version, top)
 	}
 	return nil
