@@ -95,7 +95,7 @@ func (p *published) blocks(path string) (opkg.Blocks, error) {
 	if err != nil {
 		return opkg.Blocks{}, err
 	}
-	return opkg.Blocks{N: x.Blocks(), Read: x.Block}, nil
+	return opkg.Blocks{N: x.Blocks(), Sum: x.BlockSum, Read: x.Block}, nil
 }
 
 // CheckFeeds applies every rule that an opkg client relies on to the suite's

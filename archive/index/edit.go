@@ -2,6 +2,7 @@ package index
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"hash/crc32"
 	"slices"
 	"sort"
@@ -38,7 +39,7 @@ func (c *cutter) flush() error {
 		return err
 	}
 	c.out = append(c.out, block{first: c.first, off: off, len: int64(len(c.text)),
-		crc: crc32.Checksum(c.text, castagnoli), old: -1})
+		crc: crc32.Checksum(c.text, castagnoli), sum: sha256.Sum256(c.text), old: -1})
 	c.text = c.text[:0]
 	return nil
 }

@@ -75,8 +75,9 @@ type block struct {
 	off   int64  // in the store
 	len   int64
 	crc   uint32
-	mid   []byte // state of the text's SHA-256 before this block, or nil
-	old   int    // its number in the published index, or -1
+	sum   [sha256.Size]byte // of the text
+	mid   []byte            // state of the text's SHA-256 before this block, or nil
+	old   int               // its number in the published index, or -1
 }
 
 // form is a published form.
@@ -275,6 +276,9 @@ func (x *File) Blocks() int { return len(x.blocks) }
 // Block returns the text of one of them; it is valid until the next call of a
 // method. Where blocks end follows from the text around it alone.
 func (x *File) Block(i int) ([]byte, error) { return x.read(i) }
+
+// BlockSum is the SHA-256 of the text of one of them, which need not be read for it.
+func (x *File) BlockSum(i int) [sha256.Size]byte { return x.blocks[i].sum }
 
 // Get returns all records of key, one after the other, or nil. They are valid
 // until the next call of a method.

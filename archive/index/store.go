@@ -79,7 +79,7 @@ func (s *store) read(b *block, buf []byte) ([]byte, error) {
 // CRC-32C of all before it. It is valid for one state of the index only. The
 // number goes up when blocks are packed in another way: then all are packed again,
 // and the files stay what a full build gives.
-const directoryMagic = "packmill index directory 3\n"
+const directoryMagic = "packmill index directory 4\n"
 
 // Save writes the directory, so that the next Open need not read the index
 // whole. It is a cache: not synced, and checked when it is read.
@@ -110,6 +110,7 @@ func (x *File) Save() error {
 		num(k.off)
 		num(k.len)
 		num(int64(k.crc))
+		str(string(k.sum[:]))
 		str(string(k.mid))
 	}
 	num(int64(len(x.forms)))
@@ -220,7 +221,10 @@ func (x *File) readDirectory() bool {
 	}
 	blocks := make([]block, n)
 	for i := range blocks {
-		blocks[i] = block{first: string(bin()), off: num(), len: num(), crc: uint32(num()), mid: bin(), old: i}
+		b := block{first: string(bin()), off: num(), len: num(), crc: uint32(num()), old: i}
+		copy(b.sum[:], bin())
+		b.mid = bin()
+		blocks[i] = b
 	}
 	var forms []form
 	for range min(num(), int64(len(Forms()))) {

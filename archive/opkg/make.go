@@ -20,8 +20,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sync/errgroup"
-
 	"packmill/internal/deb"
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
@@ -43,9 +41,17 @@ type maker struct {
 	debs    map[[32]byte]span // the same by the .deb's sum alone
 	skipped []Skip
 
-	count atomic.Int64 // of files in the stage
-	mu    sync.Mutex
-	moves []move
+	slots   chan struct{} // one for each job that runs
+	running sync.WaitGroup
+	count   atomic.Int64 // of files in the stage
+	mu      sync.Mutex
+	moves   []move
+	settled bool // some were so many that the file system was synced as a whole
+}
+
+func newMaker(f *Feed, old *last) *maker {
+	return &maker{feed: f, old: old, rep: &Report{Changed: true}, slots: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		stage: filepath.Join(f.Root, "opkg", durable.NewPrefix+f.Suite+"."+f.Name())}
 }
 
 // A part is a block of an index on its way into the feed.
@@ -71,25 +77,19 @@ func (m *maker) generation(ctx context.Context, dir, input string, indexes []Ind
 	if err != nil {
 		return err
 	}
-	p, err := newPieces(dir)
+	p, err := newPieces(dir, m.old)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	runs := make([]run, 0, len(parts))
-	for _, at := range parts {
-		k, err := m.run(ctx, at, p)
-		if err != nil {
-			return err
-		}
-		runs = append(runs, k)
-		m.rep.Entries += countRecords(k.entries)
+	runs, err := m.runs(ctx, parts, p)
+	if err != nil {
+		return err
 	}
 	if err := p.finish(); err != nil {
 		return err
 	}
-	m.rep.Packed = len(m.moves)
-	if err := settle(m.feed.Root, m.moves); err != nil {
+	if err := m.settle(true); err != nil {
 		return err
 	}
 	if err := m.noteSkipped(dir); err != nil {
@@ -116,14 +116,14 @@ func (m *maker) plan(ctx context.Context, indexes []Index) ([]part, error) {
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			text, err := blocks.Read(i)
-			if err != nil {
-				return nil, err
-			}
-			at := part{read: func() ([]byte, error) { return blocks.Read(i) }, id: sha256.Sum256(text)}
+			at := part{read: func() ([]byte, error) { return blocks.Read(i) }, id: blocks.Sum(i)}
 			k, known := m.old.runs[at.id]
 			// What was skipped is looked at again: the cause may be gone.
 			if at.known = known && k.skipped == 0 && !here[at.id]; !at.known {
+				text, err := blocks.Read(i)
+				if err != nil {
+					return nil, err
+				}
 				if err := fresh.scan(text); err != nil {
 					return nil, err
 				}
@@ -142,8 +142,7 @@ func (m *maker) compare(parts []part, fresh *names) error {
 	for _, at := range parts {
 		known[at.id] = known[at.id] || at.known
 	}
-	var gone, all names
-	all.add(fresh)
+	var gone names
 	m.entries, m.debs = map[mark]span{}, map[[32]byte]span{}
 	for id, k := range m.old.runs {
 		if known[id] {
@@ -153,19 +152,19 @@ func (m *maker) compare(parts []part, fresh *names) error {
 			return err
 		}
 	}
-	m.names = m.old.names
-	if m.old.runs != nil && gone.equal(fresh) {
-		return nil
-	}
+	asked := ask(fresh, &gone)
 	for id, k := range m.old.runs {
 		if known[id] {
-			if err := eachRecord(k.entries, all.note); err != nil {
+			if err := asked.look(k.entries); err != nil {
 				return err
 			}
 		}
 	}
-	m.names = all.namer()
-	m.turned = m.names.differ(m.old.names)
+	m.names = m.old.names
+	if m.names.virtual == nil {
+		m.names = newNamer()
+	}
+	m.turned = m.names.take(asked)
 	for i := range parts {
 		if !parts[i].known || len(m.turned) == 0 {
 			continue
@@ -214,32 +213,67 @@ func (m *maker) mentions(text []byte, provides []provided) bool {
 	return slices.ContainsFunc(provides, func(p provided) bool { return m.turned[p.name] })
 }
 
-// run writes the entries of a block.
-func (m *maker) run(ctx context.Context, at part, p *pieces) (run, error) {
+// runs writes the entries of all blocks. While one block's last packages are
+// packed the next block's first ones are, too.
+func (m *maker) runs(ctx context.Context, parts []part, p *pieces) ([]run, error) {
+	out := make([]run, 0, len(parts))
+	var before *making
+	for i := range len(parts) + 1 {
+		var now *making
+		if i < len(parts) {
+			var err error
+			if now, err = m.begin(ctx, parts[i]); err != nil {
+				return nil, err
+			}
+		}
+		if before != nil {
+			k, err := m.end(before, p)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, k)
+			m.rep.Entries += k.n
+			if err := m.settle(false); err != nil {
+				return nil, err
+			}
+		}
+		before = now
+	}
+	return out, nil
+}
+
+// A making is a block whose entries are being made.
+type making struct {
+	part
+	jobs []*job
+	done sync.WaitGroup
+}
+
+// begin begins to make the entries of a block, if the last generation has them not.
+func (m *maker) begin(ctx context.Context, at part) (*making, error) {
+	b := &making{part: at}
 	if at.known {
-		k := m.old.runs[at.id]
-		text, err := readSpan(m.old.packages, k.text)
-		if err != nil {
-			return k, err
-		}
-		packed, err := readSpan(m.old.packed, k.packed)
-		if err != nil {
-			return k, err
-		}
-		k.text, k.packed, err = p.add(text, packed)
-		return k, err
+		return b, ctx.Err()
 	}
 	block, err := at.read()
 	if err != nil {
-		return run{}, err
+		return nil, err
 	}
-	jobs, err := m.jobs(ctx, block)
-	if err != nil {
-		return run{}, err
+	return b, m.jobs(ctx, b, block)
+}
+
+// end writes the entries of a block, once they are made.
+func (m *maker) end(b *making, p *pieces) (run, error) {
+	if b.known {
+		return p.keep(m.old.runs[b.id])
 	}
-	k := run{id: at.id}
+	b.done.Wait()
+	k := run{id: b.id}
 	var text []byte
-	for _, j := range jobs {
+	for _, j := range b.jobs {
+		if j.err != nil {
+			return run{}, j.err
+		}
 		if j.skip != nil {
 			m.skipped = append(m.skipped, Skip{j.name, j.version, cmp.Or(j.source, j.name), j.skip.Error()})
 			k.skipped++
@@ -248,9 +282,9 @@ func (m *maker) run(ctx context.Context, at part, p *pieces) (run, error) {
 		j.size = int64(len(j.text))
 		text = append(text, j.text...)
 		k.entries = j.append(k.entries)
+		k.n++
 	}
-	k.text, k.packed, err = p.add(text, nil)
-	return k, err
+	return p.add(k, text)
 }
 
 func readSpan(f *os.File, s span) ([]byte, error) {
@@ -266,15 +300,13 @@ type job struct {
 	source  string // the Source field, without its version
 	text    []byte
 	skip    error // opkg cannot have the package
+	err     error
 }
 
 // jobs makes the entries of a block's stanzas, with all processors.
-func (m *maker) jobs(ctx context.Context, block []byte) ([]*job, error) {
-	g, working := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	var out []*job
+func (m *maker) jobs(ctx context.Context, b *making, block []byte) error {
 	s := deb822.NewScanner(bytes.NewReader(block))
-	for s.Next() && working.Err() == nil {
+	for s.Next() && ctx.Err() == nil {
 		if m.feed.Section != "" && Section(string(s.Get("Section"))) != m.feed.Section {
 			continue
 		}
@@ -287,20 +319,26 @@ func (m *maker) jobs(ctx context.Context, block []byte) ([]*job, error) {
 		if hex.DecodedLen(len(s.Get("SHA256"))) == len(j.deb) {
 			hex.Decode(j.deb[:], s.Get("SHA256"))
 		}
-		out = append(out, j)
+		b.jobs = append(b.jobs, j)
 		if was, known := m.entries[j.mark]; known {
 			var err error
 			if j.text, err = readSpan(m.old.packages, was); err != nil {
-				return nil, errors.Join(err, g.Wait())
+				return err
 			}
 			if !m.mentions(j.text, j.provides) {
 				continue
 			}
 		}
 		stanza := append(bytes.Clone(text), '\n')
-		g.Go(func() error { return m.make(j, stanza) })
+		m.slots <- struct{}{}
+		b.done.Add(1)
+		m.running.Go(func() {
+			j.err = m.make(j, stanza)
+			<-m.slots
+			b.done.Done()
+		})
 	}
-	return out, errors.Join(g.Wait(), s.Err(), ctx.Err())
+	return errors.Join(s.Err(), ctx.Err())
 }
 
 // make makes the entry of a stanza, and packs its package file if the pool has
@@ -327,8 +365,11 @@ func (m *maker) make(j *job, stanza []byte) error {
 	return nil
 }
 
-// close removes the stage.
-func (m *maker) close() { durable.RemoveAll(m.stage) }
+// close removes the stage, when nobody works in it any more.
+func (m *maker) close() {
+	m.running.Wait()
+	durable.RemoveAll(m.stage)
+}
 
 // A move is a package file in the stage that goes into the pool, maybe in the
 // place of a damaged one.
@@ -337,47 +378,42 @@ type move struct {
 	over     bool
 }
 
-// settle gives the files their names in the pool, in an order that survives a
-// power cut: first their data, then the names.
-func settle(root string, moves []move) error {
-	// Many files are synced by one call for the whole file system.
-	const few = 48
-	if len(moves) > few {
-		if err := durable.SyncFS(root); err != nil {
-			return err
-		}
+// Few files are synced one by one, many by one call for the whole file system. From
+// batch on they go into the pool before all are packed.
+const (
+	few   = 48
+	batch = 4096
+)
+
+// settle gives the files that are packed their names in the pool, in an order that
+// survives a power cut: first their data, then the names. Who is cut off finds
+// them there the next time. All says that no more will come.
+func (m *maker) settle(all bool) error {
+	m.mu.Lock()
+	moves := m.moves
+	if !all && len(moves) < batch {
+		m.mu.Unlock()
+		return nil
+	}
+	m.moves = nil
+	m.mu.Unlock()
+	m.rep.Packed += len(moves)
+	if m.settled = m.settled || len(moves) > few; m.settled {
+		return m.settleMany(moves, all)
 	}
 	dirs := map[string]bool{}
-	for _, m := range moves {
-		if len(moves) <= few {
-			if err := syncFile(m.from); err != nil {
-				return err
-			}
-		}
-		dir := filepath.Dir(m.to)
-		if !dirs[dir] {
-			dirs[dir] = true
-			if err := durable.MkdirAll(dir, 0o755); err != nil {
-				return err
-			}
-		}
-		if m.over {
-			if err := durable.Replace(m.from, m.to); err != nil {
-				return err
-			}
-			continue
-		}
-		err := os.Link(m.from, m.to)
-		if errors.Is(err, fs.ErrExist) {
-			// Two stanzas of one .deb: the first was quicker.
-			err = compare(m.from, m.to)
-		}
-		if err != nil {
+	for _, mv := range moves {
+		if err := syncFile(mv.from); err != nil {
 			return err
 		}
-	}
-	if len(moves) > few {
-		return durable.SyncFS(root)
+		dir := filepath.Dir(mv.to)
+		if err := durable.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if err := mv.make(); err != nil {
+			return err
+		}
+		dirs[dir] = true
 	}
 	for dir := range dirs {
 		if err := durable.SyncDir(dir); err != nil {
@@ -385,6 +421,41 @@ func settle(root string, moves []move) error {
 		}
 	}
 	return nil
+}
+
+func (m *maker) settleMany(moves []move, all bool) error {
+	if err := durable.SyncFS(m.feed.Root); err != nil {
+		return err
+	}
+	made := ""
+	for _, mv := range moves {
+		if dir := filepath.Dir(mv.to); dir != made {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return err
+			}
+			made = dir
+		}
+		if err := mv.make(); err != nil {
+			return err
+		}
+	}
+	if all {
+		return durable.SyncFS(m.feed.Root)
+	}
+	return nil
+}
+
+// make makes the move.
+func (mv move) make() error {
+	if mv.over {
+		return durable.Replace(mv.from, mv.to)
+	}
+	err := durable.RenameUnsynced(mv.from, mv.to)
+	if errors.Is(err, fs.ErrExist) {
+		// Two stanzas of one .deb: the first was quicker.
+		return compare(mv.from, mv.to)
+	}
+	return err
 }
 
 func compare(made, pooled string) error {

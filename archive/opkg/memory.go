@@ -1,14 +1,18 @@
 package opkg
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // memory is the name of the file in a generation in which this package notes
@@ -18,16 +22,20 @@ import (
 // Two lines: the format; "input", the sum of the input, the number of entries.
 // Then, with numbers as uvarints and everything else after its length: the
 // settings; the namer; for each run its id, the lengths of its text and of its
-// piece, how many packages were skipped in it, its entries. At the end the CRC-32C
-// of all before.
-const memory = ".made"
+// piece, the text's CRC-32 as gzip has it, how many packages were skipped in it, how
+// many entries it has, and these. At the end the CRC-32C of all before.
+const (
+	memory       = ".made"
+	memoryFormat = format + ", memory 2"
+)
 
 // A run is what a block of an index became: entries that lie together in Packages,
 // and a piece of Packages.gz.
 type run struct {
 	id           [32]byte // SHA-256 of the block
 	text, packed span
-	skipped      int
+	crc          uint32 // of the text
+	skipped, n   int    // packages that are missing, and entries
 	entries      []byte // see record
 }
 
@@ -49,12 +57,15 @@ type mark struct {
 	deb    [32]byte // SHA-256 of the .deb
 }
 
+const markSize = 16 + 32
+
 // last is the generation before, as far as it is known.
 type last struct {
 	runs     map[[32]byte]run
 	names    namer
 	packages *os.File
 	packed   *os.File
+	memory   []byte // the file as the kernel has it; the runs' entries lie in it
 }
 
 func (l *last) close() {
@@ -63,6 +74,7 @@ func (l *last) close() {
 			f.Close()
 		}
 	}
+	unmap(l.memory)
 }
 
 // readInput reads only what the generation at dir was made from, and the number
@@ -79,7 +91,7 @@ func readInput(dir string) (input string, entries int, err error) {
 		return "", 0, err
 	}
 	lines := strings.SplitN(string(head[:n]), "\n", 3)
-	if len(lines) < 3 || lines[0] != format {
+	if len(lines) < 3 || lines[0] != memoryFormat {
 		return "", 0, fmt.Errorf("%s: damaged", f.Name())
 	}
 	_, err = fmt.Sscanf(lines[1], "input %s %d", &input, &entries)
@@ -92,12 +104,17 @@ var errDamaged = errors.New("the memory of a generation is damaged")
 
 // readLast reads the memory of the generation at dir, if it was made under the
 // same settings.
-func readLast(dir, settings string) (*last, error) {
-	data, err := os.ReadFile(filepath.Join(dir, memory))
-	if err != nil {
+func readLast(dir, settings string) (_ *last, err error) {
+	l := &last{runs: map[[32]byte]run{}, names: newNamer()}
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	if l.memory, err = mapped(filepath.Join(dir, memory)); err != nil {
 		return nil, err
 	}
-	body, err := checked(data)
+	body, err := checked(l.memory)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +122,6 @@ func readLast(dir, settings string) (*last, error) {
 	if string(r.bytes()) != settings {
 		return nil, errDamaged
 	}
-	l := &last{runs: map[[32]byte]run{}, names: newNamer()}
 	for _, set := range l.names.sets() {
 		for n := r.number(); n > 0 && !r.bad; n-- {
 			set[string(r.bytes())] = true
@@ -118,7 +134,7 @@ func readLast(dir, settings string) (*last, error) {
 		k.text = span{text, text + r.number()}
 		k.packed = span{packed, packed + r.number()}
 		text, packed = k.text.to, k.packed.to
-		k.skipped = int(r.number())
+		k.crc, k.skipped, k.n = uint32(r.number()), int(r.number()), int(r.number())
 		k.entries = r.bytes()
 		l.runs[k.id] = k
 	}
@@ -128,11 +144,31 @@ func readLast(dir, settings string) (*last, error) {
 	if l.packages, err = openSized(filepath.Join(dir, "Packages"), text); err == nil {
 		l.packed, err = openSized(filepath.Join(dir, "Packages.gz"), packed+gzipTail)
 	}
+	return l, err
+}
+
+// mapped is a file as the kernel has it.
+func mapped(name string) ([]byte, error) {
+	f, err := os.Open(name)
 	if err != nil {
-		l.close()
 		return nil, err
 	}
-	return l, nil
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil || fi.Size() == 0 {
+		return nil, err // nothing cannot be mapped
+	}
+	text, err := unix.Mmap(int(f.Fd()), 0, int(fi.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map %s: %w", name, err)
+	}
+	return text, nil
+}
+
+func unmap(text []byte) {
+	if text != nil {
+		unix.Munmap(text)
+	}
 }
 
 // checked returns what lies between the two lines and the checksum.
@@ -142,7 +178,7 @@ func checked(data []byte) ([]byte, error) {
 		return nil, errDamaged
 	}
 	lines := bytes.SplitN(data[:n], []byte("\n"), 3)
-	if len(lines) < 3 || string(lines[0]) != format {
+	if len(lines) < 3 || string(lines[0]) != memoryFormat {
 		return nil, errDamaged
 	}
 	return lines[2], nil
@@ -164,26 +200,48 @@ func openSized(name string, size int64) (*os.File, error) {
 func writeMemory(dir, input, settings string, names namer, runs []run) error {
 	entries := 0
 	for _, k := range runs {
-		entries += countRecords(k.entries)
+		entries += k.n
 	}
-	b := fmt.Appendf(nil, "%s\ninput %s %d\n", format, input, entries)
-	b = appendBytes(b, settings)
+	f, err := create(dir, memory)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sum := crc32.New(castagnoli)
+	w := bufio.NewWriterSize(io.MultiWriter(f, sum), 64<<10)
+	fmt.Fprintf(w, "%s\ninput %s %d\n", memoryFormat, input, entries)
+	writeBytes(w, settings)
 	for _, set := range names.sets() {
-		b = binary.AppendUvarint(b, uint64(len(set)))
+		writeNumbers(w, len(set))
 		for name := range set {
-			b = appendBytes(b, name)
+			writeBytes(w, name)
 		}
 	}
-	b = binary.AppendUvarint(b, uint64(len(runs)))
+	writeNumbers(w, len(runs))
 	for _, k := range runs {
-		b = appendBytes(b, k.id[:])
-		b = binary.AppendUvarint(b, uint64(k.text.size()))
-		b = binary.AppendUvarint(b, uint64(k.packed.size()))
-		b = binary.AppendUvarint(b, uint64(k.skipped))
-		b = appendBytes(b, k.entries)
+		writeBytes(w, k.id[:])
+		writeNumbers(w, int(k.text.size()), int(k.packed.size()), int(k.crc), k.skipped, k.n)
+		writeBytes(w, k.entries)
 	}
-	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-	return os.WriteFile(filepath.Join(dir, memory), b, 0o644)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if err := binary.Write(f, binary.LittleEndian, sum.Sum32()); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// writeNumbers and writeBytes keep their errors for Flush.
+func writeNumbers(w *bufio.Writer, numbers ...int) {
+	for _, n := range numbers {
+		w.Write(binary.AppendUvarint(w.AvailableBuffer(), uint64(n)))
+	}
+}
+
+func writeBytes[T string | []byte](w *bufio.Writer, v T) {
+	writeNumbers(w, len(v))
+	w.Write([]byte(v))
 }
 
 func appendBytes[T string | []byte](b []byte, v T) []byte {
@@ -226,18 +284,23 @@ func eachRecord(entries []byte, yield func(*record)) error {
 	return nil
 }
 
-func countRecords(entries []byte) (n int) {
+// eachName calls yield with the name of each entry of a run, and with those that
+// it provides. The name is valid during the call.
+func eachName(entries []byte, yield func(name []byte, provided, versioned bool)) error {
 	r := &reader{b: entries}
-	for ; len(r.b) > 0 && !r.bad; n++ {
-		r.take(48)
+	for len(r.b) > 0 && !r.bad {
+		r.take(markSize)
 		r.number()
-		r.bytes()
-		for p := r.number(); p > 0 && !r.bad; p-- {
-			r.bytes()
-			r.number()
+		yield(r.bytes(), false, false)
+		for n := r.number(); n > 0 && !r.bad; n-- {
+			name := r.bytes()
+			yield(name, true, r.number() == 1)
 		}
 	}
-	return n
+	if r.bad {
+		return errDamaged
+	}
+	return nil
 }
 
 // A reader reads numbers and texts; what is not there makes it bad.

@@ -2,8 +2,6 @@ package opkg
 
 import (
 	"bytes"
-	"cmp"
-	"slices"
 
 	"packmill/internal/deb822"
 	"packmill/internal/policy"
@@ -46,11 +44,6 @@ func (n *names) note(e *record) {
 	n.provided = append(n.provided, e.provides...)
 }
 
-func (n *names) add(other *names) {
-	n.own = append(n.own, other.own...)
-	n.provided = append(n.provided, other.provided...)
-}
-
 // scan notes the names in a block of an index.
 func (n *names) scan(block []byte) error {
 	s := deb822.NewScanner(bytes.NewReader(block))
@@ -61,41 +54,72 @@ func (n *names) scan(block []byte) error {
 	return s.Err()
 }
 
-// equal reports whether both have the same names, however often.
-func (n *names) equal(other *names) bool {
-	slices.Sort(n.own)
-	slices.Sort(other.own)
-	order := func(a, b provided) int {
-		if c := cmp.Compare(a.name, b.name); c != 0 || a.versioned == b.versioned {
-			return c
-		} else if a.versioned {
-			return 1
-		}
-		return -1
-	}
-	slices.SortFunc(n.provided, order)
-	slices.SortFunc(other.provided, order)
-	return slices.Equal(slices.Compact(n.own), slices.Compact(other.own)) &&
-		slices.Equal(slices.Compact(n.provided), slices.Compact(other.provided))
+// A standing is who has a name in the feed.
+type standing struct {
+	own, provided, versioned bool
 }
 
-func (n *names) namer() namer {
-	own := make(map[string]bool, len(n.own))
-	for _, name := range n.own {
-		own[name] = true
+// standings are those of the names that may have another than before.
+type standings map[string]standing
+
+// ask is about the names of what is new and of what is gone, and knows what is new.
+func ask(fresh, gone *names) standings {
+	out := standings{}
+	for _, name := range gone.own {
+		out[name] = standing{}
 	}
-	out := newNamer()
-	for _, p := range n.provided {
-		if own[p.name] {
-			out.double[p.name] = true
-			continue
-		}
-		out.hollow[p.name] = true
-		if p.versioned {
-			out.virtual[p.name] = true
-		}
+	for _, p := range gone.provided {
+		out[p.name] = standing{}
+	}
+	for _, name := range fresh.own {
+		s := out[name]
+		s.own = true
+		out[name] = s
+	}
+	for _, p := range fresh.provided {
+		out[p.name] = out[p.name].with(p.versioned)
 	}
 	return out
+}
+
+func (s standing) with(versioned bool) standing {
+	s.provided, s.versioned = true, s.versioned || versioned
+	return s
+}
+
+// look notes what the entries of a run that stays say of these names.
+func (s standings) look(entries []byte) error {
+	return eachName(entries, func(name []byte, provided, versioned bool) {
+		now, asked := s[string(name)]
+		switch {
+		case !asked:
+			return
+		case provided:
+			now = now.with(versioned)
+		default:
+			now.own = true
+		}
+		s[string(name)] = now
+	})
+}
+
+// take brings the namer up to date, and returns the names that it tells otherwise
+// now.
+func (n namer) take(all standings) (turned map[string]bool) {
+	turned = map[string]bool{}
+	for name, s := range all {
+		for i, is := range [3]bool{s.provided && s.versioned && !s.own, s.provided && !s.own, s.provided && s.own} {
+			set := n.sets()[i]
+			if set[name] == is {
+				continue
+			}
+			turned[name] = true
+			if delete(set, name); is {
+				set[name] = true
+			}
+		}
+	}
+	return turned
 }
 
 // providedIn are the names in a Provides field.
@@ -110,25 +134,6 @@ func providedIn(field []byte) (out []provided) {
 	for _, or := range rels {
 		for _, r := range or {
 			out = append(out, provided{r.Name, r.Op != ""})
-		}
-	}
-	return out
-}
-
-// differ are the names that are in another of the sets than they were.
-func (n namer) differ(was namer) map[string]bool {
-	out := map[string]bool{}
-	before := was.sets()
-	for i, now := range n.sets() {
-		for name := range now {
-			if !before[i][name] {
-				out[name] = true
-			}
-		}
-		for name := range before[i] {
-			if !now[name] {
-				out[name] = true
-			}
 		}
 	}
 	return out

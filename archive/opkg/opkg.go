@@ -78,7 +78,8 @@ type Index struct {
 // text around it alone.
 type Blocks struct {
 	N    int
-	Read func(i int) ([]byte, error) // valid until the next call
+	Sum  func(i int) [sha256.Size]byte // of the block's text
+	Read func(i int) ([]byte, error)   // valid until the next call
 }
 
 // A Report says what a publication of a feed did.
@@ -151,7 +152,7 @@ func (f *Feed) publish(ctx context.Context, indexes []Index, now time.Time) (*Re
 			defer old.close()
 		}
 	}
-	m := &maker{feed: f, old: old, rep: &Report{Changed: true}, stage: filepath.Join(f.Root, "opkg", durable.NewPrefix+f.Suite+"."+f.Name())}
+	m := newMaker(f, old)
 	defer m.close()
 	dir := filepath.Join(suiteDir, generation(f.Name(), number+1))
 	if err := m.generation(ctx, dir, input, indexes); err != nil {

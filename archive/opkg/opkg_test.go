@@ -92,7 +92,8 @@ func textIndex(text string) opkg.Index {
 		}
 	}
 	return opkg.Index{SHA256: fmt.Sprintf("%x", sha256.Sum256([]byte(text))), Open: func() (opkg.Blocks, error) {
-		return opkg.Blocks{N: len(blocks), Read: func(i int) ([]byte, error) { return []byte(blocks[i]), nil }}, nil
+		return opkg.Blocks{N: len(blocks), Sum: func(i int) [32]byte { return sha256.Sum256([]byte(blocks[i])) },
+			Read: func(i int) ([]byte, error) { return []byte(blocks[i]), nil }}, nil
 	}}
 }
 
@@ -999,4 +1000,40 @@ func BenchmarkFeed(b *testing.B) {
 			}
 		}
 	})
+}
+
+// TestKeepsGzip: a data.tar.gz stays as it is, but for one of several gzip members, of
+// which clients read the first.
+func TestKeepsGzip(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	data := debtest.Tar(debtest.File{Path: "usr/bin/hello", Mode: 0o755, Body: "hello\n"})
+	control := debtest.Tar(debtest.File{Path: "control", Body: "Package: hello\nVersion: 1\nArchitecture: amd64\nDescription: d\n"})
+	one := debtest.Pack("gz", data)
+	two := append(debtest.Pack("gz", data[:700]), debtest.Pack("gz", data[700:])...)
+	for i, member := range [][]byte{one, two} {
+		name := filepath.Join(dir, fmt.Sprint(i))
+		deb := debtest.Ar(debtest.Member{Name: "debian-binary", Body: []byte("2.0\n")},
+			debtest.Member{Name: "control.tar.gz", Body: debtest.Pack("gz", control)}, debtest.Member{Name: "data.tar.gz", Body: member})
+		if err := os.WriteFile(name+".deb", deb, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := opkg.Repack(name+".deb", name+".opk", opkg.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := opkg.ReadPackage(name + ".opk"); err != nil {
+			t.Error(err)
+		}
+		out := filepath.Join(dir, "out", fmt.Sprint(i))
+		if err := os.MkdirAll(out, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		run(t, out, "tar", "-xzf", name+".opk")
+		if got, want := read(t, filepath.Join(out, "data.tar.gz")) == string(member), i == 0; got != want {
+			t.Errorf("of %d gzip members: kept as it is: %v, want %v", i+1, got, want)
+		}
+		if got, want := run(t, out, "tar", "-xOzf", "data.tar.gz", "./usr/bin/hello"), "hello\n"; got != want {
+			t.Errorf("of %d gzip members: got %q, want %q", i+1, got, want)
+		}
+	}
 }

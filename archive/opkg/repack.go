@@ -21,6 +21,7 @@ import (
 	"packmill/internal/deb"
 	"packmill/internal/durable"
 	"packmill/internal/policy"
+	"packmill/internal/regular"
 )
 
 // Info is what an index says about a package file.
@@ -102,8 +103,9 @@ func (o Options) FileName(name, version, debianArch string) string {
 //
 // The new file is a gzipped tar of debian-binary, control.tar.gz and
 // data.tar.gz, the only form that all opkg clients install. The archives in it
-// are the .deb's, unpacked and packed again; the control file says in opkg's
-// words what the .deb's says (see control). The error is a *deb.Refusal if the
+// are the .deb's, unpacked and packed again, but for a data.tar.gz of one gzip
+// member, which stays; the control file says in opkg's words what the .deb's
+// says (see control). The error is a *deb.Refusal if the
 // .deb is at fault.
 func Repack(debPath, dst string, opt Options) (*deb.Package, Info, error) {
 	if _, err := os.Lstat(dst); err == nil {
@@ -127,16 +129,15 @@ func Repack(debPath, dst string, opt Options) (*deb.Package, Info, error) {
 
 // repack is Repack into an open file, which is neither synced nor named.
 func repack(debPath string, f *os.File, opt Options) (*deb.Package, Info, error) {
+	in, err := regular.Open(debPath)
+	if err != nil {
+		return nil, Info{}, err
+	}
+	defer in.Close()
 	var control bytes.Buffer
 	data := &spill{dir: filepath.Dir(f.Name())}
 	defer data.close()
-	gz := gzips.Get().(*gzip.Writer)
-	defer gzips.Put(gz)
-	gz.Reset(data)
-	p, err := deb.ReadFile(debPath, deb.Options{SkipContents: true, Old: true, ControlTar: &control, DataTar: gz})
-	if err == nil {
-		err = gz.Close()
-	}
+	p, err := unpack(in, &control, data)
 	if err != nil {
 		return nil, Info{}, err
 	}
@@ -144,8 +145,15 @@ func repack(debPath string, f *os.File, opt Options) (*deb.Package, Info, error)
 	if err != nil {
 		return nil, Info{}, fmt.Errorf("repack %s: %w", debPath, err)
 	}
+	packed, size := io.Reader(io.NewSectionReader(in, p.DataAt, p.DataSize)), p.DataSize
+	if p.DataMember != keptMember || data.size > 0 {
+		if packed, err = data.reader(); err != nil {
+			return nil, Info{}, err
+		}
+		size = data.size
+	}
 	sum := newSummer(f)
-	if err := writeOuter(sum, when, controlTar, data); err != nil {
+	if err := writeOuter(sum, when, controlTar, packed, size); err != nil {
 		return nil, Info{}, fmt.Errorf("repack %s: %w", debPath, err)
 	}
 	if err := f.Chmod(0o644); err != nil {
@@ -154,9 +162,35 @@ func repack(debPath string, f *os.File, opt Options) (*deb.Package, Info, error)
 	return p, sum.info(), nil
 }
 
+// keptMember is the data.tar that becomes the package's as it is. dpkg-deb packs
+// it harder than we would, and nothing is unpacked and packed again.
+const keptMember = "data.tar.gz"
+
+// unpack reads a .deb: its control.tar goes to control, and its data.tar to data,
+// packed with gzip, unless it can be kept.
+func unpack(in *os.File, control *bytes.Buffer, data *spill) (*deb.Package, error) {
+	gz := gzips.Get().(*gzip.Writer)
+	defer gzips.Put(gz)
+	gz.Reset(data)
+	opt := deb.Options{SkipContents: true, Old: true, ControlTar: control, DataTar: gz, KeepGzip: true}
+	p, err := deb.Read(in, in.Name(), opt)
+	if errors.Is(err, deb.ErrGzips) {
+		if _, err := in.Seek(0, io.SeekStart); err != nil {
+			return nil, err
+		}
+		control.Reset()
+		opt.KeepGzip = false
+		p, err = deb.Read(in, in.Name(), opt)
+	}
+	if err == nil && (p.DataMember != keptMember || !opt.KeepGzip) {
+		err = gz.Close()
+	}
+	return p, err
+}
+
 // writeOuter writes the gzipped tar around the three members. They are packed
 // already, so this layer does little.
-func writeOuter(w io.Writer, when time.Time, controlTar []byte, data *spill) error {
+func writeOuter(w io.Writer, when time.Time, controlTar []byte, data io.Reader, size int64) error {
 	var packed bytes.Buffer
 	gz := gzips.Get().(*gzip.Writer)
 	defer gzips.Put(gz)
@@ -172,15 +206,15 @@ func writeOuter(w io.Writer, when time.Time, controlTar []byte, data *spill) err
 	for _, m := range []struct {
 		name string
 		size int64
-		copy func() error
+		body io.Reader
 	}{
-		{"./debian-binary", 4, func() error { _, err := io.WriteString(tw, "2.0\n"); return err }},
-		{"./control.tar.gz", int64(packed.Len()), func() error { _, err := packed.WriteTo(tw); return err }},
-		{"./data.tar.gz", data.size, func() error { return data.writeTo(tw) }},
+		{"./debian-binary", 4, strings.NewReader("2.0\n")},
+		{"./control.tar.gz", int64(packed.Len()), &packed},
+		{"./data.tar.gz", size, data},
 	} {
 		err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: m.name, Size: m.size, Mode: 0o644, ModTime: when, Uname: "root", Gname: "root", Format: tar.FormatGNU})
 		if err == nil {
-			err = m.copy()
+			_, err = io.Copy(tw, m.body)
 		}
 		if err != nil {
 			return err
@@ -288,19 +322,12 @@ func (s *spill) Write(p []byte) (int, error) {
 	return s.buf.Write(p)
 }
 
-func (s *spill) writeTo(w io.Writer) error {
+func (s *spill) reader() (io.Reader, error) {
 	if s.file == nil {
-		_, err := s.buf.WriteTo(w)
-		return err
+		return &s.buf, nil
 	}
-	if _, err := s.file.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	n, err := io.Copy(w, s.file)
-	if err == nil && n != s.size {
-		err = errors.New("a temporary file lost its end")
-	}
-	return err
+	_, err := s.file.Seek(0, io.SeekStart)
+	return s.file, err
 }
 
 func (s *spill) close() {

@@ -41,7 +41,8 @@ func feedOf(t *testing.T, list []byte) []deb822.Stanza {
 	if err := all.scan(list); err != nil {
 		t.Fatal(err)
 	}
-	known := all.namer()
+	known := newNamer()
+	known.take(ask(&all, &names{}))
 	var out []deb822.Stanza
 	s := deb822.NewScanner(bytes.NewReader(list))
 	for s.Next() {

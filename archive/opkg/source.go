@@ -95,8 +95,12 @@ func (f *Feed) packSource(file *os.File, st *deb822.Stanza, dir string, control 
 	if err := tw.Close(); err != nil {
 		return Info{}, err
 	}
+	packed, err := data.reader()
+	if err != nil {
+		return Info{}, err
+	}
 	sum := newSummer(file)
-	if err := writeOuter(sum, time.Unix(0, 0), ctl.Bytes(), data); err != nil {
+	if err := writeOuter(sum, time.Unix(0, 0), ctl.Bytes(), packed, data.size); err != nil {
 		return Info{}, err
 	}
 	return sum.info(), file.Chmod(0o644)

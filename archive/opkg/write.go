@@ -5,15 +5,14 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/klauspost/compress/flate"
-	"golang.org/x/sys/unix"
 
 	"packmill/internal/openpgp"
 )
@@ -33,23 +32,12 @@ func (f *Feed) sign(dir string, now time.Time) error {
 	if len(f.Usign) == 0 && len(f.OpenPGP) == 0 {
 		return nil
 	}
-	plain, err := os.Open(filepath.Join(dir, "Packages"))
+	// Both signatures need the text as one piece; it is in the page cache.
+	text, err := mapped(filepath.Join(dir, "Packages"))
 	if err != nil {
 		return err
 	}
-	defer plain.Close()
-	fi, err := plain.Stat()
-	if err != nil {
-		return err
-	}
-	var text []byte
-	if size := fi.Size(); size > 0 {
-		// Both signatures need the text as one piece; it is in the page cache.
-		if text, err = unix.Mmap(int(plain.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED); err != nil {
-			return fmt.Errorf("map %s: %w", plain.Name(), err)
-		}
-		defer unix.Munmap(text)
-	}
+	defer unmap(text)
 	if err := writeSignatures(dir, text, f.Usign, f.OpenPGP, now); err != nil {
 		return err
 	}
@@ -83,7 +71,7 @@ func writeSignatures(dir string, text []byte, usign []*Key, pgp []*openpgp.Signe
 	if len(pgp) == 0 {
 		return nil
 	}
-	sig, err := openpgp.Detach(text, now, pgp...)
+	sig, err := openpgp.DetachLarge(text, now, pgp...)
 	if err != nil {
 		return err
 	}
@@ -103,6 +91,9 @@ type pieces struct {
 	crc                   uint32 // of Packages
 	size                  int64  // of Packages
 	at                    int64  // in Packages.gz
+
+	old  *last
+	kept run // of the last generation, to be copied from there: several runs that follow each other
 }
 
 // gzipHead is the header of a gzip member (RFC 1952) without name and time.
@@ -112,7 +103,7 @@ const gzipHead = "\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff"
 // size.
 const gzipTail = 2 + 4 + 4
 
-func newPieces(dir string) (*pieces, error) {
+func newPieces(dir string, old *last) (*pieces, error) {
 	plain, err := create(dir, "Packages")
 	if err != nil {
 		return nil, err
@@ -122,28 +113,74 @@ func newPieces(dir string) (*pieces, error) {
 		plain.Close()
 		return nil, err
 	}
-	p := &pieces{plainFile: plain, packedFile: packed, plain: bufio.NewWriterSize(plain, 256<<10), packed: bufio.NewWriterSize(packed, 64<<10)}
+	p := &pieces{old: old, plainFile: plain, packedFile: packed, plain: bufio.NewWriterSize(plain, 256<<10), packed: bufio.NewWriterSize(packed, 64<<10)}
 	p.packed.WriteString(gzipHead)
 	p.at = int64(len(gzipHead))
 	return p, nil
 }
 
-// add appends a text, with the piece that it is packed in, or nil, and returns
-// where both lie.
-func (p *pieces) add(text, packed []byte) (in, at span, err error) {
-	if packed == nil && len(text) > 0 {
+// add appends a run of this text.
+func (p *pieces) add(k run, text []byte) (run, error) {
+	if err := p.copyKept(); err != nil {
+		return k, err
+	}
+	var packed []byte
+	if len(text) > 0 {
+		var err error
 		if packed, err = p.pack(text); err != nil {
-			return in, at, err
+			return k, err
 		}
 	}
-	in, at = span{p.size, p.size + int64(len(text))}, span{p.at, p.at + int64(len(packed))}
-	p.size, p.at = in.to, at.to
-	p.crc = crc32.Update(p.crc, crc32.IEEETable, text)
+	k.crc = crc32.ChecksumIEEE(text)
+	p.place(&k, int64(len(text)), int64(len(packed)))
 	if _, err := p.plain.Write(text); err != nil {
-		return in, at, err
+		return k, err
 	}
-	_, err = p.packed.Write(packed)
-	return in, at, err
+	_, err := p.packed.Write(packed)
+	return k, err
+}
+
+// keep appends a run of the last generation. The kernel copies those that follow each
+// other at once, and shares their blocks where the file system can.
+func (p *pieces) keep(k run) (run, error) {
+	if p.kept.text.to != k.text.from || p.kept.packed.to != k.packed.from {
+		if err := p.copyKept(); err != nil {
+			return k, err
+		}
+		p.kept.text.from, p.kept.packed.from = k.text.from, k.packed.from
+	}
+	p.kept.text.to, p.kept.packed.to = k.text.to, k.packed.to
+	p.place(&k, k.text.size(), k.packed.size())
+	return k, nil
+}
+
+// place says where a run lies from now on, behind what there is.
+func (p *pieces) place(k *run, text, packed int64) {
+	k.text, k.packed = span{p.size, p.size + text}, span{p.at, p.at + packed}
+	p.size, p.at = k.text.to, k.packed.to
+	p.crc = joinCRC(p.crc, k.crc, text)
+}
+
+// copyKept copies what is kept so far.
+func (p *pieces) copyKept() error {
+	k := p.kept
+	p.kept = run{}
+	if k.text.size() == 0 && k.packed.size() == 0 {
+		return nil
+	}
+	if err := errors.Join(p.plain.Flush(), p.packed.Flush()); err != nil {
+		return err
+	}
+	return errors.Join(copySpan(p.plainFile, p.old.packages, k.text), copySpan(p.packedFile, p.old.packed, k.packed))
+}
+
+// copySpan is copy_file_range(2) where that works.
+func copySpan(to, from *os.File, s span) error {
+	if _, err := from.Seek(s.from, io.SeekStart); err != nil {
+		return err
+	}
+	_, err := io.CopyN(to, from, s.size())
+	return err
 }
 
 // pack returns the piece of a text; it is valid until the next call.
@@ -173,6 +210,9 @@ func (p *pieces) pack(text []byte) ([]byte, error) {
 
 // finish ends both files.
 func (p *pieces) finish() error {
+	if err := p.copyKept(); err != nil {
+		return err
+	}
 	// The last block, empty and fixed; then checksum and size (RFC 1951, 1952).
 	tail := []byte("\x03\x00")
 	tail = binary.LittleEndian.AppendUint32(tail, p.crc)

@@ -142,6 +142,16 @@ func (k Kind) ReaderWithin(r io.Reader, most int64) (io.ReadCloser, error) {
 	return begin(&lent{made, nil}, r)
 }
 
+// OneMember has a reader of Gzip end with the first member, of which there may be
+// several.
+func OneMember(r io.ReadCloser) {
+	if l, ok := r.(*lent); ok {
+		if z, ok := l.reader.(interface{ Multistream(bool) }); ok {
+			z.Multistream(false)
+		}
+	}
+}
+
 func begin(l *lent, r io.Reader) (io.ReadCloser, error) {
 	if err := l.Reset(r); err != nil {
 		l.Close()

@@ -92,6 +92,9 @@ func (s *source) fill() error {
 	}
 }
 
+// at is how many bytes have been handed out.
+func (s *source) at() int64 { return s.size - int64(s.b-s.a) }
+
 func (s *source) drain() error {
 	for {
 		s.a = s.b

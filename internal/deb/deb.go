@@ -41,6 +41,8 @@ type Package struct {
 	// control.tar.xz; the end of the name is the compression.
 	ControlMember, DataMember string
 
+	DataAt, DataSize int64 // where the data member's bytes lie in the file
+
 	Sums
 }
 
@@ -89,6 +91,11 @@ type Options struct {
 	// ControlTar and DataTar, if set, get the unpacked archives as they are
 	// read. What they got counts only after Read has returned no error.
 	ControlTar, DataTar io.Writer
+
+	// KeepGzip has DataTar get nothing of a data.tar.gz, for a caller who takes that
+	// as it lies; it is checked all the same. ErrGzips if it is of several gzip
+	// members, of which not every reader sees more than the first.
+	KeepGzip bool
 }
 
 // A Refusal is a fault of the package. Any other error of this package is
@@ -99,6 +106,9 @@ type Refusal struct {
 }
 
 func (r *Refusal) Error() string { return r.File + ": " + r.Text }
+
+// ErrGzips says that a data.tar.gz is of several gzip members (see KeepGzip).
+var ErrGzips = errors.New("data.tar.gz is of several gzip members")
 
 // errFault carries the text of a refusal up to Read, which knows the file.
 type errFault string
@@ -180,7 +190,7 @@ func (p *Package) read(src *source, opt Options, lim *Limits) error {
 			err = p.readControl(m, opt, lim)
 			want++
 		case want == 2 && strings.HasPrefix(m.name, "data.tar"):
-			p.DataMember = m.name
+			p.DataMember, p.DataAt, p.DataSize = m.name, src.at(), m.size
 			err = p.readData(m, opt, lim)
 			want++
 		default:

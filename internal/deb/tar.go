@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"packmill/internal/compression"
 )
 
 // readControl unpacks control.tar, in which only plain files may lie, and parses
@@ -60,17 +62,24 @@ func (p *Package) readData(m *member, opt Options, lim *Limits) error {
 		_, err := packing(m, "data.tar", opt.Old)
 		return err
 	}
+	keep := opt.KeepGzip && m.name == "data.tar.gz"
+	if keep {
+		opt.DataTar = nil
+	}
 	u, err := unpack(m, "data.tar", opt.Old, lim.Data, lim, opt.DataTar)
 	if err != nil {
 		return err
 	}
 	defer u.r.Close()
+	if keep {
+		compression.OneMember(u.r)
+	}
 	var (
 		seen  = make(map[string]bool)
 		text  int64
 		count int
 	)
-	return walk(u, func(h *tar.Header, _ io.Reader) error {
+	err = walk(u, func(h *tar.Header, _ io.Reader) error {
 		path, err := cleanPath(h.Name)
 		if err != nil {
 			return err
@@ -105,6 +114,10 @@ func (p *Package) readData(m *member, opt Options, lim *Limits) error {
 		}
 		return nil
 	})
+	if keep && m.left > 0 {
+		return ErrGzips
+	}
+	return err
 }
 
 // tarBlock is the unit of tar archives: two of zeros end one (tar(5)).

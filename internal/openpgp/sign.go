@@ -168,7 +168,7 @@ func (s *Signer) UserID() string {
 }
 
 // sign returns one signature packet and the hash it used.
-func (s *Signer) sign(data []byte, text bool, now time.Time) ([]byte, crypto.Hash, error) {
+func (s *Signer) sign(data []byte, text bool, hash crypto.Hash, now time.Time) ([]byte, crypto.Hash, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.agent != "" {
@@ -183,7 +183,7 @@ func (s *Signer) sign(data []byte, text bool, now time.Time) ([]byte, crypto.Has
 		return nil, 0, err
 	}
 	rules := strict(now)
-	rules.DefaultHash = crypto.SHA512
+	rules.DefaultHash = hash
 	var buf bytes.Buffer
 	err := openpgp.DetachSignWithParams(&buf, []*openpgp.Entity{s.entity}, bytes.NewReader(data),
 		&openpgp.SignParams{TextSig: text, Config: rules})
@@ -228,7 +228,7 @@ func Clearsign(text []byte, now time.Time, signers ...*Signer) ([]byte, error) {
 	if bytes.IndexByte(text, 0) >= 0 || bytes.IndexByte(text, '\r') >= 0 {
 		return nil, errors.New("clearsign: the text holds a NUL or a carriage return")
 	}
-	sigs, hash, err := signAll(signedBytes(text), true, now, signers)
+	sigs, hash, err := signAll(signedBytes(text), true, crypto.SHA512, now, signers)
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +261,18 @@ func (s *Signer) Detach(data []byte, now time.Time) ([]byte, error) {
 
 // Detach is the method for several keys at once.
 func Detach(data []byte, now time.Time, signers ...*Signer) ([]byte, error) {
-	sigs, _, err := signAll(data, false, now, signers)
+	return detach(data, crypto.SHA512, now, signers)
+}
+
+// DetachLarge is Detach for many megabytes: it takes SHA-256, for which processors
+// have instructions, so that 45 MB take a third of the time. An agent's key takes
+// what its gpg says.
+func DetachLarge(data []byte, now time.Time, signers ...*Signer) ([]byte, error) {
+	return detach(data, crypto.SHA256, now, signers)
+}
+
+func detach(data []byte, hash crypto.Hash, now time.Time, signers []*Signer) ([]byte, error) {
+	sigs, _, err := signAll(data, false, hash, now, signers)
 	if err != nil {
 		return nil, err
 	}
@@ -270,17 +281,17 @@ func Detach(data []byte, now time.Time, signers ...*Signer) ([]byte, error) {
 
 // signAll returns a signature packet by each signer, and the names of the
 // hashes that they used.
-func signAll(data []byte, text bool, now time.Time, signers []*Signer) (packets []byte, hashes []string, err error) {
+func signAll(data []byte, text bool, hash crypto.Hash, now time.Time, signers []*Signer) (packets []byte, hashes []string, err error) {
 	if len(signers) == 0 {
 		return nil, nil, errors.New("sign: no key")
 	}
 	for _, s := range signers {
-		p, hash, err := s.sign(data, text, now)
+		p, used, err := s.sign(data, text, hash, now)
 		if err != nil {
 			return nil, nil, err
 		}
 		packets = append(packets, p...)
-		if name := hashNames[hash]; !slices.Contains(hashes, name) {
+		if name := hashNames[used]; !slices.Contains(hashes, name) {
 			hashes = append(hashes, name)
 		}
 	}

@@ -2,6 +2,7 @@ package openpgp
 
 import (
 	"bytes"
+	"crypto"
 	"errors"
 	"fmt"
 	"regexp"
@@ -140,7 +141,7 @@ func TestHostile(t *testing.T) {
 	add("binary signature", s.Public(), frame(det), BadForm, `type 0x00`)
 
 	// Two signatures in one block: the same key twice, and an unknown one first.
-	raw, _, err := s.sign(text, true, now)
+	raw, _, err := s.sign(text, true, crypto.SHA512, now)
 	if err != nil {
 		t.Fatal(err)
 	}
