@@ -44,20 +44,10 @@ func (in *inclusion) includeDeb(l *paper.File) error {
 	if filepath.Ext(l.Name) == ".udeb" {
 		comp += installer
 	}
-	text := in.t.binaryStanza(p, comp, it.name, section, priority)
-	archs := []string{p.Architecture}
-	if p.Architecture == "all" {
-		archs = append(in.t.suite.archs(), "all")
+	if err := in.compare(l, p, comp); err != nil {
+		return err
 	}
-	for _, a := range archs {
-		newest, err := in.settle(l, p, comp, a)
-		if err != nil {
-			return err
-		}
-		if newest {
-			in.changes = append(in.changes, change{packagesPath(comp, a), p.Name, text})
-		}
-	}
+	in.changes = append(in.changes, change{packagesPath(comp, p.Architecture), p.Name, in.t.binaryStanza(p, comp, it.name, section, priority)})
 	return nil
 }
 
@@ -118,7 +108,7 @@ func (in *inclusion) hasSource(l *paper.File, p *deb.Package) error {
 		return err
 	}
 	if src != nil {
-		in.dir = dir
+		in.dir, in.names = dir, NamesOf(src)
 	} else if !in.Sourceless {
 		in.noSource = true
 		return refuse("%s: its source package %s %s is not in %s; publish the source first",
@@ -130,37 +120,34 @@ func (in *inclusion) hasSource(l *paper.File, p *deb.Package) error {
 	return nil
 }
 
-// settle compares the package with what an architecture's indexes have of it. It
-// reports whether the package goes there; then it leaves other components.
-func (in *inclusion) settle(l *paper.File, p *deb.Package, comp, arch string) (newest bool, err error) {
-	newest = true
+// compare holds the package to what the indexes of its architecture have of it. One for
+// all goes from there to the other architectures' when it belongs there: see settleAll.
+func (in *inclusion) compare(l *paper.File, p *deb.Package, comp string) error {
 	for _, c := range alike(in.t.areas(), comp) {
-		list, err := in.t.p.stanzas(packagesPath(c, arch), p.Name)
+		path := packagesPath(c, p.Architecture)
+		list, err := in.t.p.stanzas(path, p.Name)
 		if err != nil {
-			return false, err
+			return err
 		}
 		for i := range list {
 			old := &list[i]
 			v := old.Get("Version")
 			switch cmp := policy.CompareVersions(p.Version, v); {
 			case cmp == 0 && old.Get("Architecture") == p.Architecture && old.Get("SHA256") != p.SHA256:
-				return false, in.otherContent(l, p.Name, v)
-			case cmp < 0 && arch != p.Architecture && !in.Force:
-				// An architecture that builds the package itself is ahead.
-				newest = false
+				return in.otherContent(l, p.Name, v)
 			case cmp < 0 && !in.Force:
-				return false, in.tooOld(l, p.Name, v)
+				return in.tooOld(l, p.Name, v)
 			}
 			if src, _ := sourceOf(old); src != p.Source {
 				in.note("package %s is taken over from source package %s by %s.", p.Name, src, p.Source)
 			}
 		}
-		if c != comp && len(list) > 0 && newest {
-			in.changes = append(in.changes, change{packagesPath(c, arch), p.Name, nil})
+		if c != comp && len(list) > 0 {
+			in.changes = append(in.changes, change{path, p.Name, nil})
 			in.note("package %s moves from component %s to %s.", p.Name, c, comp)
 		}
 	}
-	return newest, nil
+	return nil
 }
 
 // declared refuses a package that its source does not name, and one that

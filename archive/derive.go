@@ -40,69 +40,54 @@ func (t *transaction) touched(component string) []string {
 	return sortedKeys(keys)
 }
 
-// settleAll takes a package out of binary-all that no architecture has from
-// there any more: each builds it itself now.
-func (t *transaction) settleAll() error {
-	for _, c := range t.areas() {
-		all := packagesPath(c, "all")
-	next:
-		for _, key := range t.touched(c) {
-			if _, ok := t.p.changes[all][key]; ok || len(t.suite.archs()) == 0 {
-				continue
-			}
-			if list, err := t.p.stanzas(all, key); err != nil {
-				return err
-			} else if len(list) == 0 {
-				continue
-			}
-			for _, arch := range t.suite.archs() {
-				list, err := t.p.stanzas(packagesPath(c, arch), key)
-				if err != nil {
-					return err
-				}
-				for i := range list {
-					if list[i].Get("Architecture") == "all" {
-						continue next
-					}
-				}
-			}
-			t.p.set(all, key, nil)
-		}
-	}
-	return nil
-}
-
 const extraSource = "Extra-Source-Only"
 
-// settleSources takes an older version of a source package out of Sources as
-// soon as none of its binaries is left, and marks it until then, so that
-// apt-get source does not offer it.
-func (t *transaction) settleSources() error {
-	names := map[string]bool{}
+// touchedSources are the sources of all packages that change, as they were and
+// as they are now, each with those packages.
+func (t *transaction) touchedSources() (map[string]map[string]bool, error) {
+	names := map[string]map[string]bool{}
+	add := func(source string) map[string]bool {
+		if names[source] == nil {
+			names[source] = map[string]bool{}
+		}
+		return names[source]
+	}
 	for _, c := range t.suite.components() {
 		for k := range t.p.changes[sourcesPath(c)] {
-			names[k] = true
+			add(k)
 		}
 	}
 	for _, c := range t.areas() {
 		for _, arch := range append(t.suite.archs(), "all") {
 			path := packagesPath(c, arch)
-			for k := range t.p.changes[path] {
-				// Its old source may have lost its last package.
-				text, err := t.p.before(path, k)
+			for k, now := range t.p.changes[path] {
+				was, err := t.p.before(path, k)
 				if err != nil {
-					return err
+					return nil, err
 				}
-				old, err := parse(path, text)
-				if err != nil {
-					return err
-				}
-				for i := range old {
-					name, _ := sourceOf(&old[i])
-					names[name] = true
+				for _, text := range [][]byte{was, now} {
+					list, err := parse(path, text)
+					if err != nil {
+						return nil, err
+					}
+					for i := range list {
+						source, _ := sourceOf(&list[i])
+						add(source)[k] = true
+					}
 				}
 			}
 		}
+	}
+	return names, nil
+}
+
+// settleSources takes an older version of a source package out of Sources as
+// soon as none of its binaries is left, and marks it until then, so that
+// apt-get source does not offer it.
+func (t *transaction) settleSources() error {
+	names, err := t.touchedSources()
+	if err != nil {
+		return err
 	}
 	for _, name := range sortedKeys(names) {
 		for _, c := range t.suite.components() {

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"packmill/archive/index"
 	"packmill/archive/pool"
+	"packmill/internal/deb"
 	"packmill/internal/deb822"
 	"packmill/internal/paper"
 )
@@ -54,6 +56,10 @@ type Inclusion struct {
 
 	Force bool // the version may go down
 
+	// Whole has packages wait that need others of their own source, which another
+	// build makes: see Waits.
+	Whole bool
+
 	// Sourceless takes binaries whose source package is not in the suite: of a
 	// repository that has none.
 	Sourceless bool
@@ -66,10 +72,11 @@ const (
 	Published Outcome = iota
 	AlreadyThere
 	Refused
+	Waits // for other packages of its source, which the Reason names; include it again then
 )
 
 func (o Outcome) String() string {
-	return [...]string{"published", "already there", "refused"}[o]
+	return [...]string{"published", "already there", "refused", "waits"}[o]
 }
 
 // Result is the outcome of one inclusion.
@@ -87,6 +94,11 @@ type Result struct {
 type refusal string
 
 func (r refusal) Error() string { return string(r) }
+
+// waiting is what an inclusion waits for.
+type waiting string
+
+func (w waiting) Error() string { return string(w) }
 
 func refuse(format string, args ...any) error { return refusal(fmt.Sprintf(format, args...)) }
 
@@ -113,6 +125,7 @@ type inclusion struct {
 	version string
 	dir     string         // of its source in the pool
 	dsc     *deb822.Stanza // of its source, if it comes with it
+	names   []string       // of the packages that its source makes
 	files   map[string]*paper.File
 	items   []item
 	changes []change
@@ -139,6 +152,10 @@ func (t *transaction) include(inc *Inclusion) (Result, error) {
 	var r refusal
 	if errors.As(err, &r) {
 		res.Outcome, res.Reason, res.NoSource = Refused, string(r), in.noSource
+		return res, nil
+	}
+	if w := waiting(""); errors.As(err, &w) {
+		res.Outcome, res.Reason = Waits, string(w)
 		return res, nil
 	}
 	if err != nil {
@@ -172,7 +189,7 @@ func (in *inclusion) run() error {
 	}
 	if in.Kind&Binary != 0 {
 		for _, n := range names {
-			if ext := filepath.Ext(n); ext == ".deb" || ext == ".udeb" {
+			if deb.IsFile(n) {
 				if err := in.includeDeb(in.files[n]); err != nil {
 					return err
 				}
@@ -188,6 +205,11 @@ func (in *inclusion) run() error {
 	}
 	if len(in.items) == 0 {
 		return refuse("%s: names nothing that could be published; it must list a .dsc or a .deb", in.Changes)
+	}
+	if in.Whole {
+		if needs, err := in.waits(); err != nil || needs != "" {
+			return cmp.Or(err, error(waiting("waits for the other packages of its source: "+needs)))
+		}
 	}
 	// Everything is good so far; a name that is taken is the last thing that
 	// can be wrong.

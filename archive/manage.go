@@ -71,7 +71,8 @@ func (a *Archive) each(ctx context.Context, view string, do func(Entry, *deb822.
 	}
 	p := &published{a: a, ctx: ctx, name: view, dir: dir, rel: rel}
 	for _, c := range p.areas() {
-		for _, arch := range append(p.archs(), "all", "source") {
+		seen := map[string]bool{} // packages for all, which some architectures have in older versions
+		for _, arch := range append([]string{"all"}, append(p.archs(), "source")...) {
 			at := packagesPath(c, arch)
 			if arch == "source" {
 				at = sourcesPath(c)
@@ -88,8 +89,12 @@ func (a *Archive) each(ctx context.Context, view string, do func(Entry, *deb822.
 			for err == nil && sc.Next() {
 				e := Entry{Component: c, Arch: arch, Package: string(sc.Get("Package")), Version: string(sc.Get("Version"))}
 				if arch != "source" {
-					if string(sc.Get("Architecture")) != arch {
-						continue
+					if e.Arch = string(sc.Get("Architecture")); e.Arch == "all" {
+						sum := string(sc.Get("SHA256"))
+						if seen[sum] {
+							continue
+						}
+						seen[sum] = true
 					}
 					src, _, _ := strings.Cut(string(sc.Get("Source")), " ")
 					if e.Source = src; src == "" {
@@ -222,7 +227,9 @@ func (p *published) bundle(name, version string) (*bundle, error) {
 				}
 				for i := range list {
 					src, v := sourceOf(&list[i])
-					if src == name && v == b.version && list[i].Get("Architecture") == arch {
+					// One for all that only some architectures have still is there once, too.
+					twice := slices.ContainsFunc(b.binaries, func(x built) bool { return x.st.Get("SHA256") == list[i].Get("SHA256") })
+					if src == name && v == b.version && !twice {
 						b.binaries = append(b.binaries, built{c, list[i]})
 					}
 				}
@@ -320,41 +327,35 @@ func (t *transaction) putSource(b *bundle, plan *Plan) error {
 	return nil
 }
 
-// putBinary enters one binary package of a bundle, on the architectures that have it.
+// putBinary enters one binary package of a bundle; settleAll shows one for all where it belongs.
 func (t *transaction) putBinary(b *bundle, x *built, force bool, plan *Plan) error {
 	suite := t.suite
-	name, of := x.st.Get("Package"), x.st.Get("Architecture")
-	e := Entry{x.component, of, name, x.st.Get("Version"), b.name}
-	archs := []string{of}
-	if of == "all" {
-		archs = append(suite.archs(), "all")
-	} else if !slices.Contains(suite.archs(), of) {
+	name, arch := x.st.Get("Package"), x.st.Get("Architecture")
+	e := Entry{x.component, arch, name, x.st.Get("Version"), b.name}
+	if arch != "all" && !slices.Contains(suite.archs(), arch) {
 		plan.Notes = append(plan.Notes,
-			fmt.Sprintf("%s %s of %s stays out: %s has no such architecture.", name, e.Version, of, suite.Name))
+			fmt.Sprintf("%s %s of %s stays out: %s has no such architecture.", name, e.Version, arch, suite.Name))
 		return nil
 	}
 	if !slices.Contains(suite.components(), componentOf(x.component)) {
 		plan.refuse("%s %s: %s has no component %s.", name, e.Version, suite.Name, x.component)
 		return nil
 	}
-	record := append(x.st.Append(nil), '\n')
-	for _, arch := range archs {
-		for _, c := range alike(t.areas(), x.component) {
-			list, err := t.p.stanzas(packagesPath(c, arch), name)
-			if err != nil {
-				return err
-			}
-			for j := range list {
-				if v := list[j].Get("Version"); policy.CompareVersions(e.Version, v) < 0 && !force {
-					plan.refuse("%s %s: %s has the newer version %s for %s; force it if that is meant.", name, e.Version, suite.Name, v, arch)
-				}
-			}
-			if c != x.component && len(list) > 0 {
-				t.p.set(packagesPath(c, arch), name, nil)
+	for _, c := range alike(t.areas(), x.component) {
+		list, err := t.p.stanzas(packagesPath(c, arch), name)
+		if err != nil {
+			return err
+		}
+		for j := range list {
+			if v := list[j].Get("Version"); policy.CompareVersions(e.Version, v) < 0 && !force {
+				plan.refuse("%s %s: %s has the newer version %s for %s; force it if that is meant.", name, e.Version, suite.Name, v, arch)
 			}
 		}
-		t.p.set(packagesPath(x.component, arch), name, record)
+		if c != x.component && len(list) > 0 {
+			t.p.set(packagesPath(c, arch), name, nil)
+		}
 	}
+	t.p.set(packagesPath(x.component, arch), name, append(x.st.Append(nil), '\n'))
 	plan.Added = append(plan.Added, e)
 	return nil
 }
@@ -792,6 +793,7 @@ func (a *Archive) exchange(ctx context.Context, suite Suite, snapshot string, no
 		}
 	}
 	t := &transaction{a: a, suite: &suite, p: src, now: now.UTC().Truncate(time.Second)}
+	t.notBefore(cur.rel)
 	rel := t.release()
 	for _, f := range []string{"Architectures", "Components"} { // as they were
 		for i := range rel.Fields {

@@ -89,3 +89,23 @@ func TestOrigOfAnEarlierUpload(t *testing.T) {
 	}
 	f.sound()
 }
+
+// TestOrigOfAnotherComponent has a source move to another component without its
+// orig, which lies in the old one's part of the pool.
+func TestOrigOfAnotherComponent(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.accepted(f.quilted("text", "1-1", true))
+	second := f.quilted("text", "1-2", false)
+	second.Component = "contrib"
+	rep, err := f.a.Try(context.Background(), f.suite, []Inclusion{second}, f.now)
+	if err != nil || rep.Results[0].Outcome != Published {
+		t.Errorf("a trial: got %+v, %v", rep, err)
+	}
+	f.accepted(second)
+	f.wantHave("contrib/source/Sources", "tool 1-2")
+	c := newClient(t, f.source(), f.key, "amd64")
+	c.run("apt-get", "update")
+	c.run("apt-get", "source", "tool=1-2")
+	f.sound()
+}

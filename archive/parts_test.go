@@ -149,3 +149,26 @@ func TestFormsChange(t *testing.T) {
 		}
 	}
 }
+
+// TestDdeb publishes debug symbols under the name that Ubuntu gives them.
+func TestDdeb(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.suite.Dbgsym = "debug"
+	f.suite.Components = []string{"main", "debug"}
+	u := hello("1")
+	u.Debs = append(u.Debs, debtest.Deb{Name: "hello-dbgsym", Source: "hello", Version: "1", Ddeb: true, Fields: "Auto-Built-Package: debug-symbols\nDepends: hello (= 1)\n"})
+	f.accepted(f.upload(u))
+	f.wantHave("debug/binary-amd64/Packages", "hello-dbgsym 1")
+	c := newClient(t, strings.ReplaceAll(f.source(), "contrib", "debug"), f.key, "amd64")
+	c.run("apt-get", "update")
+	c.run("apt-get", "download", "hello-dbgsym")
+	f.sound()
+	to := newFixture(t)
+	to.suite = f.suite
+	rep, err := to.a.Import(ctx, to.suite, open(t, mirror.Source{URL: f.a.Root(), Suite: "unstable", Keyring: ring(t, f.key)}), ImportOptions{}, f.now)
+	if err != nil || len(rep.Results) == 0 {
+		t.Fatalf("import: got %+v, %v", rep, err)
+	}
+	to.wantHave("debug/binary-amd64/Packages", "hello-dbgsym 1")
+}

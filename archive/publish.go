@@ -145,6 +145,7 @@ func (a *Archive) transact(ctx context.Context, suite Suite, now time.Time, rep 
 	defer p.close()
 	t := &transaction{a: a, suite: &suite, p: p, pool: &pool.Placer{Root: a.root}, now: now.UTC().Truncate(time.Second),
 		descriptions: map[string]map[string][]byte{}}
+	behind := t.notBefore(p.rel)
 	rep.Date = t.now
 	if err := t.begin(); err != nil {
 		return err
@@ -162,7 +163,22 @@ func (a *Archive) transact(ctx context.Context, suite Suite, now time.Time, rep 
 	if rep.Changed, err = t.commit(keys.openpgp); err != nil {
 		return err
 	}
+	if rep.Changed && behind > 0 {
+		rep.Warnings = append(rep.Warnings, fmt.Sprintf("the clock is %s behind the last Release of %s, so this one is dated %s; apt takes no older one: set the clock",
+			behind.Round(time.Second), suite.Name, t.now.Format(time.RFC3339)))
+	}
 	return t.feeds(keys, rep)
+}
+
+// notBefore dates the transaction after a Release, and returns how much the clock
+// is behind it: apt takes no Release that is older than the one it has.
+func (t *transaction) notBefore(last *release.Release) time.Duration {
+	if last == nil || !t.now.Before(last.Date) {
+		return 0
+	}
+	behind := last.Date.Sub(t.now)
+	t.now = last.Date.Add(time.Second)
+	return behind
 }
 
 // rank sorts what brings sources before what may need them.

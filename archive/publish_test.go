@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"packmill/internal/deb/debtest"
 )
@@ -114,4 +116,35 @@ func TestBatchHasSourcesFirst(t *testing.T) {
 	binary.Kind, source.Kind = Binary, Source
 	f.accepted(binary, source)
 	f.wantList("unstable", "hello_1_amd64 hello_1_source hello-doc_1_all")
+}
+
+// TestClockBack publishes after the clock was set back: apt must take each Release.
+func TestClockBack(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.accepted(f.upload(hello("1")))
+	c := newClient(t, f.source(), f.key, "amd64")
+	c.run("apt-get", "update")
+	if err := f.a.Snapshot(ctx, f.suite, "before", f.now); err != nil {
+		t.Fatal(err)
+	}
+	f.now = f.now.Add(-3 * time.Hour)
+	rep := f.accepted(f.upload(hello("2")))
+	if len(rep.Warnings) != 1 || !strings.HasPrefix(rep.Warnings[0], "the clock is 2h59m0s behind the last Release of unstable") {
+		t.Errorf("warnings: got %q", rep.Warnings)
+	}
+	c.run("apt-get", "update")
+	if got := c.run("apt-cache", "policy", "hello"); !strings.Contains(got, "Candidate: 2") {
+		t.Errorf("after the clock was set back: got %s", got)
+	}
+	if err := f.a.Rollback(ctx, f.suite, "before", f.now); err != nil {
+		t.Fatal(err)
+	}
+	c.run("apt-get", "update")
+	if got := c.run("apt-cache", "policy", "hello"); !strings.Contains(got, "Candidate: 1") {
+		t.Errorf("after a rollback: got %s", got)
+	}
+	if rep := f.accepted(); rep.Changed || len(rep.Warnings) > 0 {
+		t.Errorf("nothing to publish: got %+v", rep)
+	}
 }

@@ -372,8 +372,11 @@ func TestAllBecomesAny(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	up := func(version string, archs ...string) Inclusion {
-		u := debtest.Upload{Source: debtest.Source{Name: "tool", Version: version}}
+		u := debtest.Upload{Source: debtest.Source{Name: "tool", Version: version, Arch: "any"}}
 		for _, a := range archs {
+			if a == "all" {
+				u.Source.Arch = a
+			}
 			u.Debs = append(u.Debs, debtest.Deb{Name: "tool", Version: version, Arch: a})
 		}
 		return f.upload(u)

@@ -5,14 +5,17 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strconv"
 	"strings"
 
+	"packmill/archive/index"
 	"packmill/archive/pool"
 	"packmill/internal/deb822"
 	"packmill/internal/paper"
 	"packmill/internal/policy"
+	"packmill/internal/regular"
 )
 
 func (in *inclusion) includeSource(names []string) error {
@@ -116,6 +119,12 @@ func (in *inclusion) addParts(l *paper.File) error {
 		case err != nil:
 			return err
 		case !there:
+			there, err = in.elsewhere(part, in.dir)
+		}
+		if err != nil {
+			return err
+		}
+		if !there {
 			return refuse("%s: %s wants it, but neither the upload nor the archive has it; build the upload with -sa", name, l.Name)
 		}
 	}
@@ -178,6 +187,34 @@ func (in *inclusion) dropNewer() error {
 		in.note("source package %s %s goes, with all that was built from it.", b.name, b.version)
 	}
 	return err
+}
+
+// elsewhere notes for the pool's directory a file that an earlier version
+// brought when its source was in another component, and reports whether there is one.
+func (in *inclusion) elsewhere(part *paper.File, dir string) (bool, error) {
+	for _, c := range in.t.suite.components() {
+		at := pool.Dir(c, in.source) + "/" + part.Name
+		there, err := in.t.pool.Check(at, part.SHA256, part.Size)
+		if errors.Is(err, pool.ErrClash) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		if !there {
+			continue
+		}
+		f, err := regular.Open(in.t.a.path(at))
+		if errors.Is(err, fs.ErrNotExist) && in.t.pool.Dry {
+			return true, nil // a trial of the upload that brings it
+		}
+		if err != nil {
+			return false, err
+		}
+		in.items = append(in.items, item{f, f.Name(), dir + "/" + part.Name, index.Sum{SHA256: part.SHA256, Size: part.Size}})
+		return true, nil
+	}
+	return false, nil
 }
 
 // sameSource reports whether the stanza names the .dsc with this checksum.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"packmill/internal/deb"
 	"packmill/internal/deb822"
 	"packmill/internal/paper"
 	"packmill/internal/policy"
@@ -94,7 +95,7 @@ func (g *grouping) binary(s *deb822.Scanner, component string) error {
 	}
 	g.seen[at] = true
 	ext := path.Ext(at)
-	if ext != ".deb" && ext != ".udeb" {
+	if !deb.IsFile(at) {
 		return nil
 	}
 	name, version, arch := string(s.Get("Package")), string(s.Get("Version")), string(s.Get("Architecture"))

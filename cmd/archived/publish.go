@@ -191,9 +191,10 @@ func (p *publisher) publish(ctx context.Context, items []*spool.Item) ([]spool.V
 func (p *publisher) include(ctx context.Context, all *control.Settings, s *control.Suite, entries []*entry) error {
 	var batch []archive.Inclusion
 	var in []*entry
-	// The sources first: whether binaries can go depends on theirs.
+	// The sources first, then what is for all: whether other binaries can go depends on them.
 	ordered := slices.Clone(entries)
-	slices.SortStableFunc(ordered, func(a, b *entry) int { return cmp.Compare(min(len(a.arch), 1), min(len(b.arch), 1)) })
+	rank := func(e *entry) int { return slices.Index([]string{"", "all", e.arch}, e.arch) }
+	slices.SortStableFunc(ordered, func(a, b *entry) int { return cmp.Compare(rank(a), rank(b)) })
 	for _, e := range ordered {
 		if e.decided {
 			continue
@@ -237,6 +238,10 @@ func (p *publisher) include(ctx context.Context, all *control.Settings, s *contr
 		}
 		if r.Outcome == archive.Refused {
 			e.decide(refuse(e, s.Name, r.Reason))
+			continue
+		}
+		if r.Outcome == archive.Waits {
+			e.decide(spool.Stay(0, r.Reason))
 			continue
 		}
 		// What is published is never published again, though its files
@@ -381,7 +386,7 @@ func (p *publisher) inclusion(all *control.Settings, s *control.Suite, e *entry)
 	}
 	inc = archive.Inclusion{
 		Dir: e.item.Path("result"), Changes: e.ticket.Result, Kind: archive.Binary, Component: e.ticket.Component,
-		Architectures: []string{e.arch}, Declared: true,
+		Architectures: []string{e.arch}, Declared: true, Whole: true,
 	}
 	if said != nil {
 		inc.Component, inc.TakesOver = said.Component, said.TakesOver

@@ -20,6 +20,7 @@ import (
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/fsck"
 	"packmill/cmd/internal/terminal"
+	"packmill/internal/deb"
 	"packmill/internal/durable"
 	"packmill/internal/near"
 )
@@ -283,8 +284,7 @@ func (x *archiveInclude) Run(c *cli, h *hand) error {
 	}
 	var batch []archive.Inclusion
 	for _, n := range x.Changes {
-		switch filepath.Ext(n) {
-		case ".deb", ".udeb", ".dsc":
+		if deb.IsFile(n) || filepath.Ext(n) == ".dsc" {
 			return daemon.Wrong{Err: fmt.Errorf("%s is no .changes file: name the one that dpkg-buildpackage made beside it; packages without one come from a directory (dpkg-scanpackages . >Packages, then packmill archive import %s DIR ./ --unsigned --sourceless)", n, x.Suite)}
 		}
 		batch = append(batch, archive.Inclusion{Dir: filepath.Dir(n), Changes: filepath.Base(n), Force: x.Force})

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"packmill/internal/deb822"
@@ -311,12 +312,18 @@ func (p *Package) FileName(ext string) string {
 	return p.Name + "_" + policy.WithoutEpoch(p.Version) + "_" + p.Architecture + "." + ext
 }
 
+// IsFile reports whether a file is a binary package by its name: a .deb, a .udeb of
+// the installer, or a .ddeb, which is what Ubuntu's debhelper calls a package of debug symbols.
+func IsFile(name string) bool {
+	return slices.Contains([]string{".deb", ".udeb", ".ddeb"}, filepath.Ext(name))
+}
+
 // CheckName says what is wrong with a package file of this name: its
 // name must be the one that its control file gives.
 func (p *Package) CheckName(name string) error {
 	ext := "deb"
-	if strings.HasSuffix(name, ".udeb") {
-		ext = "udeb"
+	if IsFile(name) {
+		ext = filepath.Ext(name)[1:]
 	}
 	if want := p.FileName(ext); name != want {
 		return &Refusal{name, fmt.Sprintf("its control file belongs to %s; give the file that name, or build the package again", want)}

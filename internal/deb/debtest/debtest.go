@@ -36,6 +36,7 @@ type Deb struct {
 	Files         []File // data.tar; a copyright file below usr/share/doc if nil
 	Packing       string // "xz" if empty; "gz", "zst", "none"
 	Udeb          bool   // for the installer
+	Ddeb          bool   // Ubuntu's name for debug symbols
 }
 
 // A File goes into data.tar. The directories above it are made.
@@ -51,6 +52,8 @@ func (d Deb) FileName() string {
 	ext := ".deb"
 	if d.Udeb {
 		ext = ".udeb"
+	} else if d.Ddeb {
+		ext = ".ddeb"
 	}
 	return d.Name + "_" + withoutEpoch(d.Version) + "_" + d.arch() + ext
 }
