@@ -2,7 +2,6 @@ package spool
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -97,21 +96,12 @@ func ReadReason(dir string) string {
 
 // lastEvent reads only the end of a history.
 func lastEvent(dir string) (Event, bool) {
-	f, err := regular.Open(filepath.Join(dir, HistoryFile))
-	if err != nil {
-		return Event{}, false
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return Event{}, false
-	}
 	var buf [4096]byte
-	n, err := f.ReadAt(buf[:], max(0, st.Size()-int64(len(buf))))
-	if err != nil && !errors.Is(err, io.EOF) {
+	end, err := regular.Tail(filepath.Join(dir, HistoryFile), buf[:])
+	if err != nil {
 		return Event{}, false
 	}
-	lines := strings.Split(strings.TrimRight(string(buf[:n]), "\n"), "\n")
+	lines := strings.Split(strings.TrimRight(string(end), "\n"), "\n")
 	for i := len(lines) - 1; i >= 0; i-- {
 		if e, ok := parseEvent(lines[i]); ok {
 			return e, true

@@ -45,7 +45,7 @@ func (t *Tree) Claim(p Place, name string) (*Item, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := t.lockBelow(filepath.Join(p.Dir(), name))
+	lock, err := t.lockBelow(p.Dir(), name)
 	if err != nil {
 		return nil, fmt.Errorf("claim %s/%s: %w", p.Dir(), name, err)
 	}
@@ -87,23 +87,25 @@ func lockDir(dir string) (*os.File, error) {
 	return lockFile(f, func(now *unix.Stat_t) error { return unix.Lstat(dir, now) })
 }
 
-// lockBelow is lockDir of a directory below the tree that no symbolic link leads to.
-func (t *Tree) lockBelow(rel string) (*os.File, error) {
-	d, err := below.Open(t.root, rel)
+// lockBelow is lockDir of a name in a directory below the tree that no symbolic link
+// leads to.
+func (t *Tree) lockBelow(dir, name string) (*os.File, error) {
+	d, err := below.Open(t.root, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrGone
 	}
 	if err != nil {
 		return nil, err
 	}
-	return lockFile(d.File(), func(now *unix.Stat_t) error {
-		again, err := below.Open(t.root, rel)
-		if err != nil {
-			return err
-		}
-		defer again.Close()
-		return unix.Fstat(int(again.File().Fd()), now)
-	})
+	defer d.Close()
+	f, err := d.File(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrGone
+	}
+	if err != nil {
+		return nil, err
+	}
+	return lockFile(f, func(now *unix.Stat_t) error { return d.Lstat(name, now) })
 }
 
 // lockFile locks an open directory; there says what lies under its name now.
@@ -336,6 +338,7 @@ func (it *Item) rename(from string, to Place, name *Name) error {
 	if err != nil {
 		return err
 	}
+	old := filepath.Base(rel)
 	src, err := below.Open(t.root, filepath.Dir(rel))
 	if errors.Is(err, fs.ErrNotExist) {
 		return ErrGone
@@ -344,14 +347,14 @@ func (it *Item) rename(from string, to Place, name *Name) error {
 		return err
 	}
 	defer src.Close()
-	if it.lock != nil && !sameAs(it.lock, src.Path(filepath.Base(from))) {
+	if it.lock != nil && !sameAs(it.lock, src, old) {
 		return ErrGone
 	}
 	for {
-		err := it.renameInto(src, from, to, name)
+		err := t.renameInto(to, src, old, name.String())
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && !made:
-			if _, serr := os.Lstat(src.Path(filepath.Base(from))); serr != nil {
+			if serr := src.Lstat(old, new(unix.Stat_t)); serr != nil {
 				return ErrGone
 			}
 			if err := t.Ensure(to); err != nil {
@@ -366,20 +369,20 @@ func (it *Item) rename(from string, to Place, name *Name) error {
 	}
 }
 
-// sameAs reports whether path is the open directory.
-func sameAs(dir *os.File, path string) bool {
+// sameAs reports whether what bears the name in the directory is the open item.
+func sameAs(item *os.File, in *below.Dir, name string) bool {
 	var held, now unix.Stat_t
-	return unix.Fstat(int(dir.Fd()), &held) == nil && unix.Lstat(path, &now) == nil && held.Dev == now.Dev && held.Ino == now.Ino
+	return unix.Fstat(int(item.Fd()), &held) == nil && in.Lstat(name, &now) == nil && held.Dev == now.Dev && held.Ino == now.Ino
 }
 
-// renameInto is one try, from an open directory into another.
-func (it *Item) renameInto(src *below.Dir, from string, to Place, name *Name) error {
-	dst, err := below.Open(it.tree.root, to.Dir())
+// renameInto is one try, from an open directory into a place.
+func (t *Tree) renameInto(to Place, src *below.Dir, old, name string) error {
+	dst, err := below.Open(t.root, to.Dir())
 	if err != nil {
 		return err
 	}
 	defer dst.Close()
-	return it.tree.group.RenameAs(src.Path(filepath.Base(from)), dst.Path(name.String()), filepath.Dir(from), it.tree.Path(to.Dir()))
+	return t.group.Rename(src, old, dst, name)
 }
 
 // nameAt is the item's name in another place: a job's name ends in its

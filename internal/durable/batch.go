@@ -13,7 +13,7 @@ import (
 // power cut may take back, when whoever comes next finds the old name and does
 // it again; the caller syncs both directories before anything is built on it.
 func RenameUnsynced(from, to string) error {
-	return move(from, to, unix.RENAME_NOREPLACE)
+	return move(at(from), at(to), unix.RENAME_NOREPLACE)
 }
 
 // MoveAll moves the named entries of one directory to another and syncs each
@@ -46,7 +46,7 @@ func MoveAllUnsynced(from, to string, names []string) (moved []string, err error
 			}
 		}
 		switch {
-		case err == nil || happened(id, a, b):
+		case err == nil || happened(id, at(a), at(b)):
 			moved = append(moved, name)
 		case errors.Is(err, fs.ErrNotExist):
 		default:

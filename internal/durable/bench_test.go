@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"packmill/internal/below"
 )
 
 // benchmarkMoves lets 8 goroutines move directories from one place to another.
@@ -45,7 +47,19 @@ func benchmarkMoves(b *testing.B, move func(from, to string) error) {
 
 func BenchmarkGroupRename(b *testing.B) {
 	var g Group
-	benchmarkMoves(b, g.Rename)
+	benchmarkMoves(b, func(from, to string) error {
+		src, err := below.Open(filepath.Dir(from), ".")
+		if err != nil {
+			return err
+		}
+		defer src.Close()
+		dst, err := below.Open(filepath.Dir(to), ".")
+		if err != nil {
+			return err
+		}
+		defer dst.Close()
+		return g.Rename(src, filepath.Base(from), dst, filepath.Base(to))
+	})
 }
 
 // The raw calls: rename and fsync of both directories.

@@ -46,13 +46,23 @@ type identity struct {
 	dev, ino uint64
 }
 
-func identify(path string) (identity, error) {
+// place is a name in an open directory, or with unix.AT_FDCWD any path.
+type place struct {
+	dir  int
+	name string
+}
+
+func at(path string) place { return place{unix.AT_FDCWD, path} }
+
+func (p place) identify() (identity, error) {
 	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
+	if err := unix.Fstatat(p.dir, p.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return identity{}, err
 	}
 	return identity{uint64(st.Dev), st.Ino}, nil
 }
+
+func identify(path string) (identity, error) { return at(path).identify() }
 
 // Rename moves from to to and syncs both parents. It never replaces: if to
 // exists the error is fs.ErrExist and nothing has changed. What is moved must
@@ -69,21 +79,21 @@ func Replace(from, to string) error {
 }
 
 func rename(from, to string, flags uint) error {
-	if err := move(from, to, flags); err != nil {
+	if err := move(at(from), at(to), flags); err != nil {
 		return err
 	}
 	return syncBoth(filepath.Dir(from), filepath.Dir(to), SyncDir)
 }
 
 // move is a rename without its syncs.
-func move(from, to string, flags uint) error {
-	id, err := identify(from)
+func move(from, to place, flags uint) error {
+	id, err := from.identify()
 	if err != nil {
-		return &fs.PathError{Op: "rename", Path: from, Err: err}
+		return &fs.PathError{Op: "rename", Path: from.name, Err: err}
 	}
-	err = unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, flags)
+	err = unix.Renameat2(from.dir, from.name, to.dir, to.name, flags)
 	if err != nil && !happened(id, from, to) {
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+		return &os.LinkError{Op: "rename", Old: from.name, New: to.name, Err: err}
 	}
 	return nil
 }
@@ -100,11 +110,11 @@ func syncBoth(from, to string, sync func(dir string) error) error {
 
 // happened reports whether a rename that returned an error was done all the
 // same: the old name is gone and the new one is the thing that was moved.
-func happened(id identity, from, to string) bool {
-	if _, err := identify(from); !errors.Is(err, fs.ErrNotExist) {
+func happened(id identity, from, to place) bool {
+	if _, err := from.identify(); !errors.Is(err, fs.ErrNotExist) {
 		return false
 	}
-	now, err := identify(to)
+	now, err := to.identify()
 	return err == nil && now == id
 }
 
@@ -258,8 +268,12 @@ func SyncDir(dir string) error {
 		return fmt.Errorf("sync: %w", err)
 	}
 	defer unix.Close(fd)
+	return syncFD(fd, dir)
+}
+
+func syncFD(fd int, name string) error {
 	if err := uninterrupted(func() error { return unix.Fsync(fd) }); err != nil {
-		return inDoubt("sync", dir, err)
+		return inDoubt("sync", name, err)
 	}
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"packmill/internal/below"
 )
 
 // tree lists the paths below dir, sorted, directories with a slash.
@@ -94,17 +96,17 @@ func TestHappened(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if happened(id, a, b) {
+	if happened(id, at(a), at(b)) {
 		t.Error("happened before the rename: got true, want false")
 	}
 	if err := os.Rename(a, b); err != nil {
 		t.Fatal(err)
 	}
-	if !happened(id, a, b) {
+	if !happened(id, at(a), at(b)) {
 		t.Error("happened after the rename: got false, want true")
 	}
 	put(t, a, "another")
-	if happened(id, a, b) {
+	if happened(id, at(a), at(b)) {
 		t.Error("happened with a new file at the old name: got true, want false")
 	}
 }
@@ -273,6 +275,16 @@ func TestRemoveAllMendsModes(t *testing.T) {
 	}
 }
 
+func openDir(t *testing.T, root, rel string) *below.Dir {
+	t.Helper()
+	d, err := below.Open(root, rel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
 func TestGroupMovesAll(t *testing.T) {
 	dir := t.TempDir()
 	os.Mkdir(filepath.Join(dir, "from"), 0o755)
@@ -281,6 +293,7 @@ func TestGroupMovesAll(t *testing.T) {
 	for i := range n {
 		put(t, filepath.Join(dir, "from", fmt.Sprint(i)), "")
 	}
+	from, to := openDir(t, dir, "from"), openDir(t, dir, "to")
 	var g Group
 	var wg sync.WaitGroup
 	for w := range 8 {
@@ -289,7 +302,7 @@ func TestGroupMovesAll(t *testing.T) {
 			defer wg.Done()
 			for i := w; i < n; i += 8 {
 				name := fmt.Sprint(i)
-				if err := g.Rename(filepath.Join(dir, "from", name), filepath.Join(dir, "to", name)); err != nil {
+				if err := g.Rename(from, name, to, name); err != nil {
 					t.Error(err)
 				}
 			}

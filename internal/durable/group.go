@@ -2,10 +2,11 @@ package durable
 
 import (
 	"errors"
-	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"packmill/internal/below"
 )
 
 // Group lets goroutines that rename at the same time share their syncs: what
@@ -36,25 +37,19 @@ type dirSyncs struct {
 	end     *sync.Cond
 }
 
-// Rename is the package's Rename with shared syncs.
-func (g *Group) Rename(from, to string) error {
-	return g.RenameAs(from, to, filepath.Dir(from), filepath.Dir(to))
-}
-
-// RenameAs is Rename where from and to reach their directories by descriptors (see
-// package below), whose numbers say nothing to others: fromDir and toDir are the
-// names by which syncs are shared.
-func (g *Group) RenameAs(from, to, fromDir, toDir string) error {
-	if err := move(from, to, unix.RENAME_NOREPLACE); err != nil {
+// Rename is the package's Rename of a name in one open directory to one in another,
+// with shared syncs: what the directories were opened as says whose they share.
+func (g *Group) Rename(from *below.Dir, old string, to *below.Dir, name string) error {
+	if err := move(place{from.FD(), old}, place{to.FD(), name}, unix.RENAME_NOREPLACE); err != nil {
 		return err
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	made := g.tick()
-	if err := g.sync(toDir, filepath.Dir(to), made); err != nil || fromDir == toDir {
+	if err := g.sync(to, made); err != nil || from.Name() == to.Name() {
 		return err
 	}
-	return g.sync(fromDir, filepath.Dir(from), made)
+	return g.sync(from, made)
 }
 
 func (g *Group) tick() int {
@@ -62,9 +57,10 @@ func (g *Group) tick() int {
 	return g.clock
 }
 
-// sync returns when a sync of the directory of this name that began after since has
-// ended; dir is where the caller reaches it. It is called with the lock.
-func (g *Group) sync(name, dir string, since int) error {
+// sync returns when a sync of the directory that began after since has ended. It is
+// called with the lock.
+func (g *Group) sync(dir *below.Dir, since int) error {
+	name := dir.Name()
 	d := g.dirs[name]
 	if d == nil {
 		d = &dirSyncs{end: sync.NewCond(&g.mu)}
@@ -90,12 +86,12 @@ func (g *Group) sync(name, dir string, since int) error {
 }
 
 // run is one sync.
-func (g *Group) run(dir string, d *dirSyncs) error {
+func (g *Group) run(dir *below.Dir, d *dirSyncs) error {
 	began := g.tick()
 	d.begun = began
 	d.running++
 	g.mu.Unlock()
-	err := SyncDir(dir)
+	err := syncFD(dir.FD(), dir.Name())
 	g.mu.Lock()
 	d.running--
 	d.end.Broadcast()

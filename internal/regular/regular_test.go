@@ -40,6 +40,14 @@ func listen(path string) error {
 	return err
 }
 
+func whole(f *os.File, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
 func TestOnlyRegularFilesAreOpened(t *testing.T) {
 	dir, err := os.MkdirTemp("", "regular") // t.TempDir is too long for a socket's name
 	if err != nil {
@@ -58,19 +66,17 @@ func TestOnlyRegularFilesAreOpened(t *testing.T) {
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		for how, open := range map[string]func() (*os.File, error){
-			"Open":     func() (*os.File, error) { return regular.Open(path) },
-			"OpenIn":   func() (*os.File, error) { return regular.OpenIn(dir, what) },
-			"OpenRoot": func() (*os.File, error) { return regular.OpenRoot(root, what) },
+		for how, read := range map[string]func() ([]byte, error){
+			"Open":     func() ([]byte, error) { return whole(regular.Open(path)) },
+			"OpenIn":   func() ([]byte, error) { return whole(regular.OpenIn(dir, what)) },
+			"OpenRoot": func() ([]byte, error) { return whole(regular.OpenRoot(root, what)) },
+			"Tail":     func() ([]byte, error) { return regular.Tail(path, make([]byte, 100)) },
 		} {
 			done := make(chan error, 1)
 			go func() {
-				f, err := open()
-				if err == nil {
-					data, _ := io.ReadAll(f)
-					if f.Close(); string(data) != "text" {
-						err = errors.New("other content")
-					}
+				data, err := read()
+				if err == nil && string(data) != "text" {
+					err = errors.New("other content")
 				}
 				done <- err
 			}()
@@ -128,5 +134,17 @@ func TestReadEndsAtItsLimit(t *testing.T) {
 	}
 	if _, err := regular.Read(path, 8<<20); !errors.Is(err, regular.ErrLarge) {
 		t.Errorf("got %v, want %v", err, regular.ErrLarge)
+	}
+}
+
+func TestTail(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, []byte("0123456789"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for size, want := range map[int]string{0: "", 3: "789", 10: "0123456789", 20: "0123456789"} {
+		if got, err := regular.Tail(path, make([]byte, size)); err != nil || string(got) != want {
+			t.Errorf("the last %d bytes: got %q, %v, want %q", size, got, err, want)
+		}
 	}
 }

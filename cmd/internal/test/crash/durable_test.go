@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"packmill/internal/below"
 	"packmill/internal/durable"
 )
 
@@ -53,12 +54,20 @@ const groupFiles = 5
 // groupMoves moves files from one directory to another at the same time, and
 // says of each that it is done by a directory of its name.
 func groupMoves() error {
+	from, err := below.Open(".", "from")
+	if err != nil {
+		return err
+	}
+	to, err := below.Open(".", "to")
+	if err != nil {
+		return err
+	}
 	var moves durable.Group
 	var g errgroup.Group
 	for i := range groupFiles {
 		g.Go(func() error {
 			name := fmt.Sprint(i)
-			if err := moves.Rename(filepath.Join("from", name), filepath.Join("to", name)); err != nil {
+			if err := moves.Rename(from, name, to, name); err != nil {
 				return err
 			}
 			return os.Mkdir(filepath.Join("done", name), 0o755)
