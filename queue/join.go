@@ -56,14 +56,11 @@ func Join(tree *spool.Tree, it *spool.Item, s Suite) (spool.Verdict, error) {
 // ends by itself (its builder asks Superseded then). What a person said is not
 // for an architecture holds for the next version too: see hatch.
 func Supersede(tree *spool.Tree, suite, source, version, who string, by spool.Actor) error {
-	places, err := tree.Places(append(tree.Are(spool.Stale), spool.Building)...)
+	places, err := tree.PlacesOf(suite, source, append(tree.Are(spool.Stale), spool.Building)...)
 	if err != nil {
 		return err
 	}
 	for _, p := range places {
-		if p.Suite != suite {
-			continue
-		}
 		found, err := sourceItems(tree, p, source)
 		if err != nil {
 			return err
@@ -165,14 +162,11 @@ const failedFile = "failed"
 // attic.
 func previous(tree *spool.Tree, suite, source, version string) (map[string]string, error) {
 	of := map[string]spool.Found{}
-	places, err := tree.Places(tree.Where(func(s spool.State) bool { return s.Is(spool.Jobs) || s == spool.Attic })...)
+	places, err := tree.PlacesOf(suite, source, tree.Where(func(s spool.State) bool { return s.Is(spool.Jobs) || s == spool.Attic })...)
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range places {
-		if p.Suite != "" && p.Suite != suite || p != p.Of(source) {
-			continue
-		}
 		found, err := sourceItems(tree, p, source)
 		if err != nil {
 			return nil, err

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/internal/durable"
+	"packmill/internal/policy"
 	"packmill/spool/statement"
 )
 
@@ -192,20 +193,31 @@ func (t *Tree) Check() error {
 // Places lists the directories that there are, of the given states or of all,
 // in the order of a package's life. After an error it is not all of them.
 func (t *Tree) Places(states ...State) ([]Place, error) {
+	return t.places(nil, states)
+}
+
+// PlacesOf is Places of what one source has in one suite, and of the states that
+// have no directory for each suite. It looks into no directory of others.
+func (t *Tree) PlacesOf(suite, source string, states ...State) ([]Place, error) {
+	return t.places(map[string]string{"SUITE": suite, "HASH": policy.PoolPrefix(source)}, states)
+}
+
+// places has for the words in only the one element that they stand for.
+func (t *Tree) places(only map[string]string, states []State) ([]Place, error) {
 	var out []Place
 	var errs []error
 	for _, s := range t.States {
 		if len(states) > 0 && !slices.Contains(states, s) {
 			continue
 		}
-		some, err := t.expand("", strings.Split(s.Dir, "/"))
+		some, err := t.expand("", strings.Split(s.Dir, "/"), only)
 		out, errs = append(out, some...), append(errs, err)
 	}
 	return out, errors.Join(errs...)
 }
 
 // expand walks the directories that fit the rest of a shape below rel.
-func (t *Tree) expand(rel string, rest []string) ([]Place, error) {
+func (t *Tree) expand(rel string, rest []string, only map[string]string) ([]Place, error) {
 	if len(rest) == 0 {
 		if p, ok := t.PlaceOf(rel); ok {
 			if st, err := os.Lstat(t.Path(rel)); err == nil && st.IsDir() {
@@ -214,8 +226,12 @@ func (t *Tree) expand(rel string, rest []string) ([]Place, error) {
 		}
 		return nil, nil
 	}
-	if rest[0] != "SUITE" && rest[0] != "ARCH" && rest[0] != "HASH" {
-		return t.expand(filepath.Join(rel, rest[0]), rest[1:])
+	word := rest[0]
+	if one := only[word]; one != "" {
+		word = one
+	}
+	if word != "SUITE" && word != "ARCH" && word != "HASH" {
+		return t.expand(filepath.Join(rel, word), rest[1:], only)
 	}
 	entries, err := os.ReadDir(t.Path(rel))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -228,7 +244,7 @@ func (t *Tree) expand(rel string, rest []string) ([]Place, error) {
 	var errs []error
 	for _, e := range entries {
 		if e.IsDir() {
-			some, err := t.expand(filepath.Join(rel, e.Name()), rest[1:])
+			some, err := t.expand(filepath.Join(rel, e.Name()), rest[1:], only)
 			out, errs = append(out, some...), append(errs, err)
 		}
 	}
