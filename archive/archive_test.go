@@ -229,6 +229,9 @@ func gpgv(t *testing.T, keys []string, files ...string) {
 }
 
 func TestAptReadsWhatIsPublished(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	for _, forms := range [][]string{nil, {"gz"}, {"xz"}, {"zst"}, {"plain"}, {"plain", "gz", "xz", "zst"}} {
 		t.Run("forms:"+strings.Join(forms, "+"), func(t *testing.T) {
 			f := newFixture(t)

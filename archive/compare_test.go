@@ -26,6 +26,9 @@ import (
 // Whatever the history of a suite, clients get byte for byte what one
 // publication of everything into an empty archive gives.
 func TestFullRebuildGivesTheSame(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	f := newFixture(t)
 	f.suite.Contents, f.suite.Translations = true, true
@@ -96,6 +99,9 @@ type known struct {
 // After any history of two suites each file that clients get is byte for byte
 // what one publication of what is there gives.
 func TestAnyHistoryGivesTheSame(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	seed := *historySeed
 	if seed == 0 {

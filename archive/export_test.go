@@ -44,6 +44,9 @@ func TestBreaks(t *testing.T) {
 }
 
 func TestExportAndRsync(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	f := newFixture(t)
 	usign, err := opkg.GenerateKey()

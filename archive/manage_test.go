@@ -68,6 +68,9 @@ func (f *fixture) stable() Suite {
 }
 
 func TestCopyMoveRemove(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	f := newFixture(t)
 	f.suite.Translations = true
@@ -163,6 +166,9 @@ func TestOverrideInPlace(t *testing.T) {
 }
 
 func TestSnapshotDiffRollback(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	f := newFixture(t)
 	f.suite.Opkg, f.suite.ValidFor = &Opkg{}, time.Hour

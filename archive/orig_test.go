@@ -53,6 +53,9 @@ func (f *fixture) quilted(upstream, version string, sa bool) Inclusion {
 // Upstream's tarball comes with the first upload of its version only; a trial
 // run of both together knows that too.
 func TestOrigOfAnEarlierUpload(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	f := newFixture(t)
 	first, second, other := f.quilted("text", "1-1", true), f.quilted("text", "1-2", false), f.quilted("other text", "1-3", true)

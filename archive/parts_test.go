@@ -15,6 +15,9 @@ import (
 
 // A .udeb is for the installer alone: apt meets it only where it is asked for.
 func TestInstallerPackages(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	f := newFixture(t)
 	f.suite.Contents, f.suite.Translations = true, true

@@ -60,6 +60,9 @@ func sameTree(t *testing.T, got, want []string) {
 }
 
 func TestPushByRsync(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	f := newFixture(t)
 	f.suite.Opkg = &Opkg{}

@@ -551,6 +551,9 @@ func TestOverridesAndComponents(t *testing.T) {
 // apt installs nothing from such a suite by itself, or upgrades only what came
 // from there; and takes the suite under each of its names.
 func TestNotAutomaticAndNames(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	f := newFixture(t)
 	f.suite.Codename = "sid"
@@ -581,6 +584,9 @@ func TestTakeoverIsSaid(t *testing.T) {
 }
 
 func TestSeveralKeys(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	f := newFixture(t)
 	secret, public := newKey(t, "second")
@@ -710,6 +716,9 @@ func TestEpochAndSuffixes(t *testing.T) {
 
 // A key may stay with gpg-agent, beside one in a file.
 func TestKeyOfGpgAgent(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	home := t.TempDir()
 	t.Setenv("GNUPGHOME", home)
 	t.Cleanup(func() { exec.Command("gpgconf", "--homedir", home, "--kill", "gpg-agent").Run() })

@@ -434,6 +434,9 @@ func count(tree *Tree, p Place) int {
 }
 
 func TestLoopTakesArrivalsAndBurst(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	tree := newTree(t)
 	l := testLoop(tree)
 	l.Workers, l.Tick = 4, time.Hour // only events and overflows help

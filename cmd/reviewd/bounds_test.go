@@ -165,6 +165,9 @@ func TestDearUpload(t *testing.T) {
 // TestStopInJudgement: SIGTERM ends a judgement wherever it is, at once, and the
 // next daemon takes the upload up again.
 func TestStopInJudgement(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	s := newSite(t)
 	p := long("long")

@@ -85,6 +85,9 @@ func alike(text string) string {
 // some of their sources. Each bad one is refused with the sentences of
 // testdata/corpus.txt, each good one is in review, and every byte that came in is in the tree.
 func TestFlood(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	w := theWorld()
 	s := newSite(t)

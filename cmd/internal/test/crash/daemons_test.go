@@ -254,6 +254,9 @@ func (c *scenario) sweep(t testing.TB) *Sweep {
 
 // TestDaemons strikes each daemon at a few points of chance.
 func TestDaemons(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	for _, c := range scenarios {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.sweep(t)

@@ -110,6 +110,9 @@ func groupBroken(tree string, _ bool) (broken []string) {
 // TestGroup strikes moves that share their syncs everywhere: what was said to
 // be done is on every disk that a power cut could leave.
 func TestGroup(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	dir := groupTree(t)
 	s := &Sweep{
 		Name: "durable.Group", Tree: filepath.Join(dir, "tree"), Scratch: dir, Seed: 1, Workers: 2,
@@ -124,6 +127,9 @@ func TestGroup(t *testing.T) {
 // TestGroupInDoubt makes each sync fail in turn: no disk lacks what was said to
 // be done, not even where a later sync seems to cover it.
 func TestGroupInDoubt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	dir := groupTree(t)
 	failed := 0
 	for n := 1; n <= 4*groupFiles; n++ {

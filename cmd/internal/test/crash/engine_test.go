@@ -264,6 +264,9 @@ var engineCases = []struct {
 
 // TestEngine strikes the engine at some points of chance.
 func TestEngine(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	for _, tt := range engineCases {
 		s := engineSweep(t, tt.name, tt.n, tt.at)
 		tally, err := s.Run(20)

@@ -202,6 +202,9 @@ var elsewhere = map[string]string{
 // that packmill has is in one of the lists, what looks changes nothing, and with
 // --dry-run nothing does.
 func TestVerbs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	listed := func(verb string) bool {
 		begins := func(line string) bool { return line == verb || strings.HasPrefix(line, verb+" ") }
 		for line := range looks {

@@ -48,6 +48,9 @@ func (m *mill) refused(line, want string) {
 // Debian's story in the words of wb: Failed, with a bug number added, a new
 // version that says why the one before failed, Dep-Wait, a binNMU.
 func TestWb(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	m := newMill(t, "Publish: source-first")
 	m.script("app_1.0_amd64", "fail undefined reference to frobnicate")
@@ -108,6 +111,9 @@ func TestWb(t *testing.T) {
 // The architectures of a suite change while everything runs: a new one gets
 // the jobs that it lacks, those of a dropped one are retired.
 func TestArchitectureComesAndGoes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	m := newMill(t, "Publish: source-first")
 	m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
@@ -183,6 +189,9 @@ var (
 )
 
 func TestChain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	chain(t, newMill(t, "Publish: source-first"), *packages, *depth)
 }
@@ -203,6 +212,9 @@ func (m *mill) untilIn(limit time.Duration, what string, ok func() bool) {
 // and quinn-diff (an architecture is added in the middle of it) at once:
 // nothing is built twice that nobody gave back, and nothing is in two states.
 func TestNeverTwice(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	m := newMill(t, "Publish: source-first")
 	for _, name := range []string{

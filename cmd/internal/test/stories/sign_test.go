@@ -108,6 +108,9 @@ func (m *mill) gnupgHome(name string) (home, fingerprint string) {
 // What a person can say by mail can be said on the server; gpg signs, or a file
 // that was signed elsewhere is taken.
 func TestBuildCommands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	m := newMill(t, "Log-Review: manual", "Architectures: amd64 i386", "Publish: source-first")
 	bob := m.person("bob", "sign=amd64")

@@ -49,6 +49,9 @@ func TestNamesOfABuild(t *testing.T) {
 // upload only if its uploader may upload that source too, or a reviewer was
 // shown it, whatever the suite's Review says.
 func TestTakesOver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	m := newMill(t)
 	owner := m.signer
 	m.upload(uploadtest.Package{Source: "spkg", Version: "1.0", Binary: []string{"tool", "other"}})

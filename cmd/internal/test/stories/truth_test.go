@@ -75,6 +75,9 @@ func TestRemovedStaysRemoved(t *testing.T) {
 // the attic, and never waits for its source. (A failed build given back, a binNMU,
 // and a source that was taken out, each of which ends after that.)
 func TestLateBinaries(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	m := newMill(t, "Publish: source-first", "Architectures: amd64 i386")
 	date := time.Now().Add(-time.Minute)
@@ -188,6 +191,9 @@ func TestSentAgain(t *testing.T) {
 // attic has been swept, by whichever way it came there; and it may be when the
 // suite has moved on.
 func TestCancelLasts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	m := newMill(t, "Publish: source-first", "Architectures: amd64 i386")
 	m.control("general", "Keep-Attic: 1s")

@@ -14,6 +14,9 @@ import (
 // it lacks is known before a builder tries, directly and deep down
 // (dose-builddebcheck), and what has come to it lets the jobs go on.
 func TestBase(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	base := newMill(t)
 	base.script("libdeep_1.0_amd64", "depends ghost")

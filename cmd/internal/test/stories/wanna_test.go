@@ -23,6 +23,9 @@ func (m *mill) step(daemons ...string) string {
 // What a person says is not for an architecture holds for every version of it,
 // until it is taken back.
 func TestNotForUsHolds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	m := newMill(t, "Publish: source-first", "Architectures: amd64 i386")
 	m.upload(uploadtest.Package{Source: "app", Version: "1.0"})
@@ -53,6 +56,9 @@ func TestNotForUsHolds(t *testing.T) {
 // Packages-arch-specific is asked at fan-out and at each merge: of sources and of
 // binaries, when a line comes and when it goes.
 func TestSpecificFollows(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	m := newMill(t, "Publish: source-first", "Architectures: amd64 i386")
 	m.control("packages-arch-specific", "bin: !i386")
@@ -77,6 +83,9 @@ func TestSpecificFollows(t *testing.T) {
 // A transition as Debian asks for it: binNMUs of several packages at once, which
 // wait until the new library is there, all with one number and one time.
 func TestTransition(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	m := newMill(t, "Publish: source-first", "Architectures: amd64 i386")
 	for _, s := range []string{"libfoo", "app", "tool"} {
@@ -230,6 +239,9 @@ func TestFailureIsTold(t *testing.T) {
 // A ring of three sources that need each other's packages is broken with the build
 // profile that one of them has for that, and that one is rebuilt whole.
 func TestRingBroken(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	m := newMill(t, "Publish: source-first", "Options: nodoc", "Package-Options: cc* parallel=3")
 	m.upload(uploadtest.Package{Source: "cc", Version: "1.0", BuildDepends: "libc (>= 1.0) <!stage1>"})
