@@ -26,7 +26,7 @@ type Broken struct {
 // Breaks returns what the suite could not install, or build, any more if the
 // packages were removed, as dose-debcheck and dose-builddebcheck see it: what was
 // broken before does not count. Packages that the suite does not have are taken to be there in the
-// distribution below it.
+// distribution below it, in the version that is wanted.
 func (a *Archive) Breaks(ctx context.Context, suite string, removed []Entry) ([]Broken, error) {
 	p, err := a.readView(ctx, suite)
 	if err != nil {
@@ -70,86 +70,109 @@ func (a *Archive) Breaks(ctx context.Context, suite string, removed []Entry) ([]
 // sources is the name of the Sources beside a Packages.
 func sources(packages string) string { return packages + ".src" }
 
-// debcheckInput writes the Packages of an architecture, and the Sources, with and
-// without what is gone, and with a stand-in for each package that only the distribution
-// below can have.
-func (p *published) debcheckInput(arch string, gone map[string]bool, before, after string) error {
-	var files []*os.File
-	var to []*bufio.Writer
-	defer func() {
-		for _, f := range files {
-			f.Close()
-		}
-	}()
-	for _, name := range []string{before, after, sources(before), sources(after)} {
-		f, err := os.Create(name)
-		if err != nil {
-			return err
-		}
-		files, to = append(files, f), append(to, bufio.NewWriter(f))
+// scan calls do for each stanza of a published index.
+func (p *published) scan(path string, do func(*deb822.Scanner)) error {
+	st := p.state(path)
+	if st.Text.SHA256 == "" {
+		return nil
 	}
-	have, wanted := map[string]bool{}, map[string]bool{"build-essential": true}
-	read := func(path string, w, v *bufio.Writer) error {
-		st := p.state(path)
-		if st.Text.SHA256 == "" {
-			return nil
-		}
-		r, err := p.place(path).Published(st)
+	r, err := p.place(path).Published(st)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	sc := deb822.NewScanner(r)
+	for sc.Next() {
+		do(sc)
+	}
+	return sc.Err()
+}
+
+// debcheckInput writes the Packages of an architecture, and the Sources, with and
+// without what is gone.
+func (p *published) debcheckInput(arch string, gone map[string]bool, before, after string) error {
+	ours := map[string]bool{}
+	for _, c := range p.components() {
+		err := p.scan(packagesPath(c, arch), func(sc *deb822.Scanner) {
+			ours[string(sc.Get("Package"))] = true
+			provides, _ := policy.ParseRelations(string(sc.Get("Provides"))) // else nobody can install it
+			for _, or := range provides {
+				ours[or[0].Name] = true
+			}
+		})
 		if err != nil {
 			return err
 		}
-		defer r.Close()
-		sc := deb822.NewScanner(r)
-		for sc.Next() {
-			name, kind := string(sc.Get("Package")), "source"
-			if w == to[0] {
-				have[name], kind = true, string(sc.Get("Architecture"))
-			} else if sc.Get(extraSource) != nil {
-				continue
-			}
-			fmt.Fprintf(w, "%s\n\n", sc.Raw())
-			if !gone[name+" "+string(sc.Get("Version"))+" "+kind] {
-				fmt.Fprintf(v, "%s\n\n", sc.Raw())
-			}
-			for _, field := range []string{"Provides", "Pre-Depends", "Depends", "Build-Depends", "Build-Depends-Arch", "Build-Depends-Indep"} {
-				rels, err := policy.ParseRelations(string(sc.Get(field)))
-				if err != nil {
-					continue // dose says so of the package
-				}
-				for _, or := range rels {
-					for _, rel := range or {
-						if field == "Provides" {
-							have[rel.Name] = true
-						} else {
-							wanted[rel.Name] = true
-						}
-					}
-				}
-			}
+	}
+	text := map[string]*bytes.Buffer{before: {}, after: {}, sources(before): {}, sources(after): {}}
+	if !ours["build-essential"] { // which a build always needs
+		for _, name := range []string{before, after} {
+			fmt.Fprintf(text[name], "Package: build-essential\nVersion: 0\nArchitecture: all\nMulti-Arch: foreign\n\n")
 		}
-		return sc.Err()
+	}
+	write := func(sc *deb822.Scanner, kind, before, after string) {
+		stanza, ok := forDose(sc, ours)
+		if !ok {
+			return
+		}
+		text[before].WriteString(stanza)
+		if !gone[string(sc.Get("Package"))+" "+string(sc.Get("Version"))+" "+kind] {
+			text[after].WriteString(stanza)
+		}
 	}
 	for _, c := range p.components() {
-		if err := read(packagesPath(c, arch), to[0], to[1]); err != nil {
-			return err
-		}
-		if err := read(sourcesPath(c), to[2], to[3]); err != nil {
+		err := errors.Join(
+			p.scan(packagesPath(c, arch), func(sc *deb822.Scanner) { write(sc, string(sc.Get("Architecture")), before, after) }),
+			p.scan(sourcesPath(c), func(sc *deb822.Scanner) {
+				if sc.Get(extraSource) == nil {
+					write(sc, "source", sources(before), sources(after))
+				}
+			}))
+		if err != nil {
 			return err
 		}
 	}
-	for _, name := range sortedKeys(wanted) {
-		if !have[name] {
-			for _, out := range to[:2] {
-				fmt.Fprintf(out, "Package: %s\nVersion: 99999:0\nArchitecture: all\nMulti-Arch: foreign\n\n", name)
-			}
-		}
-	}
-	for _, w := range to {
-		if err := w.Flush(); err != nil {
+	for name, b := range text {
+		if err := os.WriteFile(name, b.Bytes(), 0o600); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// doseFields are what dose reads of a package or a source.
+var doseFields = []string{"Package", "Version", "Architecture", "Multi-Arch", "Essential", "Binary"}
+
+// doseRelations are the fields that it follows, and of which it takes each on one
+// line only.
+var doseRelations = []string{"Provides", "Pre-Depends", "Depends", "Conflicts", "Breaks", "Replaces",
+	"Build-Depends", "Build-Depends-Arch", "Build-Depends-Indep", "Build-Conflicts", "Build-Conflicts-Arch", "Build-Conflicts-Indep"}
+
+// forDose is a stanza as dose reads it; not ok if a field cannot be read, for then
+// nobody can install or build it, now or later. A dependency on what is not ours is
+// left out: the distribution below has it, in whichever version.
+func forDose(sc *deb822.Scanner, ours map[string]bool) (stanza string, ok bool) {
+	var b strings.Builder
+	for _, field := range doseFields {
+		if v := sc.Get(field); v != nil {
+			fmt.Fprintf(&b, "%s: %s\n", field, bytes.ReplaceAll(v, []byte("\n"), []byte(" ")))
+		}
+	}
+	for _, field := range doseRelations {
+		list, err := policy.ParseRelations(string(sc.Get(field)))
+		if err != nil {
+			return "", false
+		}
+		if strings.HasSuffix(field, "Depends") || strings.Contains(field, "-Depends-") {
+			list = slices.DeleteFunc(list, func(or []policy.Relation) bool {
+				return slices.ContainsFunc(or, func(r policy.Relation) bool { return !ours[r.Name] })
+			})
+		}
+		if len(list) > 0 {
+			fmt.Fprintf(&b, "%s: %s\n", field, list)
+		}
+	}
+	return b.String() + "\n", true
 }
 
 // debcheck runs a program of dose and reads what it calls broken.

@@ -32,10 +32,12 @@ func TestBreaks(t *testing.T) {
 	for name, fields := range map[string]string{"made-with": "Build-Depends: debhelper (>= 13), user [amd64]\n", "made-without": "Build-Depends: debhelper, either\nBuild-Conflicts: second\n", "never-made": "Build-Depends: user, other (>= 7)\n"} {
 		f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: name, Version: "1", Fields: fields}}))
 	}
-	f.accepted(up("base", "libc6 (>= 2.36)"), up("user", "base (>= 1), libc6"), up("second", "user"), up("either", "base | other"), up("other", ""), up("broken", "nothing-of-ours (= 1), base"))
+	f.accepted(up("base", "libc6 (>= 2.36)"), up("user", "base (>= 1), libc6"), up("second", "user"), up("either", "base | other"), up("other", ""), up("broken", "nothing-of-ours (= 1), base"),
+		up("bounded", "perl (<< 6), base,\n python3 (>= 3.11),\n python3 (<< 3.12)"), up("theirs", "nothing-of-ours | base"))
+	f.older("main/binary-amd64/Packages", "other", replace("Description:", "Depends: a,,b\nDescription:"))
 	p := f.planned(f.a.Remove(ctx, f.suite, []string{"base"}, true, f.now))
 	got, err := f.a.Breaks(ctx, "unstable", p.Removed)
-	if want := "[{second 1 amd64 base (>= 1)} {user 1 amd64 base (>= 1)} {made-with 1 source base (>= 1)}]"; err != nil || fmt.Sprint(got) != want {
+	if want := "[{bounded 1 amd64 base} {broken 1 amd64 base} {second 1 amd64 base (>= 1)} {user 1 amd64 base (>= 1)} {made-with 1 source base (>= 1)}]"; err != nil || fmt.Sprint(got) != want {
 		t.Errorf("got %v, %v, want %s", got, err, want)
 	}
 	if got, err := f.a.Breaks(ctx, "unstable", nil); err != nil || len(got) > 0 {

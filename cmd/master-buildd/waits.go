@@ -63,6 +63,9 @@ func (m *master) indexOf(ctx context.Context, s *control.Suite, arch string) (*i
 	if err != nil {
 		return nil, err
 	}
+	for _, err := range read.Refused {
+		m.warn(fmt.Sprintf("left out of what builds of %s may be given: %v", s.Name, err))
+	}
 	x := &index{Index: read, stamp: stamp, digest: read.Digest(), complete: complete}
 	m.indexes[key] = x
 	return x, nil

@@ -29,6 +29,10 @@ const (
 type Scanner struct {
 	File string // name in errors; NewScanner takes it from a reader with a Name method
 
+	// Odd, if set, is told of each stanza that is refused, and the next one is
+	// read: of an index that others made one stanza does not spoil the rest.
+	Odd func(error)
+
 	r       io.Reader
 	eof     bool
 	err     error
@@ -38,6 +42,7 @@ type Scanner struct {
 	next    int // where the next stanza is looked for
 	end     int // of what was read
 	line    int // lines before next
+	before  int // lines before start
 	first   int // line of the stanza's first field
 	fields  []span
 	scratch []byte
@@ -70,9 +75,42 @@ var nameChar = func() (t [256]bool) {
 // Next reads the next stanza. It reports whether there is one; if not, Err
 // says whether the index ended well.
 func (s *Scanner) Next() bool {
+	for !s.read() {
+		if e := (*Error)(nil); s.Odd == nil || !errors.As(s.err, &e) {
+			return false
+		}
+		s.Odd(s.err)
+		s.err = nil
+		s.pass()
+	}
+	return true
+}
+
+// pass moves behind the stanza at next, to the empty line after it.
+func (s *Scanner) pass() {
+	s.line = s.before
+	for {
+		s.start, s.stop = s.next, s.next
+		i := bytes.IndexByte(s.buf[s.next:s.end], '\n')
+		if i < 0 && !s.eof && s.fill() {
+			continue
+		}
+		if i < 0 {
+			s.next = s.end // of a last line, or our own trouble
+			return
+		}
+		s.line++
+		s.next += i + 1
+		if i == 0 {
+			return
+		}
+	}
+}
+
+func (s *Scanner) read() bool {
 	s.fields = s.fields[:0]
 	s.scratch = s.scratch[:0]
-	s.start, s.stop = s.next, s.next
+	s.start, s.stop, s.before = s.next, s.next, s.line
 	if s.err != nil {
 		return false
 	}
@@ -104,7 +142,7 @@ func (s *Scanner) Next() bool {
 				s.next = pos
 				return true
 			}
-			s.start, s.stop, s.next = pos, pos, pos
+			s.start, s.stop, s.next, s.before = pos, pos, pos, s.line
 			if i < 0 {
 				return false
 			}
@@ -112,6 +150,11 @@ func (s *Scanner) Next() bool {
 		}
 		s.line++
 		base := s.start
+		if s.Odd != nil {
+			if i := bytes.IndexAny(s.buf[pos:eol], "\r\x00"); i >= 0 {
+				return s.fail("character %#02x", s.buf[pos+i])
+			}
+		}
 		switch c := s.buf[pos]; {
 		case c == ' ' || c == '\t':
 			if len(s.fields) == 0 {
@@ -178,6 +221,9 @@ func (s *Scanner) fill() bool {
 		fresh := s.buf[s.end : s.end+n]
 		s.end += n
 		for _, c := range [2]byte{0, '\r'} {
+			if s.Odd != nil {
+				break // each line is looked at
+			}
 			if i := bytes.IndexByte(fresh, c); i >= 0 {
 				s.line += bytes.Count(s.buf[s.stop:s.end-n+i], []byte{'\n'}) + 1
 				return s.fail("character %#02x", c)

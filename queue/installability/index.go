@@ -98,10 +98,17 @@ func (x *Index) readFile(path string) (err error) {
 	limited := &io.LimitedReader{R: r, N: maxIndex}
 	sc := deb822.NewScanner(limited)
 	sc.File = path
+	var odd []error
+	sc.Odd = func(err error) { odd = append(odd, err) }
+	any := false
 	for sc.Next() {
+		any = true
 		if err := x.add(sc); err != nil {
 			x.Refused = append(x.Refused, &deb822.Error{File: path, Line: sc.Line(), Msg: err.Error()})
 		}
+	}
+	if x.Refused = append(x.Refused, odd...); !any && odd != nil {
+		return odd[0] // no index at all
 	}
 	if sc.Err() == nil && limited.N == 0 {
 		return fmt.Errorf("read %s: more than %d bytes", path, int64(maxIndex))

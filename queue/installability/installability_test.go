@@ -319,9 +319,12 @@ func TestReadIndex(t *testing.T) {
 		write("a.gz", func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil }, p("one 1")+p("two 2")),
 		write("b.xz", func(w io.Writer) (io.WriteCloser, error) { return xz.NewWriter(w) }, p("two 3")+p("three 1", "Provides: a b")),
 		write("c.zst", func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) }, p("two 1")+p("Four 1")+p("five 1-")),
+		// What Base has of it stops nobody.
+		write("d.gz", func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil },
+			p("six 1", "Priority: extra", "Priority: optional")+"Package: seven\r\n\n# a comment\nPackage: eight\n\n"+p("nine 1")),
 	}
 	x, err := ReadIndex("amd64", paths...)
-	if err != nil || x.Len() != 3 || x.Version("two") != "3" || len(x.Refused) != 3 {
+	if err != nil || x.Len() != 4 || x.Version("two") != "3" || x.Version("nine") != "1" || len(x.Refused) != 6 {
 		t.Fatalf("%d packages, two is %s, refused %v, %v", x.Len(), x.Version("two"), x.Refused, err)
 	}
 	if got, want := x.Refused[0].Error(), filepath.Join(dir, "c.zst")+`:5: package name "Four" begins with 'F'`; !strings.HasPrefix(got, want) {
@@ -336,6 +339,12 @@ func TestReadIndex(t *testing.T) {
 		if _, err := ReadIndex("amd64", filepath.Join(dir, name)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", name, err, want)
 		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "none"), []byte("<html>\n<p>\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadIndex("amd64", filepath.Join(dir, "none")); err == nil {
+		t.Error("a page that is no index was taken for one")
 	}
 	cut, err := os.ReadFile(paths[0])
 	if err != nil {
