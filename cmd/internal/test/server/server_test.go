@@ -254,11 +254,14 @@ func TestServer(t *testing.T) {
 			env = append(env, line)
 		}
 	}
-	if len(jobs) != 7 || len(env) != 4 {
-		t.Fatalf("scripts/cron/packmill: got %d jobs and %d settings, want 7 and 4", len(jobs), len(env))
+	if len(jobs) != 8 || len(env) != 4 {
+		t.Fatalf("scripts/cron/packmill: got %d jobs and %d settings, want 8 and 4", len(jobs), len(env))
 	}
 	c.until("long is installed by cron's jobs", func() bool {
 		for _, j := range jobs {
+			if strings.Contains(strings.Join(j, " "), "chroot update") {
+				continue // this server builds without chroots
+			}
 			c.sh(fmt.Sprintf("runuser -u %s -- env -i HOME=/ LOGNAME=%[1]s %s /bin/sh -c '%s'", j[0], strings.Join(env, " "), strings.Join(j[1:], " ")))
 		}
 		_, err := c.try("test -e " + item("archive/installed/"+suite+"/source/*", "long"))
