@@ -79,7 +79,10 @@ type Suite struct {
 }
 
 // Override replaces what is not empty.
-type Override struct{ Section, Priority string }
+type Override struct {
+	Section, Priority string
+	Tag               string // debtags, of an import only
+}
 
 const defaultStay = 72 * time.Hour
 

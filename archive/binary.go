@@ -47,7 +47,7 @@ func (in *inclusion) includeDeb(l *paper.File) error {
 	if err := in.compare(l, p, comp); err != nil {
 		return err
 	}
-	in.changes = append(in.changes, change{packagesPath(comp, p.Architecture), p.Name, in.t.binaryStanza(p, comp, it.name, section, priority)})
+	in.changes = append(in.changes, change{packagesPath(comp, p.Architecture), p.Name, in.t.binaryStanza(p, comp, it.name, section, priority, in.Overrides[p.Name].Tag)})
 	return nil
 }
 
@@ -213,7 +213,7 @@ func sourceOf(st *deb822.Stanza) (name, version string) {
 }
 
 // binaryStanza is a package as Packages has it.
-func (t *transaction) binaryStanza(p *deb.Package, component, name, section, priority string) []byte {
+func (t *transaction) binaryStanza(p *deb.Package, component, name, section, priority, tag string) []byte {
 	out := deb822.Stanza{}
 	out.Set("Package", p.Name)
 	for _, f := range p.Control.Fields {
@@ -234,6 +234,9 @@ func (t *transaction) binaryStanza(p *deb.Package, component, name, section, pri
 	}
 	if priority != "" {
 		out.Set("Priority", priority)
+	}
+	if tag != "" {
+		out.Set("Tag", tag)
 	}
 	if component == componentOf(component) && t.translated(component) {
 		t.splitDescription(component, &out)

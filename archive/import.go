@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -26,6 +27,10 @@ type ImportOptions struct {
 	// Sourceless takes binaries whose source package the repository does not
 	// have.
 	Sourceless bool
+
+	// Packages are patterns (path.Match) of which one must match the name of a
+	// source or of one of its packages; none take all.
+	Packages []string
 
 	// Fetches is how many files are fetched at a time; 4 if zero.
 	Fetches int
@@ -48,6 +53,7 @@ type ImportReport struct {
 	Report
 	Uploads []*mirror.Upload // what there was to do; Report.Results is in its order
 	There   int              // uploads that were in the suite already
+	Odd     []error          // entries of the repository's indexes that were left out
 }
 
 // Import brings the packages of another repository into a suite, as one
@@ -63,7 +69,8 @@ func (a *Archive) Import(ctx context.Context, suite Suite, repo *mirror.Reposito
 	if err != nil {
 		return nil, err
 	}
-	rep := &ImportReport{}
+	all = slices.DeleteFunc(all, func(u *mirror.Upload) bool { return !opt.takes(u) })
+	rep := &ImportReport{Odd: repo.Odd}
 	if rep.Uploads, err = a.missing(ctx, suite, all); err != nil {
 		return nil, err
 	}
@@ -89,9 +96,9 @@ func (a *Archive) Import(ctx context.Context, suite Suite, repo *mirror.Reposito
 		batch[i].Overrides = map[string]Override{}
 		for _, f := range u.Files {
 			if f.Package != "" {
-				batch[i].Overrides[f.Package] = Override{f.Section, f.Priority}
+				batch[i].Overrides[f.Package] = Override{Section: f.Section, Priority: f.Priority, Tag: f.Tag}
 			} else if filepath.Ext(f.Name) == ".dsc" {
-				batch[i].Overrides["src:"+u.Source] = Override{f.Section, f.Priority}
+				batch[i].Overrides["src:"+u.Source] = Override{Section: f.Section, Priority: f.Priority, Tag: f.Tag}
 			}
 		}
 	}
@@ -137,6 +144,20 @@ func room(stage string, uploads []*mirror.Upload) error {
 		err = fmt.Errorf("what there is to import has %d bytes more, and only %d are free below %s; make room, or take some of its components or architectures", need, free, stage)
 	}
 	return err
+}
+
+// takes reports whether an upload is among those that are asked for.
+func (o *ImportOptions) takes(u *mirror.Upload) bool {
+	names := []string{u.Source}
+	for _, f := range u.Files {
+		names = append(names, f.Package)
+	}
+	return len(o.Packages) == 0 || slices.ContainsFunc(o.Packages, func(pattern string) bool {
+		return slices.ContainsFunc(names, func(n string) bool {
+			ok, err := path.Match(pattern, n)
+			return err == nil && ok && n != ""
+		})
+	})
 }
 
 // fetchAll fetches uploads into directories of their own below stage. One that

@@ -3,6 +3,7 @@ package archive
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -359,5 +360,80 @@ func TestImportWantsRoom(t *testing.T) {
 	_, err := to.a.Import(ctx, to.suite, repo, ImportOptions{Sourceless: true}, to.now)
 	if !strings.Contains(fmt.Sprint(err), "make room") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestImportOdd imports a repository of which some entries are odd, and whose
+// Release says little: the rest comes, and each that is left out is told.
+func TestImportOdd(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, sub := range []string{"pool", "copy", "dists/theirs/main/binary-amd64", "dists/theirs/main/binary-i386"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, sub := range []string{"pool", "copy"} {
+		for _, d := range []debtest.Deb{{Name: "good", Version: "1"}, {Name: "forall", Version: "1", Arch: "all"}, {Name: "twice", Version: "1", Arch: "all", Fields: "Homepage: https://" + sub + ".example/\n"}} {
+			if _, err := d.Write(filepath.Join(dir, sub)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	scan := func(sub string) string { return run(t, dir, "sh", "-c", "dpkg-scanpackages -m "+sub+" 2>/dev/null") }
+	good, copied := scan("pool"), scan("copy")
+	stanza := func(change ...string) string {
+		_, rest, _ := strings.Cut(good, "Package: good\n")
+		rest, _, _ = strings.Cut("Package: good\n"+rest, "\n\n")
+		return strings.NewReplacer(change...).Replace(rest) + "\n\n"
+	}
+	odd := stanza("Package: good", "Package: MyTool") + stanza("Version: 1", "Version: v1.2", "good_1", "other_1") + stanza("SHA256:", "SHA255:", "good_1", "third_1") +
+		stanza("pool/", "pool//") + stanza("pool/", "/pool/") + stanza("Package: good", "Package: good\nPackage: again")
+	texts := map[string]string{
+		"main/binary-amd64/Packages": odd + strings.Replace(good, "Package: good", "Package: good\nTag: role::program,\n use::testing", 1),
+		"main/binary-i386/Packages":  copied,
+	}
+	release := "Suite: theirs\nDate: Sat, 5 Dec 2020 01:02:03 +0200\nValid-Until: Sat, 5 Dec 2096 01:02:03 Z\nSHA256:\n"
+	for _, name := range sortedKeys(texts) {
+		if err := os.WriteFile(filepath.Join(dir, "dists/theirs", name), []byte(texts[name]), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		release += fmt.Sprintf(" %x %d %s\n", sha256.Sum256([]byte(texts[name])), len(texts[name]), name)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "dists/theirs/Release"), []byte(release), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	to := newFixture(t)
+	src := mirror.Source{URL: dir, Suite: "theirs", Unsigned: true}
+	rep, err := to.a.Import(ctx, to.suite, open(t, src), ImportOptions{Sourceless: true, Packages: []string{"g*", "forall", "twice", "MyTool"}}, to.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rep.Results {
+		if r.Outcome != Published {
+			t.Errorf("%s: %v: %s", r.Changes, r.Outcome, r.Reason)
+		}
+	}
+	var told []string
+	for _, err := range rep.Odd {
+		told = append(told, err.Error())
+	}
+	all := strings.Join(told, "\n")
+	for _, want := range []string{"MyTool", "v1.2", "has no SHA256", `"pool//`, `"/pool/`, "field Package is here a second time", "twice_1_all.deb is there with two contents"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("nothing tells of %s: got\n%s", want, all)
+		}
+	}
+	if len(told) != 7 {
+		t.Errorf("got %d entries left out, want 7:\n%s", len(told), all)
+	}
+	to.wantHave("main/binary-amd64/Packages", "forall 1, good 1")
+	to.wantHave("main/binary-i386/Packages", "forall 1")
+	if text := to.text("main/binary-amd64/Packages"); !strings.Contains(text, "\nTag: role::program,\n use::testing\n") {
+		t.Errorf("Tag is lost: got\n%s", text)
+	}
+	none, err := newFixture(t).a.Import(ctx, to.suite, open(t, src), ImportOptions{Sourceless: true, Packages: []string{"b*"}, DryRun: true}, to.now)
+	if err != nil || len(none.Uploads) != 0 {
+		t.Errorf("of no package: got %+v, %v", none, err)
 	}
 }

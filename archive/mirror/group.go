@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +20,11 @@ type grouping struct {
 	list  []*Upload
 	files int
 	seen  map[string]bool // paths of .debs: one for all architectures is in each index
+	clash map[string]bool // names of files that are there with two contents
+}
+
+func newGrouping() *grouping {
+	return &grouping{byKey: map[string]*Upload{}, seen: map[string]bool{}, clash: map[string]bool{}}
 }
 
 func (g *grouping) upload(source, version, component string) *Upload {
@@ -59,11 +65,7 @@ func (g *grouping) source(s *deb822.Scanner, component string) error {
 	if err != nil {
 		return err
 	}
-	u := g.upload(name, version, component)
-	if u.HasSource {
-		return nil // the same one twice
-	}
-	u.HasSource, u.Maintainer = true, string(s.Get("Maintainer"))
+	var list []File
 	dscs := 0
 	for _, x := range files {
 		f := File{Name: x.Name, Path: path.Join(dir, x.Name), Size: x.Size, SHA256: x.SHA256, MD5: x.MD5}
@@ -75,12 +77,20 @@ func (g *grouping) source(s *deb822.Scanner, component string) error {
 			f.Name = name + "_" + policy.WithoutEpoch(version) + ".dsc"
 			f.Section, f.Priority = string(s.Get("Section")), string(s.Get("Priority"))
 		}
-		if err := g.add(u, f); err != nil {
-			return err
-		}
+		list = append(list, f)
 	}
 	if dscs != 1 {
 		return fmt.Errorf("source package %s %s has %d .dsc files, want one", name, version, dscs)
+	}
+	u := g.upload(name, version, component)
+	if u.HasSource {
+		return nil // the same one twice
+	}
+	u.HasSource, u.Maintainer = true, string(s.Get("Maintainer"))
+	for _, f := range list {
+		if err := g.add(u, f); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -93,7 +103,6 @@ func (g *grouping) binary(s *deb822.Scanner, component string) error {
 	if err := checkPath(at); err != nil {
 		return fmt.Errorf("Filename: %w", err)
 	}
-	g.seen[at] = true
 	ext := path.Ext(at)
 	if !deb.IsFile(at) {
 		return nil
@@ -123,12 +132,35 @@ func (g *grouping) binary(s *deb822.Scanner, component string) error {
 	if !isSHA256(sha) {
 		return fmt.Errorf("%s has no SHA256; let the repository's program write it", name)
 	}
+	g.seen[at] = true
+	f := File{
+		Name: name + "_" + policy.WithoutEpoch(version) + "_" + arch + ext, Path: at, Size: size, SHA256: sha, MD5: strings.ToLower(string(s.Get("MD5sum"))),
+		Package: name, Version: version, Arch: arch, Section: string(s.Get("Section")), Priority: string(s.Get("Priority")), Tag: string(s.Get("Tag")),
+	}
 	u := g.upload(source, sourceVersion, component)
 	if u.Maintainer == "" {
 		u.Maintainer = string(s.Get("Maintainer"))
 	}
-	return g.add(u, File{
-		Name: name + "_" + policy.WithoutEpoch(version) + "_" + arch + ext, Path: at, Size: size, SHA256: sha, MD5: strings.ToLower(string(s.Get("MD5sum"))),
-		Package: name, Version: version, Arch: arch, Section: string(s.Get("Section")), Priority: string(s.Get("Priority")),
-	})
+	return g.put(u, f)
+}
+
+// put adds a binary package to its upload. Some repositories have a package for
+// all once for each architecture.
+func (g *grouping) put(u *Upload, f File) error {
+	clash := fmt.Errorf("%s is there with two contents; let the repository have one of them", f.Name)
+	if g.clash[f.Name] {
+		return clash
+	}
+	for i, other := range u.Files {
+		if other.Name != f.Name {
+			continue
+		}
+		if other.SHA256 == f.SHA256 {
+			return nil
+		}
+		g.clash[f.Name] = true
+		u.Files = slices.Delete(u.Files, i, i+1)
+		return clash
+	}
+	return g.add(u, f)
 }

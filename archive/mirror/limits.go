@@ -18,13 +18,16 @@ const (
 	maxFile  = 64 << 30 // bytes of one file
 )
 
+// errMany ends the reading of a repository.
+var errMany = fmt.Errorf("the repository has more than %d files; take some of its components or architectures", maxFiles)
+
 // add adds a file to an upload, if it and they all stay within bounds.
 func (g *grouping) add(u *Upload, f File) error {
 	if f.Size > maxFile {
 		return fmt.Errorf("%s has %d bytes, and a file may have %d", f.Path, f.Size, int64(maxFile))
 	}
 	if g.files++; g.files > maxFiles {
-		return fmt.Errorf("the repository has more than %d files; take some of its components or architectures", maxFiles)
+		return errMany
 	}
 	u.Files = append(u.Files, f)
 	return nil

@@ -79,6 +79,7 @@ type Repository struct {
 	SignedBy   string         // the key's fingerprint; "" if nothing was verified
 	Components []string
 	Archs      []string // concrete ones, without "all"
+	Odd        []error  // entries that Uploads left out, for something in them is not valid
 }
 
 type sum struct {
@@ -118,6 +119,7 @@ type File struct {
 
 	Package, Version, Arch string // of a .deb
 	Section, Priority      string // of a .deb or .dsc, as the index has them
+	Tag                    string // of a .deb: debtags, which stand in indexes only
 }
 
 // Open reads and verifies the suite's Release.
@@ -165,7 +167,7 @@ func Open(ctx context.Context, src Source, now time.Time) (*Repository, error) {
 		return fail(err)
 	}
 	if err := r.readRelease(now); err != nil {
-		return fail(err)
+		return fail(ErrBroken{text: err.Error()})
 	}
 	return r, nil
 }
@@ -247,7 +249,7 @@ var forms = append(compression.Kinds()[1:], compression.Plain)
 func (r *Repository) readRelease(now time.Time) error {
 	rel := r.Release
 	if until := rel.Get("Valid-Until"); until != "" && !r.src.Expired {
-		t, err := time.Parse(time.RFC1123, strings.Replace(until, "+0000", "UTC", 1))
+		t, err := parseDate(until)
 		if err != nil {
 			return fmt.Errorf("Release: Valid-Until: %w", err)
 		}
@@ -288,14 +290,21 @@ func (r *Repository) readRelease(now time.Time) error {
 	var err error
 	// Components of the form updates/main (security.debian.org of old) name
 	// the directory by their last part.
-	comps := deb822.Words(rel.Get("Components"))
+	comps, archs := deb822.Words(rel.Get("Components")), deb822.Words(rel.Get("Architectures"))
+	there, thereArchs := r.listed()
+	if len(comps) == 0 {
+		comps = there
+	}
+	if len(archs) == 0 {
+		archs = thereArchs
+	}
 	for i := range comps {
 		comps[i] = path.Base(comps[i])
 	}
 	if r.Components, err = choose("component", comps, r.src.Components); err != nil {
 		return err
 	}
-	if r.Archs, err = choose("architecture", deb822.Words(rel.Get("Architectures")), r.src.Architectures); err != nil {
+	if r.Archs, err = choose("architecture", archs, r.src.Architectures); err != nil {
 		return err
 	}
 	r.Archs = slices.DeleteFunc(slices.Clone(r.Archs), func(a string) bool { return a == "all" || a == "source" })
@@ -312,6 +321,34 @@ func (r *Repository) readRelease(now time.Time) error {
 	return nil
 }
 
+// listed are the components and architectures of the indexes that Release names,
+// for it need not name them by themselves.
+func (r *Repository) listed() (comps, archs []string) {
+	for name := range r.sums {
+		w := strings.Split(strings.Replace(name, "/debian-installer/", "/", 1), "/")
+		if len(w) != 3 || !strings.HasPrefix(w[2], "Packages") && !strings.HasPrefix(w[2], "Sources") {
+			continue
+		}
+		comps = append(comps, w[0])
+		if arch, ok := strings.CutPrefix(w[1], "binary-"); ok {
+			archs = append(archs, arch)
+		}
+	}
+	slices.Sort(comps)
+	slices.Sort(archs)
+	return slices.Compact(comps), slices.Compact(archs)
+}
+
+// parseDate reads a date of Release as apt does: with a day of one digit, and any zone.
+func parseDate(s string) (time.Time, error) {
+	s = strings.Replace(s, " Z", " UTC", 1)
+	t, err := time.Parse("Mon, 2 Jan 2006 15:04:05 -0700", s)
+	if err != nil {
+		t, err = time.Parse("Mon, 2 Jan 2006 15:04:05 MST", s)
+	}
+	return t, err
+}
+
 func isSHA256(s string) bool {
 	raw, err := hex.DecodeString(s)
 	return err == nil && len(raw) == sha256.Size && s == strings.ToLower(s)
@@ -321,7 +358,8 @@ func isSHA256(s string) bool {
 // order in which an archive can take them: versions of a package go up, sources
 // go before binaries of other components.
 func (r *Repository) Uploads(ctx context.Context) ([]*Upload, error) {
-	g := &grouping{byKey: map[string]*Upload{}, seen: map[string]bool{}}
+	g := newGrouping()
+	r.Odd = nil
 	if r.flat {
 		if err := r.index(ctx, "Sources", func(s *deb822.Scanner) error { return g.source(s, "") }); err != nil {
 			return nil, err
@@ -397,7 +435,7 @@ func (r *Repository) index(ctx context.Context, name string, f func(*deb822.Scan
 		return err
 	}
 	defer in.Close()
-	err = stanzas(ctx, form, in, limit, f)
+	err = r.stanzas(ctx, form, in, limit, name, f)
 	// What the index says counts for nothing unless it is the one that Release
 	// names; a fault of one that is not is no news.
 	if wrong := in.verify(); wrong != nil {
@@ -409,20 +447,31 @@ func (r *Repository) index(ctx context.Context, name string, f func(*deb822.Scan
 	return nil
 }
 
-// stanzas calls f for each stanza of an index, unpacked as it comes.
-func stanzas(ctx context.Context, form compression.Kind, in io.Reader, limit int64, f func(*deb822.Scanner) error) error {
+// stanzas calls f for each stanza of an index, unpacked as it comes. One that is odd
+// is left out, and the rest is read.
+func (r *Repository) stanzas(ctx context.Context, form compression.Kind, in io.Reader, limit int64, name string, f func(*deb822.Scanner) error) error {
 	text, err := form.Reader(bound.Reader(ctx, in))
 	if err != nil {
 		return err
 	}
 	defer text.Close()
 	sc := deb822.NewScanner(&bounded{bound.Reader(ctx, text), limit})
+	sc.File, sc.Odd = name, r.odd
 	for sc.Next() {
-		if err := f(sc); err != nil {
-			return fmt.Errorf("line %d: %w", sc.Line(), err)
+		if err := f(sc); errors.Is(err, errMany) {
+			return err
+		} else if err != nil {
+			r.odd(fmt.Errorf("%s:%d: %s: %w", name, sc.Line(), sc.Get("Package"), err))
 		}
 	}
 	return sc.Err()
+}
+
+// odd notes an entry that is left out; of very many the first ones tell enough.
+func (r *Repository) odd(err error) {
+	if len(r.Odd) < 1000 {
+		r.Odd = append(r.Odd, err)
+	}
 }
 
 // openIndex opens an index by its checksum where the repository has that, so that

@@ -27,7 +27,7 @@ const (
 )
 
 func TestGrouping(t *testing.T) {
-	g := &grouping{byKey: map[string]*Upload{}, seen: map[string]bool{}}
+	g := newGrouping()
 	for range 2 { // once for each architecture's index
 		if err := scan(aBinary, func(s *deb822.Scanner) error { return g.binary(s, "main") }); err != nil {
 			t.Fatal(err)
@@ -58,7 +58,7 @@ func TestHostileIndexes(t *testing.T) {
 		"Source: greet":              "Source: a/b",
 		"(1:1.0)":                    "(../1)",
 	} {
-		g := &grouping{byKey: map[string]*Upload{}, seen: map[string]bool{}}
+		g := newGrouping()
 		if err := scan(strings.Replace(aBinary, from, to, 1), func(s *deb822.Scanner) error { return g.binary(s, "main") }); err == nil {
 			t.Errorf("%s: accepted as %+v", to, g.list)
 		}
@@ -71,7 +71,7 @@ func TestHostileIndexes(t *testing.T) {
 		sha:                      "00",
 		sha + " 5 greet_1.0.dsc": sha + " 5 ../greet_1.0.dsc",
 	} {
-		g := &grouping{byKey: map[string]*Upload{}, seen: map[string]bool{}}
+		g := newGrouping()
 		if err := scan(strings.Replace(aSource, from, to, 1), func(s *deb822.Scanner) error { return g.source(s, "main") }); err == nil {
 			t.Errorf("%s: accepted as %+v", to, g.list)
 		}
@@ -81,7 +81,7 @@ func TestHostileIndexes(t *testing.T) {
 func FuzzGrouping(f *testing.F) {
 	f.Add([]byte(aBinary + "\n" + aSource))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		g := &grouping{byKey: map[string]*Upload{}, seen: map[string]bool{}}
+		g := newGrouping()
 		for _, add := range []func(*deb822.Scanner, string) error{g.binary, g.source} {
 			s := deb822.NewScanner(bytes.NewReader(data))
 			for s.Next() {

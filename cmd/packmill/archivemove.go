@@ -29,6 +29,7 @@ type archiveImport struct {
 	Dist          string   `arg:"" help:"Its suite: the directory below dists; ./ or DIR/ of a flat repository."`
 	Components    []string `help:"Only these of its components." placeholder:"NAME"`
 	Architectures []string `help:"Only these of its architectures." placeholder:"ARCH"`
+	Packages      []string `help:"Only sources of this name, or with a package of this name; * and ? stand for others." placeholder:"NAME"`
 	Keyring       []string `help:"Public keys, one of which must have signed it." type:"existingfile" placeholder:"FILE"`
 	Unsigned      bool     `help:"Take it without a signature."`
 	Expired       bool     `help:"Take it though its Valid-Until has passed."`
@@ -74,17 +75,23 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 	} else if r != nil {
 		return fmt.Errorf("%w: %w", daemon.ErrRefused, err)
 	}
+	if broken := (mirror.ErrBroken{}); errors.As(err, &broken) {
+		return fmt.Errorf("%w: %w", daemon.ErrRefused, err)
+	}
 	if err != nil {
 		return missing(err)
 	}
 	progress := terminal.Begin("importing")
-	rep, err := h.Import(h.ctx, suite, repo, archive.ImportOptions{Sourceless: x.Sourceless, DryRun: c.DryRun,
+	rep, err := h.Import(h.ctx, suite, repo, archive.ImportOptions{Sourceless: x.Sourceless, Packages: x.Packages, DryRun: c.DryRun,
 		Progress: func(p archive.ImportProgress) { progress.Bytes(p.Bytes, p.AllBytes) }}, time.Now())
 	progress.End()
 	if err != nil {
 		return err
 	}
 	warn(rep.Warnings)
+	for _, odd := range rep.Odd {
+		fmt.Fprintf(os.Stderr, "packmill: left out: %v\n", odd)
+	}
 	if c.DryRun {
 		for _, u := range rep.Uploads {
 			text := fmt.Sprintf("would import %s %s (%d files", u.Source, u.Version, len(u.Files))
@@ -106,6 +113,9 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 	c.print(os.Stdout, map[string]int{"imported": len(rep.Results) - len(bad), "refused": len(bad), "there": rep.There},
 		fmt.Sprintf("%d imported, %d refused, %d there already", len(rep.Results)-len(bad), len(bad), rep.There))
 	err = c.results(bad)
+	if err == nil && len(rep.Odd) > 0 {
+		err = daemon.ErrRefused
+	}
 	if slices.ContainsFunc(bad, func(r archive.Result) bool { return r.NoSource }) {
 		err = daemon.Refuse("what has no source package there can be taken with --sourceless")
 	}
