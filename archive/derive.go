@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,6 +74,10 @@ func (t *transaction) touchedSources() (map[string]map[string]bool, error) {
 					for i := range list {
 						source, _ := sourceOf(&list[i])
 						add(source)[k] = true
+						for ref := range builtUsing(&list[i]) {
+							name, _, _ := strings.Cut(ref, " ")
+							add(name)
+						}
 					}
 				}
 			}
@@ -89,6 +94,7 @@ func (t *transaction) settleSources() error {
 	if err != nil {
 		return err
 	}
+	var refs map[string]bool
 	for _, name := range sortedKeys(names) {
 		for _, c := range t.suite.components() {
 			list, err := t.p.stanzas(sourcesPath(c), name)
@@ -110,6 +116,14 @@ func (t *transaction) settleSources() error {
 						return err
 					}
 					if !used {
+						if refs == nil {
+							if refs, err = t.builtUsing(); err != nil {
+								return err
+							}
+						}
+						used = refs[name+" "+list[i].Get("Version")]
+					}
+					if !used {
 						continue
 					}
 					list[i].Set(extraSource, "yes")
@@ -120,6 +134,63 @@ func (t *transaction) settleSources() error {
 		}
 	}
 	return nil
+}
+
+// builtUsing are the sources, as "NAME VERSION", whose code is in a package
+// (Debian Policy 7.8): who has the package may ask for them.
+func builtUsing(st *deb822.Stanza) map[string]bool {
+	out := map[string]bool{}
+	for _, field := range []string{"Built-Using", "Static-Built-Using"} {
+		list, _ := policy.ParseRelations(st.Get(field)) // of an older tree; the gate refuses it now
+		for _, or := range list {
+			for _, r := range or {
+				out[r.Name+" "+r.Version] = true
+			}
+		}
+	}
+	return out
+}
+
+// builtUsing are those of all packages of the suite.
+func (t *transaction) builtUsing() (map[string]bool, error) {
+	out := map[string]bool{}
+	note := func(path string, records []byte) error {
+		if !bytes.Contains(records, []byte("Built-Using:")) {
+			return nil
+		}
+		list, err := parse(path, records)
+		for i := range list {
+			maps.Copy(out, builtUsing(&list[i]))
+		}
+		return err
+	}
+	for _, c := range t.areas() {
+		for _, arch := range append(t.suite.archs(), "all") {
+			path := packagesPath(c, arch)
+			for _, records := range t.p.changes[path] {
+				if err := note(path, records); err != nil {
+					return nil, err
+				}
+			}
+			if t.isNew(path) && t.p.open[path] == nil {
+				continue
+			}
+			x, err := t.p.index(path)
+			if err != nil {
+				return nil, err
+			}
+			err = x.All(func(key, records []byte) error {
+				if _, changed := t.p.changes[path][string(key)]; changed {
+					return nil
+				}
+				return note(path, records)
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
 }
 
 // hasBinaries reports whether a package of the suite is built from exactly

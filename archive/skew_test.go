@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"packmill/internal/deb/debtest"
 )
@@ -151,4 +152,28 @@ func TestAlwaysInstallable(t *testing.T) {
 		}
 		f.debcheck(strings.Join(log, "\n"))
 	}
+}
+
+// TestBuiltUsing keeps the source whose code is in another package, until that
+// package has it no more.
+func TestBuiltUsing(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	lib := func(v string) Inclusion {
+		return f.upload(debtest.Upload{Source: debtest.Source{Name: "lib", Version: v}, Debs: []debtest.Deb{{Name: "lib", Version: v}}})
+	}
+	app := func(v, fields string) Inclusion {
+		return f.upload(debtest.Upload{Source: debtest.Source{Name: "app", Version: v}, Debs: []debtest.Deb{{Name: "app", Version: v, Fields: fields}}})
+	}
+	f.accepted(lib("1"))
+	f.accepted(app("1", "Built-Using: lib (= 1)\n"))
+	f.accepted(lib("2"))
+	f.wantHave("main/source/Sources", "app 1, lib 2, lib 1*")
+	f.accepted(app("2", "Static-Built-Using: lib (= 2)\n"))
+	f.wantHave("main/source/Sources", "app 2, lib 2")
+	f.accepted(lib("3"))
+	f.wantHave("main/source/Sources", "app 2, lib 3, lib 2*")
+	plan, err := f.a.Remove(ctx, f.suite, []string{"app"}, false, f.now.Add(time.Minute))
+	f.planned(plan, err)
+	f.wantHave("main/source/Sources", "lib 3")
 }
