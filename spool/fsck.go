@@ -146,7 +146,7 @@ func (c *checker) parts() error {
 
 // foreign are the directories whose contents are not the engine's to judge:
 // settings, the uploaders', and the archive's own.
-var foreign = []string{"control", "journal", LogsDir, BuildersDir, "tmp", "spool/incoming", filepath.Dir(LettersDir), strayDir, "attic/pool", "attic/opkg"}
+var foreign = []string{"control", "journal", LogsDir, BuildersDir, "tmp", "spool/incoming", filepath.Dir(LettersDir), YesDir, strayDir, "attic/pool", "attic/opkg"}
 
 // walk follows the directories that the shapes name.
 func (c *checker) walk(dir string) error {

@@ -59,15 +59,21 @@ type Right struct {
 	// Shared says that what is made below takes the group over: the
 	// directories of suites and architectures.
 	Shared bool
+	// Inner is the group of these, which writes there, where the directory itself only
+	// lets Group in.
+	Inner string
 }
 
-// below is the mode of the directories below a shared one: where the group may
+// below is the right of the directories below a shared one: where the group may
 // write, it may there.
-func (r Right) below() fs.FileMode {
-	if r.Mode&0o020 == 0 {
-		return r.Mode
+func (r Right) below() Right {
+	if r.Inner != "" {
+		r.Group, r.Mode = r.Inner, sharedMode
 	}
-	return sharedMode
+	if r.Mode&0o020 != 0 {
+		r.Mode = sharedMode
+	}
+	return r
 }
 
 // closed are directories below which only the owner of what is there writes,
@@ -144,26 +150,28 @@ func (t Table) Rights() []Right {
 
 // beside are the rights of what is beside the states, or above them.
 var beside = []Right{
-	{".", "root", "root", 0o755, false},
-	{"control", "root", GroupAll, 0o750, false},
-	{"control/private", "root", GroupAll, 0o710, false},
-	{statement.SecretFile, UserReview, UserReview, 0o600, false},
-	{statement.PublicFile, "root", GroupAll, 0o644, false},
-	{"tmp", "root", GroupAll, fs.ModeSetgid | fs.ModeSticky | 0o770, false},
-	{"journal", "root", GroupAll, fs.ModeSetgid | 0o770, false},
-	{LogsDir, "root", GroupAll, fs.ModeSetgid | 0o775, false},
-	{BuildersDir, "root", GroupAll, fs.ModeSetgid | 0o775, false},
-	{"spool", "root", "root", 0o755, false},
-	{"spool/incoming", UserReview, GroupReview, fs.ModeSticky | 0o773, false},
-	{filepath.Dir(LettersDir), "root", GroupAll, 0o750, false},
+	{Dir: ".", Owner: "root", Group: "root", Mode: 0o755},
+	{Dir: "control", Owner: "root", Group: GroupAll, Mode: 0o750},
+	{Dir: "control/private", Owner: "root", Group: GroupAll, Mode: 0o710},
+	{Dir: statement.SecretFile, Owner: UserReview, Group: UserReview, Mode: 0o600},
+	{Dir: statement.PublicFile, Owner: "root", Group: GroupAll, Mode: 0o644},
+	{Dir: "tmp", Owner: "root", Group: GroupAll, Mode: fs.ModeSetgid | fs.ModeSticky | 0o770},
+	{Dir: "journal", Owner: "root", Group: GroupAll, Mode: fs.ModeSetgid | 0o770},
+	{Dir: LogsDir, Owner: "root", Group: GroupAll, Mode: fs.ModeSetgid | 0o775},
+	{Dir: BuildersDir, Owner: "root", Group: GroupAll, Mode: fs.ModeSetgid | 0o775},
+	{Dir: "spool", Owner: "root", Group: "root", Mode: 0o755},
+	{Dir: "spool/incoming", Owner: UserReview, Group: GroupReview, Mode: fs.ModeSticky | 0o773},
+	{Dir: filepath.Dir(LettersDir), Owner: "root", Group: GroupAll, Mode: 0o750},
 	// All of that group add letters, and read only their own.
-	{LettersDir, UserMail, UserMail, fs.ModeSetgid | fs.ModeSticky | 0o777, false},
-	{"archive", UserArchive, UserArchive, 0o755, false},
-	{"archive/pool", UserArchive, UserArchive, 0o755, false},
-	{"archive/dists", UserArchive, UserArchive, 0o755, false},
-	{KeysDir, UserArchive, UserArchive, 0o755, false},
-	{filepath.Dir(BaseDir), UserArchive, UserArchive, 0o755, false},
-	{BaseDir, UserMaster, UserMaster, 0o755, false},
+	{Dir: LettersDir, Owner: UserMail, Group: UserMail, Mode: fs.ModeSetgid | fs.ModeSticky | 0o777},
+	// reviewd sweeps it.
+	{Dir: YesDir, Owner: UserReview, Group: GroupReview, Mode: fs.ModeSticky | 0o770},
+	{Dir: "archive", Owner: UserArchive, Group: UserArchive, Mode: 0o755},
+	{Dir: "archive/pool", Owner: UserArchive, Group: UserArchive, Mode: 0o755},
+	{Dir: "archive/dists", Owner: UserArchive, Group: UserArchive, Mode: 0o755},
+	{Dir: KeysDir, Owner: UserArchive, Group: UserArchive, Mode: 0o755},
+	{Dir: filepath.Dir(BaseDir), Owner: UserArchive, Group: GroupAll, Mode: 0o750},
+	{Dir: BaseDir, Owner: UserMaster, Group: UserMaster, Mode: 0o755},
 }
 
 // ids resolves the names of a Right.
@@ -230,27 +238,45 @@ func (t *Tree) SetRights() error {
 }
 
 func (t *Tree) setRight(r Right) error {
-	uid, gid, err := r.ids()
-	if err != nil {
-		return err
-	}
 	dirs, err := t.shared(r)
 	if err != nil {
 		return err
 	}
 	for i, d := range append([]string{r.Dir}, dirs...) {
-		mode, d := r.Mode, t.Path(d)
-		if i > 0 {
-			mode = r.below()
+		if i == 1 {
+			r = r.below()
 		}
-		if err := os.Lchown(d, uid, gid); err != nil {
+		uid, gid, err := r.ids()
+		if err != nil {
+			return err
+		}
+		if err := os.Lchown(t.Path(d), uid, gid); err != nil {
 			return fmt.Errorf("rights: %w", err)
 		}
-		if err := os.Chmod(d, mode); err != nil {
+		if err := os.Chmod(t.Path(d), r.Mode); err != nil {
 			return fmt.Errorf("rights: %w", err)
 		}
 	}
 	return nil
+}
+
+// share gives a directory that was just made, below one that only lets people in, to
+// the group that writes there. Only its owner can.
+func (t *Tree) share(p Place) error {
+	group := p.State.Right.Inner
+	if group == "" || !t.Separate() {
+		return nil
+	}
+	var st unix.Stat_t
+	g, err := user.LookupGroup(group)
+	if err != nil || unix.Stat(t.Path(p.Dir()), &st) != nil || strconv.Itoa(int(st.Gid)) == g.Gid || int(st.Uid) != os.Geteuid() {
+		return err
+	}
+	gid, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return err
+	}
+	return os.Lchown(t.Path(p.Dir()), -1, gid)
 }
 
 // giveDrops gives the directories of sftp accounts that an older uploader add made,
@@ -424,9 +450,16 @@ func (c *checker) rights() error {
 		if err != nil {
 			return err
 		}
+		if len(dirs) == 0 {
+			continue
+		}
+		in := r.below()
+		if _, gid, err = in.ids(); err != nil {
+			return err
+		}
 		for _, d := range dirs {
-			if !c.fits(d, -1, gid, r.below()) {
-				c.report(Finding{WrongRight, d, fmt.Sprintf("it must be %s, of group %s", r.below(), r.Group),
+			if !c.fits(d, -1, gid, in.Mode) {
+				c.report(Finding{WrongRight, d, fmt.Sprintf("it must be %s, of group %s", in.Mode, in.Group),
 					"packmill init --users makes it so", mend})
 			}
 		}

@@ -159,14 +159,14 @@ var (
 	}
 	Uploaded = &Row{
 		Name: "uploaded", Dir: "archive/incoming/SUITE", Who: "archived", Tells: "accepted",
-		Right:  Right{Owner: UserArchive, Group: GroupPublish, Mode: fs.ModeSetgid | 0o775},
+		Right:  Right{Owner: UserArchive, Group: GroupAll, Mode: fs.ModeSetgid | 0o750, Inner: GroupPublish},
 		What:   "in the archive queue: sources and signed binaries",
 		Next:   "archived publishes it",
 		Traits: Sources | Jobs | Queued | Active | Settled | Whole,
 	}
 	Installed = &Row{
 		Name: "installed", Dir: "archive/installed/SUITE/ARCH/HASH", Who: "(kept)",
-		Right:  Right{Owner: UserArchive, Group: UserArchive, Mode: fs.ModeSetgid | 0o755},
+		Right:  Right{Owner: UserArchive, Group: GroupAll, Mode: fs.ModeSetgid | 0o750},
 		What:   "in the archive",
 		Next:   "nothing: it was published; packmill archive ls: what the suite has now",
 		Traits: Sources | Jobs | Settled | Kept,
@@ -229,7 +229,7 @@ func (r *Row) root() string {
 
 // shared reports whether the daemons and people share what lies there. What is
 // not shared is its owner's own record.
-func (r *Row) shared() bool { return r.Right.Mode&0o020 != 0 }
+func (r *Row) shared() bool { return r.Right.below().Mode&0o020 != 0 }
 
 // Are lists the states of which all of the traits are true.
 func (t Table) Are(all Trait) []State {

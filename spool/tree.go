@@ -55,6 +55,10 @@ const BaseDir = "archive/cache/base"
 // their own.
 const LettersDir = "spool/mail/new"
 
+// YesDir holds reviewers' words for uploads, a file each that is the person's, where two
+// persons must accept and the daemons have accounts of their own.
+const YesDir = "spool/yes"
+
 // KeysDir holds the keys that clients verify suites with. A tree that lost it gets
 // it back with the next publication.
 const KeysDir = "archive/keys"
@@ -90,7 +94,13 @@ func Init(root string) (*Tree, error) {
 
 // Complete is Init without the key: the directories alone.
 func Complete(root string) (*Tree, error) {
-	for _, p := range append(Standard.parts(), BaseDir, KeysDir, LettersDir) {
+	// What lies in the archive and is not for its clients no web server shows.
+	for _, p := range []string{Uploaded.root(), Installed.root(), filepath.Dir(BaseDir)} {
+		if err := durable.MkdirAll(filepath.Join(root, p), 0o750); err != nil {
+			return nil, fmt.Errorf("init %s: %w", root, err)
+		}
+	}
+	for _, p := range append(Standard.parts(), BaseDir, KeysDir, LettersDir, YesDir) {
 		if err := durable.MkdirAll(filepath.Join(root, p), 0o775); err != nil {
 			return nil, fmt.Errorf("init %s: %w", root, err)
 		}
@@ -288,9 +298,12 @@ func likeItem(name string) bool {
 func (t *Tree) Ensure(p Place) error {
 	mode := fs.FileMode(0o775)
 	if !p.State.shared() {
-		mode = 0o755 // whatever the group
+		mode = p.State.Right.Mode.Perm() // whatever the group
 	}
-	return durable.MkdirAll(t.Path(p.Dir()), mode)
+	if err := durable.MkdirAll(t.Path(p.Dir()), mode); err != nil {
+		return err
+	}
+	return t.share(p)
 }
 
 // Find looks for the items that a person means by pattern (hello,

@@ -381,6 +381,7 @@ func (in *intake) copy(ctx context.Context, it *spool.Item, t *queue.Ticket, wor
 	taker.list = signed
 	files, err := upload.Peek(it.Path(), t.Changes)
 	if hopeless(err) || errors.Is(err, upload.ErrUnfinished) {
+		world.Left = true
 		return nil, syncMove(own, in.box.Path(d)) // Read says why
 	}
 	if err != nil {

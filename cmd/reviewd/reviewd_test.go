@@ -904,3 +904,29 @@ func TestChecksOfSuite(t *testing.T) {
 		}
 	}
 }
+
+// TestOneReason: what can be told of a .changes that names something impossible is that,
+// and not that every other file did not come, nor what a suite would have asked for.
+func TestOneReason(t *testing.T) {
+	s := newSite(t, "Checks: dsc-unsigned=off")
+	for _, x := range []struct {
+		name string
+		p    uploadtest.Package
+		want string
+	}{
+		{"evil", uploadtest.Package{Changes: func(text string) string { return strings.ReplaceAll(text, "evil_1.0.tar.gz", "../evil_1.0.tar.gz") }}, "error (file-name): "},
+		{"lost", uploadtest.Package{Distribution: "nowhere", Urgency: "now"}, "error (distribution): Distribution is \"nowhere\", which is no suite here"},
+	} {
+		x.p.Source, x.p.Version, x.p.Signer = x.name, "1.0", keys().ann
+		dir, names := s.make(x.p)
+		s.put("", dir, names...)
+		s.once()
+		found := s.where(x.name, spool.Rejected)
+		if len(found) != 1 {
+			t.Fatalf("%s is not refused", x.name)
+		}
+		if why := s.reason(found[0]); strings.Count(why, "error (")+strings.Count(why, "warning (") != 1 || !strings.Contains(why, x.want) {
+			t.Errorf("%s: got\n%s\nwant only %s", x.name, why, x.want)
+		}
+	}
+}

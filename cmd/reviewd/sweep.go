@@ -56,7 +56,7 @@ func (in *intake) sweep(ctx context.Context) error {
 		in.sweepStatus(d, g.Strays)
 		d.Close()
 	}
-	errs = append(errs,
+	errs = append(errs, in.sweepYes(),
 		in.sweepItems(ctx, spool.Rejected, in.keepRejected, func(it *spool.Item) error {
 			return it.Move(spool.Reviewd, in.Name, spool.Verdict{To: spool.In(spool.Attic), Reason: "its age in rejected is over"})
 		}),
@@ -151,6 +151,29 @@ func (in *intake) sweepLogs(keep time.Duration) error {
 		in.Log.Info("removed old logs of builds", "items", n)
 	}
 	return err
+}
+
+// sweepYes removes reviewers' words for what does not wait for review any more.
+func (in *intake) sweepYes() error {
+	entries, err := os.ReadDir(in.Tree.Path(spool.YesDir))
+	if err != nil || len(entries) == 0 {
+		return nil // a tree of an older time has none
+	}
+	found, err := in.Tree.Find("", spool.Review)
+	if err != nil {
+		return err
+	}
+	waits := map[string]bool{}
+	for _, f := range found {
+		waits[f.Name.String()] = true
+	}
+	for _, e := range entries {
+		i := strings.LastIndexByte(e.Name(), '.')
+		if st, err := e.Info(); err == nil && (i < 0 || !waits[e.Name()[:i]]) && time.Since(st.ModTime()) > time.Hour {
+			os.Remove(in.Tree.Path(spool.YesDir, e.Name())) // next time, if not now
+		}
+	}
+	return nil
 }
 
 // sweepTmp removes births that nobody holds and what removeItem left.

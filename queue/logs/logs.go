@@ -5,9 +5,7 @@ package logs
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -91,11 +89,8 @@ func Plain(t *spool.Tree, f buildlog.Filter) ([]Log, error) {
 		states = append(states, spool.Installed, spool.Attic)
 	}
 	found, err := t.Find(f.Source, states...)
-	if errors.Is(err, fs.ErrPermission) {
-		// The attic is not for everybody; logs are, and the store has them.
-		found, err = t.Find(f.Source, t.Are(spool.Jobs|spool.Queued)...)
-	}
-	if err != nil {
+	// Not all states are for everybody; logs are, and the store has them.
+	if _, err = spool.Closed(err); err != nil {
 		return nil, err
 	}
 	var out []Log

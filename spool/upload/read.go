@@ -98,6 +98,9 @@ func Read(stop context.Context, dir, changesName string, ctx *Context) (*Upload,
 		if r.now.judge == nil || r.level() == Off {
 			continue
 		}
+		if r.up.Suite == nil && !r.now.fixed {
+			continue // a suite says whether it wants it, and there is none
+		}
 		if stop.Err() != nil {
 			return r.up, nil, context.Cause(stop)
 		}

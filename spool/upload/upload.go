@@ -169,6 +169,7 @@ type Context struct {
 	Suites    []*Suite
 	Account   string          // the ssh account in whose own directory the upload arrived; "" for the shared one
 	Sums      map[string]Sums // what Take found, by file name; other files are hashed now
+	Left      bool            // the listed files were left where they lie: what the .changes says of itself is enough
 	Told      map[string]bool // listed files of which the uploader was told already why they were not taken
 
 	// Published gives the versions of a source that a suite has, in any order.

@@ -64,7 +64,7 @@ func TestOpinions(t *testing.T) {
 	if o, ok := Held(list); len(list) != 2 || !ok || o.Who != "rita" || o.Text != "asked upstream" {
 		t.Errorf("got %+v, held %+v %v", list, o, ok)
 	}
-	if !seconded(list, "rita") || seconded(list, "paul") {
+	if !said(list, "rita") || said(list, "paul") {
 		t.Error("paul's word must second rita's, and not his own")
 	}
 	if _, ok := Held(append(list, Opinion{Who: "rita", Verb: "release"})); ok {

@@ -16,8 +16,8 @@ import (
 )
 
 // OpinionsFile in an item has a line for each word of a reviewer that did not
-// move it: time, person, verb and text, with tabs between. The rule of two
-// persons is decided by it.
+// move it: time, person, verb and text, with tabs between. In a tree of one user
+// the rule of two persons is decided by it.
 const OpinionsFile = "opinions"
 
 // maxOpinions bounds what is read of the file, bytes.
@@ -83,14 +83,18 @@ func Say(it *spool.Item, who, verb, text string) error {
 // Accept lets an upload through to the build queues. Where two persons must
 // accept, the first one's word is kept, and more says that it takes another.
 func (d *Desk) Accept(it *spool.Item, who, text string) (more bool, err error) {
-	if d.set.General.TwoPersons && !seconded(ReadOpinions(it.Path()), who) {
-		return true, Say(it, who, "accept", text)
+	if d.set.General.TwoPersons {
+		if enough, err := d.seconded(it, who); err != nil {
+			return false, err
+		} else if !enough {
+			return true, Say(it, who, "accept", text)
+		}
 	}
 	return false, it.Move(spool.Person, who, spool.Verdict{To: spool.In(spool.Accepted, it.Place.Suite), Reason: text})
 }
 
-// seconded reports whether somebody else has accepted the upload.
-func seconded(opinions []Opinion, who string) bool {
+// said reports whether the file has somebody else's word for the upload.
+func said(opinions []Opinion, who string) bool {
 	return slices.ContainsFunc(opinions, func(o Opinion) bool { return o.Verb == "accept" && o.Who != spool.OneLine(who) })
 }
 

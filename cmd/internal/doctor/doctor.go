@@ -87,6 +87,7 @@ var checks = []struct {
 	{"coverage", (*patient).coverage},
 	{"uploaders", (*patient).uploaders},
 	{"notify", (*patient).notify},
+	{"drops", (*patient).disputed},
 	{"letters", (*patient).letters},
 	{"programs", (*patient).programs},
 	{"ids", (*patient).subordinateIDs},

@@ -196,6 +196,15 @@ func TestBroken(t *testing.T) {
 		{"nobody is told", func(s *server) { s.control("notify", "") }, "notify", "nobody hears"},
 		{"no From", func(s *server) { s.change("notify", "From: Archive <archive@packmill.invalid>\n", "") }, "notify", "it has no From"},
 		{"no mail system", func(s *server) { s.remove(filepath.Join(s.root, "usr/sbin/sendmail")) }, "notify", "to send mail with"},
+		{"a directory of an account that is another's", func(s *server) {
+			dir := filepath.Join(s.tree, "spool/incoming/robot")
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				s.Fatal(err)
+			}
+			if err := os.Lchown(dir, 64003, 64003); err != nil {
+				s.Skip("only root can give a directory away")
+			}
+		}, "drops", "does not belong to it"},
 		{"letters that nobody hands on", func(s *server) {
 			s.write(filepath.Join(s.tree, spool.LettersDir, "letter"), "")
 			s.now = s.now.Add(time.Hour)

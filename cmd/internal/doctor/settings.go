@@ -14,6 +14,7 @@ import (
 	"packmill/cmd/internal/control"
 	"packmill/internal/openpgp"
 	"packmill/spool"
+	"packmill/spool/incoming"
 )
 
 // soon is how long before its end a key is told of.
@@ -255,6 +256,18 @@ func (p *patient) notify() {
 		if st, err := os.Stat(p.file(n.Via)); err != nil || st.Mode()&0o111 == 0 {
 			p.error(about, "install a mail system (postfix, exim4, msmtp-mta), or write Via", "there is no %s to send mail with", n.Via)
 		}
+	}
+}
+
+// disputed looks for directories of accounts that are somebody else's.
+func (p *patient) disputed() {
+	t, err := spool.Open(p.Tree)
+	if err != nil {
+		return // fsck says it
+	}
+	for _, account := range (&incoming.Box{Tree: t}).Disputed() {
+		p.error(filepath.Join(incoming.Root, account), "give it to the account (packmill uploader add does), or remove it",
+			"it has the name of an account and does not belong to it, so nothing is taken from there")
 	}
 }
 

@@ -50,7 +50,9 @@ func newAccounts(t *testing.T, lines ...string) *accounts {
 	m.must(err)
 	gid, err := strconv.ParseUint(all.Gid, 10, 32)
 	m.must(err)
-	return &accounts{m, uint32(gid)}
+	a := &accounts{m, uint32(gid)}
+	a.daemon("archived") // makes the suite's directory
+	return a
 }
 
 // run runs a program as one of the accounts, with the group that its unit names;

@@ -128,6 +128,7 @@ func TestUsers(t *testing.T) {
 	m.must(err)
 	own(t, "nobody", dropped...)
 
+	daemon(spool.UserArchive, "archived") // makes the suite's directory
 	daemon(spool.UserReview, "reviewd")
 	m.want(m.where(), "review source hello_1.0")
 	m.packmill("review", "accept", "hello")
@@ -206,6 +207,12 @@ func TestUsers(t *testing.T) {
 		{spool.UserArchive, "ls " + m.tree + "/spool/review", false},
 		{"nobody", "touch " + m.tree + "/spool/incoming/mine", true},
 		{"nobody", "ls " + m.tree + "/spool/incoming", false},
+		{"nobody", "ls " + m.tree + "/archive/incoming/stable", false},
+		{"nobody", "ls " + m.tree + "/archive/installed/stable", false},
+		{"nobody", "ls " + m.tree + "/archive/cache/base", false},
+		{"nobody", "cat " + m.tree + "/archive/dists/stable/InRelease " + m.tree + "/archive/keys/stable.asc", true},
+		{spool.UserReview, "ls " + m.tree + "/archive/incoming/stable " + m.tree + "/archive/installed/stable", true},
+		{spool.UserReview, "mkdir " + m.tree + "/archive/incoming/x", false},
 		{"nobody", "cat " + m.tree + "/spool/incoming/alice/secret", false},
 		{"nobody", "ls " + filepath.Dir(waiting[0]), false},
 		{"nobody", "touch " + m.tree + "/tmp/x", false},
