@@ -2,11 +2,11 @@ package push
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
@@ -15,11 +15,12 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -41,15 +42,48 @@ type S3 struct {
 	// did not end: a host name and a path.
 	Owner string
 
-	Client *http.Client // http.DefaultClient if nil
-	Large  int64        // files above this size go in parts; 1 GiB if zero, at least 5 MiB
+	Large int64 // files above this size go in parts; 1 GiB if zero, at least 5 MiB
+}
+
+// Credentials of S3-compatible storage.
+type Credentials struct {
+	Access, Secret string
+	Token          string // of temporary credentials, else ""
+}
+
+// tries is how often a request is sent while the network or the storage has a bad
+// moment: for some eight seconds.
+const tries = 15
+
+// client speaks for the bucket. The region is given, so that none is asked for.
+func (s *S3) client() (*minio.Core, error) {
+	u, err := url.Parse(strings.TrimRight(s.Endpoint, "/"))
+	if err != nil {
+		return nil, err
+	}
+	if u.Host == "" || u.Path != "" {
+		return nil, fmt.Errorf("address of the storage %q: write http(s)://HOST, with no path", s.Endpoint)
+	}
+	opt := &minio.Options{
+		Creds:  credentials.NewStaticV4(s.Access, s.Secret, s.Token),
+		Secure: u.Scheme == "https", Region: cmp.Or(s.Region, "us-east-1"),
+		BucketLookup: minio.BucketLookupPath, MaxRetries: tries,
+	}
+	if s.Virtual {
+		opt.BucketLookup = minio.BucketLookupDNS
+	}
+	return minio.NewCore(u.Host, opt)
 }
 
 const manifestKey = ".packmill/manifest"
 
 // Push brings the bucket in line with the archive.
 func (s *S3) Push(ctx context.Context, src Source, opt Options, now time.Time) (*Report, error) {
-	rep, err := run(ctx, &s3Run{S3: s, takeOver: opt.TakeOver}, src, opt, now)
+	c, err := s.client()
+	if err != nil {
+		return nil, fmt.Errorf("push to bucket %s: %w", s.Bucket, err)
+	}
+	rep, err := run(ctx, &s3Run{S3: s, store: c, takeOver: opt.TakeOver}, src, opt, now)
 	if err != nil {
 		return nil, fmt.Errorf("push to bucket %s: %w", s.Bucket, err)
 	}
@@ -58,6 +92,7 @@ func (s *S3) Push(ctx context.Context, src Source, opt Options, now time.Time) (
 
 type s3Run struct {
 	*S3
+	store    *minio.Core
 	takeOver bool
 	tag      string // of the manifest that this push wrote
 }
@@ -65,15 +100,15 @@ type s3Run struct {
 func (s *s3Run) flat() bool { return true }
 
 func (s *s3Run) load(ctx context.Context) (*manifest, error) {
-	resp, err := s.do(ctx, http.MethodGet, manifestKey, nil, nil, nil)
-	if isStatus(err, http.StatusNotFound) {
+	body, info, _, err := s.store.GetObject(ctx, s.Bucket, s.object(manifestKey), minio.GetObjectOptions{})
+	if status(err) == http.StatusNotFound {
 		return &manifest{entries: map[string]entry{}}, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, told("get", manifestKey, err)
 	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, 1<<30))
+	defer body.Close()
+	data, err := io.ReadAll(io.LimitReader(body, 1<<30))
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", manifestKey, err)
 	}
@@ -81,7 +116,7 @@ func (s *s3Run) load(ctx context.Context) (*manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.tag = resp.Header.Get("ETag")
+	m.tag = info.ETag
 	if m.open && m.owner != s.Owner && !s.takeOver {
 		return nil, fmt.Errorf("%w (%s has begun one that has not ended; if it is dead, take over)", ErrFence, m.owner)
 	}
@@ -99,32 +134,31 @@ func (s *s3Run) load(ctx context.Context) (*manifest, error) {
 	return m, nil
 }
 
+// object is the key of a file in the bucket.
+func (s *s3Run) object(name string) string { return path.Join(s.Prefix, name) }
+
 // head gets the tag of an object, "" if it is not there.
-func (s *s3Run) head(ctx context.Context, key string) (string, error) {
-	resp, err := s.do(ctx, http.MethodHead, key, nil, nil, nil)
-	if isStatus(err, http.StatusNotFound) {
+func (s *s3Run) head(ctx context.Context, name string) (string, error) {
+	info, err := s.store.StatObject(ctx, s.Bucket, s.object(name), minio.StatObjectOptions{})
+	if status(err) == http.StatusNotFound {
 		return "", nil
 	}
-	if err != nil {
-		return "", err
-	}
-	resp.Body.Close()
-	return resp.Header.Get("ETag"), nil
+	return info.ETag, told("head", name, err)
 }
 
 func (s *s3Run) begin(ctx context.Context, m *manifest) error {
 	m.open = true
-	return s.store(ctx, m)
+	return s.write(ctx, m)
 }
 
 func (s *s3Run) finish(ctx context.Context, m *manifest) error {
 	m.open = false
-	return s.store(ctx, m)
+	return s.write(ctx, m)
 }
 
-// store writes the manifest if it is still the one that was read or written
+// write writes the manifest if it is still the one that was read or written
 // last.
-func (s *s3Run) store(ctx context.Context, m *manifest) error {
+func (s *s3Run) write(ctx context.Context, m *manifest) error {
 	m.owner = s.Owner
 	data := m.text()
 	tag, err := s.putIf(ctx, manifestKey, data, m.tag)
@@ -136,32 +170,41 @@ func (s *s3Run) store(ctx context.Context, m *manifest) error {
 }
 
 // putIf writes an object if it has the tag, or is not there if the tag is "".
-func (s *s3Run) putIf(ctx context.Context, key string, data []byte, tag string) (string, error) {
+func (s *s3Run) putIf(ctx context.Context, name string, data []byte, tag string) (string, error) {
 	// After a broken connection nobody knows whether the object was written.
 	// What is ours bears this word.
 	word := rand.Text()
-	h := headers(key)
-	h.Set("x-amz-meta-packmill", word)
+	opt := headers(name)
+	opt.UserMetadata = map[string]string{wordKey: word}
 	if tag == "" {
-		h.Set("If-None-Match", "*")
+		opt.SetMatchETagExcept("*")
 	} else {
-		h.Set("If-Match", tag)
+		opt.SetMatchETag(strings.Trim(tag, `"`)) // a manifest of before has quotes in it
 	}
-	resp, err := s.do(ctx, http.MethodPut, key, nil, h, bytesBody(data))
-	if isStatus(err, http.StatusPreconditionFailed) || isStatus(err, http.StatusConflict) || isStatus(err, http.StatusNotFound) {
-		if at, herr := s.do(ctx, http.MethodHead, key, nil, nil, nil); herr == nil {
-			at.Body.Close()
-			if at.Header.Get("x-amz-meta-packmill") == word {
-				return at.Header.Get("ETag"), nil
-			}
+	info, err := s.put(ctx, name, bytes.NewReader(data), int64(len(data)), opt)
+	switch status(err) {
+	case http.StatusPreconditionFailed, http.StatusConflict, http.StatusNotFound:
+		at, herr := s.store.StatObject(ctx, s.Bucket, s.object(name), minio.StatObjectOptions{})
+		if herr == nil && at.UserMetadata[wordKey] == word {
+			return at.ETag, nil
 		}
 		return "", ErrFence
 	}
-	if err != nil {
-		return "", err
+	return info.ETag, told("put", name, err)
+}
+
+const wordKey = "Packmill"
+
+// put sends an object in one piece. Its checksum is part of what is signed.
+func (s *s3Run) put(ctx context.Context, name string, from io.ReadSeeker, size int64, opt minio.PutObjectOptions) (minio.UploadInfo, error) {
+	h := sha256.New()
+	if _, err := io.Copy(h, from); err != nil {
+		return minio.UploadInfo{}, err
 	}
-	resp.Body.Close()
-	return resp.Header.Get("ETag"), nil
+	if _, err := from.Seek(0, io.SeekStart); err != nil {
+		return minio.UploadInfo{}, err
+	}
+	return s.store.PutObject(ctx, s.Bucket, s.object(name), from, size, "", hex.EncodeToString(h.Sum(nil)), opt)
 }
 
 func (s *s3Run) send(ctx context.Context, p phase, files []*file, m *manifest, done func(*file)) error {
@@ -213,19 +256,17 @@ func (s *s3Run) sendOne(ctx context.Context, f *file, m *manifest, mu *sync.Mute
 		return "", err
 	}
 	defer in.Close()
-	if limit := s.large(); f.size > limit {
-		return "", s.parts(ctx, f, in, limit)
+	from := io.NewSectionReader(in, 0, f.size)
+	if f.size <= s.large() {
+		_, err = s.put(ctx, f.path, from, f.size, headers(f.path))
+	} else {
+		opt := headers(f.path)
+		opt.NumThreads = 1
+		// No storage takes more than 10,000 parts.
+		opt.PartSize = uint64(max(s.large(), (f.size+9999)/10000))
+		_, err = s.store.Client.PutObject(ctx, s.Bucket, s.object(f.path), from, f.size, opt)
 	}
-	sum, err := sumOf(io.NewSectionReader(in, 0, f.size))
-	if err != nil {
-		return "", err
-	}
-	resp, err := s.do(ctx, http.MethodPut, f.path, nil, headers(f.path), &body{in, 0, f.size, sum})
-	if err != nil {
-		return "", err
-	}
-	resp.Body.Close()
-	return "", nil
+	return "", told("put", f.path, err)
 }
 
 func (s *s3Run) large() int64 {
@@ -235,208 +276,51 @@ func (s *s3Run) large() int64 {
 	return max(s.Large, 5<<20)
 }
 
-// parts sends a large file in parts, which the storage puts together.
-func (s *s3Run) parts(ctx context.Context, f *file, in *os.File, size int64) error {
-	resp, err := s.do(ctx, http.MethodPost, f.path, url.Values{"uploads": {""}}, headers(f.path), nil)
-	if err != nil {
-		return err
-	}
-	var started struct{ UploadId string }
-	err = xml.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&started)
-	resp.Body.Close()
-	if err != nil || started.UploadId == "" {
-		return fmt.Errorf("the storage did not begin an upload in parts: %w", err)
-	}
-	id := url.Values{"uploadId": {started.UploadId}}
-	type part struct {
-		PartNumber int
-		ETag       string
-	}
-	var all struct {
-		XMLName xml.Name `xml:"CompleteMultipartUpload"`
-		Part    []part
-	}
-	// No storage takes more than 10,000 parts.
-	size = max(size, (f.size+9999)/10000)
-	err = func() error {
-		for at := int64(0); at < f.size; at += size {
-			n := min(size, f.size-at)
-			sum, err := sumOf(io.NewSectionReader(in, at, n))
-			if err != nil {
-				return err
-			}
-			number := len(all.Part) + 1
-			resp, err := s.do(ctx, http.MethodPut, f.path, url.Values{"uploadId": id["uploadId"], "partNumber": {strconv.Itoa(number)}}, nil, &body{in, at, n, sum})
-			if err != nil {
-				return err
-			}
-			resp.Body.Close()
-			all.Part = append(all.Part, part{number, resp.Header.Get("ETag")})
-		}
-		text, err := xml.Marshal(all)
-		if err != nil {
-			return err
-		}
-		resp, err := s.do(ctx, http.MethodPost, f.path, id, nil, bytesBody(text))
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		// The answer begins before the work is done: an error may come with
-		// the status of success.
-		answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-		if err == nil && bytes.Contains(answer, []byte("<Error>")) {
-			err = fmt.Errorf("the storage did not put the parts together: %q", answer)
-		}
-		return err
-	}()
-	if err != nil {
-		// Parts that nobody puts together cost money for ever.
-		if resp, aerr := s.do(context.WithoutCancel(ctx), http.MethodDelete, f.path, id, nil, nil); aerr == nil {
-			resp.Body.Close()
-		}
-	}
-	return err
-}
-
 func (s *s3Run) remove(ctx context.Context, paths []string) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for _, p := range paths {
 		g.Go(func() error {
-			resp, err := s.do(ctx, http.MethodDelete, p, nil, nil, nil)
-			if isStatus(err, http.StatusNotFound) {
+			err := s.store.RemoveObject(ctx, s.Bucket, s.object(p), minio.RemoveObjectOptions{})
+			if status(err) == http.StatusNotFound {
 				return nil
 			}
-			if err != nil {
-				return err
-			}
-			return resp.Body.Close()
+			return told("delete", p, err)
 		})
 	}
 	return g.Wait()
 }
 
 // headers are what web caches and browsers should know of a file.
-func headers(name string) http.Header {
-	h := http.Header{}
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Cache-Control", "no-cache")
-	switch base := path.Base(name); {
-	case strings.HasPrefix(name, "pool/"), strings.HasPrefix(name, "opkg/") && strings.Contains(name, "/pool/"), strings.Contains(name, "/by-hash/"):
-		h.Set("Cache-Control", "public, max-age=31536000, immutable")
-	case slices.Contains([]string{"InRelease", "Release", "Packages", "Sources"}, base):
-		h.Set("Content-Type", "text/plain; charset=utf-8")
+func headers(name string) minio.PutObjectOptions {
+	opt := minio.PutObjectOptions{ContentType: "application/octet-stream", CacheControl: "no-cache"}
+	forever := strings.HasPrefix(name, "pool/") || strings.Contains(name, "/by-hash/") ||
+		strings.HasPrefix(name, "opkg/") && strings.Contains(name, "/pool/")
+	switch {
+	case forever:
+		opt.CacheControl = "public, max-age=31536000, immutable"
+	case slices.Contains([]string{"InRelease", "Release", "Packages", "Sources"}, path.Base(name)):
+		opt.ContentType = "text/plain; charset=utf-8"
 	}
-	return h
+	return opt
 }
 
-// A body is a piece of a file, which can be sent more than once.
-type body struct {
-	from io.ReaderAt
-	at   int64
-	size int64
-	sha  string
-}
-
-func bytesBody(data []byte) *body {
-	sum := sha256.Sum256(data)
-	return &body{bytes.NewReader(data), 0, int64(len(data)), hex.EncodeToString(sum[:])}
-}
-
-func sumOf(r io.Reader) (string, error) {
-	h := sha256.New()
-	if _, err := io.Copy(h, r); err != nil {
-		return "", err
+// status is that of a refusal by the storage, else 0.
+func status(err error) int {
+	var e minio.ErrorResponse
+	if errors.As(err, &e) {
+		return e.StatusCode
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return 0
 }
 
-// A statusError is a refusal by the storage.
-type statusError struct {
-	method, key string
-	code        int
-	text        string
-}
-
-func (e *statusError) Error() string {
-	return fmt.Sprintf("%s %s: the storage says %d %s: %q", strings.ToLower(e.method), e.key, e.code, http.StatusText(e.code), e.text)
-}
-
-func isStatus(err error, code int) bool {
-	e := (*statusError)(nil)
-	return errors.As(err, &e) && e.code == code
-}
-
-// do sends a request, again if the network or the storage has a bad moment. The
-// caller closes the answer's body. A status that is no success is an error.
-func (s *s3Run) do(ctx context.Context, method, key string, q url.Values, h http.Header, b *body) (*http.Response, error) {
-	const tries = 5
-	for n, pause := 1, 500*time.Millisecond; ; n, pause = n+1, 2*pause {
-		resp, err := s.once(ctx, method, key, q, h, b)
-		if err == nil && resp.StatusCode/100 == 2 {
-			return resp, nil
-		}
-		again := true
-		if err == nil {
-			text, _ := io.ReadAll(io.LimitReader(resp.Body, 2000))
-			resp.Body.Close()
-			again = resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests
-			err = &statusError{method, key, resp.StatusCode, strings.TrimSpace(string(text))}
-		}
-		if !again || n == tries || ctx.Err() != nil {
-			return nil, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(pause):
-		}
+// told says of an error what was asked for, and what the storage answered.
+func told(verb, name string, err error) error {
+	if code := status(err); code != 0 {
+		return fmt.Errorf("%s %s: the storage says %d %s: %w", verb, name, code, http.StatusText(code), err)
 	}
-}
-
-func (s *s3Run) once(ctx context.Context, method, key string, q url.Values, h http.Header, b *body) (*http.Response, error) {
-	u, err := url.Parse(strings.TrimRight(s.Endpoint, "/"))
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("%s %s: %w", verb, name, err)
 	}
-	object := key
-	if s.Prefix != "" {
-		object = s.Prefix + "/" + key
-	}
-	if s.Virtual {
-		u.Host = s.Bucket + "." + u.Host
-		u.Path += "/" + object
-	} else {
-		u.Path += "/" + s.Bucket + "/" + object
-	}
-	// What is signed and what is sent must be escaped alike.
-	u.RawPath = escape(u.Path, true)
-	u.RawQuery = query(q)
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	for k, v := range h {
-		req.Header[k] = v
-	}
-	sum := sha256.Sum256(nil)
-	payload := hex.EncodeToString(sum[:])
-	if b != nil {
-		payload = b.sha
-		req.ContentLength = b.size
-		if b.size > 0 {
-			req.Body = io.NopCloser(io.NewSectionReader(b.from, b.at, b.size))
-		}
-	}
-	region := s.Region
-	if region == "" {
-		region = "us-east-1"
-	}
-	s.sign(req, region, payload, time.Now())
-	client := s.Client
-	if client == nil {
-		client = http.DefaultClient
-	}
-	return client.Do(req)
+	return nil
 }
