@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/internal/deb/debtest"
 	"packmill/spool"
 	"packmill/spool/upload/uploadtest"
 )
@@ -120,10 +121,7 @@ func long(source string) uploadtest.Package {
 			}
 		}
 		tw.Flush()
-		one, err := uploadtest.Pack("gz", raw.Bytes())
-		if err != nil {
-			panic(err)
-		}
+		one := debtest.Pack("gz", raw.Bytes())
 		return bytes.Repeat(one, 1900)
 	}}
 }

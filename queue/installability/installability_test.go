@@ -1,7 +1,6 @@
 package installability
 
 import (
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -13,9 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
-
+	"packmill/internal/deb/debtest"
 	"packmill/internal/policy"
 )
 
@@ -296,32 +293,19 @@ func TestDigest(t *testing.T) {
 
 func TestReadIndex(t *testing.T) {
 	dir := t.TempDir()
-	write := func(name string, pack func(io.Writer) (io.WriteCloser, error), text string) string {
+	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
-		f, err := os.Create(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		w, err := pack(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.WriteString(w, text); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Close(); err != nil {
+		if err := os.WriteFile(path, debtest.Pack(strings.TrimPrefix(filepath.Ext(name), "."), []byte(text)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return path
 	}
 	paths := []string{
-		write("a.gz", func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil }, p("one 1")+p("two 2")),
-		write("b.xz", func(w io.Writer) (io.WriteCloser, error) { return xz.NewWriter(w) }, p("two 3")+p("three 1", "Provides: a b")),
-		write("c.zst", func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) }, p("two 1")+p("Four 1")+p("five 1-")),
+		write("a.gz", p("one 1")+p("two 2")),
+		write("b.xz", p("two 3")+p("three 1", "Provides: a b")),
+		write("c.zst", p("two 1")+p("Four 1")+p("five 1-")),
 		// What Base has of it stops nobody.
-		write("d.gz", func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil },
-			p("six 1", "Priority: extra", "Priority: optional")+"Package: seven\r\n\n# a comment\nPackage: eight\n\n"+p("nine 1")),
+		write("d.gz", p("six 1", "Priority: extra", "Priority: optional")+"Package: seven\r\n\n# a comment\nPackage: eight\n\n"+p("nine 1")),
 	}
 	x, err := ReadIndex("amd64", paths...)
 	if err != nil || x.Len() != 4 || x.Version("two") != "3" || x.Version("nine") != "1" || len(x.Refused) != 6 {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"packmill/internal/deb/debtest"
 	"packmill/spool/upload"
 	"packmill/spool/upload/corpus"
 	"packmill/spool/upload/uploadtest"
@@ -252,11 +253,7 @@ func slow() []byte {
 		}
 	}
 	tw.Flush()
-	one, err := uploadtest.Pack("gz", raw.Bytes())
-	if err != nil {
-		panic(err)
-	}
-	return bytes.Repeat(one, 1900)
+	return bytes.Repeat(debtest.Pack("gz", raw.Bytes()), 1900)
 }
 
 // TestTimeIsBounded: whatever Read, Take and Tree are in the middle of, they end when their

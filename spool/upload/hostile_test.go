@@ -12,11 +12,11 @@ import (
 
 	"pgregory.net/rapid"
 
+	"packmill/internal/deb/debtest"
 	"packmill/internal/openpgp"
 	"packmill/internal/policy"
 	"packmill/spool/upload"
 	"packmill/spool/upload/corpus"
-	"packmill/spool/upload/uploadtest"
 )
 
 // judge writes an upload and reads it.
@@ -343,10 +343,7 @@ func FuzzTarball(f *testing.F) {
 		tw.Close()
 		// Mostly the text itself is bent, and packed whole.
 		f.Add(byte(kind), true, raw.Bytes())
-		packed, err := uploadtest.Pack(how, raw.Bytes())
-		if err != nil {
-			f.Fatal(err)
-		}
+		packed := debtest.Pack(how, raw.Bytes())
 		f.Add(byte(kind), false, packed)
 	}
 	f.Add(byte(gz), false, corpus.SparseBomb())
@@ -362,10 +359,7 @@ func FuzzTarball(f *testing.F) {
 			p.Version, p.Format = "1.0-1", "1.0"
 		}
 		if pack {
-			packed, err := uploadtest.Pack(p.Packing, data)
-			if err != nil {
-				t.Fatal(err)
-			}
+			packed := debtest.Pack(p.Packing, data)
 			data = packed
 		}
 		p.Tarball = func(which string, packed []byte) []byte {

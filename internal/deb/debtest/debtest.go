@@ -6,9 +6,9 @@ package debtest
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
+	"compress/gzip"
 	"crypto/md5"
-	"crypto/sha1"
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
@@ -17,10 +17,14 @@ import (
 	"sync"
 	"time"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"packmill/internal/policy"
 )
+
+// person is who made everything here.
+const person = "Packmill Tests <tests@packmill.example>"
 
 // Time is the time of everything in a package that does not name its own.
 var Time = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -55,7 +59,7 @@ func (d Deb) FileName() string {
 	} else if d.Ddeb {
 		ext = ".ddeb"
 	}
-	return d.Name + "_" + withoutEpoch(d.Version) + "_" + d.arch() + ext
+	return d.Name + "_" + policy.WithoutEpoch(d.Version) + "_" + d.arch() + ext
 }
 
 func (d Deb) arch() string {
@@ -63,14 +67,6 @@ func (d Deb) arch() string {
 		return "amd64"
 	}
 	return d.Arch
-}
-
-func withoutEpoch(v string) string {
-	_, rest, ok := strings.Cut(v, ":")
-	if !ok {
-		return v
-	}
-	return rest
 }
 
 func (d Deb) control() string {
@@ -82,7 +78,7 @@ func (d Deb) control() string {
 	if d.Source != "" {
 		fmt.Fprintf(&b, "Source: %s\n", d.Source)
 	}
-	fmt.Fprintf(&b, "Version: %s\nArchitecture: %s\nMaintainer: Packmill Tests <tests@packmill.example>\nInstalled-Size: 12\n", d.Version, d.arch())
+	fmt.Fprintf(&b, "Version: %s\nArchitecture: %s\nMaintainer: "+person+"\nInstalled-Size: 12\n", d.Version, d.arch())
 	for _, f := range []string{"Section: misc\n", "Priority: optional\n", "Description: package for tests\n It holds nothing of use.\n"} {
 		if name, _, _ := strings.Cut(f, ":"); !strings.HasPrefix(d.Fields, name+":") && !strings.Contains(d.Fields, "\n"+name+":") {
 			b.WriteString(f)
@@ -145,21 +141,44 @@ func Ar(members ...Member) []byte {
 	return b.Bytes()
 }
 
-// Tar is a GNU tar archive of the files, and of the directories above them.
-func Tar(files ...File) []byte {
+// An Entry is one member of a tar archive.
+type Entry struct {
+	Header tar.Header
+	Body   string // of a plain file
+}
+
+// TarOf is a GNU tar archive of the entries. One without a time is of that time.
+func TarOf(now time.Time, entries ...Entry) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	made := map[string]bool{}
-	add := func(h *tar.Header, body string) {
-		h.ModTime, h.Format, h.Uname, h.Gname = Time, tar.FormatGNU, "root", "root"
-		// A bytes.Buffer takes everything, and the headers are plain.
-		w.WriteHeader(h)
-		io.WriteString(w, body)
+	for _, e := range entries {
+		h := e.Header
+		if h.Typeflag == tar.TypeReg {
+			h.Size = int64(len(e.Body))
+		}
+		if h.ModTime.IsZero() {
+			h.ModTime = now
+		}
+		h.Format, h.Uname, h.Gname = tar.FormatGNU, "root", "root"
+		if err := w.WriteHeader(&h); err != nil {
+			return nil, fmt.Errorf("member %q: %w", h.Name, err)
+		}
+		if _, err := io.WriteString(w, e.Body); err != nil {
+			return nil, err
+		}
 	}
+	err := w.Close()
+	return b.Bytes(), err
+}
+
+// Tar is a GNU tar archive of the files, and of the directories above them.
+func Tar(files ...File) []byte {
+	var entries []Entry
+	made := map[string]bool{}
 	dir := func(path string) {
 		if !made[path] {
 			made[path] = true
-			add(&tar.Header{Typeflag: tar.TypeDir, Name: path, Mode: 0o755}, "")
+			entries = append(entries, Entry{Header: tar.Header{Typeflag: tar.TypeDir, Name: path, Mode: 0o755}})
 		}
 	}
 	for _, f := range files {
@@ -169,18 +188,17 @@ func Tar(files ...File) []byte {
 				dir("./" + f.Path[:i+1])
 			}
 		}
-		h := &tar.Header{Typeflag: tar.TypeReg, Name: "./" + f.Path, Mode: 0o644, Size: int64(len(f.Body))}
-		if f.Mode != 0 {
-			h.Mode = f.Mode
-		}
+		h := tar.Header{Typeflag: tar.TypeReg, Name: "./" + f.Path, Mode: cmp.Or(f.Mode, 0o644)}
 		if f.Link != "" {
-			h.Typeflag, h.Linkname, h.Mode, h.Size = tar.TypeSymlink, f.Link, 0o777, 0
-			f.Body = ""
+			h.Typeflag, h.Linkname, h.Mode, f.Body = tar.TypeSymlink, f.Link, 0o777, ""
 		}
-		add(h, f.Body)
+		entries = append(entries, Entry{h, f.Body})
 	}
-	w.Close()
-	return b.Bytes()
+	out, err := TarOf(Time, entries...)
+	if err != nil {
+		panic(err) // the headers are plain
+	}
+	return out
 }
 
 // A gzip writer costs 800 kB, so it is used again.
@@ -206,12 +224,20 @@ func Pack(packing string, data []byte) []byte {
 	case "zst":
 		return zstdWriter().EncodeAll(data, nil)
 	case "xz":
-		w, err := xz.WriterConfig{DictCap: 32 << 10}.NewWriter(&b)
-		if err != nil {
-			panic(err) // the configuration is a constant
+		dict := 32 << 10 // a large one costs more than a small package
+		if len(data) > dict {
+			dict = 1 << 20 // what does not get shorter would overflow a small one
 		}
-		w.Write(data)
-		w.Close()
+		w, err := xz.WriterConfig{DictCap: dict}.NewWriter(&b)
+		if err == nil {
+			_, err = w.Write(data)
+		}
+		if err == nil {
+			err = w.Close()
+		}
+		if err != nil {
+			panic(err) // a buffer takes everything
+		}
 	default:
 		panic("debtest: no packing " + packing)
 	}
@@ -241,7 +267,7 @@ func (s Source) Write(dir string) ([]string, error) {
 	if binary == nil {
 		binary = []string{s.Name}
 	}
-	root := s.Name + "-" + withoutEpoch(s.Version) + "/"
+	root := s.Name + "-" + policy.WithoutEpoch(s.Version) + "/"
 	var stanzas strings.Builder
 	for _, b := range binary {
 		fmt.Fprintf(&stanzas, "\nPackage: %s\nArchitecture: %s\nDescription: package for tests\n It holds nothing of use.\n", b, strings.Fields(arch)[0])
@@ -252,13 +278,11 @@ func (s Source) Write(dir string) ([]string, error) {
 		File{Path: root + "debian/rules", Mode: 0o755, Body: "#!/usr/bin/make -f\n%:\n\ttrue\n"},
 		File{Path: root + "debian/source/format", Body: "3.0 (native)\n"},
 	))
-	name := s.Name + "_" + withoutEpoch(s.Version)
-	var list strings.Builder
-	for _, b := range binary {
-		fmt.Fprintf(&list, " %s deb misc optional arch=%s\n", b, strings.ReplaceAll(arch, " ", ","))
-	}
-	dsc := []byte(fmt.Sprintf("Format: 3.0 (native)\nSource: %s\nBinary: %s\nArchitecture: %s\nVersion: %s\nMaintainer: Packmill Tests <tests@packmill.example>\nStandards-Version: 4.6.2\n%sPackage-List:\n%s",
-		s.Name, strings.Join(binary, ", "), arch, s.Version, s.Fields, list.String()) + sums("", file{name + ".tar.xz", tarball}))
+	name := s.Name + "_" + policy.WithoutEpoch(s.Version)
+	dsc := []byte(Dsc{
+		Format: "3.0 (native)", Source: s.Name, Version: s.Version, Arch: arch, Binary: binary, Maintainer: person,
+		Section: "misc", Priority: "optional", Fields: s.Fields, Parts: []Part{{name + ".tar.xz", tarball}},
+	}.Text())
 	if s.Sign != nil {
 		var err error
 		if dsc, err = s.Sign(dsc); err != nil {
@@ -270,22 +294,6 @@ func (s Source) Write(dir string) ([]string, error) {
 		return nil, err
 	}
 	return paths, os.WriteFile(paths[0], dsc, 0o644)
-}
-
-type file struct {
-	name string
-	body []byte
-}
-
-// sums are the three checksum fields; in a .changes, Files bears the section.
-func sums(section string, files ...file) string {
-	var a, b, c strings.Builder
-	for _, f := range files {
-		fmt.Fprintf(&a, " %x %d %s\n", sha1.Sum(f.body), len(f.body), f.name)
-		fmt.Fprintf(&b, " %x %d %s\n", sha256.Sum256(f.body), len(f.body), f.name)
-		fmt.Fprintf(&c, " %x %d %s%s\n", md5.Sum(f.body), len(f.body), section, f.name)
-	}
-	return "Checksums-Sha1:\n" + a.String() + "Checksums-Sha256:\n" + b.String() + "Files:\n" + c.String()
 }
 
 // An Upload is a source with binaries, as dpkg-genchanges describes it. Without
@@ -308,7 +316,7 @@ func (u Upload) Write(dir string) (string, error) {
 		dist = "unstable"
 	}
 	var (
-		files  []file
+		files  []Part
 		archs  []string
 		binary []string
 		seen   = map[string]bool{}
@@ -339,7 +347,7 @@ func (u Upload) Write(dir string) (string, error) {
 			if err != nil {
 				return "", err
 			}
-			files = append(files, file{filepath.Base(p), body})
+			files = append(files, Part{filepath.Base(p), body})
 		}
 		addArch("source")
 	}
@@ -354,7 +362,7 @@ func (u Upload) Write(dir string) (string, error) {
 		if err := os.WriteFile(filepath.Join(dir, d.FileName()), body, 0o644); err != nil {
 			return "", err
 		}
-		files = append(files, file{d.FileName(), body})
+		files = append(files, Part{d.FileName(), body})
 		addArch(d.arch())
 	}
 	first := "source"
@@ -363,33 +371,23 @@ func (u Upload) Write(dir string) (string, error) {
 	} else if len(archs) > 1 {
 		first = archs[1]
 	}
-	base := u.Source.Name + "_" + withoutEpoch(u.Source.Version) + "_" + first
+	base := u.Source.Name + "_" + policy.WithoutEpoch(u.Source.Version) + "_" + first
 	if u.Buildinfo != "" {
 		if err := os.WriteFile(filepath.Join(dir, base+".buildinfo"), []byte(u.Buildinfo), 0o644); err != nil {
 			return "", err
 		}
-		files = append(files, file{base + ".buildinfo", []byte(u.Buildinfo)})
+		files = append(files, Part{base + ".buildinfo", []byte(u.Buildinfo)})
 	}
-	var b strings.Builder
-	source := u.Source.Name
+	c := Changes{
+		Source: u.Source.Name, Version: u.Source.Version, Date: Time, Binary: binary, Archs: archs,
+		Distribution: dist, Urgency: "medium", Maintainer: person, ChangedBy: person,
+		Section: "misc", Priority: "optional", BinaryOnly: u.Of != "",
+		Description: "package for tests", Entry: "For tests.", Parts: files,
+	}
 	if u.Of != "" {
-		source += " (" + u.Of + ")\nBinary-Only: yes"
+		c.Source += " (" + u.Of + ")"
 	}
-	fmt.Fprintf(&b, "Format: 1.8\nDate: %s\nSource: %s\n", Time.Format(time.RFC1123Z), source)
-	if binary != nil {
-		fmt.Fprintf(&b, "Binary: %s\n", strings.Join(binary, " "))
-	}
-	fmt.Fprintf(&b, "Architecture: %s\nVersion: %s\nDistribution: %s\nUrgency: medium\nMaintainer: Packmill Tests <tests@packmill.example>\nChanged-By: Packmill Tests <tests@packmill.example>\n",
-		strings.Join(archs, " "), u.Source.Version, dist)
-	if binary != nil {
-		b.WriteString("Description:\n")
-		for _, n := range binary {
-			fmt.Fprintf(&b, " %s - package for tests\n", n)
-		}
-	}
-	fmt.Fprintf(&b, "Changes:\n %s (%s) %s; urgency=medium\n .\n   * For tests.\n", u.Source.Name, u.Source.Version, dist)
-	b.WriteString(sums("misc optional ", files...))
-	text := []byte(b.String())
+	text := []byte(c.Text())
 	if u.Sign != nil {
 		var err error
 		if text, err = u.Sign(text); err != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/internal/deb/debtest"
 	"packmill/internal/durable"
 	"packmill/spool/upload"
 	"packmill/spool/upload/uploadtest"
@@ -38,10 +39,7 @@ func zeros(how string, n int) []byte {
 		panic(err)
 	}
 	tw.Close()
-	packed, err := uploadtest.Pack(how, raw.Bytes())
-	if err != nil {
-		panic(err)
-	}
+	packed := debtest.Pack(how, raw.Bytes())
 	return packed
 }
 
@@ -50,19 +48,13 @@ func gzipBomb() []byte { return bomb("gz") }
 
 // bomb is 80 streams of a MiB of zeros each: compressed files may be strung together.
 func bomb(how string) []byte {
-	more, err := uploadtest.Pack(how, make([]byte, 1<<20))
-	if err != nil {
-		panic(err)
-	}
+	more := debtest.Pack(how, make([]byte, 1<<20))
 	var raw bytes.Buffer
 	tw := tar.NewWriter(&raw)
 	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/zeros", Mode: 0o644, Size: 81 << 20, ModTime: old}); err != nil {
 		panic(err)
 	}
-	first, err := uploadtest.Pack(how, append(bytes.Clone(raw.Bytes()), make([]byte, 1<<20)...))
-	if err != nil {
-		panic(err)
-	}
+	first := debtest.Pack(how, append(bytes.Clone(raw.Bytes()), make([]byte, 1<<20)...))
 	return append(first, bytes.Repeat(more, 80)...)
 }
 
@@ -379,10 +371,7 @@ var Bad = append([]Row{
 	// Inside the tarballs.
 	{Name: "not compressed", bend: orig(func() []byte { return []byte("this is no gzip") })},
 	{Name: "not a tarball", bend: orig(func() []byte {
-		b, err := uploadtest.Pack("gz", []byte(strings.Repeat("this is no tarball", 100)))
-		if err != nil {
-			panic(err)
-		}
+		b := debtest.Pack("gz", []byte(strings.Repeat("this is no tarball", 100)))
 		return b
 	})},
 	{Name: "tarball cut off", bend: tarball(func(which string, b []byte) []byte { return b[:len(b)-20] })},
@@ -431,11 +420,7 @@ var Bad = append([]Row{
 			if which != "diff" {
 				return b
 			}
-			b, err := uploadtest.Pack("gz", []byte("--- a/x\n+++ ../../etc/passwd\n@@ -0,0 +1 @@\n+root\n--- a/y\n+++ /etc/shadow\n@@ -1 +1,2 @@\n-x\n+x\n+++ /not/a/header\n"))
-			if err != nil {
-				panic(err)
-			}
-			return b
+			return debtest.Pack("gz", []byte("--- a/x\n+++ ../../etc/passwd\n@@ -0,0 +1 @@\n+root\n--- a/y\n+++ /etc/shadow\n@@ -1 +1,2 @@\n-x\n+x\n+++ /not/a/header\n"))
 		}
 	}},
 	{Name: "no changelog", bend: debian("changelog", "")},
@@ -567,9 +552,6 @@ func SparseBomb() []byte {
 		sum += int(c)
 	}
 	copy(b[148:156], fmt.Sprintf("%06o\x00 ", sum))
-	packed, err := uploadtest.Pack("gz", b)
-	if err != nil {
-		panic(err)
-	}
+	packed := debtest.Pack("gz", b)
 	return packed
 }

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/internal/deb/debtest"
 	"packmill/internal/openpgp"
 	"packmill/spool/upload"
 	"packmill/spool/upload/uploadtest"
@@ -340,10 +341,7 @@ func componentTarball(p *pkg, _ *World) {
 		panic(err)
 	}
 	tw.Close()
-	data, err := uploadtest.Pack("gz", raw.Bytes())
-	if err != nil {
-		panic(err)
-	}
+	data := debtest.Pack("gz", raw.Bytes())
 	for _, f := range []struct {
 		name string
 		data []byte

@@ -8,25 +8,17 @@ package uploadtest
 
 import (
 	"archive/tar"
-	"bytes"
-	"compress/gzip"
-	"crypto/md5"
-	"crypto/sha1"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
-
+	"packmill/internal/deb/debtest"
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
+	"packmill/internal/policy"
 )
 
 // Package is an upload to be written. The zero value of a field means a sensible
@@ -80,10 +72,7 @@ type File struct {
 }
 
 // Member is one member of a tarball.
-type Member struct {
-	Header tar.Header
-	Body   string
-}
+type Member = debtest.Entry
 
 // Text is a plain member.
 func Text(name, body string) Member {
@@ -91,7 +80,7 @@ func Text(name, body string) Member {
 	if strings.HasPrefix(body, "#!") {
 		mode = 0o755
 	}
-	return Member{tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode}, body}
+	return Member{Header: tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode}, Body: body}
 }
 
 func (p *Package) defaults() {
@@ -124,21 +113,6 @@ func (p *Package) defaults() {
 	if p.DscSigner == nil {
 		p.DscSigner = p.Signer
 	}
-}
-
-func withoutEpoch(v string) string {
-	if i := strings.IndexByte(v, ':'); i >= 0 {
-		return v[i+1:]
-	}
-	return v
-}
-
-func upstream(v string) string {
-	v = withoutEpoch(v)
-	if i := strings.LastIndexByte(v, '-'); i >= 0 {
-		return v[:i]
-	}
-	return v
 }
 
 // debian is what lies below debian/.
@@ -218,98 +192,36 @@ func (p *Package) pack(which string, list []Member) ([]byte, error) {
 	if p.Members != nil {
 		list = p.Members(which, list)
 	}
-	var raw bytes.Buffer
-	w := tar.NewWriter(&raw)
-	for _, m := range list {
-		h := m.Header
-		h.Name, h.Linkname, m.Body = p.as(h.Name), p.as(h.Linkname), p.as(m.Body)
-		if h.Typeflag == tar.TypeReg {
-			h.Size = int64(len(m.Body))
-		}
-		if h.ModTime.IsZero() {
-			h.ModTime = p.Date
-		}
-		h.Uname, h.Gname, h.Format = "root", "root", tar.FormatGNU
-		if err := w.WriteHeader(&h); err != nil {
-			return nil, fmt.Errorf("member %q: %w", h.Name, err)
-		}
-		if _, err := io.WriteString(w, m.Body); err != nil {
-			return nil, err
-		}
+	list = slices.Clone(list)
+	for i := range list {
+		m := &list[i]
+		m.Header.Name, m.Header.Linkname, m.Body = p.as(m.Header.Name), p.as(m.Header.Linkname), p.as(m.Body)
 	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	packed, err := Pack(p.Packing, raw.Bytes())
-	if err == nil && p.Tarball != nil {
-		packed = p.Tarball(which, packed)
-	}
-	return packed, err
-}
-
-// Pack compresses data: "gz", "xz" or "zst".
-func Pack(how string, data []byte) ([]byte, error) {
-	var out bytes.Buffer
-	var w io.WriteCloser
-	var err error
-	switch how {
-	case "gz":
-		w = gzip.NewWriter(&out)
-	case "xz":
-		w, err = xz.WriterConfig{DictCap: 1 << 20}.NewWriter(&out)
-	case "zst":
-		w, err = zstd.NewWriter(&out)
-	default:
-		err = fmt.Errorf("packing %q is not made here", how)
-	}
+	raw, err := debtest.TarOf(p.Date, list...)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := w.Write(data); err != nil {
-		return nil, err
+	packed := debtest.Pack(p.Packing, raw)
+	if p.Tarball != nil {
+		packed = p.Tarball(which, packed)
 	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
-}
-
-// Line is a file's line in the lists of .dsc and .changes.
-type line struct {
-	name string
-	data []byte
-}
-
-func lists(b *strings.Builder, files []line, extra string) {
-	for _, l := range []struct {
-		field string
-		sum   func([]byte) string
-		extra string
-	}{
-		{"Checksums-Sha1", func(d []byte) string { s := sha1.Sum(d); return hex.EncodeToString(s[:]) }, ""},
-		{"Checksums-Sha256", func(d []byte) string { s := sha256.Sum256(d); return hex.EncodeToString(s[:]) }, ""},
-		{"Files", func(d []byte) string { s := md5.Sum(d); return hex.EncodeToString(s[:]) }, extra},
-	} {
-		fmt.Fprintf(b, "%s:\n", l.field)
-		for _, f := range files {
-			fmt.Fprintf(b, " %s %d %s%s\n", l.sum(f.data), len(f.data), l.extra, f.name)
-		}
-	}
+	return packed, nil
 }
 
 // Write writes the upload into dir and returns the name of its .changes, which is
 // written last.
 func (p Package) Write(dir string) (string, error) {
 	p.defaults()
-	full := p.Source + "_" + withoutEpoch(p.Version)
+	upstream := policy.VersionOf(p.Version).Version
+	full := p.Source + "_" + policy.WithoutEpoch(p.Version)
 	debian := p.debian()
-	top := p.Source + "-" + upstream(p.Version)
+	top := p.Source + "-" + upstream
 	tree := append([]Member{
 		{Header: tar.Header{Typeflag: tar.TypeDir, Name: top + "/", Mode: 0o755}},
-		Text(top+"/README", "What upstream says about "+p.Source+" "+upstream(p.Version)+".\n"),
+		Text(top+"/README", "What upstream says about "+p.Source+" "+upstream+".\n"),
 	}, p.Tree...)
 
-	var parts []line
+	var parts []debtest.Part
 	add := func(name string, data []byte, err error) error {
 		if err != nil {
 			return fmt.Errorf("write %s: %w", name, err)
@@ -317,14 +229,14 @@ func (p Package) Write(dir string) (string, error) {
 		if p.Names != nil {
 			name = p.Names(name)
 		}
-		parts = append(parts, line{p.as(name), data})
+		parts = append(parts, debtest.Part{Name: p.as(name), Body: data})
 		return nil
 	}
 	var err error
 	switch p.Format {
 	case "3.0 (quilt)":
 		orig, perr := p.pack("orig", tree)
-		err = add(p.Source+"_"+upstream(p.Version)+".orig.tar."+p.Packing, orig, perr)
+		err = add(p.Source+"_"+upstream+".orig.tar."+p.Packing, orig, perr)
 		if err == nil {
 			deb, perr := p.pack("debian", members("debian/", debian))
 			err = add(full+".debian.tar."+p.Packing, deb, perr)
@@ -332,13 +244,13 @@ func (p Package) Write(dir string) (string, error) {
 	case "1.0":
 		if strings.Contains(p.Version, "-") {
 			orig, perr := p.pack("orig", tree)
-			err = add(p.Source+"_"+upstream(p.Version)+".orig.tar.gz", orig, perr)
+			err = add(p.Source+"_"+upstream+".orig.tar.gz", orig, perr)
 			if err == nil {
-				diff, perr := Pack("gz", []byte(p.as(makeDiff(top, debian))))
+				diff := debtest.Pack("gz", []byte(p.as(makeDiff(top, debian))))
 				if p.Tarball != nil {
 					diff = p.Tarball("diff", diff)
 				}
-				err = add(full+".diff.gz", diff, perr)
+				err = add(full+".diff.gz", diff, nil)
 			}
 			break
 		}
@@ -351,18 +263,14 @@ func (p Package) Write(dir string) (string, error) {
 		return "", err
 	}
 
-	var b strings.Builder
-	fmt.Fprintf(&b, "Format: %s\nSource: %s\nBinary: %s\nArchitecture: %s\nVersion: %s\nMaintainer: %s\nStandards-Version: 4.6.2\n",
-		p.Format, p.Source, strings.Join(p.Binary, ", "), p.Architecture, p.Version, p.Maintainer)
+	fields := ""
 	if p.BuildDepends != "" {
-		fmt.Fprintf(&b, "Build-Depends: %s\n", p.BuildDepends)
+		fields = "Build-Depends: " + p.BuildDepends + "\n"
 	}
-	fmt.Fprintf(&b, "Package-List:\n")
-	for _, name := range p.Binary {
-		fmt.Fprintf(&b, " %s deb %s %s arch=%s\n", name, p.Section, p.Priority, p.Architecture)
-	}
-	lists(&b, parts, "")
-	text := b.String()
+	text := debtest.Dsc{
+		Format: p.Format, Source: p.Source, Version: p.Version, Arch: p.Architecture, Binary: p.Binary,
+		Maintainer: p.Maintainer, Section: p.Section, Priority: p.Priority, Fields: fields, Parts: parts,
+	}.Text()
 	if p.As != "" {
 		text = strings.ReplaceAll(text, p.As, p.Source)
 	}
@@ -376,41 +284,32 @@ func (p Package) Write(dir string) (string, error) {
 		}
 	}
 	if p.NoOrig {
-		parts = slices.DeleteFunc(parts, func(l line) bool { return strings.Contains(l.name, ".orig.") })
+		parts = slices.DeleteFunc(parts, func(l debtest.Part) bool { return strings.Contains(l.Name, ".orig.") })
 	}
 	dscName := full + ".dsc"
 	if p.Names != nil {
 		dscName = p.Names(dscName)
 	}
-	parts = append([]line{{p.as(dscName), dsc}}, parts...)
+	parts = append([]debtest.Part{{Name: p.as(dscName), Body: dsc}}, parts...)
 	archs := []string{"source"}
 	for _, f := range p.Files {
-		parts = append(parts, line{p.as(f.Name), []byte(p.as(string(f.Data)))})
+		parts = append(parts, debtest.Part{Name: p.as(f.Name), Body: []byte(p.as(string(f.Data)))})
 		if f.Arch != "" && !slices.Contains(archs, f.Arch) {
 			archs = append(archs, f.Arch)
 		}
 	}
 
-	b.Reset()
-	fmt.Fprintf(&b, "Format: 1.8\nDate: %s\nSource: %s\n", p.Date.Format(time.RFC1123Z), p.Source)
+	c := debtest.Changes{
+		Source: p.Source, Version: p.Version, Date: p.Date, Archs: archs,
+		Distribution: p.Distribution, Urgency: p.Urgency, Maintainer: p.Maintainer, ChangedBy: p.ChangedBy,
+		Section: p.Section, Priority: p.Priority, Closes: p.Closes,
+		Description: "package of a test", Entry: "An entry.", Parts: parts,
+	}
 	if len(archs) > 1 {
-		fmt.Fprintf(&b, "Binary: %s\n", strings.Join(p.Binary, " "))
+		c.Binary = p.Binary
 	}
-	fmt.Fprintf(&b, "Architecture: %s\nVersion: %s\nDistribution: %s\nUrgency: %s\nMaintainer: %s\nChanged-By: %s\n",
-		strings.Join(archs, " "), p.Version, p.Distribution, p.Urgency, p.Maintainer, p.ChangedBy)
-	if len(archs) > 1 {
-		fmt.Fprintf(&b, "Description:\n")
-		for _, name := range p.Binary {
-			fmt.Fprintf(&b, " %s - package of a test\n", name)
-		}
-	}
-	if len(p.Closes) > 0 {
-		fmt.Fprintf(&b, "Closes: %s\n", strings.Join(p.Closes, " "))
-	}
-	fmt.Fprintf(&b, "Changes:\n %s (%s) %s; urgency=%s\n .\n   * An entry.\n", p.Source, p.Version, p.Distribution, p.Urgency)
-	lists(&b, parts, p.Section+" "+p.Priority+" ")
 	// The bend finds the source under its own name.
-	text = b.String()
+	text = c.Text()
 	if p.As != "" {
 		text = strings.ReplaceAll(text, p.As, p.Source)
 	}
@@ -428,7 +327,7 @@ func (p Package) Write(dir string) (string, error) {
 	}
 
 	for _, f := range parts {
-		if err := os.WriteFile(filepath.Join(dir, f.name), f.data, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, f.Name), f.Body, 0o644); err != nil {
 			return "", err
 		}
 	}
