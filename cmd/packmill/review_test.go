@@ -210,14 +210,18 @@ func TestSession(t *testing.T) {
 	if got := spool.ReadReason(x.tree.Path(x.in("hello", spool.Rejected)[0].Dir())); !strings.Contains(got, "postinst removes everything") || !strings.Contains(got, "an old standard") {
 		t.Errorf("REASON: %s", got)
 	}
-	x.must([]string{"spool/review/stable -> spool/accepted/stable"}, "review", "accept", "third", "fourth")
+	// Each for itself: what is not there, or refused by now, stops none of the others.
+	out, status := x.run("review", "accept", "third", "nosuch", "hello", "fourth", "th*")
+	if status != 1 || strings.Count(out, "spool/review/stable -> spool/accepted/stable") != 2 || !strings.Contains(out, "nothing here is called nosuch") {
+		t.Errorf("accept of four: status %d, %s", status, out)
+	}
 	if len(x.in("", spool.Accepted)) != 2 {
 		t.Error("not both are accepted")
 	}
 	again := pkg("hello", "1.0-3")
 	x.waits(again, "")
 	x.must([]string{"Refused before:", "postinst removes everything"}, "review", "show", "--no-lintian", "hello_1.0-3")
-	if out, status := x.run("review", "accept", "nosuch"); status != 1 || !strings.Contains(out, "nothing here is called nosuch") {
+	if out, status = x.run("review", "accept", "nosuch"); status != 1 || !strings.Contains(out, "nothing here is called nosuch") {
 		t.Errorf("accept of nothing: status %d, %s", status, out)
 	}
 	findings, err := x.tree.Fsck()

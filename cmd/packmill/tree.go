@@ -320,11 +320,10 @@ func (c *cli) act(p *pick, patterns []string, states func(spool.State) bool, ver
 	if err != nil {
 		return err
 	}
-	found, err := c.meant(t, p.filter(verb, patterns, states))
+	found, bad, err := c.each(t, p, patterns, states, verb)
 	if err != nil {
 		return err
 	}
-	var bad error
 	for _, f := range found {
 		r := acted{Row: survey.RowOf(t, f), Did: "would " + verb, DryRun: c.DryRun}
 		if c.DryRun {
@@ -340,6 +339,31 @@ func (c *cli) act(p *pick, patterns []string, states func(spool.State) bool, ver
 		}
 	}
 	return bad
+}
+
+// each finds what the patterns mean, each for itself: of several, one that means
+// nothing here is told of and stops none of the others.
+func (c *cli) each(t *spool.Tree, p *pick, patterns []string, states func(spool.State) bool, verb string) (found []spool.Found, bad, err error) {
+	if len(patterns) < 2 {
+		found, err = c.meant(t, p.filter(verb, patterns, states))
+		return found, nil, err
+	}
+	for _, one := range patterns {
+		some, err := c.meant(t, p.filter(verb, []string{one}, states))
+		if err != nil && !errors.Is(err, daemon.ErrRefused) {
+			return nil, nil, err
+		}
+		if err != nil {
+			bad = daemon.ErrRefused
+			c.tellError(fmt.Errorf("%s: %w", one, err), daemon.ExitRefused)
+		}
+		for _, f := range some {
+			if !slices.Contains(found, f) {
+				found = append(found, f)
+			}
+		}
+	}
+	return found, bad, nil
 }
 
 // acted is what became of an item, for JSON.

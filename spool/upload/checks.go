@@ -90,6 +90,7 @@ func table() []check {
 		// The source package.
 		{"source", Error, true, "there is not exactly one source package", checkSource},
 		{"dsc-signature", Error, true, "the .dsc has a signature that is not good", checkDscSignature},
+		{"dsc-key", Error, false, "the .dsc is signed by a key that is not known here, as Debian's are", checkDscKey},
 		{"dsc-unsigned", Error, false, "the .dsc is not signed", checkDscUnsigned},
 		{"dsc-fields", Error, true, "the .dsc cannot be read, or lacks something", checkDscFields},
 		{"dsc-agrees", Error, true, "the .dsc and the .changes contradict each other", checkDscAgrees},
@@ -686,6 +687,15 @@ func checkDscSignature(r *reading) error {
 	return nil
 }
 
+// checkDscKey judges by itself what the .changes vouches for: its signer sends
+// somebody else's source package as it is.
+func checkDscKey(r *reading) error {
+	if r.dscStranger != nil {
+		r.say("%s: %s", r.dscName(), r.dscStranger)
+	}
+	return nil
+}
+
 func (r *reading) dscName() string {
 	for _, f := range r.up.Changes.Files {
 		if kindOf(f.Name) == kindDsc {
@@ -696,7 +706,7 @@ func (r *reading) dscName() string {
 }
 
 func checkDscUnsigned(r *reading) error {
-	if r.up.Dsc != nil && r.up.DscSignature == nil && !r.unsigned {
+	if r.up.Dsc != nil && r.up.DscSignature == nil && r.dscStranger == nil && !r.unsigned {
 		r.say("%s has no signature; sign the whole upload with debsign", r.dscName())
 	}
 	return nil

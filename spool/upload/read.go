@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"packmill/internal/openpgp"
+	"packmill/internal/paper"
 	"packmill/internal/policy"
 )
 
@@ -29,17 +30,18 @@ type reading struct {
 	now      *check         // the check that speaks
 	texts    map[string]int // findings of each check so far
 
-	changesBad problems
-	dscBad     problems
-	dscErr     error                  // the .dsc is no stanza, or cannot be taken
-	dscRefusal error                  // its signature is not good
-	unsigned   bool                   // the .changes, from a trusted account
-	present    map[string]fs.FileInfo // files of the directory that are listed and regular
-	odd        []*FileError           // listed files that are not
-	sums       map[string]Sums
-	tarballs   []*listing
-	tarSource  string // name of the file that holds debian/
-	tree       *listing
+	changesBad  problems
+	dscBad      problems
+	dscErr      error                  // the .dsc is no stanza, or cannot be taken
+	dscRefusal  error                  // its signature is not good
+	dscStranger error                  // its signature is of a key that is not known here
+	unsigned    bool                   // the .changes, from a trusted account
+	present     map[string]fs.FileInfo // files of the directory that are listed and regular
+	odd         []*FileError           // listed files that are not
+	sums        map[string]Sums
+	tarballs    []*listing
+	tarSource   string // name of the file that holds debian/
+	tree        *listing
 }
 
 // say adds a finding of the present check.
@@ -238,7 +240,9 @@ func (r *reading) readDsc(name string) error {
 		}
 		var verr error
 		text, r.up.DscSignature, verr = keyring.VerifyClear(data, r.ctx.Now)
-		if verr != nil {
+		if refusal := (*openpgp.Refusal)(nil); errors.As(verr, &refusal) && refusal.Kind == openpgp.UnknownKey {
+			r.dscStranger, text = verr, paper.Text(data)
+		} else if verr != nil {
 			r.dscRefusal = verr
 			return nil
 		}

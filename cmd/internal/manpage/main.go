@@ -18,6 +18,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"packmill/spool/upload"
 )
 
 func main() {
@@ -54,7 +56,7 @@ func run(dir string) error {
 	if err != nil {
 		return fmt.Errorf("README.md: %w", err)
 	}
-	if err := put("packmill", "5", text); err != nil {
+	if err := put("packmill", "5", text+checks()); err != nil {
 		return err
 	}
 	for _, file := range mains {
@@ -130,6 +132,21 @@ func settings(readme string) (string, error) {
 		}
 	}
 	return b.String(), nil
+}
+
+// checks is the section of packmill(5) that names what an upload is held to.
+func checks() string {
+	var b strings.Builder
+	b.WriteString(".SH CHECKS OF UPLOADS\n.PP\nChecks in control/suites gives one another level, as in date-old=off, dsc-key=remark: " +
+		"an error refuses the upload, a warning and a remark are told, off says nothing. What is fixed stays as it is.\n")
+	for _, c := range upload.Checks() {
+		fixed := ""
+		if c.Fixed {
+			fixed = ", fixed"
+		}
+		fmt.Fprintf(&b, ".TP\n.B %s\nDefault: %s%s. Says that %s.\n", escape(c.Name), c.Level, fixed, escape(c.About))
+	}
+	return b.String()
 }
 
 // page turns a package comment, "Command NAME does something. ..." with the

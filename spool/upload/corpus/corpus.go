@@ -78,7 +78,7 @@ func (w *World) Context() *upload.Context {
 			{Name: "dropping", Architectures: []string{"amd64"}, Binaries: upload.BinariesDropped},
 			{Name: "small", Architectures: []string{"amd64"}, Limits: upload.Limits{Files: 3, FileSize: 4000, Size: 5000, Entries: 20, Unpacked: 100 << 10, Age: 24 * time.Hour}},
 			{Name: "lenient", Architectures: []string{"amd64"}, Formats: []string{"3.0 (native)"}, Checks: map[string]upload.Level{
-				"dsc-unsigned": upload.Warning, "maintainer": upload.Off, "date": upload.Remark, "checksum": upload.Off, "rights": upload.Off,
+				"dsc-unsigned": upload.Warning, "dsc-key": upload.Remark, "maintainer": upload.Off, "date": upload.Remark, "checksum": upload.Off, "rights": upload.Off,
 			}},
 		},
 		Published: func(suite, source string) ([]string, error) { return Published[suite+" "+source], nil },
@@ -265,6 +265,9 @@ var Good = []Row{
 		p.Before = nil
 		unsignedDsc(p, w)
 	})},
+	{Name: "somebody else's source package as it is", bend: func(p *pkg, w *World) {
+		p.Distribution, p.Version, p.DscSigner = "lenient", "4", w.Stranger
+	}},
 	{Name: "debian/changelog of another suite", bend: set(func(p *pkg) {
 		p.Debian = func(f map[string]string) { f["changelog"] = strings.Replace(f["changelog"], "stable", "unstable", 1) }
 	})},
