@@ -64,9 +64,9 @@ type Right struct {
 	Inner string
 }
 
-// below is the right of the directories below a shared one: where the group may
+// Below is the right of the directories below a shared one: where the group may
 // write, it may there.
-func (r Right) below() Right {
+func (r Right) Below() Right {
 	if r.Inner != "" {
 		r.Group, r.Mode = r.Inner, sharedMode
 	}
@@ -244,7 +244,7 @@ func (t *Tree) setRight(r Right) error {
 	}
 	for i, d := range append([]string{r.Dir}, dirs...) {
 		if i == 1 {
-			r = r.below()
+			r = r.Below()
 		}
 		uid, gid, err := r.ids()
 		if err != nil {
@@ -453,7 +453,7 @@ func (c *checker) rights() error {
 		if len(dirs) == 0 {
 			continue
 		}
-		in := r.below()
+		in := r.Below()
 		if _, gid, err = in.ids(); err != nil {
 			return err
 		}

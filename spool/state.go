@@ -229,7 +229,7 @@ func (r *Row) root() string {
 
 // shared reports whether the daemons and people share what lies there. What is
 // not shared is its owner's own record.
-func (r *Row) shared() bool { return r.Right.below().Mode&0o020 != 0 }
+func (r *Row) shared() bool { return r.Right.Below().Mode&0o020 != 0 }
 
 // Are lists the states of which all of the traits are true.
 func (t Table) Are(all Trait) []State {
