@@ -88,7 +88,8 @@ func (in *inclusion) belongs(l *paper.File, p *deb.Package) error {
 		return refuse("%s: is built from %s %s, but %s is of %s %s; build the upload again",
 			l.Name, p.Source, p.SourceVersion, in.Changes, in.source, in.version)
 	case arch != "all" && !slices.Contains(suite.archs(), arch):
-		return refuse("%s: the suite %s has no architecture %s, only %s; leave the package out, or add the architecture to the suite",
+		return refuse("%s: the suite %s has no architecture %s, only %s; "+
+			"leave the package out, or add the architecture to the suite",
 			l.Name, suite.Name, arch, strings.Join(suite.archs(), ", "))
 	case len(in.Architectures) > 0 && !slices.Contains(in.Architectures, arch):
 		return refuse("%s: its sender may bring packages for %s only; let a builder of its architecture send it",

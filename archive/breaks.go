@@ -193,7 +193,8 @@ func debcheck(ctx context.Context, program, arch, file string) ([]Broken, error)
 	// Up to 63: some packages are broken.
 	var exit *exec.ExitError
 	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() >= 64 || exit.ExitCode() < 0) {
-		return nil, fmt.Errorf("%s: %w: %s (install dose-distcheck and dose-builddebcheck)", program, err, strings.TrimSpace(stderr.String()))
+		return nil, fmt.Errorf("%s: %w: %s (install dose-distcheck and dose-builddebcheck)",
+			program, err, strings.TrimSpace(stderr.String()))
 	}
 	var list []Broken
 	for sc := bufio.NewScanner(&out); sc.Scan(); {

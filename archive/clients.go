@@ -28,7 +28,8 @@ func (a *Archive) OpkgClients(suite Suite, arch, address string) ([]OpkgClient, 
 		return nil, fmt.Errorf("suite %s has %w; write Opkg: yes in control/suites", suite.Name, ErrNoFeed)
 	}
 	if !slices.Contains(suite.archs(), arch) {
-		return nil, fmt.Errorf("suite %s has %w of %s, only of %s", suite.Name, ErrNoFeed, arch, strings.Join(suite.archs(), ", "))
+		return nil, fmt.Errorf("suite %s has %w of %s, only of %s",
+			suite.Name, ErrNoFeed, arch, strings.Join(suite.archs(), ", "))
 	}
 	keys, err := a.keys(&suite, time.Now())
 	if err != nil {
@@ -147,7 +148,8 @@ func (c *clientText) openwrt() string {
 		c.say("# check_signature must not be set in /etc/opkg.conf.")
 		return c.lines()
 	}
-	c.say("# Write %s/keys/%s.pub, these two lines, to /etc/opkg/keys/%s:", c.address, c.suite.Name, c.keys.usign[0].Fingerprint())
+	c.say("# Write %s/keys/%s.pub, these two lines, to /etc/opkg/keys/%s:",
+		c.address, c.suite.Name, c.keys.usign[0].Fingerprint())
 	for line := range strings.Lines(string(c.keys.usign[0].Public())) {
 		c.say("#   %s", strings.TrimSuffix(line, "\n"))
 	}

@@ -61,7 +61,8 @@ type ImportReport struct {
 // What is refused, or broken in the repository, stays out and is reported; an old version in the repository is
 // passed over if the suite has a newer one. Fetched files lie below cache until
 // then, so an import that was cut off goes on where it was.
-func (a *Archive) Import(ctx context.Context, suite Suite, repo *mirror.Repository, opt ImportOptions, now time.Time) (*ImportReport, error) {
+func (a *Archive) Import(ctx context.Context, suite Suite, repo *mirror.Repository, opt ImportOptions,
+	now time.Time) (*ImportReport, error) {
 	if err := suite.check(); err != nil {
 		return nil, err
 	}
@@ -141,7 +142,8 @@ func room(stage string, uploads []*mirror.Upload) error {
 		err = unix.Statfs(stage, &st)
 	}
 	if free := int64(st.Bavail) * st.Bsize; err == nil && need > free {
-		err = fmt.Errorf("what there is to import has %d bytes more, and only %d are free below %s; make room, or take some of its components or architectures", need, free, stage)
+		err = fmt.Errorf("what there is to import has %d bytes more, and only %d are free below %s; "+
+			"make room, or take some of its components or architectures", need, free, stage)
 	}
 	return err
 }
@@ -162,7 +164,8 @@ func (o *ImportOptions) takes(u *mirror.Upload) bool {
 
 // fetchAll fetches uploads into directories of their own below stage. One that
 // the repository does not have whole has no directory, but a result.
-func fetchAll(ctx context.Context, repo *mirror.Repository, uploads []*mirror.Upload, stage string, opt ImportOptions) ([]Inclusion, []Result, error) {
+func fetchAll(ctx context.Context, repo *mirror.Repository, uploads []*mirror.Upload, stage string,
+	opt ImportOptions) ([]Inclusion, []Result, error) {
 	var (
 		mu   sync.Mutex
 		prog = ImportProgress{AllUploads: len(uploads)}

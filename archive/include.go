@@ -216,7 +216,8 @@ func (in *inclusion) run() error {
 	for i := range in.items {
 		it := &in.items[i]
 		if _, err := in.t.pool.Check(it.name, it.sum.SHA256, it.sum.Size); errors.Is(err, pool.ErrClash) {
-			return refuse("%s: the archive has a file of this name with other content; published files never change, so give the package a new version", filepath.Base(it.name))
+			return refuse("%s: the archive has a file of this name with other content; "+
+				"published files never change, so give the package a new version", filepath.Base(it.name))
 		} else if err != nil {
 			return err
 		}
@@ -252,7 +253,9 @@ func (in *inclusion) component(section string) (string, error) {
 	case c == "" || c == "main" && !slices.Contains(all, "main"):
 		return all[0], nil
 	case !slices.Contains(all, c):
-		return "", refuse("%s: the suite %s has no component %q, only %s; change the Section of the package or the component of the upload", in.Changes, in.t.suite.Name, c, strings.Join(all, ", "))
+		return "", refuse("%s: the suite %s has no component %q, only %s; "+
+			"change the Section of the package or the component of the upload",
+			in.Changes, in.t.suite.Name, c, strings.Join(all, ", "))
 	}
 	return c, nil
 }

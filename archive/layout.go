@@ -41,7 +41,8 @@ func checkLayout(layout string) error {
 			continue
 		}
 		if err := policy.CheckSuite(strings.ReplaceAll(w, "_", "-")); err != nil || i == 0 && w == "pool" {
-			return fmt.Errorf("layout %q of opkg feeds: %q is no name for a directory; use names and the words SUITE, ARCH, COMPONENT and SECTION", layout, w)
+			return fmt.Errorf("layout %q of opkg feeds: %q is no name for a directory; "+
+				"use names and the words SUITE, ARCH, COMPONENT and SECTION", layout, w)
 		}
 	}
 	if !slices.Contains(words, layoutArch) {

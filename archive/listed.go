@@ -84,7 +84,8 @@ func (in *inclusion) open(l *paper.File) (*os.File, error) {
 	f, err := regular.Open(name)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, regular.ErrNotRegular) {
-			return nil, refuse("%s: %s lists it, but it is not there as a regular file; send the whole upload again", l.Name, in.Changes)
+			return nil, refuse("%s: %s lists it, but it is not there as a regular file; send the whole upload again",
+				l.Name, in.Changes)
 		}
 		return nil, err
 	}

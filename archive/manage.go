@@ -174,7 +174,8 @@ type Plan struct {
 }
 
 // change runs do on a suite as a transaction; with dry nothing is written.
-func (a *Archive) change(ctx context.Context, suite Suite, now time.Time, dry bool, do func(*transaction, *Plan) error) (*Plan, error) {
+func (a *Archive) change(ctx context.Context, suite Suite, now time.Time, dry bool,
+	do func(*transaction, *Plan) error) (*Plan, error) {
 	plan, rep := &Plan{}, &Report{}
 	err := a.transact(ctx, suite, now, rep, func(t *transaction) (bool, error) {
 		err := do(t, plan)
@@ -348,7 +349,8 @@ func (t *transaction) putBinary(b *bundle, x *built, force bool, plan *Plan) err
 		}
 		for j := range list {
 			if v := list[j].Get("Version"); policy.CompareVersions(e.Version, v) < 0 && !force {
-				plan.refuse("%s %s: %s has the newer version %s for %s; force it if that is meant.", name, e.Version, suite.Name, v, arch)
+				plan.refuse("%s %s: %s has the newer version %s for %s; force it if that is meant.",
+					name, e.Version, suite.Name, v, arch)
 			}
 		}
 		if c != x.component && len(list) > 0 {
@@ -423,7 +425,8 @@ func splitName(s string) (name, version string) {
 // Copy enters source packages with all their binaries into a suite as another
 // suite or snapshot has them, all of them at once or none. A source is "hello"
 // or "hello_2.10-3". With force versions may go down.
-func (a *Archive) Copy(ctx context.Context, from string, to Suite, sources []string, force, dry bool, now time.Time) (*Plan, error) {
+func (a *Archive) Copy(ctx context.Context, from string, to Suite, sources []string, force, dry bool,
+	now time.Time) (*Plan, error) {
 	src, err := a.readView(ctx, from)
 	if err != nil {
 		return nil, err
@@ -501,7 +504,8 @@ func (a *Archive) readView(ctx context.Context, view string) (*published, error)
 
 // Move is Copy, and then takes the packages out of the suite they came from.
 // Between the two both have them.
-func (a *Archive) Move(ctx context.Context, from, to Suite, sources []string, force, dry bool, now time.Time) (*Plan, error) {
+func (a *Archive) Move(ctx context.Context, from, to Suite, sources []string, force, dry bool,
+	now time.Time) (*Plan, error) {
 	plan, err := a.Copy(ctx, from.Name, to, sources, force, dry, now)
 	if err != nil || len(plan.Refused) > 0 {
 		return plan, err
@@ -565,7 +569,8 @@ func (a *Archive) Remove(ctx context.Context, suite Suite, names []string, dry b
 // Override gives a package ("src:NAME" for a source) another section or
 // priority where it is published now; "" leaves one. Later versions need it in
 // the suite's settings.
-func (a *Archive) Override(ctx context.Context, suite Suite, name string, o Override, dry bool, now time.Time) (*Plan, error) {
+func (a *Archive) Override(ctx context.Context, suite Suite, name string, o Override, dry bool,
+	now time.Time) (*Plan, error) {
 	return a.change(ctx, suite, now, dry, func(t *transaction, plan *Plan) error {
 		src, isSource := strings.CutPrefix(name, "src:")
 		for _, c := range t.areas() {
@@ -630,7 +635,8 @@ func (a *Archive) Snapshot(ctx context.Context, suite Suite, name string, now ti
 	top := a.path("snapshots", name)
 	to := filepath.Join(top, "dists", filepath.Base(p.dir))
 	if _, err := os.Lstat(to); err == nil {
-		return fmt.Errorf("snapshot %s has %s already (%w); choose another name, or remove it first", name, filepath.Base(p.dir), fs.ErrExist)
+		return fmt.Errorf("snapshot %s has %s already (%w); choose another name, or remove it first",
+			name, filepath.Base(p.dir), fs.ErrExist)
 	}
 	tmp := filepath.Join(top, "dists", ".new-"+filepath.Base(p.dir))
 	if err := durable.RemoveAll(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -66,7 +66,8 @@ func (a *Archive) Try(ctx context.Context, suite Suite, batch []Inclusion, now t
 	return a.publish(ctx, suite, batch, true, now)
 }
 
-func (a *Archive) publish(ctx context.Context, suite Suite, batch []Inclusion, dry bool, now time.Time) (*Report, error) {
+func (a *Archive) publish(ctx context.Context, suite Suite, batch []Inclusion, dry bool,
+	now time.Time) (*Report, error) {
 	if len(batch) > largeBatch {
 		defer frugal()()
 	}
@@ -118,7 +119,8 @@ func frugal() func() {
 // transact runs do on the suite as it is published, under the archive's lock,
 // and publishes what do has changed if it returns true. The report gets
 // everything but Results.
-func (a *Archive) transact(ctx context.Context, suite Suite, now time.Time, rep *Report, do func(*transaction) (bool, error)) error {
+func (a *Archive) transact(ctx context.Context, suite Suite, now time.Time, rep *Report,
+	do func(*transaction) (bool, error)) error {
 	if err := suite.check(); err != nil {
 		return err
 	}

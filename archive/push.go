@@ -31,7 +31,8 @@ var ErrPushing = errors.New("a push to this place is under way")
 // it names. Only a push of the whole archive removes there what has left here.
 // Other archives' suites must not lie at the same destination. The archive is
 // locked for the moment of looking at it only: publications go on meanwhile.
-func (a *Archive) Push(ctx context.Context, view string, to Destination, opt push.Options, now time.Time) (*push.Report, error) {
+func (a *Archive) Push(ctx context.Context, view string, to Destination, opt push.Options,
+	now time.Time) (*push.Report, error) {
 	id := ""
 	switch d := to.(type) {
 	case *push.Rsync:

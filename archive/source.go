@@ -125,7 +125,8 @@ func (in *inclusion) addParts(l *paper.File) error {
 			return err
 		}
 		if !there {
-			return refuse("%s: %s wants it, but neither the upload nor the archive has it; build the upload with -sa", name, l.Name)
+			return refuse("%s: %s wants it, but neither the upload nor the archive has it; build the upload with -sa",
+				name, l.Name)
 		}
 	}
 	return nil

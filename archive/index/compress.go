@@ -176,7 +176,8 @@ func runXz(ctx context.Context, f Format, blocks []source, out []piece) error {
 	cmd.Stderr = &stderr
 	file, err := cmd.Output()
 	if err != nil {
-		return fmt.Errorf("xz: %w: %s (install xz-utils, or take xz out of the suite's Compress)", err, strings.TrimSpace(stderr.String()))
+		return fmt.Errorf("xz: %w: %s (install xz-utils, or take xz out of the suite's Compress)",
+			err, strings.TrimSpace(stderr.String()))
 	}
 	found, err := xzBlocks(bytes.NewReader(file), int64(len(file)))
 	if err != nil {

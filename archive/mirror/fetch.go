@@ -197,7 +197,8 @@ func sumInto(w io.Writer, r io.Reader, f *File) error {
 		return err
 	}
 	if n != f.Size || hex.EncodeToString(sha.Sum(nil)) != f.SHA256 {
-		return ErrBroken{fmt.Sprintf("%s is not the file that its index names; the repository is broken: run its own check", f.Path), n < f.Size}
+		return ErrBroken{fmt.Sprintf("%s is not the file that its index names; "+
+			"the repository is broken: run its own check", f.Path), n < f.Size}
 	}
 	if f.MD5 == "" {
 		f.MD5 = hex.EncodeToString(m.Sum(nil))

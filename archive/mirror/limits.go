@@ -19,7 +19,8 @@ const (
 )
 
 // errMany ends the reading of a repository.
-var errMany = fmt.Errorf("the repository has more than %d files; take some of its components or architectures", maxFiles)
+var errMany = fmt.Errorf("the repository has more than %d files; "+
+	"take some of its components or architectures", maxFiles)
 
 // add adds a file to an upload, if it and they all stay within bounds.
 func (g *grouping) add(u *Upload, f File) error {

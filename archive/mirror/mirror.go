@@ -428,7 +428,8 @@ func (r *Repository) index(ctx context.Context, name string, f func(*deb822.Scan
 		limit = plain.size
 	}
 	if s.size > maxIndex || limit > maxText {
-		return fmt.Errorf("%s: Release says that it has %d bytes, and %d unpacked; an index may have %d and %d", file, s.size, limit, maxIndex, maxText)
+		return fmt.Errorf("%s: Release says that it has %d bytes, and %d unpacked; an index may have %d and %d",
+			file, s.size, limit, maxIndex, maxText)
 	}
 	in, err := r.openIndex(ctx, file, s)
 	if err != nil {
@@ -449,7 +450,8 @@ func (r *Repository) index(ctx context.Context, name string, f func(*deb822.Scan
 
 // stanzas calls f for each stanza of an index, unpacked as it comes. One that is odd
 // is left out, and the rest is read.
-func (r *Repository) stanzas(ctx context.Context, form compression.Kind, in io.Reader, limit int64, name string, f func(*deb822.Scanner) error) error {
+func (r *Repository) stanzas(ctx context.Context, form compression.Kind, in io.Reader, limit int64, name string,
+	f func(*deb822.Scanner) error) error {
 	text, err := form.Reader(bound.Reader(ctx, in))
 	if err != nil {
 		return err
@@ -522,7 +524,8 @@ func (c *checked) verify() error {
 		return err
 	}
 	if n > 0 || c.got != c.want.size || hex.EncodeToString(c.hash.Sum(nil)) != c.want.sha {
-		return errors.New("it is not the one that Release names; the repository was changed just now, or is broken: try again")
+		return errors.New("it is not the one that Release names; " +
+			"the repository was changed just now, or is broken: try again")
 	}
 	return nil
 }

@@ -121,7 +121,8 @@ type target interface {
 
 // ErrFence says that another program pushes to the same place, or has done so
 // since this push began.
-var ErrFence = errors.New("another push to the same place is under way, or was done meanwhile; run one at a time, then push again")
+var ErrFence = errors.New("another push to the same place is under way, or was done meanwhile; " +
+	"run one at a time, then push again")
 
 // Freeze makes a copy of what changes under its name in the archive at root,
 // dists and opkg, and the public keys, in dir, by hard links; of one suite and its

@@ -196,7 +196,8 @@ func (s *s3Run) putIf(ctx context.Context, name string, data []byte, tag string)
 const wordKey = "Packmill"
 
 // put sends an object in one piece. Its checksum is part of what is signed.
-func (s *s3Run) put(ctx context.Context, name string, from io.ReadSeeker, size int64, opt minio.PutObjectOptions) (minio.UploadInfo, error) {
+func (s *s3Run) put(ctx context.Context, name string, from io.ReadSeeker, size int64,
+	opt minio.PutObjectOptions) (minio.UploadInfo, error) {
 	h := sha256.New()
 	if _, err := io.Copy(h, from); err != nil {
 		return minio.UploadInfo{}, err

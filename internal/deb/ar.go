@@ -176,7 +176,8 @@ func (ar *arReader) next() (*member, error) {
 	name := string(bytes.TrimSuffix(bytes.TrimRight(h[:16], " "), []byte("/")))
 	for _, c := range []byte(name) {
 		if c <= ' ' || c >= 0x7f || c == '/' {
-			return nil, fault("header %d of the container has the name %q; build the package again with dpkg-deb", ar.count, name)
+			return nil, fault("header %d of the container has the name %q; build the package again with dpkg-deb",
+				ar.count, name)
 		}
 	}
 	size, ok := number(h[48:58])
@@ -256,7 +257,8 @@ func (m *member) close() error {
 		return err
 	}
 	if pad[0] != '\n' {
-		return fault("the byte after member %q of the container is %#02x, not a line end; build the package again with dpkg-deb", m.name, pad[0])
+		return fault("the byte after member %q of the container is %#02x, not a line end; "+
+			"build the package again with dpkg-deb", m.name, pad[0])
 	}
 	return nil
 }

@@ -234,7 +234,8 @@ func (p *Package) parse(text []byte) error {
 		return err
 	}
 	if !strings.HasSuffix(string(text), "\n") {
-		return fault("the control file ends in the middle of a line, which dpkg does not install; build the package again with dpkg-deb")
+		return fault("the control file ends in the middle of a line, which dpkg does not install; " +
+			"build the package again with dpkg-deb")
 	}
 	p.Control, p.Text = st, text
 	for _, f := range []struct {
@@ -285,7 +286,8 @@ func (p *Package) CheckFields(name string) error {
 		return &Refusal{name, "control file: " + err.Error()}
 	}
 	if p.Control.Get("Description") == "" {
-		return &Refusal{name, "control file: no Description field; describe the package in debian/control (Debian Policy 5.3)"}
+		return &Refusal{name, "control file: no Description field; " +
+			"describe the package in debian/control (Debian Policy 5.3)"}
 	}
 	for _, field := range []string{"Built-Using", "Static-Built-Using"} {
 		v := p.Control.Get(field)
@@ -298,7 +300,9 @@ func (p *Package) CheckFields(name string) error {
 		}
 		for _, alternatives := range list {
 			if r := alternatives[0]; len(alternatives) > 1 || r.Op != "=" || policy.CheckSource(r.Name) != nil || r.Qualifier != "" {
-				return &Refusal{name, fmt.Sprintf("control file: %s: %q names no source package in one version; write source (= version), as dh-golang and others do (Debian Policy 7.8)", field, v[:min(len(v), 80)])}
+				return &Refusal{name, fmt.Sprintf("control file: %s: %q names no source package in one version; "+
+					"write source (= version), as dh-golang and others do (Debian Policy 7.8)",
+					field, v[:min(len(v), 80)])}
 			}
 		}
 	}
@@ -326,7 +330,8 @@ func (p *Package) CheckName(name string) error {
 		ext = filepath.Ext(name)[1:]
 	}
 	if want := p.FileName(ext); name != want {
-		return &Refusal{name, fmt.Sprintf("its control file belongs to %s; give the file that name, or build the package again", want)}
+		return &Refusal{name, fmt.Sprintf("its control file belongs to %s; "+
+			"give the file that name, or build the package again", want)}
 	}
 	return nil
 }

@@ -98,12 +98,14 @@ func (p *Package) readData(m *member, opt Options, lim *Limits) error {
 			}
 		case tar.TypeDir, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 		default:
-			return fault("%s: %q is of type %q, which dpkg does not unpack; build the package again with dpkg-deb", m.name, path, h.Typeflag)
+			return fault("%s: %q is of type %q, which dpkg does not unpack; build the package again with dpkg-deb",
+				m.name, path, h.Typeflag)
 		}
 		count++
 		text += int64(len(e.Path) + len(e.Link))
 		if count > lim.Entries || text > lim.PathText {
-			return fault("%s: lists more than %d files or %d bytes of names; split the package", m.name, lim.Entries, lim.PathText)
+			return fault("%s: lists more than %d files or %d bytes of names; split the package",
+				m.name, lim.Entries, lim.PathText)
 		}
 		if isFile, twice := seen[path]; twice && (isFile || h.Typeflag != tar.TypeDir) {
 			return fault("%s: lists %q twice; build the package again with dpkg-deb", m.name, path)
@@ -195,7 +197,8 @@ func (u *unpacker) tarFault(err error) error {
 // "usr/bin". What cannot be one line of an index, or leaves the root, is refused.
 func cleanPath(name string) (string, error) {
 	if !printable(name) {
-		return "", fault("the file name %q has characters that are not printable UTF-8; rename the file (Debian Policy 10.10)", name)
+		return "", fault("the file name %q has characters that are not printable UTF-8; "+
+			"rename the file (Debian Policy 10.10)", name)
 	}
 	rest := strings.TrimPrefix(strings.TrimSuffix(name, "/"), "./")
 	if rest == "." {

@@ -35,7 +35,8 @@ func unpack(m *member, stem string, old bool, limit int64, lim *Limits, copyTo i
 func packing(m *member, stem string, old bool) (compression.Kind, error) {
 	rest, packed := compression.Cut(m.name)
 	if rest != stem || !packed.OfDeb() && !(old && packed == compression.Bzip2) {
-		return "", fault("%s is packed in a way that is not accepted; build the package again with dpkg-deb -Zxz (or -Zzstd, -Zgzip, -Znone)", m.name)
+		return "", fault("%s is packed in a way that is not accepted; "+
+			"build the package again with dpkg-deb -Zxz (or -Zzstd, -Zgzip, -Znone)", m.name)
 	}
 	return packed, nil
 }
@@ -52,7 +53,8 @@ func (u *unpacker) fault(err error) error {
 	case compression.EndsEarly(err):
 		return fault("%s ends too early; build the package again with dpkg-deb", u.m.name)
 	case compression.TooLarge(err):
-		return fault("%s needs more memory to unpack than dpkg-deb's highest level does; build the package again with dpkg-deb", u.m.name)
+		return fault("%s needs more memory to unpack than dpkg-deb's highest level does; "+
+			"build the package again with dpkg-deb", u.m.name)
 	}
 	return fault("%s is damaged (%v); build the package again with dpkg-deb", u.m.name, err)
 }
@@ -67,7 +69,8 @@ func (u *unpacker) Read(p []byte) (int, error) {
 		// Both sides are counted at the same moment, so a bomb is known as
 		// soon as it has passed the floor.
 		if packed := u.m.size - u.m.left; u.n > u.lim.Floor && (u.n-u.lim.Floor)/u.lim.Ratio > packed {
-			return 0, fault("%s unpacks to more than %d times its size, as bombs do; split the package, or leave out what is empty in it", u.m.name, u.lim.Ratio)
+			return 0, fault("%s unpacks to more than %d times its size, as bombs do; "+
+				"split the package, or leave out what is empty in it", u.m.name, u.lim.Ratio)
 		}
 		if u.copyTo != nil {
 			if _, werr := u.copyTo.Write(p[:n]); werr != nil {

@@ -36,7 +36,8 @@ func Parse(file string, data []byte, lim Limits) ([]Stanza, error) {
 
 func parse(file string, data []byte, lim Limits, most int) ([]Stanza, error) {
 	if int64(len(data)) > lim.Size {
-		return nil, &Error{File: file, Msg: fmt.Sprintf("%d bytes are more than the limit of %d; make the file smaller", len(data), lim.Size)}
+		return nil, &Error{File: file, Msg: fmt.Sprintf("%d bytes are more than the limit of %d; make the file smaller",
+			len(data), lim.Size)}
 	}
 	var (
 		out  []Stanza
@@ -84,14 +85,16 @@ func parse(file string, data []byte, lim Limits, most int) ([]Stanza, error) {
 				return fail("line of blanks only; remove the blanks to end the stanza, or write \" .\" for an empty line in the field")
 			}
 			if cur == nil {
-				return fail("continuation line without a field before it; remove the blank at its beginning, or put the field's name above it")
+				return fail("continuation line without a field before it; " +
+					"remove the blank at its beginning, or put the field's name above it")
 			}
 			text = append(text, line)
 			continue
 		}
 		name, value, ok := strings.Cut(raw, ":")
 		if !ok {
-			return fail("no colon after the field name in %s; write \"Name: value\", or begin a continuation line with a blank", excerpt(raw))
+			return fail("no colon after the field name in %s; "+
+				"write \"Name: value\", or begin a continuation line with a blank", excerpt(raw))
 		}
 		if why := badName(name); why != "" {
 			return fail("field name %s %s", excerpt(name), why)

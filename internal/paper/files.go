@@ -84,10 +84,12 @@ func Lists(st *deb822.Stanza, form Form) (files []File, wrong []Wrong) {
 			f, ok := readLine(w, words)
 			switch {
 			case !ok:
-				bad("%s has the line %s, which is not of the form that dpkg writes; build the upload again", list.field, quote(line))
+				bad("%s has the line %s, which is not of the form that dpkg writes; build the upload again",
+					list.field, quote(line))
 				continue
 			case !isHex(w[0], list.hex):
-				bad("%s gives %s the checksum %s, which is not %d lower hex digits; build the upload again", list.field, show(f.Name), quote(w[0]), list.hex)
+				bad("%s gives %s the checksum %s, which is not %d lower hex digits; build the upload again",
+					list.field, show(f.Name), quote(w[0]), list.hex)
 				continue
 			case seen[f.Name]:
 				bad("%s lists %s twice; list each file once", list.field, show(f.Name))
@@ -104,7 +106,8 @@ func Lists(st *deb822.Stanza, form Form) (files []File, wrong []Wrong) {
 				index[f.Name] = i
 				files = append(files, f)
 			} else if files[i].Size != f.Size {
-				bad("%s is of %d bytes in %s, but of %d in another list; build the upload again", show(f.Name), f.Size, list.field, files[i].Size)
+				bad("%s is of %d bytes in %s, but of %d in another list; build the upload again",
+					show(f.Name), f.Size, list.field, files[i].Size)
 			}
 			*list.sum(&files[i]) = w[0]
 		}

@@ -36,7 +36,8 @@ func ArchList(field string) ([]string, error) {
 		return nil, fmt.Errorf("architecture list is empty; write any, all, or names of architectures")
 	}
 	if len(words) > maxArchs {
-		return nil, fmt.Errorf("architecture list has more than %d words; shorten it, perhaps by a wildcard such as linux-any", maxArchs)
+		return nil, fmt.Errorf("architecture list has more than %d words; "+
+			"shorten it, perhaps by a wildcard such as linux-any", maxArchs)
 	}
 	list := words[:0]
 	for _, w := range words {

@@ -94,7 +94,8 @@ func CheckFile(name string) error {
 }
 
 func tooLong(what, name string, most int) error {
-	return fmt.Errorf("%s %q... is %d bytes long; at most %d are allowed", what, name[:min(40, len(name))], len(name), most)
+	return fmt.Errorf("%s %q... is %d bytes long; at most %d are allowed",
+		what, name[:min(40, len(name))], len(name), most)
 }
 
 // first describes the first character of a name that is not empty.

@@ -56,13 +56,15 @@ func ParseRelations(field string) (Relations, error) {
 			}
 		}
 		if p.i < len(p.s) && p.s[p.i] != ',' {
-			return nil, fmt.Errorf("relation %s: %s after its end; separate relations with a comma", p.quote(begin), first(p.s[p.i:]))
+			return nil, fmt.Errorf("relation %s: %s after its end; separate relations with a comma",
+				p.quote(begin), first(p.s[p.i:]))
 		}
 		all = append(all, or)
 	}
 }
 
-var errSubstitution = errors.New("a substitution variable has no place here; build the source package again so that dpkg replaces it")
+var errSubstitution = errors.New("a substitution variable has no place here; " +
+	"build the source package again so that dpkg replaces it")
 
 // parser reads relations; i never goes back.
 type parser struct {
