@@ -16,7 +16,7 @@ import (
 // FirstError is the line of a failed build's log that says what went wrong
 // first, with its surroundings. All text is escaped.
 type FirstError struct {
-	Kind   string   `json:"kind"`             // one of compiler, linker, cmake, configure, meson, python, go, rust, java, perl, test, missing-file, shlibdeps, symbols, patch, dh, dpkg, space, killed, make, other
+	Kind   string   `json:"kind"`             // one of compiler, linker, cmake, configure, meson, python, go, rust, java, perl, ruby, php, tcl, network, test, missing-file, shlibdeps, symbols, patch, dh, dpkg, space, killed, make, other
 	Line   int      `json:"line"`             // from 1
 	Text   string   `json:"text"`             // the line, without colours and blanks around it; with the next one where that says what, or where
 	Before []string `json:"before,omitempty"` // at most contextBefore lines
@@ -68,6 +68,9 @@ var errorSigns = []sign{
 	{"space", cause, []string{"no space left", "disk quota"}, re(`No space left on device|Disk quota exceeded`)},
 	{"killed", cause, []string{"killed signal", "internal compiler error", "out of memory", "compiler unexpectedly", "cannot allocate", "memory exhausted"}, re(`Killed signal terminated program|internal compiler error|: out of memory|[Oo]ut of memory allocating|the compiler unexpectedly panicked|Cannot allocate memory|virtual memory exhausted`)},
 
+	// A build has no network: what asks for it has this cause, whatever comes of it.
+	{"network", cause, []string{"could not resolve", "unable to resolve", "temporary failure", "failed to load external"}, re(`Could not resolve host|unable to resolve host address|: Temporary failure in name resolution|failed to load external entity "?https?:`)},
+	{"configure", cause, []string{"project error"}, re(`^Project ERROR: `)},
 	{"configure", cause, []string{"configure: error", "autoreconf", "automake: error", "error: possibly undefined macro", "aclocal: error"}, re(`^configure: error: |: error: possibly undefined macro|^(?:auto\w+|aclocal|libtoolize): error: |^configure\.ac:\d+: error`)},
 	{"configure", cause, []string{"package requirements", "no package '"}, re(`Package requirements \(.*\) were not met|^No package '.*' found`)},
 	// Compilers that write file:line: gcc, clang, gfortran's driver, vala, ghc, ocaml.
@@ -88,6 +91,10 @@ var errorSigns = []sign{
 
 	{"perl", cause, []string{"can't locate", "can't open", "can't exec", "can't load", "compilation failed", "syntax error at"}, re(`^Can't locate \S+ in @INC|^syntax error at \S+ line \d+|^Can't (?:open|exec|load) .* at \S+ line \d+`)},
 	{"python", cause, []string{"error: ", "exception", "exit: "}, re(`^(?:E\s+)?(?:ModuleNotFoundError|ImportError|SyntaxError|IndentationError|TypeError|NameError|AttributeError|ValueError|KeyError|RuntimeError|AssertionError|FileNotFoundError|OSError|PermissionError|ConnectionError|UnicodeDecodeError|UnicodeEncodeError|IndexError|ZeroDivisionError|NotImplementedError|DeprecationWarning|LookupError|(?:[\w.]+\.)?\w*(?:Error|Exception|NotFound)): `)},
+	{"python", cause, []string{"extension error", "theme error", "configuration error"}, re(`^(?:Extension|Theme|Configuration) error:`)}, // Sphinx
+	{"ruby", cause, []string{"error)"}, re(`\((?:LoadError|NameError|NoMethodError|SyntaxError|ArgumentError|Gem::\w+Error)\)$`)},
+	{"php", cause, []string{"php fatal error", "php parse error"}, re(`^PHP (?:Fatal|Parse) error: `)},
+	{"tcl", cause, []string{"can't find package"}, re(`^can't find package \S`)},
 	{"python", report, []string{"traceback (most"}, re(`^Traceback \(most recent call last\):`)},
 	{"python", report, []string{"error: "}, re(`^(?:ERROR|error): (?:invalid command|Could not find a version|No matching distribution|Backend|Missing dependencies)`)},
 
@@ -100,11 +107,13 @@ var errorSigns = []sign{
 	{"patch", cause, []string{"dpkg-source: error"}, re(`^dpkg-source: error: `)},
 
 	{"test", report, []string{"fail"}, re(`^--- FAIL: |^FAIL(?:ED)?:? \S|^FAILED \S+::|^test \S+ \.\.\. FAILED|^\s*\d+/\d+ .* (?:FAIL|TIMEOUT)\b|^\s*\d+ - .*\((?:Failed|Timeout|SEGFAULT|Subprocess aborted|Not Run)\)|^\s*\d+ - .*\*\*\*(?:Failed|Exception|Timeout)|\*\*\*(?:Failed|Timeout|Exception)|^\s*\d+\) .*FAILED|^\[  FAILED  \] \S`)},
+	{"test", report, []string{"failure:"}, re(`^Failure: `)}, // test-unit
 	{"test", report, []string{"not ok"}, re(`^\s*not ok \d+`)},
 	{"test", report, []string{"panicked at", "panic:", "assertion"}, re(`^thread '.*' (?:\(\d+\) )?panicked at|^panic: |: Assertion .* failed\.|^FATAL: assertion`)},
 	{"test", report, []string{"failed"}, re(`^\s*Failed [Tt]est|^Failed \d+/\d+ (?:test programs|subtests)|\d+ tests? failed|^# FAIL: +[1-9]`)},
 
 	{"dpkg", cause, []string{"dpkg-gencontrol: error", "dpkg-deb: error", "dpkg-parsechangelog", "dpkg-genchanges: error", "dpkg-checkbuilddeps", "dpkg-buildflags: error"}, re(`^dpkg-(?:gencontrol|deb|genchanges|parsechangelog|buildflags|checkbuilddeps|genbuildinfo|architecture): error: `)},
+	{"dpkg", cause, []string{"dpkg: error processing"}, re(`^dpkg: error processing (?:package|archive) `)},
 	{"dpkg", cause, []string{"unmet dependencies", "but it is not", "unable to", "e: failed", "e: could not", "e: unmet", "e: package", "e: version", "e: build-depends", "e: sub-process"}, re(`^E: (?:Unable to|Failed to|Could not|Unmet|Package|Version|Build-Depends|Sub-process)|^ \S+ : (?:Depends|Conflicts): `)},
 	{"dh", report, []string{"dh_", "dh: "}, re(`^(?:dh|dh_\w+): error: `)},
 
@@ -126,6 +135,10 @@ func goesOn(e *FirstError, line []byte) bool {
 		return strings.HasSuffix(e.Text, ":") && bytes.HasPrefix(line, []byte("  "))
 	case "rust":
 		return place(line)
+	case "python": // Sphinx says what is wrong in the next line
+		return strings.HasSuffix(e.Text, " error:")
+	case "dpkg":
+		return strings.HasPrefix(e.Text, "dpkg: error processing") && strings.HasSuffix(e.Text, ":")
 	}
 	return false
 }
@@ -149,7 +162,7 @@ func found(kind string, n int, text []byte, before [][]byte) *FirstError {
 
 // harmless are lines that look like errors and are not: results of probes,
 // makes that were told to go on, tests that fail as they should.
-var harmless = re(`(?i)^checking |\(ignored\)|^\s*(?:-- )?(?:Performing Test|Looking for|Check(?:ing)? )|^XFAIL|# TODO|# SKIP|: warning:|^libtool: |^(?:gcc|g\+\+|cc|c\+\+|clang|x86_64-\S+|i686-\S+|aarch64-\S+|/usr/bin/\S+) .* -c |\b0 (?:errors|failed|failures)|^dpkg-buildflags|no error|^PASS`)
+var harmless = re(`(?i)^checking |\(ignored\)|^\s*(?:-- )?(?:Performing Test|Looking for|Check(?:ing)? )|^XFAIL|# TODO|# SKIP|: warning:|^libtool: |^(?:gcc|g\+\+|cc|c\+\+|clang|x86_64-\S+|i686-\S+|aarch64-\S+|/usr/bin/\S+) .* -c |\b0 (?:errors|failed|failures)|^dpkg-buildflags|no error|^PASS|^ImportError: Failed to import test module: `)
 
 // packaging are the tools whose warnings become errors at their end.
 var packaging = re(`^(?:dh|dpkg-)[\w-]*: `)

@@ -36,6 +36,49 @@ compilation terminated.
 gcc -c -o c.o c.c
 make[2]: *** [Makefile:3: a.o] Error 1
 make[2]: *** Waiting for unfinished jobs....`},
+	{"curl", "network", `
+cd src && curl -fO https://example.org/x.tar.gz
+> curl: (6) Could not resolve host: example.org
+make[1]: *** [debian/rules:8: override_dh_auto_build] Error 6
+make: *** [debian/rules:4: binary] Error 2`},
+	{"wget", "network", `
+--2026-11-29 03:07:53--  https://example.org/x
+> Resolving example.org (example.org)... failed: Temporary failure in name resolution.
+wget: unable to resolve host address 'example.org'
+make[1]: *** [debian/rules:8: override_dh_auto_build] Error 4`},
+	{"xsltproc", "network", `
+> warning: failed to load external entity "http://docbook.sourceforge.net/release/xsl/current/manpages/docbook.xsl"
+cannot parse http://docbook.sourceforge.net/release/xsl/current/manpages/docbook.xsl
+make[1]: *** [Makefile:3: x.1] Error 4`},
+	{"unittest that cannot import", "python", `
+E
+======================================================================
+ERROR: test_x (unittest.loader._FailedTest.test_x)
+----------------------------------------------------------------------
+ImportError: Failed to import test module: test_x
+Traceback (most recent call last):
+  File "/usr/lib/python3.11/unittest/loader.py", line 419, in _find_test_path
+    module = self._get_module_from_name(name)
+             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  File "/build/x/test_x.py", line 1, in <module>
+    import yaml
+> ModuleNotFoundError: No module named 'yaml'
+FAILED (errors=1)
+make[1]: *** [debian/rules:8: override_dh_auto_test] Error 1`},
+	{"tcl", "tcl", `
+> can't find package nosuch
+    while executing
+"package require nosuch"
+    (file "t.tcl" line 1)
+make[1]: *** [Makefile:2: all] Error 1`},
+	{"a maintainer script", "dpkg", `
+Setting up breaks (1) ...
+/var/lib/dpkg/info/breaks.postinst: 3: nosuch: not found
+> dpkg: error processing package breaks (--configure):
+>+  installed breaks package post-installation script subprocess returned error exit status 127
+Errors were encountered while processing:
+ breaks
+E: Sub-process /usr/bin/dpkg returned an error code (1)`},
 	{"g++ template", "compiler", `
 In file included from /usr/include/c++/12/vector:64,
                  from src/x.cpp:1:
