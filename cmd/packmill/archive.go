@@ -22,7 +22,6 @@ import (
 	"packmill/cmd/internal/terminal"
 	"packmill/internal/deb"
 	"packmill/internal/durable"
-	"packmill/internal/near"
 )
 
 // archiveCmd is the archive by hand. VIEW is a suite, or a snapshot of one as
@@ -109,16 +108,7 @@ func (c *cli) alone() error {
 }
 
 // noSuite says that the settings do not know the suite, and what they know.
-func noSuite(s *control.Settings, name string) error {
-	names := suitesOf(s)
-	if len(names) == 0 {
-		return daemon.Wrong{Err: fmt.Errorf("there is no suite in control/suites yet: write a stanza for %s there (man 5 packmill)", name)}
-	}
-	if hint := near.Hint(name, names); hint != "" {
-		return daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites; %s", name, hint)}
-	}
-	return daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites, only %s", name, strings.Join(names, ", "))}
-}
+func noSuite(s *control.Settings, name string) error { return daemon.Wrong{Err: s.NoSuite(name)} }
 
 // suite is a suite of the settings as the archive wants it.
 func (h *hand) suite(name string) (archive.Suite, error) {

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -15,11 +14,9 @@ import (
 	"packmill/archive"
 	"packmill/archive/mirror"
 	"packmill/archive/push"
-	"packmill/cmd/internal/account"
-	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/keys"
 	"packmill/cmd/internal/terminal"
-	"packmill/internal/durable"
 	"packmill/internal/openpgp"
 )
 
@@ -356,66 +353,23 @@ func (x *keyRotate) Run(c *cli) error {
 	if !ok {
 		return noSuite(s, x.Suite)
 	}
-	// What cannot sign any more goes in any case: nobody can lose anything by it.
-	var keys, dead []string
-	for _, k := range set.SignWith {
-		gone := (*openpgp.Refusal)(nil)
-		if _, err := openpgp.OpenSigner(s.Path(k)); errors.As(err, &gone) {
-			dead = append(dead, k)
-		} else {
-			keys = append(keys, k)
-		}
-	}
-	text := ""
-	if x.Retire {
-		if len(keys) < 2 && (len(dead) == 0 || len(keys) == 0) {
-			return daemon.Refuse("%s is signed by %s; rotate without --retire first", set.Name, terminal.Counted(len(keys), "key"))
-		}
-		if len(dead) == 0 {
-			dead, keys = keys[:1], keys[1:]
-			if !c.DryRun {
-				question := fmt.Sprintf("Retire %s? Clients that have only this key take nothing from %s any more.", dead[0], set.Name)
-				if err := x.Ask(context.Background(), question); err != nil {
-					return err
-				}
-			}
-		}
-		text = fmt.Sprintf("retired %s, whose file stays", strings.Join(dead, " and "))
-	} else {
-		name := filepath.Join("private", fmt.Sprintf("%s-%s.key", set.Name, time.Now().UTC().Format("20060102T150405.000000")))
-		keys = append(keys, name)
-		text = fmt.Sprintf("%s signs with %s from now on", set.Name, strings.Join(keys, " and "))
-		if len(dead) > 0 {
-			text += fmt.Sprintf(", and no more with %s, which has expired or is revoked; clients need the new key before they take anything (packmill archive sources %s URL)", strings.Join(dead, " and "), set.Name)
-		}
-		if !c.DryRun {
-			email := x.Email
-			if email == "" {
-				email = set.Name + "@packmill.invalid"
-			}
-			if strings.ContainsAny(email, "<>()\n") {
-				return daemon.Wrong{Err: fmt.Errorf("%q is no address: write it as name@host", email)}
-			}
-			k, err := openpgp.Generate("Packmill "+set.Name, email, time.Now())
-			if err != nil {
-				return err
-			}
-			if err := durable.MkdirAll(filepath.Dir(s.Path(name)), 0o750); err != nil {
-				return err
-			}
-			if err := durable.CreateFile(s.Path(name), k.Secret(), 0o600); err != nil {
-				return err
-			}
-			if err := account.OwnedAs(s.Path(name), s.Path(append(slices.Clone(set.SignWith), name)[0])); err != nil {
-				return err
-			}
-		}
-	}
-	if c.DryRun {
-		text = "would do: " + text
-	} else if err := set.SetField(s.Path(control.SuitesFile), "Sign-With", strings.Join(keys, " ")); err != nil {
+	r, err := keys.Rotate(s, set, x.Retire)
+	if err != nil {
 		return err
 	}
-	c.print(os.Stdout, map[string]any{"suite": set.Name, "sign-with": keys, "done": !c.DryRun}, text)
+	text := "would do: " + r.String()
+	if !c.DryRun {
+		if x.Retire && !r.Dead {
+			question := fmt.Sprintf("Retire %s? Clients that have only this key take nothing from %s any more.", r.Out[0], set.Name)
+			if err := x.Ask(context.Background(), question); err != nil {
+				return err
+			}
+		}
+		if err := r.Do(x.Email); err != nil {
+			return err
+		}
+		text = r.String()
+	}
+	c.print(os.Stdout, map[string]any{"suite": set.Name, "sign-with": r.Keys, "done": !c.DryRun}, text)
 	return nil
 }

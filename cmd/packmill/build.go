@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -18,8 +15,8 @@ import (
 	"packmill/cmd/internal/mail"
 	"packmill/cmd/internal/survey"
 	"packmill/cmd/internal/terminal"
+	"packmill/cmd/internal/usage"
 	"packmill/cmd/internal/wb"
-	"packmill/internal/paper"
 	"packmill/queue"
 	"packmill/queue/buildlog"
 	"packmill/spool"
@@ -82,7 +79,7 @@ func (b *buildLs) Run(c *cli, ctx *kong.Context) error {
 	err = b.show(c, func(s *terminal.Screen) error {
 		return c.ls(t, s, b.filter("judge", b.Items, judged), "no build waits for a person's word")
 	})
-	return mistyped(ctx, b.Items, err)
+	return usage.Mistyped(ctx, b.Items, err)
 }
 
 type buildShow struct {
@@ -242,19 +239,5 @@ func (b *buildSign) signed(path string) ([]byte, error) {
 	default:
 		return os.ReadFile(b.With)
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	args := []string{"--clearsign", "--digest-algo", "SHA512", "--output", "-"}
-	if b.Key != "" {
-		args = append(args, "--local-user", b.Key)
-	}
-	cmd := exec.Command("gpg", args...)
-	var out bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(paper.Text(data)), &out, os.Stderr
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("gpg does not sign %s: %w (another key: --key; signed elsewhere: --with)", filepath.Base(path), err)
-	}
-	return bytes.ReplaceAll(out.Bytes(), []byte("\r\n"), []byte("\n")), nil
+	return mail.ClearSign(path, b.Key)
 }

@@ -1,22 +1,11 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
-	"strings"
-	"time"
 
-	"packmill/archive/opkg"
-	"packmill/cmd/internal/control"
-	"packmill/cmd/internal/daemon"
-	"packmill/internal/durable"
-	"packmill/internal/openpgp"
-	"packmill/internal/policy"
+	"packmill/cmd/internal/keys"
 )
 
 type keyCmd struct {
@@ -44,74 +33,18 @@ func (k *keyNew) Run(c *cli) error {
 	if err := c.alone(); err != nil {
 		return err
 	}
-	// The name becomes a file's.
-	if err := policy.CheckSuite(k.Name); err != nil {
-		return daemon.Wrong{Err: fmt.Errorf("%q cannot name a key: lower-case letters, digits, . + - only", k.Name)}
-	}
-	if k.Email == "" {
-		k.Email = k.Name + "@packmill.invalid"
-	}
-	if strings.ContainsAny(k.Email, "<>()\n") {
-		return daemon.Wrong{Err: fmt.Errorf("%q is no address: write it as name@host", k.Email)}
-	}
-	dir := filepath.Join(c.Tree, "control")
-	secret, public := filepath.Join(dir, "private", k.Name+".key"), filepath.Join(dir, control.KeysDir, k.Name+".asc")
-	if k.Opkg {
-		secret, public = filepath.Join(dir, "private", k.Name+".sec"), filepath.Join(dir, "private", k.Name+".pub")
-	}
+	n := keys.New{Name: k.Name, Email: k.Email, Owner: k.Owner, Opkg: k.Opkg}
 	if c.DryRun {
-		c.print(os.Stdout, map[string]any{"secret": secret, "public": public, "done": false}, fmt.Sprintf("would make %s and %s", secret, public))
-		return nil
-	}
-	uid := -1
-	if k.Owner != "" {
-		u, err := user.Lookup(k.Owner)
-		if err != nil {
-			return daemon.Wrong{Err: fmt.Errorf("%w; packmill-archive signs the archive, packmill-build what it built", err)}
+		secret, public, err := n.Files(c.Tree)
+		if err == nil {
+			c.print(os.Stdout, map[string]any{"secret": secret, "public": public, "done": false}, fmt.Sprintf("would make %s and %s", secret, public))
 		}
-		if uid, err = strconv.Atoi(u.Uid); err != nil {
-			return err
-		}
+		return err
 	}
-	var key interface { // one of two kinds
-		Secret() []byte
-		Public() []byte
-		Fingerprint() string
-	}
-	var err error
-	if k.Opkg {
-		key, err = opkg.GenerateKey()
-	} else {
-		key, err = openpgp.Generate("Packmill "+k.Name, k.Email, time.Now())
-	}
+	m, err := n.Make(c.Tree)
 	if err != nil {
 		return err
 	}
-	for _, d := range []string{secret, public} {
-		if err := durable.MkdirAll(filepath.Dir(d), 0o750); err != nil {
-			return err
-		}
-	}
-	err = durable.CreateFile(secret, key.Secret(), 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		if _, err := os.Lstat(public); !errors.Is(err, fs.ErrNotExist) {
-			return daemon.Refuse("%s is there already; take another name, or remove it first", secret)
-		}
-		// An earlier run was cut off before it had written the public half.
-		if key, err = openpgp.OpenSigner(secret); k.Opkg {
-			key, err = opkg.ReadKey(secret)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if err := os.Chown(secret, uid, -1); err != nil {
-		return fmt.Errorf("%w; run it as root", err)
-	}
-	if err := durable.WriteFile(public, key.Public(), 0o644); err != nil {
-		return err
-	}
-	c.print(os.Stdout, map[string]string{"name": k.Name, "fingerprint": key.Fingerprint(), "secret": secret, "public": public},
-		fmt.Sprintf("Fingerprint: %s\nKey: private/%s\n(the public half is %s)", key.Fingerprint(), filepath.Base(secret), public))
+	c.print(os.Stdout, m, fmt.Sprintf("Fingerprint: %s\nKey: private/%s\n(the public half is %s)", m.Fingerprint, filepath.Base(m.Secret), m.Public))
 	return nil
 }

@@ -112,25 +112,11 @@ func (c *cli) find(t *spool.Tree, f *survey.Filter) ([]spool.Found, error) {
 	return found, err
 }
 
-// meant is find for what is done something with: that the flags leave nothing is
-// a refusal.
+// meant is find for what is done something with: nothing is a refusal.
 func (c *cli) meant(t *spool.Tree, f *survey.Filter) ([]spool.Found, error) {
-	found, err := c.find(t, f)
-	if err != nil || len(found) > 0 {
-		return found, err
-	}
-	anywhere := *f
-	anywhere.States = nil
-	var where []string
-	if all, _, err := anywhere.Find(t); err == nil {
-		for _, x := range all {
-			where = append(where, x.Place.String())
-		}
-	}
-	if len(where) > 0 {
-		return nil, daemon.Refuse("nothing of it is where that can be done; it is in %s", strings.Join(where, ", "))
-	}
-	return nil, daemon.Refuse("nothing of it is in that suite and architecture, and old enough; packmill ls shows where it is")
+	found, closed, err := f.Meant(t)
+	c.note(closed)
+	return found, err
 }
 
 // note says once which directories are left out.

@@ -43,6 +43,7 @@ import (
 
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/terminal"
+	"packmill/cmd/internal/usage"
 	"packmill/queue/logs"
 	"packmill/queue/runner"
 )
@@ -124,7 +125,7 @@ func run(args []string) int {
 			status = tempFail // a wrong line in a .forward loses no mail
 		}
 		c.JSON = c.JSON || slices.Contains(args, "--json")
-		return c.tellError(usage(err), status)
+		return c.tellError(usage.Of(err), status)
 	}
 	c.screen() // what it is before a pager comes between
 	if _, ok := ctx.Selected().Target.Addr().Interface().(interface{ isPaged() }); ok && c.Pager && !c.JSON && !c.live(ctx) {

@@ -14,6 +14,7 @@ import (
 	"packmill/cmd/internal/desk"
 	"packmill/cmd/internal/survey"
 	"packmill/cmd/internal/terminal"
+	"packmill/cmd/internal/usage"
 	"packmill/spool"
 )
 
@@ -65,7 +66,7 @@ func (x *reviewLs) Run(c *cli, ctx *kong.Context) error {
 	err = x.show(c, func(s *terminal.Screen) error {
 		return c.reviews(t, s, x.filter("review", x.Items, only(spool.Review)))
 	})
-	return mistyped(ctx, x.Items, err)
+	return usage.Mistyped(ctx, x.Items, err)
 }
 
 // reviews lists what waits for a reviewer.
@@ -79,7 +80,7 @@ func (c *cli) reviews(t *spool.Tree, s *terminal.Screen, f *survey.Filter) error
 		return err
 	}
 	l := c.list(s, terminal.Column{Name: "AGE"}, terminal.Column{Name: "SOURCE", Least: 10}, terminal.Column{Name: "VERSION", Least: 8}, suiteColumn,
-		terminal.Column{Name: "WHO", Least: 6}, terminal.Column{Name: "KIND", Least: 6, Paint: kindColour}, terminal.Column{Name: "WAITS FOR IT", Least: 12},
+		terminal.Column{Name: "WHO", Least: 6}, terminal.Column{Name: "KIND", Least: 6, Paint: desk.KindColour}, terminal.Column{Name: "WAITS FOR IT", Least: 12},
 		terminal.Column{Name: "REMARKS", Least: 7})
 	for _, f := range found {
 		x, _, err := d.Look(f)
@@ -93,34 +94,9 @@ func (c *cli) reviews(t *spool.Tree, s *terminal.Screen, f *survey.Filter) error
 		if len(x.Remarks) > 0 {
 			n = strconv.Itoa(len(x.Remarks))
 		}
-		l.add(x, terminal.Age(f.Name.Time), x.Source, x.Version, x.Suite, x.Uploader, kind(&x), strings.Join(x.Waits, " "), n)
+		l.add(x, terminal.Age(f.Name.Time), x.Source, x.Version, x.Suite, x.Uploader, x.Kind(), strings.Join(x.Waits, " "), n)
 	}
 	return l.end("nothing waits for review")
-}
-
-// kind says in a few words what an upload is and what reviewers said of it.
-func kind(x *desk.Waiting) string {
-	text := "update"
-	if x.New {
-		text = "new"
-	}
-	if x.Hold != "" {
-		text += ", on hold by " + x.Hold
-	}
-	if len(x.Accepts) > 0 {
-		text += ", accepted by " + strings.Join(x.Accepts, ", ")
-	}
-	return text
-}
-
-func kindColour(kind string) terminal.Colour {
-	switch {
-	case strings.Contains(kind, "on hold by "):
-		return terminal.Yellow
-	case strings.HasPrefix(kind, "new"):
-		return terminal.Bold
-	}
-	return terminal.Plain
 }
 
 type reviewShow struct {

@@ -4,14 +4,13 @@ import (
 	"fmt"
 	"io"
 	"reflect"
-	"slices"
 	"strings"
-	"time"
 
 	"packmill/cmd/internal/desk"
 	"packmill/cmd/internal/doctor"
 	"packmill/cmd/internal/rebuild"
 	"packmill/cmd/internal/survey"
+	"packmill/cmd/internal/usage"
 	"packmill/cmd/internal/wb"
 	"packmill/queue/buildlog"
 	"packmill/queue/logs"
@@ -53,51 +52,6 @@ var schemas = []struct {
 // writeSchemas says for each object its fields and what is in them.
 func writeSchemas(w io.Writer) {
 	for _, s := range schemas {
-		fmt.Fprintf(w, "%s: %s\n", s.commands, strings.Join(fields(reflect.TypeOf(s.object)), ", "))
+		fmt.Fprintf(w, "%s: %s\n", s.commands, strings.Join(usage.Fields(reflect.TypeOf(s.object)), ", "))
 	}
-}
-
-// fields are those of an object: "NAME TYPE", with ? if it may be missing.
-func fields(t reflect.Type) (out []string) {
-	for i := range t.NumField() {
-		f := t.Field(i)
-		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if name == "-" || !f.IsExported() {
-			continue
-		}
-		if f.Anonymous && name == "" {
-			out = append(out, fields(f.Type)...)
-			continue
-		}
-		if name == "" {
-			name = f.Name
-		}
-		if slices.Contains(strings.Split(options, ","), "omitempty") {
-			name += "?"
-		}
-		out = append(out, name+" "+kindOf(f.Type))
-	}
-	return out
-}
-
-// kindOf is what JSON has of a type.
-func kindOf(t reflect.Type) string {
-	if t == reflect.TypeFor[time.Time]() {
-		return "time (RFC 3339)"
-	}
-	switch t.Kind() {
-	case reflect.Pointer:
-		return kindOf(t.Elem())
-	case reflect.Bool:
-		return "true or false"
-	case reflect.String:
-		return "text"
-	case reflect.Slice:
-		return "list of " + kindOf(t.Elem())
-	case reflect.Struct:
-		return "{" + strings.Join(fields(t), ", ") + "}"
-	case reflect.Map:
-		return "object"
-	}
-	return "number"
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"packmill/cmd/internal/usage"
 	"packmill/spool/upload/uploadtest"
 )
 
@@ -24,7 +25,7 @@ func TestSchemas(t *testing.T) {
 				continue
 			}
 			known := map[string]bool{}
-			for _, f := range fields(reflect.TypeOf(s.object)) {
+			for _, f := range usage.Fields(reflect.TypeOf(s.object)) {
 				name, _, _ := strings.Cut(f, " ")
 				known[strings.TrimSuffix(name, "?")] = true
 			}

@@ -2,22 +2,15 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 
-	"golang.org/x/term"
-
-	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/setup"
 	"packmill/cmd/internal/terminal"
-	"packmill/internal/openpgp"
 	"packmill/internal/policy"
 	"packmill/queue/runner"
 	"packmill/spool"
@@ -60,7 +53,7 @@ func (s *setupCmd) Run(c *cli) error {
 		_, err := setup.SubordinateIDs(s.Subids)
 		return err
 	case s.Sshd:
-		_, err := setup.Sshd(libexec("packmill.conf"))
+		_, err := setup.Sshd(setup.File("packmill.conf"))
 		return err
 	}
 	a, err := s.answers()
@@ -93,20 +86,20 @@ Ready. What comes next:
 func (s *setupCmd) answers() (*setup.Answers, error) {
 	codename, mirror := setup.Machine()
 	in := bufio.NewReader(os.Stdin)
-	suite, err := answer(in, s.Suite, "Name of the suite", "stable", policy.CheckSuite)
+	suite, err := terminal.Answer(in, s.Suite, "Name of the suite", "stable", policy.CheckSuite)
 	if err != nil {
 		return nil, err
 	}
 	base := s.Base
 	if len(base) == 0 {
-		word, err := answer(in, "", "What builds stand on ("+strings.Join(setup.Releases(), ", ")+", or an apt line)", codename,
+		word, err := terminal.Answer(in, "", "What builds stand on ("+strings.Join(setup.Releases(), ", ")+", or an apt line)", codename,
 			func(w string) error { _, err := setup.Base(w, mirror); return err })
 		if err != nil {
 			return nil, err
 		}
 		base = []string{word}
 	}
-	arch, err := answer(in, strings.Join(s.Arch, " "), "Architectures to build", runner.Machine(), func(w string) error {
+	arch, err := terminal.Answer(in, strings.Join(s.Arch, " "), "Architectures to build", runner.Machine(), func(w string) error {
 		for _, a := range strings.Fields(w) {
 			if err := policy.CheckArch(a); err != nil {
 				return err
@@ -117,11 +110,11 @@ func (s *setupCmd) answers() (*setup.Answers, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, err := answer(in, s.From, "Address that mail comes from (- for no mail)", "-", func(string) error { return nil })
+	from, err := terminal.Answer(in, s.From, "Address that mail comes from (- for no mail)", "-", func(string) error { return nil })
 	if err != nil {
 		return nil, err
 	}
-	feeds, err := answer(in, s.Opkg, "Feeds for opkg beside apt's indexes; each package is there once more, about one and a half times as large (yes, no)", "no", yesOrNo)
+	feeds, err := terminal.Answer(in, s.Opkg, "Feeds for opkg beside apt's indexes; each package is there once more, about one and a half times as large (yes, no)", "no", terminal.YesOrNo)
 	if err != nil {
 		return nil, err
 	}
@@ -139,66 +132,12 @@ func (s *setupCmd) answers() (*setup.Answers, error) {
 	return a, nil
 }
 
-func yesOrNo(word string) error {
-	if word != "yes" && word != "no" {
-		return fmt.Errorf("%q: yes or no?", word)
-	}
-	return nil
-}
-
-// answer is given, or what a person types at a terminal, or else the proposal.
-func answer(in *bufio.Reader, given, question, proposal string, check func(string) error) (string, error) {
-	if given != "" {
-		if err := check(given); err != nil {
-			return "", daemon.Wrong{Err: err}
-		}
-		return given, nil
-	}
-	if !term.IsTerminal(int(os.Stdin.Fd())) {
-		if proposal == "" {
-			return "", daemon.Wrong{Err: fmt.Errorf("%s: say it with a flag: packmill setup --help", question)}
-		}
-		return proposal, check(proposal)
-	}
-	for {
-		terminal.Print(os.Stderr, "%s [%s]: ", question, proposal)
-		line, err := in.ReadString('\n')
-		if err != nil {
-			return "", err
-		}
-		word := strings.TrimSpace(line)
-		if word == "" {
-			word = proposal
-		}
-		if err := check(word); err != nil {
-			terminal.Print(os.Stderr, "%s\n", err)
-			continue
-		}
-		return word, nil
-	}
-}
-
-func (s *setupCmd) accounts(_ *cli, a *setup.Answers) error {
-	for _, name := range []string{"packmill.conf", "packmill.sysusers"} {
-		if path := filepath.Join("/usr/lib/sysusers.d", name); fileExists(path) {
-			if out, err := exec.Command("systemd-sysusers", path).CombinedOutput(); err != nil {
-				return fmt.Errorf("systemd-sysusers: %w: %s", err, out)
-			}
-		}
-	}
-	gave, err := setup.SubordinateIDs(spool.UserBuild)
-	if err != nil {
-		return err
-	}
+func (s *setupCmd) accounts(*cli, *setup.Answers) error {
+	gave, err := setup.Accounts()
 	if gave {
 		terminal.Print(os.Stdout, "gave %s subordinate ids\n", spool.UserBuild)
 	}
-	// Its home is below a directory of root's.
-	out, err := exec.Command("install", "-d", "-o", spool.UserBuild, "-g", spool.UserBuild, home(spool.UserBuild)).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, out)
-	}
-	return nil
+	return err
 }
 
 func (s *setupCmd) tree(c *cli, _ *setup.Answers) error {
@@ -207,34 +146,24 @@ func (s *setupCmd) tree(c *cli, _ *setup.Answers) error {
 }
 
 func (s *setupCmd) settings(c *cli, a *setup.Answers) error {
-	keys := map[string]string{"archive": spool.UserArchive, "builder": spool.UserBuild}
-	for _, name := range []string{"archive", "builder"} {
-		k := &keyNew{Name: name, Owner: keys[name]}
+	for name, owner := range map[string]string{"archive": spool.UserArchive, "builder": spool.UserBuild} {
+		k := &keyNew{Name: name, Owner: owner}
 		if err := k.Run(c); err != nil && !errors.Is(err, daemon.ErrRefused) {
 			return err
 		}
 	}
-	key, err := openpgp.ReadSigner(filepath.Join(c.Tree, "control/private/builder.key"))
-	if err != nil {
-		return err
-	}
-	a.Fingerprint = key.Fingerprint()
-	wrote, kept, err := setup.WriteSettings(filepath.Join(c.Tree, "control"), setup.Settings(a))
+	wrote, kept, err := setup.Control(c.Tree, a)
 	for _, n := range wrote {
 		terminal.Print(os.Stdout, "wrote %s\n", filepath.Join(c.Tree, "control", n))
 	}
 	for _, n := range kept {
 		terminal.Print(os.Stdout, "%s has settings already and stays\n", filepath.Join(c.Tree, "control", n))
 	}
-	if err != nil {
-		return err
-	}
-	_, err = control.Load(filepath.Join(c.Tree, "control"))
 	return err
 }
 
 func (s *setupCmd) sshd(*cli, *setup.Answers) error {
-	did, err := setup.Sshd(libexec("packmill.conf"))
+	did, err := setup.Sshd(setup.File("packmill.conf"))
 	if err != nil {
 		// Uploads may come another way, so the rest goes on.
 		terminal.Print(os.Stderr, "packmill: sshd: %v\n", err)
@@ -244,21 +173,11 @@ func (s *setupCmd) sshd(*cli, *setup.Answers) error {
 	return nil
 }
 
-// chroots are made as the user who builds, whose they are.
 func (s *setupCmd) chroots(c *cli, a *setup.Answers) error {
 	if s.NoChroot {
 		return nil
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	for _, arch := range a.Archs {
-		if err := asBuilder(self, "--tree", c.Tree, "chroot", "create", a.Suite, arch); err != nil {
-			return err
-		}
-	}
-	return nil
+	return setup.Chroots(c.Tree, a)
 }
 
 func (s *setupCmd) daemons(_ *cli, a *setup.Answers) error {
@@ -275,37 +194,6 @@ func (s *setupCmd) daemons(_ *cli, a *setup.Answers) error {
 	}
 	terminal.Print(os.Stdout, "running: %s\n", strings.Join(units, " "))
 	return nil
-}
-
-// asBuilder runs a program as the user who builds.
-func asBuilder(program string, args ...string) error {
-	cmd := exec.Command("runuser", append([]string{"-u", spool.UserBuild, "--", "env", "-C", "/", "HOME=" + home(spool.UserBuild), program}, args...)...)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	return cmd.Run()
-}
-
-// home is the account's directory, by getent(1): os/user alone reads it.
-func home(account string) string {
-	out, err := exec.Command("getent", "passwd", account).Output()
-	if w := strings.Split(strings.TrimSpace(string(out)), ":"); err == nil && len(w) > 5 {
-		return w[5]
-	}
-	return "/var/lib/packmill-build"
-}
-
-func fileExists(path string) bool { _, err := os.Stat(path); return err == nil }
-
-// libexec finds a file of the package that is no program of a person's; beside
-// the source in a checkout.
-func libexec(name string) string {
-	dirs := append([]string{"/usr/share/packmill"}, setup.Libexec...)
-	if self, err := os.Executable(); err == nil {
-		dirs = append(dirs, filepath.Join(filepath.Dir(self), "../scripts/sshd"))
-	}
-	if i := slices.IndexFunc(dirs, func(d string) bool { return fileExists(filepath.Join(d, name)) }); i >= 0 {
-		return filepath.Join(dirs[i], name)
-	}
-	return filepath.Join(dirs[0], name)
 }
 
 type uploaderCmd struct {
@@ -331,37 +219,25 @@ type uploaderAdd struct {
 }
 
 func (u *uploaderAdd) Run(c *cli) error {
-	all, err := c.control()
+	up, err := setup.ReadUploader(u.Name, u.Allow, u.OpenPGP)
 	if err != nil {
 		return err
 	}
-	fingerprint := ""
-	var key []byte
-	if u.OpenPGP != "" {
-		if key, err = os.ReadFile(u.OpenPGP); err != nil {
-			return err
-		}
-		ring, err := openpgp.ReadKeyring(key)
-		if err != nil || len(ring.Fingerprints()) != 1 {
-			return daemon.Wrong{Err: fmt.Errorf("%s: not one public OpenPGP key that can be used; export it with: gpg --export --armor ADDRESS", u.OpenPGP)}
-		}
-		fingerprint = ring.Fingerprints()[0]
+	if _, err := c.control(); err != nil {
+		return err
 	}
 	if err := accounts(c, append([]string{"add", u.Name}, u.Keys...)...); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(all.Uploaders, func(x control.Uploader) bool { return x.Name == u.Name || x.Account == u.Name }) {
-		terminal.Print(os.Stdout, "control/uploaders has a stanza for %s already, which stays\n", u.Name)
-		return nil
-	}
-	dir := filepath.Join(c.Tree, "control")
-	if err := setup.AddUploader(dir, u.Name, fingerprint, u.Allow, key); err != nil {
+	there, err := up.Add(filepath.Join(c.Tree, "control"))
+	switch {
+	case err != nil:
 		return err
+	case there:
+		terminal.Print(os.Stdout, "control/uploaders has a stanza for %s already, which stays\n", u.Name)
+	default:
+		terminal.Print(os.Stdout, "%s may upload (%s); dput's and dupload's settings are in the examples\n", u.Name, u.Allow)
 	}
-	if _, err := control.Load(dir); err != nil {
-		return daemon.Wrong{Err: err}
-	}
-	terminal.Print(os.Stdout, "%s may upload (%s); dput's and dupload's settings are in the examples\n", u.Name, u.Allow)
 	return nil
 }
 
@@ -383,15 +259,5 @@ func (uploaderLs) Run(c *cli) error { return accounts(c, "list") }
 
 // accounts runs the script that knows the system's accounts.
 func accounts(c *cli, args ...string) error {
-	cmd := exec.CommandContext(context.Background(), libexec("uploader"), append([]string{"--tree", c.Tree}, args...)...)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	err := cmd.Run()
-	var status *exec.ExitError
-	switch {
-	case errors.As(err, &status) && status.ExitCode() == daemon.ExitWrong:
-		return daemon.Wrong{Err: errors.New("no account was changed")}
-	case errors.As(err, &status):
-		return daemon.Refuse("no account was changed")
-	}
-	return err
+	return setup.UploaderAccounts(append([]string{"--tree", c.Tree}, args...)...)
 }

@@ -13,11 +13,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/setup"
 	"packmill/cmd/internal/survey"
 	"packmill/cmd/internal/terminal"
-	"packmill/internal/durable"
 	"packmill/internal/near"
 	"packmill/queue"
 	"packmill/queue/buildlog"
@@ -72,30 +71,14 @@ func (i initCmd) Run(c *cli) error {
 // that it wrote.
 func (i initCmd) complete(c *cli) (made []string, err error) {
 	unix.Umask(0o002)
-	if err := older(c.Tree); err != nil {
-		return nil, err
-	}
-	t, err := spool.Init(c.Tree)
-	if err != nil {
-		return nil, err
-	}
-	if made, err = writeExamples(t.Root(), control.Files); err != nil || !i.Users {
-		return made, err
-	}
-	if err := t.SetRights(); err != nil {
-		return made, daemon.Wrong{Err: err}
-	}
-	return made, nil
+	made, left, err := setup.Tree(c.Tree, i.Users)
+	warn(left)
+	return made, err
 }
 
 // archive makes what an archive alone needs.
 func (initCmd) archive(c *cli) error {
-	for _, d := range []string{"archive", "attic"} {
-		if err := durable.MkdirAll(filepath.Join(c.Tree, d), 0o775); err != nil {
-			return err
-		}
-	}
-	made, err := writeExamples(c.Tree, []string{control.SuitesFile})
+	made, err := setup.Archive(c.Tree)
 	if err != nil {
 		return err
 	}

@@ -4,13 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
-	"time"
 
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/survey"
 	"packmill/cmd/internal/terminal"
 	"packmill/cmd/internal/wb"
 	"packmill/queue"
@@ -125,31 +122,16 @@ func (c *cli) order(how string, orders ...*wb.Order) error {
 	if err != nil {
 		return err
 	}
-	var runs []*wb.Run
-	now := time.Now().UTC()
 	for _, o := range orders {
 		c.JSON, c.DryRun = c.JSON || o.JSON, c.DryRun || o.Dry
-		names := o.Suites
-		if len(names) == 0 {
-			names = []string{""}
-			if len(o.Packages) == 1 {
-				names[0] = theirSuite(t, o.Packages[0], o.Op)
-			}
-		}
-		for _, name := range names {
-			s, err := theSuite(all, name, how)
-			if err != nil {
-				return err
-			}
-			one := *o
-			if one.Packages, err = matching(t, &one, s.Name); err != nil {
-				return err
-			}
-			runs = append(runs, &wb.Run{Tree: t, Settings: all, Suite: s, Order: &one, Who: terminal.Who(), Now: now, Dry: c.DryRun})
-		}
+	}
+	runs, err := wb.Runs(t, all, how, orders)
+	if err != nil {
+		return err
 	}
 	refused := false
 	for _, r := range runs {
+		r.Who, r.Dry = terminal.Who(), c.DryRun
 		err := r.Do(func(l *wb.Line) {
 			if r.Order.Op == queue.Info && l.Found != nil && l.Refusal == "" && !c.JSON {
 				info(t, *l.Found)
@@ -190,51 +172,9 @@ func info(t *spool.Tree, f spool.Found) {
 
 // theSuite is the one that is named, or the only one. how says where to name it.
 func theSuite(all *control.Settings, name, how string) (*control.Suite, error) {
-	if name == "" && len(all.Suites) == 1 {
-		return &all.Suites[0], nil
+	s, err := all.TheSuite(name, how)
+	if err != nil {
+		return nil, daemon.Wrong{Err: err}
 	}
-	if s, ok := all.Suite(name); ok && name != "" {
-		return s, nil
-	}
-	if name == "" && len(all.Suites) > 0 {
-		return nil, daemon.Wrong{Err: fmt.Errorf("in which suite? %s: %s", how, strings.Join(suitesOf(all), ", "))}
-	}
-	return nil, noSuite(all, name)
-}
-
-// theirSuite is the one suite that a job of the package is in, for who names
-// none: "" if there are several, or none.
-func theirSuite(t *spool.Tree, pattern string, op queue.Op) string {
-	found, err := t.Find(pattern, t.Where(func(s spool.State) bool { return s.Is(spool.Jobs) && queue.May(op, s) })...)
-	if _, err = spool.Closed(err); err != nil || len(found) == 0 {
-		return ""
-	}
-	for _, f := range found {
-		if f.Place.Suite != found[0].Place.Suite {
-			return ""
-		}
-	}
-	return found[0].Place.Suite
-}
-
-// matching puts the sources that have jobs for the operation in the place of
-// words with wildcards.
-func matching(t *spool.Tree, o *wb.Order, suite string) (names []string, err error) {
-	for _, p := range o.Packages {
-		if !spool.IsPattern(p) {
-			names = append(names, p)
-			continue
-		}
-		f := &survey.Filter{Verb: string(o.Op), Patterns: []string{p}, Suite: suite, States: func(s spool.State) bool { return s.Is(spool.Jobs) && queue.May(o.Op, s) }}
-		found, _, err := f.Find(t)
-		if err != nil {
-			return nil, err
-		}
-		for _, x := range found {
-			if !slices.Contains(names, x.Name.Source) {
-				names = append(names, x.Name.Source)
-			}
-		}
-	}
-	return names, nil
+	return s, nil
 }

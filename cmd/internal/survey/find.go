@@ -57,6 +57,27 @@ func (f *Filter) Find(t *spool.Tree) (found []spool.Found, closed []string, err 
 	return found, once(closed), nil
 }
 
+// Meant is Find for what is done something with: that the filter leaves nothing is a
+// refusal, which says where the rest is.
+func (f *Filter) Meant(t *spool.Tree) (found []spool.Found, closed []string, err error) {
+	found, closed, err = f.Find(t)
+	if err != nil || len(found) > 0 {
+		return found, closed, err
+	}
+	anywhere := *f
+	anywhere.States = nil
+	var where []string
+	if all, _, err := anywhere.Find(t); err == nil {
+		for _, x := range all {
+			where = append(where, x.Place.String())
+		}
+	}
+	if len(where) > 0 {
+		return nil, closed, daemon.Refuse("nothing of it is where that can be done; it is in %s", strings.Join(where, ", "))
+	}
+	return nil, closed, daemon.Refuse("nothing of it is in that suite and architecture, and old enough; packmill ls shows where it is")
+}
+
 // once sorts directories and names each once.
 func once(dirs []string) []string {
 	slices.Sort(dirs)

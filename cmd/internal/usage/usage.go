@@ -1,4 +1,5 @@
-package main
+// Package usage says in a person's words what is wrong with a command line.
+package usage
 
 import (
 	"errors"
@@ -31,8 +32,8 @@ var spoken = []struct {
 	{regexp.MustCompile(`^<(.*)> must be one of (.*) but got (.*)$`), `$1 is one of $2, not $3`},
 }
 
-// usage says in a person's words what is wrong with a command line.
-func usage(err error) error {
+// Of is a parser's error in a person's words.
+func Of(err error) error {
 	text := err.Error()
 	for _, s := range spoken {
 		if s.kong.MatchString(text) {
@@ -77,9 +78,9 @@ func children(n *kong.Node) (names []string) {
 	return names
 }
 
-// mistyped turns the refusal of a list that a group of commands begins with into
+// Mistyped turns the refusal of a list that a group of commands begins with into
 // a question, if what was not found is nearly one of the commands.
-func mistyped(ctx *kong.Context, items []string, err error) error {
+func Mistyped(ctx *kong.Context, items []string, err error) error {
 	if len(items) == 0 || !errors.Is(err, daemon.ErrRefused) {
 		return err
 	}

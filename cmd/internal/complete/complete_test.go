@@ -1,8 +1,9 @@
-package main
+package complete
 
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"packmill/spool"
 )
@@ -24,7 +25,7 @@ func TestCommandsAskTheTable(t *testing.T) {
 		{"cancel", []spool.State{spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Building, spool.Built, spool.BuildAttempted, spool.Failed}},
 		{"requeue", []spool.State{spool.Rejected, spool.Master, spool.BDUninstallable, spool.DepWait, spool.Built, spool.BuildAttempted, spool.Failed, paused}},
 	} {
-		is := completed(c.command)
+		is := items(c.command)
 		if is == nil {
 			t.Errorf("%s: completes nothing", c.command)
 			continue
@@ -33,7 +34,37 @@ func TestCommandsAskTheTable(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", c.command, got, c.want)
 		}
 	}
-	if completed("status") != nil {
+	if items("status") != nil {
 		t.Error("status: completes items, and takes none")
+	}
+}
+
+// What an argument may be, the tree says: here one without settings and archive, with one
+// job that waits.
+func TestWords(t *testing.T) {
+	tree, err := spool.Init(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := spool.NewName(spool.NormalClass, time.Now(), "hello", "1:1.0-1")
+	it, err := tree.Create(spool.In(spool.NeedsBuild, "sid", "amd64"), name, spool.MasterD, "who", "why", func(string) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	it.Release()
+	for _, c := range []struct {
+		x    Argument
+		want []string
+	}{
+		{Argument{Command: "cancel", Last: "h"}, []string{"hello"}},
+		{Argument{Command: "cancel", Last: "hello_"}, []string{"hello_1%3a1.0-1"}},
+		{Argument{Command: "review accept", Last: "h"}, nil},
+		{Argument{Command: "archive ls", Takes: []string{"view"}}, nil},
+		{Argument{Command: "wb", Args: []string{"gb", "hello", ".", "amd64"}}, []string{"all", "ANY", "ALL", "."}},
+	} {
+		c.x.Tree = tree.Root()
+		if got := c.x.Words(); !slices.Equal(got, c.want) {
+			t.Errorf("%s %q %q: got %q, want %q", c.x.Command, c.x.Args, c.x.Last, got, c.want)
+		}
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package setup
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/terminal"
 	"packmill/internal/openpgp"
 	"packmill/internal/policy"
 	"packmill/queue"
@@ -18,36 +17,37 @@ import (
 	"packmill/spool/upload"
 )
 
-// older signs statements for what is on its way in a tree from before there were
+// vouch signs statements for what is on its way in a tree from before there were
 // any: as it lies when the key is made, and never again. As long as the public
-// half is not there nothing is verified, so a run that was cut off begins anew.
-func older(root string) error {
-	_, err := os.Lstat(root + "/" + statement.PublicFile)
+// half is not there nothing is verified, so a run that was cut off begins anew. left
+// says what got none.
+func vouch(root string) (left []string, err error) {
+	_, err = os.Lstat(root + "/" + statement.PublicFile)
 	if _, terr := os.Lstat(root + "/control"); !errors.Is(err, fs.ErrNotExist) || terr != nil {
-		return nil
+		return nil, nil
 	}
 	t, err := spool.Complete(root)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	key, err := statement.MakeSecret(root)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	found, err := t.Find("", spool.Standard.Where(func(s spool.State) bool { return s == spool.Review || s.Is(spool.Queued) })...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, f := range found {
 		err := vouchFor(t, f, key)
 		if errors.Is(err, spool.ErrBusy) {
-			return daemon.Wrong{Err: fmt.Errorf("%s: a daemon works on it; stop the daemons, and run this again: what lies in the tree gets statements now, once", f.Dir())}
+			return left, daemon.Wrong{Err: fmt.Errorf("%s: a daemon works on it; stop the daemons, and run this again: what lies in the tree gets statements now, once", f.Dir())}
 		}
 		if err != nil && !errors.Is(err, spool.ErrGone) {
-			terminal.Print(os.Stderr, "packmill: %s: no statement for it, upload it again: %v\n", f.Dir(), err)
+			left = append(left, fmt.Sprintf("%s: no statement for it, upload it again: %v", f.Dir(), err))
 		}
 	}
-	return nil
+	return left, nil
 }
 
 // vouchFor signs a statement for one item. A job of what is published needs none.

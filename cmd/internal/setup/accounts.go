@@ -1,0 +1,154 @@
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"packmill/cmd/internal/control"
+	"packmill/cmd/internal/daemon"
+	"packmill/internal/openpgp"
+	"packmill/spool"
+)
+
+// Accounts makes the daemons' accounts, and a home for the one that builds. gave
+// reports whether that one got subordinate ids.
+func Accounts() (gave bool, err error) {
+	for _, name := range []string{"packmill.conf", "packmill.sysusers"} {
+		if path := filepath.Join("/usr/lib/sysusers.d", name); fileExists(path) {
+			if out, err := exec.Command("systemd-sysusers", path).CombinedOutput(); err != nil {
+				return false, fmt.Errorf("systemd-sysusers: %w: %s", err, out)
+			}
+		}
+	}
+	if gave, err = SubordinateIDs(spool.UserBuild); err != nil {
+		return gave, err
+	}
+	// Its home is below a directory of root's.
+	out, err := exec.Command("install", "-d", "-o", spool.UserBuild, "-g", spool.UserBuild, home(spool.UserBuild)).CombinedOutput()
+	if err != nil {
+		return gave, fmt.Errorf("%w: %s", err, out)
+	}
+	return gave, nil
+}
+
+// Control writes the settings of a tree that has its keys, and reads them as the
+// daemons will. It returns the names of the files that it wrote, and of those
+// that had settings already.
+func Control(tree string, a *Answers) (wrote, kept []string, err error) {
+	dir := filepath.Join(tree, "control")
+	key, err := openpgp.ReadSigner(filepath.Join(dir, "private/builder.key"))
+	if err != nil {
+		return nil, nil, err
+	}
+	a.Fingerprint = key.Fingerprint()
+	if wrote, kept, err = WriteSettings(dir, Settings(a)); err == nil {
+		_, err = control.Load(dir)
+	}
+	return wrote, kept, err
+}
+
+// Chroots makes a chroot for each architecture, as the user who builds, whose
+// they are.
+func Chroots(tree string, a *Answers) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	for _, arch := range a.Archs {
+		cmd := exec.Command("runuser", "-u", spool.UserBuild, "--", "env", "-C", "/", "HOME="+home(spool.UserBuild),
+			self, "--tree", tree, "chroot", "create", a.Suite, arch)
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if err := cmd.Run(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// home is the account's directory, by getent(1): os/user alone reads it.
+func home(account string) string {
+	out, err := exec.Command("getent", "passwd", account).Output()
+	if w := strings.Split(strings.TrimSpace(string(out)), ":"); err == nil && len(w) > 5 {
+		return w[5]
+	}
+	return "/var/lib/packmill-build"
+}
+
+func fileExists(path string) bool { _, err := os.Stat(path); return err == nil }
+
+// File finds a file of the package that is no program of a person's; beside the
+// source in a checkout.
+func File(name string) string {
+	dirs := append([]string{"/usr/share/packmill"}, Libexec...)
+	if self, err := os.Executable(); err == nil {
+		dirs = append(dirs, filepath.Join(filepath.Dir(self), "../scripts/sshd"))
+	}
+	if i := slices.IndexFunc(dirs, func(d string) bool { return fileExists(filepath.Join(d, name)) }); i >= 0 {
+		return filepath.Join(dirs[i], name)
+	}
+	return filepath.Join(dirs[0], name)
+}
+
+// UploaderAccounts runs the script that knows the system's accounts.
+func UploaderAccounts(args ...string) error {
+	cmd := exec.Command(File("uploader"), args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	err := cmd.Run()
+	var status *exec.ExitError
+	switch {
+	case errors.As(err, &status) && status.ExitCode() == daemon.ExitWrong:
+		return daemon.Wrong{Err: errors.New("no account was changed")}
+	case errors.As(err, &status):
+		return daemon.Refuse("no account was changed")
+	}
+	return err
+}
+
+// Uploader is a person who may upload.
+type Uploader struct {
+	Name, Allow string
+	fingerprint string
+	key         []byte // public; none: the account alone is trusted
+}
+
+// ReadUploader reads the person's public OpenPGP key from a file, if one is named.
+func ReadUploader(name, allow, file string) (*Uploader, error) {
+	u := &Uploader{Name: name, Allow: allow}
+	if file == "" {
+		return u, nil
+	}
+	var err error
+	if u.key, err = os.ReadFile(file); err != nil {
+		return nil, err
+	}
+	ring, err := openpgp.ReadKeyring(u.key)
+	if err != nil || len(ring.Fingerprints()) != 1 {
+		return nil, daemon.Wrong{Err: fmt.Errorf("%s: not one public OpenPGP key that can be used; export it with: gpg --export --armor ADDRESS", file)}
+	}
+	u.fingerprint = ring.Fingerprints()[0]
+	return u, nil
+}
+
+// Add gives the person a stanza of control/uploaders, or reports that there is
+// one already, which stays.
+func (u *Uploader) Add(dir string) (there bool, err error) {
+	all, err := control.Load(dir)
+	if err != nil {
+		return false, daemon.Wrong{Err: err}
+	}
+	if slices.ContainsFunc(all.Uploaders, func(x control.Uploader) bool { return x.Name == u.Name || x.Account == u.Name }) {
+		return true, nil
+	}
+	if err := AddUploader(dir, u.Name, u.fingerprint, u.Allow, u.key); err != nil {
+		return false, err
+	}
+	if _, err := control.Load(dir); err != nil {
+		return false, daemon.Wrong{Err: err}
+	}
+	return false, nil
+}
