@@ -194,7 +194,7 @@ func (r *reader) finish() []error {
 		if known := r.nearest(f.Name); known != "" {
 			r.fail(f.Name, "there is no field %s here; is %s meant?", f.Name, known)
 		} else {
-			r.fail(f.Name, "there is no field %s here; the README lists the settings", f.Name)
+			r.fail(f.Name, "there is no field %s here; doc/settings.md and packmill(5) list the settings", f.Name)
 		}
 	}
 	return r.errs

@@ -1,6 +1,6 @@
 // Command manpage writes the manual pages, as man(7) has it: of the programs,
 // whose package comments they are, packmill(1) with the help of each command,
-// and packmill(5), the settings, which is the section of README.md.
+// and packmill(5), the settings, which is doc/settings.md.
 //
 //	manpage DIR
 //
@@ -48,13 +48,13 @@ func run(dir string) error {
 		}
 		return os.WriteFile(filepath.Join(d, name+"."+section), []byte(text), 0o644)
 	}
-	readme, err := os.ReadFile("README.md")
+	list, err := os.ReadFile("doc/settings.md")
 	if err != nil {
 		return err
 	}
-	text, err := settings(string(readme))
+	text, err := settings(string(list))
 	if err != nil {
-		return fmt.Errorf("README.md: %w", err)
+		return fmt.Errorf("doc/settings.md: %w", err)
 	}
 	if err := put("packmill", "5", text+checks()); err != nil {
 		return err
@@ -90,19 +90,18 @@ func run(dir string) error {
 	return nil
 }
 
-// settings turns the README's section Settings into packmill(5): paragraphs, and
+// settings turns the page on the settings into packmill(5): paragraphs, and
 // tables of field, default and meaning.
-func settings(readme string) (string, error) {
-	_, text, ok := strings.Cut(readme, "\n## Settings\n")
+func settings(list string) (string, error) {
+	_, text, ok := strings.Cut(list, "# Settings\n")
 	if !ok {
-		return "", fmt.Errorf("it has no section Settings")
+		return "", fmt.Errorf("it does not begin with the heading Settings")
 	}
-	text, _, _ = strings.Cut(text, "\n## ")
 	var b strings.Builder
 	b.WriteString(".TH PACKMILL 5 \"\" Packmill\n.SH NAME\npackmill \\- settings of a Packmill tree\n.SH DESCRIPTION\n")
 	plain := strings.NewReplacer("`", "", "|", "").Replace
 	for _, block := range strings.Split(strings.TrimSpace(text), "\n\n") {
-		if title, ok := strings.CutPrefix(block, "### "); ok {
+		if title, ok := strings.CutPrefix(block, "## "); ok {
 			fmt.Fprintf(&b, ".SH %s\n", escape(strings.ToUpper(title)))
 			continue
 		}

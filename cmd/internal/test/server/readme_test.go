@@ -11,34 +11,34 @@ import (
 	"packmill/spool"
 )
 
-func readme(t *testing.T) string {
+func readPage(t *testing.T, page string) string {
 	t.Helper()
-	data, err := os.ReadFile("../../../../README.md")
+	data, err := os.ReadFile("../../../../" + page)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(data)
 }
 
-// TestReadmeStates compares the README's table of states with the code's.
+// TestReadmeStates compares the table of doc/states.md of states with the code's.
 func TestReadmeStates(t *testing.T) {
 	var want strings.Builder
 	want.WriteString("| state | directory | who takes it from there | what it means |\n| --- | --- | --- | --- |\n")
 	for _, r := range spool.Standard.States {
 		fmt.Fprintf(&want, "| %s | `%s/` | %s | %s |\n", r.Name, r.Dir, r.Who, r.What)
 	}
-	text := readme(t)
+	text := readPage(t, "doc/states.md")
 	i := strings.Index(text, "| state | directory |")
 	if i < 0 {
-		t.Fatalf("README.md has no table of states; it is:\n%s", want.String())
+		t.Fatalf("doc/states.md has no table of states; it is:\n%s", want.String())
 	}
 	got, _, _ := strings.Cut(text[i:], "\n\n")
 	if got+"\n" != want.String() {
-		t.Errorf("README.md's table of states:\n%s\nwant:\n%s", got, want.String())
+		t.Errorf("doc/states.md's table of states:\n%s\nwant:\n%s", got, want.String())
 	}
 }
 
-// TestReadmeSettings holds the README's list of settings against the fields
+// TestReadmeSettings holds the list of settings in doc/settings.md against the fields
 // that the code reads, both ways.
 func TestReadmeSettings(t *testing.T) {
 	src, err := os.ReadFile("../../control/stanzas.go")
@@ -52,12 +52,7 @@ func TestReadmeSettings(t *testing.T) {
 	if len(read) < 30 {
 		t.Fatalf("found only %d settings in stanzas.go; is it still the list?", len(read))
 	}
-	text := readme(t)
-	_, text, ok := strings.Cut(text, "\n## Settings\n")
-	if !ok {
-		t.Fatal("README.md has no section Settings")
-	}
-	text, _, _ = strings.Cut(text, "\n## ")
+	text := readPage(t, "doc/settings.md")
 	listed := map[string]bool{}
 	for _, line := range regexp.MustCompile("(?m)^\\| `([^|]*)` \\|").FindAllStringSubmatch(text, -1) {
 		for _, f := range strings.Split(line[1], "`, `") {
@@ -66,22 +61,38 @@ func TestReadmeSettings(t *testing.T) {
 	}
 	for f := range read {
 		if !listed[f] {
-			t.Errorf("README.md does not list the setting %s", f)
+			t.Errorf("doc/settings.md does not list the setting %s", f)
 		}
 	}
 	for f := range listed {
 		if !read[f] {
-			t.Errorf("README.md lists the setting %s, which nothing reads", f)
+			t.Errorf("doc/settings.md lists the setting %s, which nothing reads", f)
 		}
 	}
 }
 
-// TestReadmePaths looks whether the files of the project that the README
-// names are there.
+// TestReadmePaths looks whether the files of the project that the README and the
+// pages name are there, and keeps the README short.
 func TestReadmePaths(t *testing.T) {
-	for _, m := range regexp.MustCompile("[( `](scripts/[a-z0-9@/._-]*[a-z0-9])").FindAllStringSubmatch(readme(t), -1) {
-		if _, err := os.Stat(filepath.Join("../../../..", m[1])); err != nil {
-			t.Errorf("README.md names %s: %v", m[1], err)
+	root := "../../../.."
+	pages, err := filepath.Glob(filepath.Join(root, "doc/*.md"))
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("pages: %q, %v", pages, err)
+	}
+	for _, page := range append(pages, filepath.Join(root, "README.md")) {
+		text := readPage(t, strings.TrimPrefix(page, root+"/"))
+		for _, m := range regexp.MustCompile("[( `](scripts/[a-z0-9@/._-]*[a-z0-9])").FindAllStringSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+				t.Errorf("%s names %s: %v", page, m[1], err)
+			}
 		}
+		for _, m := range regexp.MustCompile(`\]\(([A-Za-z/.]*\.md)\)`).FindAllStringSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
+				t.Errorf("%s leads to %s: %v", page, m[1], err)
+			}
+		}
+	}
+	if n := strings.Count(readPage(t, "README.md"), "\n"); n >= 150 {
+		t.Errorf("README.md has %d lines; the rest belongs into doc/", n)
 	}
 }

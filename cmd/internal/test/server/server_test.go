@@ -115,12 +115,12 @@ func (c *server) sees(script string) {
 	})
 }
 
-// commands are the indented lines of a section of the README that are commands.
-func commands(t *testing.T, section string) []string {
+// commands are the indented lines of a section of a page that are commands.
+func commands(t *testing.T, page, section string) []string {
 	t.Helper()
-	_, text, ok := strings.Cut(readme(t), "\n## "+section+"\n")
+	_, text, ok := strings.Cut("\n"+readPage(t, page), section+"\n")
 	if !ok {
-		t.Fatalf("README.md has no section %s", section)
+		t.Fatalf("%s has no section %s", page, section)
 	}
 	text, _, _ = strings.Cut(text, "\n## ")
 	var found []string
@@ -130,7 +130,7 @@ func commands(t *testing.T, section string) []string {
 	return found
 }
 
-// TestServer sets up a server by the README's own commands, on a machine that
+// TestServer sets up a server by the own commands of doc/server.md, on a machine that
 // systemd boots, and lets a package of an uploader's go its way there: each
 // daemon as its own user, ended and stopped, and once more as cron does it.
 func TestServer(t *testing.T) {
@@ -146,10 +146,10 @@ func TestServer(t *testing.T) {
 	give(filepath.Join(alice.home, ".ssh/id_ed25519.pub"), "root/alice_id_ed25519.pub")
 	give(filepath.Join(ben.home, ".ssh/id_ed25519.pub"), "root/ben.pub")
 
-	// The README, except for what needs Go, which the test has done itself, and
+	// The page, except for what needs Go, which the test has done itself, and
 	// for a chroot, which builds by Runner: exec do without.
 	ran := 0
-	for _, cmd := range append(commands(t, "A server"), commands(t, "People who upload")...) {
+	for _, cmd := range append(commands(t, "doc/server.md", "\n# A server"), commands(t, "doc/people.md", "\n## People who upload")...) {
 		if strings.HasPrefix(cmd, "go build ") || strings.HasPrefix(cmd, "scripts/man ") || strings.Contains(cmd, " chroot create ") {
 			continue
 		}
@@ -162,7 +162,7 @@ func TestServer(t *testing.T) {
 		ran++
 	}
 	if ran < 10 {
-		t.Fatalf("found %d commands in the README, want 10 at least", ran)
+		t.Fatalf("found %d commands in the pages, want 10 at least", ran)
 	}
 	c.sh("scripts/sshd/uploader add ben /root/ben.pub")
 	units := []string{"reviewd", "master-buildd", "archived", "maild", "buildd@" + arch, "buildd@all"}
@@ -287,7 +287,7 @@ func (c *server) giveChroot(arch string) {
 	c.sh("mkdir /dev/proc; mount -t proc proc /dev/proc")
 }
 
-// settings writes what the README leaves to the person.
+// settings writes what the page leaves to the person.
 func (c *server) settings(fingerprint string, people ...*uploader) {
 	c.t.Helper()
 	arch := machine(c.t)
