@@ -2,6 +2,7 @@ package spool
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"testing"
@@ -35,6 +36,23 @@ func TestRightsCoverTheTree(t *testing.T) {
 	for _, p := range Standard.parts() {
 		if !slices.ContainsFunc(Standard.Rights(), func(r Right) bool { return r.Dir == p }) {
 			t.Errorf("Rights has no line for %s", p)
+		}
+	}
+}
+
+// TestArchiveIsOpen: a new tree's archive is for a web server, whatever in it is not.
+func TestArchiveIsOpen(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "tree")
+	if _, err := Init(root); err != nil {
+		t.Fatal(err)
+	}
+	for dir, open := range map[string]bool{"archive": true, "archive/pool": true, "archive/dists": true, "archive/incoming": false, "archive/installed": false} {
+		st, err := os.Stat(filepath.Join(root, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := st.Mode()&0o005 == 0o005; got != open {
+			t.Errorf("%s: %s, want open to everybody %t", dir, st.Mode(), open)
 		}
 	}
 }

@@ -94,6 +94,9 @@ func Init(root string) (*Tree, error) {
 
 // Complete is Init without the key: the directories alone.
 func Complete(root string) (*Tree, error) {
+	if err := durable.MkdirAll(filepath.Join(root, "archive"), 0o775); err != nil {
+		return nil, fmt.Errorf("init %s: %w", root, err)
+	}
 	// What lies in the archive and is not for its clients no web server shows.
 	for _, p := range []string{Uploaded.root(), Installed.root(), filepath.Dir(BaseDir)} {
 		if err := durable.MkdirAll(filepath.Join(root, p), 0o750); err != nil {

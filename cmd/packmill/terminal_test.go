@@ -188,7 +188,7 @@ func TestClosedStates(t *testing.T) {
 		if status != 0 || !strings.Contains(out, "accepted") || strings.Contains(out, "world") {
 			t.Errorf("packmill %q: status %d\n%s%s", args, status, out, problems)
 		}
-		if strings.Count(problems, "\n") != 1 || !strings.Contains(problems, "left out, since they are closed to you: spool/review (root)") {
+		if strings.Count(problems, "\n") != 1 || !strings.Contains(problems, "left out, since they are closed to you: archive/incoming (root), archive/installed (root), spool/review (root)") {
 			t.Errorf("packmill %q: the note is %q", args, problems)
 		}
 	}
