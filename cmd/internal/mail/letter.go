@@ -53,7 +53,7 @@ func readLetter(data []byte) (*letter, error) {
 	if err != nil {
 		return nil, err
 	}
-	if id := strings.Trim(strings.TrimSpace(e.Header.Get("Message-Id")), "<>"); messageID.MatchString(id) {
+	if id := strings.Trim(strings.TrimSpace(e.Header.Get("Message-Id")), "<>"); len(id) <= 400 && messageID.MatchString(id) {
 		l.id = id
 	}
 	l.auto = automatic(&e.Header)
@@ -70,7 +70,7 @@ func (l *letter) open(data []byte) (*message.Entity, error) {
 	return e, nil
 }
 
-var messageID = regexp.MustCompile(`^[!-;=?-~]{1,200}@[!-;=?-~]{1,200}$`)
+var messageID = regexp.MustCompile(`^[!-;=?-~]+@[!-;=?-~]+$`)
 
 // automatic says by which sign a mail is a program's and not a person's: it is
 // not answered and does nothing, or two programs would write to each other for
