@@ -33,10 +33,6 @@ func (s Standing) Why(version string) string {
 	return "its source was removed from the suite"
 }
 
-// comingStates are where a source is on its way to the archive, in the order of
-// its moves: so what moves meanwhile is not missed in all of them.
-var comingStates = []spool.State{spool.Accepted, spool.Master, spool.Uploaded}
-
 // StandingOf says how a source's version stands in the suite, and which version
 // the suite is built from. t is the ticket of the job for which it is asked.
 func StandingOf(ctx context.Context, tree *spool.Tree, a *archive.Archive, suite string, t *Ticket) (Standing, string, error) {
@@ -64,9 +60,10 @@ func StandingOf(ctx context.Context, tree *spool.Tree, a *archive.Archive, suite
 }
 
 // findComing looks for the source of a version on its way, also for one that goes
-// ahead of its binaries.
+// ahead of its binaries: in the order of its moves, so that what moves meanwhile is
+// not missed everywhere.
 func findComing(tree *spool.Tree, suite string, t *Ticket) (*spool.Found, error) {
-	f, err := findJob(tree, comingStates, suite, "", t.Source, t.Version)
+	f, err := findJob(tree, tree.Are(spool.Sources|spool.Queued), suite, "", t.Source, t.Version)
 	if f != nil || err != nil {
 		return f, err
 	}
@@ -136,8 +133,7 @@ func Misfit(tree *spool.Tree, f spool.Found, t *Ticket) (to spool.Place, why str
 	case policy.CheckArch(t.BuildArch) != nil:
 		return spool.In(spool.Rejected), "its ticket names no architecture that it could be built for"
 	}
-	switch f.Place.State {
-	case spool.Intake, spool.Review, spool.Accepted, spool.Master, spool.Rejected:
+	if s := f.Place.State; s.Is(spool.Sources) && !s.Is(spool.Jobs) && s != spool.Attic {
 		return home, "it is a job of " + t.BuildArch + ", and " + f.Place.Dir() + " is for sources; to have it built, give it back"
 	}
 	switch {

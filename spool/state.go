@@ -25,12 +25,13 @@ var Unborn State
 // Row is all that follows from a state. What else has to know of states asks
 // the rows, so that a new state is one more row and the work that is done there.
 type Row struct {
-	Name  string // wanna-build's, where wanna-build has one
-	Dir   string // below the tree; SUITE, ARCH and HASH stand for one element each
-	Who   string // takes things out of it, for people
-	What  string // it means, for people
-	Next  string // happens, and who does it: for packmill why
-	Tells string // the event of control/notify that people hear of when something comes there
+	Name   string // wanna-build's, where wanna-build has one
+	Dir    string // below the tree; SUITE, ARCH and HASH stand for one element each
+	Who    string // takes things out of it, for people
+	What   string // it means, for people
+	Next   string // happens, and who does it: for packmill why
+	Tells  string // the event of control/notify that people hear of when something comes there
+	ByHand string // the REASON of what a person brought there with mv, with %s for its name; "" where nobody is to read one
 
 	Traits  Trait
 	Requeue State // where packmill requeue puts what lies there; nil: it cannot
@@ -43,7 +44,7 @@ type Trait uint16
 
 // The traits.
 const (
-	Sources Trait = 1 << iota // sources lie there
+	Sources Trait = 1 << iota // sources lie there; with Queued, those on their way to the archive
 	Jobs                      // jobs of one architecture lie there
 	Queued                    // it is between acceptance and the archive
 	Active                    // what lies there goes on to the archive by itself, or when a person signs it
@@ -136,18 +137,21 @@ var (
 		Name: "build-attempted", Dir: ofArch + "build-attempted", Who: "a person", Right: queues,
 		Tells: "failed", Requeue: NeedsBuild,
 		What:   "failed; nobody has judged it yet",
+		ByHand: "It was moved here by hand: nobody said that it was tried and failed.\nTo try again: packmill requeue %s\n",
 		Next:   "a person reads the log, then: packmill wb gb, fail or dw",
 		Traits: Jobs | Queued | Settled | Owned | Whole | Stale,
 	}
 	Failed = &Row{
 		Name: "failed", Dir: ofArch + "failed", Who: "a person", Right: queues, Requeue: NeedsBuild,
 		What:   "judged: a fault of the source",
+		ByHand: "It was moved here by hand, without a word why.\nTo try again: packmill requeue %s\n",
 		Next:   "a new version is uploaded, or a person: packmill wb gb --override",
 		Traits: Jobs | Queued | Settled | Stale,
 	}
 	NotForUs = &Row{
 		Name: "not-for-us", Dir: ofArch + "not-for-us", Who: "a person", Right: queues,
 		What:   "never here, says a person",
+		ByHand: "It was moved here by hand: not for this architecture, and no later version of it.\nTo take that back: packmill wb nfu %s\n",
 		Next:   "nothing, for later versions neither; packmill wb nfu takes it back",
 		Traits: Jobs | Queued | Settled,
 	}

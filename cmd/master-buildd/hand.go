@@ -52,13 +52,6 @@ func (m *master) putRight() error {
 	return errors.Join(errs...)
 }
 
-// sayWhy are the states in which a job waits for a person, who reads its REASON.
-var sayWhy = map[spool.State]string{
-	spool.BuildAttempted: "It was moved here by hand: nobody said that it was tried and failed.\nTo try again: packmill requeue %s\n",
-	spool.Failed:         "It was moved here by hand, without a word why.\nTo try again: packmill requeue %s\n",
-	spool.NotForUs:       "It was moved here by hand: not for this architecture, and no later version of it.\nTo take that back: packmill wb nfu %s\n",
-}
-
 func (m *master) putRightOne(f spool.Found) error {
 	dir := m.Tree.Path(f.Dir())
 	t, err := queue.TicketAt(m.Tree, f)
@@ -66,7 +59,7 @@ func (m *master) putRightOne(f spool.Found) error {
 		return nil // it has moved, or fsck says it
 	}
 	_, why := queue.Misfit(m.Tree, f, t)
-	text := sayWhy[f.Place.State]
+	text := f.Place.State.ByHand
 	if why == "" && (text == "" || spool.ReadReason(dir) != "" || !spool.BroughtByHand(dir, f.Place)) {
 		return nil
 	}

@@ -31,9 +31,8 @@ func (m *master) limit(s *control.Suite, specific *quinndiff.Specific, q *seen) 
 	ask := notFor(s, specific)
 	var errs []error
 	q.jobs = slices.DeleteFunc(q.jobs, func(j job) bool {
-		switch j.Place.State {
-		case spool.Building, spool.Uploaded, spool.NotForUs:
-			return false
+		if !j.Place.State.Is(spool.Stale) {
+			return false // a newer version does not end it, nor does this
 		}
 		t, err := queue.TicketAt(m.Tree, j.Found)
 		if err != nil {

@@ -170,7 +170,7 @@ func (m *master) look(s *control.Suite) (*seen, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = each([]spool.State{spool.Accepted, spool.Master, spool.Uploaded}, func(f spool.Found) {
+	err = each(m.Tree.Are(spool.Sources|spool.Queued), func(f spool.Found) {
 		if arch := f.Arch(); arch != "" && arch != spool.SourceArch {
 			return
 		}

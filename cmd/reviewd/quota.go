@@ -60,12 +60,18 @@ func whose(account string) string {
 	return account
 }
 
+// keptForUploader reports whether what lies in a state counts against its account:
+// the uploads that are not in the queues or the archive.
+func keptForUploader(s spool.State) bool {
+	return s.Is(spool.Sources) && !s.Is(spool.Queued) && !s.Is(spool.Jobs)
+}
+
 // count counts anew; an item that has been in a place since the last time is
 // not looked at again. Those in intake change, and always are.
 func (in *intake) count() error {
 	k := &in.kept
 	by, items := map[string]int64{}, map[string]kept{}
-	places, err := in.Tree.Places(spool.Intake, spool.Review, spool.Rejected, spool.Attic)
+	places, err := in.Tree.Places(in.Tree.Where(keptForUploader)...)
 	if err != nil {
 		return err
 	}

@@ -79,7 +79,7 @@ func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Eve
 // goesOn reports whether a refused upload was sent before and the first is on its
 // way, or published: its word in the status file stays.
 func (t *teller) goesOn(refused *queue.Ticket, n spool.Name) bool {
-	found, err := t.Tree.Find(n.ID(), spool.Review, spool.Accepted, spool.Master, spool.Uploaded, spool.Installed)
+	found, err := t.Tree.Find(n.ID(), t.Tree.Where(func(s spool.State) bool { return s.Is(spool.Sources) && !s.Is(spool.Raw) })...)
 	if err != nil {
 		return false
 	}
