@@ -122,13 +122,6 @@ func (m *manifest) furtherNames(a *Archive, p *published, suite string) error {
 	return nil
 }
 
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
 // base is the directory that a manifest's names begin in.
 func (p *published) base() string { return filepath.Dir(filepath.Dir(p.dir)) }
 

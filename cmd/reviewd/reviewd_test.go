@@ -741,9 +741,11 @@ func TestUnreadable(t *testing.T) {
 					os.Chmod(dir, 0o755)
 				}
 			}
-			os.Chmod(os.Args[0], 0o755)
-			os.Chmod(filepath.Dir(os.Args[0]), 0o755)
-			os.Chmod(filepath.Dir(filepath.Dir(os.Args[0])), 0o755)
+			for path := os.Args[0]; path != "/"; path = filepath.Dir(path) {
+				if st, err := os.Stat(path); err == nil && st.Mode()&0o055 != 0o055 {
+					os.Chmod(path, st.Mode()|0o055)
+				}
+			}
 			filepath.WalkDir(s.tree.Root(), func(p string, _ fs.DirEntry, _ error) error { return os.Chown(p, 65534, 65534) })
 		}
 		dir, names := s.make(hello)

@@ -55,8 +55,13 @@ func Locked(path string) bool {
 // LockFile locks an open file, as Lock does: for as long as the descriptor is
 // open, here or in a child that inherited it. It is for locks that outlive this
 // process, and for files that have no name yet.
-func LockFile(f *os.File) error {
-	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+func LockFile(f *os.File) error { return lockFile(f, unix.LOCK_EX) }
+
+// ShareFile is LockFile beside others that share the lock: nobody can Lock it meanwhile.
+func ShareFile(f *os.File) error { return lockFile(f, unix.LOCK_SH) }
+
+func lockFile(f *os.File, how int) error {
+	err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return ErrLocked
 	}

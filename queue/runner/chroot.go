@@ -18,7 +18,6 @@ import (
 	"packmill/internal/policy"
 	"packmill/queue/runner/cage"
 
-	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
 )
 
@@ -139,7 +138,7 @@ func (c *Chroots) create(ctx context.Context, suite, arch, first string, base []
 	if err := os.MkdirAll(ch.dir, 0o755); err != nil {
 		return err
 	}
-	if ch.lock, err = lockDir(ch.dir, unix.LOCK_EX); err != nil {
+	if ch.lock, err = lockDir(ch.dir, durable.LockFile); err != nil {
 		return err
 	}
 	defer ch.lock.Close()
@@ -298,15 +297,15 @@ func (c *Chroots) discard(dir string) error {
 	return c.removeDir(dir)
 }
 
-// lockDir opens a directory and locks it; unix.EWOULDBLOCK says that somebody
-// else holds it.
-func lockDir(dir string, how int) (*os.File, error) {
+// lockDir opens a directory and locks it, by durable.LockFile or ShareFile;
+// durable.ErrLocked says that somebody else holds it.
+func lockDir(dir string, lock func(*os.File) error) (*os.File, error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: dir, Err: err}
 	}
 	f := os.NewFile(uintptr(fd), dir)
-	if err := unix.Flock(fd, how|unix.LOCK_NB); err != nil {
+	if err := lock(f); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -337,7 +336,7 @@ func (c *Chroots) sweep(name string) {
 			inForce = true
 			continue
 		}
-		if lock, err := lockDir(dir, unix.LOCK_EX); err == nil {
+		if lock, err := lockDir(dir, durable.LockFile); err == nil {
 			c.discard(dir)
 			lock.Close()
 		}
@@ -393,8 +392,8 @@ func (c *Chroots) Fresh(ctx context.Context, suite, arch string, base []string, 
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("chroot: %w", err)
 	}
-	turn := flock.New(dir, flock.SetFlag(os.O_RDONLY))
-	if _, err := turn.TryLockContext(ctx, 100*time.Millisecond); err != nil {
+	turn, err := durable.Await(ctx, dir, 0)
+	if err != nil {
 		return nil, fmt.Errorf("chroot: %w", err)
 	}
 	defer turn.Close()
@@ -417,7 +416,7 @@ func (c *Chroots) use(suite, arch string) (*Chroot, error) {
 		return nil, fmt.Errorf("chroot: %w", err)
 	}
 	for _, dir := range c.generations(suite + "-" + arch) {
-		lock, err := lockDir(dir, unix.LOCK_SH)
+		lock, err := lockDir(dir, durable.ShareFile)
 		if err != nil {
 			continue // being made or removed
 		}
@@ -457,7 +456,7 @@ func (c *Chroots) List() ([]Chroot, error) {
 			if err != nil {
 				return nil, fmt.Errorf("list chroots: %w", err)
 			}
-			if lock, err := lockDir(dir, unix.LOCK_EX); err == nil {
+			if lock, err := lockDir(dir, durable.LockFile); err == nil {
 				lock.Close()
 			} else {
 				ch.Builds = true

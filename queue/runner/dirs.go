@@ -55,7 +55,7 @@ func scratchDir(base, prefix string, remove func(dir string) error) (dir string,
 		return fail(err)
 	}
 	for _, dir := range old {
-		lock, err := lockDir(dir, unix.LOCK_EX)
+		lock, err := lockDir(dir, durable.LockFile)
 		if err != nil {
 			continue // in use, or another user's
 		}
@@ -68,7 +68,7 @@ func scratchDir(base, prefix string, remove func(dir string) error) (dir string,
 	if dir, err = os.MkdirTemp(base, prefix); err != nil {
 		return fail(err)
 	}
-	if lock, err = lockDir(dir, unix.LOCK_EX); err != nil {
+	if lock, err = lockDir(dir, durable.LockFile); err != nil {
 		return fail(err)
 	}
 	if err := os.Chmod(dir, 0o755); err != nil {

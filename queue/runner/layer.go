@@ -76,8 +76,8 @@ func shorten(line string) string {
 // useLayer holds a layer; ErrNotExist says that there is none of that key.
 func (o *ownChroot) useLayer(key string) (*layer, error) {
 	dir := filepath.Join(o.layers(), key)
-	lock, err := lockDir(dir, unix.LOCK_SH)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	lock, err := lockDir(dir, durable.ShareFile)
+	if errors.Is(err, durable.ErrLocked) {
 		return nil, os.ErrNotExist // being removed
 	}
 	if err != nil {
@@ -249,7 +249,7 @@ func (o *ownChroot) keepLayer(dir, key string, packages []string) error {
 
 // removeHalf removes a layer without an info.
 func (c *Chroots) removeHalf(dir string) {
-	lock, err := lockDir(dir, unix.LOCK_EX)
+	lock, err := lockDir(dir, durable.LockFile)
 	if err != nil {
 		return // in use
 	}
@@ -325,7 +325,7 @@ func (c *Chroots) SweepLayers(size int64) error {
 		if total <= size && time.Since(o.used) < layerAge {
 			break
 		}
-		lock, err := lockDir(o.dir, unix.LOCK_EX)
+		lock, err := lockDir(o.dir, durable.LockFile)
 		if err != nil {
 			continue // in use
 		}

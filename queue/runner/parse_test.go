@@ -9,10 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"packmill/internal/durable"
 	"packmill/internal/policy"
 	"packmill/queue/runner/cage"
-
-	"golang.org/x/sys/unix"
 )
 
 const goodFooter = "make: nothing\n\n+------------------------------------------------------------------------------+\n" +
@@ -276,7 +275,7 @@ func TestScratchDir(t *testing.T) {
 			os.Chtimes(filepath.Join(base, name), old, old)
 		}
 	}
-	used, err := lockDir(filepath.Join(base, "p.used"), unix.LOCK_EX)
+	used, err := lockDir(filepath.Join(base, "p.used"), durable.LockFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +295,7 @@ func TestScratchDir(t *testing.T) {
 	if want := "other p.born p.used"; strings.Join(got, " ") != want {
 		t.Errorf("left %v, want %s", got, want)
 	}
-	if _, err := lockDir(dir, unix.LOCK_EX); err == nil {
+	if _, err := lockDir(dir, durable.LockFile); err == nil {
 		t.Error("the new one is not locked")
 	}
 	if _, _, err := scratchDir(filepath.Join(base, "nothing"), "p.", os.RemoveAll); !errors.Is(err, ErrSetup) {

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"packmill/internal/durable"
 )
 
 func TestHierarchies(t *testing.T) {
@@ -190,7 +192,7 @@ func TestTake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockRange(dir, r, a); !errors.Is(err, syscall.EWOULDBLOCK) {
+	if _, err := lockRange(dir, r, a); !errors.Is(err, durable.ErrLocked) {
 		t.Errorf("a second time: %v", err)
 	}
 	first.Close()

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"packmill/internal/durable"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -96,7 +98,7 @@ func (a *Account) Take(ctx context.Context, busy func(ranges int)) (Range, *os.F
 			if err == nil {
 				return r, lock, nil
 			}
-			if !errors.Is(err, unix.EWOULDBLOCK) {
+			if !errors.Is(err, durable.ErrLocked) {
 				return Range{}, nil, fmt.Errorf("lock subordinate ids in %s: %w", rangesDir(a), err)
 			}
 		}
@@ -139,7 +141,7 @@ func lockRange(dir *os.Root, r Range, a *Account) (*os.File, error) {
 	if os.Getuid() == 0 {
 		f.Chown(a.UID, a.GID)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := durable.LockFile(f); err != nil {
 		f.Close()
 		return nil, err
 	}
