@@ -58,42 +58,14 @@ func (in *intake) arrivals(ctx context.Context) (bool, error) {
 	var errs []error
 	for _, d := range in.box.Dirs() {
 		g.Go(func() error {
-			d, err := in.box.Hold(d)
-			if err != nil {
-				return nil // it has gone, or is none any more
+			took, wrong, err := in.arrivalsIn(ctx, d)
+			if took {
+				did.Store(true)
 			}
-			defer d.Close()
-			for _, name := range in.box.Names(d) {
-				arrive := in.arrive
-				switch {
-				case incoming.IsChanges(name):
-				case incoming.Misnamed(name):
-					arrive = in.arriveMisnamed
-				case upload.IsCommands(name):
-					arrive = in.arriveCommands
-				default:
-					continue
-				}
-				if ctx.Err() != nil {
-					return nil
-				}
-				if in.foreign(d, name) {
-					continue
-				}
-				took, err := arrive(ctx, d, name)
-				if took {
-					did.Store(true)
-				}
-				if errors.Is(err, durable.ErrInDoubt) {
-					return err
-				}
-				if err != nil {
-					mu.Lock()
-					errs = append(errs, fmt.Errorf("%s: %w", filepath.Join(d.String(), name), err))
-					mu.Unlock()
-				}
-			}
-			return nil
+			mu.Lock()
+			errs = append(errs, wrong...)
+			mu.Unlock()
+			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -103,6 +75,43 @@ func (in *intake) arrivals(ctx context.Context) (bool, error) {
 		errs = append(errs, err)
 	}
 	return did.Load(), errors.Join(errs...)
+}
+
+// arrivalsIn claims what is complete in one drop directory. It reports whether
+// there was any, and what went wrong with single ones; err ends the process.
+func (in *intake) arrivalsIn(ctx context.Context, d incoming.Dir) (did bool, wrong []error, err error) {
+	d, err = in.box.Hold(d)
+	if err != nil {
+		return false, nil, nil // it has gone, or is none any more
+	}
+	defer d.Close()
+	for _, name := range in.box.Names(d) {
+		arrive := in.arrive
+		switch {
+		case incoming.IsChanges(name):
+		case incoming.Misnamed(name):
+			arrive = in.arriveMisnamed
+		case upload.IsCommands(name):
+			arrive = in.arriveCommands
+		default:
+			continue
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		if in.foreign(d, name) {
+			continue
+		}
+		took, err := arrive(ctx, d, name)
+		did = did || took
+		if errors.Is(err, durable.ErrInDoubt) {
+			return did, wrong, err
+		}
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("%s: %w", filepath.Join(d.String(), name), err))
+		}
+	}
+	return did, wrong, nil
 }
 
 // foreign reports, and says, that a file in an account's directory is not from
@@ -151,29 +160,7 @@ func (in *intake) arrive(ctx context.Context, d incoming.Dir, name string) (bool
 	case err != nil:
 		return false, err
 	}
-	var missing []string
-	if in.writing(dir, name) {
-		missing = append(missing, name+stillWritten)
-		in.lookAgain(newest)
-	}
-	if st.Nlink > 1 {
-		// An older sftp renames by a link and an unlink.
-		missing = append(missing, fmt.Sprintf("%s has %d names", name, st.Nlink))
-	}
-	size := st.Size
-	for _, f := range files {
-		why, at, real := in.lacks(ctx, d, f)
-		size += real
-		if why != "" {
-			missing = append(missing, why)
-			if strings.HasSuffix(why, stillWritten) || strings.HasSuffix(why, unreadable) {
-				in.lookAgain(at)
-			}
-		}
-		if at.After(newest) {
-			newest = at
-		}
-	}
+	missing, size, newest := in.missing(ctx, d, name, &st, files)
 	if len(missing) > 0 {
 		return in.overdue(d, name, newest, strings.Join(missing, "; "))
 	}
@@ -187,6 +174,36 @@ func (in *intake) arrive(ctx context.Context, d incoming.Dir, name string) (bool
 		return false, nil
 	}
 	return in.claim(d, name)
+}
+
+// missing says what an upload still waits for, how many bytes of it are there,
+// and when anything of it last changed; st is its .changes.
+func (in *intake) missing(ctx context.Context, d incoming.Dir, name string, st *unix.Stat_t, files []upload.File) (
+	missing []string, size int64, newest time.Time,
+) {
+	size, newest = st.Size, incoming.Changed(st)
+	if in.writing(in.box.Path(d), name) {
+		missing = append(missing, name+stillWritten)
+		in.lookAgain(newest)
+	}
+	if st.Nlink > 1 {
+		// An older sftp renames by a link and an unlink.
+		missing = append(missing, fmt.Sprintf("%s has %d names", name, st.Nlink))
+	}
+	for _, f := range files {
+		why, at, real := in.lacks(ctx, d, f)
+		size += real
+		if why != "" {
+			missing = append(missing, why)
+			if strings.HasSuffix(why, stillWritten) || strings.HasSuffix(why, unreadable) {
+				in.lookAgain(at)
+			}
+		}
+		if at.After(newest) {
+			newest = at
+		}
+	}
+	return missing, size, newest
 }
 
 // Why a file that is there cannot be taken yet.

@@ -60,22 +60,12 @@ func (in *intake) judgeCommands(ctx context.Context, it *spool.Item, t *queue.Ti
 	limit, dear := upload.Limits{Time: in.Settings.Get().General.MaxTime}.TimeFor(0)
 	ctx, stop := context.WithTimeoutCause(ctx, limit, upload.ErrCost)
 	defer stop()
-	own := it.Path(uploadDir)
-	if _, err := os.Lstat(filepath.Join(own, t.Commands)); errors.Is(err, fs.ErrNotExist) {
-		d, err := in.box.Hold(incoming.ParseDir(t.Drop))
-		if err != nil {
-			return spool.Verdict{}, err
-		}
-		moved, err := durable.MoveAll(in.box.Path(d), own, []string{t.Commands})
-		d.Close()
-		if err != nil {
-			return spool.Verdict{}, err
-		}
-		if len(moved) == 0 {
-			return spool.Verdict{To: spool.In(spool.Attic), Reason: "another process took it"}, nil
-		}
+	if taken, err := in.takeCommands(it, t); err != nil {
+		return spool.Verdict{}, err
+	} else if !taken {
+		return spool.Verdict{To: spool.In(spool.Attic), Reason: "another process took it"}, nil
 	}
-	c, findings, err := upload.ParseCommands(own, t.Commands, r.context(ctx, in, it, t))
+	c, findings, err := upload.ParseCommands(it.Path(uploadDir), t.Commands, r.context(ctx, in, it, t))
 	if err != nil {
 		return spool.Verdict{}, err
 	}
@@ -100,36 +90,28 @@ func (in *intake) judgeCommands(ctx context.Context, it *spool.Item, t *queue.Ti
 	if err := in.remember(it, c.Hash); err != nil {
 		return spool.Verdict{}, err
 	}
-	x := &executor{context: ctx, in: in, it: it, rules: r, uploader: c.Uploader, account: t.Account, name: t.Commands, drop: incoming.ParseDir(t.Drop)}
+	x := &executor{
+		context: ctx, in: in, it: it, rules: r, uploader: c.Uploader, account: t.Account,
+		name: t.Commands, dear: dear, drop: incoming.ParseDir(t.Drop),
+	}
 	defer x.close()
-	done, _ := os.ReadFile(it.Path(answersFile))
-	for i, cmd := range c.List {
-		if i < bytes.Count(done, []byte("\n")) {
-			continue
-		}
-		answer, err := x.do(cmd)
-		if errors.Is(err, upload.ErrCost) {
-			return spool.Verdict{
-				To: spool.In(spool.Rejected), Reason: t.Commands + ": " + dear,
-				Text: fmt.Sprintf("%s was carried out in part: %s.\n\n%s", t.Commands, dear, done),
-			}, nil
-		}
-		if err != nil {
-			return spool.Verdict{}, err
-		}
-		line := spool.OneLine(fmt.Sprintf("%s %s: %s", cmd.Verb, cmd.Pattern, answer)) + "\n"
-		if err := durable.Append(it.Path(answersFile), []byte(line), 0o664); err != nil {
-			return spool.Verdict{}, err
-		}
+	return x.carryOut(c.List)
+}
+
+// takeCommands brings the .commands file into the item. It reports false if
+// another process was faster.
+func (in *intake) takeCommands(it *spool.Item, t *queue.Ticket) (bool, error) {
+	own := it.Path(uploadDir)
+	if _, err := os.Lstat(filepath.Join(own, t.Commands)); !errors.Is(err, fs.ErrNotExist) {
+		return true, nil
 	}
-	answers, err := os.ReadFile(it.Path(answersFile))
+	d, err := in.box.Hold(incoming.ParseDir(t.Drop))
 	if err != nil {
-		return spool.Verdict{}, err
+		return false, err
 	}
-	return spool.Verdict{
-		To: spool.In(spool.Attic), Reason: fmt.Sprintf("%d commands of %s", len(c.List), c.Uploader.Name),
-		Text: fmt.Sprintf("%s was carried out:\n\n%s", t.Commands, answers),
-	}, nil
+	defer d.Close()
+	moved, err := durable.MoveAll(in.box.Path(d), own, []string{t.Commands})
+	return len(moved) > 0, err
 }
 
 // executor carries out the commands of one uploader. What it takes away goes
@@ -143,7 +125,40 @@ type executor struct {
 	uploader *upload.Uploader
 	account  string
 	name     string // of the .commands file
+	dear     string // what is said when they take too long
 	drop     incoming.Dir
+}
+
+// carryOut does what the commands say, one after the other, and writes down the answers.
+func (x *executor) carryOut(list []upload.Command) (spool.Verdict, error) {
+	done, _ := os.ReadFile(x.it.Path(answersFile))
+	for i, cmd := range list {
+		if i < bytes.Count(done, []byte("\n")) {
+			continue
+		}
+		answer, err := x.do(cmd)
+		if errors.Is(err, upload.ErrCost) {
+			return spool.Verdict{
+				To: spool.In(spool.Rejected), Reason: x.name + ": " + x.dear,
+				Text: fmt.Sprintf("%s was carried out in part: %s.\n\n%s", x.name, x.dear, done),
+			}, nil
+		}
+		if err != nil {
+			return spool.Verdict{}, err
+		}
+		line := spool.OneLine(fmt.Sprintf("%s %s: %s", cmd.Verb, cmd.Pattern, answer)) + "\n"
+		if err := durable.Append(x.it.Path(answersFile), []byte(line), 0o664); err != nil {
+			return spool.Verdict{}, err
+		}
+	}
+	answers, err := os.ReadFile(x.it.Path(answersFile))
+	if err != nil {
+		return spool.Verdict{}, err
+	}
+	return spool.Verdict{
+		To: spool.In(spool.Attic), Reason: fmt.Sprintf("%d commands of %s", len(list), x.uploader.Name),
+		Text: fmt.Sprintf("%s was carried out:\n\n%s", x.name, answers),
+	}, nil
 }
 
 // hold opens those of the drop directories that there are, until close.

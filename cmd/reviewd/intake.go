@@ -27,7 +27,6 @@ import (
 	"packmill/queue"
 	"packmill/spool"
 	"packmill/spool/incoming"
-	"packmill/spool/statement"
 	"packmill/spool/upload"
 )
 
@@ -65,133 +64,6 @@ func (in *intake) loop() *spool.Loop {
 		Handle:  in.judge,
 		Poison:  func(*spool.Item) spool.Place { return spool.In(spool.Rejected) },
 	})
-}
-
-// judge takes the claimed upload's files, checks everything, and says where it
-// goes. It may run again after a crash at any point: as long as the item has
-// its upload directory, the copies are made anew from it.
-func (in *intake) judge(ctx context.Context, it *spool.Item) (spool.Verdict, error) {
-	st, err := it.Ticket()
-	if err != nil {
-		return spool.Verdict{}, err
-	}
-	t, err := queue.ReadTicket(st)
-	if err != nil {
-		return spool.Verdict{}, err
-	}
-	if _, why := queue.Misfit(in.Tree, spool.Found{Place: it.Place, Name: it.Name}, t); why != "" {
-		return spool.Verdict{To: spool.In(spool.Rejected), Reason: why, Text: "This was moved here by hand. It cannot be judged: " + why + ".\n"}, nil
-	}
-	if in.outrun(it) {
-		return spool.Verdict{}, fmt.Errorf("an older upload of it is being judged: %w", spool.ErrBusy)
-	}
-	if err := in.alone(it); err != nil {
-		return spool.Verdict{}, err
-	}
-	if t.Commands != "" {
-		return in.judgeCommands(ctx, it, t)
-	}
-	if t.Changes == "" {
-		return spool.Verdict{To: spool.In(spool.Attic), Reason: "strays: no .changes listed them for longer than Keep-Strays"}, nil
-	}
-	r, err := in.currentRules()
-	if err != nil {
-		return spool.Verdict{}, err
-	}
-	limit, dear := upload.Limits{Time: in.Settings.Get().General.MaxTime}.TimeFor(in.bulk(it, t))
-	ctx, stop := context.WithTimeoutCause(ctx, limit, upload.ErrCost)
-	defer stop()
-	u, findings, inReview, err := in.examine(ctx, it, t, r)
-	switch {
-	case errors.Is(err, errTaken):
-		return spool.Verdict{To: spool.In(spool.Attic), Reason: "another process took the upload"}, nil
-	case errors.Is(err, errWriting):
-		return spool.Stay(stillWriting, "somebody writes to it"), nil
-	case errors.Is(err, upload.ErrCost):
-		findings = append(findings, upload.Finding{Check: "cost", Level: upload.Error, Text: t.Changes + ": " + dear})
-	case err != nil:
-		return spool.Verdict{}, err
-	}
-	var older []spool.Found
-	if u.Suite != nil && upload.Worst(findings) < upload.Error {
-		var more []upload.Finding
-		if older, more, err = in.waitingUploads(u, inReview); err != nil {
-			return spool.Verdict{}, err
-		}
-		findings = append(findings, more...)
-	}
-	fill(t, u, findings)
-	if upload.Worst(findings) >= upload.Error {
-		// Of an earlier judgement, before it was requeued.
-		if err := durable.Remove(it.Path(statement.File)); err != nil {
-			return spool.Verdict{}, err
-		}
-		if err := it.SetTicket(t.Stanza()); err != nil {
-			return spool.Verdict{}, err
-		}
-		// What was not copied, or is somebody else's, goes with the
-		// item: nothing that a person sent is deleted.
-		if err := settleUpload(it); err != nil {
-			return spool.Verdict{}, err
-		}
-		it.Dirty()
-		return spool.Verdict{To: spool.In(spool.Rejected), Reason: firstError(findings), Text: refusal(t, findings)}, nil
-	}
-	// An item is complete in itself: what the uploader left to the pool (an
-	// upstream tarball) is linked beside the rest.
-	for _, f := range u.Pool {
-		if err := in.fromPool(it, f.Name); err != nil {
-			return spool.Verdict{}, err
-		}
-	}
-	// The ticket's own sync is one of the item's directory, which settles the
-	// upload too; the ledger is as early.
-	if err := markTaken(it); err != nil {
-		return spool.Verdict{}, err
-	}
-	said, err := in.state(ctx, it, t, u)
-	if err != nil {
-		return spool.Verdict{}, err
-	}
-	var g errgroup.Group
-	g.Go(func() error { return in.remember(it, u.Hash) })
-	g.Go(func() error { return it.SetTicket(t.Stanza()) })
-	g.Go(func() error { return it.WriteFile(statement.File, said) })
-	if err := g.Wait(); err != nil {
-		return spool.Verdict{}, err
-	}
-	if err := emptyTaken(it); err != nil {
-		return spool.Verdict{}, err
-	}
-	suite := u.Suite.Name
-	place, err := in.takePlace(it, t, older)
-	if err != nil {
-		return spool.Verdict{}, err
-	}
-	if s, ok := in.Settings.Get().Suite(suite); ok && s.Review != "always" {
-		why := foreign(u)
-		if s.Review == "new" && why == "" {
-			if why, err = in.news(ctx, it, t, u); errors.Is(err, upload.ErrCost) {
-				why, err = "it takes too long to compare it with the last version", nil
-			}
-			if err != nil {
-				return spool.Verdict{}, err
-			}
-		}
-		if why == "" {
-			place.To, place.Reason = spool.In(spool.Accepted, suite), "accepted by rule: Review: "+s.Review
-			return place, nil
-		}
-		place.Reason = "complete and verified; a person must see it: " + why
-	}
-	place.To = spool.In(spool.Review, suite)
-	if why := foreign(u); why != "" {
-		place.Text = "A reviewer decides about names that its uploader has no right to: " + why + ".\nTo accept it is to let it have them.\n"
-	}
-	if place.Reason == "" {
-		place.Reason = "complete and verified"
-	}
-	return place, nil
 }
 
 // examine copies the upload and finds out everything about it, until ctx ends;
@@ -365,7 +237,10 @@ func (in *intake) copy(ctx context.Context, it *spool.Item, t *queue.Ticket, wor
 	if _, err := os.Lstat(filepath.Join(own, t.Changes)); errors.Is(err, fs.ErrNotExist) {
 		return nil, errTaken
 	}
-	taker := &taker{in: in, it: it, patient: time.Since(t.Received) < in.patience(), sums: world.Sums, told: world.Told}
+	taker := &taker{
+		in: in, it: it, changes: t.Changes, patient: time.Since(t.Received) < in.patience(),
+		sums: world.Sums, told: world.Told,
+	}
 	// Before a byte is read: nobody knows yet which suite's limits hold.
 	if err := taker.take(ctx, own, t.Changes, upload.TakeOptions{MaxSize: upload.MaxChanges}); err != nil || len(taker.findings) > 0 {
 		return taker.findings, err
@@ -391,23 +266,7 @@ func (in *intake) copy(ctx context.Context, it *spool.Item, t *queue.Ticket, wor
 	if _, err := durable.MoveAllUnsynced(in.box.Path(d), own, mine); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
-	var g errgroup.Group
-	g.SetLimit(workers)
-	g.Go(func() error { return syncMove(own, in.box.Path(d)) })
-	for _, f := range files {
-		g.Go(func() error {
-			from := own
-			if _, err := os.Lstat(filepath.Join(own, f.Name)); errors.Is(err, fs.ErrNotExist) {
-				from = in.box.Path(d)
-			}
-			err := taker.take(ctx, from, f.Name, upload.TakeOptions{Sized: true, Size: f.Size, Owner: t.Changes})
-			if errors.Is(err, fs.ErrNotExist) {
-				err = in.borrow(ctx, it, f) // or Read says that it is missing
-			}
-			return err
-		})
-	}
-	err = g.Wait()
+	err = taker.takeAll(ctx, in.box.Path(d), files)
 	return taker.findings, err
 }
 
@@ -467,12 +326,36 @@ func (in *intake) borrow(ctx context.Context, it *spool.Item, f upload.File) err
 type taker struct {
 	in       *intake
 	it       *spool.Item
+	changes  string
 	patient  bool // wait for those who still write
 	list     bool // somebody vouches for the files: look into them on the way
 	mu       sync.Mutex
 	sums     map[string]upload.Sums
 	told     map[string]bool
 	findings []upload.Finding
+}
+
+// takeAll takes the listed files, each from the upload's own directory or, if it
+// is not there, from the drop directory.
+func (k *taker) takeAll(ctx context.Context, drop string, files []upload.File) error {
+	own := k.it.Path(uploadDir)
+	var g errgroup.Group
+	g.SetLimit(workers)
+	g.Go(func() error { return syncMove(own, drop) })
+	for _, f := range files {
+		g.Go(func() error {
+			from := own
+			if _, err := os.Lstat(filepath.Join(own, f.Name)); errors.Is(err, fs.ErrNotExist) {
+				from = drop
+			}
+			err := k.take(ctx, from, f.Name, upload.TakeOptions{Sized: true, Size: f.Size, Owner: k.changes})
+			if errors.Is(err, fs.ErrNotExist) {
+				err = k.in.borrow(ctx, k.it, f) // or Read says that it is missing
+			}
+			return err
+		})
+	}
+	return g.Wait()
 }
 
 func (k *taker) take(ctx context.Context, dir, name string, opt upload.TakeOptions) error {
