@@ -54,6 +54,7 @@ func find(name string) *check {
 // checks is set in init's place by a function, for judges mention the table's reader.
 var checks = table()
 
+// table has a row for each check. It is data, and as long as it is.
 func table() []check {
 	return []check{
 		// Who, and may he.
@@ -819,83 +820,88 @@ func checkFormat(r *reading) error {
 
 // fileSet says why the files of a .dsc are not those of its format (dpkg-source(1)).
 func fileSet(d *Dsc) string {
-	full := d.Source + "_" + policy.WithoutEpoch(d.Version)
-	orig := d.Source + "_" + policy.VersionOf(d.Version).Version + ".orig"
-	var native, origs, debians, diffs, comps, ascs, others []string
-	ext := func(name, base string) (string, bool) {
-		rest, ok := strings.CutPrefix(name, base)
-		tar, packed := compression.Cut(rest)
-		return rest, ok && tar == ".tar" && packed.OfSource()
-	}
-	for _, f := range d.Files {
-		if _, ok := ext(f.Name, full); ok {
-			native = append(native, f.Name)
-		} else if _, ok := ext(f.Name, orig); ok {
-			origs = append(origs, f.Name)
-		} else if _, ok := ext(f.Name, full+".debian"); ok {
-			debians = append(debians, f.Name)
-		} else if f.Name == full+".diff.gz" {
-			diffs = append(diffs, f.Name)
-		} else if rest, ok := strings.CutPrefix(f.Name, orig+"-"); ok && kindOf(f.Name) == kindTar {
-			if c, _, _ := strings.Cut(rest, ".tar."); c != "" && !strings.ContainsAny(c, "._~+") {
-				comps = append(comps, f.Name)
-			} else {
-				others = append(others, f.Name)
-			}
-		} else if kindOf(f.Name) == kindAsc {
-			ascs = append(ascs, f.Name)
-		} else {
-			others = append(others, f.Name)
-		}
-	}
-	for _, a := range ascs {
+	s := sortFiles(d)
+	for _, a := range s.ascs {
 		base := strings.TrimSuffix(a, ".asc")
-		if !slices.Contains(origs, base) && !slices.Contains(comps, base) {
+		if !slices.Contains(s.origs, base) && !slices.Contains(s.comps, base) {
 			return fmt.Sprintf("%s signs no upstream tarball of the package", show(a))
 		}
 	}
-	if len(others) > 0 {
-		return fmt.Sprintf("%s does not belong into format %s of version %s", show(others[0]), d.Format, quote(d.Version))
-	}
-	count := func(n, o, de, di, co int) bool {
-		return len(native) == n && len(origs) == o && len(debians) == de && len(diffs) == di && (co < 0 || len(comps) == co)
-	}
-	gzOnly := func() bool {
-		return !slices.ContainsFunc(d.Files, func(f File) bool {
-			return kindOf(f.Name) == kindTar && !strings.HasSuffix(f.Name, ".gz")
-		})
+	if len(s.others) > 0 {
+		return fmt.Sprintf("%s does not belong into format %s of version %s", show(s.others[0]), d.Format, quote(d.Version))
 	}
 	switch d.Format {
 	case "1.0":
-		if !count(1, 0, 0, 0, 0) && !count(0, 1, 0, 1, 0) {
+		if s.counts() != [4]int{1, 0, 0, 0} && s.counts() != [4]int{0, 1, 0, 1} || len(s.comps) > 0 {
 			return "format 1.0 has either one tarball, or an orig tarball and a diff"
 		}
-		if !gzOnly() {
+		if slices.ContainsFunc(append(s.native, s.origs...), func(name string) bool { return !strings.HasSuffix(name, ".gz") }) {
 			return "format 1.0 has gzip tarballs only"
 		}
 	case "3.0 (native)":
-		if !count(1, 0, 0, 0, 0) || len(ascs) > 0 {
+		if s.counts() != [4]int{1, 0, 0, 0} || len(s.comps) > 0 || len(s.ascs) > 0 {
 			return "format 3.0 (native) has exactly one tarball"
 		}
 	case "3.0 (quilt)":
 		if policy.VersionOf(d.Version).Revision == "" {
 			return "format 3.0 (quilt) needs a version with a Debian revision, such as 1.0-1"
 		}
-		if !count(0, 1, 1, 0, -1) {
+		if s.counts() != [4]int{0, 1, 1, 0} {
 			return "format 3.0 (quilt) has one orig tarball, one debian tarball and maybe component tarballs"
 		}
 		seen := map[string]bool{}
-		for _, c := range comps {
+		for _, c := range s.comps {
 			base, _, _ := strings.Cut(c, ".tar.")
 			if seen[base] {
 				return fmt.Sprintf("%s is there in two compressions", show(base))
 			}
 			seen[base] = true
 		}
-	default:
-		return "" // a format that the suite allows and nobody here knows
 	}
-	return ""
+	return "" // also of a format that the suite allows and nobody here knows
+}
+
+// sourceFiles are the files of a .dsc, by what they are: upstream's tarball,
+// tarballs of components, their signatures, what Debian adds, and the rest.
+type sourceFiles struct{ native, origs, debians, diffs, comps, ascs, others []string }
+
+func (s *sourceFiles) counts() [4]int {
+	return [4]int{len(s.native), len(s.origs), len(s.debians), len(s.diffs)}
+}
+
+func sortFiles(d *Dsc) *sourceFiles {
+	full := d.Source + "_" + policy.WithoutEpoch(d.Version)
+	orig := d.Source + "_" + policy.VersionOf(d.Version).Version + ".orig"
+	tarball := func(name, base string) bool {
+		rest, ok := strings.CutPrefix(name, base)
+		tar, packed := compression.Cut(rest)
+		return ok && tar == ".tar" && packed.OfSource()
+	}
+	component := func(name string) bool {
+		rest, ok := strings.CutPrefix(name, orig+"-")
+		c, _, _ := strings.Cut(rest, ".tar.")
+		return ok && kindOf(name) == kindTar && c != "" && !strings.ContainsAny(c, "._~+")
+	}
+	s := &sourceFiles{}
+	for _, f := range d.Files {
+		of := &s.others
+		switch {
+		case tarball(f.Name, full):
+			of = &s.native
+		case tarball(f.Name, orig):
+			of = &s.origs
+		case tarball(f.Name, full+".debian"):
+			of = &s.debians
+		case f.Name == full+".diff.gz":
+			of = &s.diffs
+		case component(f.Name):
+			of = &s.comps
+		case kindOf(f.Name) == kindAsc:
+			of = &s.ascs
+		}
+		*of = append(*of, f.Name)
+	}
+	return s
 }
 
 func checkNative(r *reading) error {

@@ -90,63 +90,84 @@ var (
 // be carried out, on uploads of the same uploader. A signature over a day old is
 // refused, for what it says was meant for files of that day.
 func ParseCommands(dir, name string, ctx *Context) (*Commands, []Finding, error) {
-	c := &Commands{Name: name}
-	var findings []Finding
-	say := func(check string, text ...string) {
-		findings = append(findings, Finding{check, Error, ascii(show(name) + ": " + strings.Join(text, ""))})
-	}
+	r := &commandsReader{Commands: &Commands{Name: name}}
 	if !IsCommands(name) {
-		say("commands-name", "a file of commands is named like alice-1763731234.commands; make it with dcut")
-		return c, findings, nil
+		r.say("commands-name", "a file of commands is named like alice-1763731234.commands; make it with dcut")
+		return r.Commands, r.findings, nil
 	}
 	data, err := slurp(dir, name)
 	var fileErr *FileError
 	if errors.As(err, &fileErr) {
-		return c, []Finding{{"signature", Error, fileErr.Text}}, nil
+		return r.Commands, []Finding{{"signature", Error, fileErr.Text}}, nil
 	}
 	if err != nil {
-		return c, nil, err
+		return r.Commands, nil, err
 	}
-	text := data
+	if text, ok := r.verify(data, ctx); ok {
+		r.Hash = openpgp.CanonicalHash(text)
+		if ctx.Seen != nil {
+			if fate, ok := ctx.Seen(r.Hash); ok {
+				r.say("replay", "these commands were here before (", fate, "); make them again with dcut")
+			}
+		}
+		r.list(text)
+	}
+	return r.Commands, r.findings, nil
+}
+
+// commandsReader reads a .commands file and gathers what is wrong with it.
+type commandsReader struct {
+	*Commands
+	findings []Finding
+}
+
+func (r *commandsReader) say(check string, text ...string) {
+	r.findings = append(r.findings, Finding{check, Error, ascii(show(r.Name) + ": " + strings.Join(text, ""))})
+}
+
+// verify finds out whose the commands are. It returns their text, without a
+// signature, unless they are nobody's.
+func (r *commandsReader) verify(data []byte, ctx *Context) ([]byte, bool) {
 	if account := ctx.byAccount(); !openpgp.IsSigned(data) && account != nil && account.Unsigned {
-		c.Uploader = account
-	} else {
-		keyring := ctx.Keyring
-		if keyring == nil {
-			keyring = &openpgp.Keyring{}
-		}
-		var verr error
-		if text, c.Signature, verr = keyring.VerifyClear(data, ctx.Now); verr != nil {
-			say("signature", verr.Error())
-			return c, findings, nil
-		}
-		if c.Uploader = ctx.byKey(c.Signature.Fingerprint); c.Uploader == nil {
-			say("rights", "the key ", c.Signature.Fingerprint, " is known, but belongs to no uploader; ask for it to be registered")
-			return c, findings, nil
-		}
-		if ctx.Now.Sub(c.Signature.Created) > maxCommandAge {
-			say("signature-age", "it was signed at ", stamp(c.Signature.Created), ", more than a day ago; make it again with dcut")
-		}
+		r.Uploader = account
+		return data, true
 	}
-	c.Hash = openpgp.CanonicalHash(text)
-	if ctx.Seen != nil {
-		if fate, ok := ctx.Seen(c.Hash); ok {
-			say("replay", "these commands were here before (", fate, "); make them again with dcut")
-		}
+	keyring := ctx.Keyring
+	if keyring == nil {
+		keyring = &openpgp.Keyring{}
 	}
-	if strings.HasSuffix(name, ".dak-commands") {
-		say("commands", "commands for dak are not carried out here; who may upload what is written in control/uploaders: ask whoever runs the archive")
-		return c, findings, nil
-	}
-	st, err := deb822.ParseOne(show(name), text, deb822.Hostile)
+	text, signature, err := keyring.VerifyClear(data, ctx.Now)
+	r.Signature = signature
 	if err != nil {
-		findings = append(findings, Finding{"fields", Error, ascii(err.Error()) + "; make it again with dcut"})
-		return c, findings, nil
+		r.say("signature", err.Error())
+		return nil, false
 	}
-	c.Archive = st.Get("Archive")
+	if r.Uploader = ctx.byKey(signature.Fingerprint); r.Uploader == nil {
+		r.say("rights", "the key ", signature.Fingerprint, " is known, but belongs to no uploader; ask for it to be registered")
+		return nil, false
+	}
+	if ctx.Now.Sub(signature.Created) > maxCommandAge {
+		r.say("signature-age", "it was signed at ", stamp(signature.Created), ", more than a day ago; make it again with dcut")
+	}
+	return text, true
+}
+
+// list reads the commands themselves.
+func (r *commandsReader) list(text []byte) {
+	if strings.HasSuffix(r.Name, ".dak-commands") {
+		r.say("commands", "commands for dak are not carried out here; who may upload what is written in control/uploaders: "+
+			"ask whoever runs the archive")
+		return
+	}
+	st, err := deb822.ParseOne(show(r.Name), text, deb822.Hostile)
+	if err != nil {
+		r.findings = append(r.findings, Finding{"fields", Error, ascii(err.Error()) + "; make it again with dcut"})
+		return
+	}
+	r.Archive = st.Get("Archive")
 	if st.Get("Commands") == "" {
-		say("fields", "it has no field Commands; make it with dcut")
-		return c, findings, nil
+		r.say("fields", "it has no field Commands; make it with dcut")
+		return
 	}
 	for line := range strings.SplitSeq(st.Get("Commands"), "\n") {
 		words := deb822.Words(line)
@@ -155,18 +176,17 @@ func ParseCommands(dir, name string, ctx *Context) (*Commands, []Finding, error)
 		}
 		list, why := parseCommand(words)
 		if why != "" {
-			say("commands", "the command ", quote(strings.Join(words, " ")), " ", why)
+			r.say("commands", "the command ", quote(strings.Join(words, " ")), " ", why)
 			continue
 		}
-		if c.List = append(c.List, list...); len(c.List) > maxCommands {
-			say("commands", "it has more than ", strconv.Itoa(maxCommands), " commands; split it")
+		if r.List = append(r.List, list...); len(r.List) > maxCommands {
+			r.say("commands", "it has more than ", strconv.Itoa(maxCommands), " commands; split it")
 			break
 		}
 	}
-	if len(c.List) == 0 && len(findings) == 0 {
-		say("commands", "it has no commands; give some to dcut")
+	if len(r.List) == 0 && len(r.findings) == 0 {
+		r.say("commands", "it has no commands; give some to dcut")
 	}
-	return c, findings, nil
 }
 
 const maxCommandAge = 24 * time.Hour

@@ -178,7 +178,32 @@ func (r *reading) prepare() error {
 		c.Files = c.Files[:r.lim.Files] // the check "files" tells it
 		r.changesBad.addf("%s: it lists more than %d files; split the upload, or ask for a higher limit", show(r.up.Name), r.lim.Files)
 	}
+	if err := r.gather(c.Files); err != nil {
+		return err
+	}
+	r.up.Drop = r.dropped()
+	section := ""
 	for _, f := range c.Files {
+		if kindOf(f.Name) == kindDsc && r.up.Dsc == nil && r.dscErr == nil && r.present[f.Name] != nil {
+			if err := r.readDsc(f.Name); err != nil {
+				return err
+			}
+			section = f.Section
+		}
+	}
+	if section == "" && len(c.Files) > 0 {
+		section = c.Files[0].Section
+	}
+	if (section == "" || section == "-") && r.up.Dsc != nil && r.up.Dsc.Section != "" {
+		section = r.up.Dsc.Section
+	}
+	r.up.Component, r.up.Section = component(section)
+	return r.readTarballs()
+}
+
+// gather finds the listed files that came, and their hashes.
+func (r *reading) gather(files []File) error {
+	for _, f := range files {
 		if policy.CheckFile(f.Name) != nil || f.Name == r.up.Name {
 			continue
 		}
@@ -202,24 +227,7 @@ func (r *reading) prepare() error {
 			r.sums[f.Name] = sum
 		}
 	}
-	r.up.Drop = r.dropped()
-	section := ""
-	for _, f := range c.Files {
-		if kindOf(f.Name) == kindDsc && r.up.Dsc == nil && r.dscErr == nil && r.present[f.Name] != nil {
-			if err := r.readDsc(f.Name); err != nil {
-				return err
-			}
-			section = f.Section
-		}
-	}
-	if section == "" && len(c.Files) > 0 {
-		section = c.Files[0].Section
-	}
-	if (section == "" || section == "-") && r.up.Dsc != nil && r.up.Dsc.Section != "" {
-		section = r.up.Dsc.Section
-	}
-	r.up.Component, r.up.Section = component(section)
-	return r.readTarballs()
+	return nil
 }
 
 func (r *reading) readDsc(name string) error {
@@ -303,7 +311,7 @@ func (r *reading) readTarballs() error {
 			if k == kindDiff {
 				res.l = listDiff(r.context, file, res.name, info.Size(), r.lim)
 			} else {
-				res.l = list(r.context, file, res.name, info.Size(), prefixed(res.name), r.ctx.Now, r.lim)
+				res.l = list(r.context, file, res.name, info.Size(), r.ctx.Now, r.lim)
 			}
 		})
 	}

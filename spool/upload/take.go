@@ -245,7 +245,7 @@ func newLooker(ctx context.Context, name string, size int64) *looker {
 	out, in := io.Pipe()
 	l := &looker{in, make(chan *listing, 1)}
 	go func() {
-		found := list(ctx, out, name, size, prefixed(name), time.Now(), DefaultLimits)
+		found := list(ctx, out, name, size, time.Now(), DefaultLimits)
 		io.Copy(io.Discard, out) // it may have seen enough; a pipe never fails
 		l.done <- found
 	}()
@@ -259,64 +259,42 @@ func (l *looker) end() *listing {
 
 // pump writes all of r to dst (unless nil) and to each of the sinks, which must not fail.
 func pump(dst io.Writer, r io.Reader, sinks []io.Writer, parallel bool) (total int64, err error) {
-	if !parallel {
-		b := buffers.Get().(*buffer)
-		defer buffers.Put(b)
-		for {
-			n, rerr := r.Read(b.data)
-			for _, h := range sinks {
-				h.Write(b.data[:n])
-			}
-			if dst != nil && n > 0 {
-				if _, err := dst.Write(b.data[:n]); err != nil {
-					return total, err
-				}
-			}
-			total += int64(n)
-			if rerr == io.EOF {
-				return total, nil
-			}
-			if rerr != nil {
-				return total, rerr
+	if parallel {
+		return pumpBeside(dst, r, sinks)
+	}
+	b := buffers.Get().(*buffer)
+	defer buffers.Put(b)
+	for {
+		n, rerr := r.Read(b.data)
+		for _, h := range sinks {
+			h.Write(b.data[:n])
+		}
+		if dst != nil && n > 0 {
+			if _, err := dst.Write(b.data[:n]); err != nil {
+				return total, err
 			}
 		}
+		total += int64(n)
+		if rerr == io.EOF {
+			return total, nil
+		}
+		if rerr != nil {
+			return total, rerr
+		}
 	}
+}
 
-	const depth = 8
-	free := make(chan *buffer, depth)
-	for range depth {
-		free <- buffers.Get().(*buffer)
-	}
-	full := make([]chan *buffer, len(sinks))
-	var workers sync.WaitGroup
-	for i, h := range sinks {
-		ch := make(chan *buffer, depth)
-		full[i] = ch
-		workers.Go(func() {
-			for b := range ch {
-				h.Write(b.data[:b.n])
-				b.left.Done()
-			}
-		})
-	}
-	// Buffers come back in the order in which they went out.
-	out := make(chan *buffer, depth)
-	workers.Go(func() {
-		for b := range out {
-			b.left.Wait()
-			free <- b
-		}
-	})
+// pumpBeside is pump with a goroutine for each sink.
+func pumpBeside(dst io.Writer, r io.Reader, sinks []io.Writer) (total int64, err error) {
+	ring := newRing(sinks)
+	defer ring.close()
 	file, _ := dst.(*os.File)
 	for err == nil {
-		b := <-free
+		b := <-ring.free
 		var rerr error
 		b.n, rerr = io.ReadFull(r, b.data)
 		total += int64(b.n)
-		b.left.Add(len(sinks))
-		for _, ch := range full {
-			ch <- b
-		}
+		ring.send(b)
 		if dst != nil && b.n > 0 {
 			_, err = dst.Write(b.data[:b.n])
 			if file != nil && total%(8*block) == 0 {
@@ -325,7 +303,7 @@ func pump(dst io.Writer, r io.Reader, sinks []io.Writer, parallel bool) (total i
 				_ = unix.SyncFileRange(int(file.Fd()), total-8*block, 8*block, unix.SYNC_FILE_RANGE_WRITE)
 			}
 		}
-		out <- b
+		ring.out <- b
 		if rerr == io.EOF || rerr == io.ErrUnexpectedEOF {
 			break
 		}
@@ -333,15 +311,62 @@ func pump(dst io.Writer, r io.Reader, sinks []io.Writer, parallel bool) (total i
 			err = rerr
 		}
 	}
-	for _, ch := range full {
+	return total, err
+}
+
+// ring is the buffers' way: free, filled and read by every sink, out, and free
+// again in the order in which they went out.
+type ring struct {
+	free    chan *buffer
+	full    []chan *buffer // one for each sink
+	out     chan *buffer
+	workers sync.WaitGroup
+}
+
+func newRing(sinks []io.Writer) *ring {
+	const depth = 8
+	g := &ring{free: make(chan *buffer, depth), out: make(chan *buffer, depth)}
+	for range depth {
+		g.free <- buffers.Get().(*buffer)
+	}
+	for _, h := range sinks {
+		ch := make(chan *buffer, depth)
+		g.full = append(g.full, ch)
+		g.workers.Go(func() {
+			for b := range ch {
+				h.Write(b.data[:b.n])
+				b.left.Done()
+			}
+		})
+	}
+	g.workers.Go(func() {
+		for b := range g.out {
+			b.left.Wait()
+			g.free <- b
+		}
+	})
+	return g
+}
+
+// send gives a filled buffer to every sink.
+func (g *ring) send(b *buffer) {
+	b.left.Add(len(g.full))
+	for _, ch := range g.full {
+		ch <- b
+	}
+}
+
+// close waits until every sink has what was sent. Each buffer must have gone out.
+func (g *ring) close() {
+	for _, ch := range g.full {
 		close(ch)
 	}
-	close(out)
-	workers.Wait()
-	for range depth {
-		buffers.Put(<-free)
+	close(g.out)
+	g.workers.Wait()
+	close(g.free)
+	for b := range g.free {
+		buffers.Put(b)
 	}
-	return total, err
 }
 
 // ErrUnfinished says that a .changes is not whole yet: it is still arriving, or its

@@ -80,71 +80,85 @@ func (l Limits) listsLike(o Limits) bool {
 }
 
 // list reads a tarball of a source package in process and keeps nothing of it on
-// disk. prefixed says that its first directory is the source tree (orig and native
-// tarballs); else it is laid over the tree (debian.tar). When ctx ends it ends, and
-// what it found is not all.
-func list(ctx context.Context, r io.Reader, name string, size int64, prefixed bool, now time.Time, lim Limits) *listing {
-	l := &listing{problems: map[string][]string{}}
+// disk. When ctx ends it ends, and what it found is not all.
+func list(ctx context.Context, r io.Reader, name string, size int64, now time.Time, lim Limits) *listing {
+	t := &tarball{
+		listing: &listing{problems: map[string][]string{}},
+		name:    name, prefixed: prefixed(name), now: now, lim: lim,
+	}
 	z, err := decompress(ctx, r, name, size, lim)
 	if err != nil {
-		l.cannot(ctx, name, err)
-		return l
+		t.cannot(ctx, name, err)
+		return t.listing
 	}
 	defer z.Close()
-	var logical int64
-	links := &linkNames{}
-	tr := tar.NewReader(z)
-	for {
+	if err := t.read(z); err != nil {
+		t.stop(ctx, name, err, lim)
+	}
+	if m, ok := z.(*meter); ok {
+		t.unpacked = m.n
+	}
+	return t.listing
+}
+
+// tarball is a tarball while it is listed.
+type tarball struct {
+	*listing
+	name     string
+	prefixed bool // its first directory is the source tree (orig and native); else it is laid over the tree
+	now      time.Time
+	lim      Limits
+	logical  int64 // bytes of its files, by their headers
+	links    linkNames
+}
+
+// read judges each member and keeps the papers of debian/, to the end or to a limit.
+func (t *tarball) read(z io.Reader) error {
+	for tr := tar.NewReader(z); ; {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			// What follows the end of the archive is read too, for the checksum at
 			// the end of the stream stands behind it.
 			_, err = io.Copy(io.Discard, z)
 			if err == nil {
-				break
+				return nil
 			}
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
-			l.stop(ctx, name, err, lim)
-			break
+			return err
 		}
-		l.entries++
-		logical += h.Size
-		if l.entries > lim.Entries {
-			l.addf("tar-size", "%s: it has more than %d entries; make it smaller, or ask for a higher limit", show(name), lim.Entries)
-			break
+		t.entries++
+		t.logical += h.Size
+		if t.entries > t.lim.Entries {
+			t.large("it has more than %d entries; make it smaller", t.lim.Entries)
+			return nil
 		}
-		if logical > lim.Unpacked {
-			l.addf("tar-size", "%s: its files are of more than %d bytes together; make it smaller, or ask for a higher limit", show(name), lim.Unpacked)
-			break
+		if t.logical > t.lim.Unpacked {
+			t.large("its files are of more than %d bytes together; make it smaller", t.lim.Unpacked)
+			return nil
 		}
-		l.entry(h, name, prefixed, now, lim, links)
-		if links.bytes > lim.Links {
-			l.addf("tar-size", "%s: the names of its symbolic links are of more than %d bytes together; make them fewer, or ask for a higher limit", show(name), lim.Links)
-			break
+		t.entry(h)
+		if t.links.bytes > t.lim.Links {
+			t.large("the names of its symbolic links are of more than %d bytes together; make them fewer", t.lim.Links)
+			return nil
 		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		switch strings.TrimPrefix(t.inTree(h.Name), "./") {
+		case "debian/changelog":
+			t.changelog, err = io.ReadAll(io.LimitReader(tr, t.lim.Changelog))
+		case "debian/control":
+			t.control, err = io.ReadAll(io.LimitReader(tr, 1<<20))
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
 
-		rest := h.Name
-		if prefixed {
-			_, rest, _ = strings.Cut(strings.TrimPrefix(rest, "./"), "/")
-		}
-		if h.Typeflag == tar.TypeReg {
-			switch strings.TrimPrefix(rest, "./") {
-			case "debian/changelog":
-				l.changelog, err = io.ReadAll(io.LimitReader(tr, lim.Changelog))
-			case "debian/control":
-				l.control, err = io.ReadAll(io.LimitReader(tr, 1<<20))
-			}
-			if err != nil {
-				l.stop(ctx, name, err, lim)
-				break
-			}
-		}
-	}
-	if m, ok := z.(*meter); ok {
-		l.unpacked = m.n
-	}
-	return l
+func (t *tarball) large(format string, limit any) {
+	t.addf("tar-size", "%s: %s, or ask for a higher limit", show(t.name), fmt.Sprintf(format, limit))
 }
 
 // linkNames are the symbolic links that a tarball has made so far.
@@ -204,77 +218,92 @@ func quoteErr(err error) string {
 }
 
 // entry judges one member of a tarball.
-func (l *listing) entry(h *tar.Header, name string, prefixed bool, now time.Time, lim Limits, links *linkNames) {
-	tarball, member := show(name), quote(h.Name)
-	bad := func(check, format string, args ...any) {
-		l.addf(check, "%s: its member %s %s", tarball, member, fmt.Sprintf(format, args...))
-	}
-	switch {
-	case len(h.Name) > lim.Name:
-		bad("tar-name", "has a name of %d bytes, and %d are the limit; shorten it", len(h.Name), lim.Name)
+func (t *tarball) entry(h *tar.Header) {
+	if !t.nameFits(h) {
 		return // nothing else may look at such a name
-	case len(h.Linkname) > lim.Name:
-		bad("tar-name", "is a link to a name of %d bytes, and %d are the limit; shorten it", len(h.Linkname), lim.Name)
-		return
-	case h.Name == "":
-		bad("tar-name", "has no name; pack the tarball again")
-	case strings.HasPrefix(h.Name, "/"):
-		bad("tar-name", "has an absolute name; pack the tarball again with relative names")
-	case climbs(h.Name):
-		bad("tar-name", "climbs out of the tree with \"..\"; pack the tarball again")
-	case strings.ContainsFunc(h.Name, func(r rune) bool { return r < 0x20 || r == 0x7f }):
-		bad("tar-name", "has a control character in its name; rename it")
 	}
 	clean := path.Clean("/" + h.Name)[1:]
-	if dir := links.above(clean, false); dir != "" {
-		bad("tar-name", "lies below %s, which the tarball makes a symbolic link; pack it again without the link", quote(dir))
+	if dir := t.links.above(clean, false); dir != "" {
+		t.bad(h, "tar-name", "lies below %s, which the tarball makes a symbolic link; pack it again without the link", quote(dir))
 	}
+	if h.Typeflag == tar.TypeXGlobalHeader {
+		return // git-archive writes one
+	}
+	t.kind(h, clean)
+	mode := h.Mode & 0o7777
+	if h.Typeflag == tar.TypeDir && mode&0o700 != 0o700 {
+		t.bad(h, "tar-closed", "is a directory of mode %04o, in which its owner cannot work; give it mode 0755", mode)
+	}
+	if h.Typeflag == tar.TypeReg && mode&0o6000 != 0 {
+		t.bad(h, "tar-mode", "has mode %04o: set-user-ID or set-group-ID; remove the bit", mode)
+	}
+	if h.ModTime.After(t.now.Add(24 * time.Hour)) {
+		t.bad(h, "tar-future", "is dated %s, in the future; set the clock and pack the tarball again", stamp(h.ModTime))
+	}
+	if h.ModTime.Year() < 1975 {
+		t.bad(h, "tar-past", "is dated %s, before 1975; touch it and pack the tarball again", stamp(h.ModTime))
+	}
+}
 
+func (t *tarball) bad(h *tar.Header, check, format string, args ...any) {
+	t.addf(check, "%s: its member %s %s", show(t.name), quote(h.Name), fmt.Sprintf(format, args...))
+}
+
+// nameFits judges a member's name. It reports false for one that is over the limit.
+func (t *tarball) nameFits(h *tar.Header) bool {
+	switch {
+	case len(h.Name) > t.lim.Name:
+		t.bad(h, "tar-name", "has a name of %d bytes, and %d are the limit; shorten it", len(h.Name), t.lim.Name)
+		return false
+	case len(h.Linkname) > t.lim.Name:
+		t.bad(h, "tar-name", "is a link to a name of %d bytes, and %d are the limit; shorten it", len(h.Linkname), t.lim.Name)
+		return false
+	case h.Name == "":
+		t.bad(h, "tar-name", "has no name; pack the tarball again")
+	case strings.HasPrefix(h.Name, "/"):
+		t.bad(h, "tar-name", "has an absolute name; pack the tarball again with relative names")
+	case climbs(h.Name):
+		t.bad(h, "tar-name", "climbs out of the tree with \"..\"; pack the tarball again")
+	case strings.ContainsFunc(h.Name, func(r rune) bool { return r < 0x20 || r == 0x7f }):
+		t.bad(h, "tar-name", "has a control character in its name; rename it")
+	}
+	return true
+}
+
+// kind judges what a member is, and where a link leads; clean is its name.
+func (t *tarball) kind(h *tar.Header, clean string) {
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeDir:
 	case tar.TypeSymlink:
-		links.add(clean)
-		rel := clean
-		if prefixed {
-			if _, rest, ok := strings.Cut(clean, "/"); ok {
-				rel = rest
-			}
-		}
+		t.links.add(clean)
 		if strings.HasPrefix(h.Linkname, "/") {
-			bad("tar-link", "is a symbolic link to the absolute name %s; make it relative", quote(h.Linkname))
-		} else if climbs(path.Join(path.Dir(rel), h.Linkname)) {
-			bad("tar-link", "is a symbolic link out of the tree, to %s; make it point inside", quote(h.Linkname))
+			t.bad(h, "tar-link", "is a symbolic link to the absolute name %s; make it relative", quote(h.Linkname))
+		} else if climbs(path.Join(path.Dir(t.inTree(clean)), h.Linkname)) {
+			t.bad(h, "tar-link", "is a symbolic link out of the tree, to %s; make it point inside", quote(h.Linkname))
 		}
 	case tar.TypeLink:
 		if strings.HasPrefix(h.Linkname, "/") || climbs(h.Linkname) {
-			bad("tar-name", "is a hard link out of the tree, to %s; pack a copy of the file", quote(h.Linkname))
+			t.bad(h, "tar-name", "is a hard link out of the tree, to %s; pack a copy of the file", quote(h.Linkname))
 		}
-		if dir := links.above(path.Clean("/" + h.Linkname)[1:], true); dir != "" {
-			bad("tar-name", "is a hard link through the symbolic link %s; pack a copy of the file", quote(dir))
+		if dir := t.links.above(path.Clean("/" + h.Linkname)[1:], true); dir != "" {
+			t.bad(h, "tar-name", "is a hard link through the symbolic link %s; pack a copy of the file", quote(dir))
 		}
-	case tar.TypeXGlobalHeader:
-		return // git-archive writes one
 	case tar.TypeChar, tar.TypeBlock:
-		bad("tar-type", "is a device; pack files, directories and symbolic links only")
+		t.bad(h, "tar-type", "is a device; pack files, directories and symbolic links only")
 	case tar.TypeFifo:
-		bad("tar-fifo", "is a FIFO; let the build make it")
+		t.bad(h, "tar-fifo", "is a FIFO; let the build make it")
 	default:
-		bad("tar-type", "is of the unknown type %s; pack files, directories and symbolic links only", quote(string(rune(h.Typeflag))))
+		t.bad(h, "tar-type", "is of the unknown type %s; pack files, directories and symbolic links only",
+			quote(string(rune(h.Typeflag))))
 	}
+}
 
-	mode := h.Mode & 0o7777
-	if h.Typeflag == tar.TypeDir && mode&0o700 != 0o700 {
-		bad("tar-closed", "is a directory of mode %04o, in which its owner cannot work; give it mode 0755", mode)
+// inTree is a member's name inside the source tree.
+func (t *tarball) inTree(name string) string {
+	if _, rest, ok := strings.Cut(strings.TrimPrefix(name, "./"), "/"); ok && t.prefixed {
+		return rest
 	}
-	if h.Typeflag == tar.TypeReg && mode&0o6000 != 0 {
-		bad("tar-mode", "has mode %04o: set-user-ID or set-group-ID; remove the bit", mode)
-	}
-	if h.ModTime.After(now.Add(24 * time.Hour)) {
-		bad("tar-future", "is dated %s, in the future; set the clock and pack the tarball again", stamp(h.ModTime))
-	}
-	if h.ModTime.Year() < 1975 {
-		bad("tar-past", "is dated %s, before 1975; touch it and pack the tarball again", stamp(h.ModTime))
-	}
+	return name
 }
 
 // climbs reports whether a relative name has a component "..", or starts with one.
@@ -290,69 +319,89 @@ func climbs(name string) bool {
 // listDiff reads the .diff.gz of a source package of format 1.0: the names that it
 // changes, and the changelog if it makes one.
 func listDiff(ctx context.Context, r io.Reader, name string, size int64, lim Limits) *listing {
-	l := &listing{problems: map[string][]string{}}
+	d := &diff{listing: &listing{problems: map[string][]string{}}, name: name, lim: lim}
 	z, err := decompress(ctx, r, name, size, lim)
 	if err != nil {
-		l.cannot(ctx, name, err)
-		return l
+		d.cannot(ctx, name, err)
+		return d.listing
 	}
 	defer z.Close()
 	br := bufio.NewReaderSize(z, 64<<10)
-	var into *[]byte // where the added lines of the present file go
-	limit := lim.Changelog
-	var oldLeft, newLeft int64 // lines that the present hunk still has
-	for {
-		line, err := br.ReadSlice('\n')
+	for err == nil {
+		var line []byte
+		line, err = br.ReadSlice('\n')
 		text := string(line)
 		for errors.Is(err, bufio.ErrBufferFull) { // the rest of a very long line says nothing
 			_, err = br.ReadSlice('\n')
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
-			l.stop(ctx, name, err, lim)
-			return l
+			d.stop(ctx, name, err, lim)
+			return d.listing
 		}
-		switch {
-		case text == "":
-		case oldLeft > 0 || newLeft > 0:
-			switch text[0] {
-			case '-':
-				oldLeft--
-			case '+':
-				newLeft--
-				if into != nil && int64(len(*into)+len(text)) < limit {
-					*into = append(*into, text[1:]...)
-				}
-			case '\\':
-			default:
-				oldLeft--
-				newLeft--
-			}
-		case strings.HasPrefix(text, "@@ "):
-			oldLeft, newLeft = hunk(text)
-		case strings.HasPrefix(text, "--- "), strings.HasPrefix(text, "+++ "):
-			file, _, _ := strings.Cut(strings.TrimRight(text[4:], "\n"), "\t")
-			l.entries++
-			if file != "/dev/null" && (strings.HasPrefix(file, "/") || climbs(file)) {
-				l.addf("tar-name", "%s: it changes the file %s outside of the tree; build the source package again", show(name), quote(file))
-			}
-			into = nil
-			if _, rest, ok := strings.Cut(file, "/"); ok && text[0] == '+' {
-				switch rest {
-				case "debian/changelog":
-					into, limit = &l.changelog, lim.Changelog
-				case "debian/control":
-					into, limit = &l.control, 1<<20
-				}
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			break
+		if text != "" {
+			d.line(text)
 		}
 	}
 	if m, ok := z.(*meter); ok {
-		l.unpacked = m.n
+		d.unpacked = m.n
 	}
-	return l
+	return d.listing
+}
+
+// diff is a .diff.gz while it is listed.
+type diff struct {
+	*listing
+	name     string
+	lim      Limits
+	into     *[]byte // where the added lines of the present file go
+	limit    int64   // of them
+	old, new int64   // lines that the present hunk still has
+}
+
+func (d *diff) line(text string) {
+	switch {
+	case d.old > 0 || d.new > 0:
+		d.inHunk(text)
+	case strings.HasPrefix(text, "@@ "):
+		d.old, d.new = hunk(text)
+	case strings.HasPrefix(text, "--- "), strings.HasPrefix(text, "+++ "):
+		name, _, _ := strings.Cut(strings.TrimRight(text[4:], "\n"), "\t")
+		d.file(name, text[0] == '+')
+	}
+}
+
+func (d *diff) inHunk(text string) {
+	switch text[0] {
+	case '-':
+		d.old--
+	case '+':
+		d.new--
+		if d.into != nil && int64(len(*d.into)+len(text)) < d.limit {
+			*d.into = append(*d.into, text[1:]...)
+		}
+	case '\\':
+	default:
+		d.old--
+		d.new--
+	}
+}
+
+// file judges the name of a file that the diff changes, or makes.
+func (d *diff) file(name string, made bool) {
+	d.entries++
+	if name != "/dev/null" && (strings.HasPrefix(name, "/") || climbs(name)) {
+		d.addf("tar-name", "%s: it changes the file %s outside of the tree; build the source package again",
+			show(d.name), quote(name))
+	}
+	d.into = nil
+	if _, rest, ok := strings.Cut(name, "/"); ok && made {
+		switch rest {
+		case "debian/changelog":
+			d.into, d.limit = &d.changelog, d.lim.Changelog
+		case "debian/control":
+			d.into, d.limit = &d.control, 1<<20
+		}
+	}
 }
 
 // hunk reads how many old and new lines follow "@@ -1,3 +1,4 @@"; a missing count is 1.

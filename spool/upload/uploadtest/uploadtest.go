@@ -212,85 +212,18 @@ func (p *Package) pack(which string, list []Member) ([]byte, error) {
 // written last.
 func (p Package) Write(dir string) (string, error) {
 	p.defaults()
-	upstream := policy.VersionOf(p.Version).Version
-	full := p.Source + "_" + policy.WithoutEpoch(p.Version)
-	debian := p.debian()
-	top := p.Source + "-" + upstream
-	tree := append([]Member{
-		{Header: tar.Header{Typeflag: tar.TypeDir, Name: top + "/", Mode: 0o755}},
-		Text(top+"/README", "What upstream says about "+p.Source+" "+upstream+".\n"),
-	}, p.Tree...)
-
-	var parts []debtest.Part
-	add := func(name string, data []byte, err error) error {
-		if err != nil {
-			return fmt.Errorf("write %s: %w", name, err)
-		}
-		if p.Names != nil {
-			name = p.Names(name)
-		}
-		parts = append(parts, debtest.Part{Name: p.as(name), Body: data})
-		return nil
-	}
-	var err error
-	switch p.Format {
-	case "3.0 (quilt)":
-		orig, perr := p.pack("orig", tree)
-		err = add(p.Source+"_"+upstream+".orig.tar."+p.Packing, orig, perr)
-		if err == nil {
-			deb, perr := p.pack("debian", members("debian/", debian))
-			err = add(full+".debian.tar."+p.Packing, deb, perr)
-		}
-	case "1.0":
-		if strings.Contains(p.Version, "-") {
-			orig, perr := p.pack("orig", tree)
-			err = add(p.Source+"_"+upstream+".orig.tar.gz", orig, perr)
-			if err == nil {
-				diff := debtest.Pack("gz", []byte(p.as(makeDiff(top, debian))))
-				if p.Tarball != nil {
-					diff = p.Tarball("diff", diff)
-				}
-				err = add(full+".diff.gz", diff, nil)
-			}
-			break
-		}
-		fallthrough
-	default:
-		native, perr := p.pack("native", append(tree, members(top+"/debian/", debian)...))
-		err = add(full+".tar."+p.Packing, native, perr)
-	}
+	parts, err := p.source()
 	if err != nil {
 		return "", err
 	}
-
-	fields := ""
-	if p.BuildDepends != "" {
-		fields = "Build-Depends: " + p.BuildDepends + "\n"
-	}
-	text := debtest.Dsc{
-		Format: p.Format, Source: p.Source, Version: p.Version, Arch: p.Architecture, Binary: p.Binary,
-		Maintainer: p.Maintainer, Section: p.Section, Priority: p.Priority, Fields: fields, Parts: parts,
-	}.Text()
-	if p.As != "" {
-		text = strings.ReplaceAll(text, p.As, p.Source)
-	}
-	if p.Dsc != nil {
-		text = p.Dsc(text)
-	}
-	dsc := []byte(p.as(text))
-	if p.DscSigner != nil {
-		if dsc, err = p.DscSigner.Clearsign(dsc, p.Date); err != nil {
-			return "", err
-		}
+	dsc, err := p.dsc(parts)
+	if err != nil {
+		return "", err
 	}
 	if p.NoOrig {
 		parts = slices.DeleteFunc(parts, func(l debtest.Part) bool { return strings.Contains(l.Name, ".orig.") })
 	}
-	dscName := full + ".dsc"
-	if p.Names != nil {
-		dscName = p.Names(dscName)
-	}
-	parts = append([]debtest.Part{{Name: p.as(dscName), Body: dsc}}, parts...)
+	parts = append([]debtest.Part{dsc}, parts...)
 	archs := []string{"source"}
 	for _, f := range p.Files {
 		parts = append(parts, debtest.Part{Name: p.as(f.Name), Body: []byte(p.as(string(f.Data)))})
@@ -298,34 +231,10 @@ func (p Package) Write(dir string) (string, error) {
 			archs = append(archs, f.Arch)
 		}
 	}
-
-	c := debtest.Changes{
-		Source: p.Source, Version: p.Version, Date: p.Date, Archs: archs,
-		Distribution: p.Distribution, Urgency: p.Urgency, Maintainer: p.Maintainer, ChangedBy: p.ChangedBy,
-		Section: p.Section, Priority: p.Priority, Closes: p.Closes,
-		Description: "package of a test", Entry: "An entry.", Parts: parts,
+	changes, err := p.changes(archs, parts)
+	if err != nil {
+		return "", err
 	}
-	if len(archs) > 1 {
-		c.Binary = p.Binary
-	}
-	// The bend finds the source under its own name.
-	text = c.Text()
-	if p.As != "" {
-		text = strings.ReplaceAll(text, p.As, p.Source)
-	}
-	if p.Changes != nil {
-		text = p.Changes(text)
-	}
-	changes := []byte(p.as(text))
-	if p.Signer != nil {
-		if changes, err = p.Signer.Clearsign(changes, p.Date); err != nil {
-			return "", err
-		}
-	}
-	if p.Signed != nil {
-		changes = p.Signed(changes)
-	}
-
 	for _, f := range parts {
 		if err := os.WriteFile(filepath.Join(dir, f.Name), f.Body, 0o644); err != nil {
 			return "", err
@@ -336,29 +245,136 @@ func (p Package) Write(dir string) (string, error) {
 			return "", err
 		}
 	}
-	if p.As != "" { // what Before wrote
-		names, err := filepath.Glob(filepath.Join(dir, p.Source+"_*"))
-		if err != nil {
-			return "", err
-		}
-		for _, n := range names {
-			if err := durable.Replace(n, filepath.Join(dir, p.as(filepath.Base(n)))); err != nil {
-				return "", err
-			}
-		}
+	if err := p.renameBefore(dir); err != nil {
+		return "", err
 	}
-	name := full + "_source.changes"
-	if len(archs) > 1 {
-		name = full + "_" + archs[len(archs)-1] + ".changes"
-	}
-	name = p.as(name)
-	if err := os.WriteFile(filepath.Join(dir, name), changes, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, changes.Name), changes.Body, 0o644); err != nil {
 		return "", err
 	}
 	if p.After != nil {
-		return name, p.After(dir)
+		return changes.Name, p.After(dir)
 	}
-	return name, nil
+	return changes.Name, nil
+}
+
+// stem is the name of the upload's files without their ends.
+func (p *Package) stem() string { return p.Source + "_" + policy.WithoutEpoch(p.Version) }
+
+// part is a file of the source, under the name that the test wants.
+func (p *Package) part(name string, data []byte) debtest.Part {
+	if p.Names != nil {
+		name = p.Names(name)
+	}
+	return debtest.Part{Name: p.as(name), Body: data}
+}
+
+// source makes the files that the .dsc lists.
+func (p *Package) source() ([]debtest.Part, error) {
+	upstream := policy.VersionOf(p.Version).Version
+	top := p.Source + "-" + upstream
+	debian := p.debian()
+	tree := append([]Member{
+		{Header: tar.Header{Typeflag: tar.TypeDir, Name: top + "/", Mode: 0o755}},
+		Text(top+"/README", "What upstream says about "+p.Source+" "+upstream+".\n"),
+	}, p.Tree...)
+	old := p.Format == "1.0" && strings.Contains(p.Version, "-")
+	if !old && p.Format != "3.0 (quilt)" {
+		native, err := p.tarball("native", p.stem()+".tar."+p.Packing, append(tree, members(top+"/debian/", debian)...))
+		return []debtest.Part{native}, err
+	}
+	packing := p.Packing
+	if old {
+		packing = "gz"
+	}
+	orig, err := p.tarball("orig", p.Source+"_"+upstream+".orig.tar."+packing, tree)
+	if err != nil {
+		return nil, err
+	}
+	if !old {
+		changed, err := p.tarball("debian", p.stem()+".debian.tar."+p.Packing, members("debian/", debian))
+		return []debtest.Part{orig, changed}, err
+	}
+	diff := debtest.Pack("gz", []byte(p.as(makeDiff(top, debian))))
+	if p.Tarball != nil {
+		diff = p.Tarball("diff", diff)
+	}
+	return []debtest.Part{orig, p.part(p.stem()+".diff.gz", diff)}, nil
+}
+
+func (p *Package) tarball(which, name string, list []Member) (debtest.Part, error) {
+	data, err := p.pack(which, list)
+	if err != nil {
+		return debtest.Part{}, fmt.Errorf("write %s: %w", name, err)
+	}
+	return p.part(name, data), nil
+}
+
+func (p *Package) dsc(parts []debtest.Part) (debtest.Part, error) {
+	fields := ""
+	if p.BuildDepends != "" {
+		fields = "Build-Depends: " + p.BuildDepends + "\n"
+	}
+	text := p.bent(debtest.Dsc{
+		Format: p.Format, Source: p.Source, Version: p.Version, Arch: p.Architecture, Binary: p.Binary,
+		Maintainer: p.Maintainer, Section: p.Section, Priority: p.Priority, Fields: fields, Parts: parts,
+	}.Text(), p.Dsc)
+	var err error
+	if p.DscSigner != nil {
+		text, err = p.DscSigner.Clearsign(text, p.Date)
+	}
+	return p.part(p.stem()+".dsc", text), err
+}
+
+func (p *Package) changes(archs []string, parts []debtest.Part) (debtest.Part, error) {
+	c := debtest.Changes{
+		Source: p.Source, Version: p.Version, Date: p.Date, Archs: archs,
+		Distribution: p.Distribution, Urgency: p.Urgency, Maintainer: p.Maintainer, ChangedBy: p.ChangedBy,
+		Section: p.Section, Priority: p.Priority, Closes: p.Closes,
+		Description: "package of a test", Entry: "An entry.", Parts: parts,
+	}
+	if len(archs) > 1 {
+		c.Binary = p.Binary
+	}
+	text := p.bent(c.Text(), p.Changes)
+	if p.Signer != nil {
+		var err error
+		if text, err = p.Signer.Clearsign(text, p.Date); err != nil {
+			return debtest.Part{}, err
+		}
+	}
+	if p.Signed != nil {
+		text = p.Signed(text)
+	}
+	name := p.stem() + "_" + archs[len(archs)-1] + ".changes"
+	return debtest.Part{Name: p.as(name), Body: text}, nil
+}
+
+// bent is a paper's text as the test bends it; the bend finds the source under its own name.
+func (p *Package) bent(text string, bend func(string) string) []byte {
+	if p.As != "" {
+		text = strings.ReplaceAll(text, p.As, p.Source)
+	}
+	if bend != nil {
+		text = bend(text)
+	}
+	return []byte(p.as(text))
+}
+
+// renameBefore gives what Before wrote the names of As.
+func (p *Package) renameBefore(dir string) error {
+	if p.As == "" {
+		return nil
+	}
+	names, err := filepath.Glob(filepath.Join(dir, p.Source+"_*"))
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := durable.Replace(n, filepath.Join(dir, p.as(filepath.Base(n)))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // makeDiff is the .diff.gz of format 1.0: debian/ as new files.
