@@ -39,103 +39,134 @@ func parse(file string, data []byte, lim Limits, most int) ([]Stanza, error) {
 		return nil, &Error{File: file, Msg: fmt.Sprintf("%d bytes are more than the limit of %d; make the file smaller",
 			len(data), lim.Size)}
 	}
-	var (
-		out  []Stanza
-		cur  *Stanza
-		seen map[string]int // line of each field of cur, once it has many
-		text []string       // lines of the value of cur's last field
-		n    int
-		rest = string(data) // names and values are parts of it
-	)
-	fail := func(format string, args ...any) ([]Stanza, error) {
-		return nil, &Error{File: file, Line: n, Msg: fmt.Sprintf(format, args...)}
-	}
-	endField := func() {
-		if len(text) > 0 {
-			cur.Fields[len(cur.Fields)-1].Value = strings.Join(text, "\n")
-			text = text[:0]
-		}
-	}
-	for rest != "" {
+	p := parser{file: file, lim: lim, most: most}
+	for rest := string(data); rest != ""; { // names and values are parts of it
 		var raw string
 		raw, rest, _ = strings.Cut(rest, "\n")
-		n++
-		if n > lim.Lines {
-			return fail("more than %d lines; make the file smaller", lim.Lines)
+		p.n++
+		if err := p.line(raw); err != nil {
+			return nil, err
 		}
-		if len(raw) > lim.LineLength {
-			return fail("line of %d bytes, the limit is %d; fold it", len(raw), lim.LineLength)
-		}
-		if why := badLine(raw); why != "" {
-			return fail("%s", why)
-		}
-		if raw == "" {
-			if cur != nil {
-				endField()
-				cur = nil
-			}
-			continue
-		}
-		if raw[0] == '#' && lim.Comments {
-			continue
-		}
-		if raw[0] == ' ' || raw[0] == '\t' {
-			line := strings.TrimRight(raw[1:], " \t")
-			if line == "" {
-				return fail("line of blanks only; remove the blanks to end the stanza, or write \" .\" for an empty line in the field")
-			}
-			if cur == nil {
-				return fail("continuation line without a field before it; " +
-					"remove the blank at its beginning, or put the field's name above it")
-			}
-			text = append(text, line)
-			continue
-		}
-		name, value, ok := strings.Cut(raw, ":")
-		if !ok {
-			return fail("no colon after the field name in %s; "+
-				"write \"Name: value\", or begin a continuation line with a blank", excerpt(raw))
-		}
-		if why := badName(name); why != "" {
-			return fail("field name %s %s", excerpt(name), why)
-		}
-		if cur == nil {
-			if len(out) == most {
-				return fail("a second stanza begins, where only one may be; remove it, or the empty line before it")
-			}
-			out = append(out, Stanza{File: file, Line: n, Fields: make([]Field, 0, 16)})
-			cur = &out[len(out)-1]
-			seen = nil
-		} else {
-			endField()
-		}
-		if len(cur.Fields) >= lim.Fields {
-			return fail("more than %d fields in one stanza; separate stanzas with an empty line", lim.Fields)
-		}
-		before := 0
-		if seen == nil && len(cur.Fields) == fewFields {
-			seen = make(map[string]int)
-			for i := range cur.Fields {
-				seen[strings.ToLower(cur.Fields[i].Name)] = cur.Fields[i].Line
-			}
-		}
-		if seen != nil {
-			key := strings.ToLower(name)
-			before = seen[key]
-			seen[key] = n
-		} else if f, ok := cur.Lookup(name); ok {
-			before = f.Line
-		}
-		if before != 0 {
-			return fail("field %s is here a second time, after line %d; remove one of them", name, before)
-		}
-		cur.Fields = append(cur.Fields, Field{Name: name, Line: n})
-		text = append(text, strings.Trim(value, " \t"))
 	}
-	if cur != nil {
-		endField()
+	p.endStanza()
+	return p.out, nil
+}
+
+// parser gathers the stanzas of a file, line by line.
+type parser struct {
+	file string
+	lim  Limits
+	most int // stanzas
+
+	n    int // of the line
+	out  []Stanza
+	cur  *Stanza        // the last of out, until it ends
+	seen map[string]int // line of each field of cur, once it has many
+	text []string       // lines of the value of cur's last field
+}
+
+func (p *parser) fail(format string, args ...any) error {
+	return &Error{File: p.file, Line: p.n, Msg: fmt.Sprintf(format, args...)}
+}
+
+func (p *parser) line(raw string) error {
+	if p.n > p.lim.Lines {
+		return p.fail("more than %d lines; make the file smaller", p.lim.Lines)
 	}
-	return out, nil
+	if len(raw) > p.lim.LineLength {
+		return p.fail("line of %d bytes, the limit is %d; fold it", len(raw), p.lim.LineLength)
+	}
+	if why := badLine(raw); why != "" {
+		return p.fail("%s", why)
+	}
+	switch {
+	case raw == "":
+		p.endStanza()
+	case raw[0] == '#' && p.lim.Comments:
+	case raw[0] == ' ' || raw[0] == '\t':
+		return p.continued(raw)
+	default:
+		return p.field(raw)
+	}
+	return nil
+}
+
+func (p *parser) continued(raw string) error {
+	line := strings.TrimRight(raw[1:], " \t")
+	if line == "" {
+		return p.fail("line of blanks only; remove the blanks to end the stanza, " +
+			"or write \" .\" for an empty line in the field")
+	}
+	if p.cur == nil {
+		return p.fail("continuation line without a field before it; " +
+			"remove the blank at its beginning, or put the field's name above it")
+	}
+	p.text = append(p.text, line)
+	return nil
+}
+
+// field begins a field, and a stanza if it is the first one there.
+func (p *parser) field(raw string) error {
+	name, value, ok := strings.Cut(raw, ":")
+	if !ok {
+		return p.fail("no colon after the field name in %s; "+
+			"write \"Name: value\", or begin a continuation line with a blank", excerpt(raw))
+	}
+	if why := badName(name); why != "" {
+		return p.fail("field name %s %s", excerpt(name), why)
+	}
+	if p.cur == nil {
+		if len(p.out) == p.most {
+			return p.fail("a second stanza begins, where only one may be; remove it, or the empty line before it")
+		}
+		p.out = append(p.out, Stanza{File: p.file, Line: p.n, Fields: make([]Field, 0, 16)})
+		p.cur, p.seen = &p.out[len(p.out)-1], nil
+	} else {
+		p.endField()
+	}
+	if len(p.cur.Fields) >= p.lim.Fields {
+		return p.fail("more than %d fields in one stanza; separate stanzas with an empty line", p.lim.Fields)
+	}
+	if before := p.before(name); before != 0 {
+		return p.fail("field %s is here a second time, after line %d; remove one of them", name, before)
+	}
+	p.cur.Fields = append(p.cur.Fields, Field{Name: name, Line: p.n})
+	p.text = append(p.text, strings.Trim(value, " \t"))
+	return nil
+}
+
+// before returns the line where the stanza has a field of that name already, or 0.
+func (p *parser) before(name string) int {
+	if p.seen == nil && len(p.cur.Fields) < fewFields {
+		if f, ok := p.cur.Lookup(name); ok {
+			return f.Line
+		}
+		return 0
+	}
+	if p.seen == nil {
+		p.seen = make(map[string]int)
+		for i := range p.cur.Fields {
+			p.seen[strings.ToLower(p.cur.Fields[i].Name)] = p.cur.Fields[i].Line
+		}
+	}
+	key := strings.ToLower(name)
+	line := p.seen[key]
+	p.seen[key] = p.n
+	return line
+}
+
+func (p *parser) endField() {
+	if len(p.text) > 0 {
+		p.cur.Fields[len(p.cur.Fields)-1].Value = strings.Join(p.text, "\n")
+		p.text = p.text[:0]
+	}
+}
+
+func (p *parser) endStanza() {
+	if p.cur != nil {
+		p.endField()
+		p.cur = nil
+	}
 }
 
 // ParseOne reads a file of exactly one stanza.

@@ -45,6 +45,7 @@ type Scanner struct {
 	before  int // lines before start
 	first   int // line of the stanza's first field
 	fields  []span
+	seen    uint64 // one bit for the hash of each name in the stanza
 	scratch []byte
 }
 
@@ -108,20 +109,17 @@ func (s *Scanner) pass() {
 }
 
 func (s *Scanner) read() bool {
-	s.fields = s.fields[:0]
-	s.scratch = s.scratch[:0]
+	s.fields, s.scratch, s.seen = s.fields[:0], s.scratch[:0], 0
 	s.start, s.stop, s.before = s.next, s.next, s.line
 	if s.err != nil {
 		return false
 	}
-	var seen uint64 // one bit for the hash of each name in the stanza
-	pos := s.next   // of the line
-	from := pos     // no newline in buf[pos:from]
+	pos := s.next // of the line
+	from := pos   // no newline in buf[pos:from]
 	for {
 		i := bytes.IndexByte(s.buf[from:s.end], '\n')
 		if i < 0 && !s.eof {
-			searched := s.end - s.start
-			at := pos - s.start
+			searched, at := s.end-s.start, pos-s.start
 			if !s.fill() {
 				s.fields = s.fields[:0]
 				return false
@@ -133,70 +131,81 @@ func (s *Scanner) read() bool {
 		if i < 0 {
 			eol, after = s.end, s.end
 		}
-		if pos == eol { // an empty line, or the end
+		if pos < eol {
+			s.line++
+			if !s.take(pos, eol) {
+				return false
+			}
+			s.stop = after
+		} else { // an empty line, or the end
 			if i >= 0 {
 				s.line++
 			}
-			pos, from = after, after
+			s.next = after
 			if len(s.fields) > 0 {
-				s.next = pos
 				return true
 			}
-			s.start, s.stop, s.next, s.before = pos, pos, pos, s.line
+			s.start, s.stop, s.before = after, after, s.line
 			if i < 0 {
 				return false
 			}
-			continue
 		}
-		s.line++
-		base := s.start
-		if s.Odd != nil {
-			if i := bytes.IndexAny(s.buf[pos:eol], "\r\x00"); i >= 0 {
-				return s.fail("character %#02x", s.buf[pos+i])
-			}
-		}
-		switch c := s.buf[pos]; {
-		case c == ' ' || c == '\t':
-			if len(s.fields) == 0 {
-				return s.fail("continuation line without a field before it")
-			}
-			f := &s.fields[len(s.fields)-1]
-			f.end = eol - base
-			f.more = true
-		case c == '#' || c == '-':
-			return s.fail("field name begins with %q", c)
-		default:
-			line := s.buf[pos:eol]
-			colon := 0
-			hash := uint64(0)
-			for colon < len(line) && nameChar[line[colon]] {
-				hash = hash*31 + uint64(line[colon]|0x20)
-				colon++
-			}
-			if colon == len(line) || line[colon] != ':' || colon == 0 {
-				return s.fail("no field name and colon at the beginning of %s", excerpt(line))
-			}
-			if len(s.fields) == 0 {
-				s.first = s.line
-			}
-			bit := uint64(1) << ((hash * 0x9e3779b97f4a7c15) >> 58)
-			if seen&bit != 0 {
-				for i := range s.fields {
-					f := &s.fields[i]
-					if f.colon-f.begin == colon && sameName(s.buf[base+f.begin:base+f.colon], line[:colon]) {
-						return s.fail("field %s is here a second time in one stanza", line[:colon])
-					}
-				}
-				if len(s.fields) >= scanFields {
-					return s.fail("more than %d fields in one stanza", scanFields)
-				}
-			}
-			seen |= bit
-			s.fields = append(s.fields, span{begin: pos - base, colon: pos - base + colon, end: eol - base})
-		}
-		s.stop = after
 		pos, from = after, after
 	}
+}
+
+// take reads the line buf[pos:eol], which is not empty, of the stanza that begins at start.
+func (s *Scanner) take(pos, eol int) bool {
+	if s.Odd != nil {
+		if i := bytes.IndexAny(s.buf[pos:eol], "\r\x00"); i >= 0 {
+			return s.fail("character %#02x", s.buf[pos+i])
+		}
+	}
+	switch c := s.buf[pos]; c {
+	case ' ', '\t':
+		if len(s.fields) == 0 {
+			return s.fail("continuation line without a field before it")
+		}
+		f := &s.fields[len(s.fields)-1]
+		f.end, f.more = eol-s.start, true
+		return true
+	case '#', '-':
+		return s.fail("field name begins with %q", c)
+	}
+	line := s.buf[pos:eol]
+	colon, hash := 0, uint64(0)
+	for colon < len(line) && nameChar[line[colon]] {
+		hash = hash*31 + uint64(line[colon]|0x20)
+		colon++
+	}
+	if colon == len(line) || line[colon] != ':' || colon == 0 {
+		return s.fail("no field name and colon at the beginning of %s", excerpt(line))
+	}
+	if len(s.fields) == 0 {
+		s.first = s.line
+	}
+	bit := uint64(1) << ((hash * 0x9e3779b97f4a7c15) >> 58)
+	if s.seen&bit != 0 && !s.fresh(line[:colon]) {
+		return false
+	}
+	s.seen |= bit
+	at := pos - s.start
+	s.fields = append(s.fields, span{begin: at, colon: at + colon, end: eol - s.start})
+	return true
+}
+
+// fresh refuses the name of a field that the stanza has already, and one field too many.
+func (s *Scanner) fresh(name []byte) bool {
+	for i := range s.fields {
+		f := &s.fields[i]
+		if f.colon-f.begin == len(name) && sameName(s.buf[s.start+f.begin:s.start+f.colon], name) {
+			return s.fail("field %s is here a second time in one stanza", name)
+		}
+	}
+	if len(s.fields) >= scanFields {
+		return s.fail("more than %d fields in one stanza", scanFields)
+	}
+	return true
 }
 
 // fill reads more, after what is there from the stanza's start on.

@@ -38,142 +38,168 @@ type message struct {
 // one Hash header, an empty line, the text with each line that begins with a dash
 // escaped, and one armored signature, with nothing before and at most one line end after.
 func readClear(data []byte) (*message, *Refusal) {
-	bad := func(format string, args ...any) (*message, *Refusal) {
-		return nil, refuse(BadForm, "", "the file is not in the form that gpg --clearsign writes: %s; sign the text again and upload the new file unchanged",
-			fmt.Sprintf(format, args...))
-	}
 	if !IsSigned(data) {
-		if i := bytes.Index(data, []byte(beginText)); i >= 0 {
-			return bad("there is text before the signed part")
+		if bytes.Contains(data, []byte(beginText)) {
+			return nil, badForm("there is text before the signed part")
 		}
 		return nil, refuse(Unsigned, "", "the file has no OpenPGP signature; sign it (debsign does) and upload it again")
 	}
-	if i := bytes.IndexByte(data, 0); i >= 0 {
-		return bad("it holds a NUL byte")
+	if bytes.IndexByte(data, 0) >= 0 {
+		return nil, badForm("it holds a NUL byte")
 	}
-	if i := bytes.IndexByte(data, '\r'); i >= 0 {
-		return bad("it holds a carriage return; lines end with a newline alone")
+	if bytes.IndexByte(data, '\r') >= 0 {
+		return nil, badForm("it holds a carriage return; lines end with a newline alone")
 	}
-	rest := data
-	number := 0
-	next := func() (line string, ok bool) {
-		i := bytes.IndexByte(rest, '\n')
-		if i < 0 {
-			if len(rest) == 0 {
-				return "", false
-			}
-			i = len(rest)
-		}
-		line = string(rest[:i])
-		rest = rest[min(i+1, len(rest)):]
-		number++
-		return line, true
+	var refusal *Refusal
+	m, r := &message{}, &clearReader{rest: data}
+	if m.hash, refusal = r.hash(); refusal != nil {
+		return nil, refusal
 	}
+	if m.text, refusal = r.text(); refusal != nil {
+		return nil, refusal
+	}
+	if refusal = r.armorHeaders(); refusal != nil {
+		return nil, refusal
+	}
+	if m.sig, refusal = r.signature(); refusal != nil {
+		return nil, refusal
+	}
+	return m, nil
+}
 
-	m := &message{}
-	if line, _ := next(); line != beginText {
-		return bad("line 1 holds more than the begin line")
+func badForm(format string, args ...any) *Refusal {
+	return refuse(BadForm, "", "the file is not in the form that gpg --clearsign writes: %s; "+
+		"sign the text again and upload the new file unchanged", fmt.Sprintf(format, args...))
+}
+
+// clearReader reads a cleartext signed message line by line, each part in its turn.
+type clearReader struct {
+	rest   []byte
+	number int // of the last line read
+}
+
+func (r *clearReader) next() (line string, ok bool) {
+	if len(r.rest) == 0 {
+		return "", false
 	}
-	line, ok := next()
+	head, rest, _ := bytes.Cut(r.rest, []byte("\n"))
+	r.rest = rest
+	r.number++
+	return string(head), true
+}
+
+// hash reads the begin line, the Hash header and the empty line after it.
+func (r *clearReader) hash() (string, *Refusal) {
+	if line, _ := r.next(); line != beginText {
+		return "", badForm("line 1 holds more than the begin line")
+	}
+	line, _ := r.next()
 	name, found := strings.CutPrefix(line, "Hash: ")
-	if !ok || !found {
-		return bad("line 2 is not a Hash header")
+	if !found {
+		return "", badForm("line 2 is not a Hash header")
 	}
 	switch name {
 	case "SHA256", "SHA384", "SHA512":
-		m.hash = name
 	case "MD5", "SHA1", "RIPEMD160", "SHA224":
-		return nil, refuse(WeakHash, "", "the signature uses %s, which is too weak; sign again with --digest-algo SHA512", name)
+		return "", refuse(WeakHash, "", "the signature uses %s, which is too weak; sign again with --digest-algo SHA512", name)
 	default:
-		return bad("the Hash header names none, or not exactly one, of SHA256, SHA384 and SHA512")
+		return "", badForm("the Hash header names none, or not exactly one, of SHA256, SHA384 and SHA512")
 	}
-	if line, ok = next(); !ok || line != "" {
-		return bad("line 3 is not empty: after the Hash header comes an empty line and then the text")
+	if line, ok := r.next(); !ok || line != "" {
+		return "", badForm("line 3 is not empty: after the Hash header comes an empty line and then the text")
 	}
+	return name, nil
+}
 
-	m.text = make([]byte, 0, len(rest))
-	lines := 0
+// text reads the signed text and the line that begins the signature.
+func (r *clearReader) text() ([]byte, *Refusal) {
+	text := make([]byte, 0, len(r.rest))
 	for {
-		line, ok := next()
-		if !ok {
-			return bad("it ends before the signature begins")
-		}
-		if line == beginSig {
-			break
-		}
-		if len(line) > MaxLine {
-			return bad("line %d is longer than %d bytes", number, MaxLine)
-		}
-		if strings.HasPrefix(line, "-") {
-			if !strings.HasPrefix(line, "- ") {
-				return bad("line %d begins with a dash that is not escaped", number)
-			}
+		line, ok := r.next()
+		switch {
+		case !ok:
+			return nil, badForm("it ends before the signature begins")
+		case line == beginSig && len(text) == 0:
+			return nil, badForm("the signed text is empty")
+		case line == beginSig:
+			return text, nil
+		case len(line) > MaxLine:
+			return nil, badForm("line %d is longer than %d bytes", r.number, MaxLine)
+		case strings.HasPrefix(line, "- "):
 			line = line[2:]
+		case strings.HasPrefix(line, "-"):
+			return nil, badForm("line %d begins with a dash that is not escaped", r.number)
 		}
-		m.text = append(m.text, strings.TrimRight(line, " \t")...)
-		m.text = append(m.text, '\n')
-		lines++
+		text = append(text, strings.TrimRight(line, " \t")...)
+		text = append(text, '\n')
 	}
-	if lines == 0 {
-		return bad("the signed text is empty")
-	}
+}
 
-	// Armor headers (Version, Comment) are not signed and mean nothing; they are
-	// held to printable text so that nothing else can hide there.
+// armorHeaders passes the armor's headers (Version, Comment) and the empty line
+// after them. They are not signed and mean nothing; they are held to printable
+// text so that nothing else can hide there.
+func (r *clearReader) armorHeaders() *Refusal {
 	for {
-		line, ok = next()
+		line, ok := r.next()
 		if !ok {
-			return bad("the signature is cut off")
+			return badForm("the signature is cut off")
 		}
 		if line == "" {
-			break
+			return nil
 		}
 		key, _, found := strings.Cut(line, ": ")
 		if !found && strings.HasSuffix(line, ":") {
 			key, found = line[:len(line)-1], true
 		}
 		if !found || (key != "Version" && key != "Comment") || !printable(line) || len(line) > 200 {
-			return bad("line %d is no Version or Comment header, and the empty line before the signature is missing", number)
+			return badForm("line %d is no Version or Comment header, and the empty line before the signature is missing", r.number)
 		}
 	}
-	var b64 strings.Builder
-	sum := ""
-	for {
-		line, ok = next()
-		if !ok {
-			return bad("the signature is cut off")
-		}
-		if line == endSig {
-			break
-		}
-		if sum != "" {
-			return bad("line %d comes after the signature's checksum", number)
-		}
-		if strings.HasPrefix(line, "=") && len(line) == 5 {
-			sum = line[1:]
-			continue
-		}
-		if line == "" || len(line) > 76 || b64.Len() > maxArmor {
-			return bad("line %d is no line of a signature", number)
-		}
-		b64.WriteString(line)
+}
+
+// signature reads the armored packets and their checksum, up to the end of the data.
+func (r *clearReader) signature() ([]byte, *Refusal) {
+	packets, sum, refusal := r.armor()
+	if refusal != nil {
+		return nil, refusal
 	}
 	// (An editor or a mail program leaves one empty line there.)
-	if len(rest) != 0 && string(rest) != "\n" {
-		return bad("there is text after the signature")
+	if len(r.rest) != 0 && string(r.rest) != "\n" {
+		return nil, badForm("there is text after the signature")
 	}
-	sig, err := base64.StdEncoding.Strict().DecodeString(b64.String())
+	sig, err := base64.StdEncoding.Strict().DecodeString(packets)
 	if err != nil || len(sig) == 0 {
-		return bad("the signature is not valid base64")
+		return nil, badForm("the signature is not valid base64")
 	}
 	if sum != "" {
 		raw, err := base64.StdEncoding.Strict().DecodeString(sum)
 		if err != nil || len(raw) != 3 || uint32(raw[0])<<16|uint32(raw[1])<<8|uint32(raw[2]) != crc24(sig) {
-			return bad("the signature's checksum is wrong; it was damaged on its way")
+			return nil, badForm("the signature's checksum is wrong; it was damaged on its way")
 		}
 	}
-	m.sig = sig
-	return m, nil
+	return sig, nil
+}
+
+// armor reads the lines of base64, up to the line that ends the signature.
+func (r *clearReader) armor() (packets, sum string, refusal *Refusal) {
+	var b64 strings.Builder
+	for {
+		line, ok := r.next()
+		switch {
+		case !ok:
+			return "", "", badForm("the signature is cut off")
+		case line == endSig:
+			return b64.String(), sum, nil
+		case sum != "":
+			return "", "", badForm("line %d comes after the signature's checksum", r.number)
+		case strings.HasPrefix(line, "=") && len(line) == 5:
+			sum = line[1:]
+		case line == "" || len(line) > 76 || b64.Len() > maxArmor:
+			return "", "", badForm("line %d is no line of a signature", r.number)
+		default:
+			b64.WriteString(line)
+		}
+	}
 }
 
 func printable(s string) bool {
