@@ -63,91 +63,96 @@ func (x *File) Merge(keys []string, merge func(key string, old []byte) []byte) e
 	if len(keys) == 0 {
 		return nil
 	}
-	f := x.place.Format
 	old := x.blocks
-	cut := &cutter{x: x}
-	changed := false
-	// put adds the records of a key that is not there yet.
-	put := func(k string) error {
-		records := merge(k, nil)
-		if len(records) == 0 {
-			return nil
-		}
-		changed = true
-		return cut.add([]byte(k), records)
-	}
-	for i := 0; i < len(old) || len(keys) > 0; {
-		if i == len(old) {
-			for _, k := range keys {
-				if err := put(k); err != nil {
-					return err
-				}
-			}
-			break
-		}
+	m := &merging{cutter: cutter{x: x}, merge: merge}
+	for i := range old {
 		// The keys that belong into block i: those before the next block.
-		n := len(keys)
+		n, next := len(keys), false
 		if i+1 < len(old) {
 			n = sort.SearchStrings(keys, old[i+1].first)
+			// If the next block loses its first key, where this one ends is to be
+			// decided again.
+			next = len(keys) > 0 && keys[0] == old[i+1].first
 		}
-		here := keys[:n]
-		whole := len(cut.text) == 0 || f.cutsAt(len(cut.text), []byte(old[i].first))
-		// If the next block loses its first key, where this one ends is to be
-		// decided again.
-		next := i+1 < len(old) && len(keys) > 0 && keys[0] == old[i+1].first
+		whole := len(m.text) == 0 || x.place.Format.cutsAt(len(m.text), []byte(old[i].first))
 		if n == 0 && whole && !next {
-			if err := cut.flush(); err != nil {
+			if err := m.flush(); err != nil {
 				return err
 			}
-			cut.out = append(cut.out, old[i])
-			i++
+			m.out = append(m.out, old[i])
 			continue
 		}
-		text, err := x.st.read(&old[i], nil)
-		if err != nil {
+		if err := m.block(&old[i], keys[:n]); err != nil {
 			return err
 		}
-		for len(text) > 0 {
-			key, records, rest := f.nextKey(text)
-			text = rest
-			for len(here) > 0 && here[0] < string(key) {
-				if err := put(here[0]); err != nil {
-					return err
-				}
-				here = here[1:]
-			}
-			if len(here) > 0 && here[0] == string(key) {
-				now := merge(here[0], records)
-				if !bytes.Equal(now, records) {
-					changed = true
-				}
-				records = now
-				here = here[1:]
-			}
-			if len(records) > 0 {
-				if err := cut.add(key, records); err != nil {
-					return err
-				}
-			}
-		}
-		for _, k := range here {
-			if err := put(k); err != nil {
-				return err
-			}
-		}
 		keys = keys[n:]
-		i++
 	}
-	if err := cut.flush(); err != nil {
+	if err := m.insert(keys); err != nil { // there was no block
+		return err
+	}
+	if err := m.flush(); err != nil {
 		return err
 	}
 	x.last = -1
-	if !changed {
+	if !m.changed {
 		return nil
 	}
 	x.dirty = true
-	x.blocks = cut.out
+	x.blocks = m.out
 	return x.reuse(old)
+}
+
+// merging is a Merge on its way through the blocks.
+type merging struct {
+	cutter
+	merge   func(key string, old []byte) []byte
+	changed bool
+}
+
+// block merges the keys into a block's records.
+func (m *merging) block(b *block, keys []string) error {
+	text, err := m.x.st.read(b, nil)
+	if err != nil {
+		return err
+	}
+	for len(text) > 0 {
+		key, records, rest := m.x.place.Format.nextKey(text)
+		text = rest
+		before := 0
+		for before < len(keys) && keys[before] < string(key) {
+			before++
+		}
+		if err := m.insert(keys[:before]); err != nil {
+			return err
+		}
+		keys = keys[before:]
+		if len(keys) > 0 && keys[0] == string(key) {
+			now := m.merge(keys[0], records)
+			m.changed = m.changed || !bytes.Equal(now, records)
+			records, keys = now, keys[1:]
+		}
+		if len(records) > 0 {
+			if err := m.add(key, records); err != nil {
+				return err
+			}
+		}
+	}
+	return m.insert(keys)
+}
+
+// insert adds the records of keys that are not there yet.
+func (m *merging) insert(keys []string) error {
+	for _, k := range keys {
+		records := m.merge(k, nil)
+		if len(records) == 0 {
+			continue
+		}
+		m.changed = true
+		if err := m.add([]byte(k), records); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // reuse puts blocks of old in the place of new ones that are the same, so that

@@ -132,65 +132,9 @@ func Freeze(root, dir, suite string) error {
 	if err := durable.RemoveAll(dir); err != nil {
 		return err
 	}
-	other := func(rel, name string) bool {
-		top, rest, _ := strings.Cut(rel, "/")
-		if top == "keys" && rest != "" {
-			// What else lies there is for nobody.
-			ext := filepath.Ext(rest)
-			of := strings.TrimSuffix(strings.TrimSuffix(rest, ext), ".next")
-			info, err := os.Lstat(filepath.Join(root, "dists", of))
-			return ext != ".asc" && ext != ".pub" || suite != "" && of != suite || err != nil || !info.IsDir()
-		}
-		if suite == "" || rest == "" || strings.Contains(rest, "/") || rest == suite {
-			return false
-		}
-		to, err := os.Readlink(name)
-		to, _, _ = strings.Cut(to, "/") // an alias leads into the suite's directory
-		return top != "dists" || err != nil || to != suite
-	}
+	z := &freezer{root, dir, suite}
 	for _, top := range []string{"dists", "opkg", "keys"} {
-		err := filepath.WalkDir(filepath.Join(root, top), func(name string, d fs.DirEntry, err error) error {
-			if err != nil {
-				if errors.Is(err, fs.ErrNotExist) {
-					return nil
-				}
-				return err
-			}
-			rel, err := filepath.Rel(root, name)
-			if err != nil {
-				return err
-			}
-			to := filepath.Join(dir, rel)
-			switch {
-			case rel == "opkg/pool":
-				if d.IsDir() {
-					return fs.SkipDir
-				}
-				return nil // a snapshot's leads to the archive's
-			case other(rel, name):
-				if d.IsDir() {
-					return fs.SkipDir
-				}
-				return nil
-			case strings.HasPrefix(d.Name(), durable.NewPrefix):
-				if d.IsDir() {
-					return fs.SkipDir
-				}
-				return nil
-			case d.IsDir():
-				return os.MkdirAll(to, 0o755)
-			case d.Type()&fs.ModeSymlink != 0:
-				link, err := os.Readlink(name)
-				if err != nil {
-					return err
-				}
-				return os.Symlink(link, to)
-			case d.Type().IsRegular():
-				return os.Link(name, to)
-			}
-			return nil
-		})
-		if err != nil {
+		if err := filepath.WalkDir(filepath.Join(root, top), z.visit); err != nil {
 			return err
 		}
 	}
@@ -198,6 +142,61 @@ func Freeze(root, dir, suite string) error {
 		return nil
 	}
 	return freezeLayout(root, dir, suite)
+}
+
+type freezer struct{ root, dir, suite string }
+
+// visit freezes one name of the archive.
+func (z *freezer) visit(name string, d fs.DirEntry, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	rel, err := filepath.Rel(z.root, name)
+	if err != nil {
+		return err
+	}
+	// A snapshot's opkg/pool leads to the archive's.
+	if rel == "opkg/pool" || z.other(rel, name) || strings.HasPrefix(d.Name(), durable.NewPrefix) {
+		if d.IsDir() {
+			return fs.SkipDir
+		}
+		return nil
+	}
+	to := filepath.Join(z.dir, rel)
+	switch {
+	case d.IsDir():
+		return os.MkdirAll(to, 0o755)
+	case d.Type()&fs.ModeSymlink != 0:
+		link, err := os.Readlink(name)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(link, to)
+	case d.Type().IsRegular():
+		return os.Link(name, to)
+	}
+	return nil
+}
+
+// other reports whether a name is of another suite, or for nobody.
+func (z *freezer) other(rel, name string) bool {
+	top, rest, _ := strings.Cut(rel, "/")
+	if top == "keys" && rest != "" {
+		// What else lies there is for nobody.
+		ext := filepath.Ext(rest)
+		of := strings.TrimSuffix(strings.TrimSuffix(rest, ext), ".next")
+		info, err := os.Lstat(filepath.Join(z.root, "dists", of))
+		return ext != ".asc" && ext != ".pub" || z.suite != "" && of != z.suite || err != nil || !info.IsDir()
+	}
+	if z.suite == "" || rest == "" || strings.Contains(rest, "/") || rest == z.suite {
+		return false
+	}
+	to, err := os.Readlink(name)
+	to, _, _ = strings.Cut(to, "/") // an alias leads into the suite's directory
+	return top != "dists" || err != nil || to != z.suite
 }
 
 // freezeLayout copies the links by which clients find the suite's opkg feeds under other
@@ -228,50 +227,12 @@ func freezeLayout(root, dir, suite string) error {
 
 // files lists what the copy must have, by phase and path.
 func files(src Source, flat bool) ([]*file, error) {
-	root, frozen := src.Root, src.Frozen
-	var out []*file
-	tops := []string{"pool", "opkg/pool"}
-	if flat {
-		tops = tops[:1] // each feed has its own packages there
-	}
-	if src.Part {
-		tops = nil
-	}
-	for _, rel := range src.Pool {
-		if flat && strings.HasPrefix(rel, "opkg/pool/") {
-			continue
-		}
-		fi, err := os.Lstat(filepath.Join(root, rel))
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, &file{path: rel, from: filepath.Join(root, rel), size: fi.Size(), phase: poolFiles})
-	}
-	for _, top := range tops {
-		err := filepath.WalkDir(filepath.Join(root, top), func(name string, d fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			if err != nil || d.IsDir() || !d.Type().IsRegular() || strings.HasPrefix(d.Name(), durable.NewPrefix) {
-				return err
-			}
-			fi, err := d.Info()
-			if err != nil {
-				return err
-			}
-			rel, err := filepath.Rel(root, name)
-			if err != nil {
-				return err
-			}
-			out = append(out, &file{path: rel, from: name, size: fi.Size(), phase: poolFiles})
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
+	l := &lister{src: src, flat: flat}
+	if err := l.pool(); err != nil {
+		return nil, err
 	}
 	for _, top := range []string{"dists", "opkg", "keys"} {
-		list, err := os.ReadDir(filepath.Join(frozen, top))
+		list, err := os.ReadDir(filepath.Join(src.Frozen, top))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -279,88 +240,146 @@ func files(src Source, flat bool) ([]*file, error) {
 			return nil, err
 		}
 		for _, e := range list {
-			if err := tree(src, top+"/"+e.Name(), top+"/"+e.Name(), flat, 0, &out); err != nil {
+			name := top + "/" + e.Name()
+			if err := l.tree(name, name, 0); err != nil {
 				return nil, err
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b *file) int {
-		if c := cmp.Compare(a.phase, b.phase); c != 0 {
-			return c
-		}
-		return cmp.Compare(a.path, b.path)
+	slices.SortFunc(l.out, func(a, b *file) int {
+		return cmp.Or(cmp.Compare(a.phase, b.phase), cmp.Compare(a.path, b.path))
 	})
-	return out, nil
+	return l.out, nil
+}
+
+// lister lists what a copy must have.
+type lister struct {
+	src  Source
+	flat bool // there are no links at the target
+	out  []*file
+}
+
+func (l *lister) add(f *file) { l.out = append(l.out, f) }
+
+// pool lists the packages: those that the source names, or all.
+func (l *lister) pool() error {
+	for _, rel := range l.src.Pool {
+		if l.flat && strings.HasPrefix(rel, "opkg/pool/") {
+			continue // each feed has its own packages there
+		}
+		from := filepath.Join(l.src.Root, rel)
+		fi, err := os.Lstat(from)
+		if err != nil {
+			return err
+		}
+		l.add(&file{path: rel, from: from, size: fi.Size(), phase: poolFiles})
+	}
+	if l.src.Part {
+		return nil
+	}
+	err := filepath.WalkDir(filepath.Join(l.src.Root, "pool"), l.visit)
+	if err != nil || l.flat {
+		return err
+	}
+	return filepath.WalkDir(filepath.Join(l.src.Root, "opkg/pool"), l.visit)
+}
+
+func (l *lister) visit(name string, d fs.DirEntry, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || d.IsDir() || !d.Type().IsRegular() || strings.HasPrefix(d.Name(), durable.NewPrefix) {
+		return err
+	}
+	fi, err := d.Info()
+	if err != nil {
+		return err
+	}
+	rel, err := filepath.Rel(l.src.Root, name)
+	if err != nil {
+		return err
+	}
+	l.add(&file{path: rel, from: name, size: fi.Size(), phase: poolFiles})
+	return nil
 }
 
 // tree lists what lies below at in the frozen copy, under the name of as. For
 // a flat target links are followed, and what only links lead to is left out
 // under its own name.
-func tree(src Source, at, as string, flat bool, depth int, out *[]*file) error {
-	name := filepath.Join(src.Frozen, at)
+func (l *lister) tree(at, as string, depth int) error {
+	if depth > 20 {
+		return fmt.Errorf("%s: links lead in a circle", as)
+	}
+	name := filepath.Join(l.src.Frozen, at)
 	fi, err := os.Lstat(name)
 	if err != nil {
 		return err
 	}
-	hidden := strings.HasPrefix(path.Base(as), ".")
-	switch {
-	case depth > 20:
-		return fmt.Errorf("%s: links lead in a circle", as)
-	case fi.Mode()&fs.ModeSymlink != 0:
-		link, err := os.Readlink(name)
-		if err != nil {
+	if fi.Mode()&fs.ModeSymlink != 0 {
+		return l.link(at, as, depth)
+	}
+	if l.flat && strings.HasPrefix(path.Base(as), ".") {
+		return nil
+	}
+	if fi.Mode().IsRegular() {
+		l.add(&file{path: as, from: name, size: fi.Size(), phase: l.phase(as)})
+	}
+	if !fi.IsDir() {
+		return nil
+	}
+	list, err := os.ReadDir(name)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if err := l.tree(at+"/"+e.Name(), as+"/"+e.Name(), depth+1); err != nil {
 			return err
 		}
-		to := path.Join(path.Dir(at), link)
-		switch {
-		case isPool(as) && flat:
-			return feedPool(src, path.Dir(at), path.Dir(as), to, out)
-		case isPool(as): // in a generation that no link leads to yet
-			*out = append(*out, &file{path: as, from: name, link: link, phase: plainNames})
-			return nil
-		case !flat:
-			*out = append(*out, &file{path: as, from: name, link: link, phase: releases})
-			return nil
-		}
-		if path.IsAbs(link) || !filepath.IsLocal(to) {
-			return fmt.Errorf("%s is a link to %s, out of the archive", as, link)
-		}
-		return tree(src, to, as, flat, depth+1, out)
-	case fi.IsDir():
-		if flat && hidden {
-			return nil
-		}
-		list, err := os.ReadDir(name)
-		if err != nil {
-			return err
-		}
-		for _, e := range list {
-			if err := tree(src, at+"/"+e.Name(), as+"/"+e.Name(), flat, depth+1, out); err != nil {
-				return err
-			}
-		}
-	case fi.Mode().IsRegular():
-		if flat && hidden {
-			return nil
-		}
-		f := &file{path: as, from: name, size: fi.Size(), phase: plainNames}
-		switch base := path.Base(as); {
-		case strings.Contains(as, "/by-hash/"):
-			f.phase = hashed
-		case strings.HasPrefix(as, "opkg/"):
-			// A flat target has no generations: a signature is the last to come.
-			if flat && (base == "Packages.sig" || base == "Packages.asc") {
-				f.phase = releases
-			}
-		case strings.Count(as, "/") > 2 && !strings.Contains(as, "/.alias/"):
-		case base == "InRelease":
-			f.phase = inReleases
-		case base == "Release", base == "Release.gpg":
-			f.phase = releases
-		}
-		*out = append(*out, f)
 	}
 	return nil
+}
+
+// link lists a symbolic link, or what it leads to.
+func (l *lister) link(at, as string, depth int) error {
+	name := filepath.Join(l.src.Frozen, at)
+	link, err := os.Readlink(name)
+	if err != nil {
+		return err
+	}
+	to := path.Join(path.Dir(at), link)
+	switch {
+	case isPool(as) && l.flat:
+		return l.feedPool(path.Dir(at), path.Dir(as), to)
+	case isPool(as): // in a generation that no link leads to yet
+		l.add(&file{path: as, from: name, link: link, phase: plainNames})
+		return nil
+	case !l.flat:
+		l.add(&file{path: as, from: name, link: link, phase: releases})
+		return nil
+	}
+	if path.IsAbs(link) || !filepath.IsLocal(to) {
+		return fmt.Errorf("%s is a link to %s, out of the archive", as, link)
+	}
+	return l.tree(to, as, depth+1)
+}
+
+// phase says when a plain file's turn is.
+func (l *lister) phase(as string) phase {
+	switch base := path.Base(as); {
+	case strings.Contains(as, "/by-hash/"):
+		return hashed
+	case strings.HasPrefix(as, "opkg/"):
+		// A flat target has no generations: a signature is the last to come.
+		if l.flat && (base == "Packages.sig" || base == "Packages.asc") {
+			return releases
+		}
+	case strings.Count(as, "/") > 2 && !strings.Contains(as, "/.alias/"):
+	case base == "InRelease":
+		return inReleases
+	case base == "Release", base == "Release.gpg":
+		return releases
+	}
+	return plainNames
 }
 
 // isPool reports whether a name is that of a feed's link to the packages.
@@ -370,8 +389,8 @@ func isPool(name string) bool {
 
 // feedPool lists the packages that the feed at at names, below its name of as: a
 // flat target has no link to the pool where they all lie.
-func feedPool(src Source, at, as, pool string, out *[]*file) error {
-	text, err := os.ReadFile(filepath.Join(src.Frozen, at, "Packages"))
+func (l *lister) feedPool(at, as, pool string) error {
+	text, err := os.ReadFile(filepath.Join(l.src.Frozen, at, "Packages"))
 	if err != nil {
 		return err
 	}
@@ -381,12 +400,12 @@ func feedPool(src Source, at, as, pool string, out *[]*file) error {
 		if !ok || !below || !filepath.IsLocal(name) || !filepath.IsLocal(pool) {
 			continue
 		}
-		from := filepath.Join(src.Root, pool, inPool)
+		from := filepath.Join(l.src.Root, pool, inPool)
 		fi, err := os.Stat(from)
 		if err != nil {
 			return err
 		}
-		*out = append(*out, &file{path: as + "/" + name, from: from, size: fi.Size(), phase: poolFiles})
+		l.add(&file{path: as + "/" + name, from: from, size: fi.Size(), phase: poolFiles})
 	}
 	return nil
 }
@@ -401,70 +420,21 @@ func run(ctx context.Context, t target, src Source, opt Options, now time.Time) 
 	if err != nil {
 		return nil, err
 	}
-	var todo [phases][]*file
-	rep := &Report{}
-	there := make(map[string]bool, len(all))
-	for _, f := range all {
-		there[f.path] = true
-		old, known := m.entries[f.path]
-		if !f.phase.forGood() {
-			if f.sha, err = f.sum(); err != nil {
-				return nil, err
-			}
-		}
-		if known && old.size == f.size && old.sha == f.sha {
-			old.gone = time.Time{}
-			m.entries[f.path] = old
-			rep.There++
-			continue
-		}
-		todo[f.phase] = append(todo[f.phase], f)
-		rep.Sent = append(rep.Sent, f.path)
-		rep.Bytes += f.size
+	p := &plan{target: t, manifest: m}
+	there, err := p.compare(all)
+	if err != nil {
+		return nil, err
 	}
-	stay := opt.Stay
-	if stay == 0 {
-		stay = defaultStay
-	}
-	forgot := false
-	for p, e := range m.entries {
-		switch {
-		case there[p], src.Part:
-		case e.gone.IsZero():
-			e.gone = now.UTC()
-			m.entries[p] = e
-			forgot = true
-		case now.Sub(e.gone) >= stay:
-			rep.Removed = append(rep.Removed, p)
-		}
-	}
-	slices.Sort(rep.Removed)
+	rep := &p.report
+	forgot := !src.Part && p.forget(there, cmp.Or(opt.Stay, defaultStay), now)
 	if opt.DryRun || len(rep.Sent) == 0 && len(rep.Removed) == 0 && !forgot && !m.open {
 		return rep, nil
 	}
 	if err := t.begin(ctx, m); err != nil {
 		return nil, err
 	}
-	prog := Progress{AllFiles: len(rep.Sent), AllBytes: rep.Bytes}
-	done := func(f *file) {
-		prog.Files++
-		prog.Bytes += f.size
-		if opt.Progress != nil {
-			opt.Progress(prog)
-		}
-	}
-	for p := range phases {
-		if len(todo[p]) == 0 {
-			continue
-		}
-		if err := t.send(ctx, p, todo[p], m, done); err != nil {
-			return nil, err
-		}
-		for _, f := range todo[p] {
-			e := m.entries[f.path]
-			e.size, e.sha, e.gone = f.size, f.sha, time.Time{}
-			m.entries[f.path] = e
-		}
+	if err := p.send(ctx, opt.Progress); err != nil {
+		return nil, err
 	}
 	if len(rep.Removed) > 0 {
 		if err := t.remove(ctx, rep.Removed); err != nil {
@@ -475,6 +445,82 @@ func run(ctx context.Context, t target, src Source, opt Options, now time.Time) 
 		}
 	}
 	return rep, t.finish(ctx, m)
+}
+
+// plan is what a push has to do.
+type plan struct {
+	target   target
+	manifest *manifest
+	todo     [phases][]*file
+	report   Report
+}
+
+// compare finds what the copy has not, or has with other bytes.
+func (p *plan) compare(all []*file) (there map[string]bool, err error) {
+	there = make(map[string]bool, len(all))
+	for _, f := range all {
+		there[f.path] = true
+		old, known := p.manifest.entries[f.path]
+		if !f.phase.forGood() {
+			if f.sha, err = f.sum(); err != nil {
+				return nil, err
+			}
+		}
+		if known && old.size == f.size && old.sha == f.sha {
+			old.gone = time.Time{}
+			p.manifest.entries[f.path] = old
+			p.report.There++
+			continue
+		}
+		p.todo[f.phase] = append(p.todo[f.phase], f)
+		p.report.Sent = append(p.report.Sent, f.path)
+		p.report.Bytes += f.size
+	}
+	return there, nil
+}
+
+// forget notes which files have left the archive, and plans the removal of
+// those that left it long enough ago. It reports whether any is new among them.
+func (p *plan) forget(there map[string]bool, stay time.Duration, now time.Time) (forgot bool) {
+	for name, e := range p.manifest.entries {
+		switch {
+		case there[name]:
+		case e.gone.IsZero():
+			e.gone = now.UTC()
+			p.manifest.entries[name] = e
+			forgot = true
+		case now.Sub(e.gone) >= stay:
+			p.report.Removed = append(p.report.Removed, name)
+		}
+	}
+	slices.Sort(p.report.Removed)
+	return forgot
+}
+
+// send sends what is to do, phase by phase.
+func (p *plan) send(ctx context.Context, progress func(Progress)) error {
+	prog := Progress{AllFiles: len(p.report.Sent), AllBytes: p.report.Bytes}
+	done := func(f *file) {
+		prog.Files++
+		prog.Bytes += f.size
+		if progress != nil {
+			progress(prog)
+		}
+	}
+	for i, todo := range p.todo {
+		if len(todo) == 0 {
+			continue
+		}
+		if err := p.target.send(ctx, phase(i), todo, p.manifest, done); err != nil {
+			return err
+		}
+		for _, f := range todo {
+			e := p.manifest.entries[f.path]
+			e.size, e.sha, e.gone = f.size, f.sha, time.Time{}
+			p.manifest.entries[f.path] = e
+		}
+	}
+	return nil
 }
 
 // sum identifies the content of a file that can change.
