@@ -137,100 +137,121 @@ func (s *Sweep) Run(n int) (*Tally, error) {
 	if err != nil {
 		return t, err
 	}
-	var jobs []func(dir string) (string, []string, error)
-	add := func(key string, job func(dir string) (string, []string, error)) {
-		if s.Only != nil && !s.Only.MatchString(key) {
-			return
-		}
-		// By the key alone: how many points there are differs from run to run,
-		// and the parts must come to the whole.
-		h := fnv.New32a()
-		h.Write([]byte(key))
-		if s.Part.N == 0 || int(h.Sum32()%uint32(s.Part.N)) == s.Part.K-1 {
-			jobs = append(jobs, job)
-		}
+	p := &plan{Sweep: s}
+	if !s.Far {
+		t.Cuts = record.Cuts()
+		p.cuts(record)
 	}
+	p.strikes(calls, opens)
+	rng := rand.New(rand.NewPCG(s.Seed, 1))
+	rng.Shuffle(len(p.tries), func(i, j int) { p.tries[i], p.tries[j] = p.tries[j], p.tries[i] })
+	all := len(p.tries)
+	if n > 0 {
+		p.tries = p.tries[:min(n, len(p.tries))]
+	}
+	var g sync.WaitGroup
+	for range max(1, s.Workers) {
+		g.Go(func() { p.work(t) })
+	}
+	g.Wait()
+	t.Left = all - p.next
+	t.Took = time.Since(start)
+	return t, p.failed
+}
+
+// A try does one thing in a directory of its own. It returns what counts as
+// done (nothing, of a power cut's disk) and the promises that it saw broken.
+type try func(dir string) (name string, broken []string, err error)
+
+// plan is what a Run has to do.
+type plan struct {
+	*Sweep
+	tries []try
+
+	mu     sync.Mutex // of what follows, and the Tally
+	next   int        // try
+	failed error
+}
+
+// add plans a try, if it is of this sweep's part. The key alone decides it: how
+// many points there are differs from run to run, and the parts must come to the whole.
+func (p *plan) add(key string, t try) {
+	if p.Only != nil && !p.Only.MatchString(key) {
+		return
+	}
+	h := fnv.New32a()
+	h.Write([]byte(key))
+	if p.Part.N == 0 || int(h.Sum32()%uint32(p.Part.N)) == p.Part.K-1 {
+		p.tries = append(p.tries, t)
+	}
+}
+
+// cuts plans the disks that a power cut could leave.
+func (p *plan) cuts(record *Record) {
 	seen := map[string]bool{}
-	for cut := 1; cut <= record.Cuts() && !s.Far; cut++ {
-		for _, state := range record.States(cut, 3, s.Seed, seen) {
-			add("power "+state.String(), func(dir string) (string, []string, error) {
-				broken, err := s.cut(record, state, dir)
+	for cut := 1; cut <= record.Cuts(); cut++ {
+		for _, state := range record.States(cut, 3, p.Seed, seen) {
+			p.add("power "+state.String(), func(dir string) (string, []string, error) {
+				broken, err := p.cut(record, state, dir)
 				return "", broken, err
 			})
 		}
 	}
-	if !s.Far {
-		t.Cuts = record.Cuts()
-	}
-	strikeAt := func(c *Call, files bool) {
-		for _, k := range strikes {
-			if k.n = c.N; k.fits(c) && k.files() == files {
-				add(k.String(), func(dir string) (string, []string, error) {
-					broken, err := s.strike(k, dir)
-					return k.name(), broken, err
-				})
-			}
-		}
-	}
+}
+
+// strikes plans every strike at every call that it fits; opens are those for a
+// want of file descriptors.
+func (p *plan) strikes(calls, opens []*Call) {
 	for _, c := range calls {
-		if s.Restarts {
-			add(fmt.Sprintf("killed after call %d", c.N), func(dir string) (string, []string, error) {
-				broken, err := s.strikeAndCut(c.N, dir)
+		if p.Restarts {
+			p.add(fmt.Sprintf("killed after call %d", c.N), func(dir string) (string, []string, error) {
+				broken, err := p.strikeAndCut(c.N, dir)
 				return "kill, restart and power cut", broken, err
 			})
 		}
-		strikeAt(c, false)
+		p.strikesAt(c, false)
 	}
 	for _, c := range opens {
-		strikeAt(c, true)
+		p.strikesAt(c, true)
 	}
-	rng := rand.New(rand.NewPCG(s.Seed, 1))
-	rng.Shuffle(len(jobs), func(i, j int) { jobs[i], jobs[j] = jobs[j], jobs[i] })
-	all := len(jobs)
-	if n > 0 {
-		jobs = jobs[:min(n, len(jobs))]
-	}
+}
 
-	var mu sync.Mutex
-	var g sync.WaitGroup
-	next := 0
-	var failed error
-	for range max(1, s.Workers) {
-		g.Go(func() {
-			for {
-				mu.Lock()
-				if next == len(jobs) || failed != nil {
-					mu.Unlock()
-					return
-				}
-				job, dir := jobs[next], filepath.Join(s.Scratch, fmt.Sprint(next))
-				next++
-				mu.Unlock()
-				name, broken, err := job(dir)
-				mu.Lock()
-				if name == "" {
-					t.States++
-				} else {
-					t.Acts[name]++
-				}
-				t.Broken = append(t.Broken, broken...)
-				failed = errors.Join(failed, err)
-				mu.Unlock()
-				if len(broken) == 0 {
-					err = removeTree(dir)
-				}
-				if err != nil {
-					mu.Lock()
-					failed = errors.Join(failed, err)
-					mu.Unlock()
-				}
-			}
-		})
+func (p *plan) strikesAt(c *Call, files bool) {
+	for _, k := range strikes {
+		if k.n = c.N; k.fits(c) && k.files() == files {
+			p.add(k.String(), func(dir string) (string, []string, error) {
+				broken, err := p.strike(k, dir)
+				return k.name(), broken, err
+			})
+		}
 	}
-	g.Wait()
-	t.Left = all - next
-	t.Took = time.Since(start)
-	return t, failed
+}
+
+// work does one try after the other, until there is none or one could not be done.
+func (p *plan) work(t *Tally) {
+	for {
+		p.mu.Lock()
+		if p.next == len(p.tries) || p.failed != nil {
+			p.mu.Unlock()
+			return
+		}
+		do, dir := p.tries[p.next], filepath.Join(p.Scratch, fmt.Sprint(p.next))
+		p.next++
+		p.mu.Unlock()
+		name, broken, err := do(dir)
+		if len(broken) == 0 {
+			err = errors.Join(err, removeTree(dir))
+		}
+		p.mu.Lock()
+		if name == "" {
+			t.States++
+		} else {
+			t.Acts[name]++
+		}
+		t.Broken = append(t.Broken, broken...)
+		p.failed = errors.Join(p.failed, err)
+		p.mu.Unlock()
+	}
 }
 
 // clean runs the program once unharmed, and records it.

@@ -50,95 +50,132 @@ func main() {
 }
 
 func run() (int, error) {
-	home, err := os.Executable()
+	b, err := begin()
 	if err != nil {
 		return 0, err
 	}
-	home = filepath.Dir(home)
-	data, err := os.ReadFile(os.Getenv("PACKMILL_DSC"))
+	if err := b.note("begin"); err != nil {
+		return 0, err
+	}
+	defer b.note("end")
+	fmt.Println("building", b.id, "for", b.suite, "with",
+		"profiles="+os.Getenv("DEB_BUILD_PROFILES"), "options="+os.Getenv("DEB_BUILD_OPTIONS"))
+	orders, _ := os.ReadFile(filepath.Join(b.home, "script", strings.ReplaceAll(b.id, ":", "%3a")))
+	for line := range strings.Lines(string(orders)) {
+		verb, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if status, err := b.obey(verb, rest); err != nil || status != good {
+			return status, err
+		}
+	}
+	absent, err := lacking(filepath.Join(b.home, "tree"), b.suite, b.arch, b.dsc)
 	if err != nil {
 		return 0, err
+	}
+	if len(absent) > 0 {
+		fmt.Println("missing:", absent)
+		var text string
+		for _, l := range absent {
+			text += policy.Relations{l}.String() + "\n"
+		}
+		return missing, b.depWait(text)
+	}
+	return good, b.packages()
+}
+
+// build is one build, and what the orders make of it.
+type build struct {
+	home                string // where this program lies
+	dsc                 *upload.Dsc
+	arch, suite, result string
+	id                  string // SOURCE_VERSION_ARCH
+	forge               bool
+	depends             string
+	also                []string // more packages
+}
+
+// begin learns of the environment what is to be built.
+func begin() (*build, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(os.Getenv("PACKMILL_DSC"))
+	if err != nil {
+		return nil, err
 	}
 	dsc, err := readDsc(data)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	arch, suite, result := os.Getenv("PACKMILL_ARCH"), os.Getenv("PACKMILL_SUITE"), os.Getenv("PACKMILL_RESULT")
-	id := fmt.Sprintf("%s_%s_%s", dsc.Source, dsc.Version, arch)
-	note := func(what string) error {
-		line := fmt.Sprintf("%s %s %s %d\n", time.Now().UTC().Format(time.RFC3339Nano), what, id, os.Getpid())
-		return durable.Append(filepath.Join(home, "builds"), []byte(line), 0o644)
+	b := &build{
+		home: filepath.Dir(self), dsc: dsc,
+		arch: os.Getenv("PACKMILL_ARCH"), suite: os.Getenv("PACKMILL_SUITE"), result: os.Getenv("PACKMILL_RESULT"),
 	}
-	if err := note("begin"); err != nil {
-		return 0, err
+	b.id = fmt.Sprintf("%s_%s_%s", dsc.Source, dsc.Version, b.arch)
+	return b, nil
+}
+
+// note writes a line into builds.
+func (b *build) note(what string) error {
+	line := fmt.Sprintf("%s %s %s %d\n", time.Now().UTC().Format(time.RFC3339Nano), what, b.id, os.Getpid())
+	return durable.Append(filepath.Join(b.home, "builds"), []byte(line), 0o644)
+}
+
+func (b *build) depWait(relations string) error {
+	return os.WriteFile(filepath.Join(b.result, "dep-wait"), []byte(relations), 0o644)
+}
+
+// obey does what one order says; a status other than good ends the build.
+func (b *build) obey(verb, rest string) (int, error) {
+	switch verb {
+	case "fail":
+		fmt.Println("error:", rest)
+		return attempted, nil
+	case "trouble":
+		return trouble, nil
+	case "dep-wait":
+		return missing, b.depWait(rest + "\n")
+	case "hold":
+		for there := error(nil); there == nil; time.Sleep(10 * time.Millisecond) {
+			_, there = os.Stat(filepath.Join(b.home, "hold"))
+		}
+	case "print":
+		f, err := os.Open(rest)
+		if err != nil {
+			return 0, err
+		}
+		_, err = io.Copy(os.Stdout, f)
+		return good, errors.Join(err, f.Close())
+	case "sleep":
+		d, err := time.ParseDuration(rest)
+		time.Sleep(d)
+		return good, err
+	case "wait":
+		for missing := os.ErrNotExist; missing != nil; time.Sleep(10 * time.Millisecond) {
+			_, missing = os.Lstat(rest)
+		}
+	case "forge":
+		b.forge = true
+	case "also":
+		b.also = append(b.also, rest)
+	case "depends":
+		b.depends = "Depends: " + rest + "\n"
 	}
-	defer note("end")
-	fmt.Println("building", id, "for", suite, "with", "profiles="+os.Getenv("DEB_BUILD_PROFILES"), "options="+os.Getenv("DEB_BUILD_OPTIONS"))
-	version := dsc.Version
+	return good, nil
+}
+
+// packages writes what the build has made.
+func (b *build) packages() error {
+	dsc, version := b.dsc, b.dsc.Version
 	if n := os.Getenv("PACKMILL_BINNMU"); n != "" {
 		version += "+b" + n
 	}
-	forge, depends := false, ""
-	var also []string
-	orders, _ := os.ReadFile(filepath.Join(home, "script", strings.ReplaceAll(id, ":", "%3a")))
-	for line := range strings.Lines(string(orders)) {
-		verb, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
-		switch verb {
-		case "fail":
-			fmt.Println("error:", rest)
-			return attempted, nil
-		case "trouble":
-			return trouble, nil
-		case "dep-wait":
-			return missing, os.WriteFile(filepath.Join(result, "dep-wait"), []byte(rest+"\n"), 0o644)
-		case "hold":
-			for held := error(nil); held == nil; time.Sleep(10 * time.Millisecond) {
-				_, held = os.Stat(filepath.Join(home, "hold"))
-			}
-		case "print":
-			f, err := os.Open(rest)
-			if err != nil {
-				return 0, err
-			}
-			_, err = io.Copy(os.Stdout, f)
-			if err = errors.Join(err, f.Close()); err != nil {
-				return 0, err
-			}
-		case "sleep":
-			d, err := time.ParseDuration(rest)
-			if err != nil {
-				return 0, err
-			}
-			time.Sleep(d)
-		case "wait":
-			for {
-				if _, err := os.Lstat(rest); err == nil {
-					break
-				}
-				time.Sleep(10 * time.Millisecond)
-			}
-		case "forge":
-			forge = true
-		case "also":
-			also = append(also, rest)
-		case "depends":
-			depends = "Depends: " + rest + "\n"
-		}
+	u := debtest.Upload{
+		Source: debtest.Source{Name: dsc.Source, Version: dsc.Version}, NoSource: true, Distribution: b.suite,
 	}
-	if lacks, err := lacking(filepath.Join(home, "tree"), suite, arch, dsc); err != nil {
-		return 0, err
-	} else if len(lacks) > 0 {
-		fmt.Println("missing:", lacks)
-		var text string
-		for _, l := range lacks {
-			text += policy.Relations{l}.String() + "\n"
-		}
-		return missing, os.WriteFile(filepath.Join(result, "dep-wait"), []byte(text), 0o644)
-	}
-	u := debtest.Upload{Source: debtest.Source{Name: dsc.Source, Version: dsc.Version}, NoSource: true, Distribution: suite}
-	for _, b := range append(dsc.Binary, also...) {
-		d := debtest.Deb{Name: b, Version: version, Arch: arch, Packing: "gz", Fields: depends}
-		if b != dsc.Source || version != dsc.Version {
+	for _, name := range append(dsc.Binary, b.also...) {
+		d := debtest.Deb{Name: name, Version: version, Arch: b.arch, Packing: "gz", Fields: b.depends}
+		if name != dsc.Source || version != dsc.Version {
 			d.Source = dsc.Source
 			if version != dsc.Version {
 				d.Source += " (" + dsc.Version + ")"
@@ -146,14 +183,14 @@ func run() (int, error) {
 		}
 		u.Debs = append(u.Debs, d)
 	}
-	if forge {
+	if b.forge {
 		u.Source.Name = "another"
 	}
 	if version != dsc.Version {
 		u.Source.Version, u.Of = version, dsc.Version
 	}
-	_, err = u.Write(result)
-	return good, err
+	_, err := u.Write(b.result)
+	return err
 }
 
 // readDsc reads a .dsc of an accepted item, whose signature reviewd verified.
