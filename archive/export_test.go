@@ -36,12 +36,28 @@ func TestBreaks(t *testing.T) {
 		up("bounded", "perl (<< 6), base,\n python3 (>= 3.11),\n python3 (<< 3.12)"), up("theirs", "nothing-of-ours | base"))
 	f.older("main/binary-amd64/Packages", "other", replace("Description:", "Depends: a,,b\nDescription:"))
 	p := f.planned(f.a.Remove(ctx, f.suite, []string{"base"}, true, f.now))
-	got, err := f.a.Breaks(ctx, "unstable", p.Removed)
+	none := func(string) []string { return nil }
+	got, err := f.a.Breaks(ctx, "unstable", p.Removed, none)
 	if want := "[{bounded 1 amd64 base} {broken 1 amd64 base} {second 1 amd64 base (>= 1)} {user 1 amd64 base (>= 1)} {made-with 1 source base (>= 1)}]"; err != nil || fmt.Sprint(got) != want {
 		t.Errorf("got %v, %v, want %s", got, err, want)
 	}
-	if got, err := f.a.Breaks(ctx, "unstable", nil); err != nil || len(got) > 0 {
+	if got, err := f.a.Breaks(ctx, "unstable", nil, none); err != nil || len(got) > 0 {
 		t.Errorf("without a removal: got %v, %v, want nothing", got, err)
+	}
+	// The distribution below the suite has one of them, and what makes good for it.
+	below := filepath.Join(t.TempDir(), "Packages")
+	text := ""
+	for _, p := range []string{"libc6 2.36", "perl 5", "python3 3.11", "debhelper 13", "build-essential 1", "other 1", "nothing-of-ours 1", "base 0.5\nProvides: second (= 1)", "unread 1\nDepends: a b"} {
+		name, rest, _ := strings.Cut(p, " ")
+		text += "Package: " + name + "\nArchitecture: amd64\nVersion: " + rest + "\n\n"
+	}
+	if err := os.WriteFile(below, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got, err = f.a.Breaks(ctx, "unstable", p.Removed, func(string) []string { return []string{below} })
+	// The older base provides what made-without must not meet, and the suite's other lacks a.
+	if want := "[{second 1 amd64 base (>= 1)} {user 1 amd64 base (>= 1)} {made-with 1 source base (>= 1)} {made-without 1 source a}]"; err != nil || fmt.Sprint(got) != want {
+		t.Errorf("over a distribution that has an older base: got %v, %v, want %s", got, err, want)
 	}
 }
 

@@ -190,7 +190,7 @@ func (a *Archive) change(ctx context.Context, suite Suite, now time.Time, dry bo
 type bundle struct {
 	name, version string
 	component     string
-	source        *deb822.Stanza
+	source        *deb822.Stanza // nil: the binaries came without it
 	binaries      []built
 }
 
@@ -217,7 +217,7 @@ func (p *published) bundle(name, version string) (*bundle, error) {
 		}
 	}
 	if b.source == nil {
-		return nil, nil
+		return p.sourceless(name, version)
 	}
 	for _, n := range binariesOf(b.source) {
 		for _, c := range p.areas() {
@@ -238,6 +238,59 @@ func (p *published) bundle(name, version string) (*bundle, error) {
 		}
 	}
 	return b, nil
+}
+
+// sourceless is the bundle of a source that the suite does not have: of what was imported
+// without it. Nil: nothing says that it was built from that.
+func (p *published) sourceless(name, version string) (*bundle, error) {
+	b := &bundle{name: name, version: version}
+	for _, c := range p.areas() {
+		for _, arch := range append(p.archs(), "all") {
+			err := p.records(packagesPath(c, arch), func(list []deb822.Stanza) {
+				for i := range list {
+					src, v := sourceOf(&list[i])
+					twice := slices.ContainsFunc(b.binaries, func(x built) bool { return x.st.Get("SHA256") == list[i].Get("SHA256") })
+					if src == name && (version == "" || v == version) && !twice {
+						b.binaries = append(b.binaries, built{c, list[i]})
+					}
+				}
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	if b.binaries == nil {
+		return nil, nil
+	}
+	return b, nil
+}
+
+// records calls do with the stanzas of each package of an index, as they are changed.
+func (p *published) records(path string, do func([]deb822.Stanza)) error {
+	each := func(text []byte) error {
+		list, err := parse(path, text)
+		do(list)
+		return err
+	}
+	for _, text := range p.changes[path] {
+		if err := each(text); err != nil {
+			return err
+		}
+	}
+	if p.state(path).Text.SHA256 == "" && p.open[path] == nil {
+		return nil
+	}
+	x, err := p.index(path)
+	if err != nil {
+		return err
+	}
+	return x.All(func(key, text []byte) error {
+		if _, changed := p.changes[path][string(key)]; changed {
+			return nil
+		}
+		return each(text)
+	})
 }
 
 // binariesOf are the names of a source's binary packages, and of their debug symbols'.
@@ -274,11 +327,13 @@ func (p *published) newer(source, than string) ([]*bundle, error) {
 
 // put enters a bundle into a suite, by the rules of an upload.
 func (t *transaction) put(b *bundle, force bool, plan *Plan) error {
-	if !slices.Contains(t.suite.components(), b.component) {
+	if b.source == nil {
+		plan.Notes = append(plan.Notes, b.name+" comes without its source, which is not where it comes from.")
+	} else if !slices.Contains(t.suite.components(), b.component) {
 		plan.refuse("%s %s: %s has no component %s.", b.name, b.version, t.suite.Name, b.component)
 		return nil
 	}
-	if force {
+	if force && b.source != nil {
 		newer, err := t.p.newer(b.name, b.version)
 		for _, n := range newer {
 			err = errors.Join(err, t.drop(n, plan))
@@ -287,8 +342,10 @@ func (t *transaction) put(b *bundle, force bool, plan *Plan) error {
 			return err
 		}
 	}
-	if err := t.putSource(b, plan); err != nil {
-		return err
+	if b.source != nil {
+		if err := t.putSource(b, plan); err != nil {
+			return err
+		}
 	}
 	for i := range b.binaries {
 		if err := t.putBinary(b, &b.binaries[i], force, plan); err != nil {
@@ -364,6 +421,21 @@ func (t *transaction) putBinary(b *bundle, x *built, force bool, plan *Plan) err
 
 // drop takes a bundle out of a suite.
 func (t *transaction) drop(b *bundle, plan *Plan) error {
+	if b.source != nil {
+		if err := t.dropSource(b, plan); err != nil {
+			return err
+		}
+	}
+	for i := range b.binaries {
+		x := &b.binaries[i]
+		if err := t.dropBinary(x.component, &x.st, plan); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *transaction) dropSource(b *bundle, plan *Plan) error {
 	list, err := t.p.stanzas(sourcesPath(b.component), b.name)
 	if err != nil {
 		return err
@@ -376,12 +448,6 @@ func (t *transaction) drop(b *bundle, plan *Plan) error {
 	}
 	t.p.set(sourcesPath(b.component), b.name, rest)
 	plan.Removed = append(plan.Removed, Entry{b.component, "source", b.name, b.version, ""})
-	for i := range b.binaries {
-		x := &b.binaries[i]
-		if err := t.dropBinary(x.component, &x.st, plan); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -442,7 +508,9 @@ func (a *Archive) Copy(ctx context.Context, from string, to Suite, sources []str
 				plan.Refused = append(plan.Refused, fmt.Sprintf("%s: %s has no such source package.", s, from))
 				continue
 			}
-			b.source.Del(extraSource)
+			if b.source != nil {
+				b.source.Del(extraSource)
+			}
 			if err := t.translate(src, b); err != nil {
 				return err
 			}
@@ -520,8 +588,8 @@ func (a *Archive) Move(ctx context.Context, from, to Suite, sources []string, fo
 	return plan, err
 }
 
-// Remove takes packages out of a suite: a source with all its binaries, or a
-// binary package if no source has the name. The files stay in the pool until
+// Remove takes packages out of a suite: a source with all its binaries, also where the
+// suite has those alone, or a binary package if no source has the name. The files stay in the pool until
 // nothing names them (see Collect). What gets uninstallable by it is said by
 // Breaks.
 func (a *Archive) Remove(ctx context.Context, suite Suite, names []string, dry bool, now time.Time) (*Plan, error) {

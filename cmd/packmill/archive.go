@@ -16,6 +16,7 @@ import (
 
 	"packmill/archive"
 	"packmill/cmd/internal/account"
+	"packmill/cmd/internal/base"
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/fsck"
@@ -33,6 +34,7 @@ type archiveCmd struct {
 	Copy     archiveCopy     `cmd:"" help:"Give a suite packages that another suite or snapshot has."`
 	Move     archiveMove     `cmd:"" help:"Copy, and take them out of where they were."`
 	Rm       archiveRm       `cmd:"" help:"Take packages out of a suite; says first what that breaks."`
+	Cruft    archiveCruft    `cmd:"" help:"List packages that no source builds any more."`
 	Override archiveOverride `cmd:"" help:"Change a package's section or priority."`
 	Snapshot archiveSnapshot `cmd:"" help:"Keep suites as they are, at an address of their own."`
 	Rollback archiveRollback `cmd:"" help:"Make a suite what a snapshot is."`
@@ -381,7 +383,7 @@ func (x *archiveMove) Run(c *cli, h *hand) error {
 		if err != nil || len(plan.Refused) > 0 {
 			return c.outcome(plan, err)
 		}
-		broken, err := h.Breaks(h.ctx, from.Name, plan.Removed)
+		broken, err := h.breaks(from.Name, plan.Removed)
 		if err != nil {
 			return err
 		}
@@ -422,7 +424,7 @@ func (x *archiveRm) Run(c *cli, h *hand) error {
 	}
 	var broken []archive.Broken
 	if !x.NoCheck && len(plan.Refused) == 0 {
-		if broken, err = h.Breaks(h.ctx, suite.Name, plan.Removed); err != nil {
+		if broken, err = h.breaks(suite.Name, plan.Removed); err != nil {
 			return err
 		}
 	}
@@ -461,6 +463,24 @@ func (x *archiveRm) Run(c *cli, h *hand) error {
 	return c.outcome(h.Remove(h.ctx, suite, shown(x.Packages, plan.Removed), false, time.Now()))
 }
 
+// breaks finds what a removal breaks, with the suite's Base in sight: as master-buildd
+// fetched it, or, where none runs, as it is fetched now.
+func (h *hand) breaks(suite string, removed []archive.Entry) ([]archive.Broken, error) {
+	set, _ := h.settings.Suite(suite)
+	return h.Breaks(h.ctx, suite, removed, func(arch string) []string {
+		below := base.Of(filepath.Dir(h.Root()), set, arch)
+		if below == nil {
+			return nil
+		}
+		if below.Due() {
+			if err := below.Fetch(h.ctx); err != nil && below.Lists() == nil {
+				terminal.Print(os.Stderr, "packmill: the Base of %s cannot be read, so what the suite lacks is taken to be there: %v\n", suite, err)
+			}
+		}
+		return below.Lists()
+	})
+}
+
 // breaks prints what a removal breaks.
 func (c *cli) breaks(broken []archive.Broken) {
 	for _, b := range broken {
@@ -481,7 +501,7 @@ func staying(broken []archive.Broken) string {
 }
 
 // shown are the packages that were asked for, as sources or else as binaries, in
-// the versions that a plan removes.
+// the versions that a plan removes; of a source without its source package, the name.
 func shown(asked []string, removed []archive.Entry) []string {
 	var out []string
 	for _, name := range asked {
@@ -497,8 +517,44 @@ func shown(asked []string, removed []archive.Entry) []string {
 				break
 			}
 		}
+		source, _, _ := strings.Cut(name, "_")
+		whole := !slices.ContainsFunc(removed, func(e archive.Entry) bool { return e.Arch == "source" && e.Package == source })
+		if whole && slices.ContainsFunc(removed, func(e archive.Entry) bool { return e.Source == source }) {
+			out = append(out[:before], name)
+		}
 	}
 	return out
+}
+
+type archiveCruft struct {
+	View string `arg:"" help:"A suite or snapshot."`
+	paged
+}
+
+func (archiveCruft) Help() string {
+	return `Lists the packages whose source is there in a version that does not name them any more, for their architecture. They and the source that they were built from stay until somebody takes them out; packmill archive rm says what that breaks.
+
+Example:
+  packmill archive cruft unstable`
+}
+
+// cruft is such a package as archive cruft prints it.
+type cruft struct {
+	entry
+	Newest string `json:"newest"` // version of its source, which does not build it
+}
+
+func (x *archiveCruft) Run(c *cli, h *hand) error {
+	list, err := h.Cruft(h.ctx, x.View)
+	if err != nil {
+		return missing(err)
+	}
+	l := c.list(c.screen(), itemColumn, terminal.Column{Name: "VERSION", Least: 8}, archColumn, terminal.Column{Name: "SOURCE", Least: 8},
+		terminal.Column{Name: "NEWEST", Least: 8})
+	for _, e := range list {
+		l.add(cruft{entryOf(e.Entry), e.Newest}, e.Package, e.Version, e.Arch, e.Source, e.Newest)
+	}
+	return l.end("no cruft")
 }
 
 type archiveOverride struct {

@@ -100,7 +100,7 @@ func TestArchiveExamples(t *testing.T) {
 	do("mkdir debs && cd debs && mkupload other 1-1 && rm *.dsc && dpkg-scanpackages . >Packages 2>/dev/null")
 	// Another archive, of the suite sid.
 	do("cp -r tree old-tree && sed -i 's/^Suite: unstable/Suite: sid/' old-tree/control/suites && mkupload far 1-1 && packmill --tree old-tree archive include sid far_1-1_amd64.changes && mv old-tree/archive old && cp tree/control/keys/archive.asc old.asc")
-	order := []string{"include", "ls", "show", "sources", "opkg-conf", "copy", "snapshot", "snapshot create", "snapshot ls", "snapshot rm", "diff", "override", "rollback", "move", "rm",
+	order := []string{"include", "ls", "show", "sources", "opkg-conf", "copy", "snapshot", "snapshot create", "snapshot ls", "snapshot rm", "diff", "cruft", "override", "rollback", "move", "rm",
 		"import", "check", "gc", "export", "push", "key export", "key rotate", "serve"}
 	tried := 0
 	for _, name := range order {

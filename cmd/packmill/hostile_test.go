@@ -36,7 +36,7 @@ var readers = map[string]string{
 	"build ls": "", "build show": "evil", "build sign": "evil", "build fail": "evil -m x", "build retry": "evil", "build dep-wait": "evil -m x", "build giveback": "evil", "build not-for-us": "evil",
 	"wb": "info evil . amd64 . stable", "cancel": "evil amd64", "requeue": "--dry-run evil",
 	"log show": "evil amd64", "log ls": "", "log grep": "it", "rebuild": "--check evil",
-	"archive ls": "stable", "archive show": "stable evil", "archive diff": "stable stable", "archive check": "", "archive gc": "--dry-run", "archive rm": "--dry-run stable evil",
+	"archive ls": "stable", "archive cruft": "stable", "archive show": "stable evil", "archive diff": "stable stable", "archive check": "", "archive gc": "--dry-run", "archive rm": "--dry-run stable evil",
 	"archive copy": "--dry-run stable stable evil", "archive move": "--dry-run stable stable evil", "archive include": "--dry-run stable HOSTILE", "archive snapshot ls": "", "archive override": "stable evil --section x", "archive export": "stable OUT",
 	"archive import": "stable http://127.0.0.1:9/HOSTILE x", "archive push": "stable ./HOSTILE", "chroot ls": "", "doctor": "--offline", "mail": "--maildir MAILDIR",
 }

@@ -47,6 +47,7 @@ var schemas = []struct {
 	{"rebuild", rebuild.Answer{}},
 	{"doctor", doctor.Finding{}},
 	{"archive ls", entry{}},
+	{"archive cruft", cruft{}},
 }
 
 // writeSchemas says for each object its fields and what is in them.

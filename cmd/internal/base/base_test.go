@@ -1,4 +1,4 @@
-package main
+package base
 
 import (
 	"crypto/sha256"
@@ -70,7 +70,7 @@ func TestFetchingOpensNothing(t *testing.T) {
 	}))
 	defer server.Close()
 	s := &control.Suite{Name: "sid", Base: []string{"deb [trusted=yes] " + server.URL + " sid main"}}
-	if err := aptUpdate(t.Context(), dir, s, "amd64"); err != nil {
+	if err := Of(tree.Root(), s, "amd64").Fetch(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if !held {
