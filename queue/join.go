@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"packmill/internal/policy"
@@ -26,10 +25,6 @@ func Join(tree *spool.Tree, it *spool.Item, s Suite) (spool.Verdict, error) {
 		return spool.Verdict{}, fmt.Errorf("plan of %s: %w; fan it out again with: packmill requeue %s", it.Name, err, it.Name)
 	}
 	settled, active := tree.Are(spool.Settled), tree.Are(spool.Jobs|spool.Active)
-	if _, err := os.Lstat(it.Path(aheadFile)); err != nil {
-		// Nothing of it is published before the source is: a person put it there.
-		settled = slices.DeleteFunc(settled, func(s spool.State) bool { return s == spool.Installed })
-	}
 	var done, waits []string
 	for _, a := range plan.Jobs {
 		f := findNamed(tree, settled, s.Name, a, it.Name)
@@ -38,6 +33,9 @@ func Join(tree *spool.Tree, it *spool.Item, s Suite) (spool.Verdict, error) {
 			if f, err = findJob(tree, settled, s.Name, a, it.Name.Source, it.Name.Version); err != nil {
 				return spool.Verdict{}, err
 			}
+		}
+		if f != nil && f.Place.State == spool.Installed && spool.BroughtByHand(tree.Path(f.Dir()), f.Place) {
+			f = nil // nothing of it is published
 		}
 		if f == nil {
 			waits = append(waits, a)

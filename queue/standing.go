@@ -33,6 +33,9 @@ func (s Standing) Why(version string) string {
 	return "its source was removed from the suite"
 }
 
+// HasAlready is the reason of a job's end that others brought about.
+const HasAlready = "the suite has its packages already"
+
 // StandingOf says how a source's version stands in the suite, and which version
 // the suite is built from. t is the ticket of the job for which it is asked.
 func StandingOf(ctx context.Context, tree *spool.Tree, a *archive.Archive, suite string, t *Ticket) (Standing, string, error) {

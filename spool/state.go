@@ -428,7 +428,7 @@ var moves = []Rule{
 	{[]State{NotForUs}, []State{Failed, NeedsBuild}, []Actor{Person}},
 	// The Architecture field changed, or names it no more; it is in the archive already.
 	{[]State{AutoNotForUs}, []State{NeedsBuild, Attic}, []Actor{MasterD}},
-	{atRest, []State{AutoNotForUs, Installed}, []Actor{MasterD}},
+	{atRest, []State{AutoNotForUs, Uploaded}, []Actor{MasterD}},
 	// Superseded, removed, cancelled.
 	{append([]State{Building, NotForUs, AutoNotForUs}, atRest...), []State{Attic}, []Actor{MasterD, Person}},
 

@@ -20,6 +20,8 @@ import (
 	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/queue/buildlog"
+	"packmill/queue/lacking"
+	"packmill/queue/quinndiff"
 	"packmill/spool"
 	"packmill/spool/statement"
 	"packmill/spool/upload"
@@ -212,7 +214,9 @@ func (p *publisher) include(ctx context.Context, all *control.Settings, s *contr
 			return err
 		}
 		if reason != "" {
-			e.decide(refuse(e, s.Name, reason))
+			if err := p.refuse(s, e, reason); err != nil {
+				return err
+			}
 			continue
 		}
 		batch, in = append(batch, inc), append(in, e)
@@ -237,7 +241,9 @@ func (p *publisher) include(ctx context.Context, all *control.Settings, s *contr
 			p.Log.Warn("note", "item", e.item.Name.String(), "suite", s.Name, "reason", n)
 		}
 		if r.Outcome == archive.Refused {
-			e.decide(refuse(e, s.Name, r.Reason))
+			if err := p.refuse(s, e, r.Reason); err != nil {
+				return err
+			}
 			continue
 		}
 		if r.Outcome == archive.Waits {
@@ -487,6 +493,42 @@ func refusedPlace(it *spool.Item, suite string) spool.Place {
 		return spool.In(spool.BuildAttempted, suite, arch)
 	}
 	return spool.In(spool.Rejected)
+}
+
+// refuse says what becomes of what cannot be published. A job whose packages the
+// suite has from elsewhere is over: master-buildd passes it on without a result, and a
+// build that ended later made other files of the same names.
+func (p *publisher) refuse(s *control.Suite, e *entry, reason string) error {
+	had, err := p.had(s, e)
+	if err != nil {
+		return err
+	}
+	if !had {
+		e.decide(refuse(e, s.Name, reason))
+		return nil
+	}
+	v, err := p.file(e)
+	v.Reason = queue.HasAlready
+	if e.ticket.Result != "" {
+		v.Reason += ", and what was built here is not published: " + reason
+	}
+	e.decide(v)
+	return err
+}
+
+// had reports whether the suite has all packages that a job would make.
+func (p *publisher) had(s *control.Suite, e *entry) (had bool, err error) {
+	if e.arch == "" || e.ticket.BinNMU > 0 {
+		return false, nil
+	}
+	view, err := lacking.Read(p.archive, s.Lacking())
+	if err != nil {
+		return false, err
+	}
+	view.Needed(nil, func(n quinndiff.Needed) {
+		had = had || n.Arch == e.arch && n.Source == e.item.Name.Source && n.Version == e.item.Name.Version && n.State == quinndiff.UpToDate
+	})
+	return had, nil
 }
 
 func refuse(e *entry, suite, reason string) spool.Verdict {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"packmill/archive"
+	"packmill/cmd/internal/base"
 	"packmill/cmd/internal/control"
 	"packmill/internal/policy"
 	"packmill/queue"
@@ -70,8 +71,8 @@ func (m *master) stampOf(s *control.Suite) string {
 		}
 	}
 	for _, arch := range s.Architectures {
-		if st, err := os.Stat(m.Tree.Path(spool.BaseDir, s.Name, arch, "fetched")); err == nil {
-			out += fmt.Sprintf("\n%s %d", arch, st.ModTime().UnixNano())
+		if below := base.Of(m.Tree.Root(), s, arch); below != nil {
+			out += fmt.Sprintf("\n%s %v %v", arch, below.Fetched(), below.Moved())
 		}
 	}
 	return out
@@ -79,6 +80,8 @@ func (m *master) stampOf(s *control.Suite) string {
 
 // job is one that was seen in a suite's queues.
 type job struct{ spool.Found }
+
+func (j job) key() string { return j.Arch() + "/" + j.Name.ID() }
 
 // seen is what lies in a suite's queues at one moment.
 type seen struct {
@@ -112,13 +115,18 @@ func (m *master) mergeSuite(ctx context.Context, all *control.Settings, s *contr
 	}
 	have := map[string]bool{}
 	for _, j := range q.jobs {
-		have[j.Arch()+"/"+j.Name.ID()] = true
+		have[j.key()] = true
 	}
 	present := map[string]string{}
+	whole := map[string]bool{}
 	var lacking []quinndiff.Needed
 	view.Needed(specific, func(n quinndiff.Needed) {
 		present[n.Source] = n.Version
-		if n.State.Wanted() && !have[n.Arch+"/"+n.Source+"_"+n.Version] &&
+		key := n.Arch + "/" + n.Source + "_" + n.Version
+		if have[key] && n.State == quinndiff.UpToDate {
+			whole[key] = true
+		}
+		if n.State.Wanted() && !have[key] &&
 			(q.newest[n.Source] == "" || policy.CompareVersions(q.newest[n.Source], n.Version) <= 0) {
 			lacking = append(lacking, n)
 		}
@@ -129,6 +137,7 @@ func (m *master) mergeSuite(ctx context.Context, all *control.Settings, s *contr
 	if err := m.drop(s, q, present); err != nil {
 		return err
 	}
+	m.settle(q, whole)
 	return m.recheck(ctx, s, q.jobs)
 }
 
@@ -274,6 +283,21 @@ func (m *master) drop(s *control.Suite, q *seen, present map[string]string) erro
 		m.toAttic(j.Found, why)
 	}
 	return nil
+}
+
+// settle passes the jobs on whose packages the suite has without them, as archive copy
+// brings them: archived files them. What is being built its builder ends; a binNMU
+// makes others.
+func (m *master) settle(q *seen, whole map[string]bool) {
+	for _, j := range q.jobs {
+		to := spool.In(spool.Uploaded, j.Place.Suite)
+		if !whole[j.key()] || !m.Tree.Legal(j.Place.State, to.State, spool.MasterD) || j.Place.State == to.State {
+			continue
+		}
+		if t, err := queue.TicketAt(m.Tree, j.Found); err == nil && t.BinNMU == 0 {
+			m.move(j.Found, to, queue.HasAlready)
+		}
+	}
 }
 
 func (m *master) standing(s *control.Suite, t *queue.Ticket) (queue.Standing, string, error) {

@@ -1,12 +1,17 @@
 package desk
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"packmill/archive"
 	"packmill/archive/pool"
 	"packmill/cmd/internal/control"
 	"packmill/internal/paper"
@@ -31,7 +36,8 @@ type Report struct {
 	GoneBinaries []string    `json:"gone_binaries,omitempty"`
 	NewDepends   []string    `json:"new_build_depends,omitempty"`
 	GoneDepends  []string    `json:"gone_build_depends,omitempty"`
-	Lintian      []string    `json:"lintian,omitempty"` // tags that the suite's version has not
+	Elsewhere    []string    `json:"elsewhere,omitempty"` // suites that have this very source, and what brings it here with what was built of it
+	Lintian      []string    `json:"lintian,omitempty"`   // tags that the suite's version has not
 	LintianNote  string      `json:"lintian_note,omitempty"`
 	Opinions     []Opinion   `json:"opinions,omitempty"`
 	Earlier      []Rejection `json:"earlier,omitempty"`
@@ -83,6 +89,9 @@ func (d *Desk) Report(f spool.Found, withLintian bool) (*Report, error) {
 	if tk.Dsc == "" {
 		return r, nil
 	}
+	if r.Elsewhere, err = d.elsewhere(f, tk.Dsc); err != nil {
+		return nil, err
+	}
 	old, component, err := d.published(f.Place.Suite, f.Name.Source)
 	if err != nil {
 		return nil, err
@@ -100,6 +109,29 @@ func (d *Desk) Report(f spool.Found, withLintian bool) (*Report, error) {
 		r.lint(dir, tk.Dsc, oldDir, oldDsc)
 	}
 	return r, nil
+}
+
+// elsewhere finds other suites that have the same .dsc: there it was built already.
+func (d *Desk) elsewhere(f spool.Found, dsc string) (out []string, err error) {
+	mine, err := os.ReadFile(d.tree.Path(f.Dir(), dsc))
+	if err != nil {
+		return nil, err
+	}
+	versions, err := d.archive.Versions(context.Background(), f.Name.Source)
+	if err != nil && !errors.Is(err, archive.ErrNoSuite) {
+		return nil, err
+	}
+	for _, v := range versions {
+		if v.Suite == f.Place.Suite || v.Version != f.Name.Version {
+			continue
+		}
+		theirs, err := os.ReadFile(filepath.Join(d.archive.Root(), pool.Dir(v.Component, f.Name.Source), dsc))
+		if err == nil && bytes.Equal(theirs, mine) {
+			out = append(out, fmt.Sprintf("%s has this source, with what was built of it; to have the same here: packmill archive copy %s %s %s",
+				v.Suite, v.Suite, f.Place.Suite, f.Name.ID()))
+		}
+	}
+	return out, nil
 }
 
 // rights says in words what a stanza allows.

@@ -52,6 +52,7 @@ func (r *Report) Print(w io.Writer) {
 	list("Files", files)
 	list("Changes", splitLines([]byte(r.Changelog)))
 	list("Remarks of the checks", r.Remarks)
+	list("In another suite already", r.Elsewhere)
 	var said []string
 	for _, o := range r.Opinions {
 		said = append(said, fmt.Sprintf("%s  %s  %s  %s", o.Time.Format(time.RFC3339), o.Who, o.Verb, o.Text))
