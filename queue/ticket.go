@@ -60,7 +60,7 @@ type Ticket struct {
 	BinNMU         int       // 0: none
 	BinNMUText     string    // its changelog entry
 	BinNMUTime     time.Time
-	BinNMUBy       string
+	BinNMUBy       string // the builder that made it last, as its changelog has it
 	ExtraDepends   string
 	ExtraConflicts string
 	BuildProfiles  []string // of this job, in the suite's stead; None: none

@@ -366,6 +366,9 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 	t.Tries++
 	earlier := t.Builder
 	t.Builder, t.BuiltBy, t.TakenBy, t.CancelledBy, t.NotBefore, t.Result, t.Begun = b.who(), x.Name, "", "", time.Time{}, "", time.Now()
+	if t.BinNMU > 0 {
+		t.BinNMUBy = x.Person()
+	}
 	if err := it.SetTicket(t.Stanza()); err != nil {
 		return spool.Verdict{}, err
 	}
@@ -403,7 +406,11 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 // last attempt, on another builder, ended so too.
 func (b *builder) failed(it *spool.Item, t *queue.Ticket, earlier, reason string) {
 	b.say(func(e *builders.Entry) { e.Trouble = it.Name.ID() + ": " + reason })
-	if !b.health.failed(it.Name.Source, t.Tries > 1 && earlier != b.who()) {
+	pause := time.Duration(0)
+	if x, err := b.stanza(); err == nil && !b.Once { // the next run of cron comes after a pause
+		pause = x.Pause
+	}
+	if !b.health.failed(it.Name.Source, t.Begun, t.Tries > 1 && earlier != b.who(), pause) {
 		return
 	}
 	if err := b.aside(); err != nil {

@@ -25,7 +25,8 @@
 // log, of a good build that waits for a person's signature, and failed, of any
 // other. What they answer is for packmill mail.
 //
-// A builder on which three different packages in a row end without a verdict is
+// After a build that ends without a verdict nothing is begun for a pause, and then
+// another is tried. A builder on which three different packages in a row end so is
 // set aside for an hour and then tries one, so that a broken chroot does not eat
 // the queue. Its Email in control/builders, and whom control/notify names for
 // aside, hear of it once, and once more when a build has come to a verdict

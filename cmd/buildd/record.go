@@ -73,6 +73,9 @@ func why(res *runner.Result, first *buildlog.FirstError) string {
 	if len(text) > maxErrorLine {
 		text = append(text[:maxErrorLine], []rune(" ...")...)
 	}
+	if hint := first.Hint(); hint != "" {
+		return fmt.Sprintf("%s, and %s: %s", res.Reason, hint, string(text))
+	}
 	return fmt.Sprintf("%s: %s", res.Reason, string(text))
 }
 

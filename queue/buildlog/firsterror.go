@@ -26,6 +26,7 @@ type FirstError struct {
 const (
 	contextBefore = 4
 	contextAfter  = 8
+	backLines     = 3   // at most so far before make's line is what it says nothing of
 	shownLine     = 400 // bytes of a line that are kept
 )
 
@@ -69,7 +70,7 @@ var errorSigns = []sign{
 	{"killed", cause, []string{"killed signal", "internal compiler error", "out of memory", "compiler unexpectedly", "cannot allocate", "memory exhausted"}, re(`Killed signal terminated program|internal compiler error|: out of memory|[Oo]ut of memory allocating|the compiler unexpectedly panicked|Cannot allocate memory|virtual memory exhausted`)},
 
 	// A build has no network: what asks for it has this cause, whatever comes of it.
-	{"network", cause, []string{"could not resolve", "unable to resolve", "temporary failure", "failed to load external"}, re(`Could not resolve host|unable to resolve host address|: Temporary failure in name resolution|failed to load external entity "?https?:`)},
+	{"network", cause, []string{"could not resolve", "unable to resolve", "temporary failure", "failed to load external", "network is unreachable", "name or service not known", "getaddrinfo", "dial tcp", "failed to establish a new"}, re(`Could not resolve host|unable to resolve host address|: Temporary failure in name resolution|failed to load external entity "?https?:|: Network is unreachable|: Name or service not known|getaddrinfo E[A-Z]+|dial tcp: lookup \S+|Failed to establish a new connection`)},
 	{"configure", cause, []string{"project error"}, re(`^Project ERROR: `)},
 	{"configure", cause, []string{"configure: error", "autoreconf", "automake: error", "error: possibly undefined macro", "aclocal: error"}, re(`^configure: error: |: error: possibly undefined macro|^(?:auto\w+|aclocal|libtoolize): error: |^configure\.ac:\d+: error`)},
 	{"configure", cause, []string{"package requirements", "no package '"}, re(`Package requirements \(.*\) were not met|^No package '.*' found`)},
@@ -117,6 +118,7 @@ var errorSigns = []sign{
 	{"dpkg", cause, []string{"unmet dependencies", "but it is not", "unable to", "e: failed", "e: could not", "e: unmet", "e: package", "e: version", "e: build-depends", "e: sub-process"}, re(`^E: (?:Unable to|Failed to|Could not|Unmet|Package|Version|Build-Depends|Sub-process)|^ \S+ : (?:Depends|Conflicts): `)},
 	{"dh", report, []string{"dh_", "dh: "}, re(`^(?:dh|dh_\w+): error: `)},
 
+	{"killed", report, []string{"*** ", "killed", "illegal instruction", "bus error", "floating point exception"}, re(`^Killed$|^\S+: line \d+: +\d+ Killed|^(?:Illegal instruction|Bus error|Floating point exception)\b|^g?make(?:\[\d+\])?: \*\*\* .*\] (?:Killed|Terminated|Segmentation fault|Aborted|Bus error|Illegal instruction|Floating point exception|Trace/breakpoint trap|Hangup)`)},
 	{"other", report, []string{"error:", "fatal:", "segmentation fault", "core dumped", "aborted"}, re(`^(?:[\w./+-]+: )*(?:fatal|FATAL|Fatal)(?: error)?: |^(?:[\w./+-]+: )*(?:error|ERROR|Error): |Segmentation fault|\(core dumped\)|^Aborted`)},
 	{"make", carrier, []string{"***"}, re(`^(?:g?make|ninja|scons|waf)(?:\[\d+\])?: \*\*\* `)},
 	{"make", carrier, []string{"failed:", "build stopped"}, re(`^FAILED: |^ninja: build stopped`)},
@@ -160,6 +162,29 @@ func found(kind string, n int, text []byte, before [][]byte) *FirstError {
 	return e
 }
 
+// makeFell is make's line of a command that failed.
+var makeFell = re(`^g?make(?:\[\d+\])?: \*\*\* `)
+
+// lastWords steps back from make's line, which says only that something failed, to what
+// was printed before it: that of an error in line n.
+func lastWords(e *FirstError, n int, line []byte, before [][]byte) *FirstError {
+	if e.Kind != "make" || !makeFell.Match(line) {
+		return e
+	}
+	for i := len(before) - 1; i >= max(0, len(before)-backLines); i-- {
+		text := plain(before[i])
+		if len(bytes.TrimSpace(text)) == 0 || bytes.HasPrefix(text, []byte("make")) {
+			continue
+		}
+		e = found("make", n-(len(before)-i), text, before[:i])
+		for _, l := range append(slices.Clone(before[i+1:]), line) {
+			e.After = append(e.After, show(l))
+		}
+		break
+	}
+	return e
+}
+
 // harmless are lines that look like errors and are not: results of probes,
 // makes that were told to go on, tests that fail as they should.
 var harmless = re(`(?i)^checking |\(ignored\)|^\s*(?:-- )?(?:Performing Test|Looking for|Check(?:ing)? )|^XFAIL|# TODO|# SKIP|: warning:|^libtool: |^(?:gcc|g\+\+|cc|c\+\+|clang|x86_64-\S+|i686-\S+|aarch64-\S+|/usr/bin/\S+) .* -c |\b0 (?:errors|failed|failures)|^dpkg-buildflags|no error|^PASS|^ImportError: Failed to import test module: `)
@@ -174,7 +199,8 @@ var stems = [][]byte{
 	[]byte("undefined"), []byte("missing"), []byte(".go:"), []byte("panic"), []byte("assertion"), []byte("not ok"), []byte("exception"), []byte("traceback"),
 	[]byte("killed"), []byte("no space"), []byte("disk quota"), []byte("memory"), []byte("unexpectedly"), []byte("multiple def"), []byte("build con"),
 	[]byte("requirements"), []byte("no package '"), []byte("autoreconf"), []byte("exit: "), []byte("no rule"), []byte("hunk"), []byte("patch "), []byte("unmet"),
-	[]byte("is not"), []byte("unable"), []byte("could not"), []byte("e: "), []byte("segmentation"), []byte("core dumped"), []byte("aborted"), []byte("stopped"),
+	[]byte("is not"), []byte("unable"), []byte("could not"), []byte("e: "), []byte("segmentation"), []byte("core dumped"), []byte("aborted"), []byte("stopped"), []byte("illegal inst"),
+	[]byte("unreachable"), []byte("not known"), []byte("getaddrinfo"), []byte("dial tcp"),
 	[]byte("debian/rules"), []byte("dpkg-"), []byte("dh_"), []byte("dh: "), []byte("ld returned"), []byte("compilation"), []byte("compile"), []byte("required"), []byte(".java:"), []byte("meson.build"),
 }
 
@@ -238,7 +264,7 @@ func Find(log io.Reader) (*FirstError, error) {
 				}
 			}
 			if k, rk := classify(text, &lower, rank); k != "" && rk < rank && (!dumping || rk >= carrier) {
-				best, rank = found(k, n, text, before), rk
+				best, rank = lastWords(found(k, n, text, before), n, text, before), rk
 			} else if best != nil && best.Line == n-1 && goesOn(best, text) {
 				best.Text += " " + strings.TrimSpace(show(text))
 			}
@@ -249,10 +275,10 @@ func Find(log io.Reader) (*FirstError, error) {
 		if done && len(best.After) >= contextAfter {
 			break
 		}
-		if len(before) > contextBefore {
+		if len(before) > contextBefore+backLines {
 			first := before[0]
 			copy(before, before[1:])
-			before[contextBefore] = append(first[:0], line...)
+			before[len(before)-1] = append(first[:0], line...)
 		} else {
 			before = append(before, append([]byte(nil), line...))
 		}

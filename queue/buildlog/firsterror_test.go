@@ -314,8 +314,11 @@ E: Unable to correct problems, you have held broken packages.`},
 > dpkg-gencontrol: error: package x not in control info
 dh_gencontrol: error: dpkg-gencontrol -px returned exit code 255`},
 	{"only make", "make", `
-	false
-> make[1]: *** [debian/rules:5: build] Error 1
+./list --all
+the list is not sorted
+> that was entry 7
+
+make[1]: *** [debian/rules:5: build] Error 1
 make: *** [debian/rules:3: binary] Error 2
 dpkg-buildpackage: error: debian/rules binary subprocess returned exit status 2`},
 	{"ignored before", "compiler", `
@@ -323,6 +326,23 @@ make[1]: [Makefile:3: probe] Error 1 (ignored)
 0 errors, 0 warnings
 > y.c:2:2: error: no
 make: *** [Makefile:9: y.o] Error 1`},
+	{"only make, which says nothing of its own", "make", `
+> make[1]: *** [debian/rules:5: build] Error 1
+make: *** [debian/rules:3: binary] Error 2`},
+	{"a signal", "killed", `
+./generate > table.c
+> make[1]: *** [Makefile:4: table.c] Terminated
+make: *** [debian/rules:3: binary] Error 2`},
+	{"killed", "killed", `
+./generate > table.c
+> Killed
+make[1]: *** [Makefile:4: table.c] Error 137`},
+	{"go without network", "network", `
+> go: example.org/x@v1.0.0: Get "https://proxy.golang.org/example.org/x": dial tcp: lookup proxy.golang.org: no such host
+make: *** [debian/rules:3: binary] Error 2`},
+	{"pip without network", "network", `
+> WARNING: Retrying after connection broken by 'NewConnectionError': Failed to establish a new connection: [Errno -3] Temporary failure in name resolution'
+ERROR: Could not find a version that satisfies the requirement yaml (from versions: none)`},
 	{"segmentation fault", "other", `
 ./generate > table.c
 > Segmentation fault (core dumped)

@@ -149,7 +149,18 @@ func (e *FirstError) Lines() string {
 	for _, l := range e.After {
 		fmt.Fprintf(&b, "    %s\n", strings.TrimRight(l, " \t"))
 	}
+	if hint := e.Hint(); hint != "" {
+		fmt.Fprintf(&b, "%s: what it fetches must come with the source or from a build-dependency (Build-Network: yes of the suite allows it)\n", hint)
+	}
 	return b.String()
+}
+
+// Hint says what the error's line does not: why it is one here. "" if there is nothing.
+func (e *FirstError) Hint() string {
+	if e.Kind == "network" {
+		return "builds have no network"
+	}
+	return ""
 }
 
 // ErrorAt reads the first error of the item that lies at dir, as Lines writes

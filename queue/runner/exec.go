@@ -26,6 +26,7 @@ import (
 //	PACKMILL_SUITE    the suite the result is for
 //	PACKMILL_ARCH     the architecture, or "all"
 //	PACKMILL_BINNMU   N of +bN, or empty
+//	PACKMILL_BINNMU_BY  who stands in its changelog: the builder
 //	PACKMILL_EXTRA_DEPENDS, PACKMILL_EXTRA_CONFLICTS   further relations
 //	DEB_BUILD_PROFILES, DEB_BUILD_OPTIONS              if there are any
 //	PACKMILL_RESULT   directory for the results
@@ -101,9 +102,9 @@ func (r *Exec) Run(ctx context.Context, job *Job) (*Result, error) {
 
 // environment is what the program is told.
 func (r *Exec) environment(job *Job) []string {
-	number := ""
-	if job.BinNMU != nil {
-		number = strconv.Itoa(job.BinNMU.Number)
+	number, by := "", ""
+	if n := job.BinNMU; n != nil {
+		number, by = strconv.Itoa(n.Number), n.maintainer()
 	}
 	env := append([]string{
 		"PATH=" + cage.DefaultPath,
@@ -113,6 +114,7 @@ func (r *Exec) environment(job *Job) []string {
 		"PACKMILL_SUITE=" + job.Suite,
 		"PACKMILL_ARCH=" + job.Arch,
 		"PACKMILL_BINNMU=" + number,
+		"PACKMILL_BINNMU_BY=" + by,
 		"PACKMILL_EXTRA_DEPENDS=" + job.ExtraDepends,
 		"PACKMILL_EXTRA_CONFLICTS=" + job.ExtraConflicts,
 		"PACKMILL_RESULT=" + job.Result,

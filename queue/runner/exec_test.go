@@ -46,7 +46,7 @@ func TestExecEnvironment(t *testing.T) {
 		}
 	}
 	want := []string{
-		"HOME=" + job.Dir, "LANG=C.UTF-8", "PACKMILL_ARCH=amd64", "PACKMILL_BINNMU=3", "PACKMILL_DSC=" + job.Dsc,
+		"HOME=" + job.Dir, "LANG=C.UTF-8", "PACKMILL_ARCH=amd64", "PACKMILL_BINNMU=3", "PACKMILL_BINNMU_BY=Build daemon <nobody@localhost>", "PACKMILL_DSC=" + job.Dsc,
 		"PACKMILL_EXTRA_CONFLICTS=libbad", "PACKMILL_EXTRA_DEPENDS=libgood (>= 2)",
 		"PACKMILL_RESULT=" + job.Result, "PACKMILL_SUITE=sid", "PATH=" + cage.DefaultPath, "PWD=" + job.Dir,
 		job.Dir, ".:", "", job.Result + ":", "0", "1", "2", "3", strconv.Itoa(min(nice+5, 19)),

@@ -131,10 +131,11 @@ type Builder struct {
 	Memory        int64
 	Tasks         int
 	Disk          int64
-	Limits        []Limit // for some packages
-	Layers        int64   // bytes of build-dependencies that the overlay runner keeps; 0: its own bound
-	Stop          string  // wait or give-back
-	Email         string  // of who looks after it
+	Limits        []Limit       // for some packages
+	Layers        int64         // bytes of build-dependencies that the overlay runner keeps; 0: its own bound
+	Stop          string        // wait or give-back
+	Pause         time.Duration // after a build without a verdict
+	Email         string        // of who looks after it
 	Host          string
 }
 

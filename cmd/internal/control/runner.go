@@ -1,7 +1,9 @@
 package control
 
 import (
+	"cmp"
 	"fmt"
+	"net/mail"
 	"os"
 
 	"packmill/archive"
@@ -12,6 +14,20 @@ import (
 	"packmill/queue/runner"
 	"packmill/spool"
 )
+
+// Person is the builder where a person's name and address stand: in what a binNMU says
+// of itself, which is not the word of the package's maintainer.
+func (x *Builder) Person() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	at := "buildd@" + cmp.Or(x.Host, host)
+	if a, err := mail.ParseAddress(x.Email); err == nil {
+		at = a.Address
+	}
+	return spool.OneLine(x.Name) + " Build Daemon <" + at + ">"
+}
 
 // NewRunner is what builds, as the settings say.
 func (x *Builder) NewRunner() (runner.Runner, error) {

@@ -213,6 +213,7 @@ func (r *reader) builder() Builder {
 		ChrootAge:     r.span("Chroot-Age", 14*day),
 		Layers:        r.size("Layers", 0),
 		Limits:        r.limits("Limits"),
+		Pause:         r.span("Pause", 10*time.Second),
 		Stop:          r.one("Stop", "give-back", "give-back", "wait"),
 		Host:          r.str("Host", ""),
 		Email:         r.str("Email", ""),

@@ -175,7 +175,7 @@ func (d *Run) binNMU(t *queue.Ticket, f spool.Found) (spool.Found, error) {
 		return spool.Found{}, queue.Refusal(fmt.Sprintf("the suite has no source of %s %s (any more)", t.Source, t.Version))
 	}
 	n := *src.Ticket
-	n.BinNMU, n.BinNMUText, n.BinNMUTime, n.BinNMUBy = d.n, strings.TrimSpace(d.Order.Message), d.Now.Truncate(time.Second), n.Maintainer
+	n.BinNMU, n.BinNMUText, n.BinNMUTime = d.n, strings.TrimSpace(d.Order.Message), d.Now.Truncate(time.Second)
 	// One number has one time on all architectures, whenever each is asked for:
 	// files of Multi-Arch: same packages are the same only so.
 	if other, err := queue.BinNMUOf(d.Tree, d.Suite.Name, d.Suite.Architectures, &n); err != nil {

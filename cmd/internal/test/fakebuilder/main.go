@@ -169,6 +169,7 @@ func (b *build) packages() error {
 	dsc, version := b.dsc, b.dsc.Version
 	if n := os.Getenv("PACKMILL_BINNMU"); n != "" {
 		version += "+b" + n
+		fmt.Println("binNMU by", os.Getenv("PACKMILL_BINNMU_BY"))
 	}
 	u := debtest.Upload{
 		Source: debtest.Source{Name: dsc.Source, Version: dsc.Version}, NoSource: true, Distribution: b.suite,

@@ -324,3 +324,23 @@ func TestRebuildRefuses(t *testing.T) {
 	}
 	m.sound()
 }
+
+// What fells three builds in one moment is one trouble: the builder rests, and goes on.
+func TestOneTrouble(t *testing.T) {
+	t.Parallel()
+	m := newMill(t, "Tries: 1")
+	m.builder("Jobs: 3", "Pause: 1s")
+	end := filepath.Join(m.home, "end")
+	for _, p := range []string{"bada", "badb", "badc"} {
+		m.script(p+"_1.0_amd64", "wait "+end+"\ntrouble")
+		m.upload(uploadtest.Package{Source: p, Version: "1.0"})
+	}
+	m.step("reviewd", "master-buildd")
+	m.start("buildd-amd64")
+	m.until("all three are being built", func() bool { return strings.Count(m.where(), "building amd64") == 3 })
+	m.must(os.WriteFile(end, nil, 0o644))
+	m.until("all three have fallen", func() bool { return strings.Count(m.where(), "build-attempted amd64") == 3 })
+	m.upload(uploadtest.Package{Source: "good", Version: "1.0"})
+	m.step("reviewd", "master-buildd")
+	m.until("the next is built", func() bool { return strings.Contains(m.where(), "uploaded amd64 good_1.0") })
+}

@@ -338,7 +338,7 @@ func TestWhyNobodyBuilds(t *testing.T) {
 	path := filepath.Join(m.tree, "control/builders")
 	text, err := os.ReadFile(path)
 	m.must(err)
-	m.control("builders", strings.Replace(string(text), "Jobs: 2", "Jobs: 1", 1))
+	m.control("builders", strings.Replace(string(text), "Jobs: 2", "Jobs: 1\nPause: 0s", 1))
 	m.start("buildd-amd64")
 	m.until("the builder is set aside", func() bool { return strings.Contains(m.packmill("status"), "takes nothing now") })
 	why("but buildd-amd64 takes nothing now: this builder is set aside until ", "3 different packages in a row failed here without a verdict (bada, badb, badc)", "; nobody is mailed of that: there is no Email in the stanza b1 of control/builders")

@@ -64,6 +64,20 @@ func TestBase(t *testing.T) {
 	m.sound()
 }
 
+// Another suite of the same tree as Base is read when it is published, not an hour later.
+func TestOwnSuiteAsBase(t *testing.T) {
+	t.Parallel()
+	m := newMill(t)
+	m.control("suites", m.suites()+"\nSuite: testing\nArchitectures: amd64\nReview: never\nSign-With: private/archive.key\n"+
+		fmt.Sprintf("Base: deb [signed-by=%[1]s/archive/keys/stable.asc] file:%[1]s/archive stable main", m.tree))
+	m.upload(uploadtest.Package{Source: "libbase", Version: "1.0"})
+	m.settle()
+	m.upload(uploadtest.Package{Source: "app", Version: "1.0", Distribution: "testing", BuildDepends: "libbase (>= 2.0)"})
+	m.has(m.settle(), "bd-uninstallable amd64 app_1.0")
+	m.upload(uploadtest.Package{Source: "libbase", Version: "2.0"})
+	m.has(m.settle(), "installed amd64 app_1.0")
+}
+
 // Sources that need each other's packages are said to be a ring, and nobody
 // tries them round and round.
 func TestRing(t *testing.T) {
@@ -159,6 +173,9 @@ func TestBinNMU(t *testing.T) {
 	got := m.settle()
 	if strings.Count(got, "installed amd64 app_1.0") != 2 || strings.Count(got, "installed i386 app_1.0") != 1 || !strings.Contains(got, "attic i386 app_1.0") {
 		t.Errorf("after the cancellation on i386:\n%s", got)
+	}
+	if out := m.packmill("log", "grep", "binNMU by b1 Build Daemon <buildd@"); !strings.Contains(out, "app_1.0") {
+		t.Errorf("it is not the builder's:\n%s", m.packmill("log", "grep", "binNMU by"))
 	}
 	// The next number is above that of every architecture.
 	if out := m.wb("nmu app . ANY --dry-run -m again"); strings.Count(out, "1.0+b2") != 2 {
