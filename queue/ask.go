@@ -503,7 +503,7 @@ func keepFailure(it *spool.Item, t *Ticket, who, text string, now time.Time) err
 	if len(old) == 0 {
 		return nil
 	}
-	return durable.WriteFile(it.Path(failedFile), old, 0o664)
+	return durable.WriteFile(it.Path(failedFile), old, 0o644)
 }
 
 // WaitRelations reads a list for Dep-Wait: each package by its name alone, or

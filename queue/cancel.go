@@ -37,7 +37,7 @@ func RequestEnd(dir string, e End) error {
 	if e.Hand {
 		line += "\t" + handWord
 	}
-	return durable.WriteFile(filepath.Join(dir, cancelFile), []byte(line+"\n"), 0o664)
+	return durable.WriteFile(filepath.Join(dir, cancelFile), []byte(line+"\n"), 0o644)
 }
 
 // EndRequest reads who asked that the build of the job at dir be ended, and

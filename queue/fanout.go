@@ -202,20 +202,24 @@ func layEggs(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite) er
 	if err != nil {
 		return err
 	}
+	from := it.Path()
 	for _, a := range plan.Jobs {
 		t.Previous = failures[a]
-		if err := layEgg(it, t, a, true); err != nil {
+		if err := layEgg(tree, it, t, a, from); err != nil {
 			return err
 		}
+		// Where the first got copies, for the upload's files are another account's, the
+		// others share them.
+		from = it.Path(jobsDir, a)
 	}
 	t.Previous = ""
 	for _, a := range plan.NotForUs {
-		if err := layEgg(it, t, a, false); err != nil {
+		if err := layEgg(tree, it, t, a, ""); err != nil {
 			return err
 		}
 	}
 	if _, err := os.Lstat(it.Path(aheadFile)); s.SourceFirst && len(plan.Jobs) > 0 && errors.Is(err, fs.ErrNotExist) {
-		if err := layEgg(it, t, spool.SourceArch, true); err != nil {
+		if err := layEgg(tree, it, t, spool.SourceArch, from); err != nil {
 			return err
 		}
 	}
@@ -228,19 +232,22 @@ func layEggs(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite) er
 	return it.WriteFile(planFile, plan.text())
 }
 
-// layEgg writes the job for one architecture, with the source's files
-// hard-linked: self-contained, and it costs nothing.
-func layEgg(it *spool.Item, t *Ticket, arch string, files bool) error {
+// layEgg writes the job for one architecture, with the source's files, which lie
+// at from ("": without), hard-linked: self-contained, and it costs nothing.
+func layEgg(tree *spool.Tree, it *spool.Item, t *Ticket, arch, from string) error {
 	dir := it.Path(jobsDir, arch)
 	if err := os.MkdirAll(dir, 0o775); err != nil {
 		return err
 	}
-	job := *t
+	job := t.ofSource()
 	if arch != spool.SourceArch {
-		job.BuildArch = arch
+		if err := tree.Give(dir, true); err != nil {
+			return err
+		}
+		job.BuildArch, job.Previous = arch, t.Previous
 		job.Remarks = ""
 	}
-	if err := os.WriteFile(filepath.Join(dir, spool.TicketFile), job.Stanza().Append(nil), 0o664); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, spool.TicketFile), job.Stanza().Append(nil), 0o644); err != nil {
 		return err
 	}
 	if arch != spool.SourceArch {
@@ -248,10 +255,10 @@ func layEgg(it *spool.Item, t *Ticket, arch string, files bool) error {
 			return err
 		}
 	}
-	if !files {
+	if from == "" {
 		return nil
 	}
-	entries, err := os.ReadDir(it.Path())
+	entries, err := os.ReadDir(from)
 	if err != nil {
 		return err
 	}
@@ -261,7 +268,7 @@ func layEgg(it *spool.Item, t *Ticket, arch string, files bool) error {
 		if !e.Type().IsRegular() || policy.CheckFile(e.Name()) != nil && e.Name() != statement.File {
 			continue
 		}
-		if err := durable.LinkOrCopy(it.Path(e.Name()), filepath.Join(dir, e.Name()), 0o664); err != nil {
+		if err := durable.LinkOrCopy(filepath.Join(from, e.Name()), filepath.Join(dir, e.Name()), 0o644); err != nil {
 			return err
 		}
 	}
@@ -294,7 +301,7 @@ func hatch(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite, who 
 			p.State = spool.NotForUs
 			reason = "a person said so of version " + unwanted.Name.Version
 			text := spool.ReadReason(tree.Path(unwanted.Dir()))
-			if err := os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte(text), 0o664); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte(text), 0o644); err != nil {
 				return err
 			}
 		}
@@ -305,7 +312,7 @@ func hatch(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite, who 
 			if state != p.State {
 				p.State = state
 				reason, _, _ = strings.Cut(text, "\n")
-				if err := os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte(text+"\n"), 0o664); err != nil {
+				if err := os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte(text+"\n"), 0o644); err != nil {
 					return err
 				}
 			}
@@ -399,16 +406,16 @@ func Make(tree *spool.Tree, j *Job) (spool.Found, error) {
 	}
 	name := spool.NewName(j.Class, j.Time, t.Source, t.Version)
 	it, err := tree.Create(spool.In(state, t.Suite, j.Arch), name, j.By, j.Who, j.Reason, func(dir string) error {
-		if err := os.WriteFile(filepath.Join(dir, spool.TicketFile), t.Stanza().Append(nil), 0o664); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, spool.TicketFile), t.Stanza().Append(nil), 0o644); err != nil {
 			return err
 		}
 		if text != "" {
-			if err := os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte(strings.TrimRight(text, "\n")+"\n"), 0o664); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte(strings.TrimRight(text, "\n")+"\n"), 0o644); err != nil {
 				return err
 			}
 		}
 		for name, path := range j.Files {
-			if err := durable.LinkOrCopy(path, filepath.Join(dir, name), 0o664); err != nil {
+			if err := durable.LinkOrCopy(path, filepath.Join(dir, name), 0o644); err != nil {
 				return err
 			}
 		}

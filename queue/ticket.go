@@ -70,6 +70,17 @@ type Ticket struct {
 	Previous       string   // why the previous version failed here
 }
 
+// ofSource is what the ticket says of the source. Of a job it may say nothing yet: who
+// may write in an upload that waits has no say in how it is built.
+func (t *Ticket) ofSource() Ticket {
+	return Ticket{
+		Source: t.Source, Version: t.Version, Suite: t.Suite, Component: t.Component, Section: t.Section, Priority: t.Priority, Urgency: t.Urgency,
+		Architecture: t.Architecture, Binary: t.Binary, Dsc: t.Dsc, Changes: t.Changes,
+		Uploader: t.Uploader, Fingerprint: t.Fingerprint, Account: t.Account, Drop: t.Drop, Commands: t.Commands, Email: t.Email,
+		Maintainer: t.Maintainer, ChangedBy: t.ChangedBy, Received: t.Received, Since: t.Since, Has: t.Has, Remarks: t.Remarks, IndepArch: t.IndepArch,
+	}
+}
+
 // Tried is the Index of a job that a builder could not begin: its
 // build-dependencies could not be installed, on an index that it did not name.
 const Tried = "tried"

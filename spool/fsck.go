@@ -88,7 +88,12 @@ func HalfWritten(name string, changed, now time.Time) bool {
 // each item while Fsck has its lock, and adds what it finds.
 func (t *Tree) Fsck(look ...func(Found) []Finding) ([]Finding, error) {
 	c := &checker{tree: t, look: look, seen: map[uint64]bool{}, items: map[string][]Found{}}
-	c.group, c.separate = t.separate()
+	if c.separate = t.Separate(); c.separate {
+		var err error
+		if c.groups, err = itemGroups(); err != nil {
+			return nil, err
+		}
+	}
 	if err := c.parts(); err != nil {
 		return nil, err
 	}
@@ -113,8 +118,8 @@ func (t *Tree) Fsck(look ...func(Found) []Finding) ([]Finding, error) {
 type checker struct {
 	tree     *Tree
 	look     []func(Found) []Finding
-	separate bool // the daemons run as different users
-	group    int  // GroupAll, then
+	separate bool         // the daemons run as different users
+	groups   map[bool]int // of sources and of jobs, then
 	trouble  error
 	findings []Finding
 	seen     map[uint64]bool    // inodes of items: one that moves while we look is met twice
@@ -278,7 +283,7 @@ func (c *checker) item(p Place, n Name) {
 			func() error { return c.tree.Quarantine(Found{p, n}, why) }})
 	}
 	if p.State.shared() {
-		c.mine(rel, info.Sys().(*syscall.Stat_t).Uid)
+		c.mine(Found{p, n}, info.Sys().(*syscall.Stat_t).Uid)
 	}
 	if e, differs := handMove(dir, p); differs {
 		c.report(Finding{Untold, rel, fmt.Sprintf("its history ends in %s (%s)", e.From, e.Reason), "the move is written into it",

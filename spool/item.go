@@ -236,7 +236,7 @@ func (it *Item) SetTicket(t *deb822.Stanza) error {
 
 // WriteFile writes a file of the item in one step; on return it is on the disk.
 func (it *Item) WriteFile(name string, data []byte) error {
-	return durable.WriteFile(it.at(name), data, 0o664)
+	return durable.WriteFile(it.at(name), data, 0o644)
 }
 
 // Dirty says that the caller changed names in the item and left the sync to
@@ -410,7 +410,9 @@ func (t *Tree) Create(p Place, name Name, by Actor, who, reason string, fill fun
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
 	it := &Item{tree: t, Place: p, Name: name}
-	it.lock, err = lockDir(dir)
+	if it.lock, err = lockDir(dir); err == nil {
+		err = t.Give(dir, Found{p, name}.IsJob())
+	}
 	if err == nil {
 		err = fill(dir)
 	}

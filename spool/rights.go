@@ -26,9 +26,9 @@ const (
 	UserMail    = "packmill-mail" // maild; and mail to it is read by packmill mail
 )
 
-// The groups that open directories to them and to people. An item belongs to
-// GroupAll and is writable for it; who may reach it is decided by the
-// directories above it, which belong to the narrower groups.
+// The groups that open directories to them and to people. An item is writable for
+// the group whose turn it can be (see ItemGroup), and for those of it alone who reach
+// it through the directories above.
 const (
 	GroupAll     = "packmill"         // every daemon, and every person who moves items
 	GroupReview  = "packmill-review"  // reviewd, and reviewers
@@ -36,6 +36,41 @@ const (
 	GroupQueue   = "packmill-queue"   // master-buildd, buildd, and who works on the build queues; archived, which gives back refused binaries
 	GroupPublish = "packmill-publish" // the archive queue: master-buildd, buildd, archived
 )
+
+// ItemGroup is the group that may write in a source, and in a job: in its directory,
+// to which records are added and in which small files are replaced. The upload's
+// files and every other are writable for who made them. The kernel lets nobody give
+// away what another made, so an item keeps its group through all states.
+func ItemGroup(job bool) string {
+	if job {
+		return GroupQueue
+	}
+	return GroupDesk
+}
+
+// Give gives a directory that was just made for an item to the group of its kind, in a
+// tree whose daemons run as different users: what is made in it is the group's then.
+func (t *Tree) Give(dir string, job bool) error {
+	if !t.Separate() {
+		return nil
+	}
+	gid, err := groupID(ItemGroup(job))
+	if err != nil {
+		return err
+	}
+	if err := os.Lchown(dir, -1, gid); err != nil {
+		return fmt.Errorf("rights: %w", err)
+	}
+	return nil
+}
+
+func groupID(name string) (int, error) {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, fmt.Errorf("rights: %w; make the groups first: systemd-sysusers scripts/systemd/packmill.sysusers", err)
+	}
+	return strconv.Atoi(g.Gid)
+}
 
 // Members says which of the groups each account is in, beside its own. People
 // are added by hand: a reviewer to GroupAll, GroupReview and GroupDesk.
@@ -180,14 +215,10 @@ func (r Right) ids() (uid, gid int, err error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("rights: %w; make the accounts first: systemd-sysusers scripts/systemd/packmill.sysusers", err)
 	}
-	g, err := user.LookupGroup(r.Group)
-	if err != nil {
-		return 0, 0, fmt.Errorf("rights: %w; make the groups first: systemd-sysusers scripts/systemd/packmill.sysusers", err)
-	}
 	if uid, err = strconv.Atoi(u.Uid); err != nil {
 		return 0, 0, err
 	}
-	gid, err = strconv.Atoi(g.Gid)
+	gid, err = groupID(r.Group)
 	return uid, gid, err
 }
 
@@ -195,11 +226,7 @@ func (r Right) ids() (uid, gid int, err error) {
 // list, the directories of suites and architectures below the shared ones, and
 // the items. It must be called by root, and may be called again at any time.
 func (t *Tree) SetRights() error {
-	all, err := user.LookupGroup(GroupAll)
-	if err != nil {
-		return fmt.Errorf("rights: %w; make the groups first: systemd-sysusers scripts/systemd/packmill.sysusers", err)
-	}
-	gid, err := strconv.Atoi(all.Gid)
+	gids, err := itemGroups()
 	if err != nil {
 		return err
 	}
@@ -229,12 +256,30 @@ func (t *Tree) SetRights() error {
 			return err
 		}
 		for _, name := range names {
-			if err := giveItem(t.Path(p.Dir(), name), gid); err != nil {
+			n, err := ParseName(name)
+			if err != nil {
+				continue // fsck says it
+			}
+			f := Found{p, n}
+			if err := giveItem(t.Path(f.Dir()), gids[f.IsJob()]); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// itemGroups are the groups of sources and of jobs.
+func itemGroups() (map[bool]int, error) {
+	gids := map[bool]int{}
+	for _, job := range []bool{false, true} {
+		gid, err := groupID(ItemGroup(job))
+		if err != nil {
+			return nil, err
+		}
+		gids[job] = gid
+	}
+	return gids, nil
 }
 
 func (t *Tree) setRight(r Right) error {
@@ -352,6 +397,10 @@ func (t *Tree) shared(r Right) ([]string, error) {
 	return dirs, nil
 }
 
+// records are the files of an item that several accounts add lines to. Every other is
+// made anew when it changes.
+var records = []string{HistoryFile, triesFile, "opinions", "told", "builds", "birth"}
+
 // giveItem makes an item the group's. Its owner stays who made it: that is a
 // fact that others decide by (see MadeBy).
 func giveItem(dir string, gid int) error {
@@ -376,7 +425,11 @@ func giveItem(dir string, gid int) error {
 			return root.Chmod(rel, sharedMode)
 		}
 		if d.Type().IsRegular() {
-			return root.Chmod(rel, 0o664)
+			mode := fs.FileMode(0o644)
+			if slices.Contains(records, rel) {
+				mode = 0o664
+			}
+			return root.Chmod(rel, mode)
 		}
 		return nil
 	})
@@ -385,18 +438,9 @@ func giveItem(dir string, gid int) error {
 // Separate reports whether the tree's daemons run as different users: tmp
 // belongs to GroupAll.
 func (t *Tree) Separate() bool {
-	_, yes := t.separate()
-	return yes
-}
-
-// separate is that group, too.
-func (t *Tree) separate() (gid int, yes bool) {
-	g, err := user.LookupGroup(GroupAll)
-	if err != nil {
-		return 0, false
-	}
+	gid, err := groupID(GroupAll)
 	var st unix.Stat_t
-	return int(st.Gid), unix.Stat(t.Path("tmp"), &st) == nil && strconv.Itoa(int(st.Gid)) == g.Gid
+	return err == nil && unix.Stat(t.Path("tmp"), &st) == nil && int(st.Gid) == gid
 }
 
 // MadeBy reports whether one of the accounts, or root, made the item: its
@@ -488,13 +532,14 @@ func (c *checker) fits(rel string, uid, gid int, mode fs.FileMode) bool {
 	return (uid < 0 || int(sys.Uid) == uid) && int(sys.Gid) == gid && st.Mode()&(fs.ModePerm|fs.ModeSetgid|fs.ModeSticky) == mode
 }
 
-// mine checks whose an item is: in a tree of several users GroupAll's, and
+// mine checks whose an item is: in a tree of several users its kind's group's, and
 // otherwise the tree's owner's.
-func (c *checker) mine(rel string, uid uint32) {
+func (c *checker) mine(f Found, uid uint32) {
+	rel := f.Dir()
 	dir := c.tree.Path(rel)
-	switch group := c.group; {
+	switch group := c.groups[f.IsJob()]; {
 	case c.separate && !c.fits(rel, -1, group, sharedMode):
-		c.report(Finding{WrongRight, rel, fmt.Sprintf("it must be %s, of group %s, or not every daemon can move it", sharedMode, GroupAll),
+		c.report(Finding{WrongRight, rel, fmt.Sprintf("it must be %s, of group %s: who else could write in it is not who may", sharedMode, ItemGroup(f.IsJob())),
 			"it is made so (by root, or its owner)", func() error { return giveItem(dir, group) }})
 	case !c.separate && uid != c.tree.id.Uid:
 		c.report(Finding{WrongRight, rel, fmt.Sprintf("it belongs to the user %d, and the tree to %d, who may not be able to move it", uid, c.tree.id.Uid),

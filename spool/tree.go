@@ -360,5 +360,8 @@ func (f Found) Arch() string {
 	return f.Name.Arch
 }
 
+// IsJob reports whether it is a job of one architecture, and not a source.
+func (f Found) IsJob() bool { return f.Arch() != "" && f.Arch() != SourceArch }
+
 // Dir is the item's directory below the tree.
 func (f Found) Dir() string { return filepath.Join(f.Place.Dir(), f.Name.String()) }

@@ -477,7 +477,7 @@ func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *c
 	if err := forgetAttempt(it, t.Tries); err != nil {
 		return nil, err
 	}
-	log, err := os.OpenFile(it.Path(buildlog.LogFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o664)
+	log, err := os.OpenFile(it.Path(buildlog.LogFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
 	}
@@ -624,7 +624,7 @@ func (b *builder) sign(it *spool.Item, t *queue.Ticket, x *control.Builder, all 
 	return it.WriteFile(filepath.Join(resultDir, t.Result), signed)
 }
 
-// share opens a result to the tree's group, which the item has: the daemon
+// share opens a result to the item's group: the daemon
 // that publishes it may be another user, and empties the directory then.
 func share(it *spool.Item, dir string) error {
 	st, err := os.Stat(it.Path())
@@ -649,9 +649,9 @@ func share(it *spool.Item, dir string) error {
 		if err := os.Lchown(path, -1, gid); err != nil {
 			return err
 		}
-		mode := info.Mode().Perm() | 0o060
+		mode := (info.Mode().Perm() | 0o040) &^ 0o022 // what was signed nobody changes in place
 		if d.IsDir() {
-			mode |= 0o010
+			mode |= 0o070
 		}
 		return os.Chmod(path, mode)
 	})

@@ -41,7 +41,7 @@ func (b *builder) record(it *spool.Item, t *queue.Ticket, outcome, reason string
 		}
 		warn("first error", err)
 		if r.Error = first; first != nil {
-			warn("first error", os.WriteFile(it.Path(buildlog.FirstErrorFile), []byte(first.Lines()), 0o664))
+			warn("first error", os.WriteFile(it.Path(buildlog.FirstErrorFile), []byte(first.Lines()), 0o644))
 		}
 	}
 	warn("keep log", b.logs().Keep(it.Path(buildlog.LogFile), r))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
+	"packmill/internal/deb822"
 	"packmill/internal/paper"
 	"packmill/internal/trouble"
 	"packmill/queue"
@@ -30,6 +32,7 @@ type master struct {
 	merged    map[string]string // the suite's stamp at its last merge
 	lastMerge time.Time
 	tookMerge time.Duration
+	swept     time.Time         // when sweep ran last
 	judged    map[string]string // jobs in needs-build, with the index's digest
 	limited   map[string]string // of each suite: what its jobs were held against last, see limit
 
@@ -123,9 +126,14 @@ func (m *master) accept(ctx context.Context, it *spool.Item) (spool.Verdict, err
 	if misfit, err := m.misfit(it); misfit || err != nil {
 		return spool.Verdict{}, err
 	}
-	if _, err := m.Verified(it); statement.Refused(err) != "" {
+	said, err := m.Verified(it)
+	if err == nil {
+		err = m.asLetIn(it, said)
+	}
+	if statement.Refused(err) != "" {
 		return notLetIn(it, err), nil
-	} else if err != nil {
+	}
+	if err != nil {
 		return spool.Verdict{}, err
 	}
 	if err := queue.Supersede(m.Tree, s.Name, it.Name.Source, it.Name.Version, m.Name, spool.MasterD); err != nil {
@@ -139,6 +147,31 @@ func (m *master) accept(ctx context.Context, it *spool.Item) (spool.Verdict, err
 		return spool.Verdict{}, err
 	}
 	return queue.FanOut(m.Tree, it, q, m.Name)
+}
+
+// asLetIn puts the ticket right by what was let in: a reviewer may write in an upload,
+// and has no say in what is built of it.
+func (m *master) asLetIn(it *spool.Item, said *statement.Statement) error {
+	t, err := queue.TicketOf(it)
+	if err != nil {
+		return err
+	}
+	was := string(t.Stanza().Append(nil))
+	t.Component, t.Has, t.Dsc, t.Changes = said.Component, said.Has, said.Dsc, said.Changes
+	t.Uploader, t.Fingerprint, t.Account = said.Uploader, said.Fingerprint, cmp.Or(said.Account, t.Account)
+	if said.Dsc != "" {
+		dsc, err := paper.Read(it.Path(), said.Dsc)
+		if err != nil {
+			return err
+		}
+		t.Architecture, t.IndepArch = deb822.Words(dsc.Get("Architecture")), dsc.Get("Build-Indep-Architecture")
+	}
+	now := t.Stanza()
+	if string(now.Append(nil)) == was {
+		return nil
+	}
+	m.Log.Warn("the ticket was changed; what reviewd let in counts", "item", it.Name.String(), "suite", it.Place.Suite)
+	return it.SetTicket(now)
 }
 
 // notLetIn quarantines a source that is not what reviewd let in.

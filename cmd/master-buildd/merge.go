@@ -36,6 +36,9 @@ func (m *master) merge(ctx context.Context) (bool, error) {
 	} else if n > 0 {
 		m.Log.Info("swept the ledgers", "entries", n)
 	}
+	if err := m.sweep(ctx); err != nil {
+		return false, err
+	}
 	for i := range now.Suites {
 		s := &now.Suites[i]
 		stamp := m.stampOf(s)

@@ -435,7 +435,7 @@ func (in *intake) birth(ticket *queue.Ticket, d incoming.Dir, name string) (bool
 			if err := os.Mkdir(filepath.Join(dir, uploadDir), 0o775); err != nil {
 				return err
 			}
-			return os.WriteFile(filepath.Join(dir, spool.TicketFile), ticket.Stanza().Append(nil), 0o664)
+			return os.WriteFile(filepath.Join(dir, spool.TicketFile), ticket.Stanza().Append(nil), 0o644)
 		})
 	if err != nil {
 		return false, err

@@ -316,7 +316,7 @@ func (in *intake) borrow(ctx context.Context, it *spool.Item, f upload.File) err
 	if err != nil {
 		return err
 	}
-	if err := durable.LinkOrCopy(from, it.Path(f.Name), 0o664); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := durable.LinkOrCopy(from, it.Path(f.Name), 0o644); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -359,7 +359,7 @@ func (k *taker) takeAll(ctx context.Context, drop string, files []upload.File) e
 }
 
 func (k *taker) take(ctx context.Context, dir, name string, opt upload.TakeOptions) error {
-	opt.MD5, opt.SHA1, opt.List, opt.Mode = true, true, k.list, 0o664
+	opt.MD5, opt.SHA1, opt.List, opt.Mode = true, true, k.list, 0o644
 	var bad *upload.FileError
 	for range 2 {
 		if k.patient && k.in.writing(dir, name) {

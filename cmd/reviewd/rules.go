@@ -123,7 +123,7 @@ func (in *intake) poolPaths(it *spool.Item, name string) []string {
 func (in *intake) fromPool(it *spool.Item, name string) error {
 	var err error
 	for _, path := range in.poolPaths(it, name) {
-		if err = durable.LinkOrCopy(filepath.Join(in.archive.Root(), path), it.Path(name), 0o664); err == nil {
+		if err = durable.LinkOrCopy(filepath.Join(in.archive.Root(), path), it.Path(name), 0o644); err == nil {
 			return nil
 		}
 	}

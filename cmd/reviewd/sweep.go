@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,10 +27,6 @@ const (
 	birthAge = 36 * time.Hour
 )
 
-// goneDir below tmp takes what is removed for good: in one rename it leaves
-// the attic whole, and a crash leaves the rest for the next time.
-const goneDir = "tmp/gone"
-
 // sweep puts away what has had its time: refused uploads, strays, old things
 // in the attic, half-written ones of dead processes. Nothing that a person
 // sent is removed before it has lain in the attic.
@@ -40,7 +35,7 @@ func (in *intake) sweep(ctx context.Context) error {
 		return nil
 	}
 	in.swept = time.Now()
-	g := in.Settings.Get().General
+	g, least := in.Settings.Get().General, in.Settings.Get().LeastKeep()
 	var errs []error
 	for _, d := range in.box.Dirs() {
 		if ctx.Err() != nil {
@@ -57,25 +52,16 @@ func (in *intake) sweep(ctx context.Context) error {
 		d.Close()
 	}
 	errs = append(errs, in.sweepYes(),
-		in.sweepItems(ctx, spool.Rejected, in.keepRejected, func(it *spool.Item) error {
+		in.Tree.Sweep(ctx, spool.In(spool.Rejected), least, isUpload, in.keepRejected, func(it *spool.Item) error {
 			return it.Move(spool.Reviewd, in.Name, spool.Verdict{To: spool.In(spool.Attic), Reason: "its age in rejected is over"})
 		}),
-		in.sweepItems(ctx, spool.Attic, in.keepAttic, in.removeItem),
+		in.Tree.Sweep(ctx, spool.In(spool.Attic), least, isUpload, func(*spool.Item) time.Duration { return g.Attic }, func(it *spool.Item) error {
+			in.Log.Info("removed for good", "item", it.Name.String(), "state", spool.Attic)
+			return it.Remove()
+		}),
 		in.sweepLogs(g.Logs),
 		in.sweepTmp(ctx))
 	return errors.Join(errs...)
-}
-
-// keepAttic is how long what lies in the attic is kept: a job that a person
-// cancelled for as long as its version is the suite's, or it would be made again.
-func (in *intake) keepAttic(it *spool.Item) time.Duration {
-	if t, err := queue.TicketOf(it); err == nil && t.BuildArch != "" && queue.Cancelled(in.Tree, spool.Found{Place: it.Place, Name: it.Name}) {
-		standing, _, err := queue.StandingOf(context.Background(), in.Tree, in.archive, t.Suite, t)
-		if err != nil || standing == queue.Current || standing == queue.Coming {
-			return math.MaxInt64
-		}
-	}
-	return in.Settings.Get().General.Attic
 }
 
 // keepRejected is how long a refused upload is kept.
@@ -96,53 +82,8 @@ func (in *intake) keepRejected(it *spool.Item) time.Duration {
 	return keep
 }
 
-// sweepItems does something with each item of a state that has lain there for
-// as long as keep says.
-func (in *intake) sweepItems(ctx context.Context, s spool.State, keep func(*spool.Item) time.Duration, do func(*spool.Item) error) error {
-	place := spool.In(s)
-	names, err := in.Tree.List(place)
-	if err != nil {
-		return err
-	}
-	least := in.Settings.Get().LeastKeep()
-	var errs []error
-	for _, name := range names {
-		if ctx.Err() != nil {
-			return nil
-		}
-		// The name tells the birth, which is older than the move.
-		if n, err := spool.ParseName(name); err != nil || time.Since(n.Time) < least {
-			continue
-		}
-		it, err := in.Tree.Claim(place, name)
-		if err != nil {
-			continue // somebody works on it, or it has gone
-		}
-		events, err := spool.ReadHistory(it.Path())
-		if err == nil && len(events) > 0 && time.Since(events[len(events)-1].Time) >= keep(it) {
-			err = do(it)
-		}
-		it.Release()
-		if err != nil && !errors.Is(err, spool.ErrGone) {
-			errs = append(errs, fmt.Errorf("sweep %s: %w", filepath.Join(place.Dir(), name), err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// removeItem takes an item out of the tree, for good.
-func (in *intake) removeItem(it *spool.Item) error {
-	gone := in.Tree.Path(goneDir)
-	if err := durable.MkdirAll(gone, 0o775); err != nil {
-		return err
-	}
-	name := filepath.Base(it.Path())
-	if err := durable.Rename(it.Path(), filepath.Join(gone, name)); err != nil {
-		return err
-	}
-	in.Log.Info("removed for good", "item", name, "state", spool.Attic)
-	return durable.RemoveAll(filepath.Join(gone, name))
-}
+// isUpload reports whether what lies in the attic is an upload: jobs are master-buildd's.
+func isUpload(f spool.Found) bool { return !f.IsJob() }
 
 // sweepLogs removes old logs of builds.
 func (in *intake) sweepLogs(keep time.Duration) error {
@@ -176,10 +117,10 @@ func (in *intake) sweepYes() error {
 	return nil
 }
 
-// sweepTmp removes births that nobody holds and what removeItem left.
+// sweepTmp removes births that nobody holds and what Item.Remove left.
 func (in *intake) sweepTmp(ctx context.Context) error {
 	var errs []error
-	for _, dir := range []string{in.Tree.Path("tmp"), in.Tree.Path(goneDir)} {
+	for _, dir := range []string{in.Tree.Path("tmp"), in.Tree.Path(spool.GoneDir)} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			continue
@@ -189,7 +130,7 @@ func (in *intake) sweepTmp(ctx context.Context) error {
 				return nil
 			}
 			path := filepath.Join(dir, e.Name())
-			if path == in.Tree.Path(goneDir) || inUse(path) {
+			if path == in.Tree.Path(spool.GoneDir) || inUse(path) {
 				continue
 			}
 			if err := durable.RemoveAll(path); err != nil {
@@ -226,7 +167,7 @@ func (in *intake) sweepStrays(d incoming.Dir, keep time.Duration) error {
 			if err := os.Mkdir(filepath.Join(dir, uploadDir), 0o775); err != nil {
 				return err
 			}
-			return os.WriteFile(filepath.Join(dir, spool.TicketFile), t.Stanza().Append(nil), 0o664)
+			return os.WriteFile(filepath.Join(dir, spool.TicketFile), t.Stanza().Append(nil), 0o644)
 		})
 	if err != nil {
 		return err

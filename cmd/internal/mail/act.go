@@ -70,7 +70,7 @@ func PutSignature(all *control.Settings, s *control.Suite, signed []byte) func(d
 		if err := same(built, signed); err != nil || bytes.Equal(built, signed) {
 			return t.Result, err // equal: an earlier run was cut off here
 		}
-		return t.Result, durable.WriteFile(path, signed, 0o664)
+		return t.Result, durable.WriteFile(path, signed, 0o644)
 	}
 }
 

@@ -44,7 +44,7 @@ func takeResult(changes, dir string) (string, error) {
 			return "", err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(fresh, name), data, 0o664); err != nil {
+	if err := os.WriteFile(filepath.Join(fresh, name), data, 0o644); err != nil {
 		return "", err
 	}
 	if err := durable.SyncTree(fresh); err != nil {
@@ -66,7 +66,7 @@ func copyListed(from, to string, want upload.File) error {
 		return err
 	}
 	defer r.Close()
-	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o664)
+	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}

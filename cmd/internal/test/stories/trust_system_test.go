@@ -127,6 +127,43 @@ func TestReviewerChangesNothing(t *testing.T) {
 	}
 }
 
+// TestReviewersTicket: a reviewer may write in the directory of an upload that waits, and
+// the kernel keeps no ticket from whoever may. What he writes into it about a build, and
+// about the upload against its statement, reaches no job; without the statement, or with
+// another's, nothing goes on.
+func TestReviewersTicket(t *testing.T) {
+	a := newAccounts(t, "Review: always", "Components: main contrib")
+	reviewer := a.somebody(reviewerUID, spool.GroupAll, spool.GroupReview, spool.GroupDesk)
+	for _, name := range []string{"hello", "world", "third"} {
+		a.drop(uploadtest.Package{Source: name, Version: "1.0"})
+	}
+	a.daemon("reviewd")
+	a.daemon("master-buildd") // which makes the directories
+	out, err := a.sh(reviewer, `cd spool/review/stable
+(sed -e '/^Component:/d' -e '/^Uploader:/d' -e 's/^Architecture: .*/Architecture: s390x/' *_hello_1.0/ticket
+printf 'Component: contrib\nHas-Binaries: amd64\nExtra-Depends: evil\nExtra-Conflicts: good\nBuild-Profiles: nocheck\nBuild-Options: noopt\nBinary-NMU: 5\nBinary-NMU-Changelog: x\nResult: x_1_amd64.changes\nTaken-By: rita\nUploader: nobody\n') >new
+rm *_hello_1.0/ticket; mv new $(echo *_hello_1.0)/ticket
+rm *_world_1.0/statement
+rm *_third_1.0/statement; cp *_hello_1.0/statement *_third_1.0/
+mv * ../../accepted/stable/`)
+	if err != nil {
+		t.Fatalf("what a reviewer may: %v\n%s", err, out)
+	}
+	a.daemon("master-buildd")
+	a.want(a.where(), "master source hello_1.0", "needs-build amd64 hello_1.0", "rejected source third_1.0", "rejected source world_1.0")
+	job, err := os.ReadFile(a.one("queue/stable/amd64/needs-build/*_hello_1.0/ticket"))
+	a.must(err)
+	for _, word := range []string{"contrib", "amd64 ", "Has-Binaries", "Extra", "Profiles", "Options", "NMU", "Result", "Taken", "nobody", "s390x"} {
+		if strings.Contains(string(job), word) {
+			t.Errorf("the job has the reviewer's %q:\n%s", word, job)
+		}
+	}
+	// The job is master-buildd's: the kernel keeps him from it.
+	if out, err := a.sh(reviewer, "I=$(echo queue/stable/amd64/needs-build/*_hello_1.0); touch $I/x || echo >>$I/ticket || echo >>$I/history || echo >>$I/hello_1.0.dsc || mv $I queue/stable/amd64/failed/"); err == nil {
+		t.Errorf("he writes in a job: %s", out)
+	}
+}
+
 // TestBuilderPublishesNothing: what the account of the builds, taken over, can do
 // to get a source or a package of its own into the archive. It has its key, and
 // may write in the archive queue and the build queues.
