@@ -3,6 +3,7 @@ package survey
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/terminal"
+	"packmill/internal/deb"
 	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/queue/builders"
@@ -110,6 +112,8 @@ func (q *inquiry) answer(f spool.Found) (*Answer, error) {
 		}
 	case spool.Master:
 		w.WaitsFor = openJobs(t, f)
+	case spool.Uploaded:
+		w.WaitsFor = ownNeeds(t, f, tk)
 	case spool.Installed:
 		if w.NotForOpkg, err = notForOpkg(t, f); err != nil {
 			return nil, err
@@ -276,6 +280,50 @@ func openJobs(t *spool.Tree, f spool.Found) string {
 		}
 	}
 	return strings.Join(out, "\n")
+}
+
+// ownNeeds says what the packages of a result need of the other builds of their source,
+// and where those are: archived shows none that apt could not install.
+func ownNeeds(t *spool.Tree, f spool.Found, tk *queue.Ticket) string {
+	debs, err := filepath.Glob(t.Path(f.Dir(), "result", "*.deb"))
+	if err != nil || len(debs) == 0 {
+		return ""
+	}
+	var needs, mine []string
+	for _, path := range debs {
+		p, err := deb.ReadFile(path, deb.Options{SkipContents: true})
+		if err != nil {
+			return ""
+		}
+		mine = append(mine, p.Name)
+		for _, field := range []string{"Pre-Depends", "Depends"} {
+			list, _ := policy.ParseRelations(p.Control.Get(field))
+			for _, or := range list {
+				if slices.Contains(tk.Binary, or[0].Name) {
+					needs = append(needs, or[0].Name)
+				}
+			}
+		}
+	}
+	slices.Sort(needs)
+	needs = slices.DeleteFunc(slices.Compact(needs), func(name string) bool { return slices.Contains(mine, name) })
+	if len(needs) == 0 {
+		return ""
+	}
+	jobs, err := t.Find(f.Name.Source, t.Where(func(s spool.State) bool { return s.Is(spool.Jobs) && s.Has("ARCH") && s != spool.Installed })...)
+	if err != nil {
+		return ""
+	}
+	var open []string
+	for _, j := range jobs {
+		if j.Place.Suite == f.Place.Suite && j.Name.Version == f.Name.Version && (j.Arch() == "all" || f.Arch() == "all") {
+			open = append(open, j.Arch()+": "+j.Place.State.Name)
+		}
+	}
+	if len(open) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s, without which apt cannot install its packages, and which other builds of its source make\n%s", strings.Join(needs, " "), strings.Join(open, "\n"))
 }
 
 // blocks are the jobs that wait for a package of this source.

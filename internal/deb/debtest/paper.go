@@ -5,6 +5,7 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -20,6 +21,7 @@ type Dsc struct {
 	Format, Source, Version string
 	Arch                    string
 	Binary                  []string
+	All                     []string // of those, which are for all; the others are for Arch without all
 	Maintainer              string
 	Section, Priority       string
 	Fields                  string // further lines, each ended by "\n"
@@ -32,9 +34,19 @@ func (d Dsc) Text() string {
 	fmt.Fprintf(&b, "Format: %s\nSource: %s\nBinary: %s\nArchitecture: %s\nVersion: %s\nMaintainer: %s\nStandards-Version: 4.6.2\n%sPackage-List:\n",
 		d.Format, d.Source, strings.Join(d.Binary, ", "), d.Arch, d.Version, d.Maintainer, d.Fields)
 	for _, name := range d.Binary {
-		fmt.Fprintf(&b, " %s deb %s %s arch=%s\n", name, d.Section, d.Priority, strings.ReplaceAll(d.Arch, " ", ","))
+		fmt.Fprintf(&b, " %s deb %s %s arch=%s\n", name, d.Section, d.Priority, strings.ReplaceAll(d.archOf(name), " ", ","))
 	}
 	return b.String() + sums("", d.Parts)
+}
+
+func (d Dsc) archOf(name string) string {
+	switch {
+	case slices.Contains(d.All, name):
+		return "all"
+	case d.All != nil:
+		return strings.TrimSuffix(d.Arch, " all")
+	}
+	return d.Arch
 }
 
 // Changes is what a .changes says.

@@ -35,6 +35,7 @@ type Package struct {
 	Urgency      string    // "medium"
 	Architecture string    // of the binary package: "any"
 	Binary       []string  // names of the binary packages: the source's
+	All          []string  // of those, which are for all beside others for Architecture
 	BuildDepends string    // none
 	Date         time.Time // of the changelog entry, the members of tarballs and the signatures: now
 	Packing      string    // of tarballs: "gz" (default), "xz", "bz2" is not made, "zst"
@@ -124,7 +125,11 @@ func (p *Package) debian() map[string]string {
 	}
 	fmt.Fprintf(&control, "Rules-Requires-Root: no\n")
 	for _, b := range p.Binary {
-		fmt.Fprintf(&control, "\nPackage: %s\nArchitecture: %s\nDescription: package of a test\n It says its name and version.\n", b, p.Architecture)
+		arch := p.Architecture
+		if slices.Contains(p.All, b) {
+			arch = "all"
+		}
+		fmt.Fprintf(&control, "\nPackage: %s\nArchitecture: %s\nDescription: package of a test\n It says its name and version.\n", b, arch)
 	}
 	script := p.Script
 	if script == "" {
@@ -314,8 +319,12 @@ func (p *Package) dsc(parts []debtest.Part) (debtest.Part, error) {
 	if p.BuildDepends != "" {
 		fields = "Build-Depends: " + p.BuildDepends + "\n"
 	}
+	arch := p.Architecture
+	if len(p.All) > 0 {
+		arch += " all"
+	}
 	text := p.bent(debtest.Dsc{
-		Format: p.Format, Source: p.Source, Version: p.Version, Arch: p.Architecture, Binary: p.Binary,
+		Format: p.Format, Source: p.Source, Version: p.Version, Arch: arch, Binary: p.Binary, All: p.All,
 		Maintainer: p.Maintainer, Section: p.Section, Priority: p.Priority, Fields: fields, Parts: parts,
 	}.Text(), p.Dsc)
 	var err error

@@ -8,7 +8,7 @@
 //	          or in what apt fetched of its Base, or the build ends with 3 and
 //	          says what is missing
 //	script/   SOURCE_VERSION_ARCH, a line an order: "fail TEXT", "dep-wait
-//	          RELATION", "trouble", "sleep 2s", "forge", "also PACKAGE", "print FILE" (its
+//	          RELATION", "trouble", "sleep 2s", "forge", "also PACKAGE", "only PACKAGES", "print FILE" (its
 //	          bytes), "wait FILE" (until it is there)
 //	builds    a line for each beginning and each end of a build
 package main
@@ -156,6 +156,8 @@ func (b *build) obey(verb, rest string) (int, error) {
 		}
 	case "forge":
 		b.forge = true
+	case "only":
+		b.dsc.Binary = strings.Fields(rest)
 	case "also":
 		b.also = append(b.also, rest)
 	case "depends":

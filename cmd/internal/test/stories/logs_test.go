@@ -430,3 +430,24 @@ func TestMailAside(t *testing.T) {
 	}
 	m.sound()
 }
+
+// A build whose packages need those of its source's build for all waits in the archive
+// queue while that has failed, and packmill why says so.
+func TestWhyWaitsForAll(t *testing.T) {
+	t.Parallel()
+	m := newMill(t, "Publish: source-first")
+	m.script("app_1.0_amd64", "only app\ndepends app-data (= 1.0)")
+	m.script("app_1.0_all", "fail it")
+	m.upload(uploadtest.Package{Source: "app", Version: "1.0", Binary: []string{"app", "app-data"}, All: []string{"app-data"}})
+	m.has(m.settle(), "uploaded amd64 app_1.0", "build-attempted all app_1.0")
+	why := m.packmill("why", "app")
+	for _, want := range []string{"app-data, without which apt cannot install", "all: build-attempted"} {
+		if !strings.Contains(why, want) {
+			t.Errorf("no %q in\n%s", want, why)
+		}
+	}
+	m.script("app_1.0_all", "only app-data")
+	m.wb("gb app . all")
+	m.has(m.settle(), "installed amd64 app_1.0", "installed all app_1.0")
+	m.sound()
+}
