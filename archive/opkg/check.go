@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"packmill/internal/openpgp"
+	"packmill/internal/pattern"
 	"packmill/internal/policy"
 )
 
@@ -175,14 +176,14 @@ func (c *checker) index(text []byte) error {
 }
 
 var (
-	hexMD5    = regexp.MustCompile(`^[0-9a-f]{32}$`)
-	hexSHA256 = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	opkgSize  = regexp.MustCompile(`^[1-9][0-9]*$`)
-	opkgArch  = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]*$`)
+	hexMD5    = pattern.Lazy(`^[0-9a-f]{32}$`)
+	hexSHA256 = pattern.Lazy(`^[0-9a-f]{64}$`)
+	opkgSize  = pattern.Lazy(`^[1-9][0-9]*$`)
+	opkgArch  = pattern.Lazy(`^[a-z0-9][a-z0-9_.-]*$`)
 	// one relation as opkg reads it: a name, perhaps a version
-	opkgRel      = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+( \((<<|<=|=|>=|>>) [A-Za-z0-9.+:~-]+\))?$`)
-	opkgReplaced = regexp.MustCompile(`^([a-z0-9][a-z0-9+.-]+) \(<< 0\)$`)
-	opkgProvided = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
+	opkgRel      = pattern.Lazy(`^[a-z0-9][a-z0-9+.-]+( \((<<|<=|=|>=|>>) [A-Za-z0-9.+:~-]+\))?$`)
+	opkgReplaced = pattern.Lazy(`^([a-z0-9][a-z0-9+.-]+) \(<< 0\)$`)
+	opkgProvided = pattern.Lazy(`^[a-z0-9][a-z0-9+.-]+$`)
 )
 
 // A claim is an entry in the making: its fields by name, and what it says of its
@@ -245,7 +246,7 @@ func (e *claim) relation(f *rawField, k kind) {
 	}
 	for or := range strings.SplitSeq(f.value, ", ") {
 		for one := range strings.SplitSeq(or, " | ") {
-			if !form.MatchString(one) {
+			if !form().MatchString(one) {
 				e.bad(f.line, "%s: opkg cannot read %q", f.name, one)
 			} else if _, v, ok := strings.Cut(strings.TrimSuffix(one, ")"), " ("); ok {
 				if err := policy.CheckVersion(v[strings.IndexByte(v, ' ')+1:]); err != nil {
@@ -279,10 +280,10 @@ func (e *claim) get(name string, check func(string) error) string {
 	return f.value
 }
 
-func match(re *regexp.Regexp) func(string) error {
+func match(re func() *regexp.Regexp) func(string) error {
 	return func(v string) error {
-		if !re.MatchString(v) {
-			return fmt.Errorf("%q is not of the form %s", v, re)
+		if !re().MatchString(v) {
+			return fmt.Errorf("%q is not of the form %s", v, re())
 		}
 		return nil
 	}
@@ -349,7 +350,7 @@ func (c *checker) replaced(replaces, conflicts *rawField) {
 		}
 	}
 	for one := range strings.SplitSeq(replaces.value, ", ") {
-		if name, _, _ := strings.Cut(one, " "); !goes[name] && !opkgReplaced.MatchString(one) {
+		if name, _, _ := strings.Cut(one, " "); !goes[name] && !opkgReplaced().MatchString(one) {
 			c.bad(replaces.line, "Replaces: %q makes libsolv remove the package; without Conflicts it must be %s (<< 0)", one, name)
 		}
 	}

@@ -3,10 +3,10 @@ package deb
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
+	"packmill/internal/pattern"
 	"packmill/internal/policy"
 )
 
@@ -16,7 +16,7 @@ var relationFields = []string{
 }
 
 // tight is a comparison that dpkg reads and apt does not: the obsolete > or < with the version right behind it.
-var tight = regexp.MustCompile(`\(\s*[<>][^<>=\s]`)
+var tight = pattern.Lazy(`\(\s*[<>][^<>=\s]`)
 
 // CheckRelations says which of a binary package's relations dpkg or apt cannot
 // read. apt stops at the first of a whole index: one such package in a suite, and
@@ -46,7 +46,7 @@ func checkRelations(field, value string) error {
 	switch {
 	case strings.HasPrefix(value, "\n"):
 		return errors.New("an empty first line")
-	case tight.MatchString(value):
+	case tight().MatchString(value):
 		return errors.New("a comparison without a blank before the version; write (>= version)")
 	}
 	for _, alternatives := range list {
@@ -65,7 +65,7 @@ func checkRelations(field, value string) error {
 }
 
 // substitution is what dpkg-gencontrol replaces in debian/control.
-var substitution = regexp.MustCompile(`\$\{[A-Za-z0-9][-A-Za-z0-9:]*\}`)
+var substitution = pattern.Lazy(`\$\{[A-Za-z0-9][-A-Za-z0-9:]*\}`)
 
 // words are the values that dpkg knows of fields with few.
 var words = map[string][]string{
@@ -78,7 +78,7 @@ var words = map[string][]string{
 // description may speak of substitution variables.
 func (p *Package) checkWords() error {
 	for _, f := range p.Control.Fields {
-		if v := substitution.FindString(f.Value); v != "" && !strings.EqualFold(f.Name, "Description") {
+		if v := substitution().FindString(f.Value); v != "" && !strings.EqualFold(f.Name, "Description") {
 			return fmt.Errorf("%s: %s was not replaced; build the package with dpkg-gencontrol", f.Name, v)
 		}
 	}

@@ -3,7 +3,7 @@
 package trouble
 
 import (
-	"regexp"
+	"packmill/internal/pattern"
 	"sync"
 	"time"
 )
@@ -50,10 +50,10 @@ func (s *Said) Over(of string) string {
 // Alike reports whether two errors differ at most in the names of temporary
 // files.
 func Alike(a, b string) bool {
-	return temporary.ReplaceAllString(a, "") == temporary.ReplaceAllString(b, "")
+	return temporary().ReplaceAllString(a, "") == temporary().ReplaceAllString(b, "")
 }
 
-var temporary = regexp.MustCompile(`[0-9a-f]{16}|[0-9]{5,}`)
+var temporary = pattern.Lazy(`[0-9a-f]{16}|[0-9]{5,}`)
 
 // Backoff is how long to wait after trouble: First, then twice as long each time,
 // at most Last.

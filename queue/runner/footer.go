@@ -2,9 +2,9 @@ package runner
 
 import (
 	"bytes"
-	"regexp"
 	"strings"
 
+	"packmill/internal/pattern"
 	"packmill/queue/runner/overlay"
 )
 
@@ -13,7 +13,7 @@ import (
 type footer map[string]string
 
 // summaryBox is the heading; from Debian 13's sbuild on it bears the time.
-var summaryBox = regexp.MustCompile(`^\n\Q` + overlay.BoxLine + `\E\n\| Summary {38}(?: {31}|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} [+-][0-9]{4}) \|\n\Q` + overlay.BoxLine + `\E\n\n`)
+var summaryBox = pattern.Lazy(`^\n\Q` + overlay.BoxLine + `\E\n\| Summary {38}(?: {31}|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} [+-][0-9]{4}) \|\n\Q` + overlay.BoxLine + `\E\n\n`)
 
 // parseFooter reads the summary at the end of a log of sbuild. What a build
 // prints comes before it, so only the last box counts, and only if nothing
@@ -24,7 +24,7 @@ func parseFooter(log []byte) (f footer, ok bool) {
 	if i < 0 {
 		return nil, false
 	}
-	box := summaryBox.Find(log[i:])
+	box := summaryBox().Find(log[i:])
 	if box == nil {
 		return nil, false
 	}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +18,7 @@ import (
 
 	"packmill/internal/deb822"
 	"packmill/internal/paper"
+	"packmill/internal/pattern"
 	"packmill/internal/policy"
 	"packmill/queue/runner/cage"
 	"packmill/queue/runner/overlay"
@@ -642,11 +642,11 @@ func (d *dscFile) relations(fields []string, extra string, job *Job, on string) 
 	return all, nil
 }
 
-var fetchError = regexp.MustCompile(`(?m)^(?:Err:\d|E: Failed to fetch |E: Some index files failed to download|W: Failed to fetch |W: Some index files failed|E: Unable to fetch some archives|E: Failed to update )|Temporary failure resolving|Could not resolve '|Hash Sum mismatch`)
+var fetchError = pattern.Lazy(`(?m)^(?:Err:\d|E: Failed to fetch |E: Some index files failed to download|W: Failed to fetch |W: Some index files failed|E: Unable to fetch some archives|E: Failed to update )|Temporary failure resolving|Could not resolve '|Hash Sum mismatch`)
 
 // aborted is what sbuild says when a signal ends it. In the stage of the build
 // itself it calls the rest a failed build.
-var aborted = regexp.MustCompile(`(?m)^E: ABORT: Received \w+ signal`)
+var aborted = pattern.Lazy(`(?m)^E: ABORT: Received \w+ signal`)
 
 // read judges what sbuild said: its exit status first, then the footer's
 // Fail-Stage and Status, and text of the log only to tell a dead mirror from
@@ -682,12 +682,12 @@ func (res *Result) read(job *Job, dsc *dscFile, x *cage.Exit) {
 		res.attempted(job, fmt.Sprintf("sbuild skipped it: the source's Architecture field does not allow %s", job.Arch))
 	case x.Exit == 0:
 		trouble("exit status and status do not agree")
-	case x.Exit == 2 && aborted.Match(sinceSection(tail, "Build")):
+	case x.Exit == 2 && aborted().Match(sinceSection(tail, "Build")):
 		trouble("sbuild was told to end")
 	case x.Exit == 2 && res.Status == "attempted":
 		res.attempted(job, "the build failed in stage "+res.Stage)
 	case x.Exit == 3 && res.Stage == "install-deps":
-		if fetchError.Match(sinceSection(tail, "Install package build dependencies")) {
+		if fetchError().Match(sinceSection(tail, "Install package build dependencies")) {
 			trouble("build-dependencies could not be fetched")
 			return
 		}
@@ -702,12 +702,12 @@ func (res *Result) read(job *Job, dsc *dscFile, x *cage.Exit) {
 }
 
 // damaged is what dpkg-source says of files that are not those of the .dsc.
-var damaged = regexp.MustCompile(`(?m)^dpkg-source: error: (?:file .* has (?:checksum|size) |cannot (?:open|read|fstat) )`)
+var damaged = pattern.Lazy(`(?m)^dpkg-source: error: (?:file .* has (?:checksum|size) |cannot (?:open|read|fstat) )`)
 
 // unpacked judges a source package that cannot be unpacked: it was whole when it
 // was uploaded, so damage is the builder's, and the rest its own fault.
 func (res *Result) unpacked(job *Job, log []byte) {
-	if damaged.Match(sinceSection(log, "Build")) {
+	if damaged().Match(sinceSection(log, "Build")) {
 		res.Outcome, res.Reason = GiveBack, "the source package is damaged on this builder: its files are not those of the .dsc"
 		return
 	}

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"sort"
 	"strconv"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/internal/below"
+	"packmill/internal/pattern"
 	"packmill/internal/policy"
 	"packmill/spool"
 	"packmill/spool/upload"
@@ -35,10 +35,10 @@ const DelayedDir = "DELAYED"
 // became of the .changes whose name precedes it.
 const StatusSuffix = ".status"
 
-var dayDir = regexp.MustCompile(`^([0-9]|1[0-5])-day$`)
+var dayDir = pattern.Lazy(`^([0-9]|1[0-5])-day$`)
 
 // accountName is what a directory of an ssh account may be called.
-var accountName = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.+-]{0,63}$`)
+var accountName = pattern.Lazy(`^[a-zA-Z0-9_][a-zA-Z0-9_.+-]{0,63}$`)
 
 // Dir is one directory in which uploads arrive.
 type Dir struct {
@@ -57,7 +57,7 @@ func (d Dir) String() string { return filepath.Join(Root, d.Rel) }
 func ParseDir(rel string) Dir {
 	d := Dir{Rel: rel}
 	parts := strings.Split(rel, "/")
-	if n := len(parts); n >= 2 && parts[n-2] == DelayedDir && dayDir.MatchString(parts[n-1]) {
+	if n := len(parts); n >= 2 && parts[n-2] == DelayedDir && dayDir().MatchString(parts[n-1]) {
 		d.Days, _ = strconv.Atoi(strings.TrimSuffix(parts[n-1], "-day")) // two digits at most
 		parts = parts[:n-2]
 	}
@@ -132,7 +132,7 @@ func (b *Box) Dirs() []Dir {
 		return out
 	}
 	for _, e := range entries {
-		if !e.IsDir() || e.Name() == DelayedDir || !accountName.MatchString(e.Name()) {
+		if !e.IsDir() || e.Name() == DelayedDir || !accountName().MatchString(e.Name()) {
 			continue
 		}
 		if _, ok := b.owner(e.Name()); ok {
@@ -174,7 +174,7 @@ func (b *Box) delayed(below string) []Dir {
 	}
 	var out []Dir
 	for _, e := range entries {
-		if e.IsDir() && dayDir.MatchString(e.Name()) {
+		if e.IsDir() && dayDir().MatchString(e.Name()) {
 			out = append(out, ParseDir(filepath.Join(rel, e.Name())))
 		}
 	}
@@ -286,7 +286,7 @@ func (b *Box) Strays(d Dir) []Stray {
 		if Misnamed(n) && st.Mode&unix.S_IFMT == unix.S_IFREG {
 			continue
 		}
-		if st.Mode&unix.S_IFMT == unix.S_IFDIR && (n == DelayedDir && d.Days == 0 || d.Rel == "" && accountName.MatchString(n)) {
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR && (n == DelayedDir && d.Days == 0 || d.Rel == "" && accountName().MatchString(n)) {
 			continue
 		}
 		out = append(out, Stray{d, n, st.Size, time.Since(Changed(&st))})

@@ -83,7 +83,7 @@ func (b *Box) Disputed() []string {
 	}
 	var out []string
 	for _, e := range entries {
-		if e.IsDir() && e.Name() != DelayedDir && accountName.MatchString(e.Name()) {
+		if e.IsDir() && e.Name() != DelayedDir && accountName().MatchString(e.Name()) {
 			if _, ok := b.owner(e.Name()); !ok {
 				out = append(out, e.Name())
 			}

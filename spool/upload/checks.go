@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/mail"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"packmill/internal/compression"
 	"packmill/internal/deb822"
 	"packmill/internal/paper"
+	"packmill/internal/pattern"
 	"packmill/internal/policy"
 )
 
@@ -519,7 +519,7 @@ func checkExtra(r *reading) error {
 	return nil
 }
 
-var sectionForm = regexp.MustCompile(`^([a-z0-9][a-z0-9-]*/)*[a-z0-9][a-z0-9-]*$`)
+var sectionForm = pattern.Lazy(`^([a-z0-9][a-z0-9-]*/)*[a-z0-9][a-z0-9-]*$`)
 
 func checkSection(r *reading) error {
 	seen := map[string]bool{}
@@ -528,7 +528,7 @@ func checkSection(r *reading) error {
 			continue
 		}
 		seen[f.Section] = true
-		if !sectionForm.MatchString(f.Section) || len(f.Section) > 100 {
+		if !sectionForm().MatchString(f.Section) || len(f.Section) > 100 {
 			r.say("%s has the section %s; use at most 100 lower case letters, digits and '-', such as utils or contrib/libs", show(f.Name), quote(f.Section))
 			continue
 		}
@@ -561,7 +561,7 @@ func checkPriority(r *reading) error {
 	return nil
 }
 
-var addressForm = regexp.MustCompile(`^(?:[^<>\n]*[^<>\s] )?<?([^\s<>(),:;@"\[\]\\]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)>?$`)
+var addressForm = pattern.Lazy(`^(?:[^<>\n]*[^<>\s] )?<?([^\s<>(),:;@"\[\]\\]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)>?$`)
 
 // checkAddress tells what a field with one person's name and address lacks.
 func checkAddress(field, value string) string {
@@ -572,7 +572,7 @@ func checkAddress(field, value string) string {
 		return c < 0x20 || c >= 0x7f && c < 0xa0 || c == 0x2028 || c == 0x2029 || c >= 0x202a && c <= 0x202e || c >= 0x2066 && c <= 0x2069
 	}):
 		return fmt.Sprintf("%s holds control characters: %s; write one name and one address", field, quote(value))
-	case !addressForm.MatchString(value), strings.Count(value, "<") != strings.Count(value, ">"):
+	case !addressForm().MatchString(value), strings.Count(value, "<") != strings.Count(value, ">"):
 		return fmt.Sprintf("%s is %s; write it as: Name <user@example.org>", field, quote(value))
 	case len(value) > 250:
 		return fmt.Sprintf("%s is longer than 250 bytes; shorten it", field)
@@ -602,11 +602,11 @@ func checkUrgency(r *reading) error {
 	return nil
 }
 
-var number = regexp.MustCompile(`^[1-9][0-9]{0,9}$`)
+var number = pattern.Lazy(`^[1-9][0-9]{0,9}$`)
 
 func checkCloses(r *reading) error {
 	for _, n := range r.up.Changes.Closes {
-		if !number.MatchString(n) {
+		if !number().MatchString(n) {
 			r.say("Closes lists %s, which is no bug number; correct the changelog entry", quote(n))
 		}
 	}
@@ -1210,7 +1210,7 @@ func fromTarballs(name string) func(*reading) error {
 	}
 }
 
-var entryForm = regexp.MustCompile(`^(\S+) \(([^()\s]+)\)((?: +[-+.0-9A-Za-z]+)+);`)
+var entryForm = pattern.Lazy(`^(\S+) \(([^()\s]+)\)((?: +[-+.0-9A-Za-z]+)+);`)
 
 // entry is the head of the newest changelog entry (Debian Policy 4.4), if it can be read.
 func (r *reading) entry() (source, version, suite string, ok bool) {
@@ -1218,7 +1218,7 @@ func (r *reading) entry() (source, version, suite string, ok bool) {
 		if strings.TrimSpace(line) == "" {
 			continue
 		}
-		m := entryForm.FindStringSubmatch(line)
+		m := entryForm().FindStringSubmatch(line)
 		if m == nil {
 			return "", "", "", false
 		}

@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"packmill/internal/deb822"
 	"packmill/internal/openpgp"
+	"packmill/internal/pattern"
 )
 
 // Verb is what a command asks for.
@@ -35,7 +35,7 @@ type Command struct {
 // Matches reports whether the command speaks of a file of this name. No pattern
 // reaches a name that begins with a dot or holds a slash.
 func (c Command) Matches(name string) bool {
-	if !commandFile.MatchString(name) {
+	if !commandFile().MatchString(name) {
 		return false
 	}
 	if c.Verb != Remove {
@@ -55,12 +55,12 @@ type Commands struct {
 	List      []Command
 }
 
-var commandsName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9+.~_@-]*\.(dak-)?commands$`)
+var commandsName = pattern.Lazy(`^[A-Za-z0-9][A-Za-z0-9+.~_@-]*\.(dak-)?commands$`)
 
 // IsCommands reports whether a file's name is that of a .commands file. Such names
 // are safe, but need not have the underscore that policy.CheckFile asks for:
 // dput-ng makes alice-1763731234.commands, and .dak-commands for dcut dm.
-func IsCommands(name string) bool { return len(name) <= 220 && commandsName.MatchString(name) }
+func IsCommands(name string) bool { return len(name) <= 220 && commandsName().MatchString(name) }
 
 // PeekCommands says whether a .commands file has come whole: nil, ErrUnfinished,
 // or a *FileError of what is no such file and never will be.
@@ -78,10 +78,10 @@ func PeekCommands(dir, name string) error {
 const maxCommands = 200
 
 var (
-	commandFile    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9+.~_-]*$`)
-	commandPattern = regexp.MustCompile(`^[A-Za-z0-9*?\[][A-Za-z0-9+.~_*?\[\]^-]*$`)
-	delayed        = regexp.MustCompile(`^(?:DELAYED/)?([0-9]{1,2})-day/(.*)$`)
-	inDays         = regexp.MustCompile(`^([0-9]{1,2})-days?$`)
+	commandFile    = pattern.Lazy(`^[A-Za-z0-9][A-Za-z0-9+.~_-]*$`)
+	commandPattern = pattern.Lazy(`^[A-Za-z0-9*?\[][A-Za-z0-9+.~_*?\[\]^-]*$`)
+	delayed        = pattern.Lazy(`^(?:DELAYED/)?([0-9]{1,2})-day/(.*)$`)
+	inDays         = pattern.Lazy(`^([0-9]{1,2})-days?$`)
 )
 
 // ParseCommands reads and verifies the .commands file of this name in dir. It is
@@ -205,11 +205,11 @@ func parseCommand(words []string) (list []Command, why string) {
 		}
 		for _, a := range args {
 			cmd := Command{Verb: verb, Pattern: a, Delayed: -1, Search: search}
-			if m := delayed.FindStringSubmatch(a); m != nil {
+			if m := delayed().FindStringSubmatch(a); m != nil {
 				cmd.Delayed, _ = strconv.Atoi(m[1]) // two digits
 				cmd.Pattern = m[2]
 			}
-			if _, err := path.Match(cmd.Pattern, "x"); err != nil || !commandPattern.MatchString(cmd.Pattern) || cmd.Delayed > 15 {
+			if _, err := path.Match(cmd.Pattern, "x"); err != nil || !commandPattern().MatchString(cmd.Pattern) || cmd.Delayed > 15 {
 				return nil, "names a file that none here can be named; write the file's name alone, maybe with * and ?"
 			}
 			list = append(list, cmd)
@@ -219,7 +219,7 @@ func parseCommand(words []string) (list []Command, why string) {
 		}
 	case Cancel:
 		for _, a := range args {
-			if !commandFile.MatchString(a) || !strings.HasSuffix(a, ".changes") {
+			if !commandFile().MatchString(a) || !strings.HasSuffix(a, ".changes") {
 				return nil, "does not name a .changes file; write cancel and the name of the upload's .changes"
 			}
 			list = append(list, Command{Verb: verb, Pattern: a, Delayed: -1})
@@ -229,10 +229,10 @@ func parseCommand(words []string) (list []Command, why string) {
 		}
 	case Reschedule:
 		const form = "is not of the form: reschedule hello_2.10-3_source.changes 3-day"
-		if len(args) != 2 || !commandFile.MatchString(args[0]) || !strings.HasSuffix(args[0], ".changes") {
+		if len(args) != 2 || !commandFile().MatchString(args[0]) || !strings.HasSuffix(args[0], ".changes") {
 			return nil, form
 		}
-		m := inDays.FindStringSubmatch(args[1])
+		m := inDays().FindStringSubmatch(args[1])
 		if m == nil {
 			return nil, form
 		}

@@ -5,19 +5,19 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/rogpeppe/go-internal/diff"
 
+	"packmill/internal/pattern"
 	"packmill/queue"
 	"packmill/spool/upload"
 )
 
-var scriptFile = regexp.MustCompile(`^debian/([^/]+\.)?(preinst|postinst|prerm|postrm|config)$`)
-var copyrightFile = regexp.MustCompile(`(?i)(^|/)(copyright|copying|licen[cs]e)[^/]*$`)
+var scriptFile = pattern.Lazy(`^debian/([^/]+\.)?(preinst|postinst|prerm|postrm|config)$`)
+var copyrightFile = pattern.Lazy(`(?i)(^|/)(copyright|copying|licen[cs]e)[^/]*$`)
 
 // compare fills in what the upload changes in the sources that the suite has.
 func (r *Report) compare(dir string, tk *queue.Ticket, pool, oldDsc string) error {
@@ -52,10 +52,10 @@ func (r *Report) compare(dir string, tk *queue.Ticket, pool, oldDsc string) erro
 		}
 	}
 	for name := range differ {
-		if scriptFile.MatchString(name) {
+		if scriptFile().MatchString(name) {
 			r.Scripts = append(r.Scripts, name)
 		}
-		if copyrightFile.MatchString(name) {
+		if copyrightFile().MatchString(name) {
 			r.Copyright = append(r.Copyright, name)
 		}
 	}

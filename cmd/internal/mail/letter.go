@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/emersion/go-message"
 
 	"packmill/internal/openpgp"
+	"packmill/internal/pattern"
 )
 
 // What a mail may be. Everything in it is a stranger's until a signature has
@@ -53,7 +53,7 @@ func readLetter(data []byte) (*letter, error) {
 	if err != nil {
 		return nil, err
 	}
-	if id := strings.Trim(strings.TrimSpace(e.Header.Get("Message-Id")), "<>"); len(id) <= 400 && messageID.MatchString(id) {
+	if id := strings.Trim(strings.TrimSpace(e.Header.Get("Message-Id")), "<>"); len(id) <= 400 && messageID().MatchString(id) {
 		l.id = id
 	}
 	l.auto = automatic(&e.Header)
@@ -70,7 +70,7 @@ func (l *letter) open(data []byte) (*message.Entity, error) {
 	return e, nil
 }
 
-var messageID = regexp.MustCompile(`^[!-;=?-~]+@[!-;=?-~]+$`)
+var messageID = pattern.Lazy(`^[!-;=?-~]+@[!-;=?-~]+$`)
 
 // automatic says by which sign a mail is a program's and not a person's: it is
 // not answered and does nothing, or two programs would write to each other for

@@ -16,7 +16,6 @@ import (
 	"net/mail"
 	"os"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +24,7 @@ import (
 	gomail "github.com/emersion/go-message/mail"
 
 	"packmill/cmd/internal/control"
+	"packmill/internal/pattern"
 	"packmill/queue"
 	"packmill/spool"
 )
@@ -73,10 +73,10 @@ func Thread(t *queue.Ticket, n spool.Name) string {
 }
 
 // ownID is a Message-ID as format makes it.
-var ownID = regexp.MustCompile(`^<?[0-9a-f]{40}\.packmill@[^<>@]+>?$`)
+var ownID = pattern.Lazy(`^<?[0-9a-f]{40}\.packmill@[^<>@]+>?$`)
 
 // Own reports whether a Message-ID is one that this package made.
-func Own(messageID string) bool { return ownID.MatchString(messageID) }
+func Own(messageID string) bool { return ownID().MatchString(messageID) }
 
 // envelope is one mail: the same message may go out by several programs.
 type envelope struct {

@@ -3,12 +3,12 @@ package mail
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	"packmill/internal/openpgp"
 	"packmill/internal/paper"
+	"packmill/internal/pattern"
 	"packmill/internal/policy"
 	"packmill/queue"
 	"packmill/spool/upload"
@@ -53,7 +53,7 @@ func (j Job) String() string {
 
 // jobLine finds the line in a text of which the signs of quotation were taken
 // away; a mail program may have broken it.
-var jobLine = regexp.MustCompile(`(?:^|\s)Job:\s+([0-9a-f]{20})\s+(\S+)\s+(\S+)\s+(\S+)`)
+var jobLine = pattern.Lazy(`(?:^|\s)Job:\s+([0-9a-f]{20})\s+(\S+)\s+(\S+)\s+(\S+)`)
 
 // Reply is what a signed text says.
 type Reply struct {
@@ -85,7 +85,7 @@ func ParseReply(text []byte) (*Reply, error) {
 	if i := slices.IndexFunc(body, func(l string) bool { return strings.TrimRight(l, " ") == signatory }); i >= 0 {
 		body = body[:i]
 	}
-	r.Text = strings.TrimSpace(jobLine.ReplaceAllString(strings.Join(body, "\n"), ""))
+	r.Text = strings.TrimSpace(jobLine().ReplaceAllString(strings.Join(body, "\n"), ""))
 	if len(r.Text) > maxText {
 		return nil, fmt.Errorf("the text after %s is longer than %d bytes", r.Word, maxText)
 	}
@@ -120,7 +120,7 @@ func findJob(lines []string) (Job, error) {
 		bare[i] = strings.TrimLeft(l, "> \t")
 	}
 	var found []Job
-	for _, m := range jobLine.FindAllStringSubmatch(strings.Join(bare, "\n"), -1) {
+	for _, m := range jobLine().FindAllStringSubmatch(strings.Join(bare, "\n"), -1) {
 		j := Job{m[1], strings.ReplaceAll(m[2], "%3a", ":"), m[3], m[4]}
 		source, version, ok := strings.Cut(j.ID, "_")
 		if !ok || policy.CheckSource(source) != nil || policy.CheckVersion(version) != nil || policy.CheckArch(j.Arch) != nil || policy.CheckSuite(j.Suite) != nil {

@@ -9,6 +9,7 @@ import (
 
 	"packmill/cmd/internal/daemon"
 	"packmill/internal/near"
+	"packmill/internal/pattern"
 	"packmill/spool"
 
 	"github.com/alecthomas/kong"
@@ -16,28 +17,28 @@ import (
 
 // spoken are kong's errors and what they mean, for people.
 var spoken = []struct {
-	kong *regexp.Regexp
+	kong func() *regexp.Regexp
 	text string
 }{
-	{regexp.MustCompile(`^expected one of (.*)$`), `say what to do: one of $1`},
-	{regexp.MustCompile(`^missing flags: (.*)$`), `it needs $1`},
-	{regexp.MustCompile(`^expected "(.*)"$`), `it needs $1`},
-	{regexp.MustCompile(`^unexpected argument (\S+)$`), `there is no place for the word $1 here`},
-	{regexp.MustCompile(`^unexpected argument (\S+), did you mean (.*)\?$`), `there is no $1; did you mean $2?`},
-	{regexp.MustCompile(`^unknown flag (\S+)$`), `there is no option $1`},
-	{regexp.MustCompile(`^unknown flag (\S+), did you mean (.*)\?$`), `there is no option $1; did you mean $2?`},
-	{regexp.MustCompile(`^(--\S+): (?:expected|missing) .*\(<?EOL>?\).*$`), `$1 wants a value`},
-	{regexp.MustCompile(`^(--[^ :=]+)(?:=\S*)?: (?:expected|missing) .* but got "EOL".*$`), `$1 wants a value`},
-	{regexp.MustCompile(`^(--\S+) must be one of (.*) but got (.*)$`), `$1 is one of $2, not $3`},
-	{regexp.MustCompile(`^<(.*)> must be one of (.*) but got (.*)$`), `$1 is one of $2, not $3`},
+	{pattern.Lazy(`^expected one of (.*)$`), `say what to do: one of $1`},
+	{pattern.Lazy(`^missing flags: (.*)$`), `it needs $1`},
+	{pattern.Lazy(`^expected "(.*)"$`), `it needs $1`},
+	{pattern.Lazy(`^unexpected argument (\S+)$`), `there is no place for the word $1 here`},
+	{pattern.Lazy(`^unexpected argument (\S+), did you mean (.*)\?$`), `there is no $1; did you mean $2?`},
+	{pattern.Lazy(`^unknown flag (\S+)$`), `there is no option $1`},
+	{pattern.Lazy(`^unknown flag (\S+), did you mean (.*)\?$`), `there is no option $1; did you mean $2?`},
+	{pattern.Lazy(`^(--\S+): (?:expected|missing) .*\(<?EOL>?\).*$`), `$1 wants a value`},
+	{pattern.Lazy(`^(--[^ :=]+)(?:=\S*)?: (?:expected|missing) .* but got "EOL".*$`), `$1 wants a value`},
+	{pattern.Lazy(`^(--\S+) must be one of (.*) but got (.*)$`), `$1 is one of $2, not $3`},
+	{pattern.Lazy(`^<(.*)> must be one of (.*) but got (.*)$`), `$1 is one of $2, not $3`},
 }
 
 // Of is a parser's error in a person's words.
 func Of(err error) error {
 	text := err.Error()
 	for _, s := range spoken {
-		if s.kong.MatchString(text) {
-			text = s.kong.ReplaceAllString(text, s.text)
+		if s.kong().MatchString(text) {
+			text = s.kong().ReplaceAllString(text, s.text)
 			break
 		}
 	}
