@@ -260,14 +260,17 @@ func (c *checker) item(p Place, n Name) {
 		return
 	}
 	defer lock.Close()
-	// A person's mv asks for no lock: what left meanwhile lacks nothing here.
+	// A person's mv asks for no lock: of what left meanwhile nothing is said.
 	before := len(c.findings)
-	defer func() {
-		if st, err := os.Lstat(dir); err != nil || st.Sys().(*syscall.Stat_t).Ino != ino {
-			c.findings = c.findings[:before]
-		}
-	}()
+	c.locked(Found{p, n}, rel, info)
+	if st, err := os.Lstat(dir); err != nil || st.Sys().(*syscall.Stat_t).Ino != ino {
+		c.findings = c.findings[:before]
+	}
+}
 
+// locked looks into an item whose lock it has.
+func (c *checker) locked(f Found, rel string, info fs.FileInfo) {
+	p, n, dir := f.Place, f.Name, c.tree.Path(rel)
 	// What reviewd has only just claimed has no ticket yet, and what was
 	// refused may never get one.
 	raw := p.State.Is(Raw)
@@ -280,7 +283,7 @@ func (c *checker) item(p Place, n Name) {
 	if why != "" && !raw {
 		c.report(Finding{BadItem, rel, why,
 			"it goes to " + In(Rejected).Dir() + " with a REASON; look into it, and requeue or remove it",
-			func() error { return c.tree.Quarantine(Found{p, n}, why) }})
+			func() error { return c.tree.Quarantine(f, why) }})
 	}
 	if p.State.shared() {
 		c.mine(Found{p, n}, info.Sys().(*syscall.Stat_t).Uid)
@@ -302,7 +305,7 @@ func (c *checker) item(p Place, n Name) {
 		return
 	}
 	for _, look := range c.look {
-		c.findings = append(c.findings, look(Found{p, n})...)
+		c.findings = append(c.findings, look(f)...)
 	}
 }
 

@@ -77,6 +77,10 @@ type Loop struct {
 	plan    *schedule
 	results chan result
 	failed  bool // in Once: something was left because of an error
+
+	lastScan time.Time
+	progress bool // an item was moved since
+
 	// hindered: the last scan did not see all, or an item lies where Via moved it
 	// and Handle could not go on, so that Before must give it back.
 	hindered bool
@@ -165,75 +169,84 @@ func (l *Loop) loop(ctx context.Context) error {
 	if err := l.scan(ctx); err != nil {
 		return err
 	}
-	lastScan := time.Now()
-	progress := false // since the last scan
-	for {
-		if ctx.Err() != nil {
-			return nil
-		}
+	for ctx.Err() == nil {
 		// A free hand first, then the newest hints, then the first name:
 		// so the oldest item is taken even after a build of hours.
 		if l.free() {
-			all := l.hear()
-			if all {
-				// Events that come in a crowd share a scan.
-				time.Sleep(time.Until(lastScan.Add(scanRest)))
-			}
-			if all || time.Since(lastScan) >= l.interval() {
-				if err := l.scan(ctx); err != nil {
-					return err
-				}
-				lastScan, progress = time.Now(), false
-			}
-			for _, e := range l.plan.fallDue(time.Now()) {
-				// What stayed while this one was busy is judged with it now:
-				// nothing else will happen to it.
-				if l.Batch != nil {
-					l.plan.stir(e.name)
-				}
+			if err := l.refresh(ctx); err != nil {
+				return err
 			}
 			if e, ok := l.plan.next(); ok {
-				if err := l.readyNow(); err != nil {
-					l.plan.put(e)
-					if l.Once && len(l.plan.busy) == 0 {
-						l.failed = true
-						return nil
-					}
-					if stop, err := l.wait(ctx, time.Now().Add(hinderedRetry), &progress); stop || err != nil {
-						return err
-					}
-					continue
-				}
-				l.plan.busy[e] = true
-				if l.Batch != nil {
-					go l.workBatch(ctx, l.plan.together(e))
-				} else {
-					go l.work(ctx, e)
+				if stop, err := l.begin(ctx, e); stop || err != nil {
+					return err
 				}
 				continue
 			}
 		}
 		if l.Once && len(l.plan.busy) == 0 && len(l.plan.ready) == 0 && !l.plan.soon() {
-			if !progress {
+			if !l.progress {
 				return nil
 			}
 			if err := l.scan(ctx); err != nil {
 				return err
 			}
-			lastScan, progress = time.Now(), false
 			continue
 		}
-		until := l.plan.until(lastScan.Add(l.interval()))
+		until := l.plan.until(l.lastScan.Add(l.interval()))
 		if check := time.Now().Add(checkEvery); check.Before(until) {
 			if err := l.Tree.Check(); err != nil {
 				return err
 			}
 			until = check
 		}
-		if stop, err := l.wait(ctx, until, &progress); stop || err != nil {
+		if stop, err := l.wait(ctx, until); stop || err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// refresh brings the plan up to date: hints, a scan if it is time for one, and
+// what has fallen due.
+func (l *Loop) refresh(ctx context.Context) error {
+	all := l.hear()
+	if all {
+		// Events that come in a crowd share a scan.
+		time.Sleep(time.Until(l.lastScan.Add(scanRest)))
+	}
+	if all || time.Since(l.lastScan) >= l.interval() {
+		if err := l.scan(ctx); err != nil {
+			return err
+		}
+	}
+	for _, e := range l.plan.fallDue(time.Now()) {
+		// What stayed while this one was busy is judged with it now:
+		// nothing else will happen to it.
+		if l.Batch != nil {
+			l.plan.stir(e.name)
+		}
+	}
+	return nil
+}
+
+// begin gives an entry, or its batch, to a goroutine. If nothing can be begun now
+// it waits, or says stop in a run with Once.
+func (l *Loop) begin(ctx context.Context, e entry) (stop bool, err error) {
+	if err := l.readyNow(); err != nil {
+		l.plan.put(e)
+		if l.Once && len(l.plan.busy) == 0 {
+			l.failed = true
+			return true, nil
+		}
+		return l.wait(ctx, time.Now().Add(hinderedRetry))
+	}
+	l.plan.busy[e] = true
+	if l.Batch != nil {
+		go l.workBatch(ctx, l.plan.together(e))
+	} else {
+		go l.work(ctx, e)
+	}
+	return false, nil
 }
 
 // free reports whether a worker has nothing to do. A batch is one work,
@@ -308,7 +321,7 @@ func (l *Loop) interval() time.Duration {
 // wait sleeps until a hint, a worker's result, a time, or the end. A loop with
 // no hand free has no use for hints and times yet: what fell due meanwhile
 // would wake it again and again.
-func (l *Loop) wait(ctx context.Context, until time.Time, progress *bool) (stop bool, err error) {
+func (l *Loop) wait(ctx context.Context, until time.Time) (stop bool, err error) {
 	var wake <-chan struct{}
 	var due <-chan time.Time
 	if l.free() {
@@ -324,7 +337,7 @@ func (l *Loop) wait(ctx context.Context, until time.Time, progress *bool) (stop 
 	case <-l.Nudge:
 		l.watch.lost()
 	case r := <-l.results:
-		return false, l.finish(r, progress)
+		return false, l.finish(r)
 	}
 	return false, nil
 }
@@ -377,6 +390,7 @@ func (l *Loop) scan(ctx context.Context) error {
 		_, err := os.Lstat(l.Tree.Path(e.place.Dir(), e.name))
 		return err == nil
 	})
+	l.lastScan, l.progress = time.Now(), false
 	return nil
 }
 
@@ -445,7 +459,7 @@ func (l *Loop) readyNow() error {
 }
 
 // finish takes a worker's result.
-func (l *Loop) finish(r result, progress *bool) error {
+func (l *Loop) finish(r result) error {
 	delete(l.plan.busy, r.e)
 	switch {
 	case errors.Is(r.err, durable.ErrInDoubt), errors.Is(r.err, ErrNoTree), errors.Is(r.err, ErrNoLocks):
@@ -470,7 +484,7 @@ func (l *Loop) finish(r result, progress *bool) error {
 			l.lack = false
 			l.plan.again(func(_ entry, p past) bool { return p.lack })
 		}
-		*progress = true
+		l.progress = true
 		l.Moved++
 	default:
 		l.plan.stays(r.e, r.verdict.Again)
