@@ -205,11 +205,18 @@ func (c *check) index(dir, name string, rel *release.Release, checked map[string
 		return nil
 	}
 	defer r.Close()
+	c.stanzas(path, r, last == "Packages")
+	return nil
+}
+
+// stanzas checks what an index of binary packages, or of sources, lists.
+func (c *check) stanzas(path string, r io.Reader, binary bool) {
 	s := deb822.NewScanner(r)
 	for s.Next() {
-		if last == "Packages" {
+		if binary {
 			if err := deb.CheckRelations(func(field string) string { return string(s.Get(field)) }); err != nil {
-				c.fault(path, "%s %s: %v; apt can install nothing of the suite until the package is gone (packmill archive rm)", s.Get("Package"), s.Get("Version"), err)
+				c.fault(path, "%s %s: %v; apt can install nothing of the suite until the package is gone (packmill archive rm)",
+					s.Get("Package"), s.Get("Version"), err)
 			}
 			c.file(path, string(s.Get("Filename")), string(s.Get("Size")), string(s.Get("SHA256")))
 			continue
@@ -224,7 +231,6 @@ func (c *check) index(dir, name string, rel *release.Release, checked map[string
 	if err := s.Err(); err != nil {
 		c.fault(path, "%v", err)
 	}
-	return nil
 }
 
 // text unpacks a form of an index and compares it with the plain text's sum.

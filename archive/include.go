@@ -177,6 +177,39 @@ func (in *inclusion) run() error {
 	if err := in.readChanges(); err != nil {
 		return err
 	}
+	if err := in.gather(); err != nil {
+		return err
+	}
+	if len(in.items) == 0 {
+		return refuse("%s: names nothing that could be published; it must list a .dsc or a .deb", in.Changes)
+	}
+	if in.Whole {
+		if needs, err := in.waits(); err != nil || needs != "" {
+			return cmp.Or(err, error(waiting("waits for the other packages of its source: "+needs)))
+		}
+	}
+	// Everything is good so far; a name that is taken is the last thing that
+	// can be wrong.
+	for i := range in.items {
+		it := &in.items[i]
+		if _, err := in.t.pool.Check(it.name, it.sum.SHA256, it.sum.Size); errors.Is(err, pool.ErrClash) {
+			return refuse("%s: the archive has a file of this name with other content; "+
+				"published files never change, so give the package a new version", filepath.Base(it.name))
+		} else if err != nil {
+			return err
+		}
+	}
+	for _, it := range in.items {
+		if err := in.t.pool.Place(it.f, it.from, it.name, it.sum.SHA256); err != nil {
+			return err
+		}
+	}
+	return in.apply()
+}
+
+// gather finds what of the listed files is to be published, in the order of their
+// names: sources, binaries, and the papers about them.
+func (in *inclusion) gather() error {
 	names := make([]string, 0, len(in.files))
 	for n := range in.files {
 		names = append(names, n)
@@ -203,30 +236,11 @@ func (in *inclusion) run() error {
 			}
 		}
 	}
-	if len(in.items) == 0 {
-		return refuse("%s: names nothing that could be published; it must list a .dsc or a .deb", in.Changes)
-	}
-	if in.Whole {
-		if needs, err := in.waits(); err != nil || needs != "" {
-			return cmp.Or(err, error(waiting("waits for the other packages of its source: "+needs)))
-		}
-	}
-	// Everything is good so far; a name that is taken is the last thing that
-	// can be wrong.
-	for i := range in.items {
-		it := &in.items[i]
-		if _, err := in.t.pool.Check(it.name, it.sum.SHA256, it.sum.Size); errors.Is(err, pool.ErrClash) {
-			return refuse("%s: the archive has a file of this name with other content; "+
-				"published files never change, so give the package a new version", filepath.Base(it.name))
-		} else if err != nil {
-			return err
-		}
-	}
-	for _, it := range in.items {
-		if err := in.t.pool.Place(it.f, it.from, it.name, it.sum.SHA256); err != nil {
-			return err
-		}
-	}
+	return nil
+}
+
+// apply puts the changes into the suite's indexes.
+func (in *inclusion) apply() error {
 	for _, c := range in.changes {
 		old, err := in.t.p.get(c.path, c.key)
 		if err != nil {

@@ -716,17 +716,8 @@ func (a *Archive) Snapshot(ctx context.Context, suite Suite, name string, now ti
 	if err := linkSuite(p.rel, p.dir, tmp); err != nil {
 		return err
 	}
-	if p.rel.Until.IsZero() {
-		for _, n := range []string{"Release", "Release.gpg", "InRelease"} {
-			if err := os.Link(filepath.Join(p.dir, n), filepath.Join(tmp, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-	} else {
-		p.rel.Until = time.Time{}
-		if err := release.Sign(tmp, p.rel.Text(), signersOf(keys.openpgp), now); err != nil {
-			return err
-		}
+	if err := p.signSnapshot(tmp, keys.openpgp, now); err != nil {
+		return err
 	}
 	if err := durable.SyncTree(tmp); err != nil {
 		return err
@@ -735,25 +726,49 @@ func (a *Archive) Snapshot(ctx context.Context, suite Suite, name string, now ti
 		return err
 	}
 	// The feeds may be behind, if the last publication was cut off.
-	if err := (&transaction{a: a, suite: &suite, p: p, now: now.UTC().Truncate(time.Second)}).feeds(keys, &Report{}); err != nil {
+	t := &transaction{a: a, suite: &suite, p: p, now: now.UTC().Truncate(time.Second)}
+	if err := t.feeds(keys, &Report{}); err != nil {
 		return err
 	}
 	if err := a.keepFeeds(filepath.Base(p.dir), top); err != nil {
 		return err
 	}
-	for _, k := range publicKeys(a.root, filepath.Base(p.dir)) {
+	if err := a.keepKeys(filepath.Base(p.dir), top); err != nil {
+		return err
+	}
+	return durable.Rename(tmp, to)
+}
+
+// signSnapshot puts the suite's signed Release into a snapshot's directory, or,
+// since a snapshot's does not expire, one that is signed anew.
+func (p *published) signSnapshot(dir string, keys []*loadedKey, now time.Time) error {
+	if !p.rel.Until.IsZero() {
+		p.rel.Until = time.Time{}
+		return release.Sign(dir, p.rel.Text(), signersOf(keys), now)
+	}
+	for _, n := range []string{"Release", "Release.gpg", "InRelease"} {
+		if err := os.Link(filepath.Join(p.dir, n), filepath.Join(dir, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepKeys copies the suite's public keys into a snapshot.
+func (a *Archive) keepKeys(suite, snapshot string) error {
+	for _, k := range publicKeys(a.root, suite) {
 		data, err := os.ReadFile(a.path(k))
 		if err != nil {
 			return err
 		}
-		if err := durable.MkdirAll(filepath.Join(top, "keys"), 0o755); err != nil {
+		if err := durable.MkdirAll(filepath.Join(snapshot, "keys"), 0o755); err != nil {
 			return err
 		}
-		if err := durable.WriteFile(filepath.Join(top, k), data, 0o644); err != nil {
+		if err := durable.WriteFile(filepath.Join(snapshot, k), data, 0o644); err != nil {
 			return err
 		}
 	}
-	return durable.Rename(tmp, to)
+	return nil
 }
 
 // keepFeeds links the suite's opkg feeds into a snapshot, and their pool.
@@ -846,23 +861,7 @@ func (a *Archive) exchange(ctx context.Context, suite Suite, snapshot string, no
 		return err
 	}
 	if cur.rel != nil {
-		err := filepath.WalkDir(cur.dir, func(old string, e fs.DirEntry, err error) error {
-			if err != nil || e.IsDir() || filepath.Base(filepath.Dir(old)) != "SHA256" {
-				return err
-			}
-			name, err := filepath.Rel(cur.dir, old)
-			if err != nil {
-				return err
-			}
-			if err := os.MkdirAll(filepath.Dir(filepath.Join(tmp, name)), 0o755); err != nil {
-				return err
-			}
-			if err := os.Link(old, filepath.Join(tmp, name)); err != nil && !errors.Is(err, fs.ErrExist) {
-				return err
-			}
-			return os.Chtimes(old, now, now) // superseded from now on
-		})
-		if err != nil {
+		if err := keepHashed(cur.dir, tmp, now); err != nil {
 			return err
 		}
 	}
@@ -892,6 +891,27 @@ func (a *Archive) exchange(ctx context.Context, suite Suite, snapshot string, no
 		return err
 	}
 	return t.feeds(keys, &Report{})
+}
+
+// keepHashed links the indexes that clients of a suite's directory may be reading
+// into another, under their checksums.
+func keepHashed(from, to string, now time.Time) error {
+	return filepath.WalkDir(from, func(old string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || filepath.Base(filepath.Dir(old)) != "SHA256" {
+			return err
+		}
+		name, err := filepath.Rel(from, old)
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(to, name)), 0o755); err != nil {
+			return err
+		}
+		if err := os.Link(old, filepath.Join(to, name)); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return os.Chtimes(old, now, now) // superseded from now on
+	})
 }
 
 // RemoveSnapshot takes a snapshot away. Its packages stay in the pool until

@@ -190,70 +190,98 @@ func (x *File) readDirectory() bool {
 	if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(b[len(body):]) {
 		return false
 	}
-	body = body[len(directoryMagic):]
-	ok := true
-	num := func() int64 {
-		v, n := binary.Uvarint(body)
-		if n <= 0 {
-			ok, body = false, nil
-			return 0
-		}
-		body = body[n:]
-		return int64(v)
-	}
-	bin := func() []byte {
-		n := num()
-		if n < 0 || n > int64(len(body)) {
-			ok, body = false, nil
-			return nil
-		}
-		s := body[:n:n]
-		body = body[n:]
-		return s
-	}
-	name, size := string(bin()), num()
-	if !ok || name != filepath.Base(name) || string(bin()) != x.state.Text.SHA256 || num() != x.state.Text.Size {
+	d := &directory{rest: body[len(directoryMagic):]}
+	name, size := string(d.bytes()), d.num()
+	if d.bad || name != filepath.Base(name) || string(d.bytes()) != x.state.Text.SHA256 || d.num() != x.state.Text.Size {
 		return false
 	}
-	n := num()
-	if n > int64(len(body)) {
+	n := d.num()
+	if n > int64(len(d.rest)) {
 		return false
 	}
-	blocks := make([]block, n)
-	for i := range blocks {
-		b := block{first: string(bin()), off: num(), len: num(), crc: uint32(num()), old: i}
-		copy(b.sum[:], bin())
-		b.mid = bin()
-		blocks[i] = b
-	}
+	blocks := d.blocks(n)
 	var forms []form
-	for range min(num(), int64(len(Forms()))) {
-		f := form{c: compression.Kind(bin()), sum: Sum{string(bin()), num()}, pieces: make([]piece, n), mids: make([][]byte, n)}
-		for j := range f.pieces {
-			f.pieces[j] = piece{off: num(), len: num(), crc: uint32(num()), plain: num(), unpadded: num()}
-			f.mids[j] = bin()
-		}
+	for range min(d.num(), int64(len(Forms()))) {
 		// A form that is published otherwise is made again.
-		if x.state.Forms[f.c] == f.sum {
+		if f := d.form(n); x.state.Forms[f.c] == f.sum {
 			forms = append(forms, f)
 		}
 	}
-	if !ok || len(body) != 0 {
+	if d.bad || len(d.rest) != 0 {
 		return false
 	}
-	f, err := os.OpenFile(filepath.Join(filepath.Dir(x.place.Cache), name), os.O_RDWR, 0)
+	if x.st = openStore(filepath.Dir(x.place.Cache), name, size); x.st == nil {
+		return false
+	}
+	x.blocks, x.forms = blocks, forms
+	return true
+}
+
+// openStore opens the store of that name, or returns nil if there is none of that size.
+func openStore(dir, name string, size int64) *store {
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrPermission) {
 		// Another user's archive: it can be read.
-		f, err = os.Open(filepath.Join(filepath.Dir(x.place.Cache), name))
+		f, err = os.Open(filepath.Join(dir, name))
 	}
 	if err != nil {
-		return false
+		return nil
 	}
 	if st, err := f.Stat(); err != nil || st.Size() < size {
 		f.Close()
-		return false
+		return nil
 	}
-	x.st = &store{f: f, name: name, size: size, kept: true}
-	x.blocks, x.forms = blocks, forms
-	return true
+	return &store{f: f, name: name, size: size, kept: true}
+}
+
+// directory is the directory's text while it is read. Once it is bad all that
+// is read of it is empty.
+type directory struct {
+	rest []byte
+	bad  bool
+}
+
+func (d *directory) num() int64 {
+	v, n := binary.Uvarint(d.rest)
+	if n <= 0 {
+		d.bad, d.rest = true, nil
+		return 0
+	}
+	d.rest = d.rest[n:]
+	return int64(v)
+}
+
+func (d *directory) bytes() []byte {
+	n := d.num()
+	if n < 0 || n > int64(len(d.rest)) {
+		d.bad, d.rest = true, nil
+		return nil
+	}
+	b := d.rest[:n:n]
+	d.rest = d.rest[n:]
+	return b
+}
+
+func (d *directory) blocks(n int64) []block {
+	blocks := make([]block, n)
+	for i := range blocks {
+		b := block{first: string(d.bytes()), off: d.num(), len: d.num(), crc: uint32(d.num()), old: i}
+		copy(b.sum[:], d.bytes())
+		b.mid = d.bytes()
+		blocks[i] = b
+	}
+	return blocks
+}
+
+// form reads a form of an index of n blocks.
+func (d *directory) form(n int64) form {
+	f := form{
+		c: compression.Kind(d.bytes()), sum: Sum{string(d.bytes()), d.num()},
+		pieces: make([]piece, n), mids: make([][]byte, n),
+	}
+	for i := range f.pieces {
+		f.pieces[i] = piece{off: d.num(), len: d.num(), crc: uint32(d.num()), plain: d.num(), unpadded: d.num()}
+		f.mids[i] = d.bytes()
+	}
+	return f
 }

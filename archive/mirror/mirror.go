@@ -257,11 +257,23 @@ func (r *Repository) readRelease(now time.Time) error {
 			return fmt.Errorf("Release has expired at %s; get a newer one, or say that an expired one is taken", until)
 		}
 	}
-	if rel.Get("SHA256") == "" {
+	if err := r.readSums(rel.Get("SHA256")); err != nil {
+		return err
+	}
+	r.byHash = rel.Get("Acquire-By-Hash") == "yes"
+	if r.flat {
+		return nil // its index has what it has
+	}
+	return r.choose()
+}
+
+// readSums reads the list of the repository's indexes.
+func (r *Repository) readSums(list string) error {
+	if list == "" {
 		return errors.New("Release has no SHA256 field; let the repository's program write it")
 	}
 	r.sums = map[string]sum{}
-	for line := range strings.SplitSeq(strings.TrimPrefix(rel.Get("SHA256"), "\n"), "\n") {
+	for line := range strings.SplitSeq(strings.TrimPrefix(list, "\n"), "\n") {
 		w := deb822.Words(line)
 		if len(w) != 3 {
 			return fmt.Errorf("Release: SHA256: the line %q is not sum, size and path", line)
@@ -272,25 +284,12 @@ func (r *Repository) readRelease(now time.Time) error {
 		}
 		r.sums[strings.TrimPrefix(w[2], "./")] = sum{w[0], size}
 	}
-	r.byHash = rel.Get("Acquire-By-Hash") == "yes"
-	if r.flat {
-		return nil // its index has what it has
-	}
-	choose := func(what string, have, want []string) ([]string, error) {
-		if len(want) == 0 {
-			return have, nil
-		}
-		for _, w := range want {
-			if !slices.Contains(have, w) {
-				return nil, fmt.Errorf("Release names no %s %s, only %s", what, w, strings.Join(have, ", "))
-			}
-		}
-		return want, nil
-	}
-	var err error
-	// Components of the form updates/main (security.debian.org of old) name
-	// the directory by their last part.
-	comps, archs := deb822.Words(rel.Get("Components")), deb822.Words(rel.Get("Architectures"))
+	return nil
+}
+
+// choose sets Components and Archs: those that are asked for, or all that there are.
+func (r *Repository) choose() (err error) {
+	comps, archs := deb822.Words(r.Release.Get("Components")), deb822.Words(r.Release.Get("Architectures"))
 	there, thereArchs := r.listed()
 	if len(comps) == 0 {
 		comps = there
@@ -298,13 +297,15 @@ func (r *Repository) readRelease(now time.Time) error {
 	if len(archs) == 0 {
 		archs = thereArchs
 	}
+	// Components of the form updates/main (security.debian.org of old) name
+	// the directory by their last part.
 	for i := range comps {
 		comps[i] = path.Base(comps[i])
 	}
-	if r.Components, err = choose("component", comps, r.src.Components); err != nil {
+	if r.Components, err = chosen("component", comps, r.src.Components); err != nil {
 		return err
 	}
-	if r.Archs, err = choose("architecture", archs, r.src.Architectures); err != nil {
+	if r.Archs, err = chosen("architecture", archs, r.src.Architectures); err != nil {
 		return err
 	}
 	r.Archs = slices.DeleteFunc(slices.Clone(r.Archs), func(a string) bool { return a == "all" || a == "source" })
@@ -319,6 +320,18 @@ func (r *Repository) readRelease(now time.Time) error {
 		}
 	}
 	return nil
+}
+
+func chosen(what string, have, want []string) ([]string, error) {
+	if len(want) == 0 {
+		return have, nil
+	}
+	for _, w := range want {
+		if !slices.Contains(have, w) {
+			return nil, fmt.Errorf("Release names no %s %s, only %s", what, w, strings.Join(have, ", "))
+		}
+	}
+	return want, nil
 }
 
 // listed are the components and architectures of the indexes that Release names,

@@ -191,38 +191,9 @@ func (p *publisher) publish(ctx context.Context, items []*spool.Item) ([]spool.V
 
 // include publishes what is ready among the undecided entries.
 func (p *publisher) include(ctx context.Context, all *control.Settings, s *control.Suite, entries []*entry) error {
-	var batch []archive.Inclusion
-	var in []*entry
-	// The sources first, then what is for all: whether other binaries can go depends on them.
-	ordered := slices.Clone(entries)
-	rank := func(e *entry) int { return slices.Index([]string{"", "all", e.arch}, e.arch) }
-	slices.SortStableFunc(ordered, func(a, b *entry) int { return cmp.Compare(rank(a), rank(b)) })
-	for _, e := range ordered {
-		if e.decided {
-			continue
-		}
-		ready, why, err := p.ready(ctx, s, e, entries)
-		if err != nil {
-			return err
-		}
-		if !ready {
-			e.decide(why)
-			continue
-		}
-		inc, reason, err := p.inclusion(all, s, e)
-		if err != nil {
-			return err
-		}
-		if reason != "" {
-			if err := p.refuse(s, e, reason); err != nil {
-				return err
-			}
-			continue
-		}
-		batch, in = append(batch, inc), append(in, e)
-	}
-	if len(batch) == 0 {
-		return nil
+	batch, in, err := p.batch(ctx, all, s, entries)
+	if err != nil || len(batch) == 0 {
+		return err
 	}
 	start := time.Now()
 	suite, err := all.Archive(s)
@@ -236,34 +207,73 @@ func (p *publisher) include(ctx context.Context, all *control.Settings, s *contr
 	p.Log.Info("published", "suite", s.Name, "items", len(batch), "took", time.Since(start).Round(time.Millisecond))
 	p.warn(s.Name, report)
 	for i, r := range report.Results {
-		e := in[i]
 		for _, n := range r.Notes {
-			p.Log.Warn("note", "item", e.item.Name.String(), "suite", s.Name, "reason", n)
+			p.Log.Warn("note", "item", in[i].item.Name.String(), "suite", s.Name, "reason", n)
 		}
-		if r.Outcome == archive.Refused {
-			if err := p.refuse(s, e, r.Reason); err != nil {
-				return err
+		if err := p.settle(s, in[i], r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// batch gathers what is ready among the undecided entries: the sources first,
+// then what is for all, for whether other binaries can go depends on them.
+func (p *publisher) batch(ctx context.Context, all *control.Settings, s *control.Suite, entries []*entry) (
+	batch []archive.Inclusion, in []*entry, err error,
+) {
+	ordered := slices.Clone(entries)
+	rank := func(e *entry) int { return slices.Index([]string{"", "all", e.arch}, e.arch) }
+	slices.SortStableFunc(ordered, func(a, b *entry) int { return cmp.Compare(rank(a), rank(b)) })
+	for _, e := range ordered {
+		if e.decided {
+			continue
+		}
+		ready, why, err := p.ready(ctx, s, e, entries)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !ready {
+			e.decide(why)
+			continue
+		}
+		inc, reason, err := p.inclusion(all, s, e)
+		if err != nil {
+			return nil, nil, err
+		}
+		if reason != "" {
+			if err := p.refuse(s, e, reason); err != nil {
+				return nil, nil, err
 			}
 			continue
 		}
-		if r.Outcome == archive.Waits {
-			e.decide(spool.Stay(0, r.Reason))
-			continue
-		}
-		// What is published is never published again, though its files
-		// are about to leave the item.
-		if err := durable.MkdirAll(filepath.Dir(p.record(e.item)), 0o755); err != nil {
-			return err
-		}
-		if err := durable.WriteFile(p.record(e.item), []byte(strings.Join(r.Files, "\n")+"\n"), 0o644); err != nil {
-			return err
-		}
-		v, err := p.file(e)
-		if err != nil {
-			return err
-		}
-		e.decide(v)
+		batch, in = append(batch, inc), append(in, e)
 	}
+	return batch, in, nil
+}
+
+// settle decides about an entry by what became of its publication.
+func (p *publisher) settle(s *control.Suite, e *entry, r archive.Result) error {
+	switch r.Outcome {
+	case archive.Refused:
+		return p.refuse(s, e, r.Reason)
+	case archive.Waits:
+		e.decide(spool.Stay(0, r.Reason))
+		return nil
+	}
+	// What is published is never published again, though its files
+	// are about to leave the item.
+	if err := durable.MkdirAll(filepath.Dir(p.record(e.item)), 0o755); err != nil {
+		return err
+	}
+	if err := durable.WriteFile(p.record(e.item), []byte(strings.Join(r.Files, "\n")+"\n"), 0o644); err != nil {
+		return err
+	}
+	v, err := p.file(e)
+	if err != nil {
+		return err
+	}
+	e.decide(v)
 	return nil
 }
 

@@ -74,52 +74,62 @@ func (p *Package) readData(m *member, opt Options, lim *Limits) error {
 	if keep {
 		compression.OneMember(u.r)
 	}
-	var (
-		seen  = make(map[string]bool)
-		text  int64
-		count int
-	)
-	err = walk(u, func(h *tar.Header, _ io.Reader) error {
-		path, err := cleanPath(h.Name)
-		if err != nil {
-			return err
-		}
-		e := Entry{Path: path, Type: h.Typeflag, Mode: uint32(h.Mode) & 0o7777, MTime: h.ModTime.Unix()}
-		switch h.Typeflag {
-		case tar.TypeReg:
-			e.Size = h.Size
-		case tar.TypeLink:
-			if e.Link, err = cleanPath(h.Linkname); err != nil {
-				return err
-			}
-		case tar.TypeSymlink:
-			if e.Link = h.Linkname; e.Link == "" || !printable(e.Link) {
-				return fault("%s: the symbolic link %q points to %q; use a target of printable UTF-8", m.name, path, e.Link)
-			}
-		case tar.TypeDir, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-		default:
-			return fault("%s: %q is of type %q, which dpkg does not unpack; build the package again with dpkg-deb",
-				m.name, path, h.Typeflag)
-		}
-		count++
-		text += int64(len(e.Path) + len(e.Link))
-		if count > lim.Entries || text > lim.PathText {
-			return fault("%s: lists more than %d files or %d bytes of names; split the package",
-				m.name, lim.Entries, lim.PathText)
-		}
-		if isFile, twice := seen[path]; twice && (isFile || h.Typeflag != tar.TypeDir) {
-			return fault("%s: lists %q twice; build the package again with dpkg-deb", m.name, path)
-		}
-		seen[path] = h.Typeflag != tar.TypeDir
-		if !opt.SkipContents {
-			p.Contents = append(p.Contents, e)
-		}
-		return nil
-	})
+	c := &contents{p: p, m: m, lim: lim, keep: !opt.SkipContents, seen: make(map[string]bool)}
+	err = walk(u, func(h *tar.Header, _ io.Reader) error { return c.add(h) })
 	if keep && m.left > 0 {
 		return ErrGzips
 	}
 	return err
+}
+
+// contents lists data.tar.
+type contents struct {
+	p     *Package
+	m     *member
+	lim   *Limits
+	keep  bool            // the list is wanted
+	seen  map[string]bool // whether the path is that of something else than a directory
+	text  int64           // bytes of names
+	count int
+}
+
+// add judges one entry.
+func (c *contents) add(h *tar.Header) error {
+	path, err := cleanPath(h.Name)
+	if err != nil {
+		return err
+	}
+	e := Entry{Path: path, Type: h.Typeflag, Mode: uint32(h.Mode) & 0o7777, MTime: h.ModTime.Unix()}
+	switch h.Typeflag {
+	case tar.TypeReg:
+		e.Size = h.Size
+	case tar.TypeLink:
+		if e.Link, err = cleanPath(h.Linkname); err != nil {
+			return err
+		}
+	case tar.TypeSymlink:
+		if e.Link = h.Linkname; e.Link == "" || !printable(e.Link) {
+			return fault("%s: the symbolic link %q points to %q; use a target of printable UTF-8", c.m.name, path, e.Link)
+		}
+	case tar.TypeDir, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+	default:
+		return fault("%s: %q is of type %q, which dpkg does not unpack; build the package again with dpkg-deb",
+			c.m.name, path, h.Typeflag)
+	}
+	c.count++
+	c.text += int64(len(e.Path) + len(e.Link))
+	if c.count > c.lim.Entries || c.text > c.lim.PathText {
+		return fault("%s: lists more than %d files or %d bytes of names; split the package",
+			c.m.name, c.lim.Entries, c.lim.PathText)
+	}
+	if isFile, twice := c.seen[path]; twice && (isFile || h.Typeflag != tar.TypeDir) {
+		return fault("%s: lists %q twice; build the package again with dpkg-deb", c.m.name, path)
+	}
+	c.seen[path] = h.Typeflag != tar.TypeDir
+	if c.keep {
+		c.p.Contents = append(c.p.Contents, e)
+	}
+	return nil
 }
 
 // tarBlock is the unit of tar archives: two of zeros end one (tar(5)).

@@ -60,67 +60,84 @@ type Wrong struct {
 // named. Those fields that are there must name the same files with the same
 // sizes, each once; wrong says where they do not. The names are not judged: see Files.
 func Lists(st *deb822.Stanza, form Form) (files []File, wrong []Wrong) {
-	index := map[string]int{}
+	l := &lister{index: map[string]int{}}
 	var given []int
 	for n, list := range lists {
 		value := st.Get(list.field)
 		if value == "" {
 			continue
 		}
-		bad := func(format string, args ...any) {
-			wrong = append(wrong, Wrong{list.field, fmt.Sprintf(format, args...)})
-		}
 		given = append(given, n)
-		seen := map[string]bool{}
-		for line := range strings.SplitSeq(value, "\n") {
-			w := deb822.Words(line)
-			if len(w) == 0 {
-				continue
-			}
-			words := Short
-			if n == 0 {
-				words = form
-			}
-			f, ok := readLine(w, words)
-			switch {
-			case !ok:
-				bad("%s has the line %s, which is not of the form that dpkg writes; build the upload again",
-					list.field, quote(line))
-				continue
-			case !isHex(w[0], list.hex):
-				bad("%s gives %s the checksum %s, which is not %d lower hex digits; build the upload again",
-					list.field, show(f.Name), quote(w[0]), list.hex)
-				continue
-			case seen[f.Name]:
-				bad("%s lists %s twice; list each file once", list.field, show(f.Name))
-				continue
-			}
-			seen[f.Name] = true
-			i, known := index[f.Name]
-			if !known {
-				if len(files) >= maxFiles {
-					bad("%s lists more than %d files; split the upload", list.field, maxFiles)
-					return files, wrong
-				}
-				i = len(files)
-				index[f.Name] = i
-				files = append(files, f)
-			} else if files[i].Size != f.Size {
-				bad("%s is of %d bytes in %s, but of %d in another list; build the upload again",
-					show(f.Name), f.Size, list.field, files[i].Size)
-			}
-			*list.sum(&files[i]) = w[0]
+		words := Short
+		if n == 0 {
+			words = form
+		}
+		if !l.read(n, value, words) {
+			return l.files, l.wrong
 		}
 	}
 	for _, n := range given {
-		for i := range files {
-			if *lists[n].sum(&files[i]) == "" {
-				wrong = append(wrong, Wrong{lists[n].field,
-					fmt.Sprintf("%s is not in %s, but in another list; build the upload again", show(files[i].Name), lists[n].field)})
+		for i := range l.files {
+			if *lists[n].sum(&l.files[i]) == "" {
+				l.bad(n, "%s is not in %s, but in another list; build the upload again", show(l.files[i].Name), lists[n].field)
 			}
 		}
 	}
-	return files, wrong
+	return l.files, l.wrong
+}
+
+// lister puts the lists together.
+type lister struct {
+	files []File
+	index map[string]int // of a name, in files
+	wrong []Wrong
+}
+
+// bad notes a fault of lists[n].
+func (l *lister) bad(n int, format string, args ...any) {
+	l.wrong = append(l.wrong, Wrong{lists[n].field, fmt.Sprintf(format, args...)})
+}
+
+// read reads lists[n]. It reports false if there are too many files to go on.
+func (l *lister) read(n int, value string, form Form) bool {
+	list := lists[n]
+	seen := map[string]bool{}
+	for line := range strings.SplitSeq(value, "\n") {
+		w := deb822.Words(line)
+		if len(w) == 0 {
+			continue
+		}
+		f, ok := readLine(w, form)
+		switch {
+		case !ok:
+			l.bad(n, "%s has the line %s, which is not of the form that dpkg writes; build the upload again",
+				list.field, quote(line))
+			continue
+		case !isHex(w[0], list.hex):
+			l.bad(n, "%s gives %s the checksum %s, which is not %d lower hex digits; build the upload again",
+				list.field, show(f.Name), quote(w[0]), list.hex)
+			continue
+		case seen[f.Name]:
+			l.bad(n, "%s lists %s twice; list each file once", list.field, show(f.Name))
+			continue
+		}
+		seen[f.Name] = true
+		i, known := l.index[f.Name]
+		if !known {
+			if len(l.files) >= maxFiles {
+				l.bad(n, "%s lists more than %d files; split the upload", list.field, maxFiles)
+				return false
+			}
+			i = len(l.files)
+			l.index[f.Name] = i
+			l.files = append(l.files, f)
+		} else if l.files[i].Size != f.Size {
+			l.bad(n, "%s is of %d bytes in %s, but of %d in another list; build the upload again",
+				show(f.Name), f.Size, list.field, l.files[i].Size)
+		}
+		*list.sum(&l.files[i]) = w[0]
+	}
+	return true
 }
 
 // Files is Lists where the first thing that is wrong is enough, as an error

@@ -134,28 +134,9 @@ func (p *parser) relation() (r Relation, err error) {
 	}
 	p.blank()
 	if p.take('(') {
-		p.blank()
-		switch op := p.word(func(c byte) bool { return c == '<' || c == '>' || c == '=' }); op {
-		case "<<", "<=", "=", ">=", ">>":
-			r.Op = op
-		case "<", ">":
-			r.Op = op + "="
-		default:
-			return r, fmt.Errorf("no such comparison: %q; write <<, <=, =, >= or >>", op)
-		}
-		p.blank()
-		r.Version = p.word(func(c byte) bool { return !isBlank(c) && c != ')' })
-		if strings.HasPrefix(r.Version, "$") {
-			return r, errSubstitution
-		}
-		if err := CheckVersion(r.Version); err != nil {
+		if err := p.version(&r); err != nil {
 			return r, err
 		}
-		p.blank()
-		if !p.take(')') {
-			return r, fmt.Errorf("no ')' after the version; write (%s %s)", r.Op, r.Version)
-		}
-		p.blank()
 	}
 	if p.take('[') {
 		if r.Archs, err = p.words(']', "architecture"); err != nil {
@@ -173,6 +154,33 @@ func (p *parser) relation() (r Relation, err error) {
 		p.blank()
 	}
 	return r, nil
+}
+
+// version reads the inside of (), and the blanks after it.
+func (p *parser) version(r *Relation) error {
+	p.blank()
+	switch op := p.word(func(c byte) bool { return c == '<' || c == '>' || c == '=' }); op {
+	case "<<", "<=", "=", ">=", ">>":
+		r.Op = op
+	case "<", ">":
+		r.Op = op + "="
+	default:
+		return fmt.Errorf("no such comparison: %q; write <<, <=, =, >= or >>", op)
+	}
+	p.blank()
+	r.Version = p.word(func(c byte) bool { return !isBlank(c) && c != ')' })
+	if strings.HasPrefix(r.Version, "$") {
+		return errSubstitution
+	}
+	if err := CheckVersion(r.Version); err != nil {
+		return err
+	}
+	p.blank()
+	if !p.take(')') {
+		return fmt.Errorf("no ')' after the version; write (%s %s)", r.Op, r.Version)
+	}
+	p.blank()
+	return nil
 }
 
 // words reads the inside of [] or <>, and the blanks after it.

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -311,76 +312,43 @@ type Upload struct {
 // Write puts all files of the upload into dir and returns the path of the
 // .changes, which is written last.
 func (u Upload) Write(dir string) (string, error) {
-	dist := u.Distribution
-	if dist == "" {
-		dist = "unstable"
-	}
-	var (
-		files  []Part
-		archs  []string
-		binary []string
-		seen   = map[string]bool{}
-	)
-	addArch := func(a string) {
-		if !seen[a] {
-			seen[a] = true
-			archs = append(archs, a)
-		}
-	}
+	var files []Part
+	var archs, binary []string
 	for _, d := range u.Debs {
 		binary = append(binary, d.Name)
 	}
 	if !u.NoSource {
-		s := u.Source
-		if s.Sign == nil {
-			s.Sign = u.Sign
-		}
-		if s.Binary == nil && binary != nil {
-			s.Binary = binary
-		}
-		paths, err := s.Write(dir)
+		source, err := u.writeSource(dir, binary)
 		if err != nil {
 			return "", err
 		}
-		for _, p := range paths {
-			body, err := os.ReadFile(p)
-			if err != nil {
-				return "", err
-			}
-			files = append(files, Part{filepath.Base(p), body})
-		}
-		addArch("source")
+		files, archs = source, append(archs, "source")
 	}
 	for _, d := range u.Debs {
-		if d.Source == "" && (d.Name != u.Source.Name || d.Version != u.Source.Version) {
-			d.Source = u.Source.Name
-			if d.Version != u.Source.Version {
-				d.Source += " (" + u.Source.Version + ")"
-			}
-		}
-		body := d.Bytes()
-		if err := os.WriteFile(filepath.Join(dir, d.FileName()), body, 0o644); err != nil {
+		part, err := u.writeDeb(dir, d)
+		if err != nil {
 			return "", err
 		}
-		files = append(files, Part{d.FileName(), body})
-		addArch(d.arch())
+		files = append(files, part)
+		if !slices.Contains(archs, d.arch()) {
+			archs = append(archs, d.arch())
+		}
 	}
-	first := "source"
-	if u.NoSource {
-		first = archs[0]
-	} else if len(archs) > 1 {
+	first := archs[0]
+	if !u.NoSource && len(archs) > 1 {
 		first = archs[1]
 	}
 	base := u.Source.Name + "_" + policy.WithoutEpoch(u.Source.Version) + "_" + first
 	if u.Buildinfo != "" {
-		if err := os.WriteFile(filepath.Join(dir, base+".buildinfo"), []byte(u.Buildinfo), 0o644); err != nil {
+		part := Part{base + ".buildinfo", []byte(u.Buildinfo)}
+		if err := os.WriteFile(filepath.Join(dir, part.Name), part.Body, 0o644); err != nil {
 			return "", err
 		}
-		files = append(files, Part{base + ".buildinfo", []byte(u.Buildinfo)})
+		files = append(files, part)
 	}
 	c := Changes{
 		Source: u.Source.Name, Version: u.Source.Version, Date: Time, Binary: binary, Archs: archs,
-		Distribution: dist, Urgency: "medium", Maintainer: person, ChangedBy: person,
+		Distribution: cmp.Or(u.Distribution, "unstable"), Urgency: "medium", Maintainer: person, ChangedBy: person,
 		Section: "misc", Priority: "optional", BinaryOnly: u.Of != "",
 		Description: "package for tests", Entry: "For tests.", Parts: files,
 	}
@@ -396,6 +364,40 @@ func (u Upload) Write(dir string) (string, error) {
 	}
 	path := filepath.Join(dir, base+".changes")
 	return path, os.WriteFile(path, text, 0o644)
+}
+
+func (u *Upload) writeSource(dir string, binary []string) ([]Part, error) {
+	s := u.Source
+	if s.Sign == nil {
+		s.Sign = u.Sign
+	}
+	if s.Binary == nil {
+		s.Binary = binary
+	}
+	paths, err := s.Write(dir)
+	if err != nil {
+		return nil, err
+	}
+	var parts []Part
+	for _, p := range paths {
+		body, err := os.ReadFile(p)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, Part{filepath.Base(p), body})
+	}
+	return parts, nil
+}
+
+func (u *Upload) writeDeb(dir string, d Deb) (Part, error) {
+	if d.Source == "" && (d.Name != u.Source.Name || d.Version != u.Source.Version) {
+		d.Source = u.Source.Name
+		if d.Version != u.Source.Version {
+			d.Source += " (" + u.Source.Version + ")"
+		}
+	}
+	part := Part{d.FileName(), d.Bytes()}
+	return part, os.WriteFile(filepath.Join(dir, part.Name), part.Body, 0o644)
 }
 
 // Corpus is a made-up distribution: n binary packages of n/2 sources, two each.
