@@ -176,40 +176,9 @@ func (r *Record) After(c *Call) {
 	n := r.nodes[c.ino]
 	switch c.verb {
 	case vOpen:
-		switch {
-		case c.Flags&unix.O_TMPFILE == unix.O_TMPFILE:
-			var st unix.Stat_t
-			if unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", c.tid, c.Result), &st) == nil {
-				r.node(st.Ino, fs.FileMode(st.Mode&0o7777))
-			}
-		case c.Flags&unix.O_CREAT != 0 && c.ino == 0:
-			r.create(c.Path)
-		case c.Flags&unix.O_TRUNC != 0 && n != nil && len(r.content(n, len(n.ops))) > 0:
-			n.add(op{seq: r.seq, resize: true})
-		}
+		r.open(c, n)
 	case vMkdir, vSymlink, vMknod:
 		r.create(c.Path)
-	case vWrite:
-		if n != nil {
-			n.add(op{seq: r.seq, write: true, off: c.Offset, data: c.Data})
-		}
-	case vClone:
-		if n != nil {
-			n.add(op{seq: r.seq, resize: true})
-			n.add(op{seq: r.seq, write: true, data: c.Data})
-		}
-	case vTruncate:
-		if n != nil {
-			n.add(op{seq: r.seq, resize: true, size: c.Offset})
-		}
-	case vAllocate:
-		if fi, err := os.Stat(c.Path); err == nil && n != nil {
-			n.add(op{seq: r.seq, resize: true, size: fi.Size()})
-		}
-	case vMode:
-		if fi, err := os.Stat(c.Path); err == nil && n != nil {
-			n.add(op{seq: r.seq, chmod: true, mode: fi.Mode()})
-		}
 	case vLink:
 		if d := r.parent(c.Path2); d != nil && n != nil {
 			d.add(op{seq: r.seq, changes: []change{{filepath.Base(c.Path2), n}}})
@@ -220,14 +189,52 @@ func (r *Record) After(c *Call) {
 		}
 	case vRename:
 		r.rename(c, n)
-	case vSync:
-		if n != nil {
-			n.syncs = append(n.syncs, synced{r.seq, len(n.ops)})
-		}
 	case vSyncFS:
 		for _, n := range r.all {
 			n.syncs = append(n.syncs, synced{r.seq, len(n.ops)})
 		}
+	default:
+		if n != nil {
+			r.change(c, n)
+		}
+	}
+}
+
+// open takes in a call that opened a file, and perhaps made or emptied it.
+func (r *Record) open(c *Call, n *node) {
+	switch {
+	case c.Flags&unix.O_TMPFILE == unix.O_TMPFILE:
+		var st unix.Stat_t
+		if unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", c.tid, c.Result), &st) == nil {
+			r.node(st.Ino, fs.FileMode(st.Mode&0o7777))
+		}
+	case c.Flags&unix.O_CREAT != 0 && c.ino == 0:
+		r.create(c.Path)
+	case c.Flags&unix.O_TRUNC != 0 && n != nil && len(r.content(n, len(n.ops))) > 0:
+		n.add(op{seq: r.seq, resize: true})
+	}
+}
+
+// change takes in a call that changed, or synced, what is in a node.
+func (r *Record) change(c *Call, n *node) {
+	switch c.verb {
+	case vWrite:
+		n.add(op{seq: r.seq, write: true, off: c.Offset, data: c.Data})
+	case vClone:
+		n.add(op{seq: r.seq, resize: true})
+		n.add(op{seq: r.seq, write: true, data: c.Data})
+	case vTruncate:
+		n.add(op{seq: r.seq, resize: true, size: c.Offset})
+	case vAllocate:
+		if fi, err := os.Stat(c.Path); err == nil {
+			n.add(op{seq: r.seq, resize: true, size: fi.Size()})
+		}
+	case vMode:
+		if fi, err := os.Stat(c.Path); err == nil {
+			n.add(op{seq: r.seq, chmod: true, mode: fi.Mode()})
+		}
+	case vSync:
+		n.syncs = append(n.syncs, synced{r.seq, len(n.ops)})
 	}
 }
 
@@ -347,18 +354,43 @@ func (r *Record) States(cut, random int, seed uint64, seen map[string]bool) []*S
 	if seen == nil {
 		seen = map[string]bool{}
 	}
-	var states []*State
-	add := func(name string, data damage, pick func(n *node) int) {
-		s := &State{Cut: cut, Name: name, keep: make([]int, len(r.all)), data: data}
-		for i, n := range r.all {
-			s.keep[i] = min(max(pick(n), lo[i]), hi[i])
-		}
-		r.agree(s.keep)
-		if key := r.key(s, lo); !seen[key] {
-			seen[key] = true
-			states = append(states, s)
-		}
+	b := &branches{Record: r, cut: cut, lo: lo, hi: hi, seen: seen}
+	b.worst()
+	rng := rand.New(rand.NewPCG(seed, uint64(cut)))
+	for k := range random {
+		b.add(fmt.Sprintf("chance %d of seed %d", k, seed), damage(rng.IntN(3)), func(n *node) int {
+			return lo[n.id] + rng.IntN(hi[n.id]-lo[n.id]+1)
+		})
 	}
+	return b.states
+}
+
+// branches are the disks that one cut may leave: of each node at least lo and at
+// most hi ops are there.
+type branches struct {
+	*Record
+	cut    int
+	lo, hi []int
+	seen   map[string]bool
+	states []*State
+}
+
+// add adds a disk, unless it is one that was seen; pick says how many ops of a node are there.
+func (b *branches) add(name string, data damage, pick func(n *node) int) {
+	s := &State{Cut: b.cut, Name: name, keep: make([]int, len(b.all)), data: data}
+	for i, n := range b.all {
+		s.keep[i] = min(max(pick(n), b.lo[i]), b.hi[i])
+	}
+	b.agree(s.keep)
+	if key := b.key(s, b.lo); !b.seen[key] {
+		b.seen[key] = true
+		b.states = append(b.states, s)
+	}
+}
+
+// worst adds the disks that are known to be dangerous, by name.
+func (b *branches) worst() {
+	lo, hi, add := b.lo, b.hi, b.add
 	none := func(n *node) int { return lo[n.id] }
 	every := func(n *node) int { return hi[n.id] }
 	names := func(n *node) int {
@@ -373,7 +405,7 @@ func (r *Record) States(cut, random int, seed uint64, seen map[string]bool) []*S
 	add("names with zeros", holes, every)
 	add("names with torn contents", torn, every)
 	add("contents without names", whole, func(n *node) int { return lo[n.id] + hi[n.id] - names(n) })
-	for i, n := range r.all {
+	for i, n := range b.all {
 		if !n.mode.IsDir() || lo[i] == hi[i] {
 			continue
 		}
@@ -390,13 +422,6 @@ func (r *Record) States(cut, random int, seed uint64, seen map[string]bool) []*S
 			return hi[m.id]
 		})
 	}
-	rng := rand.New(rand.NewPCG(seed, uint64(cut)))
-	for k := range random {
-		add(fmt.Sprintf("chance %d of seed %d", k, seed), damage(rng.IntN(3)), func(n *node) int {
-			return lo[n.id] + rng.IntN(hi[n.id]-lo[n.id]+1)
-		})
-	}
-	return states
 }
 
 // force raises lo until what is on the disk has what it needs.

@@ -140,29 +140,7 @@ func injectFilter(pid int, prog []unix.SockFilter) error {
 		return fmt.Errorf("write stack of %d: %w", pid, err)
 	}
 
-	call := func(number, a, b, c uint64) (int64, error) {
-		r := *saved
-		r.Orig_rax = ^uint64(0)
-		r.Rax, r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8 = number, a, b, c, 0, 0
-		if err := r.put(pid); err != nil {
-			return 0, err
-		}
-		if err := unix.PtraceSingleStep(pid); err != nil {
-			return 0, fmt.Errorf("step %d: %w", pid, err)
-		}
-		var ws unix.WaitStatus
-		if _, err := unix.Wait4(pid, &ws, unix.WALL, nil); err != nil {
-			return 0, fmt.Errorf("wait for %d: %w", pid, err)
-		}
-		if !ws.Stopped() || ws.StopSignal() != syscall.SIGTRAP {
-			return 0, fmt.Errorf("step %d: stopped with status %#x", pid, ws)
-		}
-		done, err := getRegisters(pid)
-		if err != nil {
-			return 0, err
-		}
-		return done.result(), nil
-	}
+	call := func(number, a, b, c uint64) (int64, error) { return stepCall(pid, saved, number, a, b, c) }
 	n, err := call(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, at)
 	if err == nil && n == -int64(unix.EACCES) { // not root
 		if _, err = call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err == nil {
@@ -179,4 +157,30 @@ func injectFilter(pid int, prog []unix.SockFilter) error {
 		return fmt.Errorf("restore text of %d: %w", pid, err)
 	}
 	return saved.put(pid)
+}
+
+// stepCall lets a process that stands before a call's instruction make the call,
+// from the saved registers, and returns its result.
+func stepCall(pid int, saved *registers, number, a, b, c uint64) (int64, error) {
+	r := *saved
+	r.Orig_rax = ^uint64(0)
+	r.Rax, r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8 = number, a, b, c, 0, 0
+	if err := r.put(pid); err != nil {
+		return 0, err
+	}
+	if err := unix.PtraceSingleStep(pid); err != nil {
+		return 0, fmt.Errorf("step %d: %w", pid, err)
+	}
+	var ws unix.WaitStatus
+	if _, err := unix.Wait4(pid, &ws, unix.WALL, nil); err != nil {
+		return 0, fmt.Errorf("wait for %d: %w", pid, err)
+	}
+	if !ws.Stopped() || ws.StopSignal() != syscall.SIGTRAP {
+		return 0, fmt.Errorf("step %d: stopped with status %#x", pid, ws)
+	}
+	done, err := getRegisters(pid)
+	if err != nil {
+		return 0, err
+	}
+	return done.result(), nil
 }

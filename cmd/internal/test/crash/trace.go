@@ -191,6 +191,35 @@ func (t *tracer) trace() error {
 		return err
 	}
 	defer null.Close()
+	if err := t.start(null, output); err != nil {
+		return err
+	}
+	limit := t.p.Limit
+	if limit == 0 {
+		limit = time.Minute
+	}
+	var late bool
+	timer := time.AfterFunc(limit, func() {
+		t.leaderIn.Lock()
+		defer t.leaderIn.Unlock()
+		late = true
+		for pid := range t.pids {
+			unix.Kill(pid, unix.SIGKILL)
+		}
+	})
+	defer timer.Stop()
+	err = t.loop()
+	t.leaderIn.Lock()
+	defer t.leaderIn.Unlock()
+	t.run.Output = contents(output)
+	if err == nil && late {
+		err = ErrLimit
+	}
+	return err
+}
+
+// start starts the program, stops it after its exec, and lets it go on under our eyes.
+func (t *tracer) start(null, output *os.File) (err error) {
 	env := t.p.Env
 	if env == nil {
 		env = os.Environ()
@@ -220,31 +249,7 @@ func (t *tracer) trace() error {
 	if err := injectFilter(t.main, filter(t.p.Reads)); err != nil {
 		return err
 	}
-	if err := unix.PtraceCont(t.main, 0); err != nil {
-		return err
-	}
-	limit := t.p.Limit
-	if limit == 0 {
-		limit = time.Minute
-	}
-	var late bool
-	timer := time.AfterFunc(limit, func() {
-		t.leaderIn.Lock()
-		defer t.leaderIn.Unlock()
-		late = true
-		for pid := range t.pids {
-			unix.Kill(pid, unix.SIGKILL)
-		}
-	})
-	defer timer.Stop()
-	err = t.loop()
-	t.leaderIn.Lock()
-	defer t.leaderIn.Unlock()
-	t.run.Output = contents(output)
-	if err == nil && late {
-		err = ErrLimit
-	}
-	return err
+	return unix.PtraceCont(t.main, 0)
 }
 
 func contents(f *os.File) []byte {
@@ -506,18 +511,8 @@ func (t *tracer) identify(th *thread, r *registers) *Call {
 	if c.Child && !t.p.Children {
 		return nil
 	}
-	if s.flags >= 0 {
-		c.Flags = int(int32(r.arg(s.flags)))
-		if s.name == "openat2" { // struct open_how begins with the flags
-			b, err := readMemory(th.tid, r.arg(s.flags), 8)
-			if err != nil || len(b) < 8 {
-				return nil
-			}
-			c.Flags = int(b[0]) | int(b[1])<<8 | int(b[2])<<16 | int(b[3])<<24
-		}
-	}
-	if s.name == "creat" {
-		c.Flags = unix.O_CREAT | unix.O_WRONLY | unix.O_TRUNC
+	if !c.readFlags(r) {
+		return nil
 	}
 	switch {
 	case s.fd >= 0:
@@ -538,20 +533,7 @@ func (t *tracer) identify(th *thread, r *registers) *Call {
 	if !t.within(c.Path) && !t.within(c.Path2) {
 		return nil
 	}
-	if c.fd >= 0 {
-		var st unix.Stat_t
-		if unix.Stat(c.proc(), &st) == nil {
-			c.ino = st.Ino
-		}
-	} else {
-		c.ino = inode(c.Path, s.verb == vOpen || s.verb == vTruncate || s.verb == vMode)
-	}
-	if c.Path2 != "" {
-		c.ino2 = inode(c.Path2, false)
-		if s.verb == vLink && c.Flags&unix.AT_SYMLINK_FOLLOW != 0 {
-			c.ino = inode(c.Path, true)
-		}
-	}
+	c.findInodes()
 	if s.size >= 0 {
 		c.Length = int(r.arg(s.size))
 	}
@@ -562,6 +544,42 @@ func (t *tracer) identify(th *thread, r *registers) *Call {
 		c.Offset = int64(r.arg(s.off))
 	}
 	return c
+}
+
+// readFlags reports false if the flags cannot be read.
+func (c *Call) readFlags(r *registers) bool {
+	if c.shape.name == "creat" {
+		c.Flags = unix.O_CREAT | unix.O_WRONLY | unix.O_TRUNC
+	}
+	if c.shape.flags < 0 {
+		return true
+	}
+	c.Flags = int(int32(r.arg(c.shape.flags)))
+	if c.shape.name == "openat2" { // struct open_how begins with the flags
+		b, err := readMemory(c.tid, r.arg(c.shape.flags), 8)
+		if err != nil || len(b) < 8 {
+			return false
+		}
+		c.Flags = int(b[0]) | int(b[1])<<8 | int(b[2])<<16 | int(b[3])<<24
+	}
+	return true
+}
+
+func (c *Call) findInodes() {
+	if c.fd >= 0 {
+		var st unix.Stat_t
+		if unix.Stat(c.proc(), &st) == nil {
+			c.ino = st.Ino
+		}
+	} else {
+		c.ino = inode(c.Path, c.verb == vOpen || c.verb == vTruncate || c.verb == vMode)
+	}
+	if c.Path2 != "" {
+		c.ino2 = inode(c.Path2, false)
+		if c.verb == vLink && c.Flags&unix.AT_SYMLINK_FOLLOW != 0 {
+			c.ino = inode(c.Path, true)
+		}
+	}
 }
 
 func (c *Call) proc() string { return fmt.Sprintf("/proc/%d/fd/%d", c.tid, c.fd) }
