@@ -4,25 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/internal/durable"
-	"packmill/internal/openpgp"
 	"packmill/queue"
 	"packmill/queue/builders"
 	"packmill/queue/buildlog"
 	"packmill/queue/runner"
 	"packmill/spool"
-	"packmill/spool/statement"
 )
 
 // builder is one build daemon.
@@ -175,7 +167,8 @@ func (b *builder) refusal(it *spool.Item) *notNow {
 	if err != nil {
 		return nil // Handle says it
 	}
-	if _, why := queue.Misfit(b.Tree, spool.Found{Place: it.Place, Name: it.Name}, t); why != "" {
+	f := spool.Found{Place: it.Place, Name: it.Name}
+	if _, why := queue.Misfit(b.Tree, f, t); why != "" {
 		return &notNow{why, time.Minute} // master-buildd puts it right
 	}
 	s, ok := b.Settings.Get().Suite(it.Place.Suite)
@@ -189,7 +182,7 @@ func (b *builder) refusal(it *spool.Item) *notNow {
 		return &notNow{err.Error(), askAgain}
 	}
 	all, now := b.Settings.Get(), time.Now()
-	if why, again := all.Refuses(x, s, it.Place.Arch, t, it.Name.Time, now); why != "" {
+	if why, again := all.Refuses(x, s, f, t, now); why != "" {
 		if again.IsZero() {
 			again = now.Add(time.Hour)
 		}
@@ -224,11 +217,12 @@ func (b *builder) firstOther(x *control.Builder, all *control.Settings, now time
 			if err != nil || x.Last.Match(n.Source) {
 				continue
 			}
-			t, err := queue.TicketAt(b.Tree, spool.Found{Place: p, Name: n})
+			f := spool.Found{Place: p, Name: n}
+			t, err := queue.TicketAt(b.Tree, f)
 			if err != nil {
 				continue // taken meanwhile
 			}
-			if why, _ := all.Refuses(x, s, p.Arch, t, n.Time, now); why == "" {
+			if why, _ := all.Refuses(x, s, f, t, now); why == "" {
 				return n.ID()
 			}
 		}
@@ -330,13 +324,6 @@ func (b *builder) again(it *spool.Item, t *queue.Ticket, reason string) spool.Ve
 	return spool.Verdict{To: spool.In(spool.NeedsBuild, it.Place.Suite, it.Place.Arch), Reason: "given back: " + reason}
 }
 
-// The names inside a job's item.
-const (
-	workDir   = "work"
-	resultDir = "result"
-	sourceDir = "source" // the verified copy of the source, which the runner gets
-)
-
 // handle builds the claimed job.
 func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, error) {
 	if it.Place.State == spool.NeedsBuild {
@@ -361,45 +348,13 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 	if err != nil {
 		return b.unreadable(it, err), nil
 	}
-	// Counted before the attempt: a job that kills its builder comes to a
-	// person, not round for ever.
-	t.Tries++
+	a := &attempt{b, it, t, x, s, all}
 	earlier := t.Builder
-	t.Builder, t.BuiltBy, t.TakenBy, t.CancelledBy, t.NotBefore, t.Result, t.Begun = b.who(), x.Name, "", "", time.Time{}, "", time.Now()
-	if t.BinNMU > 0 {
-		t.BinNMUBy = x.Person()
-	}
-	if err := it.SetTicket(t.Stanza()); err != nil {
+	if err := a.begin(); err != nil {
 		return spool.Verdict{}, err
 	}
-	res, err := b.run(ctx, it, t, x, s, all)
-	if v, ended, err := b.taken(it, t, res); ended || err != nil {
-		return v, err
-	}
-	if spool.Lacks(err) {
-		// No attempt: it goes back at once, and nothing is taken for a while.
-		b.health.lacks(err)
-		t.Tries--
-		if serr := it.SetTicket(t.Stanza()); serr != nil {
-			return spool.Verdict{}, serr
-		}
-		return b.again(it, t, err.Error()), nil
-	}
-	if err != nil {
-		if errors.Is(err, runner.ErrSetup) {
-			b.Log.Error("this builder cannot build", "err", err)
-		}
-		b.record(it, t, runner.GiveBack.String(), err.Error(), runner.Usage{})
-		b.failed(it, t, earlier, err.Error())
-		return b.backOff(it, t, err.Error())
-	}
-	first := b.record(it, t, res.Outcome.String(), res.Reason, res.Usage)
-	if res.Outcome != runner.GiveBack {
-		b.worked()
-	} else if !res.Stopped {
-		b.failed(it, t, earlier, res.Reason)
-	}
-	return b.judge(it, t, x, s, all, res, first)
+	res, err := a.run(ctx)
+	return a.end(res, err, earlier)
 }
 
 // failed counts a build without a verdict against this builder, unless the
@@ -470,189 +425,4 @@ func (b *builder) backOff(it *spool.Item, t *queue.Ticket, reason string) (spool
 		return spool.Verdict{}, err
 	}
 	return b.again(it, t, reason), nil
-}
-
-// run prepares the item and calls the runner.
-func (b *builder) run(ctx context.Context, it *spool.Item, t *queue.Ticket, x *control.Builder, s *control.Suite, all *control.Settings) (*runner.Result, error) {
-	if err := forgetAttempt(it, t.Tries); err != nil {
-		return nil, err
-	}
-	log, err := os.OpenFile(it.Path(buildlog.LogFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	it.Dirty()
-	if t.Previous != "" {
-		fmt.Fprintf(log, "Packmill: a version before did not build here; packmill show %s says why\n", t.Source)
-	}
-	src, err := b.source(ctx, it)
-	if why := statement.Refused(err); why != "" {
-		return b.notLetIn(log, why)
-	}
-	if err != nil {
-		return nil, err
-	}
-	job := &runner.Job{
-		Source: it.Name.Source, Version: it.Name.Version, Suite: s.Name, Arch: it.Place.Arch, On: it.Place.Arch, Nice: x.Nice,
-		Dsc: it.Path(sourceDir, src.Dsc), Packages: src.Packages, Dir: it.Path(workDir), Result: it.Path(resultDir),
-		Base: s.Base, Network: s.BuildNetwork, ExtraDepends: t.ExtraDepends, ExtraConflicts: t.ExtraConflicts,
-		Profiles: s.ProfilesOf(t), Options: s.OptionsOf(t), Parallel: max(1, runtime.NumCPU()/max(1, x.Jobs)),
-		Log: log, Lock: it.Lock(),
-		Limits: x.LimitsOf(s, t.Source),
-	}
-	if job.Arch == "all" {
-		// On the architecture that it was served for, or this machine's.
-		job.On = ""
-		if on := s.IndepOf(t); b.arch != "all" && b.serves(x, on) {
-			job.On = on
-		}
-	}
-	x.Cross(job)
-	if t.BinNMU > 0 {
-		job.BinNMU = &runner.BinNMU{Number: t.BinNMU, Changelog: t.BinNMUText, Maintainer: t.BinNMUBy, Time: t.BinNMUTime}
-	}
-	if err := control.Prepare(b.Tree, job, x, s); err != nil {
-		return nil, err
-	}
-	r, err := x.NewRunner()
-	if err != nil {
-		return nil, err
-	}
-	if x.Stop == "wait" {
-		// Stopping the daemon ends it when its builds have ended.
-		ctx = context.WithoutCancel(ctx)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	begun, _ := b.claimed(it)
-	go watchItem(ctx, it.Path(), begun, cancel)
-	res, err := r.Run(ctx, job)
-	if err != nil {
-		return nil, err
-	}
-	for _, dir := range []string{workDir, sourceDir} {
-		if err := durable.RemoveAll(it.Path(dir)); err != nil {
-			b.Log.Warn("work directory stays", "item", it.Name.String(), "err", err)
-		}
-	}
-	return res, nil
-}
-
-// judge makes a verdict on the item of what the runner found.
-func (b *builder) judge(it *spool.Item, t *queue.Ticket, x *control.Builder, s *control.Suite, all *control.Settings, res *runner.Result, first *buildlog.FirstError) (spool.Verdict, error) {
-	place := func(state spool.State) spool.Place { return spool.In(state, it.Place.Suite, it.Place.Arch) }
-	if newer, err := queue.Superseded(b.Tree, s.Name, t.Source, t.Version); err != nil {
-		return spool.Verdict{}, err
-	} else if newer != "" && t.BinNMU == 0 {
-		return spool.Verdict{To: spool.In(spool.Attic), Reason: "superseded by version " + newer + " while it was built"}, nil
-	}
-	switch res.Outcome {
-	case runner.Good:
-		if s.LogReview == "auto" {
-			t.Result = res.Changes
-			if err := b.sign(it, t, x, all, res.Text); err != nil {
-				return b.backOff(it, t, "sign the result: "+err.Error())
-			}
-		}
-		t.Result, t.Tries, t.Suspect, t.DepWait = res.Changes, 0, "", ""
-		if err := it.SetTicket(t.Stanza()); err != nil {
-			return spool.Verdict{}, err
-		}
-		if err := share(it, it.Path(resultDir)); err != nil {
-			return spool.Verdict{}, err
-		}
-		it.Dirty()
-		if s.LogReview == "auto" {
-			return spool.Verdict{To: spool.In(spool.Uploaded, s.Name), Reason: "built and signed"}, nil
-		}
-		return spool.Verdict{
-			To: place(spool.Built), Reason: "built",
-			Text: fmt.Sprintf("Built. A person reads the log and signs result/%s, or says what else should become of it: packmill build show %s_%s\n", res.Changes, t.Source, t.Version),
-		}, nil
-	case runner.Attempted, runner.Quarantined:
-		// Once more; the first attempt after a person's giveback is no second one.
-		if res.Suspect != "" && (t.Suspect == "" || t.Tries == 1) && t.Tries < s.Tries {
-			t.Suspect = x.Name
-			return b.backOff(it, t, "suspect ("+res.Suspect+"): "+why(res, first))
-		}
-		return spool.Verdict{
-			To: place(spool.BuildAttempted), Reason: why(res, first),
-			Text: fmt.Sprintf("The build failed: %s\n%sThe whole log: packmill log %s_%s %s\nTo try again: packmill requeue %s\n",
-				res.Reason, explain(first), t.Source, t.Version, it.Place.Arch, it.Name),
-		}, b.uncount(it, t)
-	case runner.DepWait:
-		t.DepWait = strings.Join(res.DepWait, ", ")
-		return spool.Verdict{
-			To: place(spool.DepWait), Reason: "waits for " + t.DepWait,
-			Text: fmt.Sprintf("Waits for: %s\nIt goes on by itself when the suite has them.\n", t.DepWait),
-		}, b.uncount(it, t)
-	case runner.Uninstallable:
-		t.Index = queue.Tried
-		return spool.Verdict{
-			To: place(spool.BDUninstallable), Reason: res.Reason,
-			Text: fmt.Sprintf("Its build-dependencies cannot be installed: %s\n", res.Reason),
-		}, b.uncount(it, t)
-	}
-	if res.Stopped {
-		t.Tries--
-		return spool.Verdict{To: place(spool.NeedsBuild), Reason: "given back: the builder was stopped"}, it.SetTicket(t.Stanza())
-	}
-	return b.backOff(it, t, res.Reason)
-}
-
-// uncount forgets the attempts: one came to a verdict.
-func (b *builder) uncount(it *spool.Item, t *queue.Ticket) error {
-	t.Tries, t.Suspect = 0, ""
-	return it.SetTicket(t.Stanza())
-}
-
-// sign puts the builder's signature on the result's .changes: on text, as it was
-// checked, whatever the file says by now.
-func (b *builder) sign(it *spool.Item, t *queue.Ticket, x *control.Builder, all *control.Settings, text []byte) error {
-	if x.Key == "" {
-		return fmt.Errorf("the builder %s has no Key in control/builders, and Log-Review is auto", x.Name)
-	}
-	signer, err := openpgp.OpenSigner(all.Path(x.Key))
-	if err != nil {
-		return err
-	}
-	signed, err := signer.Clearsign(text, time.Now())
-	if err != nil {
-		return err
-	}
-	return it.WriteFile(filepath.Join(resultDir, t.Result), signed)
-}
-
-// share opens a result to the item's group: the daemon
-// that publishes it may be another user, and empties the directory then.
-func share(it *spool.Item, dir string) error {
-	st, err := os.Stat(it.Path())
-	if err != nil {
-		return err
-	}
-	gid := -1
-	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-		gid = int(sys.Gid)
-	}
-	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if !d.IsDir() && !d.Type().IsRegular() {
-			return nil
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		if err := os.Lchown(path, -1, gid); err != nil {
-			return err
-		}
-		mode := (info.Mode().Perm() | 0o040) &^ 0o022 // what was signed nobody changes in place
-		if d.IsDir() {
-			mode |= 0o070
-		}
-		return os.Chmod(path, mode)
-	})
 }

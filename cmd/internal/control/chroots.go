@@ -73,11 +73,3 @@ func (b *Builder) ChrootsOf(s *Suite) (archs []string) {
 	}
 	return archs
 }
-
-// Cross points a job at the chroot of another architecture, if the builder
-// cross-builds and the job is not for that one itself.
-func (b *Builder) Cross(job *runner.Job) {
-	if b.CrossFrom != "" && job.Arch != "all" && job.Arch != b.CrossFrom {
-		job.On, job.CrossFrom = "", b.CrossFrom
-	}
-}

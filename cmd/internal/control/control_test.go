@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"packmill/internal/openpgp"
+	"packmill/queue"
 	"packmill/queue/runner"
+	"packmill/spool"
 )
 
 const suite = "Suite: stable\nArchitectures: amd64 i386\n"
@@ -194,6 +197,50 @@ func TestLimitsOf(t *testing.T) {
 	}
 	if got := s.Builders[0].LimitsOf(&s.Suites[0], "hello"); got != (runner.Limits{Wall: 3 * time.Hour, Silence: 150 * time.Minute, Log: 1 << 30, Tasks: 500}) {
 		t.Errorf("hello: got %+v", got)
+	}
+}
+
+// TestJob: one job of a builder's, for a build and for its repetition: what the
+// ticket says goes over what the suite says.
+func TestJob(t *testing.T) {
+	tree, err := spool.Init(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Load(control(t, map[string]string{
+		"suites":   suite + "Profiles: nodoc\nOptions: terse\nPackage-Options:\n hello noopt\n",
+		"builders": "Name: b\nArchitectures: amd64 all\nRunner: exec /bin/true\nCross-From: arm64\nNice: 7\nTimeout: 3h\n",
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	suite, b := &s.Suites[0], &s.Builders[0]
+	name := spool.Name{Source: "hello", Version: "2.10-3"}
+	job := func(arch string, tk *queue.Ticket) *runner.Job {
+		t.Helper()
+		tk.Source = name.Source
+		j, err := b.Job(tree, spool.Found{Place: spool.In(spool.Building, suite.Name, arch), Name: name}, tk, suite)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return j
+	}
+	at := time.Unix(1700000000, 0)
+	j := job("amd64", &queue.Ticket{BuildProfiles: []string{"nocheck"}, BinNMU: 2, BinNMUText: "why", BinNMUBy: "A <a@b.c>", BinNMUTime: at})
+	if !slices.Equal(j.Profiles, []string{"nocheck"}) || !slices.Equal(j.Options, []string{"noopt"}) {
+		t.Errorf("profiles %q, options %q", j.Profiles, j.Options)
+	}
+	if j.Source != "hello" || j.Version != "2.10-3" || j.Arch != "amd64" || j.On != "" || j.CrossFrom != "arm64" {
+		t.Errorf("%s %s for %s on %q, from %q", j.Source, j.Version, j.Arch, j.On, j.CrossFrom)
+	}
+	if j.Nice != 7 || j.Limits.Wall != 3*time.Hour || j.Parallel < 1 {
+		t.Errorf("nice %d, limits %+v, parallel %d", j.Nice, j.Limits, j.Parallel)
+	}
+	if want := (runner.BinNMU{Number: 2, Changelog: "why", Maintainer: "A <a@b.c>", Time: at}); j.BinNMU == nil || *j.BinNMU != want {
+		t.Errorf("binNMU %+v, want %+v", j.BinNMU, want)
+	}
+	if j := job("all", &queue.Ticket{}); j.On != "amd64" || j.CrossFrom != "" || j.BinNMU != nil || !slices.Equal(j.Profiles, []string{"nodoc"}) {
+		t.Errorf("all: on %q, from %q, binNMU %v, profiles %q", j.On, j.CrossFrom, j.BinNMU, j.Profiles)
 	}
 }
 

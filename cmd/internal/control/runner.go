@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net/mail"
 	"os"
+	"runtime"
 
 	"packmill/archive"
 	"packmill/internal/deb"
 	"packmill/internal/deb822"
 	"packmill/internal/policy"
+	"packmill/queue"
 	"packmill/queue/installability"
 	"packmill/queue/runner"
 	"packmill/spool"
@@ -42,8 +44,31 @@ func (x *Builder) NewRunner() (runner.Runner, error) {
 	return nil, fmt.Errorf("the runner %q is not known", x.Runner)
 }
 
-// Prepare adds to the job what needs the rest of the tree.
-func Prepare(t *spool.Tree, job *runner.Job, x *Builder, s *Suite) error {
+// Job is the build of f, a job of the queue, as its ticket, the suite and this
+// builder say: what buildd builds, and packmill rebuild builds again. Where its
+// source, work directory, results and log are is left to the caller.
+func (x *Builder) Job(tree *spool.Tree, f spool.Found, t *queue.Ticket, s *Suite) (*runner.Job, error) {
+	job := &runner.Job{
+		Source: f.Name.Source, Version: f.Name.Version, Suite: s.Name, Arch: f.Arch(), On: f.Arch(),
+		Base: s.Base, Network: s.BuildNetwork,
+		ExtraDepends: t.ExtraDepends, ExtraConflicts: t.ExtraConflicts,
+		Profiles: s.ProfilesOf(t), Options: s.OptionsOf(t), Parallel: max(1, runtime.NumCPU()/max(1, x.Jobs)),
+		Nice: x.Nice, Limits: x.LimitsOf(s, t.Source),
+	}
+	if job.Arch == "all" {
+		job.On = s.IndepOf(t)
+	}
+	if x.CrossFrom != "" && job.Arch != "all" && job.Arch != x.CrossFrom {
+		job.On, job.CrossFrom = "", x.CrossFrom
+	}
+	if t.BinNMU > 0 {
+		job.BinNMU = &runner.BinNMU{Number: t.BinNMU, Changelog: t.BinNMUText, Maintainer: t.BinNMUBy, Time: t.BinNMUTime}
+	}
+	return job, x.prepare(tree, job, s)
+}
+
+// prepare adds to the job what needs the rest of the tree.
+func (x *Builder) prepare(t *spool.Tree, job *runner.Job, s *Suite) error {
 	job.Control = func(path string) (*deb822.Stanza, error) {
 		p, err := deb.ReadFile(path, deb.Options{SkipContents: true})
 		if err != nil {
@@ -61,13 +86,13 @@ func Prepare(t *spool.Tree, job *runner.Job, x *Builder, s *Suite) error {
 	} else if !os.IsNotExist(err) {
 		return err
 	}
-	job.Missing = func(deps policy.Relations) (policy.Relations, error) { return missing(t, job, x, s, deps) }
+	job.Missing = func(deps policy.Relations) (policy.Relations, error) { return x.missing(t, job, s, deps) }
 	return nil
 }
 
 // missing names the build-dependencies that neither the chroot's repositories
 // nor the suite have.
-func missing(t *spool.Tree, job *runner.Job, x *Builder, s *Suite, deps policy.Relations) (policy.Relations, error) {
+func (x *Builder) missing(t *spool.Tree, job *runner.Job, s *Suite, deps policy.Relations) (policy.Relations, error) {
 	on := job.On
 	if on == "" {
 		on = s.IndepOn

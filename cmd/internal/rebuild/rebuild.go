@@ -3,13 +3,10 @@
 package rebuild
 
 import (
-	"io"
-
-	"packmill/cmd/internal/terminal"
-
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -21,6 +18,7 @@ import (
 	"packmill/archive"
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/terminal"
 	"packmill/internal/deb822"
 	"packmill/internal/paper"
 	"packmill/internal/policy"
@@ -97,7 +95,6 @@ type Plan struct {
 	ticket  *queue.Ticket
 	suite   *control.Suite
 	builder *control.Builder
-	on      string // the architecture that builds
 	old     *buildinfo
 	archive *archive.Archive
 	dsc     string   // its name
@@ -108,7 +105,7 @@ type Plan struct {
 // Plan looks whether f can be built again: a builder, a .buildinfo to compare
 // with and the source must be there.
 func (x *Ask) Plan(ctx context.Context, t *spool.Tree, all *control.Settings, f spool.Found) (*Plan, error) {
-	p := &Plan{ask: x, tree: t, found: f, on: f.Arch(), pool: map[string]string{}}
+	p := &Plan{ask: x, tree: t, found: f, pool: map[string]string{}}
 	var err error
 	if p.ticket, err = queue.TicketAt(t, f); err != nil {
 		return nil, err
@@ -117,10 +114,7 @@ func (x *Ask) Plan(ctx context.Context, t *spool.Tree, all *control.Settings, f 
 	if p.suite, ok = all.Suite(f.Place.Suite); !ok {
 		return nil, daemon.Refuse("the suite %s is not in the settings any more", f.Place.Suite)
 	}
-	if p.on == "all" {
-		p.on = p.suite.IndepOn
-	}
-	if p.builder = x.builder(all, p.suite, p.ticket, f.Arch(), p.on); p.builder == nil {
+	if p.builder = x.builder(all, p.suite, p.ticket, f.Arch()); p.builder == nil {
 		return nil, daemon.Refuse("no builder of control/builders can build %s for %s here; make a chroot with packmill chroot create, or name one with --builder",
 			f.Name.ID(), f.Arch())
 	}
@@ -217,29 +211,26 @@ func (p *Plan) job(dir string) (*runner.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	tk, b, s := p.ticket, p.builder, p.suite
-	job := &runner.Job{
-		Source: tk.Source, Version: tk.Version, Suite: s.Name, Arch: p.found.Arch(), On: p.on, Base: s.Base, Network: s.BuildNetwork,
-		ExtraDepends: tk.ExtraDepends, ExtraConflicts: tk.ExtraConflicts, Nice: b.Nice, Log: log, Limits: b.LimitsOf(s, tk.Source),
-		Dsc: filepath.Join(dir, "source", p.dsc), Dir: filepath.Join(dir, "work"), Result: filepath.Join(dir, "result"),
-		// What a build must not depend on: the place, the locale, the time zone.
-		Path: "/build/rebuilt-to-compare/" + tk.Source,
-		Env:  []string{"LC_ALL=C", "LANG=C", "TZ=Packmill-13:45", "USER=somebody", "LOGNAME=somebody"},
-	}
-	b.Cross(job)
-	if tk.BinNMU > 0 {
-		job.BinNMU = &runner.BinNMU{Number: tk.BinNMU, Changelog: tk.BinNMUText, Maintainer: tk.BinNMUBy, Time: tk.BinNMUTime}
-	}
-	if err := control.Prepare(p.tree, job, b, s); err != nil {
+	job, err := p.builder.Job(p.tree, p.found, p.ticket, p.suite)
+	if err != nil {
 		log.Close()
 		return nil, err
 	}
+	job.Dsc, job.Log = filepath.Join(dir, "source", p.dsc), log
+	job.Dir, job.Result = filepath.Join(dir, "work"), filepath.Join(dir, "result")
+	// What a build must not depend on: the place, the locale, the time zone.
+	job.Path = "/build/rebuilt-to-compare/" + p.ticket.Source
+	job.Env = []string{"LC_ALL=C", "LANG=C", "TZ=Packmill-13:45", "USER=somebody", "LOGNAME=somebody"}
 	return job, nil
 }
 
 // builder chooses who builds again: the one that was asked for, or one that
 // did not build it, or any.
-func (x *Ask) builder(all *control.Settings, s *control.Suite, t *queue.Ticket, arch, on string) *control.Builder {
+func (x *Ask) builder(all *control.Settings, s *control.Suite, t *queue.Ticket, arch string) *control.Builder {
+	on := arch
+	if arch == "all" {
+		on = s.IndepOf(t)
+	}
 	var able []*control.Builder
 	for i := range all.Builders {
 		b := &all.Builders[i]

@@ -190,7 +190,7 @@ func whoTakes(tree *spool.Tree, all *control.Settings, f spool.Found, t *queue.T
 	able := 0
 	for i := range all.Builders {
 		b := &all.Builders[i]
-		why, again := all.Refuses(b, s, f.Arch(), t, f.Name.Time, time.Now())
+		why, again := all.Refuses(b, s, f, t, time.Now())
 		if why == "" || !again.IsZero() {
 			able++
 		}

@@ -1,0 +1,304 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"packmill/cmd/internal/control"
+	"packmill/internal/durable"
+	"packmill/internal/openpgp"
+	"packmill/queue"
+	"packmill/queue/buildlog"
+	"packmill/queue/runner"
+	"packmill/spool"
+	"packmill/spool/statement"
+)
+
+// attempt is one build of a claimed job, with the settings as they were when it
+// began.
+type attempt struct {
+	*builder
+	it    *spool.Item
+	t     *queue.Ticket
+	x     *control.Builder
+	suite *control.Suite
+	all   *control.Settings
+}
+
+// The names inside a job's item.
+const (
+	workDir   = "work"
+	resultDir = "result"
+	sourceDir = "source" // the verified copy of the source, which the runner gets
+)
+
+// begin counts the attempt before it is made: a job that kills its builder comes to
+// a person, not round for ever.
+func (a *attempt) begin() error {
+	t := a.t
+	t.Tries++
+	t.Builder, t.BuiltBy, t.TakenBy, t.CancelledBy = a.who(), a.x.Name, "", ""
+	t.NotBefore, t.Result, t.Begun = time.Time{}, "", time.Now()
+	if t.BinNMU > 0 {
+		t.BinNMUBy = a.x.Person()
+	}
+	return a.it.SetTicket(t.Stanza())
+}
+
+// run builds the job: in its item, with the source as it was let in.
+func (a *attempt) run(ctx context.Context) (*runner.Result, error) {
+	log, err := a.openLog()
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	src, err := a.source(ctx, a.it)
+	if why := statement.Refused(err); why != "" {
+		return a.notLetIn(log, why)
+	}
+	if err != nil {
+		return nil, err
+	}
+	job, err := a.job(src, log)
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.x.NewRunner()
+	if err != nil {
+		return nil, err
+	}
+	if a.x.Stop == "wait" {
+		// Stopping the daemon ends it when its builds have ended.
+		ctx = context.WithoutCancel(ctx)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	begun, _ := a.claimed(a.it)
+	go watchItem(ctx, a.it.Path(), begun, cancel)
+	res, err := r.Run(ctx, job)
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{workDir, sourceDir} {
+		if err := durable.RemoveAll(a.it.Path(dir)); err != nil {
+			a.Log.Warn("work directory stays", "item", a.it.Name.String(), "err", err)
+		}
+	}
+	return res, nil
+}
+
+// openLog puts an earlier attempt's log aside and begins another.
+func (a *attempt) openLog() (*os.File, error) {
+	if err := forgetAttempt(a.it, a.t.Tries); err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(a.it.Path(buildlog.LogFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	a.it.Dirty()
+	if a.t.Previous != "" {
+		fmt.Fprintf(log, "Packmill: a version before did not build here; packmill show %s says why\n", a.t.Source)
+	}
+	return log, nil
+}
+
+// job is what the runner builds, in directories of the item.
+func (a *attempt) job(src *statement.Statement, log *os.File) (*runner.Job, error) {
+	job, err := a.x.Job(a.Tree, spool.Found{Place: a.it.Place, Name: a.it.Name}, a.t, a.suite)
+	if err != nil {
+		return nil, err
+	}
+	if job.Arch == "all" && (a.arch == "all" || !a.serves(a.x, job.On)) {
+		job.On = "" // this machine's
+	}
+	job.Dsc, job.Packages = a.it.Path(sourceDir, src.Dsc), src.Packages
+	job.Dir, job.Result = a.it.Path(workDir), a.it.Path(resultDir)
+	job.Log, job.Lock = log, a.it.Lock()
+	return job, nil
+}
+
+// end says what becomes of the job. earlier is the builder of the attempt before.
+func (a *attempt) end(res *runner.Result, err error, earlier string) (spool.Verdict, error) {
+	if v, ended, err := a.taken(a.it, a.t, res); ended || err != nil {
+		return v, err
+	}
+	if spool.Lacks(err) {
+		// No attempt: it goes back at once, and nothing is taken for a while.
+		a.health.lacks(err)
+		a.t.Tries--
+		if serr := a.it.SetTicket(a.t.Stanza()); serr != nil {
+			return spool.Verdict{}, serr
+		}
+		return a.again(a.it, a.t, err.Error()), nil
+	}
+	if err != nil {
+		if errors.Is(err, runner.ErrSetup) {
+			a.Log.Error("this builder cannot build", "err", err)
+		}
+		a.record(a.it, a.t, runner.GiveBack.String(), err.Error(), runner.Usage{})
+		a.failed(a.it, a.t, earlier, err.Error())
+		return a.backOff(err.Error())
+	}
+	first := a.record(a.it, a.t, res.Outcome.String(), res.Reason, res.Usage)
+	if res.Outcome != runner.GiveBack {
+		a.worked()
+	} else if !res.Stopped {
+		a.failed(a.it, a.t, earlier, res.Reason)
+	}
+	return a.judge(res, first)
+}
+
+// backOff gives a job back after our own trouble, with a delay that grows.
+func (a *attempt) backOff(reason string) (spool.Verdict, error) {
+	a.t.NotBefore = time.Now().Add(min(time.Minute<<min(max(a.t.Tries-1, 0), 8), 4*time.Hour))
+	if err := a.it.SetTicket(a.t.Stanza()); err != nil {
+		return spool.Verdict{}, err
+	}
+	return a.again(a.it, a.t, reason), nil
+}
+
+// judge makes a verdict on the item of what the runner found.
+func (a *attempt) judge(res *runner.Result, first *buildlog.FirstError) (spool.Verdict, error) {
+	if newer, err := queue.Superseded(a.Tree, a.suite.Name, a.t.Source, a.t.Version); err != nil {
+		return spool.Verdict{}, err
+	} else if newer != "" && a.t.BinNMU == 0 {
+		reason := "superseded by version " + newer + " while it was built"
+		return spool.Verdict{To: spool.In(spool.Attic), Reason: reason}, nil
+	}
+	switch res.Outcome {
+	case runner.Good:
+		return a.good(res)
+	case runner.Attempted, runner.Quarantined:
+		return a.bad(res, first)
+	case runner.DepWait:
+		a.t.DepWait = strings.Join(res.DepWait, ", ")
+		return spool.Verdict{
+			To: a.to(spool.DepWait), Reason: "waits for " + a.t.DepWait,
+			Text: fmt.Sprintf("Waits for: %s\nIt goes on by itself when the suite has them.\n", a.t.DepWait),
+		}, a.uncount()
+	case runner.Uninstallable:
+		a.t.Index = queue.Tried
+		return spool.Verdict{
+			To: a.to(spool.BDUninstallable), Reason: res.Reason,
+			Text: fmt.Sprintf("Its build-dependencies cannot be installed: %s\n", res.Reason),
+		}, a.uncount()
+	}
+	if res.Stopped {
+		a.t.Tries--
+		v := spool.Verdict{To: a.to(spool.NeedsBuild), Reason: "given back: the builder was stopped"}
+		return v, a.it.SetTicket(a.t.Stanza())
+	}
+	return a.backOff(res.Reason)
+}
+
+// good is the verdict on a build with a result: signed here, or by a person.
+func (a *attempt) good(res *runner.Result) (spool.Verdict, error) {
+	t, signs := a.t, a.suite.LogReview == "auto"
+	if signs {
+		t.Result = res.Changes
+		if err := a.sign(res.Text); err != nil {
+			return a.backOff("sign the result: " + err.Error())
+		}
+	}
+	t.Result, t.Tries, t.Suspect, t.DepWait = res.Changes, 0, "", ""
+	if err := a.it.SetTicket(t.Stanza()); err != nil {
+		return spool.Verdict{}, err
+	}
+	if err := share(a.it, a.it.Path(resultDir)); err != nil {
+		return spool.Verdict{}, err
+	}
+	a.it.Dirty()
+	if signs {
+		return spool.Verdict{To: spool.In(spool.Uploaded, a.suite.Name), Reason: "built and signed"}, nil
+	}
+	return spool.Verdict{
+		To: a.to(spool.Built), Reason: "built",
+		Text: fmt.Sprintf("Built. A person reads the log and signs result/%s, or says what else should become of it: "+
+			"packmill build show %s_%s\n", res.Changes, t.Source, t.Version),
+	}, nil
+}
+
+// bad is the verdict on a build that failed: once more, if it looks like the
+// machine's fault, or for a person.
+func (a *attempt) bad(res *runner.Result, first *buildlog.FirstError) (spool.Verdict, error) {
+	t := a.t
+	// The first attempt after a person's giveback is no second one.
+	if res.Suspect != "" && (t.Suspect == "" || t.Tries == 1) && t.Tries < a.suite.Tries {
+		t.Suspect = a.x.Name
+		return a.backOff("suspect (" + res.Suspect + "): " + why(res, first))
+	}
+	return spool.Verdict{
+		To: a.to(spool.BuildAttempted), Reason: why(res, first),
+		Text: fmt.Sprintf("The build failed: %s\n%sThe whole log: packmill log %s_%s %s\nTo try again: packmill requeue %s\n",
+			res.Reason, explain(first), t.Source, t.Version, a.it.Place.Arch, a.it.Name),
+	}, a.uncount()
+}
+
+// to is a state's place for the job's suite and architecture.
+func (a *attempt) to(state spool.State) spool.Place {
+	return spool.In(state, a.it.Place.Suite, a.it.Place.Arch)
+}
+
+// uncount forgets the attempts: one came to a verdict.
+func (a *attempt) uncount() error {
+	a.t.Tries, a.t.Suspect = 0, ""
+	return a.it.SetTicket(a.t.Stanza())
+}
+
+// sign puts the builder's signature on the result's .changes: on text, as it was
+// checked, whatever the file says by now.
+func (a *attempt) sign(text []byte) error {
+	if a.x.Key == "" {
+		return fmt.Errorf("the builder %s has no Key in control/builders, and Log-Review is auto", a.x.Name)
+	}
+	signer, err := openpgp.OpenSigner(a.all.Path(a.x.Key))
+	if err != nil {
+		return err
+	}
+	signed, err := signer.Clearsign(text, time.Now())
+	if err != nil {
+		return err
+	}
+	return a.it.WriteFile(filepath.Join(resultDir, a.t.Result), signed)
+}
+
+// share opens a result to the item's group: the daemon
+// that publishes it may be another user, and empties the directory then.
+func share(it *spool.Item, dir string) error {
+	st, err := os.Stat(it.Path())
+	if err != nil {
+		return err
+	}
+	gid := -1
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		gid = int(sys.Gid)
+	}
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if !d.IsDir() && !d.Type().IsRegular() {
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if err := os.Lchown(path, -1, gid); err != nil {
+			return err
+		}
+		mode := (info.Mode().Perm() | 0o040) &^ 0o022 // what was signed nobody changes in place
+		if d.IsDir() {
+			mode |= 0o070
+		}
+		return os.Chmod(path, mode)
+	})
+}
