@@ -2,6 +2,7 @@ package queue
 
 import (
 	"fmt"
+	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -57,14 +58,24 @@ func EndRequest(dir string, begun time.Time) (e End, asked bool) {
 	n, _ := f.Read(buf)
 	who, rest, _ := strings.Cut(strings.TrimSpace(strings.ToValidUTF8(string(buf[:n]), "?")), "\t")
 	text, hand, _ := strings.Cut(rest, "\t")
-	// The file's owner is who it was, whatever it says; root speaks for others.
-	if sys, ok := st.Sys().(*syscall.Stat_t); ok && sys.Uid != 0 {
+	// The file's owner is who it was, whatever it says; root speaks for others, and as
+	// the queues' owner.
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok && sys.Uid != 0 && sys.Uid != queuesOwner(dir) {
 		who = fmt.Sprintf("uid %d", sys.Uid)
 		if u, err := user.LookupId(strconv.FormatUint(uint64(sys.Uid), 10)); err == nil {
 			who = u.Username
 		}
 	}
 	return End{spool.OneLine(who), spool.OneLine(text), hand == handWord}, true
+}
+
+// queuesOwner is who owns queue, in which the job at dir lies: queue/SUITE/ARCH/STATE/ITEM.
+func queuesOwner(dir string) uint32 {
+	st, err := os.Lstat(filepath.Join(dir, "../../../.."))
+	if err != nil {
+		return 0
+	}
+	return st.Sys().(*syscall.Stat_t).Uid
 }
 
 // CancelText is the REASON of a job that somebody cancelled where it lay.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"packmill/cmd/internal/account"
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/mail"
@@ -159,7 +160,11 @@ func (j *jobs) say(c *cli, node *kong.Context, text string) error {
 // ask asks for one operation on the build at f and prints what became of it.
 func (c *cli) ask(t *spool.Tree, f spool.Found, r *queue.Request) error {
 	r.Who, r.Now, r.Dry = terminal.Who(), time.Now().UTC(), c.DryRun
-	_, reply, err := queue.Patiently(t, func() (*spool.Found, error) { return &f, nil }, func(spool.Found) *queue.Request { return r })
+	var reply *queue.Reply
+	err := account.As(t.Root(), f.Dir(), func() (err error) {
+		_, reply, err = queue.Patiently(t, func() (*spool.Found, error) { return &f, nil }, func(spool.Found) *queue.Request { return r })
+		return err
+	})
 	if errors.Is(err, spool.ErrGone) {
 		reply, err = &queue.Reply{From: f.Place, Refusal: "it has moved; look with packmill ls"}, nil
 	}

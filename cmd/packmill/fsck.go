@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 
+	"packmill/cmd/internal/account"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/fsck"
 	"packmill/cmd/internal/terminal"
@@ -55,7 +56,11 @@ func (f *fsckCmd) Run(c *cli) error {
 		if !f.Repair || c.DryRun || !x.Mendable() {
 			continue
 		}
-		switch err := x.Mend(); {
+		mend := x.Mend
+		if x.Kind != spool.WrongRight && x.Kind != spool.Unready { // which are root's to mend
+			mend = func() error { return account.As(t.Root(), x.Path, x.Mend) }
+		}
+		switch err := mend(); {
 		case errors.Is(err, spool.ErrGone): // somebody else came first
 		case err != nil:
 			terminal.Print(os.Stderr, "packmill: %v\n", err)

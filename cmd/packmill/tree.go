@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/cmd/internal/account"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/setup"
 	"packmill/cmd/internal/survey"
@@ -313,7 +314,8 @@ func (c *cli) act(p *pick, patterns []string, states func(spool.State) bool, ver
 			c.print(os.Stdout, r, fmt.Sprintf("would %s %s", verb, f.Dir()))
 			continue
 		}
-		switch err := c.actOn(t, f, do); {
+		err := account.As(t.Root(), f.Dir(), func() error { return c.actOn(t, f, do) })
+		switch {
 		case errors.Is(err, fs.ErrPermission):
 			return err // the next one would end the same way
 		case err != nil:

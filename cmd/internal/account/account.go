@@ -67,17 +67,8 @@ func Become(u *user.User) error {
 
 // become takes the ids, and the further groups that the system knows.
 func become(uid, gid int) error {
-	groups := []int{gid}
-	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
-		if ids, err := u.GroupIds(); err == nil {
-			for _, id := range ids {
-				if n, err := strconv.Atoi(id); err == nil {
-					groups = append(groups, n)
-				}
-			}
-		}
-	}
-	if err := syscall.Setgroups(groups); err != nil {
+	groups, _ := groupsOf(uid, gid)
+	if err := syscall.Setgroups(append(groups, gid)); err != nil {
 		return err
 	}
 	if err := syscall.Setgid(gid); err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"packmill/cmd/internal/account"
 	"packmill/internal/durable"
 	"packmill/internal/regular"
 	"packmill/spool"
@@ -48,7 +49,7 @@ func (d *Desk) seconded(it *spool.Item, who string) (bool, error) {
 	if mine {
 		return false, nil
 	}
-	return false, d.sayYes(it, what)
+	return false, account.Back(func() error { return d.sayYes(it, what) })
 }
 
 // yesTo is what stands in a yes to the upload.

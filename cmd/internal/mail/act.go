@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/cmd/internal/account"
 	"packmill/cmd/internal/control"
 	"packmill/internal/durable"
 	"packmill/internal/policy"
@@ -77,14 +78,13 @@ func PutSignature(all *control.Settings, s *control.Suite, signed []byte) func(d
 // ask does on a job what a person says of it, if the settings and the
 // specification of the operations allow it. by is the person who signed the
 // statement, and must be known.
-func (r *Reply) ask(tree *spool.Tree, all *control.Settings, s *control.Suite, who string, by *control.Uploader, st *statement, dry bool) (*spool.Found, *queue.Reply, error) {
+func (r *Reply) ask(tree *spool.Tree, all *control.Settings, s *control.Suite, who string, by *control.Uploader, st *statement, dry bool) (f *spool.Found, reply *queue.Reply, err error) {
 	text, word := r.Text, wordOf(r.Word)
 	if text == "" && word.Op == queue.GiveBack {
 		text = "said " + string(r.Word)
 	}
-	return queue.Patiently(tree, func() (*spool.Found, error) {
-		return queue.Lookup(tree, s.Name, r.Job.Arch, r.Job.ID)
-	}, func(f spool.Found) *queue.Request {
+	find := func() (*spool.Found, error) { return queue.Lookup(tree, s.Name, r.Job.Arch, r.Job.ID) }
+	request := func(f spool.Found) *queue.Request {
 		q := word.Ask(text)
 		q.Who, q.Build, q.Now, q.Dry, q.Signer, q.Signed = who, r.Job.Mark, time.Now().UTC(), dry, true, Signed(all, s)
 		q.May = func(t *queue.Ticket) string {
@@ -100,7 +100,12 @@ func (r *Reply) ask(tree *spool.Tree, all *control.Settings, s *control.Suite, w
 			q.Result = PutSignature(all, s, st.file)
 		}
 		return q
+	}
+	err = account.As(tree.Root(), "queue", func() (err error) {
+		f, reply, err = queue.Patiently(tree, find, request)
+		return err
 	})
+	return f, reply, err
 }
 
 // line is what became of a word, in one line.

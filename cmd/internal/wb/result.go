@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"packmill/cmd/internal/account"
 	"packmill/internal/durable"
 	"packmill/internal/policy"
 	"packmill/internal/regular"
@@ -20,15 +21,18 @@ import (
 // directory of results. Each file is hashed on the way. What was there goes
 // when the new result is on the disk.
 func takeResult(changes, dir string) (string, error) {
-	data, err := os.ReadFile(changes)
-	if err != nil {
-		return "", err
-	}
 	name := filepath.Base(changes)
 	if err := policy.CheckFile(name); err != nil {
 		return "", err
 	}
-	files, err := upload.Peek(filepath.Dir(changes), name)
+	var data []byte
+	var files []upload.File
+	err := account.Back(func() (err error) {
+		if data, err = os.ReadFile(changes); err == nil {
+			files, err = upload.Peek(filepath.Dir(changes), name)
+		}
+		return err
+	})
 	if err != nil {
 		return "", err
 	}
@@ -61,7 +65,8 @@ func takeResult(changes, dir string) (string, error) {
 }
 
 func copyListed(from, to string, want upload.File) error {
-	r, err := regular.Open(from)
+	var r *os.File
+	err := account.Back(func() (err error) { r, err = regular.Open(from); return err })
 	if err != nil {
 		return err
 	}

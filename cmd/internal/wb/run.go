@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"packmill/archive"
+	"packmill/cmd/internal/account"
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/mail"
@@ -64,13 +65,23 @@ func (d *Run) Do(tell func(*Line)) error {
 // one does the order for one package and architecture. Nil says that there is no
 // job, and that nobody named the architecture.
 func (d *Run) one(pattern, arch string, asked bool) (*Line, error) {
-	found, reply, err := queue.Patiently(d.Tree, func() (*spool.Found, error) {
+	find := func() (*spool.Found, error) {
 		f, err := queue.Lookup(d.Tree, d.Suite.Name, arch, pattern)
 		if f != nil && !asked && f.Place.State == spool.AutoNotForUs && d.Order.Op != queue.Info {
 			f = nil
 		}
 		return f, err
-	}, d.request)
+	}
+	at := "queue" // if it is not there yet
+	if f, err := find(); err == nil && f != nil {
+		at = f.Dir()
+	}
+	var found *spool.Found
+	var reply *queue.Reply
+	err := account.As(d.Tree.Root(), at, func() (err error) {
+		found, reply, err = queue.Patiently(d.Tree, find, d.request)
+		return err
+	})
 	switch {
 	case err != nil:
 		return nil, err
