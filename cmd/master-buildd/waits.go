@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"packmill/archive"
+	"packmill/cmd/internal/base"
 	"packmill/cmd/internal/control"
 	"packmill/internal/paper"
 	"packmill/internal/policy"
@@ -46,6 +47,9 @@ func (m *master) indexOf(ctx context.Context, s *control.Suite, arch string) (*i
 		paths = append(paths, f.Path)
 	}
 	stamp := fmt.Sprint(complete)
+	if below := base.Of(m.Tree.Root(), s, arch); below != nil {
+		stamp += below.Fetched().String() // its Release files too
+	}
 	for _, p := range paths {
 		st, err := os.Stat(p)
 		if err != nil {

@@ -27,8 +27,8 @@ import (
 const maxIndex = 8 << 30
 
 // Index is the packages that a build on an architecture can be given. Of a
-// package in several versions it holds the newest, the one that apt would
-// install. It is safe for use by several goroutines.
+// package in several versions it holds the one that apt would install: of the
+// lists of the highest priority, the newest. It is safe for use by several goroutines.
 type Index struct {
 	// Arch is the architecture, not all.
 	Arch string
@@ -44,6 +44,7 @@ type pkg struct {
 	name, version, arch string
 	multiArch           string
 	essential           bool
+	priority            int // apt's, of its list
 	// Fields as they stand in the index; closure parses what it needs.
 	depends, preDepends, conflicts, breaks, provides string
 }
@@ -55,7 +56,9 @@ type provided struct {
 
 // ReadIndex reads Packages files of arch, which may be compressed with gzip, xz
 // or zstd: their first bytes tell, for a file under by-hash has no telling name.
-// A path that is not there is an error. One
+// A path that is not there is an error. Beside a list of apt's its Release tells the
+// priority; any other is of the suite that the build is for, which builds prefer to
+// nothing and nothing to it, whether it is automatic or not (see overlay.Preferences). One
 // bad entry is left out (see Index.Refused); a file that is no index is an error.
 func ReadIndex(arch string, paths ...string) (*Index, error) {
 	x := &Index{Arch: arch, packages: make(map[string]*pkg), provides: make(map[string][]provided)}
@@ -100,10 +103,10 @@ func (x *Index) readFile(path string) (err error) {
 	sc.File = path
 	var odd []error
 	sc.Odd = func(err error) { odd = append(odd, err) }
-	any := false
+	any, priority := false, priorityOf(path)
 	for sc.Next() {
 		any = true
-		if err := x.add(sc); err != nil {
+		if err := x.add(sc, priority); err != nil {
 			x.Refused = append(x.Refused, &deb822.Error{File: path, Line: sc.Line(), Msg: err.Error()})
 		}
 	}
@@ -116,19 +119,19 @@ func (x *Index) readFile(path string) (err error) {
 	return sc.Err()
 }
 
-func (x *Index) add(sc *deb822.Scanner) error {
+func (x *Index) add(sc *deb822.Scanner, priority int) error {
 	arch := string(sc.Get("Architecture"))
 	if arch != x.Arch && arch != "all" {
 		return nil // of another architecture: not for this build
 	}
-	p := &pkg{name: string(sc.Get("Package")), version: string(sc.Get("Version")), arch: arch}
+	p := &pkg{name: string(sc.Get("Package")), version: string(sc.Get("Version")), arch: arch, priority: priority}
 	if err := policy.CheckPackage(p.name); err != nil {
 		return err
 	}
 	if err := policy.CheckVersion(p.version); err != nil {
 		return fmt.Errorf("package %s: %w", p.name, err)
 	}
-	if before, ok := x.packages[p.name]; ok && policy.CompareVersions(before.version, p.version) >= 0 {
+	if before, ok := x.packages[p.name]; ok && !p.candidate(before) {
 		return nil
 	}
 	switch ma := string(sc.Get("Multi-Arch")); ma {
@@ -143,6 +146,14 @@ func (x *Index) add(sc *deb822.Scanner) error {
 	p.provides = string(sc.Get("Provides"))
 	x.packages[p.name] = p
 	return nil
+}
+
+// candidate reports whether apt takes the package rather than another of its name.
+func (p *pkg) candidate(than *pkg) bool {
+	if p.priority != than.priority {
+		return p.priority > than.priority
+	}
+	return policy.CompareVersions(p.version, than.version) > 0
 }
 
 // Digest names what the index holds: two with the same digest give the same

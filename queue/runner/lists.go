@@ -16,8 +16,8 @@ import (
 // maxLists bounds what Lists unpacks of a chroot: Debian's main has 50 MB.
 const maxLists = 2 << 30
 
-// Lists unpacks the Packages files that apt has in a chroot into dst and
-// returns their paths: what a build finds installable, before our own archive
+// Lists unpacks the Packages files that apt has in a chroot into dst, with the Release
+// files beside them, and returns the paths of the former: what a build finds installable, before our own archive
 // is added.
 func (c *Chroots) Lists(suite, arch, dst string) ([]string, error) {
 	ch, err := c.use(suite, arch)
@@ -41,17 +41,19 @@ func (c *Chroots) Lists(suite, arch, dst string) ([]string, error) {
 			return nil, fmt.Errorf("chroot %s-%s: %w", suite, arch, err)
 		}
 		name := path.Base(h.Name)
-		if path.Dir(strings.TrimPrefix(h.Name, "./")) != "var/lib/apt/lists" || h.Typeflag != tar.TypeReg || !isPackages(name) {
+		if path.Dir(strings.TrimPrefix(h.Name, "./")) != "var/lib/apt/lists" || h.Typeflag != tar.TypeReg || !isPackages(name) && !strings.HasSuffix(name, "Release") {
 			continue
 		}
 		if left -= h.Size; left < 0 {
 			return nil, fmt.Errorf("chroot %s-%s: apt's lists are larger than %d bytes", suite, arch, int64(maxLists))
 		}
-		to := filepath.Join(dst, fmt.Sprint(len(out))+"-Packages")
+		to := filepath.Join(dst, name)
 		if err := writeOut(to, r); err != nil {
 			return nil, err
 		}
-		out = append(out, to)
+		if isPackages(name) {
+			out = append(out, to)
+		}
 	}
 }
 

@@ -491,6 +491,7 @@ func (b *sbuildBuild) repositories(set *perlSettings) (args []string, err error)
 	}
 	if len(mounts) > 0 {
 		set.raw("unshare_bind_mounts", "[ "+strings.Join(mounts, ", ")+" ]")
+		args = append(args, "--chroot-setup-commands="+overlay.PinCommand)
 	}
 	return args, nil
 }

@@ -16,7 +16,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const extraList = "/etc/apt/sources.list.d/packmill.list"
+const (
+	extraList = "/etc/apt/sources.list.d/packmill.list"
+	pins      = "/etc/apt/preferences.d/packmill"
+)
+
+// Preferences are apt's for a build: the suite that it is for counts as any other of
+// which packages are installed by themselves, also where its Release tells clients
+// otherwise (NotAutomatic). Else builds for such a suite got everything from its Base. It is the
+// only archive that lies in the chroot's own files. installability reads lists by the
+// same rule.
+const Preferences = "Package: *\nPin: origin \"\"\nPin-Priority: 500\n"
+
+// PinCommand writes the preferences, in a chroot.
+var PinCommand = "printf '" + strings.ReplaceAll(Preferences, "\n", `\n`) + "' >" + pins
 
 // populate adds the build user, and the further repositories.
 func (b *build) populate() error {
@@ -30,16 +43,20 @@ func (b *build) populate() error {
 	if b.List == "" {
 		return nil
 	}
-	if err := b.root.MkdirAll("etc/apt/keyrings", 0o755); err != nil {
-		return fmt.Errorf("repositories: %w", err)
+	for _, dir := range []string{"etc/apt/keyrings", "etc/apt/preferences.d"} {
+		if err := b.root.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("repositories: %w", err)
+		}
 	}
 	for path, key := range b.Keys {
 		if err := b.root.WriteFile(path[1:], []byte(key), 0o644); err != nil {
 			return fmt.Errorf("repositories: %w", err)
 		}
 	}
-	if err := b.root.WriteFile(extraList[1:], []byte(b.List), 0o644); err != nil {
-		return fmt.Errorf("repositories: %w", err)
+	for path, text := range map[string]string{extraList: b.List, pins: Preferences} {
+		if err := b.root.WriteFile(path[1:], []byte(text), 0o644); err != nil {
+			return fmt.Errorf("repositories: %w", err)
+		}
 	}
 	return nil
 }
@@ -194,7 +211,7 @@ func resolved(simulation string) (packages []string) {
 
 // tidy takes away what the making of a layer left and no build needs.
 func (b *build) tidy() error {
-	junk := []string{"build", extraList[1:], "var/cache/apt/pkgcache.bin", "var/cache/apt/srcpkgcache.bin"}
+	junk := []string{"build", extraList[1:], pins[1:], "var/cache/apt/pkgcache.bin", "var/cache/apt/srcpkgcache.bin"}
 	for path := range b.Keys {
 		junk = append(junk, path[1:])
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"packmill/internal/deb/debtest"
 	"packmill/queue/runner"
 	"packmill/spool"
 	"packmill/spool/upload/uploadtest"
@@ -133,6 +134,36 @@ func TestCancelReal(t *testing.T) {
 				t.Errorf("mounts: %v\n%s", err, mounts)
 			}
 			m.sound()
+		})
+	}
+}
+
+// A build for a suite that is not automatic gets the suite's own newer packages, though its
+// Base has older ones: with either runner.
+func TestNotAutomaticReal(t *testing.T) {
+	c := chroots(t)
+	arch := runner.Machine()
+	if _, err := c.Fresh(t.Context(), "sid", arch, []string{base(t)}, 24*time.Hour, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"overlay", "sbuild"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := realMill(t, arch, "Runner: "+name)
+			m.control("suites", strings.TrimSpace(m.suites())+"\nNot-Automatic: yes")
+			for _, dir := range []string{filepath.Dir(m.tree), filepath.Dir(filepath.Dir(m.tree))} {
+				m.must(os.Chmod(dir, 0o755)) // the build user reads the archive
+			}
+			dir := t.TempDir()
+			changes, err := debtest.Upload{Source: debtest.Source{Name: "figlet", Version: "99"}, Debs: []debtest.Deb{{Name: "figlet", Version: "99", Arch: arch}}}.Write(dir)
+			m.must(err)
+			m.packmill("archive", "include", "sid", changes)
+			m.queued(uploadtest.Package{Source: "app", Version: "1.0", Distribution: "sid", BuildDepends: "figlet (>= 99)"})
+			m.once("buildd-" + arch)
+			m.has(m.where(), "uploaded "+arch+" app_1.0")
+			if t.Failed() {
+				t.Log(m.packmill("why", "app"), m.logs())
+			}
 		})
 	}
 }

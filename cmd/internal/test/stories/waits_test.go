@@ -2,11 +2,15 @@ package stories
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"packmill/queue/runner/overlay"
 	"packmill/spool/upload/uploadtest"
 )
 
@@ -76,6 +80,68 @@ func TestOwnSuiteAsBase(t *testing.T) {
 	m.has(m.settle(), "bd-uninstallable amd64 app_1.0")
 	m.upload(uploadtest.Package{Source: "libbase", Version: "2.0"})
 	m.has(m.settle(), "installed amd64 app_1.0")
+}
+
+// A suite that clients take nothing of by themselves (Not-Automatic) builds against its own
+// newer packages all the same, and not against such a suite of its Base: as apt decides in
+// the build, by the same preferences, so it is judged before.
+func TestNotAutomatic(t *testing.T) {
+	t.Parallel()
+	below := newMill(t)
+	below.control("suites", below.suites()+"\nSuite: backports\nArchitectures: amd64\nReview: never\nSign-With: private/archive.key\nNot-Automatic: yes")
+	below.upload(uploadtest.Package{Source: "libfoo", Version: "1.0"})
+	below.upload(uploadtest.Package{Source: "libfoo", Version: "3.0", Distribution: "backports"})
+	below.settle()
+	line := "deb [signed-by=%[1]s/archive/keys/%[2]s.asc] file:%[1]s/archive %[2]s main"
+	lines := fmt.Sprintf(line, below.tree, "stable") + "\n" + fmt.Sprintf(line, below.tree, "backports")
+	m := newMill(t, "Not-Automatic: yes", "Base: "+strings.ReplaceAll(lines, "\n", "\n "))
+	m.upload(uploadtest.Package{Source: "libfoo", Version: "2.0"})
+	m.settle()
+	m.upload(uploadtest.Package{Source: "app", Version: "1.0", BuildDepends: "libfoo (>= 2.0)"})
+	m.upload(uploadtest.Package{Source: "far", Version: "1.0", BuildDepends: "libfoo (>= 3.0)"})
+	m.has(m.settle(), "installed amd64 app_1.0", "bd-uninstallable amd64 far_1.0")
+	if n := m.builds()["far_1.0_amd64"]; n != 0 {
+		t.Errorf("far was tried %d times", n)
+	}
+	// A build sees the Base by its address, and our archive as files.
+	web := httptest.NewServer(http.FileServer(http.Dir(below.tree + "/archive")))
+	defer web.Close()
+	own := "\n" + fmt.Sprintf(line, m.tree, "stable")
+	for preferences, want := range map[string]string{overlay.Preferences: "2.0", "": "1.0"} {
+		if got := candidate(t, strings.ReplaceAll(lines, "file:"+below.tree+"/archive", web.URL)+own, preferences, "libfoo"); got != want {
+			t.Errorf("apt with the preferences %q takes libfoo %s, want %s", preferences, got, want)
+		}
+	}
+	m.sound()
+}
+
+// candidate is the version that apt would install, by these lines and preferences.
+func candidate(t *testing.T, lines, preferences, name string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{"lists/partial", "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for file, text := range map[string]string{"list": lines + "\n", "preferences": preferences, "status": ""} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settings := []string{"-o", "Dir::State=" + dir, "-o", "Dir::State::lists=" + dir + "/lists", "-o", "Dir::State::status=" + dir + "/status", "-o", "Dir::Cache=" + dir + "/cache",
+		"-o", "Dir::Etc::sourcelist=" + dir + "/list", "-o", "Dir::Etc::sourceparts=-", "-o", "Dir::Etc::preferences=" + dir + "/preferences", "-o", "Dir::Etc::preferencesparts=-",
+		"-o", "APT::Architecture=amd64", "-o", "APT::Architectures=amd64", "-o", "APT::Sandbox::User=", "-o", "Acquire::Languages=none"}
+	var out []byte
+	for _, argv := range [][]string{{"apt-get", "update"}, {"apt-cache", "policy", name}} {
+		var err error
+		if out, err = exec.Command(argv[0], append(argv[1:], settings...)...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", argv, err, out)
+		}
+	}
+	_, rest, _ := strings.Cut(string(out), "Candidate: ")
+	version, _, _ := strings.Cut(rest, "\n")
+	return version
 }
 
 // Sources that need each other's packages are said to be a ring, and nobody
