@@ -417,12 +417,3 @@ func (b *builder) unreadable(it *spool.Item, err error) spool.Verdict {
 		Text: fmt.Sprintf("%v\nMend the file ticket, then: packmill requeue %s\n", err, it.Name),
 	}
 }
-
-// backOff gives a job back after our own trouble, with a delay that grows.
-func (b *builder) backOff(it *spool.Item, t *queue.Ticket, reason string) (spool.Verdict, error) {
-	t.NotBefore = time.Now().Add(min(time.Minute<<min(max(t.Tries-1, 0), 8), 4*time.Hour))
-	if err := it.SetTicket(t.Stanza()); err != nil {
-		return spool.Verdict{}, err
-	}
-	return b.again(it, t, reason), nil
-}
