@@ -149,17 +149,8 @@ func (q *question) write(below []string, before, after string) error {
 	if err != nil {
 		return err
 	}
-	for _, x := range lower.reached(q.needs) {
-		for name := range has {
-			if !has[name][x.id] {
-				text[background(name)].WriteString(x.stanza)
-			}
-		}
-	}
-	if !q.ours["build-essential"] && len(lower.named["build-essential"]) == 0 { // which a build always needs
-		for name := range has {
-			fmt.Fprintf(text[background(name)], "Package: build-essential\nVersion: 0\nArchitecture: all\nMulti-Arch: foreign\n\n")
-		}
+	for name := range has {
+		q.writeBelow(text[background(name)], lower, has[name])
 	}
 	for name, b := range text {
 		if err := os.WriteFile(name, b.Bytes(), 0o600); err != nil {
@@ -167,6 +158,18 @@ func (q *question) write(below []string, before, after string) error {
 		}
 	}
 	return nil
+}
+
+// writeBelow writes what the suite's packages lead to below it, unless the suite has it.
+func (q *question) writeBelow(w *bytes.Buffer, below *lower, has map[string]bool) {
+	for _, x := range below.reached(q.needs) {
+		if !has[x.id] {
+			w.WriteString(x.stanza)
+		}
+	}
+	if !q.ours["build-essential"] && len(below.named["build-essential"]) == 0 { // which a build always needs
+		w.WriteString("Package: build-essential\nVersion: 0\nArchitecture: all\nMulti-Arch: foreign\n\n")
+	}
 }
 
 // names notes what the suite has, by name or by Provides.

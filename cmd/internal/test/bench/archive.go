@@ -135,14 +135,8 @@ func realStock() ([]debtest.Upload, error) {
 	if err != nil {
 		return nil, nil
 	}
-	var best string
-	var size int64
-	for _, name := range strings.Fields(string(out)) {
-		if st, err := os.Stat(name); err == nil && st.Size() > size {
-			best, size = name, st.Size()
-		}
-	}
-	if size < 5<<20 {
+	best := largest(strings.Fields(string(out)))
+	if st, err := os.Stat(best); err != nil || st.Size() < 5<<20 {
 		return nil, nil
 	}
 	text, err := exec.Command("/usr/lib/apt/apt-helper", "cat-file", best).Output()
@@ -190,6 +184,16 @@ func realStock() ([]debtest.Upload, error) {
 		us = append(us, *sources[n])
 	}
 	return us, nil
+}
+
+func largest(names []string) (best string) {
+	var size int64
+	for _, name := range names {
+		if st, err := os.Stat(name); err == nil && st.Size() > size {
+			best, size = name, st.Size()
+		}
+	}
+	return best
 }
 
 // contentsOf are some files of a package.
@@ -396,48 +400,11 @@ func archiveOf(b *bench, n int, key, gnupg, fpr string, smallest used) (used, er
 		return used{}, err
 	}
 	b.progress("archive: %d packages: ours", s.n)
-	first, _, err := ours(b, root, key, "together", s.changes...)
+	m := &archiveBench{bench: b, stock: s, root: root, key: key, packmill: filepath.Join(bin, "packmill"), large: n > realFrom}
+	first, one, err := m.publications(n == 10_000, smallest)
 	if err != nil {
 		return used{}, err
 	}
-	b.archive("archive.import", s.n, first, "", used{}, goalOf(n == 10_000, "cpu <= 6 s", first.cpu <= 6*time.Second))
-	next := func() (used, error) {
-		changes, err := s.next()
-		if err != nil {
-			return used{}, err
-		}
-		return measured(nil, b.dir, filepath.Join(bin, "packmill"), "--tree", root, "archive", "include", "bench", changes)
-	}
-	var ones, nones []used
-	for range includes {
-		u, err := next()
-		if err != nil {
-			return used{}, err
-		}
-		ones = append(ones, u)
-		if u, _, err = ours(b, root, key, "together"); err != nil {
-			return used{}, err
-		}
-		nones = append(nones, u)
-	}
-	one := middleUse(ones)
-	// Of nothing to do the quickest counts: what the others took, other programs did.
-	none := slices.MinFunc(nones, func(a, b used) int { return cmp.Compare(a.wall, b.wall) })
-	b.archive("archive.publish", s.n, one, "", used{}, goalOf(n > realFrom, "cpu <= 0.25 s", one.cpu <= 250*time.Millisecond))
-	b.figure(Figure{Name: fmt.Sprintf("archive.publish-wall.%d", s.n), Value: one.wall.Seconds(), Unit: "s"})
-	resident, err := residentUse(b, s, root, key)
-	if err != nil {
-		return used{}, err
-	}
-	b.archive("archive.publish-resident", s.n, resident, "", used{}, goal{})
-	large := n > realFrom
-	if large && smallest.cpu > 0 {
-		r := one.cpu.Seconds() / smallest.cpu.Seconds()
-		b.figure(Figure{Name: fmt.Sprintf("archive.growth.%d", s.n), Value: r, Unit: "times", Versus: fmt.Sprintf("%d packages", b.packages[0]), Ratio: r, Goal: "<= 6", Met: r <= 6})
-	}
-	b.figure(Figure{Name: fmt.Sprintf("archive.nothing-to-do.%d", s.n), Value: none.wall.Seconds(), Unit: "s", Goal: "<= 0.02", Met: none.wall <= 20*time.Millisecond})
-	b.memory("archive.memory", s.n, max(first.memory, one.memory, resident.memory), large)
-
 	for _, p := range archivePeers {
 		b.progress("archive: %d packages: %s", s.n, p.name)
 		r := &rival{s: s, root: filepath.Join(b.dir, fmt.Sprintf("peer-%d", n)), ours: filepath.Join(root, "archive"), gnupg: gnupg, fpr: fpr}
@@ -446,22 +413,89 @@ func archiveOf(b *bench, n int, key, gnupg, fpr string, smallest used) (used, er
 		}
 	}
 
-	b.progress("archive: %d packages: feeds for opkg", s.n)
-	if err := setUp(root, key, true); err != nil {
-		return one, err
-	}
-	feeds, err := next()
+	return one, m.feeds()
+}
+
+// archiveBench is an archive of ours that is measured.
+type archiveBench struct {
+	*bench
+	*stock
+	root, key string
+	packmill  string // the program
+	large     bool
+}
+
+// include includes one more upload.
+func (m *archiveBench) include() (used, error) {
+	changes, err := m.stock.next()
 	if err != nil {
-		return one, err
+		return used{}, err
 	}
-	b.archive("archive.opkg-first", s.n, feeds, "", used{}, goal{})
-	b.memory("archive.opkg-first-memory", s.n, feeds.memory, large)
-	if feeds, err = next(); err != nil {
-		return one, err
+	return measured(nil, m.bench.dir, m.packmill, "--tree", m.root, "archive", "include", "bench", changes)
+}
+
+// publications measures the first publication of all, one of one more upload, one
+// of nothing, and one in a process that lives on. ten says that there is a goal for the first.
+func (m *archiveBench) publications(ten bool, smallest used) (first, one used, err error) {
+	if first, _, err = ours(m.bench, m.root, m.key, "together", m.changes...); err != nil {
+		return first, one, err
 	}
-	b.archive("archive.opkg-publish", s.n, feeds, "", used{}, goal{})
-	b.memory("archive.opkg-memory", s.n, feeds.memory, large)
-	return one, nil
+	m.archive("archive.import", m.n, first, "", used{}, goalOf(ten, "cpu <= 6 s", first.cpu <= 6*time.Second))
+	var ones, nones []used
+	for range includes {
+		u, err := m.include()
+		if err != nil {
+			return first, one, err
+		}
+		ones = append(ones, u)
+		if u, _, err = ours(m.bench, m.root, m.key, "together"); err != nil {
+			return first, one, err
+		}
+		nones = append(nones, u)
+	}
+	one = middleUse(ones)
+	// Of nothing to do the quickest counts: what the others took, other programs did.
+	none := slices.MinFunc(nones, func(a, b used) int { return cmp.Compare(a.wall, b.wall) })
+	m.archive("archive.publish", m.n, one, "", used{}, goalOf(m.large, "cpu <= 0.25 s", one.cpu <= 250*time.Millisecond))
+	m.figure(Figure{Name: fmt.Sprintf("archive.publish-wall.%d", m.n), Value: one.wall.Seconds(), Unit: "s"})
+	resident, err := residentUse(m.bench, m.stock, m.root, m.key)
+	if err != nil {
+		return first, one, err
+	}
+	m.archive("archive.publish-resident", m.n, resident, "", used{}, goal{})
+	if m.large && smallest.cpu > 0 {
+		r := one.cpu.Seconds() / smallest.cpu.Seconds()
+		m.figure(Figure{
+			Name: fmt.Sprintf("archive.growth.%d", m.n), Value: r, Unit: "times",
+			Versus: fmt.Sprintf("%d packages", m.packages[0]), Ratio: r, Goal: "<= 6", Met: r <= 6,
+		})
+	}
+	m.figure(Figure{
+		Name: fmt.Sprintf("archive.nothing-to-do.%d", m.n), Value: none.wall.Seconds(), Unit: "s",
+		Goal: "<= 0.02", Met: none.wall <= 20*time.Millisecond,
+	})
+	m.memory("archive.memory", m.n, max(first.memory, one.memory, resident.memory), m.large)
+	return first, one, nil
+}
+
+// feeds measures the publication that makes the first feeds, and one after it.
+func (m *archiveBench) feeds() error {
+	m.progress("archive: %d packages: feeds for opkg", m.n)
+	if err := setUp(m.root, m.key, true); err != nil {
+		return err
+	}
+	u, err := m.include()
+	if err != nil {
+		return err
+	}
+	m.archive("archive.opkg-first", m.n, u, "", used{}, goal{})
+	m.memory("archive.opkg-first-memory", m.n, u.memory, m.large)
+	if u, err = m.include(); err != nil {
+		return err
+	}
+	m.archive("archive.opkg-publish", m.n, u, "", used{}, goal{})
+	m.memory("archive.opkg-memory", m.n, u.memory, m.large)
+	return nil
 }
 
 // residentUse is what a publication needs in a process that lives on, as

@@ -44,63 +44,94 @@ func buildFigures(b *bench) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range []struct {
-		name, version string
-		make          func(dir string) error
-		runs          int
-	}{{"tiny", "1.0", makeTiny, 5}, {"hello", "", fetchHello, 4}} {
-		dir := filepath.Join(b.dir, s.name)
-		if err := os.Mkdir(dir, 0o755); err != nil {
+	for _, s := range []benchSource{{"tiny", makeTiny, 5}, {"hello", fetchHello, 4}} {
+		if err := sourceFigures(b, s, chroots, arch); err != nil {
 			return err
 		}
-		if err := s.make(dir); err != nil {
-			return fmt.Errorf("source of %s: %w", s.name, err)
-		}
-		found, err := filepath.Glob(filepath.Join(dir, "*.dsc"))
-		if err != nil || len(found) != 1 {
-			return fmt.Errorf("source of %s: found %v, %v", s.name, found, err)
-		}
-		dsc := found[0]
-		version := strings.TrimSuffix(dsc[strings.LastIndex(dsc, "_")+1:], ".dsc")
-		b.progress("building %s: bare, overlay, sbuild", s.name)
-		run := func(r runner.Runner) func() (took, error) {
-			return func() (took, error) { return runnerBuild(b, r, dsc, s.name, version, arch) }
-		}
-		// The first build of a set of build-dependencies makes their layer.
-		first, err := run(&runner.Overlay{Chroots: chroots})()
-		if err != nil {
-			return err
-		}
-		best, err := inTurn(s.runs, func() (took, error) { return bareBuild(b, dsc) }, run(&runner.Overlay{Chroots: chroots}))
-		if err != nil {
-			return fmt.Errorf("builds of %s: %w", s.name, err)
-		}
-		bare, overlay := best[0], best[1]
-		const versus = "bare dpkg-buildpackage"
-		b.figure(Figure{Name: "build." + s.name + ".bare", Value: bare.wall.Seconds(), Unit: "s"})
-		b.figure(Figure{Name: "build." + s.name + ".bare.cpu", Value: bare.cpu.Seconds(), Unit: "s"})
-		b.figure(Figure{Name: "build." + s.name + ".overlay.first", Value: first.wall.Seconds(), Unit: "s", Versus: versus, Ratio: first.wall.Seconds() / bare.wall.Seconds()})
-		for _, f := range []struct {
-			name          string
-			overlay, bare time.Duration
-		}{{"overlay", overlay.wall, bare.wall}, {"overlay.cpu", overlay.cpu, bare.cpu}} {
-			b.figure(Figure{Name: "build." + s.name + "." + f.name, Value: f.overlay.Seconds(), Unit: "s", Versus: versus,
-				Ratio: f.overlay.Seconds() / f.bare.Seconds(), Goal: "at most 1.0 s more", Met: f.overlay-f.bare <= time.Second})
-		}
-		best, err = inTurn(1, run(&runner.Sbuild{Chroots: chroots}))
-		if err != nil {
-			return err
-		}
-		ours := best[0]
-		plain, err := plainSbuild(b, chroots, arch, dsc)
-		if err != nil {
-			return fmt.Errorf("sbuild as it comes, of %s: %w", s.name, err)
-		}
-		b.figure(Figure{Name: "build." + s.name + ".sbuild", Value: ours.wall.Seconds(), Unit: "s", Versus: "sbuild as it comes",
-			Ratio: ours.wall.Seconds() / plain.Seconds(), Goal: "ratio <= 0.95", Met: ours.wall.Seconds() <= 0.95*plain.Seconds()})
-		b.figure(Figure{Name: "build." + s.name + ".sbuild.cpu", Value: ours.cpu.Seconds(), Unit: "s", Versus: versus, Ratio: ours.cpu.Seconds() / bare.cpu.Seconds()})
 	}
 	return nil
+}
+
+// benchSource is a source whose builds are measured.
+type benchSource struct {
+	name string
+	make func(dir string) error
+	runs int // of which the quickest counts
+}
+
+// sourceFigures measures the builds of one source.
+func sourceFigures(b *bench, s benchSource, chroots *runner.Chroots, arch string) error {
+	dir := filepath.Join(b.dir, s.name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if err := s.make(dir); err != nil {
+		return fmt.Errorf("source of %s: %w", s.name, err)
+	}
+	found, err := filepath.Glob(filepath.Join(dir, "*.dsc"))
+	if err != nil || len(found) != 1 {
+		return fmt.Errorf("source of %s: found %v, %v", s.name, found, err)
+	}
+	dsc := found[0]
+	version := strings.TrimSuffix(dsc[strings.LastIndex(dsc, "_")+1:], ".dsc")
+	b.progress("building %s: bare, overlay, sbuild", s.name)
+	run := func(r runner.Runner) func() (took, error) {
+		return func() (took, error) { return runnerBuild(b, r, dsc, s.name, version, arch) }
+	}
+	bare, err := overlayFigures(b, s, dsc, run(&runner.Overlay{Chroots: chroots}))
+	if err != nil {
+		return err
+	}
+	best, err := inTurn(1, run(&runner.Sbuild{Chroots: chroots}))
+	if err != nil {
+		return err
+	}
+	ours := best[0]
+	plain, err := plainSbuild(b, chroots, arch, dsc)
+	if err != nil {
+		return fmt.Errorf("sbuild as it comes, of %s: %w", s.name, err)
+	}
+	b.figure(Figure{
+		Name: "build." + s.name + ".sbuild", Value: ours.wall.Seconds(), Unit: "s", Versus: "sbuild as it comes",
+		Ratio: ours.wall.Seconds() / plain.Seconds(), Goal: "ratio <= 0.95", Met: ours.wall.Seconds() <= 0.95*plain.Seconds(),
+	})
+	b.figure(Figure{
+		Name: "build." + s.name + ".sbuild.cpu", Value: ours.cpu.Seconds(), Unit: "s",
+		Versus: bareBuilds, Ratio: ours.cpu.Seconds() / bare.cpu.Seconds(),
+	})
+	return nil
+}
+
+const bareBuilds = "bare dpkg-buildpackage"
+
+// overlayFigures measures the overlay runner beside bare builds, and returns what those took.
+func overlayFigures(b *bench, s benchSource, dsc string, overlay func() (took, error)) (took, error) {
+	// The first build of a set of build-dependencies makes their layer.
+	first, err := overlay()
+	if err != nil {
+		return took{}, err
+	}
+	best, err := inTurn(s.runs, func() (took, error) { return bareBuild(b, dsc) }, overlay)
+	if err != nil {
+		return took{}, fmt.Errorf("builds of %s: %w", s.name, err)
+	}
+	bare := best[0]
+	b.figure(Figure{Name: "build." + s.name + ".bare", Value: bare.wall.Seconds(), Unit: "s"})
+	b.figure(Figure{Name: "build." + s.name + ".bare.cpu", Value: bare.cpu.Seconds(), Unit: "s"})
+	b.figure(Figure{
+		Name: "build." + s.name + ".overlay.first", Value: first.wall.Seconds(), Unit: "s",
+		Versus: bareBuilds, Ratio: first.wall.Seconds() / bare.wall.Seconds(),
+	})
+	for _, f := range []struct {
+		name          string
+		overlay, bare time.Duration
+	}{{"overlay", best[1].wall, bare.wall}, {"overlay.cpu", best[1].cpu, bare.cpu}} {
+		b.figure(Figure{
+			Name: "build." + s.name + "." + f.name, Value: f.overlay.Seconds(), Unit: "s", Versus: bareBuilds,
+			Ratio: f.overlay.Seconds() / f.bare.Seconds(), Goal: "at most 1.0 s more", Met: f.overlay-f.bare <= time.Second,
+		})
+	}
+	return bare, nil
 }
 
 // took is what a build took, from outside and by the processors.

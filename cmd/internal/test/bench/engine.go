@@ -293,35 +293,41 @@ func fanOutFigures(b *bench) error {
 			return err
 		}
 
-		from := filepath.Join(b.dir, fmt.Sprint("raw", r))
-		for a := range archs {
-			if err := os.MkdirAll(filepath.Join(from, arch(a)), 0o755); err != nil {
-				return err
-			}
-			if err := os.MkdirAll(filepath.Join(b.dir, "rawto", arch(a)), 0o755); err != nil {
-				return err
-			}
-		}
-		if err := fsyncDir(from); err != nil {
-			return err
-		}
-		start = time.Now()
-		for a := range archs {
-			to := filepath.Join(b.dir, "rawto", arch(a))
-			err = errors.Join(err, os.WriteFile(filepath.Join(from, arch(a), "history"), []byte("x\n"), 0o644),
-				unix.Rename(filepath.Join(from, arch(a)), filepath.Join(to, fmt.Sprint(r))), fsyncDir(to), fsyncDir(from))
-		}
+		took, err := rawFanOut(b.dir, r, archs)
 		if err != nil {
 			return err
 		}
 		if r > 0 {
-			raw = append(raw, time.Since(start).Seconds()*1000)
+			raw = append(raw, took.Seconds()*1000)
 		}
 	}
 	m, w := middle(mine), middle(raw)
 	b.figure(Figure{Name: "engine.fan-out", Value: m, Unit: "ms",
 		Versus: fmt.Sprintf("%d times write, rename, fsync of both directories: %.1f ms", archs, w), Ratio: m / w})
 	return nil
+}
+
+// rawFanOut does by system calls what the r-th fan-out does.
+func rawFanOut(dir string, r, archs int) (time.Duration, error) {
+	from, to := filepath.Join(dir, fmt.Sprint("raw", r)), filepath.Join(dir, "rawto")
+	for a := range archs {
+		for _, d := range []string{from, to} {
+			if err := os.MkdirAll(filepath.Join(d, fmt.Sprint("arch", a)), 0o755); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if err := fsyncDir(from); err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	var err error
+	for a := range archs {
+		job, home := filepath.Join(from, fmt.Sprint("arch", a)), filepath.Join(to, fmt.Sprint("arch", a))
+		err = errors.Join(err, os.WriteFile(filepath.Join(job, "history"), []byte("x\n"), 0o644),
+			unix.Rename(job, filepath.Join(home, fmt.Sprint(r))), fsyncDir(home), fsyncDir(from))
+	}
+	return time.Since(start), err
 }
 
 // watching runs a loop on the review state until stop is called; seen is told
@@ -463,7 +469,11 @@ func daemonFigures(b *bench) error {
 	}
 	b.figure(Figure{Name: "engine.memory", Value: peak, Unit: "MiB", Versus: fmt.Sprintf("buildd, which took %d of %d items meanwhile", longQueue-len(rest), longQueue),
 		Goal: "value < 64", Met: peak < 64})
+	return idleFigures(b, bin, idle)
+}
 
+// idleFigures measures the processor time of daemons that have nothing to do.
+func idleFigures(b *bench, bin string, idle *spool.Tree) (err error) {
 	b.progress("engine: idle daemons for %s", idleFor)
 	programs := [][]string{{"reviewd"}, {"master-buildd"}, {"buildd", "--arch", "amd64"}, {"archived"}}
 	var pids []int

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -275,46 +276,44 @@ func (in *intakeBench) accounts() error {
 	return stop()
 }
 
-// large is a 1 GB upload beside one pass of copy and SHA-256.
-func (in *intakeBench) large() error {
+// makeLarge writes an upload whose upstream tarball is large and packs badly.
+func (in *intakeBench) makeLarge() ([]string, error) {
 	var packed bytes.Buffer
 	z, err := gzip.NewWriterLevel(&packed, gzip.NoCompression)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	w := tar.NewWriter(z)
-	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "large-1.0/data", Mode: 0o644, Size: largeUpload, ModTime: time.Now().Add(-time.Hour)}); err != nil {
-		return err
+	if err := w.WriteHeader(&tar.Header{
+		Typeflag: tar.TypeReg, Name: "large-1.0/data", Mode: 0o644, Size: largeUpload, ModTime: time.Now().Add(-time.Hour),
+	}); err != nil {
+		return nil, err
 	}
 	random := rand.NewChaCha8([32]byte{1})
 	if _, err := io.CopyN(w, random, largeUpload); err != nil {
-		return err
+		return nil, err
 	}
-	if err := w.Close(); err != nil {
-		return err
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
+		return nil, err
 	}
-	if err := z.Close(); err != nil {
-		return err
-	}
-	paths, err := in.make(uploadtest.Package{Source: "large", Tarball: func(which string, small []byte) []byte {
+	return in.make(uploadtest.Package{Source: "large", Tarball: func(which string, small []byte) []byte {
 		if which == "orig" {
 			return packed.Bytes()
 		}
 		return small
 	}})
+}
+
+// large is a 1 GB upload beside one pass of copy and SHA-256.
+func (in *intakeBench) large() error {
+	paths, err := in.makeLarge()
 	if err != nil {
 		return err
 	}
-	packed = bytes.Buffer{}
-	tarball := ""
-	for _, p := range paths {
-		if strings.Contains(p, ".orig.tar") {
-			tarball = p
-		}
-	}
+	i := slices.IndexFunc(paths, func(p string) bool { return strings.Contains(p, ".orig.tar") })
 	syscall.Sync()
 	begin := time.Now()
-	if err := copyHashed(tarball, filepath.Join(in.dir, "copy")); err != nil {
+	if err := copyHashed(paths[i], filepath.Join(in.dir, "copy")); err != nil {
 		return err
 	}
 	base := time.Since(begin)

@@ -60,22 +60,13 @@ func jobTimes(dir string, waiting, sources int) (out, join float64, err error) {
 	suite := queue.Suite{Name: "sid", Architectures: []string{"amd64"}}
 	var outs, joins []float64
 	for i := range sources {
-		t := &queue.Ticket{Source: fmt.Sprintf("source%d", i), Version: "1.0-1", Suite: "sid", Architecture: []string{"any"}, Dsc: fmt.Sprintf("source%d_1.0-1.dsc", i)}
-		name := spool.NewName(spool.NormalClass, time.Now(), t.Source, t.Version)
-		it, err := tree.Create(spool.In(spool.Intake), name, spool.Reviewd, "bench", "made", func(dir string) error {
-			if err := os.WriteFile(filepath.Join(dir, t.Dsc), []byte("Source: "+t.Source+"\n"), 0o644); err != nil {
-				return err
-			}
-			return os.WriteFile(filepath.Join(dir, spool.TicketFile), t.Stanza().Append(nil), 0o644)
-		})
-		if err == nil {
-			err = it.Move(spool.Reviewd, "bench", spool.Verdict{To: spool.In(spool.Accepted, "sid")})
-		}
+		source := fmt.Sprintf("source%d", i)
+		it, err := acceptedSource(tree, source)
 		if err != nil {
 			return 0, 0, err
 		}
 		start := time.Now()
-		if err := queue.Supersede(tree, "sid", t.Source, t.Version, "bench", spool.MasterD); err != nil {
+		if err := queue.Supersede(tree, "sid", source, "1.0-1", "bench", spool.MasterD); err != nil {
 			return 0, 0, err
 		}
 		v, err := queue.FanOut(tree, it, suite, "bench")
@@ -106,6 +97,24 @@ func jobTimes(dir string, waiting, sources int) (out, join float64, err error) {
 		it.Release()
 	}
 	return middle(outs), middle(joins), nil
+}
+
+// acceptedSource makes a source item that waits for its fan-out.
+func acceptedSource(tree *spool.Tree, source string) (*spool.Item, error) {
+	t := &queue.Ticket{
+		Source: source, Version: "1.0-1", Suite: "sid", Architecture: []string{"any"}, Dsc: source + "_1.0-1.dsc",
+	}
+	name := spool.NewName(spool.NormalClass, time.Now(), t.Source, t.Version)
+	it, err := tree.Create(spool.In(spool.Intake), name, spool.Reviewd, "bench", "made", func(dir string) error {
+		if err := os.WriteFile(filepath.Join(dir, t.Dsc), []byte("Source: "+t.Source+"\n"), 0o644); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, spool.TicketFile), t.Stanza().Append(nil), 0o644)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return it, it.Move(spool.Reviewd, "bench", spool.Verdict{To: spool.In(spool.Accepted, "sid")})
 }
 
 // rawMoves gives the middle time of one durable move by hand, in seconds.
