@@ -33,14 +33,19 @@ type Fault struct {
 
 func (f Fault) String() string { return f.Path + ": " + f.Text }
 
+// CheckOptions say how an archive is checked.
+type CheckOptions struct {
+	Deep bool // every byte is read, and the snapshots are checked too
+}
+
 // Check reads the archive as a client does and reports what does not fit:
 // InRelease, from there each index that it names, under its checksum, and from
-// there each file of the pool, at its size and, if deep, with its SHA-256. It
+// there each file of the pool, at its size and, if Deep, with its SHA-256. It
 // uses nothing that the publisher remembers. Only what no client could use is
 // a fault: an InRelease that is newer than Release is how a publication looks
 // from the middle. Deep also unpacks each form of each index and compares the
 // text, and checks the snapshots, whose paths are snapshots/NAME/....
-func (a *Archive) Check(ctx context.Context, deep bool) ([]Fault, error) {
+func (a *Archive) Check(ctx context.Context, opt CheckOptions) ([]Fault, error) {
 	suites, err := a.Suites()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -48,11 +53,11 @@ func (a *Archive) Check(ctx context.Context, deep bool) ([]Fault, error) {
 	if err != nil {
 		return nil, fmt.Errorf("check %s: %w", a.root, err)
 	}
-	c := &check{a: a, deep: deep, pool: map[string]string{}}
+	c := &check{a: a, CheckOptions: opt, pool: map[string]string{}}
 	for i := range suites {
 		suites[i] = filepath.Join("dists", suites[i])
 	}
-	if deep {
+	if opt.Deep {
 		snaps, err := a.Snapshots()
 		if err != nil {
 			return nil, fmt.Errorf("check %s: %w", a.root, err)
@@ -82,8 +87,8 @@ func (a *Archive) Check(ctx context.Context, deep bool) ([]Fault, error) {
 }
 
 type check struct {
+	CheckOptions
 	a      *Archive
-	deep   bool
 	pool   map[string]string // file -> checksum it was checked for
 	faults []Fault
 }
@@ -93,11 +98,11 @@ func (c *check) fault(path, format string, args ...any) {
 }
 
 // feeds holds the suites' feeds to what opkg's clients rely on. The signatures
-// are those of keys that only the settings know: see CheckFeeds.
+// are those of keys that only the settings know.
 func (c *check) feeds(ctx context.Context, suites []string) error {
 	for _, s := range suites {
 		tree := filepath.Dir(filepath.Dir(s)) // relative: the archive's or a snapshot's
-		wrong, err := checkFeeds(ctx, c.a.path(tree), Suite{Name: filepath.Base(s)}, opkg.CheckOptions{}, c.deep)
+		wrong, err := checkFeeds(ctx, c.a.path(tree), Suite{Name: filepath.Base(s)}, opkg.CheckOptions{SkipPackages: !c.Deep})
 		if err != nil {
 			return err
 		}
@@ -186,7 +191,7 @@ func (c *check) index(dir, name string, rel *release.Release, checked map[string
 		c.fault(path, "%d bytes with the SHA-256 %s, and the Release says %d and %s (%s)", n, got, sum.Size, sum.SHA256, name)
 		return nil
 	}
-	if c.deep {
+	if c.Deep {
 		if err := c.text(path, f, form, rel.Sums[base]); err != nil {
 			return err
 		}
@@ -279,7 +284,7 @@ func (c *check) file(from, name, size, sum string) {
 		c.fault(name, "it is not a regular file")
 	case info.Size() != want:
 		c.fault(name, "%d bytes, and %s says %d", info.Size(), from, want)
-	case c.deep:
+	case c.Deep:
 		got, err := sumFile(c.a.path(name))
 		if err != nil {
 			c.fault(name, "%v", err)

@@ -62,7 +62,7 @@ func TestCheck(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, deep := range []bool{false, true} {
-				faults, err := f.a.Check(context.Background(), deep)
+				faults, err := f.a.Check(context.Background(), CheckOptions{Deep: deep})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -113,7 +113,7 @@ func indexOf(t *testing.T, a *Archive, name string) string {
 func (f *fixture) older(path, name string, change func([]byte) []byte) {
 	f.Helper()
 	f.now = f.now.Add(time.Minute)
-	f.planned(f.a.change(ctx, f.suite, f.now, false, func(t *transaction, _ *Plan) error {
+	f.planned(f.a.change(ctx, f.suite, ChangeOptions{}, f.now, func(t *transaction, _ *Plan) error {
 		text, err := t.p.get(path, name)
 		t.p.set(path, name, change(slices.Clone(text)))
 		return err
@@ -141,11 +141,11 @@ func TestOneBadRelation(t *testing.T) {
 	if out, err := newClient(t, f.source(), f.key, "amd64").try("apt-get", "update"); err == nil {
 		t.Errorf("the test needs what apt cannot read: %s", out)
 	}
-	faults, err := f.a.Check(ctx, false)
+	faults, err := f.a.Check(ctx, CheckOptions{})
 	if err != nil || len(faults) != 1 || !strings.Contains(faults[0].Text, "hello 1: Depends: an empty relation beside a comma") {
 		t.Errorf("check: got %v, %v, want the relation", faults, err)
 	}
-	f.planned(f.a.Remove(ctx, f.suite, []string{"hello"}, false, f.now.Add(time.Minute)))
+	f.planned(f.a.Remove(ctx, f.suite, []string{"hello"}, ChangeOptions{}, f.now.Add(time.Minute)))
 	f.sound()
 	newClient(t, f.source(), f.key, "amd64").run("apt-get", "update")
 }

@@ -160,7 +160,7 @@ func TestAnyHistoryGivesTheSame(t *testing.T) {
 			if len(names) == 0 {
 				continue
 			}
-			f.planned(f.a.Remove(ctx, f.suite, names, false, f.now))
+			f.planned(f.a.Remove(ctx, f.suite, names, ChangeOptions{}, f.now))
 			for _, n := range names {
 				delete(has[s], n)
 			}
@@ -170,9 +170,9 @@ func TestAnyHistoryGivesTheSame(t *testing.T) {
 				continue
 			}
 			if what == 4 {
-				f.planned(f.a.Copy(ctx, suites[1-s].Name, f.suite, names, true, false, f.now))
+				f.planned(f.a.Copy(ctx, suites[1-s].Name, f.suite, names, ChangeOptions{Force: true}, f.now))
 			} else {
-				f.planned(f.a.Move(ctx, suites[1-s], f.suite, names, true, false, f.now))
+				f.planned(f.a.Move(ctx, suites[1-s], f.suite, names, ChangeOptions{Force: true}, f.now))
 			}
 			for _, n := range names {
 				has[s][n] = has[1-s][n]
@@ -185,7 +185,7 @@ func TestAnyHistoryGivesTheSame(t *testing.T) {
 				k := has[s][n]
 				pkg := []string{"src:" + n, k.Debs[0].Name, k.Debs[len(k.Debs)-1].Name}[r.IntN(3)]
 				o := Override{Section: []string{"games", "oldlibs"}[r.IntN(2)], Priority: []string{"extra", "important"}[r.IntN(2)]}
-				f.planned(f.a.Override(ctx, f.suite, pkg, o, false, f.now))
+				f.planned(f.a.Override(ctx, f.suite, pkg, o, ChangeOptions{}, f.now))
 				k.overrides = maps.Clone(k.overrides)
 				if k.overrides == nil {
 					k.overrides = map[string]Override{}

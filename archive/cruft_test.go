@@ -50,17 +50,17 @@ func TestSourcelessByName(t *testing.T) {
 	f := newFixture(t)
 	f.accepted(f.sourceless(alone(t, "alone")), f.sourceless(alone(t, "libalone")), f.upload(hello("1")))
 	stable := f.stable()
-	p := f.planned(f.a.Copy(ctx, "unstable", stable, []string{"alone_7"}, false, false, f.now))
+	p := f.planned(f.a.Copy(ctx, "unstable", stable, []string{"alone_7"}, ChangeOptions{}, f.now))
 	if got, want := fmt.Sprint(p.Notes), "[alone comes without its source, which is not where it comes from.]"; got != want {
 		t.Errorf("notes: got %s, want %s", got, want)
 	}
 	f.wantList("stable", "alone_1_amd64 libalone_1_amd64")
-	if p, err := f.a.Remove(ctx, f.suite, []string{"alone_8"}, false, f.now); err != nil || len(p.Refused) != 1 {
+	if p, err := f.a.Remove(ctx, f.suite, []string{"alone_8"}, ChangeOptions{}, f.now); err != nil || len(p.Refused) != 1 {
 		t.Errorf("of another version: got %+v, %v, want a refusal", p, err)
 	}
-	f.planned(f.a.Remove(ctx, f.suite, []string{"alone"}, false, f.now))
+	f.planned(f.a.Remove(ctx, f.suite, []string{"alone"}, ChangeOptions{}, f.now))
 	f.wantList("unstable", "hello_1_amd64 hello_1_source hello-doc_1_all")
-	f.planned(f.a.Remove(ctx, stable, []string{"alone_7"}, false, f.now))
+	f.planned(f.a.Remove(ctx, stable, []string{"alone_7"}, ChangeOptions{}, f.now))
 	if got, err := filepath.Glob(f.a.path("pool/main/a/alone/*")); err != nil || len(got) != 2 {
 		t.Errorf("the pool has %v, %v, want both until gc", got, err)
 	}

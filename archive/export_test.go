@@ -35,7 +35,7 @@ func TestBreaks(t *testing.T) {
 	f.accepted(up("base", "libc6 (>= 2.36)"), up("user", "base (>= 1), libc6"), up("second", "user"), up("either", "base | other"), up("other", ""), up("broken", "nothing-of-ours (= 1), base"),
 		up("bounded", "perl (<< 6), base,\n python3 (>= 3.11),\n python3 (<< 3.12)"), up("theirs", "nothing-of-ours | base"))
 	f.older("main/binary-amd64/Packages", "other", replace("Description:", "Depends: a,,b\nDescription:"))
-	p := f.planned(f.a.Remove(ctx, f.suite, []string{"base"}, true, f.now))
+	p := f.planned(f.a.Remove(ctx, f.suite, []string{"base"}, ChangeOptions{Dry: true}, f.now))
 	none := func(string) []string { return nil }
 	got, err := f.a.Breaks(ctx, "unstable", p.Removed, none)
 	if want := "[{bounded 1 amd64 base} {broken 1 amd64 base} {second 1 amd64 base (>= 1)} {user 1 amd64 base (>= 1)} {made-with 1 source base (>= 1)}]"; err != nil || fmt.Sprint(got) != want {
@@ -250,7 +250,7 @@ func TestExportDuringPublications(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	faults, err := out.Check(ctx, true)
+	faults, err := out.Check(ctx, CheckOptions{Deep: true})
 	if err != nil || len(faults) > 0 {
 		t.Errorf("check of the export: %v, %v", faults, err)
 	}

@@ -98,20 +98,14 @@ func (p *published) blocks(path string) (opkg.Blocks, error) {
 	return opkg.Blocks{N: x.Blocks(), Sum: x.BlockSum, Read: x.Block}, nil
 }
 
-// CheckFeeds applies every rule that an opkg client relies on to the suite's
-// feeds, and compares each package file with its index if deep is set. It
-// returns what is wrong, each with the feed's name.
-func (a *Archive) CheckFeeds(ctx context.Context, suite Suite, opt opkg.CheckOptions, deep bool) ([]string, error) {
-	return checkFeeds(ctx, a.root, suite, opt, deep)
-}
-
-// checkFeeds is CheckFeeds for the archive's tree or a snapshot's.
-func checkFeeds(ctx context.Context, root string, suite Suite, opt opkg.CheckOptions, deep bool) ([]string, error) {
+// checkFeeds applies every rule that an opkg client relies on to the suite's
+// feeds, in the archive's tree or a snapshot's. It returns what is wrong, each with
+// the feed's name.
+func checkFeeds(ctx context.Context, root string, suite Suite, opt opkg.CheckOptions) ([]string, error) {
 	names, err := opkg.Feeds(root, suite.Name)
 	if err != nil {
 		return nil, err
 	}
-	opt.SkipPackages = !deep
 	var out []string
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {

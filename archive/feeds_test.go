@@ -47,7 +47,8 @@ func TestFeeds(t *testing.T) {
 	// check holds the feeds to opkg's rules, and to what they must list.
 	check := func(want map[string]string) {
 		t.Helper()
-		wrong, err := f.a.CheckFeeds(context.Background(), f.suite, opkg.CheckOptions{Usign: []*opkg.PublicKey{pub}, OpenPGP: ring, Now: time.Now().Add(time.Hour)}, true)
+		opt := opkg.CheckOptions{Usign: []*opkg.PublicKey{pub}, OpenPGP: ring, Now: time.Now().Add(time.Hour)}
+		wrong, err := checkFeeds(context.Background(), f.a.root, f.suite, opt)
 		if err != nil || wrong != nil {
 			t.Errorf("check: %v: %s", err, strings.Join(wrong, "\n"))
 		}
@@ -112,11 +113,11 @@ func TestFeeds(t *testing.T) {
 		}
 	}
 	check(map[string]string{"amd64-linux-glibc": "hello_2.0_amd64-linux-glibc.opk hello-doc_2.0_all.opk other_1_amd64-linux-glibc.opk"})
-	if faults, err := f.a.Check(context.Background(), true); err != nil || faults != nil {
+	if faults, err := f.a.Check(context.Background(), CheckOptions{Deep: true}); err != nil || faults != nil {
 		t.Errorf("check of the archive: %v, %v", faults, err)
 	}
 	edit(t, f.a.path("opkg/pool/2/main/h/hello/hello_2.0_amd64-linux-glibc.opk"), func(b []byte) []byte { b[len(b)-9] ^= 1; return b })
-	if faults, err := f.a.Check(context.Background(), true); err != nil || len(faults) != 1 || faults[0].Path != "opkg/unstable/amd64-linux-glibc" {
+	if faults, err := f.a.Check(context.Background(), CheckOptions{Deep: true}); err != nil || len(faults) != 1 || faults[0].Path != "opkg/unstable/amd64-linux-glibc" {
 		t.Errorf("check of a damaged package: %v, %v", faults, err)
 	}
 	f.suite.Opkg = nil
@@ -215,7 +216,7 @@ func TestFeedsOfSnapshot(t *testing.T) {
 	if got := read(kept + "Packages"); got != was || !strings.Contains(got, "hello_1_amd64.opk") {
 		t.Errorf("the snapshot's feed: got\n%s\nwant\n%s", got, was)
 	}
-	if faults, err := f.a.Check(context.Background(), true); err != nil || faults != nil {
+	if faults, err := f.a.Check(context.Background(), CheckOptions{Deep: true}); err != nil || faults != nil {
 		t.Errorf("check: %v, %v", faults, err)
 	}
 
@@ -252,7 +253,7 @@ func TestFeedsOfSnapshot(t *testing.T) {
 	if err := os.WriteFile(pooled, whole[:len(whole)-1], 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if faults, err := f.a.Check(context.Background(), true); err != nil || len(faults) != 1 || faults[0].Path != strings.TrimSuffix(kept, "/") {
+	if faults, err := f.a.Check(context.Background(), CheckOptions{Deep: true}); err != nil || len(faults) != 1 || faults[0].Path != strings.TrimSuffix(kept, "/") {
 		t.Errorf("check of a damaged package of the snapshot: %v, %v", faults, err)
 	}
 	if err := os.WriteFile(pooled, whole, 0o644); err != nil {

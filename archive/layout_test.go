@@ -75,7 +75,7 @@ func TestLayout(t *testing.T) {
 	f.accepted(f.upload(net("2", "admin")))
 	has("feeds/dev/trunk/amd64-linux-glibc/any/net", "")
 	has("feeds/dev/trunk/amd64-linux-glibc/any/admin", "other_2_amd64-linux-glibc.opk")
-	if faults, err := f.a.Check(context.Background(), true); err != nil || faults != nil {
+	if faults, err := f.a.Check(context.Background(), CheckOptions{Deep: true}); err != nil || faults != nil {
 		t.Errorf("check: %v, %v", faults, err)
 	}
 

@@ -173,13 +173,20 @@ type Plan struct {
 	Changed        bool     // clients see something new
 }
 
-// change runs do on a suite as a transaction; with dry nothing is written.
-func (a *Archive) change(ctx context.Context, suite Suite, now time.Time, dry bool,
-	do func(*transaction, *Plan) error) (*Plan, error) {
+// ChangeOptions say how a suite is changed.
+type ChangeOptions struct {
+	Dry   bool // nothing is written; the Plan says what would be
+	Force bool // versions may go down (Copy and Move)
+}
+
+// change runs do on a suite as a transaction.
+func (a *Archive) change(
+	ctx context.Context, suite Suite, opt ChangeOptions, now time.Time, do func(*transaction, *Plan) error,
+) (*Plan, error) {
 	plan, rep := &Plan{}, &Report{}
 	err := a.transact(ctx, suite, now, rep, func(t *transaction) (bool, error) {
 		err := do(t, plan)
-		return !dry && len(plan.Refused) == 0, err
+		return !opt.Dry && len(plan.Refused) == 0, err
 	})
 	plan.Changed = rep.Changed
 	plan.Notes = append(plan.Notes, rep.Warnings...)
@@ -490,15 +497,16 @@ func splitName(s string) (name, version string) {
 
 // Copy enters source packages with all their binaries into a suite as another
 // suite or snapshot has them, all of them at once or none. A source is "hello"
-// or "hello_2.10-3". With force versions may go down.
-func (a *Archive) Copy(ctx context.Context, from string, to Suite, sources []string, force, dry bool,
-	now time.Time) (*Plan, error) {
+// or "hello_2.10-3".
+func (a *Archive) Copy(
+	ctx context.Context, from string, to Suite, sources []string, opt ChangeOptions, now time.Time,
+) (*Plan, error) {
 	src, err := a.readView(ctx, from)
 	if err != nil {
 		return nil, err
 	}
 	defer src.close()
-	return a.change(ctx, to, now, dry, func(t *transaction, plan *Plan) error {
+	return a.change(ctx, to, opt, now, func(t *transaction, plan *Plan) error {
 		for _, s := range sources {
 			b, err := src.bundle(splitName(s))
 			if err != nil {
@@ -514,7 +522,7 @@ func (a *Archive) Copy(ctx context.Context, from string, to Suite, sources []str
 			if err := t.translate(src, b); err != nil {
 				return err
 			}
-			if err := t.put(b, force, plan); err != nil {
+			if err := t.put(b, opt.Force, plan); err != nil {
 				return err
 			}
 		}
@@ -572,13 +580,14 @@ func (a *Archive) readView(ctx context.Context, view string) (*published, error)
 
 // Move is Copy, and then takes the packages out of the suite they came from.
 // Between the two both have them.
-func (a *Archive) Move(ctx context.Context, from, to Suite, sources []string, force, dry bool,
-	now time.Time) (*Plan, error) {
-	plan, err := a.Copy(ctx, from.Name, to, sources, force, dry, now)
+func (a *Archive) Move(
+	ctx context.Context, from, to Suite, sources []string, opt ChangeOptions, now time.Time,
+) (*Plan, error) {
+	plan, err := a.Copy(ctx, from.Name, to, sources, opt, now)
 	if err != nil || len(plan.Refused) > 0 {
 		return plan, err
 	}
-	rest, err := a.Remove(ctx, from, sources, dry, now)
+	rest, err := a.Remove(ctx, from, sources, opt, now)
 	if rest != nil {
 		plan.Removed = append(plan.Removed, rest.Removed...)
 		plan.Notes = append(plan.Notes, rest.Notes...)
@@ -592,8 +601,10 @@ func (a *Archive) Move(ctx context.Context, from, to Suite, sources []string, fo
 // suite has those alone, or a binary package if no source has the name. The files stay in the pool until
 // nothing names them (see Collect). What gets uninstallable by it is said by
 // Breaks.
-func (a *Archive) Remove(ctx context.Context, suite Suite, names []string, dry bool, now time.Time) (*Plan, error) {
-	return a.change(ctx, suite, now, dry, func(t *transaction, plan *Plan) error {
+func (a *Archive) Remove(
+	ctx context.Context, suite Suite, names []string, opt ChangeOptions, now time.Time,
+) (*Plan, error) {
+	return a.change(ctx, suite, opt, now, func(t *transaction, plan *Plan) error {
 		for _, n := range names {
 			found, before := false, len(plan.Removed)
 			for {
@@ -637,9 +648,10 @@ func (a *Archive) Remove(ctx context.Context, suite Suite, names []string, dry b
 // Override gives a package ("src:NAME" for a source) another section or
 // priority where it is published now; "" leaves one. Later versions need it in
 // the suite's settings.
-func (a *Archive) Override(ctx context.Context, suite Suite, name string, o Override, dry bool,
-	now time.Time) (*Plan, error) {
-	return a.change(ctx, suite, now, dry, func(t *transaction, plan *Plan) error {
+func (a *Archive) Override(
+	ctx context.Context, suite Suite, name string, o Override, opt ChangeOptions, now time.Time,
+) (*Plan, error) {
+	return a.change(ctx, suite, opt, now, func(t *transaction, plan *Plan) error {
 		src, isSource := strings.CutPrefix(name, "src:")
 		for _, c := range t.areas() {
 			var paths []string

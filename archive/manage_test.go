@@ -18,7 +18,7 @@ var ctx = context.Background()
 
 func (f *fixture) sound() {
 	f.Helper()
-	faults, err := f.a.Check(ctx, true)
+	faults, err := f.a.Check(ctx, CheckOptions{Deep: true})
 	if err != nil {
 		f.Errorf("check: %v", err)
 	}
@@ -80,7 +80,7 @@ func TestCopyMoveRemove(t *testing.T) {
 	f.accepted(f.upload(u), f.upload(debtest.Upload{Source: debtest.Source{Name: "other", Version: "5"}, Debs: []debtest.Deb{{Name: "other", Version: "5", Arch: "i386"}, {Name: "other", Version: "5"}}}))
 	before := f.list("unstable")
 
-	p := f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, false, true, f.now))
+	p := f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, ChangeOptions{Dry: true}, f.now))
 	if len(p.Added) != 3 || p.Changed {
 		t.Errorf("dry copy: got %+v, want 3 added and no change", p)
 	}
@@ -88,7 +88,7 @@ func TestCopyMoveRemove(t *testing.T) {
 		t.Errorf("after a dry copy: got %v, want %v", err, ErrNoSuite)
 	}
 	// A transition: both at once, with what stable cannot take left out.
-	p = f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello", "other_5"}, false, false, f.now))
+	p = f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello", "other_5"}, ChangeOptions{}, f.now))
 	if got, want := fmt.Sprint(p.Notes), "[other 5 of i386 stays out: stable has no such architecture.]"; got != want {
 		t.Errorf("notes: got %s, want %s", got, want)
 	}
@@ -111,7 +111,7 @@ func TestCopyMoveRemove(t *testing.T) {
 	// the upload had come there.
 	plain, direct := *f, newFixture(t)
 	plain.suite.Name, plain.suite.Codename, plain.suite.Aliases, plain.suite.Translations = "plain", "", nil, false
-	f.planned(f.a.Copy(ctx, "unstable", plain.suite, []string{"hello"}, false, false, f.now))
+	f.planned(f.a.Copy(ctx, "unstable", plain.suite, []string{"hello"}, ChangeOptions{}, f.now))
 	direct.accepted(direct.upload(u))
 	if got, want := plain.text("main/binary-amd64/Packages"), direct.text("main/binary-amd64/Packages"); got != want {
 		t.Errorf("packages of plain: got %s, want %s", got, want)
@@ -119,31 +119,31 @@ func TestCopyMoveRemove(t *testing.T) {
 
 	// The older one does not come back by itself.
 	f.accepted(f.upload(hello("2")))
-	f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, false, false, f.now))
+	f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, ChangeOptions{}, f.now))
 	if err := f.a.Snapshot(ctx, f.suite, "later", f.now); err != nil {
 		t.Fatal(err)
 	}
 	f.accepted(f.upload(hello("3")))
-	f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, false, false, f.now))
-	p, err := f.a.Copy(ctx, "later/unstable", stable, []string{"hello"}, false, false, f.now)
+	f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, ChangeOptions{}, f.now))
+	p, err := f.a.Copy(ctx, "later/unstable", stable, []string{"hello"}, ChangeOptions{}, f.now)
 	if err != nil || len(p.Refused) == 0 || !strings.Contains(p.Refused[0], "stable has the newer version 3") {
 		t.Errorf("copy of an older version: got %+v, %v, want refused", p, err)
 	}
-	f.planned(f.a.Copy(ctx, "later/unstable", stable, []string{"hello"}, true, false, f.now))
+	f.planned(f.a.Copy(ctx, "later/unstable", stable, []string{"hello"}, ChangeOptions{Force: true}, f.now))
 	f.wantList("stable", "hello_2_amd64 hello_2_source hello-doc_2_all other_5_amd64 other_5_source")
 
-	f.planned(f.a.Move(ctx, f.suite, stable, []string{"hello"}, false, false, f.now))
+	f.planned(f.a.Move(ctx, f.suite, stable, []string{"hello"}, ChangeOptions{}, f.now))
 	f.wantList("stable", "hello_3_amd64 hello_3_source hello-doc_3_all other_5_amd64 other_5_source")
 	f.wantList("unstable", "other_5_amd64 other_5_i386 other_5_source")
-	f.planned(f.a.Remove(ctx, stable, []string{"hello-doc"}, false, f.now))
+	f.planned(f.a.Remove(ctx, stable, []string{"hello-doc"}, ChangeOptions{}, f.now))
 	f.wantList("stable", "hello_3_amd64 hello_3_source other_5_amd64 other_5_source")
-	f.planned(f.a.Remove(ctx, stable, []string{"hello"}, false, f.now))
+	f.planned(f.a.Remove(ctx, stable, []string{"hello"}, ChangeOptions{}, f.now))
 	f.wantList("stable", "other_5_amd64 other_5_source")
 	if got := s2.text("main/Contents-amd64"); strings.Contains(got, "hello") {
 		t.Errorf("contents after the removal: got %q", got)
 	}
 	for _, names := range [][]string{{"nothing"}, {"other", "nothing"}, {"other_4"}} {
-		p, err = f.a.Remove(ctx, stable, names, false, f.now)
+		p, err = f.a.Remove(ctx, stable, names, ChangeOptions{}, f.now)
 		if err != nil || len(p.Refused) != 1 || p.Refused[0] != names[len(names)-1]+": stable has no such package." {
 			t.Errorf("removal of %q: got %+v, %v, want refused", names, p, err)
 		}
@@ -156,7 +156,7 @@ func TestOverrideInPlace(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	f.accepted(f.upload(hello("1")))
-	f.planned(f.a.Override(ctx, f.suite, "hello-doc", Override{Section: "doc", Priority: "extra"}, false, f.now))
+	f.planned(f.a.Override(ctx, f.suite, "hello-doc", Override{Section: "doc", Priority: "extra"}, ChangeOptions{}, f.now))
 	for _, arch := range []string{"amd64", "i386", "all"} {
 		if got := f.text("main/binary-" + arch + "/Packages"); !strings.Contains(got, "Section: doc\n") || !strings.Contains(got, "Priority: extra\n") {
 			t.Errorf("%s: got %s", arch, got)

@@ -48,7 +48,7 @@ func TestInstallerPackages(t *testing.T) {
 
 	// It goes where its source goes.
 	stable := f.stable()
-	f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, false, false, f.now))
+	f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, ChangeOptions{}, f.now))
 	f.wantList("stable", "hello_1_amd64 hello_1_source hello-doc_1_all hello-udeb_1_amd64")
 	to := newFixture(t)
 	rep, err := to.a.Import(ctx, to.suite, open(t, mirror.Source{URL: f.a.Root(), Suite: "unstable", Keyring: ring(t, f.key)}), ImportOptions{}, to.now)
@@ -60,7 +60,7 @@ func TestInstallerPackages(t *testing.T) {
 	}
 	f.accepted(f.upload(hello("2"))) // without it: it stays as it is, with its source
 	f.wantHave("main/source/Sources", "hello 2, hello 1*")
-	f.planned(f.a.Remove(ctx, f.suite, []string{"hello-udeb"}, false, f.now))
+	f.planned(f.a.Remove(ctx, f.suite, []string{"hello-udeb"}, ChangeOptions{}, f.now))
 	f.wantHave("main/debian-installer/binary-amd64/Packages", "")
 	if got := f.text("main/Contents-udeb-amd64"); got != "" {
 		t.Errorf("Contents-udeb without packages: got %q", got)

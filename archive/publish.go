@@ -58,16 +58,17 @@ type transaction struct {
 // the last rename; the same call again does what is left, and what was done
 // before is AlreadyThere.
 func (a *Archive) Publish(ctx context.Context, suite Suite, batch []Inclusion, now time.Time) (*Report, error) {
-	return a.publish(ctx, suite, batch, false, now)
+	return a.publish(ctx, suite, batch, ChangeOptions{}, now)
 }
 
 // Try says what Publish would answer, and changes nothing but the cache.
 func (a *Archive) Try(ctx context.Context, suite Suite, batch []Inclusion, now time.Time) (*Report, error) {
-	return a.publish(ctx, suite, batch, true, now)
+	return a.publish(ctx, suite, batch, ChangeOptions{Dry: true}, now)
 }
 
-func (a *Archive) publish(ctx context.Context, suite Suite, batch []Inclusion, dry bool,
-	now time.Time) (*Report, error) {
+func (a *Archive) publish(
+	ctx context.Context, suite Suite, batch []Inclusion, opt ChangeOptions, now time.Time,
+) (*Report, error) {
 	if len(batch) > largeBatch {
 		defer frugal()()
 	}
@@ -78,7 +79,7 @@ func (a *Archive) publish(ctx context.Context, suite Suite, batch []Inclusion, d
 	}
 	slices.SortStableFunc(order, func(i, j int) int { return rank(batch[i].Kind) - rank(batch[j].Kind) })
 	err := a.transact(ctx, suite, now, rep, func(t *transaction) (bool, error) {
-		t.pool.Dry = dry
+		t.pool.Dry = opt.Dry
 		for _, i := range order {
 			if err := ctx.Err(); err != nil {
 				return false, err
@@ -93,7 +94,7 @@ func (a *Archive) publish(ctx context.Context, suite Suite, batch []Inclusion, d
 				}
 			}
 		}
-		return !dry, nil
+		return !opt.Dry, nil
 	})
 	if err != nil && !rep.Changed {
 		return nil, err

@@ -59,7 +59,7 @@ func whole(t *testing.T, dest string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	faults, err := a.Check(ctx, true)
+	faults, err := a.Check(ctx, CheckOptions{Deep: true})
 	if err != nil {
 		t.Error(err)
 	}

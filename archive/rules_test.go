@@ -270,7 +270,7 @@ func TestNameKeepsItsBytes(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	f.accepted(f.upload(hello("1")))
-	f.planned(f.a.Remove(ctx, f.suite, []string{"hello"}, false, f.now))
+	f.planned(f.a.Remove(ctx, f.suite, []string{"hello"}, ChangeOptions{}, f.now))
 	u := hello("1")
 	u.Debs[0].Files[0].Body = "something else"
 	r := f.publish(f.upload(u)).Results[0]
@@ -480,10 +480,10 @@ func TestDbgsymHasItsComponent(t *testing.T) {
 	f.wantHave("main/binary-amd64/Packages", "hello 1, hello-doc 1")
 	f.wantHave("debug/binary-amd64/Packages", "hello-dbgsym 1")
 	f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "hello", Version: "2", Binary: []string{"hello", "hello-doc"}}, Debs: []debtest.Deb{{Name: "hello", Version: "2"}}}))
-	f.planned(f.a.Remove(ctx, f.suite, []string{"hello-doc"}, false, f.now))
+	f.planned(f.a.Remove(ctx, f.suite, []string{"hello-doc"}, ChangeOptions{}, f.now))
 	f.wantHave("debug/binary-amd64/Packages", "hello-dbgsym 1")
 	f.wantHave("main/source/Sources", "hello 2, hello 1*") // whose source is there as long as it is
-	f.planned(f.a.Remove(ctx, f.suite, []string{"hello-dbgsym"}, false, f.now))
+	f.planned(f.a.Remove(ctx, f.suite, []string{"hello-dbgsym"}, ChangeOptions{}, f.now))
 	f.wantHave("main/source/Sources", "hello 2")
 }
 
@@ -500,7 +500,7 @@ func TestForcedOlderVersion(t *testing.T) {
 	u.Source.Binary = append(u.Source.Binary, "hello-new")
 	u.Debs = append(u.Debs, debtest.Deb{Name: "hello-new", Source: "hello", Version: "3"}, debtest.Deb{Name: "hello", Version: "3", Arch: "i386"})
 	f.accepted(f.upload(u))
-	s.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, false, false, f.now))
+	s.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, ChangeOptions{}, f.now))
 	older := f.upload(hello("2"))
 	older.Force = true
 	rep := f.accepted(older)
@@ -508,7 +508,7 @@ func TestForcedOlderVersion(t *testing.T) {
 		t.Errorf("notes: got %s, want %s", got, want)
 	}
 	f.wantList("unstable", "hello_2_amd64 hello_2_source hello-doc_2_all")
-	p := f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, true, false, f.now))
+	p := f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, ChangeOptions{Force: true}, f.now))
 	if got, want := fmt.Sprint(p.Removed), "[{main source hello 3 } {main amd64 hello 3 hello} {main all hello-doc 3 hello} {main amd64 hello-new 3 hello}]"; got != want {
 		t.Errorf("removed: got %s, want %s", got, want)
 	}

@@ -85,7 +85,7 @@ func TestSkew(t *testing.T) {
 		t.Errorf("apt-get -s install app on i386: got %s", out)
 	}
 	// It goes with the rest of its source.
-	plan := f.planned(f.a.Remove(ctx, f.suite, []string{"app"}, true, f.now))
+	plan := f.planned(f.a.Remove(ctx, f.suite, []string{"app"}, ChangeOptions{Dry: true}, f.now))
 	if got := len(plan.Removed); got != 6 {
 		t.Errorf("remove: got %v, want all six", plan.Removed)
 	}
@@ -173,7 +173,7 @@ func TestBuiltUsing(t *testing.T) {
 	f.wantHave("main/source/Sources", "app 2, lib 2")
 	f.accepted(lib("3"))
 	f.wantHave("main/source/Sources", "app 2, lib 3, lib 2*")
-	plan, err := f.a.Remove(ctx, f.suite, []string{"app"}, false, f.now.Add(time.Minute))
+	plan, err := f.a.Remove(ctx, f.suite, []string{"app"}, ChangeOptions{}, f.now.Add(time.Minute))
 	f.planned(plan, err)
 	f.wantHave("main/source/Sources", "lib 3")
 }

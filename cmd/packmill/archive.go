@@ -351,7 +351,7 @@ func (x *archiveCopy) Run(c *cli, h *hand) error {
 	if err != nil {
 		return err
 	}
-	return c.outcome(h.Copy(h.ctx, x.From, to, x.Packages, x.Force, c.DryRun, time.Now()))
+	return c.outcome(h.Copy(h.ctx, x.From, to, x.Packages, archive.ChangeOptions{Force: x.Force, Dry: c.DryRun}, time.Now()))
 }
 
 type archiveMove struct {
@@ -379,7 +379,7 @@ func (x *archiveMove) Run(c *cli, h *hand) error {
 		return err
 	}
 	if x.Asks() && !x.Force && !c.DryRun {
-		plan, err := h.Move(h.ctx, from, to, x.Packages, false, true, time.Now())
+		plan, err := h.Move(h.ctx, from, to, x.Packages, archive.ChangeOptions{Dry: true}, time.Now())
 		if err != nil || len(plan.Refused) > 0 {
 			return c.outcome(plan, err)
 		}
@@ -394,7 +394,7 @@ func (x *archiveMove) Run(c *cli, h *hand) error {
 			}
 		}
 	}
-	return c.outcome(h.Move(h.ctx, from, to, x.Packages, x.Force, c.DryRun, time.Now()))
+	return c.outcome(h.Move(h.ctx, from, to, x.Packages, archive.ChangeOptions{Force: x.Force, Dry: c.DryRun}, time.Now()))
 }
 
 type archiveRm struct {
@@ -418,7 +418,7 @@ func (x *archiveRm) Run(c *cli, h *hand) error {
 	if err != nil {
 		return err
 	}
-	plan, err := h.Remove(h.ctx, suite, x.Packages, true, time.Now())
+	plan, err := h.Remove(h.ctx, suite, x.Packages, archive.ChangeOptions{Dry: true}, time.Now())
 	if err != nil {
 		return missing(err)
 	}
@@ -460,7 +460,7 @@ func (x *archiveRm) Run(c *cli, h *hand) error {
 		}
 	}
 	// What was shown, and not what has come since.
-	return c.outcome(h.Remove(h.ctx, suite, shown(x.Packages, plan.Removed), false, time.Now()))
+	return c.outcome(h.Remove(h.ctx, suite, shown(x.Packages, plan.Removed), archive.ChangeOptions{}, time.Now()))
 }
 
 // breaks finds what a removal breaks, with the suite's Base in sight: as master-buildd
@@ -585,7 +585,7 @@ func (x *archiveOverride) Run(c *cli, h *hand) error {
 			return daemon.Wrong{Err: fmt.Errorf("%q is not one word", v)}
 		}
 	}
-	plan, err := h.Override(h.ctx, suite, x.Package, o, c.DryRun, time.Now())
+	plan, err := h.Override(h.ctx, suite, x.Package, o, archive.ChangeOptions{Dry: c.DryRun}, time.Now())
 	if set, _ := h.settings.Suite(x.Suite); err == nil && !c.DryRun && len(plan.Refused) == 0 {
 		if set.Override != "" {
 			err = archive.WriteOverride(h.settings.Path(set.Override), x.Package, o)
@@ -825,7 +825,7 @@ Examples:
 }
 
 func (x *archiveCheck) Run(c *cli, h *hand) error {
-	faults, err := h.Check(h.ctx, !x.Quick)
+	faults, err := h.Check(h.ctx, archive.CheckOptions{Deep: !x.Quick})
 	if err != nil {
 		return err
 	}

@@ -157,7 +157,7 @@ func published(ctx context.Context, t *spool.Tree, deep bool) ([]spool.Finding, 
 	if err != nil {
 		return nil, err
 	}
-	faults, err := a.Check(ctx, deep)
+	faults, err := a.Check(ctx, archive.CheckOptions{Deep: deep})
 	var out []spool.Finding
 	for _, x := range faults {
 		out = append(out, spool.Finding{Kind: Archive, Path: "archive/" + x.Path, Text: x.Text,

@@ -334,7 +334,7 @@ func served(dir string) []string {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	faults, err := a.Check(context.Background(), true)
+	faults, err := a.Check(context.Background(), archive.CheckOptions{Deep: true})
 	if err != nil {
 		return []string{err.Error()}
 	}

@@ -321,7 +321,7 @@ func TestBinaryTakenOut(t *testing.T) {
 	a, err := archive.Open(filepath.Join(m.tree, "archive"))
 	m.must(err)
 	suite := archive.Suite{Name: "stable", Architectures: []string{"amd64"}, SignWith: []string{filepath.Join(m.tree, "control/private/archive.key")}}
-	_, err = a.Remove(t.Context(), suite, []string{"other-bin", "other-tests"}, false, time.Now())
+	_, err = a.Remove(t.Context(), suite, []string{"other-bin", "other-tests"}, archive.ChangeOptions{}, time.Now())
 	m.must(err)
 	if out, err := m.try("fsck"); err == nil || !strings.Contains(out, "the suite has none of: other-bin other-tests") || strings.Contains(out, "tool") {
 		t.Errorf("fsck: %v\n%s", err, out)
