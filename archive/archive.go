@@ -252,7 +252,8 @@ func (a *Archive) keys(s *Suite, now time.Time) (out signing, err error) {
 		k, err := opkg.ReadKey(file)
 		if err != nil {
 			return out, &KeyError{s.Name, "Opkg-Key", err,
-				"let the archive's owner read the file, take it from a backup, or name a new key there (packmill key new NAME --opkg)"}
+				"let the archive's owner read the file, take it from a backup, " +
+					"or name a new key there (packmill key new NAME --opkg)"}
 		}
 		out.usign = append(out.usign, k)
 	}
@@ -286,7 +287,8 @@ func (s *Suite) cure(err error) string {
 	case dead.Kind == openpgp.Revoked:
 		return "put a new one in its place (packmill archive key rotate " + s.Name + ") and give that to the clients"
 	}
-	return "put a new one in its place (packmill archive key rotate " + s.Name + ") and give that to the clients, or extend it (gpg --quick-set-expire)"
+	return "put a new one in its place (packmill archive key rotate " + s.Name +
+		") and give that to the clients, or extend it (gpg --quick-set-expire)"
 }
 
 // signer loads a key and lets it sign, if it is not known already.
@@ -320,10 +322,11 @@ func (a *Archive) signer(name string, now time.Time) (*loadedKey, error) {
 // publicKeys are the files of keys that the archive hands out for a suite, of
 // those that are there, relative to dir.
 func publicKeys(dir, suite string) []string {
-	return slices.DeleteFunc([]string{"keys/" + suite + ".asc", "keys/" + suite + ".pub", "keys/" + suite + ".next.pub"}, func(name string) bool {
-		info, err := os.Lstat(filepath.Join(dir, name))
-		return err != nil || !info.Mode().IsRegular()
-	})
+	return slices.DeleteFunc([]string{"keys/" + suite + ".asc", "keys/" + suite + ".pub", "keys/" + suite + ".next.pub"},
+		func(name string) bool {
+			info, err := os.Lstat(filepath.Join(dir, name))
+			return err != nil || !info.Mode().IsRegular()
+		})
 }
 
 // handOut writes what clients verify a suite with into keys: SUITE.asc, the

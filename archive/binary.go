@@ -47,7 +47,9 @@ func (in *inclusion) includeDeb(l *paper.File) error {
 	if err := in.compare(l, p, comp); err != nil {
 		return err
 	}
-	in.changes = append(in.changes, change{packagesPath(comp, p.Architecture), p.Name, in.t.binaryStanza(p, comp, it.name, section, priority, in.Overrides[p.Name].Tag)})
+	in.changes = append(in.changes,
+		change{packagesPath(comp, p.Architecture), p.Name,
+			in.t.binaryStanza(p, comp, it.name, section, priority, in.Overrides[p.Name].Tag)})
 	return nil
 }
 
@@ -167,10 +169,12 @@ func (in *inclusion) declared(file string, p *deb.Package, src *deb822.Stanza) e
 			}
 			for i := range list {
 				other, _ := sourceOf(&list[i])
-				if other == p.Source || slices.Contains(in.TakesOver, p.Name+"="+other) || slices.Contains(in.TakesOver, name+"="+other) {
+				if other == p.Source || slices.Contains(in.TakesOver, p.Name+"="+other) ||
+					slices.Contains(in.TakesOver, name+"="+other) {
 					continue
 				}
-				return refuse("%s: the package %s is built by the source %s in %s, and nobody said that %s may take it over; upload a new version of %s: a reviewer sees it then",
+				return refuse("%s: the package %s is built by the source %s in %s, and nobody said that %s may take it over; "+
+					"upload a new version of %s: a reviewer sees it then",
 					file, p.Name, other, in.t.suite.Name, p.Source, p.Source)
 			}
 		}
@@ -197,7 +201,8 @@ func NamesOf(src *deb822.Stanza) []string {
 
 // isDbgsym reports whether debhelper made the package for debug symbols.
 func isDbgsym(p *deb.Package) bool {
-	return strings.HasSuffix(p.Name, "-dbgsym") && slices.Contains(deb822.Words(p.Control.Get("Auto-Built-Package")), "debug-symbols")
+	return strings.HasSuffix(p.Name, "-dbgsym") &&
+		slices.Contains(deb822.Words(p.Control.Get("Auto-Built-Package")), "debug-symbols")
 }
 
 // sourceOf is the source package of a stanza of Packages.

@@ -30,7 +30,9 @@ type Broken struct {
 // good: below gives the Packages files of that for an architecture, unpacked or not.
 // Where it has none, packages that the suite does not have are taken to be there, in the
 // version that is wanted.
-func (a *Archive) Breaks(ctx context.Context, suite string, removed []Entry, below func(arch string) []string) ([]Broken, error) {
+func (a *Archive) Breaks(
+	ctx context.Context, suite string, removed []Entry, below func(arch string) []string,
+) ([]Broken, error) {
 	p, err := a.readView(ctx, suite)
 	if err != nil {
 		return nil, err
@@ -274,7 +276,8 @@ var doseFields = []string{"Package", "Version", "Architecture", "Multi-Arch", "E
 // doseRelations are the fields that it follows, and of which it takes each on one
 // line only.
 var doseRelations = []string{"Provides", "Pre-Depends", "Depends", "Conflicts", "Breaks", "Replaces",
-	"Build-Depends", "Build-Depends-Arch", "Build-Depends-Indep", "Build-Conflicts", "Build-Conflicts-Arch", "Build-Conflicts-Indep"}
+	"Build-Depends", "Build-Depends-Arch", "Build-Depends-Indep", "Build-Conflicts", "Build-Conflicts-Arch",
+	"Build-Conflicts-Indep"}
 
 // forDose is a stanza as dose reads it; not ok if a field cannot be read, for then
 // nobody can install or build it, now or later. A dependency on what is not ours is

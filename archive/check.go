@@ -253,7 +253,8 @@ func (c *check) text(path string, f *os.File, form compression.Kind, want index.
 	if err != nil {
 		c.fault(path, "%v", err)
 	} else if got := hex.EncodeToString(h.Sum(nil)); n != want.Size || got != want.SHA256 {
-		c.fault(path, "unpacked it has %d bytes with the SHA-256 %s, and the Release says %d and %s", n, got, want.Size, want.SHA256)
+		c.fault(path, "unpacked it has %d bytes with the SHA-256 %s, and the Release says %d and %s",
+			n, got, want.Size, want.SHA256)
 	}
 	return nil
 }

@@ -37,7 +37,8 @@ func (a *Archive) Cruft(ctx context.Context, view string) ([]Cruft, error) {
 	var out []Cruft
 	for _, e := range list {
 		v := newest[e.Source]
-		if v == "" || policy.BuildsOn(makes[strings.TrimSuffix(e.Package, "-dbgsym")], e.Arch) || policy.BuildsOn(makes[e.Package], e.Arch) {
+		if v == "" || policy.BuildsOn(makes[strings.TrimSuffix(e.Package, "-dbgsym")], e.Arch) ||
+			policy.BuildsOn(makes[e.Package], e.Arch) {
 			continue
 		}
 		out = append(out, Cruft{e, v})

@@ -405,7 +405,9 @@ func (w *labeller) add(records []byte, gone bool) error {
 }
 
 func (w *labeller) flush() error {
-	err := w.x.Merge(sortedKeys(w.lines), func(file string, old []byte) []byte { return mergeLine(file, old, w.lines[file]) })
+	err := w.x.Merge(sortedKeys(w.lines), func(file string, old []byte) []byte {
+		return mergeLine(file, old, w.lines[file])
+	})
 	clear(w.lines)
 	w.n = 0
 	return err

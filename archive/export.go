@@ -289,7 +289,8 @@ type forClients struct{ all http.Dir }
 func hidden(name string) bool {
 	name = path.Clean("/" + name)
 	top, _, _ := strings.Cut(name[1:], "/")
-	return strings.Contains(name, "/.") || top != "" && !slices.Contains([]string{"pool", "dists", "opkg", "snapshots", "keys"}, top)
+	return strings.Contains(name, "/.") ||
+		top != "" && !slices.Contains([]string{"pool", "dists", "opkg", "snapshots", "keys"}, top)
 }
 
 func (f forClients) Open(name string) (http.File, error) {
@@ -327,7 +328,8 @@ func (a *Archive) Sources(suite Suite, address string) (string, error) {
 		return "", err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "Types: deb deb-src\nURIs: %s\nSuites: %s\nComponents: %s\n", address, suite.Name, strings.Join(p.components(), " "))
+	fmt.Fprintf(&b, "Types: deb deb-src\nURIs: %s\nSuites: %s\nComponents: %s\n",
+		address, suite.Name, strings.Join(p.components(), " "))
 	if len(keys) == 0 {
 		b.WriteString("Trusted: yes\n")
 		return b.String(), nil

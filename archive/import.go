@@ -186,7 +186,8 @@ func fetchAll(ctx context.Context, repo *mirror.Repository, uploads []*mirror.Up
 			}
 			// The name is the upload's own: another list after a restart must not
 			// meet its files under another number.
-			dir := filepath.Join(stage, u.Source+"_"+policy.WithoutEpoch(u.Version)+"_"+u.Component+"_"+strconv.Itoa(len(u.Version)))
+			dir := filepath.Join(stage,
+				u.Source+"_"+policy.WithoutEpoch(u.Version)+"_"+u.Component+"_"+strconv.Itoa(len(u.Version)))
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				return err
 			}
@@ -297,7 +298,9 @@ func (p *published) hasSource(u *mirror.Upload) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if slices.ContainsFunc(list, func(st deb822.Stanza) bool { return policy.CompareVersions(st.Get("Version"), u.Version) > 0 }) {
+		if slices.ContainsFunc(list, func(st deb822.Stanza) bool {
+			return policy.CompareVersions(st.Get("Version"), u.Version) > 0
+		}) {
 			return true, nil
 		}
 	}

@@ -65,7 +65,8 @@ func (p *part) name() string { return strings.Trim(p.component+","+p.section, ",
 // there.
 func (o *Opkg) at(suite, feed string, p *part) string {
 	words := strings.Split(o.Layout, "/")
-	if slices.Contains(words, layoutComponent) != (p.component != "") || slices.Contains(words, layoutSection) != (p.section != "") {
+	if slices.Contains(words, layoutComponent) != (p.component != "") ||
+		slices.Contains(words, layoutSection) != (p.section != "") {
 		return ""
 	}
 	for i, w := range words {
@@ -115,7 +116,8 @@ func (t *transaction) parts(p *published, arch, feed string) ([]part, error) {
 			if g.component != "" {
 				prefix += ","
 			}
-			if s, ok := strings.CutPrefix(name, prefix); ok && !strings.Contains(s, ",") && !(g.component == "" && slices.Contains(all, s)) {
+			if s, ok := strings.CutPrefix(name, prefix); ok && !strings.Contains(s, ",") &&
+				!(g.component == "" && slices.Contains(all, s)) {
 				sections[s] = true
 			}
 		}

@@ -575,7 +575,8 @@ func (a *Archive) readView(ctx context.Context, view string) (*published, error)
 	if strings.Contains(view, "/") {
 		name = "snapshots/" + view
 	}
-	return &published{a: a, ctx: ctx, name: name, dir: dir, rel: rel, open: map[string]*index.File{}, changes: map[string]map[string][]byte{}}, nil
+	return &published{a: a, ctx: ctx, name: name, dir: dir, rel: rel, open: map[string]*index.File{},
+		changes: map[string]map[string][]byte{}}, nil
 }
 
 // Move is Copy, and then takes the packages out of the suite they came from.
@@ -679,7 +680,8 @@ func (a *Archive) Override(
 						list[i].Set("Priority", o.Priority)
 					}
 					text = append(list[i].Append(text), '\n')
-					plan.Added = append(plan.Added, Entry{Component: c, Arch: list[i].Get("Architecture"), Package: src, Version: list[i].Get("Version")})
+					plan.Added = append(plan.Added,
+						Entry{Component: c, Arch: list[i].Get("Architecture"), Package: src, Version: list[i].Get("Version")})
 				}
 				t.p.set(at, src, text)
 			}

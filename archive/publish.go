@@ -132,7 +132,8 @@ func (a *Archive) transact(ctx context.Context, suite Suite, now time.Time, rep 
 	}
 	for i, k := range keys.openpgp {
 		if end := k.signer.Expires(now); !end.IsZero() && end.Before(now.Add(keyNotice)) {
-			rep.Warnings = append(rep.Warnings, fmt.Sprintf("the signing key %s expires on %s; extend it, or let a new one sign beside it now (packmill archive key rotate %s), and give it to the clients",
+			rep.Warnings = append(rep.Warnings, fmt.Sprintf("the signing key %s expires on %s; extend it, or let a new one "+
+				"sign beside it now (packmill archive key rotate %s), and give it to the clients",
 				suite.SignWith[i], end.Format(time.DateOnly), suite.Name))
 		}
 	}
@@ -167,8 +168,10 @@ func (a *Archive) transact(ctx context.Context, suite Suite, now time.Time, rep 
 		return err
 	}
 	if rep.Changed && behind > 0 {
-		rep.Warnings = append(rep.Warnings, fmt.Sprintf("the clock is %s behind the last Release of %s, so this one is dated %s; apt takes no older one: set the clock",
-			behind.Round(time.Second), suite.Name, t.now.Format(time.RFC3339)))
+		rep.Warnings = append(rep.Warnings,
+			fmt.Sprintf("the clock is %s behind the last Release of %s, so this one is dated %s; apt takes no older one: "+
+				"set the clock",
+				behind.Round(time.Second), suite.Name, t.now.Format(time.RFC3339)))
 	}
 	return t.feeds(keys, rep)
 }

@@ -51,7 +51,9 @@ func componentOf(area string) string { return strings.TrimSuffix(area, installer
 
 // alike are the areas of the same kind, in which a package has its name once.
 func alike(areas []string, area string) []string {
-	return slices.DeleteFunc(areas, func(a string) bool { return strings.HasSuffix(a, installer) != strings.HasSuffix(area, installer) })
+	return slices.DeleteFunc(areas, func(a string) bool {
+		return strings.HasSuffix(a, installer) != strings.HasSuffix(area, installer)
+	})
 }
 
 // published is a suite as its InRelease describes it, with changes on top that

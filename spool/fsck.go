@@ -151,7 +151,8 @@ func (c *checker) parts() error {
 
 // foreign are the directories whose contents are not the engine's to judge:
 // settings, the uploaders', and the archive's own.
-var foreign = []string{"control", "journal", LogsDir, BuildersDir, "tmp", "spool/incoming", filepath.Dir(LettersDir), YesDir, strayDir, "attic/pool", "attic/opkg"}
+var foreign = []string{"control", "journal", LogsDir, BuildersDir, "tmp", "spool/incoming", filepath.Dir(LettersDir),
+	YesDir, strayDir, "attic/pool", "attic/opkg"}
 
 // walk follows the directories that the shapes name.
 func (c *checker) walk(dir string) error {
@@ -256,7 +257,8 @@ func (c *checker) item(p Place, n Name) {
 		c.trouble = err // ours, not the item's
 		return
 	case err != nil:
-		c.report(Finding{BadItem, rel, "it cannot be opened: " + err.Error(), "give it the owner and mode that its neighbours have", nil})
+		c.report(Finding{BadItem, rel, "it cannot be opened: " + err.Error(),
+			"give it the owner and mode that its neighbours have", nil})
 		return
 	}
 	defer lock.Close()
@@ -289,7 +291,8 @@ func (c *checker) locked(f Found, rel string, info fs.FileInfo) {
 		c.mine(Found{p, n}, info.Sys().(*syscall.Stat_t).Uid)
 	}
 	if e, differs := handMove(dir, p); differs {
-		c.report(Finding{Untold, rel, fmt.Sprintf("its history ends in %s (%s)", e.From, e.Reason), "the move is written into it",
+		c.report(Finding{Untold, rel, fmt.Sprintf("its history ends in %s (%s)", e.From, e.Reason),
+			"the move is written into it",
 			func() error {
 				it, err := c.tree.Claim(p, n.String())
 				if err == nil {
@@ -299,7 +302,8 @@ func (c *checker) locked(f Found, rel string, info fs.FileInfo) {
 			}})
 	}
 	if p.State == Building && !takenByHand(dir) {
-		c.report(Finding{Abandoned, rel, "no process has its lock, so its builder is gone", "buildd gives it back when it looks next", nil})
+		c.report(Finding{Abandoned, rel, "no process has its lock, so its builder is gone",
+			"buildd gives it back when it looks next", nil})
 	}
 	if strays {
 		return
@@ -446,7 +450,9 @@ func (c *checker) births() {
 		rel := filepath.Join("tmp", e.Name())
 		path := c.tree.Path(rel)
 		if !e.IsDir() {
-			c.report(Finding{Leftover, rel, "nobody makes plain files here", "it is removed", func() error { return durable.Remove(path) }})
+			c.report(Finding{Leftover, rel, "nobody makes plain files here", "it is removed", func() error {
+				return durable.Remove(path)
+			}})
 			continue
 		}
 		lock, err := lockDir(path)

@@ -165,7 +165,8 @@ func handMove(dir string, at Place) (Event, bool) {
 		return Event{}, false
 	}
 	if last.From == at.Dir() {
-		return Event{From: last.To, To: at.Dir(), Who: ByHand, Reason: "lies here still, or again: the last move was interrupted or taken back"}, true
+		return Event{From: last.To, To: at.Dir(), Who: ByHand,
+			Reason: "lies here still, or again: the last move was interrupted or taken back"}, true
 	}
 	return Event{From: last.To, To: at.Dir(), Who: ByHand, Reason: "moved by hand"}, true
 }
@@ -259,7 +260,8 @@ type Verdict struct {
 	Again  time.Duration // of an item that stays: look again then; 0: when something happens
 	Class  int           // of a move: a new class, with NewClass
 	Renew  bool          // Class is meant
-	Since  time.Time     // of a move: a new time in the name, for what takes an older item's place in the order; zero: as it is
+	// of a move: a new time in the name, for what takes an older item's place in the order; zero: as it is
+	Since time.Time
 }
 
 // Stay is the verdict that nothing can be done yet.
@@ -372,7 +374,8 @@ func (it *Item) rename(from string, to Place, name *Name) error {
 // sameAs reports whether what bears the name in the directory is the open item.
 func sameAs(item *os.File, in *below.Dir, name string) bool {
 	var held, now unix.Stat_t
-	return unix.Fstat(int(item.Fd()), &held) == nil && in.Lstat(name, &now) == nil && held.Dev == now.Dev && held.Ino == now.Ino
+	return unix.Fstat(int(item.Fd()), &held) == nil && in.Lstat(name, &now) == nil && held.Dev == now.Dev &&
+		held.Ino == now.Ino
 }
 
 // renameInto is one try, from an open directory into a place.

@@ -39,11 +39,14 @@ func (t *Tree) Lost(since time.Time) ([]Finding, error) {
 	}
 	var out []Finding
 	for _, l := range told {
-		text := fmt.Sprintf("%s moved it there on %s, and it is nowhere in the tree", l.Who, l.Time.UTC().Format(time.RFC3339))
+		text := fmt.Sprintf("%s moved it there on %s, and it is nowhere in the tree",
+			l.Who, l.Time.UTC().Format(time.RFC3339))
 		out = append(out, Finding{Lost, filepath.Join(l.To, l.Item), text,
-			"restore it from a backup; if it was removed on purpose, --repair writes that into the journal and is silent from then on",
+			"restore it from a backup; if it was removed on purpose, " +
+				"--repair writes that into the journal and is silent from then on",
 			func() error {
-				return t.record(l.Item, Event{Time: t.now().UTC(), From: l.To, To: goneFrom, Who: "fsck", Reason: "it is nowhere in the tree"})
+				return t.record(l.Item,
+					Event{Time: t.now().UTC(), From: l.To, To: goneFrom, Who: "fsck", Reason: "it is nowhere in the tree"})
 			}})
 	}
 	slices.SortFunc(out, func(a, b Finding) int { return strings.Compare(a.Path, b.Path) })
@@ -66,7 +69,8 @@ func (t *Tree) told(since time.Time) (map[string]journalLine, error) {
 	}
 	out := map[string]journalLine{}
 	for _, day := range days {
-		if at, err := time.Parse("2006-01-02", day.Name()); err != nil || !day.Type().IsRegular() || at.Add(24*time.Hour).Before(since) {
+		if at, err := time.Parse("2006-01-02", day.Name()); err != nil || !day.Type().IsRegular() ||
+			at.Add(24*time.Hour).Before(since) {
 			continue
 		}
 		if err := eachLine(t.Path("journal", day.Name()), func(l journalLine) {

@@ -99,7 +99,8 @@ func (n Name) Matches(pattern string) bool {
 			return ok && err == nil
 		}
 	}
-	return says(n.Source) || says(n.ID()) || says(n.String()) || says(n.Source+"_"+strings.ReplaceAll(n.Version, ":", "%3a"))
+	return says(n.Source) || says(n.ID()) || says(n.String()) ||
+		says(n.Source+"_"+strings.ReplaceAll(n.Version, ":", "%3a"))
 }
 
 // IsPattern reports whether a person means by the word whatever fits it: no

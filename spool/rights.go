@@ -30,10 +30,12 @@ const (
 // the group whose turn it can be (see ItemGroup), and for those of it alone who reach
 // it through the directories above.
 const (
-	GroupAll     = "packmill"         // every daemon, and every person who moves items
-	GroupReview  = "packmill-review"  // reviewd, and reviewers
-	GroupDesk    = "packmill-desk"    // who takes from or refuses into accepted and rejected: reviewd, reviewers, master-buildd, archived
-	GroupQueue   = "packmill-queue"   // master-buildd, buildd, and who works on the build queues; archived, which gives back refused binaries
+	GroupAll    = "packmill"        // every daemon, and every person who moves items
+	GroupReview = "packmill-review" // reviewd, and reviewers
+	// who takes from or refuses into accepted and rejected: reviewd, reviewers, master-buildd, archived
+	GroupDesk = "packmill-desk"
+	// master-buildd, buildd, and who works on the build queues; archived, which gives back refused binaries
+	GroupQueue   = "packmill-queue"
 	GroupPublish = "packmill-publish" // the archive queue: master-buildd, buildd, archived
 )
 
@@ -213,7 +215,8 @@ var beside = []Right{
 func (r Right) ids() (uid, gid int, err error) {
 	u, err := user.Lookup(r.Owner)
 	if err != nil {
-		return 0, 0, fmt.Errorf("rights: %w; make the accounts first: systemd-sysusers scripts/systemd/packmill.sysusers", err)
+		return 0, 0, fmt.Errorf("rights: %w; make the accounts first: systemd-sysusers scripts/systemd/packmill.sysusers",
+			err)
 	}
 	if uid, err = strconv.Atoi(u.Uid); err != nil {
 		return 0, 0, err
@@ -314,7 +317,8 @@ func (t *Tree) share(p Place) error {
 	}
 	var st unix.Stat_t
 	g, err := user.LookupGroup(group)
-	if err != nil || unix.Stat(t.Path(p.Dir()), &st) != nil || strconv.Itoa(int(st.Gid)) == g.Gid || int(st.Uid) != os.Geteuid() {
+	if err != nil || unix.Stat(t.Path(p.Dir()), &st) != nil || strconv.Itoa(int(st.Gid)) == g.Gid ||
+		int(st.Uid) != os.Geteuid() {
 		return err
 	}
 	gid, err := strconv.Atoi(g.Gid)
@@ -514,7 +518,9 @@ func (c *checker) rights() error {
 			return err
 		}
 		if len(paths) > 0 {
-			c.report(Finding{WrongRight, dir, fmt.Sprintf("others than the owner may write to %d files and directories in it, as %s", len(paths), filepath.Base(paths[0])),
+			c.report(Finding{WrongRight, dir,
+				fmt.Sprintf("others than the owner may write to %d files and directories in it, as %s",
+					len(paths), filepath.Base(paths[0])),
 				"packmill init --users takes that away", func() error { return c.tree.shut(dir) }})
 		}
 	}
@@ -529,7 +535,8 @@ func (c *checker) fits(rel string, uid, gid int, mode fs.FileMode) bool {
 		return true
 	}
 	sys := st.Sys().(*syscall.Stat_t)
-	return (uid < 0 || int(sys.Uid) == uid) && int(sys.Gid) == gid && st.Mode()&(fs.ModePerm|fs.ModeSetgid|fs.ModeSticky) == mode
+	return (uid < 0 || int(sys.Uid) == uid) && int(sys.Gid) == gid &&
+		st.Mode()&(fs.ModePerm|fs.ModeSetgid|fs.ModeSticky) == mode
 }
 
 // mine checks whose an item is: in a tree of several users its kind's group's, and
@@ -539,10 +546,12 @@ func (c *checker) mine(f Found, uid uint32) {
 	dir := c.tree.Path(rel)
 	switch group := c.groups[f.IsJob()]; {
 	case c.separate && !c.fits(rel, -1, group, sharedMode):
-		c.report(Finding{WrongRight, rel, fmt.Sprintf("it must be %s, of group %s: who else could write in it is not who may", sharedMode, ItemGroup(f.IsJob())),
+		c.report(Finding{WrongRight, rel, fmt.Sprintf("it must be %s, of group %s: who else could write in it is not who may",
+			sharedMode, ItemGroup(f.IsJob())),
 			"it is made so (by root, or its owner)", func() error { return giveItem(dir, group) }})
 	case !c.separate && uid != c.tree.id.Uid:
-		c.report(Finding{WrongRight, rel, fmt.Sprintf("it belongs to the user %d, and the tree to %d, who may not be able to move it", uid, c.tree.id.Uid),
+		c.report(Finding{WrongRight, rel,
+			fmt.Sprintf("it belongs to the user %d, and the tree to %d, who may not be able to move it", uid, c.tree.id.Uid),
 			"it is given to the tree's owner (only root can)", func() error {
 				return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 					return errors.Join(err, os.Lchown(path, int(c.tree.id.Uid), int(c.tree.id.Gid)))

@@ -25,13 +25,14 @@ var Unborn State
 // Row is all that follows from a state. What else has to know of states asks
 // the rows, so that a new state is one more row and the work that is done there.
 type Row struct {
-	Name   string // wanna-build's, where wanna-build has one
-	Dir    string // below the tree; SUITE, ARCH and HASH stand for one element each
-	Who    string // takes things out of it, for people
-	What   string // it means, for people
-	Next   string // happens, and who does it: for packmill why
-	Tells  string // the event of control/notify that people hear of when something comes there
-	ByHand string // the REASON of what a person brought there with mv, with %s for its name; "" where nobody is to read one
+	Name  string // wanna-build's, where wanna-build has one
+	Dir   string // below the tree; SUITE, ARCH and HASH stand for one element each
+	Who   string // takes things out of it, for people
+	What  string // it means, for people
+	Next  string // happens, and who does it: for packmill why
+	Tells string // the event of control/notify that people hear of when something comes there
+	// the REASON of what a person brought there with mv, with %s for its name; "" where nobody is to read one
+	ByHand string
 
 	Traits  Trait
 	Requeue State // where packmill requeue puts what lies there; nil: it cannot
@@ -150,8 +151,9 @@ var (
 	}
 	NotForUs = &Row{
 		Name: "not-for-us", Dir: ofArch + "not-for-us", Who: "a person", Right: queues,
-		What:   "never here, says a person",
-		ByHand: "It was moved here by hand: not for this architecture, and no later version of it.\nTo take that back: packmill wb nfu %s\n",
+		What: "never here, says a person",
+		ByHand: "It was moved here by hand: not for this architecture, and no later version of it.\n" +
+			"To take that back: packmill wb nfu %s\n",
 		Next:   "nothing, for later versions neither; packmill wb nfu takes it back",
 		Traits: Jobs | Queued | Settled,
 	}
@@ -401,7 +403,8 @@ var moves = []Rule{
 	{[]State{Accepted}, []State{Master, Uploaded, Rejected}, []Actor{MasterD}},
 
 	// A job is born; a source goes ahead of its binaries, or comes from elsewhere.
-	{[]State{Unborn}, []State{NeedsBuild, BDUninstallable, DepWait, NotForUs, AutoNotForUs, Uploaded}, []Actor{MasterD, Person}},
+	{[]State{Unborn}, []State{NeedsBuild, BDUninstallable, DepWait, NotForUs, AutoNotForUs, Uploaded},
+		[]Actor{MasterD, Person}},
 	// Every architecture has settled; or a newer version came.
 	{[]State{Master}, []State{Uploaded, Attic}, []Actor{MasterD, Person}},
 	// It is not what was let in.
@@ -414,7 +417,8 @@ var moves = []Rule{
 	{[]State{NeedsBuild}, []State{BDUninstallable}, []Actor{Person}},
 	{[]State{BDUninstallable, DepWait}, []State{NeedsBuild, BDUninstallable, DepWait}, []Actor{MasterD}},
 	// A build ended; a person built it, or took it from a dead builder; the log is signed.
-	{[]State{Building}, []State{Built, BuildAttempted, DepWait, BDUninstallable, NeedsBuild, Uploaded, Attic}, []Actor{Buildd}},
+	{[]State{Building}, []State{Built, BuildAttempted, DepWait, BDUninstallable, NeedsBuild, Uploaded, Attic},
+		[]Actor{Buildd}},
 	{[]State{Building}, []State{Built, BuildAttempted, NeedsBuild, Failed, DepWait, Uploaded, NotForUs}, []Actor{Person}},
 	{[]State{Built, BuildAttempted}, []State{Built, BuildAttempted, Uploaded}, []Actor{Person}},
 	{[]State{Built}, []State{Uploaded}, []Actor{Buildd}},

@@ -17,7 +17,10 @@ const GoneDir = "tmp/gone"
 // Sweep does something with each item of a place that mine means and that has lain
 // there for as long as keep says, which is at least least. Who sweeps is who may
 // write in the item.
-func (t *Tree) Sweep(ctx context.Context, p Place, least time.Duration, mine func(Found) bool, keep func(*Item) time.Duration, do func(*Item) error) error {
+func (t *Tree) Sweep(
+	ctx context.Context, p Place, least time.Duration,
+	mine func(Found) bool, keep func(*Item) time.Duration, do func(*Item) error,
+) error {
 	names, err := t.List(p)
 	if err != nil {
 		return err

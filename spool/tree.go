@@ -31,7 +31,8 @@ type Tree struct {
 // parts are the directories that a tree has even when it is empty: what begins
 // its states' directories, and what is beside them.
 func (t Table) parts() []string {
-	out := []string{"control", "tmp", "journal", LogsDir, BuildersDir, "spool", "spool/incoming", "archive", "archive/pool", "archive/dists"}
+	out := []string{"control", "tmp", "journal", LogsDir, BuildersDir, "spool", "spool/incoming", "archive",
+		"archive/pool", "archive/dists"}
 	for _, s := range t.States {
 		if root := s.root(); !slices.Contains(out, root) {
 			out = append(out, root)
@@ -76,7 +77,8 @@ var (
 	ErrNoTree = errors.New("not a packmill tree")
 	// ErrNoLocks says that the kernel can give no lock there: nobody could
 	// know who works on an item.
-	ErrNoLocks = errors.New("the file system has no locks (flock), or none left; put the tree on a local one: ext4, xfs or btrfs")
+	ErrNoLocks = errors.New("the file system has no locks (flock), or none left; put the tree on a local one: ext4, " +
+		"xfs or btrfs")
 )
 
 // Init makes an empty tree at root, or what an existing one lacks, with the key
@@ -130,7 +132,8 @@ func Open(root string) (*Tree, error) {
 			return nil, fmt.Errorf("%s: %w: %s: %w; complete it with: packmill init --tree %s", abs, ErrNoTree, p, err, abs)
 		}
 		if st.Dev != t.id.Dev {
-			return nil, fmt.Errorf("%s: %s is on another file system; a move must be one rename, so the whole tree lies on one (mount the file system at %s)", abs, p, abs)
+			return nil, fmt.Errorf("%s: %s is on another file system; a move must be one rename, "+
+				"so the whole tree lies on one (mount the file system at %s)", abs, p, abs)
 		}
 	}
 	if err := durable.SyncFS(abs); err != nil {
@@ -138,7 +141,8 @@ func Open(root string) (*Tree, error) {
 	}
 	if kind := remoteKind(abs); kind != "" {
 		if err := t.probe(); err != nil {
-			return nil, fmt.Errorf("%s: the file system (%s) is not fit for a tree: %w; put the tree on a local one: ext4, xfs or btrfs", abs, kind, err)
+			return nil, fmt.Errorf("%s: the file system (%s) is not fit for a tree: %w; put the tree on a local one: ext4, "+
+				"xfs or btrfs", abs, kind, err)
 		}
 	}
 	return t, nil

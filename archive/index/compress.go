@@ -210,7 +210,8 @@ func xzBlocks(r io.ReaderAt, size int64) ([]xzBlock, error) {
 	if _, err := r.ReadAt(footer[:], size-12); err != nil {
 		return nil, fmt.Errorf("read xz index: %w", err)
 	}
-	if footer[10] != 'Y' || footer[11] != 'Z' || crc32.ChecksumIEEE(footer[4:10]) != binary.LittleEndian.Uint32(footer[:]) {
+	if footer[10] != 'Y' || footer[11] != 'Z' ||
+		crc32.ChecksumIEEE(footer[4:10]) != binary.LittleEndian.Uint32(footer[:]) {
 		return nil, fmt.Errorf("read xz index: no footer at the end")
 	}
 	n := (int64(binary.LittleEndian.Uint32(footer[4:])) + 1) * 4

@@ -164,7 +164,9 @@ func (x *File) reuse(old []block) error {
 		if n.old >= 0 {
 			continue
 		}
-		j, ok := slices.BinarySearchFunc(old, n.first, func(o block, first string) int { return strings.Compare(o.first, first) })
+		j, ok := slices.BinarySearchFunc(old, n.first, func(o block, first string) int {
+			return strings.Compare(o.first, first)
+		})
 		if !ok || old[j].len != n.len || old[j].crc != n.crc || old[j].old < 0 {
 			continue
 		}

@@ -66,7 +66,8 @@ type piece struct {
 }
 
 func newPiece(data []byte, plain, unpadded int64) piece {
-	return piece{data: data, len: int64(len(data)), crc: crc32.Checksum(data, castagnoli), plain: plain, unpadded: unpadded}
+	return piece{data: data, len: int64(len(data)), crc: crc32.Checksum(data, castagnoli), plain: plain,
+		unpadded: unpadded}
 }
 
 // block is a run of records. Its text lies in the cache's store.

@@ -72,11 +72,13 @@ func (u *Upload) changes(files []File) []byte {
 	if names != nil {
 		fmt.Fprintf(&b, "Binary: %s\n", strings.Join(names, " "))
 	}
-	fmt.Fprintf(&b, "Architecture: %s\nVersion: %s\nDistribution: import\nUrgency: low\n", strings.Join(archs, " "), u.Version)
+	fmt.Fprintf(&b, "Architecture: %s\nVersion: %s\nDistribution: import\nUrgency: low\n",
+		strings.Join(archs, " "), u.Version)
 	if u.Maintainer != "" {
 		fmt.Fprintf(&b, "Maintainer: %s\n", strings.Join(strings.Fields(u.Maintainer), " "))
 	}
-	fmt.Fprintf(&b, "Changes:\n Imported from another repository.\nChecksums-Sha256:%s\nFiles:%s\n", shas.String(), md5s.String())
+	fmt.Fprintf(&b, "Changes:\n Imported from another repository.\nChecksums-Sha256:%s\nFiles:%s\n",
+		shas.String(), md5s.String())
 	return []byte(b.String())
 }
 

@@ -134,8 +134,10 @@ func (g *grouping) binary(s *deb822.Scanner, component string) error {
 	}
 	g.seen[at] = true
 	f := File{
-		Name: name + "_" + policy.WithoutEpoch(version) + "_" + arch + ext, Path: at, Size: size, SHA256: sha, MD5: strings.ToLower(string(s.Get("MD5sum"))),
-		Package: name, Version: version, Arch: arch, Section: string(s.Get("Section")), Priority: string(s.Get("Priority")), Tag: string(s.Get("Tag")),
+		Name: name + "_" + policy.WithoutEpoch(version) + "_" + arch + ext, Path: at, Size: size, SHA256: sha,
+		MD5:     strings.ToLower(string(s.Get("MD5sum"))),
+		Package: name, Version: version, Arch: arch, Section: string(s.Get("Section")), Priority: string(s.Get("Priority")),
+		Tag: string(s.Get("Tag")),
 	}
 	u := g.upload(source, sourceVersion, component)
 	if u.Maintainer == "" {

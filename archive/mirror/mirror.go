@@ -378,7 +378,8 @@ func (r *Repository) Uploads(ctx context.Context) ([]*Upload, error) {
 			return nil, err
 		}
 		err := r.index(ctx, "Packages", func(s *deb822.Scanner) error {
-			if only := r.src.Architectures; len(only) > 0 && !slices.Contains(append(only, "all"), string(s.Get("Architecture"))) {
+			if only := r.src.Architectures; len(only) > 0 &&
+				!slices.Contains(append(only, "all"), string(s.Get("Architecture"))) {
 				return nil
 			}
 			return g.binary(s, "")
@@ -393,7 +394,9 @@ func (r *Repository) Uploads(ctx context.Context) ([]*Upload, error) {
 		}
 		for _, area := range []string{c, c + "/debian-installer"} {
 			for _, a := range append(slices.Clone(r.Archs), "all") {
-				if err := r.index(ctx, area+"/binary-"+a+"/Packages", func(s *deb822.Scanner) error { return g.binary(s, c) }); err != nil {
+				if err := r.index(ctx, area+"/binary-"+a+"/Packages", func(s *deb822.Scanner) error {
+					return g.binary(s, c)
+				}); err != nil {
 					return nil, err
 				}
 			}

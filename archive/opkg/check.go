@@ -294,7 +294,8 @@ func (e *claim) who() {
 	e.name, e.version = e.get("Package", checkName), e.get("Version", policy.CheckVersion)
 	e.arch = e.get("Architecture", match(opkgArch))
 	if e.opt.Archs != nil && !slices.Contains(e.opt.Archs, e.arch) {
-		e.bad(e.first.line, "architecture %s is none of the client's (%s), who ignores the entry", e.arch, strings.Join(e.opt.Archs, ", "))
+		e.bad(e.first.line, "architecture %s is none of the client's (%s), who ignores the entry",
+			e.arch, strings.Join(e.opt.Archs, ", "))
 	}
 	id := e.name + " " + e.version + " " + e.arch
 	if e.seen[id] {
@@ -321,7 +322,8 @@ func (e *claim) path(v string) error {
 	case strings.HasPrefix(v, "/"), strings.Contains(v, "://"), v != filepath.Clean(v):
 		return fmt.Errorf("%q is not a clean path relative to the feed", v)
 	case !filepath.IsLocal(v):
-		return fmt.Errorf("%q leads out of the feed; small clients send the dots as they are, and not every server takes them", v)
+		return fmt.Errorf("%q leads out of the feed; small clients send the dots as they are, "+
+			"and not every server takes them", v)
 	case base != want+".opk" && base != want+".ipk":
 		return fmt.Errorf("%q; want the name %s.opk or .ipk", v, want)
 	case e.files[v]:
@@ -351,7 +353,8 @@ func (c *checker) replaced(replaces, conflicts *rawField) {
 	}
 	for one := range strings.SplitSeq(replaces.value, ", ") {
 		if name, _, _ := strings.Cut(one, " "); !goes[name] && !opkgReplaced().MatchString(one) {
-			c.bad(replaces.line, "Replaces: %q makes libsolv remove the package; without Conflicts it must be %s (<< 0)", one, name)
+			c.bad(replaces.line, "Replaces: %q makes libsolv remove the package; without Conflicts it must be %s (<< 0)",
+				one, name)
 		}
 	}
 }

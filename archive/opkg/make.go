@@ -555,7 +555,8 @@ func (f *Feed) pack(filename, sha, inFeed, tmp string) (string, Info, move, erro
 		return "", Info{}, move{}, err
 	}
 	if p.SHA256 != sha {
-		return "", Info{}, move{}, fmt.Errorf("%s has the SHA-256 %s, its index says %s; run packmill archive check", filename, p.SHA256, sha)
+		return "", Info{}, move{}, fmt.Errorf("%s has the SHA-256 %s, its index says %s; run packmill archive check",
+			filename, p.SHA256, sha)
 	}
 	info, m, err := f.place(file, info, inFeed)
 	return p.Control.Get("Description"), info, m, err

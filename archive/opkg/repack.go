@@ -72,7 +72,8 @@ func (o Options) Check() error {
 			return fmt.Errorf("opkg's name for %s is %s, which is that of sources; choose another", from, to)
 		}
 		if other, twice := back[to]; twice {
-			return fmt.Errorf("architectures %s and %s have the same name %s for opkg; give each its own", min(from, other), max(from, other), to)
+			return fmt.Errorf("architectures %s and %s have the same name %s for opkg; give each its own",
+				min(from, other), max(from, other), to)
 		}
 		back[to] = from
 	}
@@ -212,7 +213,8 @@ func writeOuter(w io.Writer, when time.Time, controlTar []byte, data io.Reader, 
 		{"./control.tar.gz", int64(packed.Len()), &packed},
 		{"./data.tar.gz", size, data},
 	} {
-		err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: m.name, Size: m.size, Mode: 0o644, ModTime: when, Uname: "root", Gname: "root", Format: tar.FormatGNU})
+		err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: m.name, Size: m.size, Mode: 0o644, ModTime: when,
+			Uname: "root", Gname: "root", Format: tar.FormatGNU})
 		if err == nil {
 			_, err = io.Copy(tw, m.body)
 		}

@@ -142,7 +142,8 @@ func addFile(tw *tar.Writer, name, from string, size int64, sha string) error {
 		return err
 	}
 	defer f.Close()
-	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(0, 0), Uname: "root", Gname: "root", Format: tar.FormatGNU}); err != nil {
+	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644,
+		ModTime: time.Unix(0, 0), Uname: "root", Gname: "root", Format: tar.FormatGNU}); err != nil {
 		return err
 	}
 	h := sha256.New()

@@ -39,7 +39,9 @@ const (
 // entry appends an index entry. The fields come from st, a stanza of a Debian
 // index (with the archive's overrides); description is the control file's own,
 // since an index may have moved its text into a Translation file.
-func entry(dst []byte, st *deb822.Stanza, description, filename string, info Info, debianArch string, names namer, opt Options) ([]byte, error) {
+func entry(
+	dst []byte, st *deb822.Stanza, description, filename string, info Info, debianArch string, names namer, opt Options,
+) ([]byte, error) {
 	for _, f := range fields {
 		switch f.kind {
 		case line:

@@ -49,7 +49,8 @@ func (f *Feed) sign(dir string, now time.Time) error {
 		return err
 	}
 	for _, name := range []string{"Packages", "Packages.gz", "Packages.manifest"} {
-		if err := os.Link(filepath.Join(dir, name), filepath.Join(next, name)); err != nil && (f.Manifest || name != "Packages.manifest") {
+		if err := os.Link(filepath.Join(dir, name), filepath.Join(next, name)); err != nil &&
+			(f.Manifest || name != "Packages.manifest") {
 			return err
 		}
 	}
@@ -113,7 +114,8 @@ func newPieces(dir string, old *last) (*pieces, error) {
 		plain.Close()
 		return nil, err
 	}
-	p := &pieces{old: old, plainFile: plain, packedFile: packed, plain: bufio.NewWriterSize(plain, 256<<10), packed: bufio.NewWriterSize(packed, 64<<10)}
+	p := &pieces{old: old, plainFile: plain, packedFile: packed, plain: bufio.NewWriterSize(plain, 256<<10),
+		packed: bufio.NewWriterSize(packed, 64<<10)}
 	p.packed.WriteString(gzipHead)
 	p.at = int64(len(gzipHead))
 	return p, nil

@@ -112,7 +112,8 @@ func Parse(name string, text []byte) (*Release, error) {
 }
 
 func parseDate(s string) (time.Time, error) {
-	for _, form := range []string{dateForm, "Mon, 2 Jan 2006 15:04:05 MST", time.RFC1123Z, "Mon, 2 Jan 2006 15:04:05 -0700"} {
+	for _, form := range []string{dateForm, "Mon, 2 Jan 2006 15:04:05 MST", time.RFC1123Z,
+		"Mon, 2 Jan 2006 15:04:05 -0700"} {
 		if t, err := time.Parse(form, s); err == nil {
 			return t.UTC(), nil
 		}

@@ -346,7 +346,9 @@ func (p *publisher) sweepRecords(suite string) error {
 // ready says whether an entry can be published now: binaries need their
 // source, in the suite or in this batch; a source of a suite that publishes
 // together wants all its binaries beside it.
-func (p *publisher) ready(ctx context.Context, s *control.Suite, e *entry, entries []*entry) (bool, spool.Verdict, error) {
+func (p *publisher) ready(
+	ctx context.Context, s *control.Suite, e *entry, entries []*entry,
+) (bool, spool.Verdict, error) {
 	same := func(o *entry) bool {
 		return o.item.Name.Source == e.item.Name.Source && o.item.Name.Version == e.item.Name.Version
 	}
@@ -389,7 +391,9 @@ func (p *publisher) ready(ctx context.Context, s *control.Suite, e *entry, entri
 // inclusion checks the right of whoever signed, now and not when the item was
 // made: a key may have been revoked since. A reason is why it is refused; an
 // error is our trouble, and the item stays.
-func (p *publisher) inclusion(all *control.Settings, s *control.Suite, e *entry) (inc archive.Inclusion, reason string, err error) {
+func (p *publisher) inclusion(
+	all *control.Settings, s *control.Suite, e *entry,
+) (inc archive.Inclusion, reason string, err error) {
 	if e.arch == "" {
 		inc, err = p.source(all, s, e)
 		return inc, statement.Refused(err), ours(err)
@@ -441,7 +445,8 @@ func (p *publisher) source(all *control.Settings, s *control.Suite, e *entry) (i
 	if ok, err := e.item.MadeBy(spool.UserReview, spool.UserMaster); err != nil {
 		return inc, err
 	} else if !ok {
-		return refused("neither %s nor %s made it: a source comes to the archive by reviewd and master-buildd", spool.UserReview, spool.UserMaster)
+		return refused("neither %s nor %s made it: a source comes to the archive by reviewd and master-buildd",
+			spool.UserReview, spool.UserMaster)
 	}
 	said, err := p.Vouched(e.item)
 	if err != nil {
@@ -481,7 +486,9 @@ func (p *publisher) source(all *control.Settings, s *control.Suite, e *entry) (i
 }
 
 // signedBy says why a file's content bears no good signature by one of the keys.
-func signedBy(all *control.Settings, name string, data []byte, fingerprints []string, whose string) (same []byte, reason string, err error) {
+func signedBy(
+	all *control.Settings, name string, data []byte, fingerprints []string, whose string,
+) (same []byte, reason string, err error) {
 	ring, _, err := all.Keyring(fingerprints)
 	if err != nil {
 		return nil, "", err
@@ -536,7 +543,8 @@ func (p *publisher) had(s *control.Suite, e *entry) (had bool, err error) {
 		return false, err
 	}
 	view.Needed(nil, func(n quinndiff.Needed) {
-		had = had || n.Arch == e.arch && n.Source == e.item.Name.Source && n.Version == e.item.Name.Version && n.State == quinndiff.UpToDate
+		had = had || n.Arch == e.arch && n.Source == e.item.Name.Source && n.Version == e.item.Name.Version &&
+			n.State == quinndiff.UpToDate
 	})
 	return had, nil
 }
@@ -572,7 +580,8 @@ func (p *publisher) file(e *entry) (spool.Verdict, error) {
 	if twice, err := p.twice(e); err != nil {
 		return spool.Verdict{}, err
 	} else if twice {
-		return spool.Verdict{To: spool.In(spool.Attic), Reason: "every architecture has settled; the source was published before"}, nil
+		return spool.Verdict{To: spool.In(spool.Attic),
+			Reason: "every architecture has settled; the source was published before"}, nil
 	}
 	arch := e.arch
 	if arch == "" {

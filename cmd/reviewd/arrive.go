@@ -137,7 +137,8 @@ func (in *intake) arrive(ctx context.Context, d incoming.Dir, name string) (bool
 	}
 	newest := incoming.Changed(&st)
 	if wait := time.Duration(d.Days)*24*time.Hour - time.Since(newest); wait > 0 {
-		in.noteWaiting(d, name, fmt.Sprintf("deferred for %d days, until %s", d.Days, newest.Add(time.Duration(d.Days)*24*time.Hour).UTC().Format(time.RFC3339)))
+		in.noteWaiting(d, name, fmt.Sprintf("deferred for %d days, until %s",
+			d.Days, newest.Add(time.Duration(d.Days)*24*time.Hour).UTC().Format(time.RFC3339)))
 		return false, nil
 	}
 	files, err := in.box.Peek(d, name)
@@ -414,7 +415,8 @@ const misnamed = "misnamed_0.changes"
 // upload may that is not complete: until then it may get a better one.
 func (in *intake) arriveMisnamed(_ context.Context, d incoming.Dir, name string) (bool, error) {
 	var st unix.Stat_t
-	if unix.Lstat(in.box.Path(d, name), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || time.Since(incoming.Changed(&st)) < in.patience() {
+	if unix.Lstat(in.box.Path(d, name), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG ||
+		time.Since(incoming.Changed(&st)) < in.patience() {
 		return false, nil
 	}
 	return in.birth(&queue.Ticket{Source: "unknown", Version: "0", Changes: misnamed}, d, name)
@@ -430,7 +432,8 @@ func (in *intake) birth(ticket *queue.Ticket, d incoming.Dir, name string) (bool
 		as, how = misnamed, "arrived as "+strconv.QuoteToASCII(name)+" in "+d.String()
 	}
 	ticket.Suite, ticket.Account, ticket.Drop, ticket.Received = "unknown", d.Account, d.Rel, time.Now().UTC()
-	it, err := in.Tree.Create(spool.In(spool.Intake), spool.NewName(spool.NormalClass, ticket.Received, ticket.Source, ticket.Version),
+	it, err := in.Tree.Create(spool.In(spool.Intake),
+		spool.NewName(spool.NormalClass, ticket.Received, ticket.Source, ticket.Version),
 		spool.Reviewd, in.Name, how, func(dir string) error {
 			if err := os.Mkdir(filepath.Join(dir, uploadDir), 0o775); err != nil {
 				return err
@@ -442,7 +445,8 @@ func (in *intake) birth(ticket *queue.Ticket, d incoming.Dir, name string) (bool
 	}
 	defer it.Release()
 	// Whoever judges it syncs both directories before the original goes.
-	if err := durable.RenameUnsynced(in.box.Path(d, name), it.Path(uploadDir, as)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := durable.RenameUnsynced(in.box.Path(d, name), it.Path(uploadDir, as)); err != nil &&
+		!errors.Is(err, fs.ErrNotExist) {
 		return true, err
 	}
 	return true, nil
@@ -463,7 +467,8 @@ func (in *intake) begun(ticket *queue.Ticket, d incoming.Dir, name string) (bool
 		}
 		dir := in.Tree.Path(spool.In(spool.Intake).Dir(), n)
 		st, err := spool.ReadTicket(dir)
-		if err != nil || st.Get("Changes") != ticket.Changes || st.Get("Commands") != ticket.Commands || st.Get("Drop") != d.Rel {
+		if err != nil || st.Get("Changes") != ticket.Changes || st.Get("Commands") != ticket.Commands ||
+			st.Get("Drop") != d.Rel {
 			continue
 		}
 		if entries, err := os.ReadDir(filepath.Join(dir, uploadDir)); err == nil && len(entries) == 0 {

@@ -387,7 +387,8 @@ func (x *executor) cancel(c upload.Command) (string, error) {
 			return "", err
 		}
 		from := it.Place
-		err = it.Move(spool.Reviewd, x.in.Name, spool.Verdict{To: spool.In(spool.Attic), Reason: "cancelled by its uploader, " + x.uploader.Name})
+		err = it.Move(spool.Reviewd, x.in.Name,
+			spool.Verdict{To: spool.In(spool.Attic), Reason: "cancelled by its uploader, " + x.uploader.Name})
 		it.Release()
 		if err != nil {
 			return "", err

@@ -38,7 +38,8 @@ func inspect(ctx context.Context, dir string, u *upload.Upload, f upload.File) (
 	}
 	c := u.Changes
 	if p.Source != c.Source || policy.CompareVersions(p.SourceVersion, c.SourceVersion) != 0 {
-		say("%s is built from %s %s, but %s is of %s %s; build the upload again", f.Name, p.Source, p.SourceVersion, u.Name, c.Source, c.SourceVersion)
+		say("%s is built from %s %s, but %s is of %s %s; build the upload again",
+			f.Name, p.Source, p.SourceVersion, u.Name, c.Source, c.SourceVersion)
 	}
 	const few = 5
 	tooNew, tooOld := 0, 0

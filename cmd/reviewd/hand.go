@@ -43,7 +43,8 @@ func (in *intake) handMovedOne(f spool.Found) error {
 	if f.Place.State == spool.Review {
 		_, why = queue.Misfit(in.Tree, f, t)
 	}
-	if why == "" && (f.Place.State != spool.Rejected || spool.ReadReason(dir) != "" || !spool.BroughtByHand(dir, f.Place)) {
+	if why == "" && (f.Place.State != spool.Rejected || spool.ReadReason(dir) != "" ||
+		!spool.BroughtByHand(dir, f.Place)) {
 		return nil
 	}
 	it, err := in.Tree.Claim(f.Place, f.Name.String())
@@ -54,5 +55,7 @@ func (in *intake) handMovedOne(f spool.Found) error {
 	if why != "" {
 		return queue.PutRight(it, spool.In(spool.Rejected), in.Name, why)
 	}
-	return it.WriteFile(spool.ReasonFile, fmt.Appendf(nil, "It was refused by hand (mv), without a word why.\nTo have it judged again: packmill requeue %s\n", it.Name))
+	return it.WriteFile(spool.ReasonFile,
+		fmt.Appendf(nil, "It was refused by hand (mv), without a word why.\nTo have it judged again: packmill requeue %s\n",
+			it.Name))
 }

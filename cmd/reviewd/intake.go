@@ -91,7 +91,8 @@ func (in *intake) examine(ctx context.Context, it *spool.Item, t *queue.Ticket, 
 			how = events[0].Reason
 		}
 		early = append(early, upload.Finding{Check: "name", Level: upload.Error,
-			Text: "the .changes " + how + "; name it SOURCE_VERSION_source.changes, as dpkg-genchanges does, and upload it again"})
+			Text: "the .changes " + how +
+				"; name it SOURCE_VERSION_source.changes, as dpkg-genchanges does, and upload it again"})
 	}
 	// Before Read asks what is accepted: what a reviewer lets through meanwhile
 	// is met there.
@@ -160,7 +161,8 @@ func (in *intake) outrun(it *spool.Item) bool {
 		if !strings.Contains(name, "_"+it.Name.Source+"_") {
 			continue
 		}
-		if n, err := spool.ParseName(name); err == nil && n.Source == it.Name.Source && n.Source != "unknown" && time.Since(n.Time) < time.Minute {
+		if n, err := spool.ParseName(name); err == nil && n.Source == it.Name.Source && n.Source != "unknown" &&
+			time.Since(n.Time) < time.Minute {
 			return true
 		}
 	}
@@ -217,7 +219,9 @@ const stillWriting = 500 * time.Millisecond
 // a handle, and hashes them on the way. It begins by removing what an earlier
 // run left. In the shared drop directory the other files are touched only if
 // the signature is good: without one the .changes may name somebody else's.
-func (in *intake) copy(ctx context.Context, it *spool.Item, t *queue.Ticket, world *upload.Context) ([]upload.Finding, error) {
+func (in *intake) copy(
+	ctx context.Context, it *spool.Item, t *queue.Ticket, world *upload.Context,
+) ([]upload.Finding, error) {
 	if err := removeCopies(it); err != nil {
 		return nil, err
 	}
@@ -242,7 +246,8 @@ func (in *intake) copy(ctx context.Context, it *spool.Item, t *queue.Ticket, wor
 		sums: world.Sums, told: world.Told,
 	}
 	// Before a byte is read: nobody knows yet which suite's limits hold.
-	if err := taker.take(ctx, own, t.Changes, upload.TakeOptions{MaxSize: upload.MaxChanges}); err != nil || len(taker.findings) > 0 {
+	if err := taker.take(ctx, own, t.Changes, upload.TakeOptions{MaxSize: upload.MaxChanges}); err != nil ||
+		len(taker.findings) > 0 {
 		return taker.findings, err
 	}
 	key, err := in.signed(it, t, world)
@@ -276,7 +281,9 @@ func (in *intake) copy(ctx context.Context, it *spool.Item, t *queue.Ticket, wor
 // came with the .changes (its uid), is named after its source, for which whoever
 // signed it has a right, and is in no other .changes is taken away; what else is
 // listed is copied where it lies, for it may be somebody else's.
-func (in *intake) theirs(d incoming.Dir, it *spool.Item, t *queue.Ticket, files []upload.File, may func(source string) bool) (take []upload.File, away []string) {
+func (in *intake) theirs(
+	d incoming.Dir, it *spool.Item, t *queue.Ticket, files []upload.File, may func(source string) bool,
+) (take []upload.File, away []string) {
 	shared := in.box.Listed(d)
 	var head unix.Stat_t
 	known := unix.Lstat(it.Path(uploadDir, t.Changes), &head) == nil
@@ -412,7 +419,8 @@ func removeCopies(it *spool.Item) error {
 	}
 	for _, e := range entries {
 		switch n := e.Name(); {
-		case n == spool.TicketFile, n == spool.HistoryFile, n == spool.ReasonFile, n == uploadDir, n == mail.ToldFile, strings.HasPrefix(n, ".tries"):
+		case n == spool.TicketFile, n == spool.HistoryFile, n == spool.ReasonFile, n == uploadDir, n == mail.ToldFile,
+			strings.HasPrefix(n, ".tries"):
 		default:
 			if err := durable.RemoveAll(it.Path(n)); err != nil {
 				return err

@@ -14,7 +14,9 @@ import (
 // waitingUploads finds what a new upload takes the place of: of those of the
 // same source that wait for review, the ones in the same suite. One of a higher
 // version, or somebody else's of the same version, refuses the new one.
-func (in *intake) waitingUploads(u *upload.Upload, found []spool.Found) (older []spool.Found, findings []upload.Finding, err error) {
+func (in *intake) waitingUploads(
+	u *upload.Upload, found []spool.Found,
+) (older []spool.Found, findings []upload.Finding, err error) {
 	for _, f := range found {
 		if f.Place.Suite != u.Suite.Name {
 			continue
@@ -33,7 +35,8 @@ func (in *intake) waitingUploads(u *upload.Upload, found []spool.Found) (older [
 				Text: fmt.Sprintf("version %s of it waits for review already; upload a higher version", f.Name.Version)})
 		case c == 0 && who != u.Uploader.Name:
 			findings = append(findings, upload.Finding{Check: "waiting", Level: upload.Error,
-				Text: fmt.Sprintf("version %s of another uploader waits for review already; upload a higher version", f.Name.Version)})
+				Text: fmt.Sprintf("version %s of another uploader waits for review already; upload a higher version",
+					f.Name.Version)})
 		default:
 			older = append(older, f)
 		}
@@ -68,13 +71,15 @@ func (in *intake) takePlace(it *spool.Item, t *queue.Ticket, older []spool.Found
 		}
 	}
 	for i, old := range olds {
-		err := old.Move(spool.Reviewd, in.Name, spool.Verdict{To: spool.In(spool.Attic), Reason: "superseded by " + it.Name.ID()})
+		err := old.Move(spool.Reviewd, in.Name,
+			spool.Verdict{To: spool.In(spool.Attic), Reason: "superseded by " + it.Name.ID()})
 		if err != nil {
 			return v, faster(older[i], err)
 		}
 	}
 	if !v.Since.IsZero() {
-		v.Reason = "complete and verified; takes the place of an older upload that waited since " + v.Since.UTC().Format(time.RFC3339)
+		v.Reason = "complete and verified; takes the place of an older upload that waited since " +
+			v.Since.UTC().Format(time.RFC3339)
 	}
 	return v, nil
 }

@@ -46,7 +46,9 @@ func (in *intake) roomOf(account string, bytes int64) error {
 		}
 	}
 	if have := k.by[account]; have+bytes > quota {
-		return fmt.Errorf("%d MiB are kept for %s already, of %d that may be (Quota in control/uploaders, or control/general): it goes on when what was refused has been swept, or when whoever runs the archive gives it more",
+		return fmt.Errorf("%d MiB are kept for %s already, of %d that may be (Quota in control/uploaders, "+
+			"or control/general): it goes on when what was refused has been swept, "+
+			"or when whoever runs the archive gives it more",
 			have>>20, whose(account), quota>>20)
 	}
 	k.by[account] += bytes

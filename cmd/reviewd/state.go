@@ -15,8 +15,10 @@ import (
 // state signs what is let in: the statement that everybody downstream verifies.
 func (in *intake) state(ctx context.Context, it *spool.Item, t *queue.Ticket, u *upload.Upload) ([]byte, error) {
 	s := statement.Statement{
-		Source: t.Source, Version: t.Version, Suite: t.Suite, Suites: u.Suites, Component: t.Component, Dsc: t.Dsc, Changes: t.Changes,
-		Received: t.Received, Has: t.Has, Uploader: t.Uploader, Fingerprint: t.Fingerprint, Rights: u.Right.String(), TakesOver: u.TakesOver,
+		Source: t.Source, Version: t.Version, Suite: t.Suite, Suites: u.Suites, Component: t.Component, Dsc: t.Dsc,
+		Changes:  t.Changes,
+		Received: t.Received, Has: t.Has, Uploader: t.Uploader, Fingerprint: t.Fingerprint, Rights: u.Right.String(),
+		TakesOver: u.TakesOver,
 	}
 	if t.Fingerprint == "" {
 		s.Account = t.Account

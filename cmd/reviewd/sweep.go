@@ -53,12 +53,14 @@ func (in *intake) sweep(ctx context.Context) error {
 	}
 	errs = append(errs, in.sweepYes(),
 		in.Tree.Sweep(ctx, spool.In(spool.Rejected), least, isUpload, in.keepRejected, func(it *spool.Item) error {
-			return it.Move(spool.Reviewd, in.Name, spool.Verdict{To: spool.In(spool.Attic), Reason: "its age in rejected is over"})
+			return it.Move(spool.Reviewd, in.Name,
+				spool.Verdict{To: spool.In(spool.Attic), Reason: "its age in rejected is over"})
 		}),
-		in.Tree.Sweep(ctx, spool.In(spool.Attic), least, isUpload, func(*spool.Item) time.Duration { return g.Attic }, func(it *spool.Item) error {
-			in.Log.Info("removed for good", "item", it.Name.String(), "state", spool.Attic)
-			return it.Remove()
-		}),
+		in.Tree.Sweep(ctx, spool.In(spool.Attic), least, isUpload, func(*spool.Item) time.Duration { return g.Attic },
+			func(it *spool.Item) error {
+				in.Log.Info("removed for good", "item", it.Name.String(), "state", spool.Attic)
+				return it.Remove()
+			}),
 		in.sweepLogs(g.Logs),
 		in.sweepTmp(ctx))
 	return errors.Join(errs...)
@@ -161,7 +163,8 @@ func (in *intake) sweepStrays(d incoming.Dir, keep time.Duration) error {
 	if len(names) == 0 {
 		return nil
 	}
-	t := &queue.Ticket{Source: "strays", Version: "0", Suite: "unknown", Account: d.Account, Drop: d.Rel, Received: time.Now().UTC()}
+	t := &queue.Ticket{Source: "strays", Version: "0", Suite: "unknown", Account: d.Account, Drop: d.Rel,
+		Received: time.Now().UTC()}
 	it, err := in.Tree.Create(spool.In(spool.Intake), spool.NewName(spool.NormalClass, t.Received, t.Source, t.Version),
 		spool.Reviewd, in.Name, "strays of "+d.String(), func(dir string) error {
 			if err := os.Mkdir(filepath.Join(dir, uploadDir), 0o775); err != nil {

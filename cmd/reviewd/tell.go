@@ -64,7 +64,8 @@ func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Eve
 		return nil, nil
 	}
 	m := &mail.Message{
-		Event: event, Item: mail.Thread(tk, n), Key: event + " " + at.Time.UTC().Format(time.RFC3339Nano), Of: at.Time, Date: time.Now(),
+		Event: event, Item: mail.Thread(tk, n), Key: event + " " + at.Time.UTC().Format(time.RFC3339Nano), Of: at.Time,
+		Date:    time.Now(),
 		Subject: subject(event, n, tk), Body: body(event, n, tk, at, text), People: map[string]string{},
 	}
 	// Who is not known by a good signature, or by the account, has no
@@ -79,7 +80,9 @@ func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Eve
 // goesOn reports whether a refused upload was sent before and the first is on its
 // way, or published: its word in the status file stays.
 func (t *teller) goesOn(refused *queue.Ticket, n spool.Name) bool {
-	found, err := t.Tree.Find(n.ID(), t.Tree.Where(func(s spool.State) bool { return s.Is(spool.Sources) && !s.Is(spool.Raw) })...)
+	found, err := t.Tree.Find(n.ID(), t.Tree.Where(func(s spool.State) bool {
+		return s.Is(spool.Sources) && !s.Is(spool.Raw)
+	})...)
 	if err != nil {
 		return false
 	}

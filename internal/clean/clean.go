@@ -91,7 +91,8 @@ func appendByte(dst []byte, c byte) []byte {
 // controls, format characters such as the bidirectional ones, line and
 // paragraph separators, private and unassigned ones.
 func hidden(r rune) bool {
-	return !unicode.IsGraphic(r) || unicode.In(r, unicode.Zs) && r != 0xa0 || r == 0x2800 || r == 0x3164 || r == 0xffa0 || r == 0x115f || r == 0x1160
+	return !unicode.IsGraphic(r) || unicode.In(r, unicode.Zs) && r != 0xa0 || r == 0x2800 || r == 0x3164 || r == 0xffa0 ||
+		r == 0x115f || r == 0x1160
 }
 
 // colour returns the length of an SGR sequence at the beginning of text, or 0.

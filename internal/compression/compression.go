@@ -191,7 +191,8 @@ func EndsEarly(err error) bool {
 // TooLarge reports whether a reader's error says that the stream wants more
 // memory than the reader may keep.
 func TooLarge(err error) bool {
-	return errors.Is(err, xz.ErrMemlimit) || errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded)
+	return errors.Is(err, xz.ErrMemlimit) || errors.Is(err, zstd.ErrWindowSizeExceeded) ||
+		errors.Is(err, zstd.ErrDecoderSizeExceeded)
 }
 
 type plain struct{ io.Reader }

@@ -143,7 +143,8 @@ var errTruncated = errFault("the file ends in the middle of a member; it is trun
 
 func (ar *arReader) magic() error {
 	m := ar.head[:8]
-	if err := ar.src.full(m); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || err == nil && string(m) != "!<arch>\n" {
+	if err := ar.src.full(m); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		err == nil && string(m) != "!<arch>\n" {
 		return fault("is no ar container, so no Debian package; build it with dpkg-deb")
 	} else if err != nil {
 		return err

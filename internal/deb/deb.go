@@ -267,7 +267,8 @@ func (p *Package) parse(text []byte) error {
 			rest, ok := strings.CutPrefix(rest, "(")
 			rest, ok2 := strings.CutSuffix(rest, ")")
 			if !ok || !ok2 {
-				return fault("control file: Source: %q; write a name, or a name and a version in parentheses (Debian Policy 5.6.1)", v)
+				return fault("control file: Source: %q; write a name, or a name and a version in parentheses (Debian Policy 5.6.1)",
+					v)
 			}
 			if err := policy.CheckVersion(rest); err != nil {
 				return fault("control file: Source: %v", err)
@@ -299,7 +300,8 @@ func (p *Package) CheckFields(name string) error {
 			return &Refusal{name, fmt.Sprintf("control file: %s: %v", field, err)}
 		}
 		for _, alternatives := range list {
-			if r := alternatives[0]; len(alternatives) > 1 || r.Op != "=" || policy.CheckSource(r.Name) != nil || r.Qualifier != "" {
+			if r := alternatives[0]; len(alternatives) > 1 || r.Op != "=" || policy.CheckSource(r.Name) != nil ||
+				r.Qualifier != "" {
 				return &Refusal{name, fmt.Sprintf("control file: %s: %q names no source package in one version; "+
 					"write source (= version), as dh-golang and others do (Debian Policy 7.8)",
 					field, v[:min(len(v), 80)])}

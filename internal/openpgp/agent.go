@@ -33,7 +33,8 @@ func OpenSigner(name string) (*Signer, error) {
 		return nil, fmt.Errorf("signing key %s: %w", name, err)
 	}
 	if len(data) == 0 {
-		return nil, fmt.Errorf("signing key %s: gpg does not know it; look with gpg --list-secret-keys, and set GNUPGHOME", name)
+		return nil, fmt.Errorf("signing key %s: gpg does not know it; look with gpg --list-secret-keys, and set GNUPGHOME",
+			name)
 	}
 	e, err := openpgp.ReadEntity(packet.NewReader(bytes.NewReader(data)))
 	if err != nil {

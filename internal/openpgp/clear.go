@@ -101,7 +101,8 @@ func (r *clearReader) hash() (string, *Refusal) {
 	switch name {
 	case "SHA256", "SHA384", "SHA512":
 	case "MD5", "SHA1", "RIPEMD160", "SHA224":
-		return "", refuse(WeakHash, "", "the signature uses %s, which is too weak; sign again with --digest-algo SHA512", name)
+		return "", refuse(WeakHash, "", "the signature uses %s, which is too weak; sign again with --digest-algo SHA512",
+			name)
 	default:
 		return "", badForm("the Hash header names none, or not exactly one, of SHA256, SHA384 and SHA512")
 	}
@@ -152,7 +153,8 @@ func (r *clearReader) armorHeaders() *Refusal {
 			key, found = line[:len(line)-1], true
 		}
 		if !found || (key != "Version" && key != "Comment") || !printable(line) || len(line) > 200 {
-			return badForm("line %d is no Version or Comment header, and the empty line before the signature is missing", r.number)
+			return badForm("line %d is no Version or Comment header, and the empty line before the signature is missing",
+				r.number)
 		}
 	}
 }

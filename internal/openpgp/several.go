@@ -29,7 +29,8 @@ func (k *Keyring) VerifyRelease(data []byte, now time.Time) (text []byte, sig *S
 func (k *Keyring) VerifyReleaseGPG(release io.Reader, signature []byte, now time.Time) (*Signature, error) {
 	blocks, err := dearmor(signature, "PGP SIGNATURE")
 	if err != nil || len(blocks) == 0 {
-		return nil, refuse(BadForm, "", "the detached signature is not armored or binary signatures; sign again with gpg --detach-sign")
+		return nil, refuse(BadForm, "",
+			"the detached signature is not armored or binary signatures; sign again with gpg --detach-sign")
 	}
 	signed, err := io.ReadAll(release)
 	if err != nil {
@@ -45,7 +46,9 @@ func (k *Keyring) VerifyReleaseGPG(release io.Reader, signature []byte, now time
 // maxSignatures is how many signatures of one file are looked at.
 const maxSignatures = 20
 
-func (k *Keyring) anyOf(packets []byte, want packet.SignatureType, signed []byte, now time.Time) (*Signature, *Refusal) {
+func (k *Keyring) anyOf(
+	packets []byte, want packet.SignatureType, signed []byte, now time.Time,
+) (*Signature, *Refusal) {
 	var first *Refusal
 	r := packet.NewOpaqueReader(bytes.NewReader(packets))
 	for range maxSignatures {

@@ -176,7 +176,8 @@ func (s *Signer) sign(data []byte, text bool, hash crypto.Hash, now time.Time) (
 	}
 	for _, key := range s.secrets() {
 		if key.Encrypted {
-			return nil, 0, errors.New("sign: the secret key has a passphrase; remove it (gpg --change-passphrase), for no person is there to type it")
+			return nil, 0, errors.New("sign: the secret key has a passphrase; remove it (gpg --change-passphrase), " +
+				"for no person is there to type it")
 		}
 	}
 	if err := s.check(now); err != nil {
@@ -281,7 +282,9 @@ func detach(data []byte, hash crypto.Hash, now time.Time, signers []*Signer) ([]
 
 // signAll returns a signature packet by each signer, and the names of the
 // hashes that they used.
-func signAll(data []byte, text bool, hash crypto.Hash, now time.Time, signers []*Signer) (packets []byte, hashes []string, err error) {
+func signAll(
+	data []byte, text bool, hash crypto.Hash, now time.Time, signers []*Signer,
+) (packets []byte, hashes []string, err error) {
 	if len(signers) == 0 {
 		return nil, nil, errors.New("sign: no key")
 	}

@@ -58,7 +58,8 @@ func onlySignature(data []byte) (*packet.Signature, *Refusal) {
 	}
 	p, err := op.Parse()
 	if err != nil {
-		return nil, refuse(BadForm, "", "the signature cannot be read (unknown version or algorithm)"+again+" with RSA or Ed25519")
+		return nil, refuse(BadForm, "",
+			"the signature cannot be read (unknown version or algorithm)"+again+" with RSA or Ed25519")
 	}
 	sig, ok := p.(*packet.Signature)
 	if !ok {
@@ -78,27 +79,34 @@ func issuer(sig *packet.Signature) string {
 	return ""
 }
 
-func (k *Keyring) verify(rawSig []byte, want packet.SignatureType, signed []byte, header string, now time.Time) (*Signature, *Refusal) {
+func (k *Keyring) verify(
+	rawSig []byte, want packet.SignatureType, signed []byte, header string, now time.Time,
+) (*Signature, *Refusal) {
 	sig, refusal := onlySignature(rawSig)
 	if refusal != nil {
 		return nil, refusal
 	}
 	id := issuer(sig)
 	if sig.SigType != want {
-		return nil, refuse(BadForm, id, "the signature is of type 0x%02x, not 0x%02x; sign with gpg --clearsign (debsign does)", uint8(sig.SigType), uint8(want))
+		return nil, refuse(BadForm, id,
+			"the signature is of type 0x%02x, not 0x%02x; sign with gpg --clearsign (debsign does)",
+			uint8(sig.SigType), uint8(want))
 	}
 	if sig.IssuerKeyId == nil {
 		return nil, refuse(BadForm, id, "the signature does not say which key made it; sign again with gpg")
 	}
 	name, ok := hashNames[sig.Hash]
 	if !ok {
-		return nil, refuse(WeakHash, id, "the signature uses %s, which is not accepted; sign again with --digest-algo SHA512", sig.Hash)
+		return nil, refuse(WeakHash, id, "the signature uses %s, which is not accepted; sign again with --digest-algo SHA512",
+			sig.Hash)
 	}
 	if header != "" && header != name {
-		return nil, refuse(BadForm, id, "the Hash header says %s, but the signature uses %s; sign the text again", header, name)
+		return nil, refuse(BadForm, id, "the Hash header says %s, but the signature uses %s; sign the text again",
+			header, name)
 	}
 	if sig.CreationTime.After(now.Add(Skew)) {
-		return nil, refuse(Future, id, "the signature is dated %s, which is in the future (here it is %s); set your clock and sign again",
+		return nil, refuse(Future, id,
+			"the signature is dated %s, which is in the future (here it is %s); set your clock and sign again",
 			stamp(sig.CreationTime), stamp(now))
 	}
 	// A key made, or a text signed, seconds ago on a machine whose clock is a
@@ -123,7 +131,8 @@ func (k *Keyring) verify(rawSig []byte, want packet.SignatureType, signed []byte
 		}
 	}
 	if first == nil {
-		first = refuse(UnknownKey, id, "the signature was made with key %s, which is not known here; sign with a registered key, or ask for yours to be registered", id)
+		first = refuse(UnknownKey, id, "the signature was made with key %s, which is not known here; "+
+			"sign with a registered key, or ask for yours to be registered", id)
 	}
 	return nil, first
 }
@@ -135,7 +144,8 @@ func (r *ringKey) verify(rawSig []byte, sig *packet.Signature, signed []byte, no
 	if err != nil {
 		return nil, refuse(BadKey, id, "key %s cannot be read here", r.fingerprint)
 	}
-	signedBy, owner, err := openpgp.VerifyDetachedSignature(openpgp.EntityList{e}, bytes.NewReader(signed), bytes.NewReader(rawSig), strict(now))
+	signedBy, owner, err := openpgp.VerifyDetachedSignature(openpgp.EntityList{e}, bytes.NewReader(signed),
+		bytes.NewReader(rawSig), strict(now))
 	if err != nil {
 		// The library says only that it is wrong. The key's own state explains
 		// most cases: how it stands now, then how it stood at the signature's time.
@@ -148,9 +158,11 @@ func (r *ringKey) verify(rawSig []byte, sig *packet.Signature, signed []byte, no
 			return nil, refuse(Expired, id, "the signature has expired; sign again without an expiry date")
 		}
 		if errors.Is(err, pgperrors.ErrSignatureOlderThanKey) {
-			return nil, refuse(BadKey, id, "the signature is dated %s, before its key was made; set your clock and sign again", stamp(sig.CreationTime))
+			return nil, refuse(BadKey, id, "the signature is dated %s, before its key was made; set your clock and sign again",
+				stamp(sig.CreationTime))
 		}
-		return nil, refuse(Tampered, id, "the signature does not fit the text: the file was changed after it was signed; sign it again and upload it unchanged")
+		return nil, refuse(Tampered, id, "the signature does not fit the text: the file was changed after it was signed; "+
+			"sign it again and upload it unchanged")
 	}
 	if refusal := r.state(*sig.IssuerKeyId, id, now); refusal != nil {
 		return nil, refusal
@@ -193,7 +205,8 @@ func (r *ringKey) state(keyID uint64, id string, at time.Time) *Refusal {
 					return refusal
 				}
 				if sub.PublicKey.CreationTime.After(at) {
-					return refuse(BadKey, id, "the signature is dated %s, before its key was made; set your clock and sign again", stamp(at))
+					return refuse(BadKey, id, "the signature is dated %s, before its key was made; set your clock and sign again",
+						stamp(at))
 				}
 				return selfRefusal(sub.Bindings, id, "the subkey")
 			}
@@ -203,7 +216,8 @@ func (r *ringKey) state(keyID uint64, id string, at time.Time) *Refusal {
 		return refusal
 	}
 	if e.PrimaryKey.CreationTime.After(at) {
-		return refuse(BadKey, id, "the signature is dated %s, before its key was made; set your clock and sign again", stamp(at))
+		return refuse(BadKey, id, "the signature is dated %s, before its key was made; set your clock and sign again",
+			stamp(at))
 	}
 	if e.Revoked(at) {
 		return keyRefusal(pgperrors.ErrKeyRevoked, id, "the key")
@@ -229,7 +243,8 @@ func keyRefusal(err error, id, what string) *Refusal {
 	case errors.Is(err, pgperrors.ErrKeyRevoked):
 		return refuse(Revoked, id, "%s %s is revoked; sign with another registered key", what, id)
 	case errors.Is(err, pgperrors.ErrKeyExpired):
-		return refuse(Expired, id, "%s %s has expired; extend it and have the new copy registered, or sign with another key", what, id)
+		return refuse(Expired, id, "%s %s has expired; extend it and have the new copy registered, or sign with another key",
+			what, id)
 	}
 	return nil
 }
@@ -247,9 +262,11 @@ func selfRefusal(sigs []*packet.VerifiableSignature, id, what string) *Refusal {
 	}
 	switch {
 	case weak:
-		return refuse(WeakHash, id, "%s %s is bound only by a SHA-1 or MD5 self-signature; renew it (gpg --quick-set-expire with cert-digest-algo SHA512) and have the new copy registered", what, id)
+		return refuse(WeakHash, id, "%s %s is bound only by a SHA-1 or MD5 self-signature; "+
+			"renew it (gpg --quick-set-expire with cert-digest-algo SHA512) and have the new copy registered", what, id)
 	case expired:
-		return refuse(Expired, id, "the self-signature of %s %s has expired; renew it and have the new copy registered", what, id)
+		return refuse(Expired, id, "the self-signature of %s %s has expired; renew it and have the new copy registered",
+			what, id)
 	}
 	return refuse(BadKey, id, "%s %s has no valid self-signature; have a new copy of it registered", what, id)
 }
@@ -278,7 +295,8 @@ func weakKey(pub *packet.PublicKey, rules *packet.Config, id string) *Refusal {
 func (k *Keyring) VerifyDetached(data io.Reader, signature []byte, now time.Time) (*Signature, error) {
 	blocks, err := dearmor(signature, "PGP SIGNATURE")
 	if err != nil || len(blocks) != 1 {
-		return nil, refuse(BadForm, "", "the detached signature is not one armored or binary signature; sign again with gpg --detach-sign")
+		return nil, refuse(BadForm, "",
+			"the detached signature is not one armored or binary signature; sign again with gpg --detach-sign")
 	}
 	signed, err := io.ReadAll(data)
 	if err != nil {

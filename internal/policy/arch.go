@@ -12,7 +12,8 @@ import (
 // architecture need not be one that dpkg knows. Wildcards (any, linux-any)
 // and the words source and master, which name other things, are refused.
 func CheckArch(arch string) error {
-	if err := checkWord("architecture", arch, MaxArch, "use lower-case letters, digits and '-', beginning with a letter or digit", "-"); err != nil {
+	if err := checkWord("architecture", arch, MaxArch,
+		"use lower-case letters, digits and '-', beginning with a letter or digit", "-"); err != nil {
 		return err
 	}
 	if arch == "source" || arch == "master" {
@@ -41,7 +42,8 @@ func ArchList(field string) ([]string, error) {
 	}
 	list := words[:0]
 	for _, w := range words {
-		if err := checkWord("architecture", w, MaxArch, "use lower-case letters, digits and '-', beginning with a letter or digit", "-"); err != nil {
+		if err := checkWord("architecture", w, MaxArch,
+			"use lower-case letters, digits and '-', beginning with a letter or digit", "-"); err != nil {
 			return nil, err
 		}
 		if w == "source" {

@@ -48,12 +48,14 @@ func checkName(what, name string) error {
 // CheckSuite checks the name of a suite or codename: it is a directory's name
 // in the tree and a word in Distribution fields (Policy 5.6.14).
 func CheckSuite(name string) error {
-	return checkWord("suite", name, 64, "use lower-case letters, digits, '+', '-' and '.', beginning with a letter or digit", "+-.")
+	return checkWord("suite", name, 64,
+		"use lower-case letters, digits, '+', '-' and '.', beginning with a letter or digit", "+-.")
 }
 
 // CheckComponent checks the name of a component (Policy 2.2), such as main.
 func CheckComponent(name string) error {
-	return checkWord("component", name, 64, "use lower-case letters, digits and '-', beginning with a letter or digit", "-")
+	return checkWord("component", name, 64, "use lower-case letters, digits and '-', beginning with a letter or digit",
+		"-")
 }
 
 func checkWord(what, name string, most int, cure, also string) error {
@@ -75,7 +77,8 @@ func checkWord(what, name string, most int, cure, also string) error {
 // directory and on any command line, and that no file of ours bears. It has an
 // underscore, as all of them have (Policy 5.6.21, dpkg-source(1): hello_2.10-3.dsc).
 func CheckFile(name string) error {
-	const cure = "name it like hello_2.10-3.dsc: letters, digits, '+', '-', '.', '~' and '_', beginning with a letter or digit"
+	const cure = "name it like hello_2.10-3.dsc: letters, digits, '+', '-', '.', '~' and '_', " +
+		"beginning with a letter or digit"
 	switch {
 	case name == "":
 		return fmt.Errorf("file name is empty; %s", cure)

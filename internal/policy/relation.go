@@ -219,7 +219,8 @@ func (p *parser) words(end byte, what string) ([]string, error) {
 
 // buildRelations are the fields of a source package that hold relations (Debian Policy 7.7).
 var buildRelations = []string{
-	"Build-Depends", "Build-Depends-Indep", "Build-Depends-Arch", "Build-Conflicts", "Build-Conflicts-Indep", "Build-Conflicts-Arch",
+	"Build-Depends", "Build-Depends-Indep", "Build-Depends-Arch", "Build-Conflicts", "Build-Conflicts-Indep",
+	"Build-Conflicts-Arch",
 }
 
 // CheckBuildRelations says which of a source package's relations cannot be read,

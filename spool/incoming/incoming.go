@@ -286,7 +286,8 @@ func (b *Box) Strays(d Dir) []Stray {
 		if Misnamed(n) && st.Mode&unix.S_IFMT == unix.S_IFREG {
 			continue
 		}
-		if st.Mode&unix.S_IFMT == unix.S_IFDIR && (n == DelayedDir && d.Days == 0 || d.Rel == "" && accountName().MatchString(n)) {
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR &&
+			(n == DelayedDir && d.Days == 0 || d.Rel == "" && accountName().MatchString(n)) {
 			continue
 		}
 		out = append(out, Stray{d, n, st.Size, time.Since(Changed(&st))})

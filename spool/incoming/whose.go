@@ -27,7 +27,8 @@ const proofStays = time.Minute
 // directories may be that user's, for nobody else can make one there.
 func (b *Box) owner(account string) (uint32, bool) {
 	var st, root unix.Stat_t
-	if unix.Lstat(b.Path(Dir{Rel: account}), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR || unix.Lstat(b.Tree.Path(Root), &root) != nil {
+	if unix.Lstat(b.Path(Dir{Rel: account}), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR ||
+		unix.Lstat(b.Tree.Path(Root), &root) != nil {
 		return 0, false
 	}
 	id := fmt.Sprint(st.Dev, st.Ino, st.Ctim)

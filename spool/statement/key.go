@@ -24,7 +24,8 @@ func OpenRing(root string) (*Ring, error) {
 	path := filepath.Join(root, PublicFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: not there, and nothing that reviewd let in can be verified; make it with: packmill init --tree %s (--users, where the daemons are different users)", path, root)
+		return nil, fmt.Errorf("%s: not there, and nothing that reviewd let in can be verified; make it with: "+
+			"packmill init --tree %s (--users, where the daemons are different users)", path, root)
 	}
 	if err != nil {
 		return nil, err
@@ -40,7 +41,8 @@ func OpenRing(root string) (*Ring, error) {
 func OpenKey(root string) (*openpgp.Signer, error) {
 	key, err := openpgp.OpenSigner(filepath.Join(root, SecretFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("%w; make it with: packmill init --tree %s (--users, where the daemons are different users)", err, root)
+		err = fmt.Errorf("%w; make it with: packmill init --tree %s (--users, where the daemons are different users)",
+			err, root)
 	}
 	return key, err
 }

@@ -14,7 +14,8 @@
 //	Uploader            the Name of control/uploaders, with Fingerprint or Account
 //	Rights              the Allow that was used
 //	Packages            the names in Package-List and Binary of the .dsc
-//	Takes-Over          PACKAGE=SOURCE: names that another source has in the suite, for which the uploader has the right, or which a reviewer is shown
+//	Takes-Over          PACKAGE=SOURCE: names that another source has in the suite, for which the uploader has
+//	                    the right, or which a reviewer is shown
 //	Checksums-Sha256    of the .changes and every file of the upload
 package statement
 
@@ -137,9 +138,12 @@ func parse(text []byte) (*Statement, error) {
 		return nil, err
 	}
 	s := &Statement{
-		Source: st.Get("Source"), Version: st.Get("Version"), Suite: st.Get("Distribution"), Suites: deb822.Words(st.Get("Suites")),
-		Component: st.Get("Component"), Dsc: st.Get("Dsc"), Changes: st.Get("Changes"), Has: deb822.Words(st.Get("Has-Binaries")),
-		Uploader: st.Get("Uploader"), Fingerprint: st.Get("Fingerprint"), Account: st.Get("Account"), Rights: st.Get("Rights"),
+		Source: st.Get("Source"), Version: st.Get("Version"), Suite: st.Get("Distribution"),
+		Suites:    deb822.Words(st.Get("Suites")),
+		Component: st.Get("Component"), Dsc: st.Get("Dsc"), Changes: st.Get("Changes"),
+		Has:      deb822.Words(st.Get("Has-Binaries")),
+		Uploader: st.Get("Uploader"), Fingerprint: st.Get("Fingerprint"), Account: st.Get("Account"),
+		Rights:   st.Get("Rights"),
 		Packages: deb822.Words(st.Get("Packages")), TakesOver: deb822.Words(st.Get("Takes-Over")),
 	}
 	if s.Received, err = time.Parse(time.RFC3339Nano, st.Get("Received")); err != nil {
@@ -201,7 +205,8 @@ func (r *Ring) Of(dir, source, version, suite string) (*Statement, error) {
 	case s.Source != source || s.Version != version:
 		return nil, refuse("its statement is about %s %s, not about %s %s", s.Source, s.Version, source, version)
 	case !slices.Contains(s.Suites, suite):
-		return nil, refuse("%s may not upload it to %s: the statement allows %s; put it there, or ask for the right and requeue it from rejected",
+		return nil, refuse("%s may not upload it to %s: the statement allows %s; put it there, "+
+			"or ask for the right and requeue it from rejected",
 			s.Uploader, suite, strings.Join(s.Suites, ", "))
 	}
 	return s, nil

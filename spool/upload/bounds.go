@@ -46,7 +46,8 @@ var ErrCost = errors.New("it costs more time than an upload may")
 func (l Limits) TimeFor(bytes int64) (time.Duration, string) {
 	d := l.withDefaults().Time
 	d += time.Duration(float64(d) * float64(bytes) / (1 << 30))
-	return d, fmt.Sprintf("to judge it takes longer than the %s that an upload of %d MiB may cost; split it, or pack its tarballs another way (fewer members, gzip), and upload it again",
+	return d, fmt.Sprintf("to judge it takes longer than the %s that an upload of %d MiB may cost; split it, "+
+		"or pack its tarballs another way (fewer members, gzip), and upload it again",
 		d.Round(time.Second), bytes>>20)
 }
 

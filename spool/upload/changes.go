@@ -123,7 +123,8 @@ func parseChanges(name string, text []byte) (*Changes, problems, error) {
 		Date:          st.Get("Date"),
 		Closes:        bad.few(name, "Closes", deb822.Words(st.Get("Closes"))),
 	}
-	for _, f := range []string{"Format", "Date", "Source", "Architecture", "Version", "Distribution", "Maintainer", "Changes", "Files", "Checksums-Sha256"} {
+	for _, f := range []string{"Format", "Date", "Source", "Architecture", "Version", "Distribution", "Maintainer",
+		"Changes", "Files", "Checksums-Sha256"} {
 		if st.Get(f) == "" {
 			bad.addf("%s: field %s is missing or empty; dpkg-genchanges writes it", show(name), f)
 		}
@@ -136,7 +137,8 @@ func parseChanges(name string, text []byte) (*Changes, problems, error) {
 		v, closed := strings.CutSuffix(rest, ")")
 		c.Source, c.SourceVersion = src, v
 		if !closed {
-			bad.addf("%s: Source is %s; write the name, or the name and the version in brackets", show(name), quote(st.Get("Source")))
+			bad.addf("%s: Source is %s; write the name, or the name and the version in brackets",
+				show(name), quote(st.Get("Source")))
 		} else if policy.CheckVersion(v) != nil {
 			bad.addf("%s: the version in brackets in Source, %s, is not valid; dpkg-genchanges writes it", show(name), quote(v))
 		}

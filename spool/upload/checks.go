@@ -156,7 +156,8 @@ func checkReplay(r *reading) error {
 
 func checkSignatureAge(r *reading) error {
 	if s := r.up.Signature; s != nil && r.ctx.Now.Sub(s.Created) > r.lim.Age {
-		r.say("%s: it was signed at %s, more than %d days ago; sign it again", show(r.up.Name), stamp(s.Created), days(r.lim.Age))
+		r.say("%s: it was signed at %s, more than %d days ago; sign it again",
+			show(r.up.Name), stamp(s.Created), days(r.lim.Age))
 	}
 	return nil
 }
@@ -184,7 +185,8 @@ func checkDistribution(r *reading) error {
 
 // comesWithBinaries reports whether binary packages of the upload go into the archive.
 func (r *reading) comesWithBinaries() bool {
-	return len(r.binaryArchs()) > 0 && (r.up.Suite == nil || r.up.Suite.Binaries != BinariesDropped || !r.up.Changes.HasSource())
+	return len(r.binaryArchs()) > 0 &&
+		(r.up.Suite == nil || r.up.Suite.Binaries != BinariesDropped || !r.up.Changes.HasSource())
 }
 
 // binaryArchs are the architectures of the upload's binaries: what the field
@@ -269,11 +271,13 @@ func (r *reading) allowed(a *Right, c *Changes, s *Suite) (step int, why string,
 		return 0, fmt.Sprintf("%s may not upload to %s; ask for the right, or change Distribution", who, suite), nil
 	}
 	if !fits(a.Packages, c.Source) {
-		return 1, fmt.Sprintf("%s may not upload the source package %s to %s; ask for the right", who, quote(c.Source), suite), nil
+		return 1, fmt.Sprintf("%s may not upload the source package %s to %s; ask for the right",
+			who, quote(c.Source), suite), nil
 	}
 	for _, f := range c.Files {
 		if comp, _ := component(f.Section); f.Section != "-" && f.Section != "" && !fits(a.Components, comp) {
-			return 2, fmt.Sprintf("%s may not upload to the component %s of %s; ask for the right, or change Section", who, quote(comp), suite), nil
+			return 2, fmt.Sprintf("%s may not upload to the component %s of %s; ask for the right, or change Section",
+				who, quote(comp), suite), nil
 		}
 	}
 	if c.HasSource() && !a.Source {
@@ -282,7 +286,8 @@ func (r *reading) allowed(a *Right, c *Changes, s *Suite) (step int, why string,
 	if r.comesWithBinaries() && !(c.HasSource() && s.Binaries != BinariesAllowed) {
 		for _, arch := range r.binaryArchs() {
 			if len(a.Binaries) == 0 || !fits(a.Binaries, arch) {
-				return 4, fmt.Sprintf("%s may not upload binaries of %s to %s; build with dpkg-buildpackage -S, or ask for the right", who, quote(arch), suite), nil
+				return 4, fmt.Sprintf("%s may not upload binaries of %s to %s; build with dpkg-buildpackage -S, "+
+					"or ask for the right", who, quote(arch), suite), nil
 			}
 		}
 	}
@@ -298,7 +303,8 @@ func (r *reading) allowed(a *Right, c *Changes, s *Suite) (step int, why string,
 		isNew = len(versions) == 0
 	}
 	if isNew {
-		return 5, fmt.Sprintf("%s may not upload new packages to %s, which has no %s yet; ask somebody who may, or for the right", who, suite, quote(c.Source)), nil
+		return 5, fmt.Sprintf("%s may not upload new packages to %s, which has no %s yet; ask somebody who may, "+
+			"or for the right", who, suite, quote(c.Source)), nil
 	}
 	return 6, "", nil
 }
@@ -310,7 +316,8 @@ func checkChangesName(r *reading) error {
 		return nil // told
 	}
 	if !strings.HasPrefix(r.up.Name, want) || !strings.HasSuffix(r.up.Name, ".changes") {
-		r.say("%s should be named %s*.changes, after its Source and Version; rename it, or build it again", show(r.up.Name), show(want))
+		r.say("%s should be named %s*.changes, after its Source and Version; rename it, or build it again",
+			show(r.up.Name), show(want))
 	}
 	return nil
 }
@@ -372,7 +379,8 @@ func checkSize(r *reading) error {
 	var total int64
 	for _, f := range r.up.Changes.Files {
 		if f.Size > r.lim.FileSize {
-			r.say("%s is of %d bytes, and %d are the limit; make it smaller, or ask for a higher limit", show(f.Name), f.Size, r.lim.FileSize)
+			r.say("%s is of %d bytes, and %d are the limit; make it smaller, or ask for a higher limit",
+				show(f.Name), f.Size, r.lim.FileSize)
 		}
 		if total += f.Size; total < 0 {
 			total = 1<<63 - 1
@@ -380,7 +388,8 @@ func checkSize(r *reading) error {
 		}
 	}
 	if total > r.lim.Size {
-		r.say("the upload is of %d bytes, and %d are the limit; make it smaller, or ask for a higher limit", total, r.lim.Size)
+		r.say("the upload is of %d bytes, and %d are the limit; make it smaller, or ask for a higher limit",
+			total, r.lim.Size)
 	}
 	return nil
 }
@@ -472,8 +481,10 @@ func checkArchitecture(r *reading) error {
 		case !debArchs[a]:
 			r.say("Architecture lists %s, but no package of that architecture is listed; build the upload again", a)
 		}
-		if s := r.up.Suite; s != nil && a != "all" && !slices.Contains(s.Architectures, a) && !slices.Contains(archsOf(r.dropped()), a) {
-			r.say("Architecture lists %s, which %s does not have; its architectures are: %s", a, s.Name, strings.Join(s.Architectures, ", "))
+		if s := r.up.Suite; s != nil && a != "all" && !slices.Contains(s.Architectures, a) &&
+			!slices.Contains(archsOf(r.dropped()), a) {
+			r.say("Architecture lists %s, which %s does not have; its architectures are: %s",
+				a, s.Name, strings.Join(s.Architectures, ", "))
 		}
 	}
 	if hasDsc && !seen["source"] {
@@ -529,12 +540,14 @@ func checkSection(r *reading) error {
 		}
 		seen[f.Section] = true
 		if !sectionForm().MatchString(f.Section) || len(f.Section) > 100 {
-			r.say("%s has the section %s; use at most 100 lower case letters, digits and '-', such as utils or contrib/libs", show(f.Name), quote(f.Section))
+			r.say("%s has the section %s; use at most 100 lower case letters, digits and '-', such as utils or contrib/libs",
+				show(f.Name), quote(f.Section))
 			continue
 		}
 		comp, _ := component(f.Section)
 		if s := r.up.Suite; s != nil && !slices.Contains(s.components(), comp) {
-			r.say("%s has the section %s, but %s has no component %s; its components are: %s", show(f.Name), f.Section, s.Name, comp, strings.Join(s.components(), ", "))
+			r.say("%s has the section %s, but %s has no component %s; its components are: %s",
+				show(f.Name), f.Section, s.Name, comp, strings.Join(s.components(), ", "))
 		}
 	}
 	return nil
@@ -569,7 +582,8 @@ func checkAddress(field, value string) string {
 	case strings.ContainsAny(value, "\n\r"):
 		return fmt.Sprintf("%s is on several lines; write one name and one address", field)
 	case strings.ContainsFunc(value, func(c rune) bool {
-		return c < 0x20 || c >= 0x7f && c < 0xa0 || c == 0x2028 || c == 0x2029 || c >= 0x202a && c <= 0x202e || c >= 0x2066 && c <= 0x2069
+		return c < 0x20 || c >= 0x7f && c < 0xa0 || c == 0x2028 || c == 0x2029 || c >= 0x202a && c <= 0x202e ||
+			c >= 0x2066 && c <= 0x2069
 	}):
 		return fmt.Sprintf("%s holds control characters: %s; write one name and one address", field, quote(value))
 	case !addressForm().MatchString(value), strings.Count(value, "<") != strings.Count(value, ">"):
@@ -629,7 +643,8 @@ func checkDate(r *reading) error {
 
 func checkDateOld(r *reading) error {
 	if t, err := mail.ParseDate(r.up.Changes.Date); err == nil && r.ctx.Now.Sub(t) > r.lim.Age {
-		r.say("Date is %s, more than %d days ago; give the changelog entry a new date (dch -r) and build again", stamp(t), days(r.lim.Age))
+		r.say("Date is %s, more than %d days ago; give the changelog entry a new date (dch -r) and build again",
+			stamp(t), days(r.lim.Age))
 	}
 	return nil
 }
@@ -671,7 +686,8 @@ func checkSource(r *reading) error {
 		r.say("no files are listed; build the upload again")
 	}
 	if c.HasSource() && c.SourceVersion != c.Version {
-		r.say("Source is %s, with a version other than Version, in an upload with source; build the upload again", quote(c.Stanza.Get("Source")))
+		r.say("Source is %s, with a version other than Version, in an upload with source; build the upload again",
+			quote(c.Stanza.Get("Source")))
 	}
 	if len(dscs) == 1 && c.Source != "" && c.Version != "" {
 		if want := c.Source + "_" + policy.WithoutEpoch(c.Version) + ".dsc"; dscs[0] != want {
@@ -721,7 +737,8 @@ func checkDscFields(r *reading) error {
 		r.say("%s", text)
 	}
 	if r.up.Dsc != nil {
-		if _, err := policy.ArchList(strings.Join(r.up.Dsc.Architectures, " ")); err != nil && len(r.up.Dsc.Architectures) > 0 {
+		if _, err := policy.ArchList(strings.Join(r.up.Dsc.Architectures, " ")); err != nil &&
+			len(r.up.Dsc.Architectures) > 0 {
 			r.say("%s: Architecture: %s; correct debian/control", r.dscName(), err)
 		}
 		for _, b := range r.up.Dsc.Binary {
@@ -742,7 +759,8 @@ func checkDscAgrees(r *reading) error {
 		{"Source", c.Source, d.Source}, {"Version", c.Version, d.Version},
 	} {
 		if f.changes != f.dsc && f.changes != "" && f.dsc != "" {
-			r.say("%s is %s in %s, but %s in %s; build the upload again", f.name, quote(f.dsc), r.dscName(), quote(f.changes), show(r.up.Name))
+			r.say("%s is %s in %s, but %s in %s; build the upload again",
+				f.name, quote(f.dsc), r.dscName(), quote(f.changes), show(r.up.Name))
 		}
 	}
 	for _, f := range d.Files {
@@ -752,7 +770,8 @@ func checkDscAgrees(r *reading) error {
 			}
 			switch {
 			case l.Size != f.Size:
-				r.say("%s: its size differs between %s and %s; rebuild the source package", show(f.Name), r.dscName(), show(r.up.Name))
+				r.say("%s: its size differs between %s and %s; rebuild the source package",
+					show(f.Name), r.dscName(), show(r.up.Name))
 			case f.SHA256 != "" && l.SHA256 != "" && l.SHA256 != f.SHA256:
 				r.say("%s: SHA-256 differs from %s; rebuild the source package", show(f.Name), r.dscName())
 			case f.SHA1 != "" && l.SHA1 != "" && l.SHA1 != f.SHA1:
@@ -786,9 +805,11 @@ func checkDscFiles(r *reading) error {
 		sha, size, ok := r.ctx.pool(f.Name)
 		switch {
 		case !ok:
-			r.say("%s is in %s, but neither in the upload nor in the archive; build with dpkg-buildpackage -sa", f.Name, r.dscName())
+			r.say("%s is in %s, but neither in the upload nor in the archive; build with dpkg-buildpackage -sa",
+				f.Name, r.dscName())
 		case sha != f.SHA256 || size != f.Size:
-			r.say("%s: the archive's file of this name differs from %s; build with the archive's tarball, or raise the upstream version", f.Name, r.dscName())
+			r.say("%s: the archive's file of this name differs from %s; build with the archive's tarball, "+
+				"or raise the upstream version", f.Name, r.dscName())
 		default:
 			r.up.Pool = append(r.up.Pool, f)
 		}
@@ -806,7 +827,8 @@ func checkFormat(r *reading) error {
 		formats = r.up.Suite.formats()
 	}
 	if !slices.Contains(formats, d.Format) {
-		r.say("%s: the source format %s is not allowed; use one of: %s", r.dscName(), quote(d.Format), strings.Join(formats, ", "))
+		r.say("%s: the source format %s is not allowed; use one of: %s",
+			r.dscName(), quote(d.Format), strings.Join(formats, ", "))
 		return nil
 	}
 	if policy.CheckVersion(d.Version) != nil {
@@ -835,7 +857,9 @@ func fileSet(d *Dsc) string {
 		if s.counts() != [4]int{1, 0, 0, 0} && s.counts() != [4]int{0, 1, 0, 1} || len(s.comps) > 0 {
 			return "format 1.0 has either one tarball, or an orig tarball and a diff"
 		}
-		if slices.ContainsFunc(append(s.native, s.origs...), func(name string) bool { return !strings.HasSuffix(name, ".gz") }) {
+		if slices.ContainsFunc(append(s.native, s.origs...), func(name string) bool {
+			return !strings.HasSuffix(name, ".gz")
+		}) {
 			return "format 1.0 has gzip tarballs only"
 		}
 	case "3.0 (native)":
@@ -906,7 +930,8 @@ func sortFiles(d *Dsc) *sourceFiles {
 
 func checkNative(r *reading) error {
 	if d := r.up.Dsc; d != nil && d.Format == "3.0 (native)" && policy.VersionOf(d.Version).Revision != "" {
-		r.say("%s is native, but its version %s has a Debian revision; drop the revision, or use 3.0 (quilt)", d.Source, quote(d.Version))
+		r.say("%s is native, but its version %s has a Debian revision; drop the revision, or use 3.0 (quilt)",
+			d.Source, quote(d.Version))
 	}
 	return nil
 }
@@ -931,7 +956,8 @@ func checkNothingBuilds(r *reading) error {
 			return nil
 		}
 	}
-	r.say("Architecture is %s, of which %s has none; its architectures are: %s", quote(strings.Join(d.Architectures, " ")), s.Name, strings.Join(s.Architectures, ", "))
+	r.say("Architecture is %s, of which %s has none; its architectures are: %s",
+		quote(strings.Join(d.Architectures, " ")), s.Name, strings.Join(s.Architectures, ", "))
 	return nil
 }
 
@@ -977,7 +1003,8 @@ func checkVersionBelow(r *reading) error {
 			return err
 		}
 		if top := newest(versions); top != "" && policy.CompareVersions(c.Version, top) < 0 {
-			r.say("%s %s is older than %s in %s, which must not be ahead of %s; raise the version", c.Source, c.Version, top, below, s.Name)
+			r.say("%s %s is older than %s in %s, which must not be ahead of %s; raise the version",
+				c.Source, c.Version, top, below, s.Name)
 		}
 	}
 	return nil
@@ -991,7 +1018,8 @@ func checkEpoch(r *reading) error {
 	for _, v := range r.up.Published {
 		was, now := policy.VersionOf(v), policy.VersionOf(c.Version)
 		if was.Epoch != now.Epoch && was.StringWithoutEpoch() == now.StringWithoutEpoch() {
-			r.say("%s %s and %s differ in the epoch only, so their files would bear the same names; change the version behind the epoch too", c.Source, c.Version, v)
+			r.say("%s %s and %s differ in the epoch only, so their files would bear the same names; "+
+				"change the version behind the epoch too", c.Source, c.Version, v)
 		}
 	}
 	return nil
@@ -1013,7 +1041,8 @@ func checkBinaries(r *reading) error {
 		return nil
 	}
 	if archs := r.binaryArchs(); len(archs) > 0 {
-		r.say("%s takes no binaries with a source, and the upload has some of %s; build with dpkg-buildpackage -S", s.Name, quote(strings.Join(archs, ", ")))
+		r.say("%s takes no binaries with a source, and the upload has some of %s; build with dpkg-buildpackage -S",
+			s.Name, quote(strings.Join(archs, ", ")))
 	}
 	return nil
 }
@@ -1049,7 +1078,8 @@ func checkBinarySource(r *reading) error {
 		slices.ContainsFunc(c.Files, func(f File) bool { return kindOf(f.Name) == kindDsc }) {
 		return nil
 	}
-	r.say("the upload has binaries of %s %s, but %s does not have that source; upload the source first", quote(c.Source), quote(c.SourceVersion), r.up.Suite.Name)
+	r.say("the upload has binaries of %s %s, but %s does not have that source; upload the source first",
+		quote(c.Source), quote(c.SourceVersion), r.up.Suite.Name)
 	return nil
 }
 
@@ -1059,7 +1089,8 @@ func checkBinNMUAll(r *reading) error {
 	}
 	for _, f := range r.up.Changes.Files {
 		if _, arch, ok := debName(f.Name); ok && arch == "all" {
-			r.say("%s is for all architectures, which a binNMU must not rebuild; upload a new version of the source", show(f.Name))
+			r.say("%s is for all architectures, which a binNMU must not rebuild; upload a new version of the source",
+				show(f.Name))
 		}
 	}
 	return nil
@@ -1101,7 +1132,8 @@ func (r *reading) takeovers() error {
 func checkTakesOver(r *reading) error {
 	for _, x := range r.up.TakesOver {
 		name, source, _ := strings.Cut(x, "=")
-		r.say("the binary package %s is built by the source %s in %s; agree with its maintainer, or rename yours", name, source, r.up.Suite.Name)
+		r.say("the binary package %s is built by the source %s in %s; agree with its maintainer, or rename yours",
+			name, source, r.up.Suite.Name)
 	}
 	return nil
 }
@@ -1192,7 +1224,9 @@ func checkBuildinfo(r *reading) error {
 
 func checkBuildinfoNone(r *reading) error {
 	c := r.up.Changes
-	if len(r.binaryArchs()) > 0 && !slices.ContainsFunc(c.Files, func(f File) bool { return kindOf(f.Name) == kindBuildinfo }) {
+	if len(r.binaryArchs()) > 0 && !slices.ContainsFunc(c.Files, func(f File) bool {
+		return kindOf(f.Name) == kindBuildinfo
+	}) {
 		r.say("the upload has binaries, but no .buildinfo; build with dpkg-buildpackage")
 	}
 	return nil
@@ -1243,11 +1277,14 @@ func checkChangelog(r *reading) error {
 	switch {
 	case !ok && kindOf(r.tarSource) == kindDiff: // only a part of the file is in the diff
 	case !ok:
-		r.say("debian/changelog in %s does not begin with an entry such as: hello (2.10-3) stable; urgency=medium", show(r.tarSource))
+		r.say("debian/changelog in %s does not begin with an entry such as: hello (2.10-3) stable; urgency=medium",
+			show(r.tarSource))
 	case source != d.Source:
-		r.say("debian/changelog in %s is of %s, but the source package is %s; rebuild it", show(r.tarSource), quote(source), quote(d.Source))
+		r.say("debian/changelog in %s is of %s, but the source package is %s; rebuild it",
+			show(r.tarSource), quote(source), quote(d.Source))
 	case version != d.Version:
-		r.say("debian/changelog in %s is of version %s, but the source package of %s; rebuild it", show(r.tarSource), quote(version), quote(d.Version))
+		r.say("debian/changelog in %s is of version %s, but the source package of %s; rebuild it",
+			show(r.tarSource), quote(version), quote(d.Version))
 	}
 	return nil
 }
@@ -1257,7 +1294,8 @@ func checkChangelogSuite(r *reading) error {
 		return nil
 	}
 	if _, _, suite, ok := r.entry(); ok && suite != r.up.Changes.Distribution && r.ctx.suite(suite) != r.up.Suite {
-		r.say("debian/changelog names the suite %s, but Distribution is %s; make them agree (dch -r)", quote(suite), quote(r.up.Changes.Distribution))
+		r.say("debian/changelog names the suite %s, but Distribution is %s; make them agree (dch -r)",
+			quote(suite), quote(r.up.Changes.Distribution))
 	}
 	return nil
 }
@@ -1287,7 +1325,8 @@ func checkControl(r *reading) error {
 		if len(stanzas) > 0 {
 			got = stanzas[0].Get("Source")
 		}
-		r.say("debian/control in %s is of the source %s, but the source package is %s; rebuild it", show(r.tarSource), quote(got), quote(r.up.Dsc.Source))
+		r.say("debian/control in %s is of the source %s, but the source package is %s; rebuild it",
+			show(r.tarSource), quote(got), quote(r.up.Dsc.Source))
 	}
 	return nil
 }

@@ -69,7 +69,8 @@ func PeekCommands(dir, name string) error {
 	if err != nil {
 		return err
 	}
-	if len(data) == 0 || data[len(data)-1] != '\n' || openpgp.IsSigned(data) && !bytes.Contains(data, []byte("\n-----END PGP SIGNATURE-----")) {
+	if len(data) == 0 || data[len(data)-1] != '\n' ||
+		openpgp.IsSigned(data) && !bytes.Contains(data, []byte("\n-----END PGP SIGNATURE-----")) {
 		return ErrUnfinished
 	}
 	return nil
@@ -143,11 +144,13 @@ func (r *commandsReader) verify(data []byte, ctx *Context) ([]byte, bool) {
 		return nil, false
 	}
 	if r.Uploader = ctx.byKey(signature.Fingerprint); r.Uploader == nil {
-		r.say("rights", "the key ", signature.Fingerprint, " is known, but belongs to no uploader; ask for it to be registered")
+		r.say("rights", "the key ", signature.Fingerprint,
+			" is known, but belongs to no uploader; ask for it to be registered")
 		return nil, false
 	}
 	if ctx.Now.Sub(signature.Created) > maxCommandAge {
-		r.say("signature-age", "it was signed at ", stamp(signature.Created), ", more than a day ago; make it again with dcut")
+		r.say("signature-age", "it was signed at ", stamp(signature.Created),
+			", more than a day ago; make it again with dcut")
 	}
 	return text, true
 }
@@ -209,7 +212,8 @@ func parseCommand(words []string) (list []Command, why string) {
 				cmd.Delayed, _ = strconv.Atoi(m[1]) // two digits
 				cmd.Pattern = m[2]
 			}
-			if _, err := path.Match(cmd.Pattern, "x"); err != nil || !commandPattern().MatchString(cmd.Pattern) || cmd.Delayed > 15 {
+			if _, err := path.Match(cmd.Pattern, "x"); err != nil || !commandPattern().MatchString(cmd.Pattern) ||
+				cmd.Delayed > 15 {
 				return nil, "names a file that none here can be named; write the file's name alone, maybe with * and ?"
 			}
 			list = append(list, cmd)

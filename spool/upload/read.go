@@ -176,7 +176,8 @@ func (r *reading) prepare() error {
 
 	if len(c.Files) > r.lim.Files {
 		c.Files = c.Files[:r.lim.Files] // the check "files" tells it
-		r.changesBad.addf("%s: it lists more than %d files; split the upload, or ask for a higher limit", show(r.up.Name), r.lim.Files)
+		r.changesBad.addf("%s: it lists more than %d files; split the upload, or ask for a higher limit",
+			show(r.up.Name), r.lim.Files)
 	}
 	if err := r.gather(c.Files); err != nil {
 		return err

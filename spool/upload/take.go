@@ -54,15 +54,16 @@ func fileErrorf(name, format string, args ...any) error {
 
 // TakeOptions bounds and widens Take.
 type TakeOptions struct {
-	MaxSize int64       // bytes; 0: DefaultLimits.FileSize
-	Sized   bool        // the file must have Size bytes
-	Size    int64       // what is listed
-	Owner   string      // that lists it
-	Links   bool        // a file with more than one hard link is taken too
-	MD5     bool        // compute it as well
-	SHA1    bool        // compute it as well
-	List    bool        // look into a large tarball on the way, so that Read need not read it again: for what somebody vouches for
-	Mode    fs.FileMode // of the copy; 0: 0644
+	MaxSize int64  // bytes; 0: DefaultLimits.FileSize
+	Sized   bool   // the file must have Size bytes
+	Size    int64  // what is listed
+	Owner   string // that lists it
+	Links   bool   // a file with more than one hard link is taken too
+	MD5     bool   // compute it as well
+	SHA1    bool   // compute it as well
+	// look into a large tarball on the way, so that Read need not read it again: for what somebody vouches for
+	List bool
+	Mode fs.FileMode // of the copy; 0: 0644
 }
 
 // Open opens a file of an upload for reading: a plain name in dir, a regular
@@ -121,13 +122,16 @@ func Take(ctx context.Context, srcDir, dstDir, name string, opt TakeOptions) (Su
 		return Sums{}, largeControl(name, info.Size())
 	}
 	if info.Size() > opt.MaxSize {
-		return Sums{}, fileErrorf(name, "it is of %d bytes, and %d are the limit; make it smaller, or ask for a higher limit", info.Size(), opt.MaxSize)
+		return Sums{}, fileErrorf(name, "it is of %d bytes, and %d are the limit; make it smaller, or ask for a higher limit",
+			info.Size(), opt.MaxSize)
 	}
 	if opt.Sized && info.Size() != opt.Size {
-		return Sums{}, &FileError{name, fmt.Sprintf("%s is of %d bytes, but %s says %d; upload it again", show(name), info.Size(), show(opt.Owner), opt.Size), "checksum"}
+		return Sums{}, &FileError{name, fmt.Sprintf("%s is of %d bytes, but %s says %d; upload it again",
+			show(name), info.Size(), show(opt.Owner), opt.Size), "checksum"}
 	}
 	if at, ok := hole(src, info.Size()); ok {
-		return Sums{}, fileErrorf(name, "it is of %d bytes, but those from byte %d on were never written (a hole); upload it again", info.Size(), at)
+		return Sums{}, fileErrorf(name,
+			"it is of %d bytes, but those from byte %d on were never written (a hole); upload it again", info.Size(), at)
 	}
 	path := filepath.Join(dstDir, name)
 	dst, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, opt.Mode)
@@ -382,7 +386,8 @@ func readSmall(dir, name string) ([]byte, error) {
 }
 
 func largeControl(name string, size int64) error {
-	return &FileError{name, fmt.Sprintf("%s: it is of %d bytes, and %d are the limit for such a file; split the upload", show(name), size, MaxChanges), "signature"}
+	return &FileError{name, fmt.Sprintf("%s: it is of %d bytes, and %d are the limit for such a file; split the upload",
+		show(name), size, MaxChanges), "signature"}
 }
 
 func slurp(dir, name string) ([]byte, error) {

@@ -206,7 +206,8 @@ func (l *listing) stop(ctx context.Context, name string, err error, lim Limits) 
 		return
 	}
 	if errors.Is(err, errBomb) {
-		l.addf("tar-size", "%s: it unpacks to more than %d bytes, or to more than %d times its size; make it smaller, or ask for a higher limit", show(name), lim.Unpacked, lim.Ratio)
+		l.addf("tar-size", "%s: it unpacks to more than %d bytes, or to more than %d times its size; make it smaller, "+
+			"or ask for a higher limit", show(name), lim.Unpacked, lim.Ratio)
 		return
 	}
 	l.addf("tar", "%s: it cannot be read to its end: %s; build the source package again", show(name), quoteErr(err))
@@ -224,7 +225,8 @@ func (t *tarball) entry(h *tar.Header) {
 	}
 	clean := path.Clean("/" + h.Name)[1:]
 	if dir := t.links.above(clean, false); dir != "" {
-		t.bad(h, "tar-name", "lies below %s, which the tarball makes a symbolic link; pack it again without the link", quote(dir))
+		t.bad(h, "tar-name", "lies below %s, which the tarball makes a symbolic link; pack it again without the link",
+			quote(dir))
 	}
 	if h.Typeflag == tar.TypeXGlobalHeader {
 		return // git-archive writes one

@@ -80,8 +80,10 @@ func (d Deb) control() string {
 		fmt.Fprintf(&b, "Source: %s\n", d.Source)
 	}
 	fmt.Fprintf(&b, "Version: %s\nArchitecture: %s\nMaintainer: "+person+"\nInstalled-Size: 12\n", d.Version, d.arch())
-	for _, f := range []string{"Section: misc\n", "Priority: optional\n", "Description: package for tests\n It holds nothing of use.\n"} {
-		if name, _, _ := strings.Cut(f, ":"); !strings.HasPrefix(d.Fields, name+":") && !strings.Contains(d.Fields, "\n"+name+":") {
+	for _, f := range []string{"Section: misc\n", "Priority: optional\n",
+		"Description: package for tests\n It holds nothing of use.\n"} {
+		if name, _, _ := strings.Cut(f, ":"); !strings.HasPrefix(d.Fields, name+":") &&
+			!strings.Contains(d.Fields, "\n"+name+":") {
 			b.WriteString(f)
 		}
 	}
@@ -111,7 +113,8 @@ func (d Deb) Bytes() []byte {
 	}
 	return Ar(
 		Member{"debian-binary", []byte("2.0\n")},
-		Member{"control.tar" + ext, Pack(packing, Tar(File{Path: "control", Body: d.control()}, File{Path: "md5sums", Body: sums.String()}))},
+		Member{"control.tar" + ext,
+			Pack(packing, Tar(File{Path: "control", Body: d.control()}, File{Path: "md5sums", Body: sums.String()}))},
 		Member{"data.tar" + ext, Pack(packing, Tar(files...))},
 	)
 }
@@ -271,11 +274,15 @@ func (s Source) Write(dir string) ([]string, error) {
 	root := s.Name + "-" + policy.WithoutEpoch(s.Version) + "/"
 	var stanzas strings.Builder
 	for _, b := range binary {
-		fmt.Fprintf(&stanzas, "\nPackage: %s\nArchitecture: %s\nDescription: package for tests\n It holds nothing of use.\n", b, strings.Fields(arch)[0])
+		fmt.Fprintf(&stanzas, "\nPackage: %s\nArchitecture: %s\nDescription: package for tests\n It holds nothing of use.\n",
+			b, strings.Fields(arch)[0])
 	}
 	tarball := Pack("xz", Tar(
-		File{Path: root + "debian/changelog", Body: fmt.Sprintf("%s (%s) unstable; urgency=medium\n\n  * For tests.\n\n -- Packmill Tests <tests@packmill.example>  %s\n", s.Name, s.Version, Time.Format(time.RFC1123Z))},
-		File{Path: root + "debian/control", Body: fmt.Sprintf("Source: %s\nSection: misc\nPriority: optional\nMaintainer: Packmill Tests <tests@packmill.example>\nStandards-Version: 4.6.2\n%s", s.Name, stanzas.String())},
+		File{Path: root + "debian/changelog",
+			Body: fmt.Sprintf("%s (%s) unstable; urgency=medium\n\n  * For tests.\n\n"+
+				" -- Packmill Tests <tests@packmill.example>  %s\n", s.Name, s.Version, Time.Format(time.RFC1123Z))},
+		File{Path: root + "debian/control", Body: fmt.Sprintf("Source: %s\nSection: misc\nPriority: optional\n"+
+			"Maintainer: Packmill Tests <tests@packmill.example>\nStandards-Version: 4.6.2\n%s", s.Name, stanzas.String())},
 		File{Path: root + "debian/rules", Mode: 0o755, Body: "#!/usr/bin/make -f\n%:\n\ttrue\n"},
 		File{Path: root + "debian/source/format", Body: "3.0 (native)\n"},
 	))
@@ -424,7 +431,10 @@ func Corpus(n int, version string) []Upload {
 			}
 			u.Debs = append(u.Debs, Deb{
 				Name: name, Version: version, Arch: arch,
-				Fields: fmt.Sprintf("Depends: %s\nSection: %s\nHomepage: https://packmill.example/%s\nTag: implemented-in::c, role::program\nDescription: %s that does number %d of the things\n The first line of its description says little about %s.\n .\n The second one says that it was made for measuring an archive with\n %d packages in it.\n",
+				Fields: fmt.Sprintf("Depends: %s\nSection: %s\nHomepage: https://packmill.example/%s\n"+
+					"Tag: implemented-in::c, role::program\nDescription: %s that does number %d of the things\n"+
+					" The first line of its description says little about %s.\n .\n"+
+					" The second one says that it was made for measuring an archive with\n %d packages in it.\n",
 					deps, sections[i%len(sections)], src, src, i, name, n),
 				Files: []File{
 					{Path: "usr/bin/" + name, Mode: 0o755, Body: fmt.Sprintf("#!/bin/sh\necho %s %d\n", name, i)},
@@ -440,7 +450,9 @@ func Corpus(n int, version string) []Upload {
 }
 
 var (
-	stems    = []string{"alder", "birch", "cedar", "doum", "elm", "fir", "ginkgo", "hazel", "libiroko", "juniper", "libkauri", "larch", "maple", "libnutmeg", "oak", "pine", "quince", "rowan", "spruce", "teak", "upas", "libvinal", "willow", "yew", "zelkova"}
+	stems = []string{"alder", "birch", "cedar", "doum", "elm", "fir", "ginkgo", "hazel", "libiroko", "juniper",
+		"libkauri", "larch", "maple", "libnutmeg", "oak", "pine", "quince", "rowan", "spruce", "teak", "upas", "libvinal",
+		"willow", "yew", "zelkova"}
 	sections = []string{"admin", "devel", "libs", "net", "python", "utils", "web"}
 )
 

@@ -31,7 +31,8 @@ type Dsc struct {
 // Text is the .dsc, unsigned, as dpkg-source writes it.
 func (d Dsc) Text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Format: %s\nSource: %s\nBinary: %s\nArchitecture: %s\nVersion: %s\nMaintainer: %s\nStandards-Version: 4.6.2\n%sPackage-List:\n",
+	fmt.Fprintf(&b, "Format: %s\nSource: %s\nBinary: %s\nArchitecture: %s\nVersion: %s\nMaintainer: %s\n"+
+		"Standards-Version: 4.6.2\n%sPackage-List:\n",
 		d.Format, d.Source, strings.Join(d.Binary, ", "), d.Arch, d.Version, d.Maintainer, d.Fields)
 	for _, name := range d.Binary {
 		fmt.Fprintf(&b, " %s deb %s %s arch=%s\n", name, d.Section, d.Priority, strings.ReplaceAll(d.archOf(name), " ", ","))
@@ -87,7 +88,8 @@ func (c Changes) Text() string {
 		fmt.Fprintf(&b, "Closes: %s\n", strings.Join(c.Closes, " "))
 	}
 	source, _, _ := strings.Cut(c.Source, " ")
-	fmt.Fprintf(&b, "Changes:\n %s (%s) %s; urgency=%s\n .\n   * %s\n", source, c.Version, c.Distribution, c.Urgency, c.Entry)
+	fmt.Fprintf(&b, "Changes:\n %s (%s) %s; urgency=%s\n .\n   * %s\n",
+		source, c.Version, c.Distribution, c.Urgency, c.Entry)
 	return b.String() + sums(c.Section+" "+c.Priority+" ", c.Parts)
 }
 

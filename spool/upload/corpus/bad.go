@@ -32,7 +32,8 @@ func device(kind byte) func(*pkg, *World) {
 func zeros(how string, n int) []byte {
 	var raw bytes.Buffer
 	tw := tar.NewWriter(&raw)
-	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/zeros", Mode: 0o644, Size: int64(n), ModTime: old}); err != nil {
+	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/zeros", Mode: 0o644, Size: int64(n),
+		ModTime: old}); err != nil {
 		panic(err)
 	}
 	if _, err := tw.Write(make([]byte, n)); err != nil {
@@ -51,7 +52,8 @@ func bomb(how string) []byte {
 	more := debtest.Pack(how, make([]byte, 1<<20))
 	var raw bytes.Buffer
 	tw := tar.NewWriter(&raw)
-	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/zeros", Mode: 0o644, Size: 81 << 20, ModTime: old}); err != nil {
+	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/zeros", Mode: 0o644, Size: 81 << 20,
+		ModTime: old}); err != nil {
 		panic(err)
 	}
 	first := debtest.Pack(how, append(bytes.Clone(raw.Bytes()), make([]byte, 1<<20)...))
@@ -97,24 +99,38 @@ var OddNames = map[string]string{
 var Bad = append([]Row{
 	// Who.
 	{Name: "unsigned", bend: set(func(p *pkg) { p.Signer = nil })},
-	{Name: "unsigned, in the directory of an account that must sign", bend: set(func(p *pkg) { p.Signer = nil }), World: func(c *upload.Context) { c.Account = "emil" }},
-	{Name: "unsigned, in the directory of nobody", bend: set(func(p *pkg) { p.Signer = nil }), World: func(c *upload.Context) { c.Account = "frank" }},
-	{Name: "unsigned, in the directory of a name that is a path", bend: set(func(p *pkg) { p.Signer = nil }), World: func(c *upload.Context) { c.Account = "../dora" }},
+	{Name: "unsigned, in the directory of an account that must sign",
+		bend: set(func(p *pkg) { p.Signer = nil }), World: func(c *upload.Context) { c.Account = "emil" }},
+	{Name: "unsigned, in the directory of nobody",
+		bend: set(func(p *pkg) { p.Signer = nil }), World: func(c *upload.Context) { c.Account = "frank" }},
+	{Name: "unsigned, in the directory of a name that is a path",
+		bend: set(func(p *pkg) { p.Signer = nil }), World: func(c *upload.Context) { c.Account = "../dora" }},
 	{Name: "unknown key", bend: func(p *pkg, w *World) { p.Signer = w.Stranger }},
-	{Name: "unknown key, in a trusted account's directory", bend: func(p *pkg, w *World) { p.Signer = w.Stranger }, World: func(c *upload.Context) { c.Account = "dora" }},
+	{Name: "unknown key, in a trusted account's directory", bend: func(p *pkg, w *World) {
+		p.Signer = w.Stranger
+	}, World: func(c *upload.Context) { c.Account = "dora" }},
 	{Name: "key of the keyring that belongs to nobody", bend: func(p *pkg, w *World) { p.Signer = w.Carl }},
-	{Name: "tampered after signing", bend: signed(func(b []byte) []byte { return bytes.Replace(b, []byte("medium"), []byte("high"), 1) })},
-	{Name: "text before the signature", bend: signed(func(b []byte) []byte { return append([]byte("Format: 1.8\nSource: evil\n\n"), b...) })},
+	{Name: "tampered after signing", bend: signed(func(b []byte) []byte {
+		return bytes.Replace(b, []byte("medium"), []byte("high"), 1)
+	})},
+	{Name: "text before the signature", bend: signed(func(b []byte) []byte {
+		return append([]byte("Format: 1.8\nSource: evil\n\n"), b...)
+	})},
 	{Name: "text after the signature", bend: signed(func(b []byte) []byte { return append(b, "\nSource: evil\n"...) })},
 	{Name: "two signed blocks", bend: signed(func(b []byte) []byte { return append(bytes.Clone(b), b...) })},
 	{Name: "signature cut off", bend: signed(func(b []byte) []byte { return b[:len(b)-40] })},
 	{Name: "cut off in the text", bend: signed(func(b []byte) []byte { return b[:300] })},
-	{Name: "NUL in the .changes", bend: signed(func(b []byte) []byte { return bytes.Replace(b, []byte("Format"), []byte("For\x00mat"), 1) })},
-	{Name: "carriage returns", bend: signed(func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n")) })},
+	{Name: "NUL in the .changes", bend: signed(func(b []byte) []byte {
+		return bytes.Replace(b, []byte("Format"), []byte("For\x00mat"), 1)
+	})},
+	{Name: "carriage returns", bend: signed(func(b []byte) []byte {
+		return bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n"))
+	})},
 	{Name: "empty .changes", bend: signed(func([]byte) []byte { return nil })},
 	{Name: "huge .changes", bend: signed(func(b []byte) []byte { return append(b, make([]byte, 9<<20)...) })},
 	{Name: "armor header with text", bend: signed(func(b []byte) []byte {
-		return bytes.Replace(b, []byte("-----BEGIN PGP SIGNATURE-----\n"), []byte("-----BEGIN PGP SIGNATURE-----\nSource: evil\n"), 1)
+		return bytes.Replace(b, []byte("-----BEGIN PGP SIGNATURE-----\n"),
+			[]byte("-----BEGIN PGP SIGNATURE-----\nSource: evil\n"), 1)
 	})},
 	{Name: "signed from the future", bend: func(p *pkg, w *World) { p.Date = w.Now.Add(48 * time.Hour) }},
 	{Name: "signed two years ago", bend: func(p *pkg, w *World) { p.Date = w.Now.AddDate(-2, 0, 0) }},
@@ -132,9 +148,13 @@ var Bad = append([]Row{
 	}},
 
 	// May he.
-	{Name: "bob to a suite that is not his", bend: func(p *pkg, w *World) { p.Signer, p.Source, p.Distribution = w.Bob, "libx", "dropping" }},
+	{Name: "bob to a suite that is not his", bend: func(p *pkg, w *World) {
+		p.Signer, p.Source, p.Distribution = w.Bob, "libx", "dropping"
+	}},
 	{Name: "bob with a package that is not his", bend: func(p *pkg, w *World) { p.Signer = w.Bob }},
-	{Name: "bob to a component that is not his", bend: func(p *pkg, w *World) { p.Signer, p.Source, p.Section = w.Bob, "libbob", "contrib/libs" }},
+	{Name: "bob to a component that is not his", bend: func(p *pkg, w *World) {
+		p.Signer, p.Source, p.Section = w.Bob, "libbob", "contrib/libs"
+	}},
 	{Name: "bob with a new package", bend: func(p *pkg, w *World) { p.Signer, p.Source = w.Bob, "libnew" }},
 	{Name: "bob with a source where he may do binaries only", bend: func(p *pkg, w *World) {
 		p.Signer, p.Source, p.Version, p.Distribution = w.Bob, "known", "1.2-1", "taking"
@@ -165,7 +185,11 @@ var Bad = append([]Row{
 		p.Changes = resub(`(?s)Checksums-Sha256:.*Files:`, "Checksums-Sha256:\nFiles:")
 	}},
 	{Name: "field twice", bend: changes("Source: fresh\n", "Source: fresh\nsource: evil\n")},
-	{Name: "two stanzas", bend: func(p *pkg, _ *World) { p.Changes = func(s string) string { return s + "\nSource: evil\n" } }},
+	{Name: "two stanzas", bend: func(p *pkg, _ *World) {
+		p.Changes = func(s string) string {
+			return s + "\nSource: evil\n"
+		}
+	}},
 	{Name: "not UTF-8", bend: changes("An entry", "An \xff entry")},
 	{Name: "control character", bend: changes("An entry", "An \x1b[2J entry")},
 	{Name: "200 fields and more", bend: func(p *pkg, _ *World) {
@@ -180,15 +204,23 @@ var Bad = append([]Row{
 		p.Changes = resub(`(?m)^( \w{32} .*\.dsc)$`, "$1\n$1")
 	}},
 	{Name: "file in one list only", bend: func(p *pkg, _ *World) { p.Changes = resub(`(?m)^ \w{64} .*\.dsc\n`, "") }},
-	{Name: "sizes that disagree", bend: func(p *pkg, _ *World) { p.Changes = resub(`(?m)^( \w{64}) \d+ (.*\.dsc)$`, "$1 7 $2") }},
+	{Name: "sizes that disagree", bend: func(p *pkg, _ *World) {
+		p.Changes = resub(`(?m)^( \w{64}) \d+ (.*\.dsc)$`, "$1 7 $2")
+	}},
 	{Name: "short checksum", bend: func(p *pkg, _ *World) { p.Changes = resub(`(?m)^ \w\w(\w{62} .*\.dsc)$`, " $1") }},
-	{Name: "checksum in upper case", bend: func(p *pkg, _ *World) { p.Changes = resub(`(?m)^ \w{64}( .*\.dsc)$`, " "+strings.Repeat("A", 64)+"$1") }},
+	{Name: "checksum in upper case", bend: func(p *pkg, _ *World) {
+		p.Changes = resub(`(?m)^ \w{64}( .*\.dsc)$`, " "+strings.Repeat("A", 64)+"$1")
+	}},
 	{Name: "negative size", bend: func(p *pkg, _ *World) { p.Changes = resub(`(?m)^( \w{64}) (\d+ .*\.dsc)$`, "$1 -$2") }},
-	{Name: "size with a leading zero", bend: func(p *pkg, _ *World) { p.Changes = resub(`(?m)^( \w{64}) (\d+ .*\.dsc)$`, "$1 0$2") }},
+	{Name: "size with a leading zero", bend: func(p *pkg, _ *World) {
+		p.Changes = resub(`(?m)^( \w{64}) (\d+ .*\.dsc)$`, "$1 0$2")
+	}},
 	{Name: "size of 20 digits", bend: func(p *pkg, _ *World) {
 		p.Changes = resub(`(?m)^( \w{64}) \d+ (.*\.dsc)$`, "$1 99999999999999999999 $2")
 	}},
-	{Name: "Files line without section", bend: func(p *pkg, _ *World) { p.Changes = resub(`(?m)^( \w{32} \d+) misc (.*\.dsc)$`, "$1 $2") }},
+	{Name: "Files line without section", bend: func(p *pkg, _ *World) {
+		p.Changes = resub(`(?m)^( \w{32} \d+) misc (.*\.dsc)$`, "$1 $2")
+	}},
 	{Name: "no-break space between words", bend: func(p *pkg, _ *World) {
 		p.Changes = resub(`(?m)^( \w{32} \d+) misc (.*\.dsc)$`, "$1\u00a0misc $2")
 	}},
@@ -199,19 +231,28 @@ var Bad = append([]Row{
 	{Name: "epoch too large", bend: changes("\nVersion: 1.0-1", "\nVersion: 99999999999:1.0-1")},
 	{Name: "Source with an open bracket", bend: changes("Source: fresh\n", "Source: fresh (1.0-1\n")},
 	{Name: "Source of another version", bend: changes("Source: fresh\n", "Source: fresh (0.9-1)\n")},
-	{Name: "Maintainer without address", bend: changes("Maintainer: Test Person <test@example.org>", "Maintainer: Test Person")},
-	{Name: "two addresses", bend: changes("Maintainer: Test Person <test@example.org>", "Maintainer: A <a@example.org>, B <b@example.org>")},
-	{Name: "Changed-By over two lines", bend: changes("Changed-By: Test Person <test@example.org>", "Changed-By: Test <test@example.org>\n Bcc: all@example.org")},
+	{Name: "Maintainer without address",
+		bend: changes("Maintainer: Test Person <test@example.org>", "Maintainer: Test Person")},
+	{Name: "two addresses",
+		bend: changes("Maintainer: Test Person <test@example.org>", "Maintainer: A <a@example.org>, B <b@example.org>")},
+	{Name: "Changed-By over two lines", bend: changes("Changed-By: Test Person <test@example.org>",
+		"Changed-By: Test <test@example.org>\n Bcc: all@example.org")},
 	{Name: "Changed-By with direction marks", bend: changes("Changed-By: Test Person", "Changed-By: Test \u202enosreP")},
 	{Name: "Closes with words", bend: changes("Changes:\n", "Closes: 1 x\nChanges:\n")},
 	{Name: "Closes with a command", bend: changes("Changes:\n", "Closes: 1; rm -rf /\nChanges:\n")},
 	{Name: "Date that is none", bend: func(p *pkg, _ *World) { p.Changes = date("someday") }},
-	{Name: "Date in the future", bend: func(p *pkg, w *World) { p.Changes = date(w.Now.AddDate(4, 0, 0).Format("Mon, 02 Jan 2006")) }},
-	{Name: "Date long ago", bend: func(p *pkg, w *World) { p.Changes = date(w.Now.AddDate(-4, 0, 0).Format("Mon, 02 Jan 2006")) }},
+	{Name: "Date in the future", bend: func(p *pkg, w *World) {
+		p.Changes = date(w.Now.AddDate(4, 0, 0).Format("Mon, 02 Jan 2006"))
+	}},
+	{Name: "Date long ago", bend: func(p *pkg, w *World) {
+		p.Changes = date(w.Now.AddDate(-4, 0, 0).Format("Mon, 02 Jan 2006"))
+	}},
 	{Name: "bad section", bend: set(func(p *pkg) { p.Section = "Misc" })},
 	{Name: "section as a path", bend: set(func(p *pkg) { p.Section = "../../misc" })},
 	{Name: "component not in the suite", bend: set(func(p *pkg) { p.Section = "non-free/misc" })},
-	{Name: "unknown priority and urgency", bend: all(set(func(p *pkg) { p.Priority, p.Urgency, p.Section = "urgent", "yesterday", "x!" }))},
+	{Name: "unknown priority and urgency", bend: all(set(func(p *pkg) {
+		p.Priority, p.Urgency, p.Section = "urgent", "yesterday", "x!"
+	}))},
 
 	// Files.
 	{Name: "missing file", bend: inDir("*.debian.tar.gz", os.Remove)},
@@ -242,11 +283,19 @@ var Bad = append([]Row{
 		data[len(data)/2] ^= 1
 		return os.WriteFile(path, data, 0o644)
 	})},
-	{Name: "wrong SHA-1", bend: func(p *pkg, _ *World) { p.Changes = resub(`(?m)^ \w{40}( .*\.dsc)$`, " "+strings.Repeat("a", 40)+"$1") }},
-	{Name: "wrong MD5", bend: func(p *pkg, _ *World) { p.Changes = resub(`(?m)^ \w{32}( .*\.dsc)$`, " "+strings.Repeat("a", 32)+"$1") }},
+	{Name: "wrong SHA-1", bend: func(p *pkg, _ *World) {
+		p.Changes = resub(`(?m)^ \w{40}( .*\.dsc)$`, " "+strings.Repeat("a", 40)+"$1")
+	}},
+	{Name: "wrong MD5", bend: func(p *pkg, _ *World) {
+		p.Changes = resub(`(?m)^ \w{32}( .*\.dsc)$`, " "+strings.Repeat("a", 32)+"$1")
+	}},
 	{Name: "orig differs from the archive's", bend: set(func(p *pkg) { p.Source, p.Version = "known", "1.1-9" })},
-	{Name: "too many files", bend: all(set(func(p *pkg) { p.Distribution = "small" }), binary("", "fresh_1.png", "fresh_2.png"))},
-	{Name: "file and upload too large", bend: all(set(func(p *pkg) { p.Distribution = "small" }), member(tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/x", Mode: 0o644}, Noise(8000)))},
+	{Name: "too many files", bend: all(set(func(p *pkg) {
+		p.Distribution = "small"
+	}), binary("", "fresh_1.png", "fresh_2.png"))},
+	{Name: "file and upload too large", bend: all(set(func(p *pkg) {
+		p.Distribution = "small"
+	}), member(tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/x", Mode: 0o644}, Noise(8000)))},
 	{Name: "lists itself", bend: func(p *pkg, _ *World) {
 		p.Changes = func(text string) string { return List(text, "fresh_1.0-1_source.changes", nil, "misc optional ") }
 	}},
@@ -268,16 +317,20 @@ var Bad = append([]Row{
 	{Name: "binaries of a strange architecture", bend: taking("s390x", "fresh_1.0-1_s390x.deb")},
 	{Name: "binary of an architecture not listed", bend: taking("", "fresh_1.0-1_amd64.deb")},
 	{Name: "binary not in Binary", bend: taking("amd64", "other_1.0-1_amd64.deb")},
-	{Name: "bad name in Binary", bend: all(taking("amd64", "fresh_1.0-1_amd64.deb"), changes("Binary: fresh", "Binary: fresh $(id)"))},
+	{Name: "bad name in Binary",
+		bend: all(taking("amd64", "fresh_1.0-1_amd64.deb"), changes("Binary: fresh", "Binary: fresh $(id)"))},
 	{Name: "binary of no form", bend: taking("", "fresh_amd64.deb")},
-	{Name: "debug symbols alone", bend: all(taking("amd64", "fresh-dbgsym_1.0-1_amd64.deb"), changes("Maintainer: Test Person <test@example.org>", "Maintainer: none"))},
+	{Name: "debug symbols alone",
+		bend: all(taking("amd64", "fresh-dbgsym_1.0-1_amd64.deb"),
+			changes("Maintainer: Test Person <test@example.org>", "Maintainer: none"))},
 	{Name: "binaries without their source", bend: binaryOnly("fresh")},
 	{Name: "binNMU of a source that is not there", bend: binaryOnly("fresh (1.0-7)")},
 	{Name: "binNMU for all architectures", bend: all(binaryOnly("fresh (1.0-1)"), func(p *pkg, _ *World) {
 		p.Files = append(p.Files, uploadtest.File{Name: "fresh-doc_1.0-1+b1_all.deb", Arch: "all"})
 		bend := p.Changes
 		p.Changes = func(s string) string {
-			return Sub("Architecture: amd64 all", "Architecture: amd64 all\nBinary-Only: yes", "\nVersion: 1.0-1", "\nVersion: 1.0-1+b1",
+			return Sub("Architecture: amd64 all", "Architecture: amd64 all\nBinary-Only: yes",
+				"\nVersion: 1.0-1", "\nVersion: 1.0-1+b1",
 				"Binary: fresh", "Binary: fresh fresh-doc")(bend(s))
 		}
 	}), World: func(c *upload.Context) {
@@ -304,11 +357,16 @@ var Bad = append([]Row{
 		resign(p, func(b []byte) []byte { return bytes.Replace(b, []byte("4.6.2"), []byte("4.6.1"), 1) })
 	}},
 	{Name: ".dsc unsigned", bend: unsignedDsc},
-	{Name: ".dsc unsigned from a trusted account, .changes too, but wrong", bend: all(set(func(p *pkg) { p.Signer = nil }), dsc("Source: fresh", "Source: stale")),
+	{Name: ".dsc unsigned from a trusted account, .changes too, but wrong",
+		bend:  all(set(func(p *pkg) { p.Signer = nil }), dsc("Source: fresh", "Source: stale")),
 		World: func(c *upload.Context) { c.Account = "dora" }},
 	{Name: ".dsc of another source", bend: dsc("Source: fresh", "Source: stale")},
 	{Name: ".dsc of another version", bend: dsc("\nVersion: 1.0-1", "\nVersion: 1.0-2")},
-	{Name: ".dsc with two stanzas", bend: func(p *pkg, _ *World) { p.Dsc = func(s string) string { return s + "\nSource: x\n" } }},
+	{Name: ".dsc with two stanzas", bend: func(p *pkg, _ *World) {
+		p.Dsc = func(s string) string {
+			return s + "\nSource: x\n"
+		}
+	}},
 	{Name: ".dsc without fields", bend: func(p *pkg, _ *World) {
 		p.Dsc = resub(`(?s)Maintainer: .*?\n(.*)Checksums-Sha256:.*Files:`, "${1}Files:")
 	}},
@@ -316,7 +374,9 @@ var Bad = append([]Row{
 	{Name: ".dsc with another SHA-256", bend: func(p *pkg, _ *World) {
 		p.Dsc = resub(`(?m)^ \w{64}( .*orig.*)$`, " "+strings.Repeat("c", 64)+"$1")
 	}},
-	{Name: ".dsc with another size", bend: func(p *pkg, _ *World) { p.Dsc = resub(`(?m)^( \w+) \d+ (.*orig.*)$`, "$1 77 $2") }},
+	{Name: ".dsc with another size", bend: func(p *pkg, _ *World) {
+		p.Dsc = resub(`(?m)^( \w+) \d+ (.*orig.*)$`, "$1 77 $2")
+	}},
 	{Name: ".dsc with another MD5 and SHA-1", bend: func(p *pkg, _ *World) {
 		p.Dsc = func(s string) string {
 			s = resub(`(?m)^ \w{32}( .*orig.*)$`, " "+strings.Repeat("c", 32)+"$1")(s)
@@ -333,11 +393,13 @@ var Bad = append([]Row{
 	{Name: ".dsc with a file of another source", bend: func(p *pkg, _ *World) {
 		p.Dsc = func(s string) string { return List(s, "glibc_2.0.orig.tar.gz", []byte("x"), "") }
 	}},
-	{Name: ".dsc with bad architectures and binaries", bend: dsc("Architecture: any", "Architecture: any$(id)", "Binary: fresh", "Binary: ../fresh")},
+	{Name: ".dsc with bad architectures and binaries",
+		bend: dsc("Architecture: any", "Architecture: any$(id)", "Binary: fresh", "Binary: ../fresh")},
 	{Name: "format that the suite does not take", bend: set(func(p *pkg) { p.Distribution = "lenient" })},
 	{Name: "format 3.0 (custom)", bend: dsc("Format: 3.0 (quilt)", "Format: 3.0 (custom)")},
 	{Name: "format with a line break", bend: dsc("Format: 3.0 (quilt)", "Format: 3.0\n (quilt)")},
-	{Name: "quilt without revision", bend: set(func(p *pkg) { p.Version, p.Format = "20", "3.0 (native)"; p.Dsc = Sub("3.0 (native)", "3.0 (quilt)") })},
+	{Name: "quilt without revision",
+		bend: set(func(p *pkg) { p.Version, p.Format = "20", "3.0 (native)"; p.Dsc = Sub("3.0 (native)", "3.0 (quilt)") })},
 	{Name: "native with two tarballs", bend: dsc("Format: 3.0 (quilt)", "Format: 3.0 (native)")},
 	{Name: "1.0 with a debian tarball", bend: dsc("Format: 3.0 (quilt)", "Format: 1.0")},
 	{Name: "1.0 with xz", bend: set(func(p *pkg) { p.Version, p.Packing, p.Format = "20", "xz", "1.0" })},
@@ -356,9 +418,13 @@ var Bad = append([]Row{
 		p.Files = append(p.Files, uploadtest.File{Name: "fresh_1.0.orig-data.tar.xz", Data: []byte("x")})
 		p.Dsc = func(s string) string { return List(bend(s), "fresh_1.0.orig-data.tar.xz", []byte("x"), "") }
 	}},
-	{Name: "native with a revision, broken relations", bend: set(func(p *pkg) { p.Format, p.BuildDepends = "3.0 (native)", "debhelper (>= )" })},
+	{Name: "native with a revision, broken relations", bend: set(func(p *pkg) {
+		p.Format, p.BuildDepends = "3.0 (native)", "debhelper (>= )"
+	})},
 	{Name: "relations with a substitution", bend: set(func(p *pkg) { p.BuildDepends = "${misc:Depends}" })},
-	{Name: "nothing here builds it, and no address", bend: set(func(p *pkg) { p.Architecture, p.Maintainer = "hurd-any", "x" })},
+	{Name: "nothing here builds it, and no address", bend: set(func(p *pkg) {
+		p.Architecture, p.Maintainer = "hurd-any", "x"
+	})},
 
 	// Versions.
 	{Name: "same version again", bend: set(func(p *pkg) { p.Source, p.Version = "hello", "2:1.2-1" })},
@@ -375,39 +441,51 @@ var Bad = append([]Row{
 		return b
 	})},
 	{Name: "tarball cut off", bend: tarball(func(which string, b []byte) []byte { return b[:len(b)-20] })},
-	{Name: "garbage behind the compressed data", bend: orig(func() []byte { return append(zeros("gz", 10), "garbage garbage"...) })},
+	{Name: "garbage behind the compressed data", bend: orig(func() []byte {
+		return append(zeros("gz", 10), "garbage garbage"...)
+	})},
 	{Name: "gzip bomb", bend: orig(gzipBomb)},
 	{Name: "xz bomb", bend: all(set(func(p *pkg) { p.Packing = "xz" }), orig(XzBomb))},
 	{Name: "xz with a dictionary of 4 GiB", bend: all(set(func(p *pkg) { p.Packing = "xz" }), orig(BigDictionary))},
 	{Name: "sparse bomb", bend: orig(SparseBomb)},
-	{Name: "unpacks to too much", bend: all(set(func(p *pkg) { p.Distribution = "small" }), orig(func() []byte { return zeros("gz", 200<<10) }))},
+	{Name: "unpacks to too much", bend: all(set(func(p *pkg) {
+		p.Distribution = "small"
+	}), orig(func() []byte { return zeros("gz", 200<<10) }))},
 	{Name: "too many members", bend: all(set(func(p *pkg) { p.Distribution = "small" }), func(p *pkg, _ *World) {
 		for i := range 30 {
 			p.Tree = append(p.Tree, plain(fmt.Sprintf("fresh-1.0/%d", i)))
 		}
 	})},
 	{Name: "absolute member", bend: member(tar.Header{Typeflag: tar.TypeReg, Name: "/etc/passwd", Mode: 0o644}, "x")},
-	{Name: "member that climbs", bend: member(tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/../../etc/passwd", Mode: 0o644}, "x")},
-	{Name: "member with a line break", bend: member(tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/a\nb\x1b[2J", Mode: 0o644}, "x")},
+	{Name: "member that climbs",
+		bend: member(tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/../../etc/passwd", Mode: 0o644}, "x")},
+	{Name: "member with a line break",
+		bend: member(tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/a\nb\x1b[2J", Mode: 0o644}, "x")},
 	{Name: "member below a symbolic link", bend: func(p *pkg, _ *World) {
 		p.Tree = append(p.Tree, link("fresh-1.0/etc", "/etc"), plain("fresh-1.0/etc/passwd"))
 	}},
 	{Name: "symbolic links out of the tree, and no changelog", bend: all(debian("changelog", ""), func(p *pkg, _ *World) {
-		p.Tree = append(p.Tree, link("fresh-1.0/a", "/etc/passwd"), link("fresh-1.0/b", "../../x"), link("fresh-1.0/d/e", "../../x"))
+		p.Tree = append(p.Tree, link("fresh-1.0/a", "/etc/passwd"), link("fresh-1.0/b", "../../x"),
+			link("fresh-1.0/d/e", "../../x"))
 	})},
-	{Name: "hard link out of the tree", bend: member(tar.Header{Typeflag: tar.TypeLink, Name: "fresh-1.0/a", Linkname: "/etc/shadow", Mode: 0o644}, "")},
+	{Name: "hard link out of the tree",
+		bend: member(tar.Header{Typeflag: tar.TypeLink, Name: "fresh-1.0/a", Linkname: "/etc/shadow", Mode: 0o644}, "")},
 	{Name: "hard link through a symbolic link", bend: func(p *pkg, _ *World) {
 		p.Tree = append(p.Tree, link("fresh-1.0/etc", "/etc"),
-			uploadtest.Member{Header: tar.Header{Typeflag: tar.TypeLink, Name: "fresh-1.0/a", Linkname: "fresh-1.0/etc/shadow", Mode: 0o644}})
+			uploadtest.Member{Header: tar.Header{Typeflag: tar.TypeLink, Name: "fresh-1.0/a", Linkname: "fresh-1.0/etc/shadow",
+				Mode: 0o644}})
 	}},
 	{Name: "device", bend: device(tar.TypeChar)},
 	{Name: "block device", bend: device(tar.TypeBlock)},
 	{Name: "FIFO in a tarball", bend: device(tar.TypeFifo)},
 	{Name: "unknown type", bend: device('Z')},
-	{Name: "directory without rights", bend: member(tar.Header{Typeflag: tar.TypeDir, Name: "fresh-1.0/closed/", Mode: 0}, "")},
-	{Name: "set-user-ID file, and a device", bend: all(device(tar.TypeChar), member(tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/su", Mode: 0o4755}, "x"))},
+	{Name: "directory without rights",
+		bend: member(tar.Header{Typeflag: tar.TypeDir, Name: "fresh-1.0/closed/", Mode: 0}, "")},
+	{Name: "set-user-ID file, and a device",
+		bend: all(device(tar.TypeChar), member(tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/su", Mode: 0o4755}, "x"))},
 	{Name: "member from the future", bend: func(p *pkg, w *World) {
-		member(tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/later", Mode: 0o644, ModTime: w.Now.AddDate(1, 0, 0)}, "x")(p, w)
+		member(tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/later", Mode: 0o644, ModTime: w.Now.AddDate(1, 0, 0)},
+			"x")(p, w)
 	}},
 	{Name: "more findings than anybody reads", bend: func(p *pkg, _ *World) {
 		for i := range 100 {
@@ -420,7 +498,8 @@ var Bad = append([]Row{
 			if which != "diff" {
 				return b
 			}
-			return debtest.Pack("gz", []byte("--- a/x\n+++ ../../etc/passwd\n@@ -0,0 +1 @@\n+root\n--- a/y\n+++ /etc/shadow\n@@ -1 +1,2 @@\n-x\n+x\n+++ /not/a/header\n"))
+			return debtest.Pack("gz", []byte("--- a/x\n+++ ../../etc/passwd\n@@ -0,0 +1 @@\n+root\n--- a/y\n"+
+				"+++ /etc/shadow\n@@ -1 +1,2 @@\n-x\n+x\n+++ /not/a/header\n"))
 		}
 	}},
 	{Name: "no changelog", bend: debian("changelog", "")},
@@ -444,7 +523,8 @@ var Bad = append([]Row{
 // hostileNames lists each odd name in the .changes, as a file that never could be written.
 func hostileNames() []Row {
 	var rows []Row
-	for _, k := range []string{"path", "absolute", "hidden", "option", "command", "semicolon", "percent", "backslash", "colon", "glob",
+	for _, k := range []string{"path", "absolute", "hidden", "option", "command", "semicolon", "percent", "backslash",
+		"colon", "glob",
 		"no underscore", "markup", "escape", "bidi", "no-break space", "too long", "reserved by engine"} {
 		name := OddNames[k]
 		rows = append(rows, Row{Name: "file name: " + k, bend: func(p *pkg, _ *World) {
@@ -465,7 +545,8 @@ func Noise(n int) string {
 
 func withBuildinfo(source, version, rest string) func(*pkg, *World) {
 	return all(taking("amd64", "fresh_1.0-1_amd64.deb"), set(func(p *pkg) {
-		p.Files = append(p.Files, uploadtest.File{Name: "fresh_1.0-1_amd64.buildinfo", Data: buildinfo(source, version, rest)})
+		p.Files = append(p.Files,
+			uploadtest.File{Name: "fresh_1.0-1_amd64.buildinfo", Data: buildinfo(source, version, rest)})
 	}))
 }
 
@@ -535,7 +616,8 @@ func BigDictionary() []byte {
 func SparseBomb() []byte {
 	var raw bytes.Buffer
 	tw := tar.NewWriter(&raw)
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/sparse", Mode: 0o644, Size: 0, ModTime: old, Format: tar.FormatUSTAR}
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/sparse", Mode: 0o644, Size: 0, ModTime: old,
+		Format: tar.FormatUSTAR}
 	if err := tw.WriteHeader(h); err != nil {
 		panic(err)
 	}

@@ -73,13 +73,17 @@ func (w *World) Context() *upload.Context {
 			{Name: "emil", Account: "emil", Allow: []upload.Right{{Source: true, New: true}}},
 		},
 		Suites: []*upload.Suite{
-			{Name: "stable", Aliases: []string{"bookworm"}, Components: []string{"main", "contrib"}, Architectures: []string{"amd64", "i386"}, Below: []string{"oldstable"}},
+			{Name: "stable", Aliases: []string{"bookworm"}, Components: []string{"main", "contrib"},
+				Architectures: []string{"amd64", "i386"}, Below: []string{"oldstable"}},
 			{Name: "taking", Architectures: []string{"amd64", "i386"}, Binaries: upload.BinariesAllowed},
 			{Name: "dropping", Architectures: []string{"amd64"}, Binaries: upload.BinariesDropped},
-			{Name: "small", Architectures: []string{"amd64"}, Limits: upload.Limits{Files: 3, FileSize: 4000, Size: 5000, Entries: 20, Unpacked: 100 << 10, Age: 24 * time.Hour}},
-			{Name: "lenient", Architectures: []string{"amd64"}, Formats: []string{"3.0 (native)"}, Checks: map[string]upload.Level{
-				"dsc-unsigned": upload.Warning, "dsc-key": upload.Remark, "maintainer": upload.Off, "date": upload.Remark, "checksum": upload.Off, "rights": upload.Off,
-			}},
+			{Name: "small", Architectures: []string{"amd64"},
+				Limits: upload.Limits{Files: 3, FileSize: 4000, Size: 5000, Entries: 20, Unpacked: 100 << 10, Age: 24 * time.Hour}},
+			{Name: "lenient", Architectures: []string{"amd64"}, Formats: []string{"3.0 (native)"},
+				Checks: map[string]upload.Level{
+					"dsc-unsigned": upload.Warning, "dsc-key": upload.Remark, "maintainer": upload.Off, "date": upload.Remark,
+					"checksum": upload.Off, "rights": upload.Off,
+				}},
 		},
 		Published: func(suite, source string) ([]string, error) { return Published[suite+" "+source], nil },
 		Pool: func(name string) (string, int64, bool) {
@@ -214,7 +218,8 @@ func all(bends ...func(*pkg, *World)) func(*pkg, *World) {
 func set(f func(p *pkg)) func(*pkg, *World) { return func(p *pkg, _ *World) { f(p) } }
 
 func buildinfo(source, version, rest string) []byte {
-	return fmt.Appendf(nil, "Format: 1.0\nSource: %s\nBinary: fresh\nArchitecture: amd64\nVersion: %s\n%s", source, version, rest)
+	return fmt.Appendf(nil, "Format: 1.0\nSource: %s\nBinary: fresh\nArchitecture: amd64\nVersion: %s\n%s",
+		source, version, rest)
 }
 
 // Good are uploads that must pass, with their remarks.
@@ -230,20 +235,30 @@ var Good = []Row{
 	{Name: "component", bend: set(func(p *pkg) { p.Section = "contrib/libs" })},
 	{Name: "bob's own", bend: func(p *pkg, w *World) { p.Source, p.Signer, p.DscSigner = "libbob", w.Bob, w.Bob }},
 	{Name: "sponsored: the .dsc by another key", bend: func(p *pkg, w *World) { p.DscSigner = w.Carl }},
-	{Name: "unsigned from a trusted account", bend: set(func(p *pkg) { p.Signer = nil }), World: func(c *upload.Context) { c.Account = "dora" }},
+	{Name: "unsigned from a trusted account",
+		bend: set(func(p *pkg) { p.Signer = nil }), World: func(c *upload.Context) { c.Account = "dora" }},
 	{Name: "signed in somebody's directory", World: func(c *upload.Context) { c.Account = "emil" }},
 	{Name: "orig in the pool", bend: set(func(p *pkg) { p.NoOrig = true }), World: samePool},
 	{Name: "orig in the pool and in the upload", World: samePool},
 	{Name: "no section", bend: set(func(p *pkg) { p.Section = "-" })},
 	{Name: "several closes", bend: set(func(p *pkg) { p.Closes = []string{"1", "123456"} })},
-	{Name: "UTF-8 name with comma", bend: set(func(p *pkg) { p.Maintainer = "Jos\u00e9 \u0141., Jr. <jose@example.org>" })},
-	{Name: "architecture all, several packages", bend: set(func(p *pkg) { p.Architecture, p.Binary = "all", []string{"fresh-a", "fresh-b"} })},
+	{Name: "UTF-8 name with comma", bend: set(func(p *pkg) {
+		p.Maintainer = "Jos\u00e9 \u0141., Jr. <jose@example.org>"
+	})},
+	{Name: "architecture all, several packages", bend: set(func(p *pkg) {
+		p.Architecture, p.Binary = "all", []string{"fresh-a", "fresh-b"}
+	})},
 	{Name: "wildcards", bend: set(func(p *pkg) { p.Architecture = "linux-any kfreebsd-amd64" })},
-	{Name: "binaries allowed", bend: all(set(func(p *pkg) { p.Distribution = "taking" }), binary("amd64", "fresh_1.0-1_amd64.deb", "fresh-dbgsym_1.0-1_amd64.deb"),
+	{Name: "binaries allowed", bend: all(set(func(p *pkg) {
+		p.Distribution = "taking"
+	}), binary("amd64", "fresh_1.0-1_amd64.deb", "fresh-dbgsym_1.0-1_amd64.deb"),
 		set(func(p *pkg) {
-			p.Files = append(p.Files, uploadtest.File{Name: "fresh_1.0-1_amd64.buildinfo", Data: buildinfo("fresh", "1.0-1", "")})
+			p.Files = append(p.Files,
+				uploadtest.File{Name: "fresh_1.0-1_amd64.buildinfo", Data: buildinfo("fresh", "1.0-1", "")})
 		}))},
-	{Name: "binaries dropped", bend: all(set(func(p *pkg) { p.Distribution = "dropping" }), binary("armhf", "fresh_1.0-1_armhf.deb"))},
+	{Name: "binaries dropped", bend: all(set(func(p *pkg) {
+		p.Distribution = "dropping"
+	}), binary("armhf", "fresh_1.0-1_armhf.deb"))},
 	{Name: "takes a package over", World: func(c *upload.Context) {
 		c.BuiltBy = func(suite string, names []string) (map[string]string, error) {
 			if suite != "stable" || !slices.Equal(names, []string{"fresh", "fresh-dbgsym"}) {
@@ -252,13 +267,17 @@ var Good = []Row{
 			return map[string]string{"fresh": "stale"}, nil
 		}
 	}},
-	{Name: "odd but harmless members", bend: all(member(tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/\u00fcml\u00e4ut \u202e", Mode: 0o644}, "x"),
-		member(tar.Header{Typeflag: tar.TypeDir, Name: "fresh-1.0/shared/", Mode: 0o2775}, ""),
-		func(p *pkg, _ *World) {
-			p.Tree = append(p.Tree, link("fresh-1.0/shared/up", "../README"), uploadtest.Text("fresh-1.0/a..b", "x"))
-		})},
-	{Name: "old upstream file", bend: member(tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/old", Mode: 0o644, ModTime: time.Unix(0, 0)}, "x")},
-	{Name: "levels of a suite", bend: all(set(func(p *pkg) { p.Distribution, p.Version, p.Maintainer = "lenient", "4", "nobody" }), func(p *pkg, w *World) {
+	{Name: "odd but harmless members",
+		bend: all(member(tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/\u00fcml\u00e4ut \u202e", Mode: 0o644}, "x"),
+			member(tar.Header{Typeflag: tar.TypeDir, Name: "fresh-1.0/shared/", Mode: 0o2775}, ""),
+			func(p *pkg, _ *World) {
+				p.Tree = append(p.Tree, link("fresh-1.0/shared/up", "../README"), uploadtest.Text("fresh-1.0/a..b", "x"))
+			})},
+	{Name: "old upstream file",
+		bend: member(tar.Header{Typeflag: tar.TypeReg, Name: "fresh-1.0/old", Mode: 0o644, ModTime: time.Unix(0, 0)}, "x")},
+	{Name: "levels of a suite", bend: all(set(func(p *pkg) {
+		p.Distribution, p.Version, p.Maintainer = "lenient", "4", "nobody"
+	}), func(p *pkg, w *World) {
 		p.DscSigner = nil
 		p.Dsc = nil
 		p.Changes = date(w.Now.AddDate(5, 0, 0).Format("Mon, 02 Jan 2006"))

@@ -119,7 +119,8 @@ func (p *Package) defaults() {
 // debian is what lies below debian/.
 func (p *Package) debian() map[string]string {
 	var control strings.Builder
-	fmt.Fprintf(&control, "Source: %s\nSection: %s\nPriority: %s\nMaintainer: %s\nStandards-Version: 4.6.2\n", p.Source, p.Section, p.Priority, p.Maintainer)
+	fmt.Fprintf(&control, "Source: %s\nSection: %s\nPriority: %s\nMaintainer: %s\nStandards-Version: 4.6.2\n",
+		p.Source, p.Section, p.Priority, p.Maintainer)
 	if p.BuildDepends != "" {
 		fmt.Fprintf(&control, "Build-Depends: %s\n", p.BuildDepends)
 	}
@@ -129,14 +130,16 @@ func (p *Package) debian() map[string]string {
 		if slices.Contains(p.All, b) {
 			arch = "all"
 		}
-		fmt.Fprintf(&control, "\nPackage: %s\nArchitecture: %s\nDescription: package of a test\n It says its name and version.\n", b, arch)
+		fmt.Fprintf(&control,
+			"\nPackage: %s\nArchitecture: %s\nDescription: package of a test\n It says its name and version.\n", b, arch)
 	}
 	script := p.Script
 	if script == "" {
 		script = fmt.Sprintf("echo '%s %s'\n", p.Source, p.Version)
 	}
 	var rules strings.Builder
-	fmt.Fprintf(&rules, "#!/usr/bin/make -f\nbuild build-arch build-indep:\n\ttrue\nclean:\n\trm -rf debian/tmp-* debian/files debian/substvars\n")
+	fmt.Fprintf(&rules, "#!/usr/bin/make -f\nbuild build-arch build-indep:\n\ttrue\nclean:\n"+
+		"\trm -rf debian/tmp-* debian/files debian/substvars\n")
 	mine, other := "binary-arch", "binary-indep"
 	if p.Architecture == "all" {
 		mine, other = other, mine
@@ -153,10 +156,11 @@ func (p *Package) debian() map[string]string {
 		closes = " Closes: #" + strings.Join(p.Closes, ", #")
 	}
 	files := map[string]string{
-		"control":       control.String(),
-		"rules":         rules.String(),
-		"program":       "#!/bin/sh\n" + script,
-		"changelog":     fmt.Sprintf("%s (%s) %s; urgency=%s\n\n  * An entry.%s\n\n -- %s  %s\n", p.Source, p.Version, p.Distribution, p.Urgency, closes, p.ChangedBy, p.Date.Format(time.RFC1123Z)),
+		"control": control.String(),
+		"rules":   rules.String(),
+		"program": "#!/bin/sh\n" + script,
+		"changelog": fmt.Sprintf("%s (%s) %s; urgency=%s\n\n  * An entry.%s\n\n -- %s  %s\n",
+			p.Source, p.Version, p.Distribution, p.Urgency, closes, p.ChangedBy, p.Date.Format(time.RFC1123Z)),
 		"copyright":     "Public domain.\n",
 		"source/format": p.Format + "\n",
 	}

@@ -67,7 +67,8 @@ func account(ctx context.Context, env []string, dir string, args ...string) (u u
 	}
 	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		text := out.String()
-		return used{}, "", fmt.Errorf("%s: %w: %s", strings.Join(args[:min(3, len(args))], " "), err, text[max(0, len(text)-2000):])
+		return used{}, "", fmt.Errorf("%s: %w: %s", strings.Join(args[:min(3, len(args))], " "), err,
+			text[max(0, len(text)-2000):])
 	}
 	var line [3]int64
 	if err := json.NewDecoder(r).Decode(&line); err != nil {

@@ -58,7 +58,8 @@ type stock struct {
 // measured is the archive's work. A process of its own does it: the kernel
 // counts the memory of who starts a process as that process's.
 func makeStock(b *bench, n int) (*stock, error) {
-	s := &stock{dir: filepath.Join(b.dir, fmt.Sprintf("stock-%d", n)), more: filepath.Join(b.dir, fmt.Sprintf("more-%d", n))}
+	s := &stock{dir: filepath.Join(b.dir, fmt.Sprintf("stock-%d", n)),
+		more: filepath.Join(b.dir, fmt.Sprintf("more-%d", n))}
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -115,7 +116,8 @@ func (s *stock) next() (string, error) {
 	u := debtest.Upload{Source: debtest.Source{Name: name, Version: v}}
 	for _, p := range []string{name, name + "-tools"} {
 		// Some files stay, and some have the version in their names.
-		files := []debtest.File{{Path: "usr/bin/" + p, Mode: 0o755, Body: v}, {Path: "usr/share/doc/" + p + "/copyright", Body: "Free for every use.\n"}}
+		files := []debtest.File{{Path: "usr/bin/" + p, Mode: 0o755, Body: v},
+			{Path: "usr/share/doc/" + p + "/copyright", Body: "Free for every use.\n"}}
 		for _, dir := range []string{"usr/lib/%s/", "usr/share/%s/"} {
 			files = append(files, debtest.File{Path: fmt.Sprintf(dir, p) + v + "/data", Body: v})
 		}
@@ -131,7 +133,8 @@ func (s *stock) next() (string, error) {
 // realStock are packages with the control data of Debian's own list, or nil
 // if apt has none here.
 func realStock() ([]debtest.Upload, error) {
-	out, err := exec.Command("apt-get", "indextargets", "--format", "$(FILENAME)", "Created-By: Packages", "Component: main").Output()
+	out, err := exec.Command("apt-get", "indextargets", "--format", "$(FILENAME)", "Created-By: Packages",
+		"Component: main").Output()
 	if err != nil {
 		return nil, nil
 	}
@@ -199,7 +202,8 @@ func largest(names []string) (best string) {
 // contentsOf are some files of a package.
 func contentsOf(name string) []debtest.File {
 	var out []debtest.File
-	for _, p := range []string{"usr/bin/%s", "usr/lib/%s/part1.so", "usr/lib/%s/part2.so", "usr/share/%s/data", "usr/share/doc/%s/changelog.Debian.gz",
+	for _, p := range []string{"usr/bin/%s", "usr/lib/%s/part1.so", "usr/lib/%s/part2.so", "usr/share/%s/data",
+		"usr/share/doc/%s/changelog.Debian.gz",
 		"usr/share/doc/%s/copyright", "usr/share/lintian/overrides/%s", "usr/share/man/man1/%s.1.gz"} {
 		out = append(out, debtest.File{Path: fmt.Sprintf(p, name)})
 	}
@@ -223,7 +227,9 @@ func setUp(root, key string, opkg bool) error {
 	if opkg {
 		feeds = "yes"
 	}
-	return os.WriteFile(t.Path("control", "suites"), []byte("Suite: bench\nArchitectures: amd64\nComponents: main\nCompress: gz xz\nContents: yes\nTranslations: no\nOpkg: "+feeds+"\nSign-With: "+key+"\n"), 0o644)
+	return os.WriteFile(t.Path("control", "suites"),
+		[]byte("Suite: bench\nArchitectures: amd64\nComponents: main\nCompress: gz xz\nContents: yes\nTranslations: no\n"+
+			"Opkg: "+feeds+"\nSign-With: "+key+"\n"), 0o644)
 }
 
 // archiveProcess does what the arguments say if they are those of a process of
@@ -400,14 +406,16 @@ func archiveOf(b *bench, n int, key, gnupg, fpr string, smallest used) (used, er
 		return used{}, err
 	}
 	b.progress("archive: %d packages: ours", s.n)
-	m := &archiveBench{bench: b, stock: s, root: root, key: key, packmill: filepath.Join(bin, "packmill"), large: n > realFrom}
+	m := &archiveBench{bench: b, stock: s, root: root, key: key, packmill: filepath.Join(bin, "packmill"),
+		large: n > realFrom}
 	first, one, err := m.publications(n == 10_000, smallest)
 	if err != nil {
 		return used{}, err
 	}
 	for _, p := range archivePeers {
 		b.progress("archive: %d packages: %s", s.n, p.name)
-		r := &rival{s: s, root: filepath.Join(b.dir, fmt.Sprintf("peer-%d", n)), ours: filepath.Join(root, "archive"), gnupg: gnupg, fpr: fpr}
+		r := &rival{s: s, root: filepath.Join(b.dir, fmt.Sprintf("peer-%d", n)), ours: filepath.Join(root, "archive"),
+			gnupg: gnupg, fpr: fpr}
 		if err := b.beside(p, r, n, first, one); err != nil {
 			return one, fmt.Errorf("%s: %w", p.name, err)
 		}
@@ -605,7 +613,8 @@ func goalOf(applies bool, text string, met bool) goal {
 func (b *bench) archive(name string, n int, u used, versus string, other used, g goal) {
 	f := Figure{Name: fmt.Sprintf("%s.%d", name, n), Value: u.cpu.Seconds(), Unit: "CPU s", Goal: g.text, Met: g.met}
 	if f.Versus = versus; other.cpu > 0 {
-		f.Versus = fmt.Sprintf("%s: %.3f CPU s, %.3f s, %.0f MB", versus, other.cpu.Seconds(), other.wall.Seconds(), float64(other.memory)/1e6)
+		f.Versus = fmt.Sprintf("%s: %.3f CPU s, %.3f s, %.0f MB",
+			versus, other.cpu.Seconds(), other.wall.Seconds(), float64(other.memory)/1e6)
 		f.Ratio = other.cpu.Seconds() / u.cpu.Seconds()
 	}
 	b.figure(f)

@@ -222,8 +222,10 @@ func runJob(b *bench, r runner.Runner, dsc, source, version, arch string) (*runn
 	}
 	defer log.Close()
 	return r.Run(context.Background(), &runner.Job{
-		Source: source, Version: version, Suite: "sid", Arch: arch, Dsc: dsc, Log: log, Parallel: 2, Profiles: []string{"nocheck"},
-		Dir: filepath.Join(dir, "work"), Result: filepath.Join(dir, "result"), Limits: runner.Limits{Wall: time.Hour, Disk: 8 << 30},
+		Source: source, Version: version, Suite: "sid", Arch: arch, Dsc: dsc, Log: log, Parallel: 2,
+		Profiles: []string{"nocheck"},
+		Dir:      filepath.Join(dir, "work"), Result: filepath.Join(dir, "result"),
+		Limits: runner.Limits{Wall: time.Hour, Disk: 8 << 30},
 	})
 }
 
@@ -275,10 +277,15 @@ func benchChroots(b *bench) (*runner.Chroots, string, error) {
 func makeTiny(dir string) error {
 	tree := filepath.Join(dir, "tiny-1.0")
 	for path, text := range map[string]string{
-		"debian/control":       "Source: tiny\nSection: devel\nPriority: optional\nMaintainer: A Builder <builder@example.org>\nStandards-Version: 4.6.2\nRules-Requires-Root: no\n\nPackage: tiny\nArchitecture: any\nDescription: tiny\n Tiny.\n",
-		"debian/changelog":     "tiny (1.0) unstable; urgency=medium\n\n  * First.\n\n -- A Builder <builder@example.org>  Sat, 21 Nov 2026 00:00:00 +0000\n",
+		"debian/control": "Source: tiny\nSection: devel\nPriority: optional\n" +
+			"Maintainer: A Builder <builder@example.org>\nStandards-Version: 4.6.2\nRules-Requires-Root: no\n\n" +
+			"Package: tiny\nArchitecture: any\nDescription: tiny\n Tiny.\n",
+		"debian/changelog": "tiny (1.0) unstable; urgency=medium\n\n  * First.\n\n" +
+			" -- A Builder <builder@example.org>  Sat, 21 Nov 2026 00:00:00 +0000\n",
 		"debian/source/format": "3.0 (native)\n",
-		"debian/rules":         "#!/usr/bin/make -f\nbuild build-arch build-indep clean binary-indep:\nbinary binary-arch:\n\tmkdir -p debian/tiny/DEBIAN\n\tdpkg-gencontrol -ptiny -Pdebian/tiny\n\tdpkg-deb --root-owner-group -b debian/tiny ..\n",
+		"debian/rules": "#!/usr/bin/make -f\nbuild build-arch build-indep clean binary-indep:\n" +
+			"binary binary-arch:\n\tmkdir -p debian/tiny/DEBIAN\n\tdpkg-gencontrol -ptiny -Pdebian/tiny\n" +
+			"\tdpkg-deb --root-owner-group -b debian/tiny ..\n",
 	} {
 		path = filepath.Join(tree, path)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -312,7 +319,8 @@ func fetchHello(dir string) error {
 	if err := os.WriteFile(list, []byte(strings.Replace(base[0], "deb ", "deb-src ", 1)+"\n"), 0o644); err != nil {
 		return err
 	}
-	options := []string{"-qq", "-o", "Dir::Etc::SourceList=" + list, "-o", "Dir::Etc::SourceParts=/nonexistent", "-o", "Dir::State::Lists=" + state + "/lists",
+	options := []string{"-qq", "-o", "Dir::Etc::SourceList=" + list, "-o", "Dir::Etc::SourceParts=/nonexistent",
+		"-o", "Dir::State::Lists=" + state + "/lists",
 		"-o", "Dir::Cache=" + state, "-o", "APT::Sandbox::User=root"}
 	for _, args := range [][]string{{"update"}, {"source", "--download-only", "hello"}} {
 		cmd := exec.Command("apt-get", append(options, args...)...)
@@ -377,7 +385,8 @@ func plainSbuild(b *bench, c *runner.Chroots, arch, dsc string) (time.Duration, 
 	if err := os.WriteFile(rc, []byte(text), 0o644); err != nil {
 		return 0, err
 	}
-	cmd := exec.Command("sbuild", "--chroot-mode=unshare", "--chroot="+ch.Tarball(), "--dist=sid", "--arch-any", "--no-arch-all", "--no-run-lintian", "--profiles=nocheck", "--build-dir="+dir, dsc)
+	cmd := exec.Command("sbuild", "--chroot-mode=unshare", "--chroot="+ch.Tarball(), "--dist=sid", "--arch-any",
+		"--no-arch-all", "--no-run-lintian", "--profiles=nocheck", "--build-dir="+dir, dsc)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "DEB_BUILD_OPTIONS=parallel=2 nocheck", "SBUILD_CONFIG="+rc, "HOME="+dir)
 	if os.Getuid() == 0 {

@@ -42,7 +42,8 @@ var (
 
 // engine measures spool and internal/durable.
 func engine(b *bench) error {
-	for _, f := range []func(*bench) error{claimFigures, scanFigures, fanOutFigures, wakeFigures, burstFigures, daemonFigures} {
+	for _, f := range []func(*bench) error{claimFigures, scanFigures, fanOutFigures, wakeFigures, burstFigures,
+		daemonFigures} {
 		if err := f(b); err != nil {
 			return err
 		}
@@ -85,7 +86,8 @@ func fillItem(dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, spool.TicketFile), []byte("Source: hello\nVersion: 1.0-1\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, spool.TicketFile), []byte("Source: hello\nVersion: 1.0-1\n"),
+		0o644); err != nil {
 		return err
 	}
 	line := "2026-01-01T00:00:00Z\tnew\t" + needsBuild.Dir() + "\tmaster-buildd\tfan-out\n"
@@ -283,7 +285,8 @@ func fanOutFigures(b *bench) error {
 		}
 		start := time.Now()
 		for a := range archs {
-			err = errors.Join(err, src.Hatch(arch(a), spool.In(spool.NeedsBuild, "sid", arch(a)), name, spool.MasterD, "bench", "fan-out"))
+			err = errors.Join(err,
+				src.Hatch(arch(a), spool.In(spool.NeedsBuild, "sid", arch(a)), name, spool.MasterD, "bench", "fan-out"))
 		}
 		if took := time.Since(start); r > 0 { // the first one makes the directories
 			mine = append(mine, took.Seconds()*1000)
@@ -430,7 +433,8 @@ func burstFigures(b *bench) error {
 // daemon that has nothing to do.
 func daemonFigures(b *bench) error {
 	bin := filepath.Join(b.dir, "bin")
-	if out, err := exec.Command("go", "build", "-o", bin+"/", "./cmd/reviewd", "./cmd/master-buildd", "./cmd/buildd", "./cmd/archived").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", bin+"/", "./cmd/reviewd", "./cmd/master-buildd", "./cmd/buildd",
+		"./cmd/archived").CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w: %s", err, out)
 	}
 	long, err := spool.Open(filepath.Join(b.dir, "long"))
@@ -467,8 +471,9 @@ func daemonFigures(b *bench) error {
 	if err != nil {
 		return err
 	}
-	b.figure(Figure{Name: "engine.memory", Value: peak, Unit: "MiB", Versus: fmt.Sprintf("buildd, which took %d of %d items meanwhile", longQueue-len(rest), longQueue),
-		Goal: "value < 64", Met: peak < 64})
+	b.figure(Figure{Name: "engine.memory", Value: peak, Unit: "MiB",
+		Versus: fmt.Sprintf("buildd, which took %d of %d items meanwhile", longQueue-len(rest), longQueue),
+		Goal:   "value < 64", Met: peak < 64})
 	return idleFigures(b, bin, idle)
 }
 
@@ -499,7 +504,8 @@ func idleFigures(b *bench, bin string, idle *spool.Tree) (err error) {
 			return err
 		}
 		share := 100 * (now - before[i]).Seconds() / idleFor.Seconds()
-		b.figure(Figure{Name: "engine.idle-" + programs[i][0], Value: share, Unit: "%", Goal: "value < 0.1", Met: share < 0.1})
+		b.figure(Figure{Name: "engine.idle-" + programs[i][0], Value: share, Unit: "%", Goal: "value < 0.1",
+			Met: share < 0.1})
 	}
 	return nil
 }
@@ -515,7 +521,8 @@ func daemonSettings(t *spool.Tree) error {
 	program := t.Path("control", "no")
 	return errors.Join(
 		os.WriteFile(t.Path("control", "suites"), []byte("Suite: sid\nArchitectures: amd64\nLog-Review: manual\n"), 0o644),
-		os.WriteFile(t.Path("control", "builders"), []byte("Name: bench\nArchitectures: amd64\nJobs: 2\nRunner: exec "+program+"\n"), 0o644),
+		os.WriteFile(t.Path("control", "builders"),
+			[]byte("Name: bench\nArchitectures: amd64\nJobs: 2\nRunner: exec "+program+"\n"), 0o644),
 		os.WriteFile(program, []byte("#!/bin/sh\nexit 2\n"), 0o755))
 }
 

@@ -182,8 +182,9 @@ func (in *intakeBench) latency() error {
 	slices.Sort(raw)
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	med, base := ms(took[len(took)/2]), ms(raw[len(raw)/2])
-	in.figure(Figure{Name: "intake.drop-to-review", Value: med, Unit: "ms median", Versus: "a copy of each file with fsync, and of the directory",
-		Ratio: med / base, Goal: "< 20 ms", Met: med < 20})
+	in.figure(Figure{Name: "intake.drop-to-review", Value: med, Unit: "ms median",
+		Versus: "a copy of each file with fsync, and of the directory",
+		Ratio:  med / base, Goal: "< 20 ms", Met: med < 20})
 	p99 := ms(took[len(took)*99/100])
 	in.figure(Figure{Name: "intake.drop-to-review-p99", Value: p99, Unit: "ms"})
 	return stop()
@@ -335,7 +336,8 @@ func (in *intakeBench) large() error {
 	}
 	took := time.Since(begin)
 	ratio := base.Seconds() / took.Seconds()
-	in.figure(Figure{Name: "intake.large", Value: float64(largeUpload) / (1 << 20) / took.Seconds(), Unit: "MiB/s of one upload of 1 GiB",
+	in.figure(Figure{Name: "intake.large", Value: float64(largeUpload) / (1 << 20) / took.Seconds(),
+		Unit:   "MiB/s of one upload of 1 GiB",
 		Versus: "one pass of copy and SHA-256, with sync", Ratio: ratio, Goal: "ratio >= 0.8", Met: ratio >= 0.8})
 	return stop()
 }

@@ -36,7 +36,8 @@ func jobFigures(b *bench) error {
 		b.figure(Figure{Name: "queue." + name, Value: short, Unit: "1/s", Ratio: short * raw,
 			Versus: fmt.Sprintf("write a file, rename a directory, fsync of the file and both directories: %.0f/s", 1/raw)})
 		b.figure(Figure{Name: "queue." + name + "-long", Value: long, Unit: "1/s", Ratio: long / short,
-			Versus: fmt.Sprintf("%d jobs waiting, not %d: %.0f/s", few, many, short), Goal: "ratio >= 0.8", Met: long/short >= 0.8})
+			Versus: fmt.Sprintf("%d jobs waiting, not %d: %.0f/s", few, many, short), Goal: "ratio >= 0.8",
+			Met: long/short >= 0.8})
 	}
 	return nil
 }
@@ -82,7 +83,8 @@ func jobTimes(dir string, waiting, sources int) (out, join float64, err error) {
 		if err := os.MkdirAll(settled, 0o755); err != nil {
 			return 0, 0, err
 		}
-		if err := unix.Rename(tree.Path(needs.Dir(), it.Name.String()), filepath.Join(settled, it.Name.String())); err != nil {
+		if err := unix.Rename(tree.Path(needs.Dir(), it.Name.String()),
+			filepath.Join(settled, it.Name.String())); err != nil {
 			return 0, 0, err
 		}
 		start = time.Now()

@@ -61,9 +61,11 @@ func listFigures(b *bench) error {
 	if err != nil {
 		return err
 	}
-	b.figure(Figure{Name: "queue.quinn-diff.cpu", Value: diff.cpu.Seconds(), Unit: "s", Versus: "grep -c ^Package: over the same files",
-		Ratio: diff.cpu.Seconds() / bare.cpu.Seconds(), Goal: "<= 0.5 s", Met: diff.cpu <= 500*time.Millisecond})
-	b.figure(Figure{Name: "queue.quinn-diff.memory", Value: float64(diff.memory) / 1e6, Unit: "MB", Goal: "<= 200 MB", Met: diff.memory <= 200e6})
+	b.figure(Figure{Name: "queue.quinn-diff.cpu", Value: diff.cpu.Seconds(), Unit: "s",
+		Versus: "grep -c ^Package: over the same files",
+		Ratio:  diff.cpu.Seconds() / bare.cpu.Seconds(), Goal: "<= 0.5 s", Met: diff.cpu <= 500*time.Millisecond})
+	b.figure(Figure{Name: "queue.quinn-diff.memory", Value: float64(diff.memory) / 1e6, Unit: "MB", Goal: "<= 200 MB",
+		Met: diff.memory <= 200e6})
 
 	if !installability.HaveDose() {
 		return fmt.Errorf("no dose-builddebcheck; install the Debian package of that name")
@@ -78,21 +80,24 @@ func listFigures(b *bench) error {
 	if err := someSources(sources, few); err != nil {
 		return err
 	}
-	byDose, err := measured(nil, b.dir, "sh", "-c", `dose-builddebcheck --failures --explain --quiet --deb-emulate-sbuild --deb-native-arch=amd64 "$@" || [ $? = 1 ]`,
+	byDose, err := measured(nil, b.dir, "sh", "-c",
+		`dose-builddebcheck --failures --explain --quiet --deb-emulate-sbuild --deb-native-arch=amd64 "$@" || [ $? = 1 ]`,
 		"sh", packages, few) // 1: some are broken
 	if err != nil {
 		return err
 	}
 	ratio := byDose.wall.Seconds() / bySelf.wall.Seconds()
-	b.figure(Figure{Name: "queue.installability.time", Value: bySelf.wall.Seconds(), Unit: "s", Versus: "dose-builddebcheck over the same files (how much faster)",
-		Ratio: ratio, Goal: "ratio >= 1", Met: ratio >= 1})
+	b.figure(Figure{Name: "queue.installability.time", Value: bySelf.wall.Seconds(), Unit: "s",
+		Versus: "dose-builddebcheck over the same files (how much faster)",
+		Ratio:  ratio, Goal: "ratio >= 1", Met: ratio >= 1})
 	return nil
 }
 
 // benchLists returns the paths of a Sources and a Packages file of amd64.
 func benchLists(dir string) (sources, packages string, err error) {
 	if lists := os.Getenv("PACKMILL_BENCH_LISTS"); lists != "" {
-		for pattern, into := range map[string]*string{"*_main_source_Sources": &sources, "*_main_binary-amd64_Packages": &packages} {
+		for pattern, into := range map[string]*string{"*_main_source_Sources": &sources,
+			"*_main_binary-amd64_Packages": &packages} {
 			files, err := filepath.Glob(filepath.Join(lists, pattern))
 			if err != nil || len(files) == 0 {
 				return "", "", fmt.Errorf("PACKMILL_BENCH_LISTS: no %s in %s; unpack apt's lists there", pattern, lists)
@@ -175,7 +180,8 @@ func askLists(sources, packages, tmp string) error {
 	}
 	var jobs []installability.Job
 	if err := eachAsked(sources, func(sc *deb822.Scanner) error {
-		jobs = append(jobs, installability.Job{Source: string(sc.Get("Package")), Version: string(sc.Get("Version")), Arch: "amd64",
+		jobs = append(jobs, installability.Job{Source: string(sc.Get("Package")), Version: string(sc.Get("Version")),
+			Arch:         "amd64",
 			BuildDepends: string(sc.Get("Build-Depends")), BuildDependsArch: string(sc.Get("Build-Depends-Arch")),
 			BuildConflicts: string(sc.Get("Build-Conflicts")), BuildConflictsArch: string(sc.Get("Build-Conflicts-Arch"))})
 		return nil
@@ -196,7 +202,8 @@ func eachAsked(path string, do func(*deb822.Scanner) error) error {
 	defer f.Close()
 	sc := deb822.NewScanner(f)
 	for i, asked := 0, 0; asked < jobsAsked && sc.Next(); i++ {
-		if arch := string(sc.Get("Architecture")); i%(listtest.Sources/jobsAsked/4) != 0 || arch != "any" && arch != "linux-any" {
+		if arch := string(sc.Get("Architecture")); i%(listtest.Sources/jobsAsked/4) != 0 ||
+			arch != "any" && arch != "linux-any" {
 			continue
 		}
 		asked++

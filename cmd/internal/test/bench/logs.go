@@ -50,13 +50,16 @@ func logText(size int, seed int64) []byte {
 	for i := 0; b.Len() < size; i++ {
 		switch r.Intn(4) {
 		case 0:
-			fmt.Fprintf(&b, "gcc -DHAVE_CONFIG_H -I. -I.. -Wdate-time -D_FORTIFY_SOURCE=2 -g -O2 -ffile-prefix-map=/build/hello-%d=. -fstack-protector-strong -Wformat -Werror=format-security -c -o obj%d.o obj%d.c\n", seed, i, i)
+			fmt.Fprintf(&b, "gcc -DHAVE_CONFIG_H -I. -I.. -Wdate-time -D_FORTIFY_SOURCE=2 -g -O2 "+
+				"-ffile-prefix-map=/build/hello-%d=. -fstack-protector-strong -Wformat -Werror=format-security -c -o obj%d.o "+
+				"obj%d.c\n", seed, i, i)
 		case 1:
 			fmt.Fprintf(&b, "checking for function_%d... yes\n", r.Intn(1000))
 		case 2:
 			fmt.Fprintf(&b, "  CC       lib/module-%d/file_%x.lo\n", r.Intn(50), r.Int63())
 		default:
-			fmt.Fprintf(&b, "Get:%d http://mirror.example/debian sid/main amd64 libfoo%d amd64 1.%d-1 [%d kB]\n", i, r.Intn(9), r.Intn(99), r.Intn(9999))
+			fmt.Fprintf(&b, "Get:%d http://mirror.example/debian sid/main amd64 libfoo%d amd64 1.%d-1 [%d kB]\n",
+				i, r.Intn(9), r.Intn(99), r.Intn(9999))
 		}
 		if i%20000 == 19999 {
 			fmt.Fprintf(&b, "foo.c:12:3: error: %s `}' token\n", grepWord)
@@ -80,7 +83,8 @@ func grepFigures(b *bench, bin string) error {
 			return err
 		}
 		total += len(text)
-		build := &buildlog.Build{Source: fmt.Sprintf("package%d", i), Version: "1.0-1", Suite: "sid", Arch: "amd64", Outcome: buildlog.Good, Start: time.Now()}
+		build := &buildlog.Build{Source: fmt.Sprintf("package%d", i), Version: "1.0-1", Suite: "sid", Arch: "amd64",
+			Outcome: buildlog.Good, Start: time.Now()}
 		if err := store.Keep(src, build); err != nil {
 			return err
 		}
@@ -90,15 +94,18 @@ func grepFigures(b *bench, bin string) error {
 	if err != nil {
 		return err
 	}
-	theirs, err := cheapest("sh", "-c", fmt.Sprintf("find %s -name '*.zst' | xargs -P %d -n 4 zstdgrep '%s'", store.Dir, runtime.NumCPU(), grepWord))
+	theirs, err := cheapest("sh", "-c",
+		fmt.Sprintf("find %s -name '*.zst' | xargs -P %d -n 4 zstdgrep '%s'", store.Dir, runtime.NumCPU(), grepWord))
 	if err != nil {
 		return err
 	}
 	mb := float64(total) / 1e6
-	b.figure(Figure{Name: "build.log-grep", Value: mb / ours.wall.Seconds(), Unit: "MB/s", Versus: "zstdgrep, as many at once as processors",
-		Ratio: theirs.wall.Seconds() / ours.wall.Seconds(), Goal: ">= 500 MB/s", Met: mb/ours.wall.Seconds() >= 500})
+	b.figure(Figure{Name: "build.log-grep", Value: mb / ours.wall.Seconds(), Unit: "MB/s",
+		Versus: "zstdgrep, as many at once as processors",
+		Ratio:  theirs.wall.Seconds() / ours.wall.Seconds(), Goal: ">= 500 MB/s", Met: mb/ours.wall.Seconds() >= 500})
 	// What a machine that others load does not blur.
-	b.figure(Figure{Name: "build.log-grep.cpu", Value: mb / ours.cpu.Seconds(), Unit: "MB a CPU second", Goal: ">= 500", Met: mb/ours.cpu.Seconds() >= 500})
+	b.figure(Figure{Name: "build.log-grep.cpu", Value: mb / ours.cpu.Seconds(), Unit: "MB a CPU second", Goal: ">= 500",
+		Met: mb/ours.cpu.Seconds() >= 500})
 	return nil
 }
 
@@ -157,7 +164,8 @@ func overheadFigure(b *bench, bin string) error {
 	}
 	slices.Sort(took)
 	middle := took[len(took)/2]
-	b.figure(Figure{Name: "build.buildd.overhead", Value: middle.Seconds(), Unit: "s", Goal: "< 0.3 s", Met: middle < 300*time.Millisecond})
+	b.figure(Figure{Name: "build.buildd.overhead", Value: middle.Seconds(), Unit: "s", Goal: "< 0.3 s",
+		Met: middle < 300*time.Millisecond})
 	return nil
 }
 
@@ -203,7 +211,8 @@ func overheadJob(b *bench, tree *spool.Tree, source string) error {
 	if err != nil {
 		return err
 	}
-	t := &queue.Ticket{Source: source, Version: "1.0", Suite: "stable", Component: "main", Architecture: []string{"any"}, Binary: []string{source}}
+	t := &queue.Ticket{Source: source, Version: "1.0", Suite: "stable", Component: "main", Architecture: []string{"any"},
+		Binary: []string{source}}
 	files := map[string]string{}
 	for _, f := range listed {
 		files[f.Name] = filepath.Join(dir, f.Name)
@@ -211,7 +220,9 @@ func overheadJob(b *bench, tree *spool.Tree, source string) error {
 			t.Dsc = f.Name
 		}
 	}
-	_, err = queue.Make(tree, &queue.Job{Ticket: t, Arch: "amd64", Class: spool.NormalClass, Time: time.Now(), Files: files, State: spool.NeedsBuild,
-		By: spool.MasterD, Who: "bench", Reason: "bench"})
+	_, err = queue.Make(tree,
+		&queue.Job{Ticket: t, Arch: "amd64", Class: spool.NormalClass, Time: time.Now(), Files: files,
+			State: spool.NeedsBuild,
+			By:    spool.MasterD, Who: "bench", Reason: "bench"})
 	return err
 }

@@ -108,7 +108,8 @@ func main() {
 		names = append(names, a.name)
 	}
 	var f flags
-	k, err := kong.New(&f, kong.Name("bench"), kong.Description("Measure Packmill beside the raw system calls or the programs that do the same work.\n\n"+compared),
+	k, err := kong.New(&f, kong.Name("bench"),
+		kong.Description("Measure Packmill beside the raw system calls or the programs that do the same work.\n\n"+compared),
 		kong.Vars{"areas": strings.Join(names, ", ")})
 	if err == nil {
 		_, err = k.Parse(os.Args[1:])

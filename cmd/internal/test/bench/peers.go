@@ -31,13 +31,15 @@ type rival struct {
 var archivePeers = []peer{
 	{"reprepro", "includedeb, and its update for the sources", 5, fillReprepro, oneReprepro},
 	{"aptly", "repo add, publish", 20, aptlyWith().fill, aptlyWith().one},
-	{"aptly without bz2 and Contents", "repo add, publish", 0, aptlyWith("-skip-bz2", "-skip-contents").fill, aptlyWith("-skip-bz2", "-skip-contents").one},
+	{"aptly without bz2 and Contents",
+		"repo add, publish", 0, aptlyWith("-skip-bz2", "-skip-contents").fill, aptlyWith("-skip-bz2", "-skip-contents").one},
 	{"apt-ftparchive", "generate, release", 0, fillFtparchive, oneFtparchive},
 }
 
 // installPeers takes from Debian what the figures stand beside.
 func installPeers(b *bench) error {
-	packages := map[string]string{"reprepro": "reprepro", "aptly": "aptly", "apt-ftparchive": "apt-utils", "gpg": "gnupg", "xz": "xz-utils"}
+	packages := map[string]string{"reprepro": "reprepro", "aptly": "aptly", "apt-ftparchive": "apt-utils", "gpg": "gnupg",
+		"xz": "xz-utils"}
 	var missing []string
 	for program, name := range packages {
 		if _, err := exec.LookPath(program); err != nil {
@@ -49,10 +51,12 @@ func installPeers(b *bench) error {
 	}
 	slices.Sort(missing)
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("not installed: %s; run as root: apt-get install %s", strings.Join(missing, ", "), strings.Join(missing, " "))
+		return fmt.Errorf("not installed: %s; run as root: apt-get install %s",
+			strings.Join(missing, ", "), strings.Join(missing, " "))
 	}
 	b.progress("archive: installing %s", strings.Join(missing, ", "))
-	_, err := measured([]string{"DEBIAN_FRONTEND=noninteractive"}, "/", append([]string{"apt-get", "install", "-y", "--no-install-recommends"}, missing...)...)
+	_, err := measured([]string{"DEBIAN_FRONTEND=noninteractive"}, "/",
+		append([]string{"apt-get", "install", "-y", "--no-install-recommends"}, missing...)...)
 	return err
 }
 
@@ -84,10 +88,14 @@ func copyFile(from, to string) error {
 // sources, of which includedsc takes one a process, from our archive.
 func fillReprepro(ctx context.Context, r *rival) (used, error) {
 	err := writeFiles(r.root, map[string]string{
-		"conf/distributions": "Codename: bench\nSuite: bench\nComponents: main\nArchitectures: amd64 source\nSignWith: " + r.fpr + "\nDebIndices: Packages Release .gz .xz\nDscIndices: Sources Release .gz .xz\nContents: .gz .xz\nUpdate: sources\n",
-		"conf/updates":       "Name: sources\nMethod: file:" + r.ours + "\nSuite: bench\nComponents: main\nArchitectures: source\nVerifyRelease: blindtrust\n",
-		"conf/incoming":      "Name: in\nIncomingDir: in\nTempDir: tmp\nDefault: bench\nAllow: unstable>bench\nPermit: unused_files\n",
-		"in/":                "", "tmp/": "",
+		"conf/distributions": "Codename: bench\nSuite: bench\nComponents: main\nArchitectures: amd64 source\nSignWith: " +
+			r.fpr + "\nDebIndices: Packages Release .gz .xz\nDscIndices: Sources Release .gz .xz\nContents: .gz .xz\n" +
+			"Update: sources\n",
+		"conf/updates": "Name: sources\nMethod: file:" + r.ours +
+			"\nSuite: bench\nComponents: main\nArchitectures: source\nVerifyRelease: blindtrust\n",
+		"conf/incoming": "Name: in\nIncomingDir: in\nTempDir: tmp\nDefault: bench\nAllow: unstable>bench\n" +
+			"Permit: unused_files\n",
+		"in/": "", "tmp/": "",
 	})
 	if err != nil {
 		return used{}, err
@@ -100,7 +108,9 @@ func fillReprepro(ctx context.Context, r *rival) (used, error) {
 	const atOnce = 10_000 // arguments of one process
 	for debs := range slices.Chunk(debs, atOnce) {
 		// With the defaults that a package may lack.
-		u, err := signing(ctx, r.gnupg, r.s.dir, append([]string{"reprepro", "-b", r.root, "-S", "misc", "-P", "optional", "--export=never", "includedeb", "bench"}, debs...)...)
+		u, err := signing(ctx, r.gnupg, r.s.dir,
+			append([]string{"reprepro", "-b", r.root, "-S", "misc", "-P", "optional", "--export=never", "includedeb", "bench"},
+				debs...)...)
 		if sum = sum.plus(u); err != nil {
 			return sum, err
 		}
@@ -115,7 +125,8 @@ func oneReprepro(ctx context.Context, r *rival, changes string) (used, error) {
 		return used{}, err
 	}
 	for _, e := range list {
-		if err := copyFile(filepath.Join(filepath.Dir(changes), e.Name()), filepath.Join(r.root, "in", e.Name())); err != nil {
+		if err := copyFile(filepath.Join(filepath.Dir(changes), e.Name()),
+			filepath.Join(r.root, "in", e.Name())); err != nil {
 			return used{}, err
 		}
 	}
@@ -154,7 +165,8 @@ func (f aptlyFlags) fill(ctx context.Context, r *rival) (used, error) {
 
 func (f aptlyFlags) one(ctx context.Context, r *rival, changes string) (used, error) {
 	return f.run(ctx, r,
-		[]string{"repo", "include", "-no-remove-files", "-accept-unsigned", "-ignore-signatures", "-repo=bench", filepath.Dir(changes)},
+		[]string{"repo", "include", "-no-remove-files", "-accept-unsigned", "-ignore-signatures", "-repo=bench",
+			filepath.Dir(changes)},
 		[]string{"publish", "update", "bench"})
 }
 
@@ -180,14 +192,16 @@ Tree "dists/bench" { Sections "main"; Architectures "amd64 source"; };
 	if err != nil {
 		return used{}, err
 	}
-	if _, err := limited(ctx, nil, r.root, "sh", "-ec", `find "$0" -name '*.changes' -prune -o -type f -print0 | xargs -0 cp -l -t pool`, r.s.dir); err != nil {
+	if _, err := limited(ctx, nil, r.root, "sh", "-ec",
+		`find "$0" -name '*.changes' -prune -o -type f -print0 | xargs -0 cp -l -t pool`, r.s.dir); err != nil {
 		return used{}, err
 	}
 	return ftparchive(ctx, r)
 }
 
 func oneFtparchive(ctx context.Context, r *rival, changes string) (used, error) {
-	if _, err := limited(ctx, nil, r.root, "sh", "-ec", `cp "$0"/*.deb "$0"/*.dsc "$0"/*.tar.* pool/`, filepath.Dir(changes)); err != nil {
+	if _, err := limited(ctx, nil, r.root, "sh", "-ec",
+		`cp "$0"/*.deb "$0"/*.dsc "$0"/*.tar.* pool/`, filepath.Dir(changes)); err != nil {
 		return used{}, err
 	}
 	return ftparchive(ctx, r)

@@ -541,7 +541,8 @@ func (r *Record) Make(s *State, dir string) error {
 		case n.mode&fs.ModeNamedPipe != 0:
 			return unix.Mkfifo(path, uint32(mode.Perm()))
 		}
-		if err := os.WriteFile(path, r.damaged(n, min(n.safe(s.Cut), s.keep[n.id]), s.keep[n.id], s.data), 0o600); err != nil {
+		if err := os.WriteFile(path, r.damaged(n, min(n.safe(s.Cut), s.keep[n.id]), s.keep[n.id], s.data),
+			0o600); err != nil {
 			return err
 		}
 		return os.Chmod(path, mode.Perm())

@@ -24,9 +24,10 @@ import (
 // copy of one small tree, restarts everything and checks the promises.
 type Sweep struct {
 	Name    string
-	Tree    string                                        // prepared; only copied
-	Program func(tree string) *Program                    // the one that is struck
-	Instant func(tree string) []string                    // what is broken at once, before anything is restarted; may be nil
+	Tree    string                     // prepared; only copied
+	Program func(tree string) *Program // the one that is struck
+	// what is broken at once, before anything is restarted; may be nil
+	Instant func(tree string) []string
 	Settle  func(tree string) error                       // runs everything until nothing moves
 	Check   func(tree string, acknowledged bool) []string // what is broken; nil: all is well
 
@@ -280,7 +281,8 @@ func (s *Sweep) clean(t *Tally) ([]*Call, *Record, error) {
 	}
 	t.Points = len(calls)
 	if broken, err := s.after(tree, true, "unharmed"); err != nil || len(broken) > 0 {
-		return nil, nil, fmt.Errorf("%s, unharmed: %w: %s", s.Name, errors.Join(err, errors.New("the promises are broken")), strings.Join(broken, "\n"))
+		return nil, nil, fmt.Errorf("%s, unharmed: %w: %s", s.Name, errors.Join(err, errors.New("the promises are broken")),
+			strings.Join(broken, "\n"))
 	}
 	return calls, record, removeTree(tree)
 }
@@ -315,7 +317,8 @@ func (s *Sweep) strike(k strike, tree string) ([]string, error) {
 	p.Reads = k.files()
 	what := ""
 	run, err := Trace(p, func(c *Call) Act {
-		if c.N < k.n || !k.always && what != "" || !k.fits(c) || c.Child && k.act.Deed != KillBefore && k.act.Deed != KillAfter {
+		if c.N < k.n || !k.always && what != "" || !k.fits(c) ||
+			c.Child && k.act.Deed != KillBefore && k.act.Deed != KillAfter {
 			return Act{}
 		}
 		if what == "" {
@@ -387,7 +390,8 @@ func (s *Sweep) strikeAndCut(n int, dir string) ([]string, error) {
 	if err := errors.Join(record.Make(state, dir), removeTree(first)); err != nil {
 		return nil, err
 	}
-	return s.after(dir, false, fmt.Sprintf("%s: killed after call %d, started again, then power %s (%s)", s.Name, n, state, record.Call(cut)))
+	return s.after(dir, false,
+		fmt.Sprintf("%s: killed after call %d, started again, then power %s (%s)", s.Name, n, state, record.Call(cut)))
 }
 
 // cut goes on from a disk that a power cut left.
@@ -462,7 +466,8 @@ func CopyTree(from, to string) error {
 	})
 	for _, d := range slices.Backward(dirs) {
 		mode := d.info.Mode()
-		err = errors.Join(err, os.Chmod(d.path, mode.Perm()|mode&(fs.ModeSetgid|fs.ModeSticky)), os.Chtimes(d.path, d.info.ModTime(), d.info.ModTime()))
+		err = errors.Join(err, os.Chmod(d.path, mode.Perm()|mode&(fs.ModeSetgid|fs.ModeSticky)),
+			os.Chtimes(d.path, d.info.ModTime(), d.info.ModTime()))
 	}
 	return err
 }

@@ -45,7 +45,8 @@ const (
 	ShortKill       // the same, and the program dies
 )
 
-var deedNames = [...]string{"pass", "kill before", "kill after", "fail", "fail but done", "cut short", "cut short and kill"}
+var deedNames = [...]string{"pass", "kill before", "kill after", "fail", "fail but done", "cut short",
+	"cut short and kill"}
 
 func (d Deed) String() string { return deedNames[d] }
 

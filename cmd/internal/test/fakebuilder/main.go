@@ -244,5 +244,6 @@ func lacking(tree, suite, arch string, dsc *upload.Dsc) (policy.Relations, error
 	if err != nil {
 		return nil, err
 	}
-	return x.Unsatisfied(installability.FirstAlternatives(deps.For(arch, strings.Fields(os.Getenv("DEB_BUILD_PROFILES"))))), nil
+	return x.Unsatisfied(installability.FirstAlternatives(deps.For(arch,
+		strings.Fields(os.Getenv("DEB_BUILD_PROFILES"))))), nil
 }
