@@ -36,7 +36,8 @@ func newFixture(t *testing.T) *fixture {
 	}
 	secret, public := newKey(t, "first")
 	f.key = public
-	f.suite = Suite{Name: "unstable", Codename: "sid", Aliases: []string{"rolling"}, Origin: "Packmill Tests", Label: "Tests",
+	f.suite = Suite{Name: "unstable", Codename: "sid", Aliases: []string{"rolling"}, Origin: "Packmill Tests",
+		Label:      "Tests",
 		Components: []string{"main", "contrib"}, Architectures: []string{"amd64", "i386"}, SignWith: []string{secret}}
 	return f
 }
@@ -98,8 +99,10 @@ func hello(version string) debtest.Upload {
 	return debtest.Upload{
 		Source: debtest.Source{Name: "hello", Version: version, Binary: []string{"hello", "hello-doc"}},
 		Debs: []debtest.Deb{
-			{Name: "hello", Version: version, Files: []debtest.File{{Path: "usr/bin/hello", Mode: 0o755, Body: "#!/bin/sh\necho " + version + "\n"}}},
-			{Name: "hello-doc", Source: "hello", Version: version, Arch: "all", Files: []debtest.File{{Path: "usr/share/doc/hello/a b.txt", Body: version}}},
+			{Name: "hello", Version: version,
+				Files: []debtest.File{{Path: "usr/bin/hello", Mode: 0o755, Body: "#!/bin/sh\necho " + version + "\n"}}},
+			{Name: "hello-doc", Source: "hello", Version: version, Arch: "all",
+				Files: []debtest.File{{Path: "usr/share/doc/hello/a b.txt", Body: version}}},
 		},
 	}
 }
@@ -114,7 +117,8 @@ type client struct {
 func newClient(t *testing.T, source, key string, arch string) *client {
 	t.Helper()
 	c := &client{t: t, dir: t.TempDir()}
-	for _, d := range []string{"state/lists/partial", "cache/archives/partial", "etc/trusted", "etc/apt.conf.d", "etc/preferences.d", "etc/sources.list.d", "dpkg", "log"} {
+	for _, d := range []string{"state/lists/partial", "cache/archives/partial", "etc/trusted", "etc/apt.conf.d",
+		"etc/preferences.d", "etc/sources.list.d", "dpkg", "log"} {
 		if err := os.MkdirAll(filepath.Join(c.dir, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +183,8 @@ func (c *client) targets(kind string) []string {
 }
 
 func (f *fixture) source() string {
-	return "deb [] file:" + f.a.Root() + " unstable main contrib\ndeb-src [] file:" + f.a.Root() + " unstable main contrib\n"
+	return "deb [] file:" + f.a.Root() + " unstable main contrib\ndeb-src [] file:" + f.a.Root() +
+		" unstable main contrib\n"
 }
 
 // tree lists the files below dir with their content's first bytes left out.
@@ -241,7 +246,8 @@ func TestAptReadsWhatIsPublished(t *testing.T) {
 				newClient(t, f.source(), f.key, arch).run("apt-get", "update")
 			}
 			rep := f.accepted(f.upload(hello("1:2.10-3")))
-			if got, want := fmt.Sprint(rep.Results[0].Files), "[pool/main/h/hello/hello-doc_2.10-3_all.deb pool/main/h/hello/hello_2.10-3.dsc pool/main/h/hello/hello_2.10-3.tar.xz pool/main/h/hello/hello_2.10-3_amd64.deb]"; got != want {
+			if got, want := fmt.Sprint(rep.Results[0].Files), "[pool/main/h/hello/hello-doc_2.10-3_all.deb "+
+				"pool/main/h/hello/hello_2.10-3.dsc pool/main/h/hello/hello_2.10-3.tar.xz pool/main/h/hello/hello_2.10-3_amd64.deb]"; got != want {
 				t.Errorf("files: got %s, want %s", got, want)
 			}
 			for _, name := range []string{"sid", "rolling"} {
@@ -251,7 +257,8 @@ func TestAptReadsWhatIsPublished(t *testing.T) {
 			}
 			// These forms, and no others.
 			for _, c := range []string{"", ".gz", ".xz", ".zst"} {
-				want := slices.Contains(forms, cmp.Or(strings.TrimPrefix(c, "."), "plain")) || forms == nil && (c == ".gz" || c == ".xz")
+				want := slices.Contains(forms, cmp.Or(strings.TrimPrefix(c, "."), "plain")) ||
+					forms == nil && (c == ".gz" || c == ".xz")
 				if _, err := os.Stat(f.a.path("dists/unstable/main/binary-amd64/Packages" + c)); (err == nil) != want {
 					t.Errorf("Packages%s: got %v, want it there: %t", c, err, want)
 				}
@@ -260,7 +267,8 @@ func TestAptReadsWhatIsPublished(t *testing.T) {
 			c.contents()
 			c.run("apt-get", "update")
 			for _, at := range c.targets("Contents-deb") {
-				if got := c.run("/usr/lib/apt/apt-helper", "cat-file", at); strings.HasSuffix(at, "unstable_main_Contents-amd64") && got != "usr/bin/hello\tmisc/hello\n" {
+				if got := c.run("/usr/lib/apt/apt-helper", "cat-file", at); strings.HasSuffix(at, "unstable_main_Contents-amd64") &&
+					got != "usr/bin/hello\tmisc/hello\n" {
 					t.Errorf("%s: got %q", at, got)
 				}
 			}

@@ -42,18 +42,34 @@ func TestCheck(t *testing.T) {
 		deep  string // the same of a deep check
 	}{
 		{"as published", func(*Archive) error { return nil }, "", ""},
-		{"a package is gone", func(a *Archive) error { return os.Remove(glob(t, a, "pool/main/h/hello/hello_1_amd64.deb")) }, "not there", "not there"},
-		{"a source file is gone", func(a *Archive) error { return os.Remove(glob(t, a, "pool/main/h/hello/hello_1.tar.xz")) }, "not there", "not there"},
-		{"a package is cut off", func(a *Archive) error { return os.Truncate(glob(t, a, "pool/main/h/hello/hello_1_amd64.deb"), 10) }, "10 bytes, and", "10 bytes, and"},
-		{"a package has other bytes", func(a *Archive) error { return flip(glob(t, a, "pool/main/h/hello/hello_1_amd64.deb")) }, "", "the SHA-256 is"},
-		{"a source file has other bytes", func(a *Archive) error { return flip(glob(t, a, "pool/main/h/hello/hello_1.tar.xz")) }, "", "the SHA-256 is"},
+		{"a package is gone", func(a *Archive) error {
+			return os.Remove(glob(t, a, "pool/main/h/hello/hello_1_amd64.deb"))
+		}, "not there", "not there"},
+		{"a source file is gone", func(a *Archive) error {
+			return os.Remove(glob(t, a, "pool/main/h/hello/hello_1.tar.xz"))
+		}, "not there", "not there"},
+		{"a package is cut off", func(a *Archive) error {
+			return os.Truncate(glob(t, a, "pool/main/h/hello/hello_1_amd64.deb"), 10)
+		}, "10 bytes, and", "10 bytes, and"},
+		{"a package has other bytes", func(a *Archive) error {
+			return flip(glob(t, a, "pool/main/h/hello/hello_1_amd64.deb"))
+		}, "", "the SHA-256 is"},
+		{"a source file has other bytes", func(a *Archive) error {
+			return flip(glob(t, a, "pool/main/h/hello/hello_1.tar.xz"))
+		}, "", "the SHA-256 is"},
 		{"a package is a link", func(a *Archive) error {
 			p := glob(t, a, "pool/main/h/hello/hello_1_amd64.deb")
 			return firstError(os.Rename(p, p+"x"), os.Symlink(p+"x", p))
 		}, "not a regular file", "not a regular file"},
-		{"an index has other bytes", func(a *Archive) error { return flip(indexOf(t, a, "main/binary-amd64/Packages.gz")) }, "and the Release says", "and the Release says"},
-		{"an index is gone", func(a *Archive) error { return os.Remove(indexOf(t, a, "main/binary-amd64/Packages.xz")) }, "the Release names it", "the Release names it"},
-		{"InRelease is torn", func(a *Archive) error { return os.Truncate(a.path("dists/unstable/InRelease"), 100) }, "dists/unstable/InRelease", "dists/unstable/InRelease"},
+		{"an index has other bytes", func(a *Archive) error {
+			return flip(indexOf(t, a, "main/binary-amd64/Packages.gz"))
+		}, "and the Release says", "and the Release says"},
+		{"an index is gone", func(a *Archive) error {
+			return os.Remove(indexOf(t, a, "main/binary-amd64/Packages.xz"))
+		}, "the Release names it", "the Release names it"},
+		{"InRelease is torn", func(a *Archive) error {
+			return os.Truncate(a.path("dists/unstable/InRelease"), 100)
+		}, "dists/unstable/InRelease", "dists/unstable/InRelease"},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			f := newFixture(t)
@@ -128,7 +144,8 @@ func TestOneBadRelation(t *testing.T) {
 	bad := hello("2")
 	bad.Debs[0].Fields = "Depends: bash,,dash\n"
 	f.accepted(f.upload(hello("1")))
-	rep := f.publish(f.upload(bad), f.upload(debtest.Upload{Source: debtest.Source{Name: "odd", Version: "1", Fields: "Build-Depends: a b\n"}}))
+	rep := f.publish(f.upload(bad),
+		f.upload(debtest.Upload{Source: debtest.Source{Name: "odd", Version: "1", Fields: "Build-Depends: a b\n"}}))
 	for i, want := range []string{
 		"hello_2_amd64.deb: control file: Depends: an empty relation beside a comma; correct debian/control",
 		`odd_1.dsc: Build-Depends: relation "a b": 'b' after its end; separate relations with a comma; correct debian/control`,
@@ -142,7 +159,8 @@ func TestOneBadRelation(t *testing.T) {
 		t.Errorf("the test needs what apt cannot read: %s", out)
 	}
 	faults, err := f.a.Check(ctx, CheckOptions{})
-	if err != nil || len(faults) != 1 || !strings.Contains(faults[0].Text, "hello 1: Depends: an empty relation beside a comma") {
+	if err != nil || len(faults) != 1 ||
+		!strings.Contains(faults[0].Text, "hello 1: Depends: an empty relation beside a comma") {
 		t.Errorf("check: got %v, %v, want the relation", faults, err)
 	}
 	f.planned(f.a.Remove(ctx, f.suite, []string{"hello"}, ChangeOptions{}, f.now.Add(time.Minute)))

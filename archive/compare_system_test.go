@@ -52,7 +52,8 @@ func TestThousandRealPackages(t *testing.T) {
 		n, err := strconv.ParseInt(string(sc.Get("Size")), 10, 64)
 		if err == nil && strings.HasPrefix(string(sc.Get("Filename")), "pool/main/") {
 			name, version := string(sc.Get("Package")), string(sc.Get("Version"))
-			all = append(all, pkg{name + "=" + version, name + "_" + strings.Replace(version, ":", "%3a", 1) + "_" + string(sc.Get("Architecture")) + ".deb", n})
+			all = append(all, pkg{name + "=" + version,
+				name + "_" + strings.Replace(version, ":", "%3a", 1) + "_" + string(sc.Get("Architecture")) + ".deb", n})
 		}
 	}
 	if err := sc.Err(); err != nil {

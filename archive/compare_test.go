@@ -226,7 +226,8 @@ func TestAnyHistoryGivesTheSame(t *testing.T) {
 		got, want := f.served(), g.served()
 		for _, name := range slices.Sorted(maps.Keys(want)) {
 			if !bytes.Equal(got[name], want[name]) {
-				t.Errorf("%s: %s: got %d bytes that differ from the %d of one publication", suite.Name, name, len(got[name]), len(want[name]))
+				t.Errorf("%s: %s: got %d bytes that differ from the %d of one publication",
+					suite.Name, name, len(got[name]), len(want[name]))
 			}
 			delete(got, name)
 		}
@@ -291,7 +292,8 @@ func (f *fixture) sourceless(path string) Inclusion {
 	if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 		f.Fatal(err)
 	}
-	changes := fmt.Sprintf("Source: %s\nVersion: %s\nArchitecture: %s\nBinary: %s\nChecksums-Sha256:\n %x %d %s\nFiles:\n %x %d x optional %s\n",
+	changes := fmt.Sprintf("Source: %s\nVersion: %s\nArchitecture: %s\nBinary: %s\nChecksums-Sha256:\n %x %d %s\n"+
+		"Files:\n %x %d x optional %s\n",
 		p.Source, p.SourceVersion, p.Architecture, p.Name, sha256.Sum256(data), len(data), name, md5.Sum(data), len(data), name)
 	if err := os.WriteFile(filepath.Join(dir, "x_1_any.changes"), []byte(changes), 0o644); err != nil {
 		f.Fatal(err)
@@ -310,7 +312,8 @@ func (f *fixture) compareWithFtparchive() int {
 		f.Fatalf("apt-ftparchive: %v", err)
 	}
 	stanzas := func(text string) map[string]*deb822.Stanza {
-		list, err := deb822.Parse("Packages", []byte(text), deb822.Limits{Size: 1 << 28, Fields: 400, Lines: 1 << 22, LineLength: 1 << 20})
+		list, err := deb822.Parse("Packages", []byte(text),
+			deb822.Limits{Size: 1 << 28, Fields: 400, Lines: 1 << 22, LineLength: 1 << 20})
 		if err != nil {
 			f.Fatal(err)
 		}

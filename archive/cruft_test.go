@@ -18,10 +18,12 @@ func TestCruft(t *testing.T) {
 		return debtest.Deb{Name: name, Source: source, Version: version, Arch: arch}
 	}
 	up := func(source, version, arch string, binary []string, debs ...debtest.Deb) Inclusion {
-		return f.upload(debtest.Upload{Source: debtest.Source{Name: source, Version: version, Binary: binary, Arch: arch}, Debs: debs})
+		return f.upload(debtest.Upload{Source: debtest.Source{Name: source, Version: version, Binary: binary, Arch: arch},
+			Debs: debs})
 	}
 	f.accepted(up("foo", "1", "any", []string{"foo", "foo-old", "foo-moved"},
-		deb("foo", "foo", "1", "amd64"), deb("foo", "foo", "1", "i386"), deb("foo-old", "foo", "1", "amd64"), deb("foo-moved", "foo", "1", "amd64")),
+		deb("foo", "foo", "1", "amd64"), deb("foo", "foo", "1", "i386"), deb("foo-old", "foo", "1", "amd64"), deb("foo-moved",
+			"foo", "1", "amd64")),
 		f.sourceless(alone(t, "libalone")))
 	if got, err := f.a.Cruft(ctx, "unstable"); err != nil || len(got) > 0 {
 		t.Errorf("at first: got %v, %v, want nothing", got, err)

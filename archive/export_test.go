@@ -29,16 +29,20 @@ func TestBreaks(t *testing.T) {
 		}
 		return f.upload(debtest.Upload{Source: debtest.Source{Name: name, Version: "1"}, Debs: []debtest.Deb{d}})
 	}
-	for name, fields := range map[string]string{"made-with": "Build-Depends: debhelper (>= 13), user [amd64]\n", "made-without": "Build-Depends: debhelper, either\nBuild-Conflicts: second\n", "never-made": "Build-Depends: user, other (>= 7)\n"} {
+	for name, fields := range map[string]string{"made-with": "Build-Depends: debhelper (>= 13), user [amd64]\n",
+		"made-without": "Build-Depends: debhelper, either\nBuild-Conflicts: second\n",
+		"never-made":   "Build-Depends: user, other (>= 7)\n"} {
 		f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: name, Version: "1", Fields: fields}}))
 	}
-	f.accepted(up("base", "libc6 (>= 2.36)"), up("user", "base (>= 1), libc6"), up("second", "user"), up("either", "base | other"), up("other", ""), up("broken", "nothing-of-ours (= 1), base"),
+	f.accepted(up("base", "libc6 (>= 2.36)"), up("user", "base (>= 1), libc6"), up("second", "user"),
+		up("either", "base | other"), up("other", ""), up("broken", "nothing-of-ours (= 1), base"),
 		up("bounded", "perl (<< 6), base,\n python3 (>= 3.11),\n python3 (<< 3.12)"), up("theirs", "nothing-of-ours | base"))
 	f.older("main/binary-amd64/Packages", "other", replace("Description:", "Depends: a,,b\nDescription:"))
 	p := f.planned(f.a.Remove(ctx, f.suite, []string{"base"}, ChangeOptions{Dry: true}, f.now))
 	none := func(string) []string { return nil }
 	got, err := f.a.Breaks(ctx, "unstable", p.Removed, none)
-	if want := "[{bounded 1 amd64 base} {broken 1 amd64 base} {second 1 amd64 base (>= 1)} {user 1 amd64 base (>= 1)} {made-with 1 source base (>= 1)}]"; err != nil || fmt.Sprint(got) != want {
+	if want := "[{bounded 1 amd64 base} {broken 1 amd64 base} {second 1 amd64 base (>= 1)} {user 1 amd64 base (>= 1)} " +
+		"{made-with 1 source base (>= 1)}]"; err != nil || fmt.Sprint(got) != want {
 		t.Errorf("got %v, %v, want %s", got, err, want)
 	}
 	if got, err := f.a.Breaks(ctx, "unstable", nil, none); err != nil || len(got) > 0 {
@@ -47,7 +51,8 @@ func TestBreaks(t *testing.T) {
 	// The distribution below the suite has one of them, and what makes good for it.
 	below := filepath.Join(t.TempDir(), "Packages")
 	text := ""
-	for _, p := range []string{"libc6 2.36", "perl 5", "python3 3.11", "debhelper 13", "build-essential 1", "other 1", "nothing-of-ours 1", "base 0.5\nProvides: second (= 1)", "unread 1\nDepends: a b"} {
+	for _, p := range []string{"libc6 2.36", "perl 5", "python3 3.11", "debhelper 13", "build-essential 1", "other 1",
+		"nothing-of-ours 1", "base 0.5\nProvides: second (= 1)", "unread 1\nDepends: a b"} {
 		name, rest, _ := strings.Cut(p, " ")
 		text += "Package: " + name + "\nArchitecture: amd64\nVersion: " + rest + "\n\n"
 	}
@@ -56,7 +61,8 @@ func TestBreaks(t *testing.T) {
 	}
 	got, err = f.a.Breaks(ctx, "unstable", p.Removed, func(string) []string { return []string{below} })
 	// The older base provides what made-without must not meet, and the suite's other lacks a.
-	if want := "[{second 1 amd64 base (>= 1)} {user 1 amd64 base (>= 1)} {made-with 1 source base (>= 1)} {made-without 1 source a}]"; err != nil || fmt.Sprint(got) != want {
+	if want := "[{second 1 amd64 base (>= 1)} {user 1 amd64 base (>= 1)} {made-with 1 source base (>= 1)} " +
+		"{made-without 1 source a}]"; err != nil || fmt.Sprint(got) != want {
 		t.Errorf("over a distribution that has an older base: got %v, %v, want %s", got, err, want)
 	}
 }
@@ -97,13 +103,15 @@ func TestExportAndRsync(t *testing.T) {
 	send()
 	for _, d := range []string{dir, far} {
 		list := strings.Join(tree(t, filepath.Join(d, "pool")), " ")
-		if want := "main/h/hello/hello-doc_2_all.deb main/h/hello/hello_2.dsc main/h/hello/hello_2.tar.xz main/h/hello/hello_2_amd64.deb"; list != want {
+		if want := "main/h/hello/hello-doc_2_all.deb main/h/hello/hello_2.dsc main/h/hello/hello_2.tar.xz " +
+			"main/h/hello/hello_2_amd64.deb"; list != want {
 			t.Errorf("%s: got %s, want %s", d, list, want)
 		}
 		if list := strings.Join(tree(t, filepath.Join(d, "keys")), " "); list != "unstable.asc unstable.pub" {
 			t.Errorf("%s: keys: got %s", d, list)
 		}
-		if pub, err := os.ReadFile(filepath.Join(d, "keys/unstable.pub")); err != nil || string(pub) != string(usign.Public()) {
+		if pub, err := os.ReadFile(filepath.Join(d, "keys/unstable.pub")); err != nil ||
+			string(pub) != string(usign.Public()) {
 			t.Errorf("%s: the feeds' public key: got %q, %v", d, pub, err)
 		}
 		c := newClient(t, strings.ReplaceAll(f.source(), f.a.Root(), d), filepath.Join(d, "keys/unstable.asc"), "amd64")
@@ -129,7 +137,8 @@ func TestExportAndRsync(t *testing.T) {
 		if list := strings.Join(tree(t, filepath.Join(to, "keys")), " "); list != "unstable.asc unstable.pub" {
 			t.Errorf("push of %q: keys: got %s", view, list)
 		}
-		newClient(t, strings.ReplaceAll(f.source(), f.a.Root(), to), filepath.Join(to, "keys/unstable.asc"), "amd64").run("apt-get", "update")
+		newClient(t, strings.ReplaceAll(f.source(), f.a.Root(), to), filepath.Join(to, "keys/unstable.asc"),
+			"amd64").run("apt-get", "update")
 	}
 	f.accepted(f.upload(hello("3")))
 	send()
@@ -151,7 +160,8 @@ func TestRsyncHasTheLock(t *testing.T) {
 	if err := os.WriteFile(shell, []byte("#!/bin/sh\nls -l /proc/$PPID/fd >"+seen+"\nexit 1\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.a.Push(ctx, "unstable", &push.Rsync{Dest: "host:/srv", Args: []string{"-e", shell}}, push.Options{}, time.Now()); err == nil {
+	if _, err := f.a.Push(ctx, "unstable", &push.Rsync{Dest: "host:/srv", Args: []string{"-e", shell}}, push.Options{},
+		time.Now()); err == nil {
 		t.Fatal("got no error of a remote shell that fails")
 	}
 	got, err := os.ReadFile(seen)
@@ -199,7 +209,8 @@ func TestHandler(t *testing.T) {
 		}
 	}
 	for _, n := range append(inner, "dists/.new-unstable", "../archive.go") {
-		for _, way := range []string{"/%s", "//%s", "/%s/", "//%s/", "/./%s/", "/dists/../%s/", "/dists//../%s", "/pool/%%2e%%2e/%s/", "/%%2f%s/", "/%%2e/%s", "/dists/..//%s/"} {
+		for _, way := range []string{"/%s", "//%s", "/%s/", "//%s/", "/./%s/", "/dists/../%s/", "/dists//../%s",
+			"/pool/%%2e%%2e/%s/", "/%%2f%s/", "/%%2e/%s", "/dists/..//%s/"} {
 			p := fmt.Sprintf(way, n)
 			if code, text := get(p); code == http.StatusOK || strings.Contains(text, "<a href") && code/100 != 3 {
 				t.Errorf("%s: got %d, want none of it", p, code)

@@ -43,7 +43,8 @@ func TestFeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.suite.Dbgsym = "debug"
-	f.suite.Opkg = &Opkg{Options: opkg.Options{Arch: map[string]string{"amd64": "amd64-linux-glibc"}}, Sources: true, Keys: []string{file}}
+	f.suite.Opkg = &Opkg{Options: opkg.Options{Arch: map[string]string{"amd64": "amd64-linux-glibc"}}, Sources: true,
+		Keys: []string{file}}
 	// check holds the feeds to opkg's rules, and to what they must list.
 	check := func(want map[string]string) {
 		t.Helper()
@@ -77,7 +78,8 @@ func TestFeeds(t *testing.T) {
 	f.accepted()
 	check(map[string]string{"amd64-linux-glibc": "", "i386": "", "src": ""})
 	f.accepted(f.upload(hello("1:1.0")))
-	one := map[string]string{"amd64-linux-glibc": "hello_1.0_amd64-linux-glibc.opk hello-doc_1.0_all.opk", "i386": "hello-doc_1.0_all.opk", "src": "hello_1.0_source.opk"}
+	one := map[string]string{"amd64-linux-glibc": "hello_1.0_amd64-linux-glibc.opk hello-doc_1.0_all.opk",
+		"i386": "hello-doc_1.0_all.opk", "src": "hello_1.0_source.opk"}
 	check(one)
 	if rep := f.accepted(); rep.Changed {
 		t.Error("nothing is new, but the report says so")
@@ -94,14 +96,19 @@ func TestFeeds(t *testing.T) {
 
 	f.accepted(f.upload(hello("1:2.0")))
 	f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "other", Version: "1"}, Debs: []debtest.Deb{
-		{Name: "other", Version: "1"}, {Name: "other-dbgsym", Version: "1", Source: "other", Fields: "Section: debug\nAuto-Built-Package: debug-symbols\n"}}}))
-	check(map[string]string{"amd64-linux-glibc": "hello_2.0_amd64-linux-glibc.opk hello-doc_2.0_all.opk other_1_amd64-linux-glibc.opk", "i386": "hello-doc_2.0_all.opk", "src": "hello_2.0_source.opk other_1_source.opk"})
+		{Name: "other", Version: "1"},
+		{Name: "other-dbgsym", Version: "1", Source: "other",
+			Fields: "Section: debug\nAuto-Built-Package: debug-symbols\n"}}}))
+	check(map[string]string{"amd64-linux-glibc": "hello_2.0_amd64-linux-glibc.opk hello-doc_2.0_all.opk " +
+		"other_1_amd64-linux-glibc.opk", "i386": "hello-doc_2.0_all.opk", "src": "hello_2.0_source.opk other_1_source.opk"})
 
 	f.suite.Architectures, f.suite.Opkg.Sources = []string{"amd64"}, false
 	f.accepted()
-	check(map[string]string{"amd64-linux-glibc": "hello_2.0_amd64-linux-glibc.opk hello-doc_2.0_all.opk other_1_amd64-linux-glibc.opk"})
+	check(map[string]string{"amd64-linux-glibc": "hello_2.0_amd64-linux-glibc.opk hello-doc_2.0_all.opk " +
+		"other_1_amd64-linux-glibc.opk"})
 	for _, stay := range []time.Duration{time.Hour, 0} {
-		did, err := f.a.Collect(context.Background(), CollectOptions{Attic: filepath.Join(t.TempDir(), "attic"), Stay: stay, Now: time.Now()})
+		did, err := f.a.Collect(context.Background(),
+			CollectOptions{Attic: filepath.Join(t.TempDir(), "attic"), Stay: stay, Now: time.Now()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,12 +119,15 @@ func TestFeeds(t *testing.T) {
 			}
 		}
 	}
-	check(map[string]string{"amd64-linux-glibc": "hello_2.0_amd64-linux-glibc.opk hello-doc_2.0_all.opk other_1_amd64-linux-glibc.opk"})
+	check(map[string]string{"amd64-linux-glibc": "hello_2.0_amd64-linux-glibc.opk hello-doc_2.0_all.opk " +
+		"other_1_amd64-linux-glibc.opk"})
 	if faults, err := f.a.Check(context.Background(), CheckOptions{Deep: true}); err != nil || faults != nil {
 		t.Errorf("check of the archive: %v, %v", faults, err)
 	}
-	edit(t, f.a.path("opkg/pool/2/main/h/hello/hello_2.0_amd64-linux-glibc.opk"), func(b []byte) []byte { b[len(b)-9] ^= 1; return b })
-	if faults, err := f.a.Check(context.Background(), CheckOptions{Deep: true}); err != nil || len(faults) != 1 || faults[0].Path != "opkg/unstable/amd64-linux-glibc" {
+	edit(t, f.a.path("opkg/pool/2/main/h/hello/hello_2.0_amd64-linux-glibc.opk"),
+		func(b []byte) []byte { b[len(b)-9] ^= 1; return b })
+	if faults, err := f.a.Check(context.Background(), CheckOptions{Deep: true}); err != nil || len(faults) != 1 ||
+		faults[0].Path != "opkg/unstable/amd64-linux-glibc" {
 		t.Errorf("check of a damaged package: %v, %v", faults, err)
 	}
 	f.suite.Opkg = nil
@@ -146,7 +156,8 @@ func TestBrokenOpkgKey(t *testing.T) {
 	f.accepted(f.upload(hello("2")))
 	seen := func() string {
 		var out []byte
-		for _, n := range []string{"dists/unstable/InRelease", "dists/unstable/Release.gpg", "dists/unstable/main/binary-amd64/Packages.gz", "opkg/unstable/amd64/Packages.sig"} {
+		for _, n := range []string{"dists/unstable/InRelease", "dists/unstable/Release.gpg",
+			"dists/unstable/main/binary-amd64/Packages.gz", "opkg/unstable/amd64/Packages.sig"} {
 			data, err := os.ReadFile(f.a.path(n))
 			if err != nil {
 				t.Fatal(err)
@@ -167,7 +178,8 @@ func TestBrokenOpkgKey(t *testing.T) {
 		back := f.a.Rollback(context.Background(), f.suite, "monday", f.now.Add(time.Minute))
 		for _, err := range []error{publishing, back} {
 			var fault *KeyError
-			if !errors.As(err, &fault) || !strings.HasPrefix(err.Error(), "suite unstable: Opkg-Key: ") || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "packmill key new NAME --opkg") {
+			if !errors.As(err, &fault) || !strings.HasPrefix(err.Error(), "suite unstable: Opkg-Key: ") ||
+				!strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "packmill key new NAME --opkg") {
 				t.Errorf("key %s: got %v, want a KeyError with the file and the cure", what, err)
 			}
 		}
@@ -209,7 +221,8 @@ func TestFeedsOfSnapshot(t *testing.T) {
 	}
 	was := read("opkg/unstable/amd64/Packages")
 	f.accepted(f.upload(hello("2")))
-	if _, err := f.a.Collect(context.Background(), CollectOptions{Attic: filepath.Join(t.TempDir(), "attic"), Now: f.now}); err != nil {
+	if _, err := f.a.Collect(context.Background(),
+		CollectOptions{Attic: filepath.Join(t.TempDir(), "attic"), Now: f.now}); err != nil {
 		t.Fatal(err)
 	}
 	kept := "snapshots/monday/opkg/unstable/amd64/"
@@ -224,7 +237,8 @@ func TestFeedsOfSnapshot(t *testing.T) {
 	server := httptest.NewServer(f.a.Handler())
 	defer server.Close()
 	copied := t.TempDir()
-	if _, err := f.a.Push(context.Background(), "monday/unstable", &push.Rsync{Dest: copied}, push.Options{}, f.now); err != nil {
+	if _, err := f.a.Push(context.Background(), "monday/unstable", &push.Rsync{Dest: copied}, push.Options{},
+		f.now); err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(was) {
@@ -253,7 +267,8 @@ func TestFeedsOfSnapshot(t *testing.T) {
 	if err := os.WriteFile(pooled, whole[:len(whole)-1], 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if faults, err := f.a.Check(context.Background(), CheckOptions{Deep: true}); err != nil || len(faults) != 1 || faults[0].Path != strings.TrimSuffix(kept, "/") {
+	if faults, err := f.a.Check(context.Background(), CheckOptions{Deep: true}); err != nil || len(faults) != 1 ||
+		faults[0].Path != strings.TrimSuffix(kept, "/") {
 		t.Errorf("check of a damaged package of the snapshot: %v, %v", faults, err)
 	}
 	if err := os.WriteFile(pooled, whole, 0o644); err != nil {

@@ -30,7 +30,8 @@ func TestImportOthers(t *testing.T) {
 		cmd := exec.Command(name, args...)
 		cmd.Dir, cmd.Env = dir, env
 		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s %s: %v: %s\nthis test needs the packages reprepro, aptly and gnupg", name, strings.Join(args, " "), err, out)
+			t.Fatalf("%s %s: %v: %s\nthis test needs the packages reprepro, aptly and gnupg",
+				name, strings.Join(args, " "), err, out)
 		}
 	}
 	do(home, "gpg", "--batch", "--pinentry-mode", "loopback", "--passphrase", "", "--import", secret)
@@ -57,7 +58,8 @@ func TestImportOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, d := range dscs {
-				do(dir, "reprepro", "-b", dir, "--section", "misc", "--priority", "optional", "--ignore=missingfile", "includedsc", "theirs", d)
+				do(dir, "reprepro", "-b", dir, "--section", "misc", "--priority", "optional", "--ignore=missingfile", "includedsc",
+					"theirs", d)
 			}
 			do(dir, "reprepro", append([]string{"-b", dir, "includedeb", "theirs"}, debs...)...)
 			return dir

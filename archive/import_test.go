@@ -29,7 +29,8 @@ func origin(t *testing.T) (*fixture, mirror.Source) {
 		Source: debtest.Source{Name: "libother", Version: "2"},
 		Debs:   []debtest.Deb{{Name: "libother1", Version: "2+b1", Fields: "Section: contrib/libs\n"}},
 	}))
-	f.suite.Overrides = map[string]Override{"hello": {Section: "games", Priority: "extra"}, "src:hello": {Section: "games"}}
+	f.suite.Overrides = map[string]Override{"hello": {Section: "games", Priority: "extra"},
+		"src:hello": {Section: "games"}}
 	f.accepted(f.upload(hello("1:1.1")))
 	return f, mirror.Source{URL: f.a.Root(), Suite: f.suite.Name, Keyring: ring(t, f.key)}
 }
@@ -72,7 +73,9 @@ func TestImport(t *testing.T) {
 		"file URL":  func(s *mirror.Source) { s.URL = "file://" + s.URL },
 		"hard link": func(s *mirror.Source) { s.Link = true },
 		"http":      func(s *mirror.Source) { s.URL = srv.URL },
-		"some":      func(s *mirror.Source) { s.Architectures, s.Components = []string{"amd64"}, []string{"contrib", "main"} },
+		"some": func(s *mirror.Source) {
+			s.Architectures, s.Components = []string{"amd64"}, []string{"contrib", "main"}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			to := newFixture(t)
@@ -99,7 +102,8 @@ func TestImport(t *testing.T) {
 			if calls.Load() != int64(len(rep.Uploads)) || !rep.Changed {
 				t.Errorf("report: %d calls, %+v", calls.Load(), rep)
 			}
-			for _, path := range []string{"main/binary-amd64/Packages", "contrib/binary-amd64/Packages", "main/binary-all/Packages", "main/source/Sources"} {
+			for _, path := range []string{"main/binary-amd64/Packages", "contrib/binary-amd64/Packages",
+				"main/binary-all/Packages", "main/source/Sources"} {
 				if got, want := to.text(path), from.text(path); got != want {
 					t.Errorf("%s: got\n%s\nwant\n%s", path, got, want)
 				}
@@ -136,7 +140,8 @@ func TestImportGoesOn(t *testing.T) {
 	src.URL = srv.URL
 	to := newFixture(t)
 	broken.Store(true)
-	if _, err := to.a.Import(context.Background(), to.suite, open(t, src), ImportOptions{Fetches: 1}, to.now); err == nil || !strings.Contains(err.Error(), "the server says 403 Forbidden") {
+	if _, err := to.a.Import(context.Background(), to.suite, open(t, src), ImportOptions{Fetches: 1},
+		to.now); err == nil || !strings.Contains(err.Error(), "the server says 403 Forbidden") {
 		t.Fatalf("got %v", err)
 	}
 	if _, err := os.Stat(to.a.path("dists", "unstable", "Release")); !errors.Is(err, os.ErrNotExist) {
@@ -186,7 +191,8 @@ func TestImportSourceless(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, r := range rep.Results {
-			if want := "publish the source first"; sourceless && r.Outcome != Published || !sourceless && !strings.Contains(r.Reason, want) {
+			if want := "publish the source first"; sourceless && r.Outcome != Published ||
+				!sourceless && !strings.Contains(r.Reason, want) {
 				t.Errorf("sourceless %v: %s: %v: %s", sourceless, r.Changes, r.Outcome, r.Reason)
 			}
 			if r.NoSource == sourceless {
@@ -207,7 +213,8 @@ func TestImportOfABrokenRepository(t *testing.T) {
 	defer web.Close()
 	deb, lost := "pool/main/h/hello/hello_1.1_amd64.deb", "pool/contrib/libo/libother/libother1_2+b1_amd64.deb"
 	flip := func(b []byte) []byte { b[len(b)/2] ^= 1; return b }
-	for name, change := range map[string]func(*mirror.Source){"copy": func(*mirror.Source) {}, "link": func(s *mirror.Source) { s.Link = true }, "http": func(s *mirror.Source) { s.URL = web.URL }} {
+	for name, change := range map[string]func(*mirror.Source){"copy": func(*mirror.Source) {},
+		"link": func(s *mirror.Source) { s.Link = true }, "http": func(s *mirror.Source) { s.URL = web.URL }} {
 		src := src
 		change(&src)
 		to := newFixture(t)
@@ -228,7 +235,8 @@ func TestImportOfABrokenRepository(t *testing.T) {
 			reason, _, _ := strings.Cut(r.Reason, ";")
 			got = append(got, fmt.Sprintf("%s %v %s", r.Changes, r.Outcome, reason))
 		}
-		want := []string{"hello 1:1.1 refused " + deb + " is not the file that its index names", "libother_2_import.changes published ", "libother 2 refused " + lost + " is not there, though its index names it"}
+		want := []string{"hello 1:1.1 refused " + deb + " is not the file that its index names",
+			"libother_2_import.changes published ", "libother 2 refused " + lost + " is not there, though its index names it"}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
@@ -246,10 +254,14 @@ func TestImportOfABrokenRepository(t *testing.T) {
 func TestImportFlat(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if err := debtest.WriteAll(dir, []debtest.Upload{hello("1:2.10-3"), {Source: debtest.Source{Name: "other", Version: "1"}, Debs: []debtest.Deb{{Name: "other", Version: "1", Arch: "i386", Fields: "Section: contrib/misc\n"}}}}); err != nil {
+	if err := debtest.WriteAll(dir,
+		[]debtest.Upload{hello("1:2.10-3"),
+			{Source: debtest.Source{Name: "other", Version: "1"},
+				Debs: []debtest.Deb{{Name: "other", Version: "1", Arch: "i386", Fields: "Section: contrib/misc\n"}}}}); err != nil {
 		t.Fatal(err)
 	}
-	run(t, dir, "sh", "-c", "dpkg-scanpackages -m . >Packages 2>/dev/null && dpkg-scansources . >Sources 2>/dev/null && gzip -9nk Packages")
+	run(t, dir, "sh", "-c",
+		"dpkg-scanpackages -m . >Packages 2>/dev/null && dpkg-scansources . >Sources 2>/dev/null && gzip -9nk Packages")
 	web := httptest.NewServer(http.FileServer(http.Dir(filepath.Dir(dir))))
 	defer web.Close()
 	secret, public := newKey(t, "theirs")
@@ -261,7 +273,8 @@ func TestImportFlat(t *testing.T) {
 		{"scanned", mirror.Source{URL: dir, Suite: "./", Unsigned: true}},
 		{"http", mirror.Source{URL: web.URL + "/" + sub, Suite: "/", Unsigned: true}},
 		{"signed", mirror.Source{URL: dir, Suite: "./", Keyring: ring(t, public)}},
-		{"one architecture", mirror.Source{URL: dir, Suite: "./", Keyring: ring(t, public), Architectures: []string{"amd64"}}},
+		{"one architecture",
+			mirror.Source{URL: dir, Suite: "./", Keyring: ring(t, public), Architectures: []string{"amd64"}}},
 	} {
 		if tc.src.Keyring != nil {
 			release := run(t, dir, "sh", "-c", `echo "SHA256:"; for f in Packages Packages.gz Sources; do echo " $(sha256sum <$f | cut -d" " -f1) $(stat -c %s $f) ./$f"; done`)
@@ -312,12 +325,20 @@ func TestImportRefuses(t *testing.T) {
 		{"no such suite", func(s *mirror.Source) { s.Suite = "nowhere" }, "", "no such file"},
 		{"path for a suite", func(s *mirror.Source) { s.Suite = "../x" }, "", "is no name below dists"},
 		{"path for a flat one", func(s *mirror.Source) { s.Suite = "../x/" }, "", "no directory of a flat repository"},
-		{"components of a flat one", func(s *mirror.Source) { s.Suite, s.Components = "./", []string{"main"} }, "", "a flat repository has no components"},
-		{"nothing flat there", func(s *mirror.Source) { s.Suite, s.Keyring, s.Unsigned = "./", nil, true }, "", "neither a Release nor a Packages"},
+		{"components of a flat one", func(s *mirror.Source) {
+			s.Suite, s.Components = "./", []string{"main"}
+		}, "", "a flat repository has no components"},
+		{"nothing flat there", func(s *mirror.Source) {
+			s.Suite, s.Keyring, s.Unsigned = "./", nil, true
+		}, "", "neither a Release nor a Packages"},
 		{"flat without a signature", func(s *mirror.Source) { s.Suite = "./" }, "", "no such file"},
 		{"scheme", func(s *mirror.Source) { s.URL = "ftp://x/" }, "", "ftp is not http, https or file"},
-		{"component", func(s *mirror.Source) { s.Components = []string{"non-free"} }, "", "Release names no component non-free, only main, contrib"},
-		{"architecture", func(s *mirror.Source) { s.Architectures = []string{"mips"} }, "", "Release names no architecture mips"},
+		{"component", func(s *mirror.Source) {
+			s.Components = []string{"non-free"}
+		}, "", "Release names no component non-free, only main, contrib"},
+		{"architecture", func(s *mirror.Source) {
+			s.Architectures = []string{"mips"}
+		}, "", "Release names no architecture mips"},
 		{"changed InRelease", func(*mirror.Source) {}, "dists/unstable/InRelease", "InRelease: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -374,7 +395,8 @@ func TestImportOdd(t *testing.T) {
 		}
 	}
 	for _, sub := range []string{"pool", "copy"} {
-		for _, d := range []debtest.Deb{{Name: "good", Version: "1"}, {Name: "forall", Version: "1", Arch: "all"}, {Name: "twice", Version: "1", Arch: "all", Fields: "Homepage: https://" + sub + ".example/\n"}} {
+		for _, d := range []debtest.Deb{{Name: "good", Version: "1"}, {Name: "forall", Version: "1", Arch: "all"},
+			{Name: "twice", Version: "1", Arch: "all", Fields: "Homepage: https://" + sub + ".example/\n"}} {
 			if _, err := d.Write(filepath.Join(dir, sub)); err != nil {
 				t.Fatal(err)
 			}
@@ -387,11 +409,13 @@ func TestImportOdd(t *testing.T) {
 		rest, _, _ = strings.Cut("Package: good\n"+rest, "\n\n")
 		return strings.NewReplacer(change...).Replace(rest) + "\n\n"
 	}
-	odd := stanza("Package: good", "Package: MyTool") + stanza("Version: 1", "Version: v1.2", "good_1", "other_1") + stanza("SHA256:", "SHA255:", "good_1", "third_1") +
+	odd := stanza("Package: good", "Package: MyTool") + stanza("Version: 1", "Version: v1.2", "good_1", "other_1") +
+		stanza("SHA256:", "SHA255:", "good_1", "third_1") +
 		stanza("pool/", "pool//") + stanza("pool/", "/pool/") + stanza("Package: good", "Package: good\nPackage: again")
 	texts := map[string]string{
-		"main/binary-amd64/Packages": odd + strings.Replace(good, "Package: good", "Package: good\nTag: role::program,\n use::testing", 1),
-		"main/binary-i386/Packages":  copied,
+		"main/binary-amd64/Packages": odd +
+			strings.Replace(good, "Package: good", "Package: good\nTag: role::program,\n use::testing", 1),
+		"main/binary-i386/Packages": copied,
 	}
 	release := "Suite: theirs\nDate: Sat, 5 Dec 2020 01:02:03 +0200\nValid-Until: Sat, 5 Dec 2096 01:02:03 Z\nSHA256:\n"
 	for _, name := range sortedKeys(texts) {
@@ -405,7 +429,8 @@ func TestImportOdd(t *testing.T) {
 	}
 	to := newFixture(t)
 	src := mirror.Source{URL: dir, Suite: "theirs", Unsigned: true}
-	rep, err := to.a.Import(ctx, to.suite, open(t, src), ImportOptions{Sourceless: true, Packages: []string{"g*", "forall", "twice", "MyTool"}}, to.now)
+	rep, err := to.a.Import(ctx, to.suite, open(t, src),
+		ImportOptions{Sourceless: true, Packages: []string{"g*", "forall", "twice", "MyTool"}}, to.now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -432,7 +457,8 @@ func TestImportOdd(t *testing.T) {
 	if text := to.text("main/binary-amd64/Packages"); !strings.Contains(text, "\nTag: role::program,\n use::testing\n") {
 		t.Errorf("Tag is lost: got\n%s", text)
 	}
-	none, err := newFixture(t).a.Import(ctx, to.suite, open(t, src), ImportOptions{Sourceless: true, Packages: []string{"b*"}, DryRun: true}, to.now)
+	none, err := newFixture(t).a.Import(ctx, to.suite, open(t, src),
+		ImportOptions{Sourceless: true, Packages: []string{"b*"}, DryRun: true}, to.now)
 	if err != nil || len(none.Uploads) != 0 {
 		t.Errorf("of no package: got %+v, %v", none, err)
 	}

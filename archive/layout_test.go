@@ -25,7 +25,8 @@ func TestLayout(t *testing.T) {
 	f := newFixture(t)
 	f.suite.Architectures = []string{"amd64"}
 	net := func(version, section string) debtest.Upload {
-		return debtest.Upload{Source: debtest.Source{Name: "other", Version: version}, Debs: []debtest.Deb{{Name: "other", Version: version, Fields: "Section: " + section + "\n"}}}
+		return debtest.Upload{Source: debtest.Source{Name: "other", Version: version},
+			Debs: []debtest.Deb{{Name: "other", Version: version, Fields: "Section: " + section + "\n"}}}
 	}
 	server := httptest.NewServer(f.a.Handler())
 	defer server.Close()
@@ -63,7 +64,8 @@ func TestLayout(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", feed, got, want)
 		}
 	}
-	f.suite.Opkg = &Opkg{Layout: "feeds/dev/trunk/ARCH/any/SECTION", Options: opkg.Options{Arch: map[string]string{"amd64": "amd64-linux-glibc"}}}
+	f.suite.Opkg = &Opkg{Layout: "feeds/dev/trunk/ARCH/any/SECTION",
+		Options: opkg.Options{Arch: map[string]string{"amd64": "amd64-linux-glibc"}}}
 	f.accepted(f.upload(hello("1")))
 	f.accepted(f.upload(net("1", "net")))
 	has("feeds/dev/trunk/amd64-linux-glibc/any/net", "other_1_amd64-linux-glibc.opk")
@@ -80,7 +82,8 @@ func TestLayout(t *testing.T) {
 	}
 
 	// A section is a stranger's word.
-	f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "evil", Version: "1"}, Debs: []debtest.Deb{{Name: "evil", Version: "1", Fields: "Section: ..\n"}}}))
+	f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "evil", Version: "1"},
+		Debs: []debtest.Deb{{Name: "evil", Version: "1", Fields: "Section: ..\n"}}}))
 
 	f.suite.Opkg.Layout = "packages/ARCH/SUITE"
 	f.suite.Opkg.Arch = map[string]string{"amd64": "x86_64"}
@@ -131,7 +134,8 @@ func TestLayoutsThatCannotBe(t *testing.T) {
 	f.accepted(f.upload(hello("1")))
 	other := f.suite
 	other.Name, other.Codename = "testing", "testing"
-	if _, err := f.a.Publish(context.Background(), other, nil, f.now); err == nil || !strings.Contains(err.Error(), "give the suites layouts that differ") {
+	if _, err := f.a.Publish(context.Background(), other, nil, f.now); err == nil ||
+		!strings.Contains(err.Error(), "give the suites layouts that differ") {
 		t.Errorf("two suites: got %v", err)
 	}
 }
@@ -153,10 +157,12 @@ func TestWarnsOfWhatOpkgCannotTake(t *testing.T) {
 	}
 	rep := f.accepted(f.upload(hello("2")))
 	want := "the opkg feed unstable/amd64 goes without hello 2: "
-	if len(rep.Warnings) != 1 || !strings.HasPrefix(rep.Warnings[0], want) || !strings.Contains(rep.Warnings[0], "raise the version") {
+	if len(rep.Warnings) != 1 || !strings.HasPrefix(rep.Warnings[0], want) ||
+		!strings.Contains(rep.Warnings[0], "raise the version") {
 		t.Errorf("warnings: got %q, want %s", rep.Warnings, want)
 	}
-	rep = f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "other", Version: "1"}, Debs: []debtest.Deb{{Name: "other", Version: "1"}}}))
+	rep = f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "other", Version: "1"},
+		Debs: []debtest.Deb{{Name: "other", Version: "1"}}}))
 	if rep.Warnings != nil {
 		t.Errorf("said again: %q", rep.Warnings)
 	}
@@ -175,19 +181,23 @@ func TestOpkgClients(t *testing.T) {
 	if err := os.WriteFile(file, key.Secret(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f.suite.Opkg = &Opkg{Sources: true, Keys: []string{file}, Options: opkg.Options{Arch: map[string]string{"amd64": "x86_64", "all": "noarch"}}}
+	f.suite.Opkg = &Opkg{Sources: true, Keys: []string{file},
+		Options: opkg.Options{Arch: map[string]string{"amd64": "x86_64", "all": "noarch"}}}
 	f.accepted(f.upload(hello("1")))
 	clients, err := f.a.OpkgClients(f.suite, "amd64", "http://a.example/")
 	if err != nil || len(clients) != 3 {
 		t.Fatalf("got %v, %v", clients, err)
 	}
-	common := "src/gz unstable http://a.example/opkg/unstable/x86_64\nsrc/gz unstable-src http://a.example/opkg/unstable/src\narch noarch 1\narch all 1\narch x86_64 10\narch source 5\n"
+	common := "src/gz unstable http://a.example/opkg/unstable/x86_64\n" +
+		"src/gz unstable-src http://a.example/opkg/unstable/src\narch noarch 1\narch all 1\narch x86_64 10\narch source 5\n"
 	for i, want := range []string{
 		"option check_signature 1\noption signature_type gpg-asc\noption gpg_trust_level TrustAny\n" + common,
 		"option check_signature 1\n" + common,
 		common,
 	} {
-		lines := slices.DeleteFunc(strings.SplitAfter(clients[i].Text, "\n"), func(l string) bool { return strings.HasPrefix(l, "#") })
+		lines := slices.DeleteFunc(strings.SplitAfter(clients[i].Text, "\n"), func(l string) bool {
+			return strings.HasPrefix(l, "#")
+		})
 		if got := strings.Join(lines, ""); got != want {
 			t.Errorf("%s: got\n%s\nwant\n%s", clients[i].Family, got, want)
 		}
@@ -195,7 +205,8 @@ func TestOpkgClients(t *testing.T) {
 	if !strings.Contains(clients[1].Text, "/etc/opkg/keys/"+key.Fingerprint()+":") {
 		t.Errorf("openwrt's key: got\n%s", clients[1].Text)
 	}
-	if _, err := f.a.OpkgClients(f.suite, "mips", "http://a.example/"); err == nil || !errors.Is(err, ErrNoFeed) || !strings.Contains(err.Error(), "of mips, only of amd64") {
+	if _, err := f.a.OpkgClients(f.suite, "mips", "http://a.example/"); err == nil || !errors.Is(err, ErrNoFeed) ||
+		!strings.Contains(err.Error(), "of mips, only of amd64") {
 		t.Errorf("an unknown architecture: %v", err)
 	}
 }

@@ -42,14 +42,18 @@ func loop(t *testing.T, n int) {
 	var runs, news atomic.Int64
 	clients := []*client{
 		newClient(t, f.source(), f.key, "amd64"),
-		newClient(t, strings.NewReplacer("file:"+f.a.Root(), web.URL, " unstable ", " rolling ").Replace(f.source()), f.key, "amd64"), // an alias
+		// an alias
+		newClient(t, strings.NewReplacer("file:"+f.a.Root(), web.URL, " unstable ", " rolling ").Replace(f.source()), f.key,
+			"amd64"),
 	}
 	for i, c := range clients {
 		wg.Go(func() {
 			last := ""
 			for ctx.Err() == nil {
 				runs.Add(1)
-				for _, args := range [][]string{{"apt-get", "update", "-o", "APT::Update::Error-Mode=any"}, {"apt-get", "install", "-y", "--download-only", "hello", "hello-doc"}, {"apt-get", "source", "--download-only", "hello"}} {
+				for _, args := range [][]string{{"apt-get", "update", "-o", "APT::Update::Error-Mode=any"},
+					{"apt-get", "install", "-y", "--download-only", "hello", "hello-doc"},
+					{"apt-get", "source", "--download-only", "hello"}} {
 					if out, err := c.try(args...); err != nil {
 						t.Errorf("client %d, run %d, %s: %v\n%s", i, runs.Load(), strings.Join(args[:2], " "), err, out)
 						stop()
@@ -80,7 +84,8 @@ func loop(t *testing.T, n int) {
 		}
 		f.accepted(f.upload(u))
 		if i%10 == 9 {
-			if _, err := f.a.Collect(context.Background(), CollectOptions{Attic: f.a.path("attic"), Stay: 24 * time.Hour, Now: time.Now()}); err != nil {
+			if _, err := f.a.Collect(context.Background(),
+				CollectOptions{Attic: f.a.path("attic"), Stay: 24 * time.Hour, Now: time.Now()}); err != nil {
 				t.Errorf("collect: %v", err)
 			}
 		}

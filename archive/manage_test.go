@@ -77,7 +77,9 @@ func TestCopyMoveRemove(t *testing.T) {
 	stable := f.stable()
 	u := hello("1")
 	u.Debs[0].Fields = "Description: short\n And long.\n"
-	f.accepted(f.upload(u), f.upload(debtest.Upload{Source: debtest.Source{Name: "other", Version: "5"}, Debs: []debtest.Deb{{Name: "other", Version: "5", Arch: "i386"}, {Name: "other", Version: "5"}}}))
+	f.accepted(f.upload(u),
+		f.upload(debtest.Upload{Source: debtest.Source{Name: "other", Version: "5"},
+			Debs: []debtest.Deb{{Name: "other", Version: "5", Arch: "i386"}, {Name: "other", Version: "5"}}}))
 	before := f.list("unstable")
 
 	p := f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, ChangeOptions{Dry: true}, f.now))
@@ -158,7 +160,8 @@ func TestOverrideInPlace(t *testing.T) {
 	f.accepted(f.upload(hello("1")))
 	f.planned(f.a.Override(ctx, f.suite, "hello-doc", Override{Section: "doc", Priority: "extra"}, ChangeOptions{}, f.now))
 	for _, arch := range []string{"amd64", "i386", "all"} {
-		if got := f.text("main/binary-" + arch + "/Packages"); !strings.Contains(got, "Section: doc\n") || !strings.Contains(got, "Priority: extra\n") {
+		if got := f.text("main/binary-" + arch + "/Packages"); !strings.Contains(got, "Section: doc\n") ||
+			!strings.Contains(got, "Priority: extra\n") {
 			t.Errorf("%s: got %s", arch, got)
 		}
 	}
@@ -189,7 +192,8 @@ func TestSnapshotDiffRollback(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{glob(t, f.a, "snapshots/monday/dists/unstable/main/binary-amd64/by-hash/SHA256/*"), f.a.path("snapshots/monday/dists/unstable/main/binary-amd64/Packages.xz"), filepath.Join(feed, "Packages.gz")} {
+	for _, name := range []string{glob(t, f.a, "snapshots/monday/dists/unstable/main/binary-amd64/by-hash/SHA256/*"),
+		f.a.path("snapshots/monday/dists/unstable/main/binary-amd64/Packages.xz"), filepath.Join(feed, "Packages.gz")} {
 		if st, err := os.Stat(name); err != nil || st.Sys().(*syscall.Stat_t).Nlink < 2 {
 			t.Errorf("%s: %v, want a hard link", name, err)
 		}
@@ -200,12 +204,14 @@ func TestSnapshotDiffRollback(t *testing.T) {
 	old := newClient(t, strings.ReplaceAll(f.source(), f.a.Root(), f.a.Root()+"/snapshots/monday"), f.key, "amd64")
 	old.run("apt-get", "update")
 	old.run("apt-get", "download", "hello=1", "hello-doc=1")
-	if data, err := os.ReadFile(f.a.path("snapshots/monday/dists/unstable/InRelease")); err != nil || strings.Contains(string(data), "Valid-Until") {
+	if data, err := os.ReadFile(f.a.path("snapshots/monday/dists/unstable/InRelease")); err != nil ||
+		strings.Contains(string(data), "Valid-Until") {
 		t.Errorf("a snapshot that apt refuses after an hour: %v, %s", err, data)
 	}
 
 	d, err := f.a.Diff(ctx, "monday/unstable", "unstable")
-	if got, want := fmt.Sprint(d, err), "[{hello amd64 1 2} {hello source 1 2} {hello-doc all 1 2} {other source  5}] <nil>"; got != want {
+	if got, want := fmt.Sprint(d,
+		err), "[{hello amd64 1 2} {hello source 1 2} {hello-doc all 1 2} {other source  5}] <nil>"; got != want {
 		t.Errorf("diff: got %s, want %s", got, want)
 	}
 	c.run("apt-get", "update")
@@ -220,7 +226,8 @@ func TestSnapshotDiffRollback(t *testing.T) {
 	if got := c.run("apt-cache", "policy", "hello"); !strings.Contains(got, "Candidate: 1") {
 		t.Errorf("after the rollback: got %s", got)
 	}
-	if feed, err := os.ReadFile(f.a.path("opkg/unstable/amd64/Packages")); err != nil || strings.Contains(string(feed), "Version: 2") || !strings.Contains(string(feed), "Version: 1") {
+	if feed, err := os.ReadFile(f.a.path("opkg/unstable/amd64/Packages")); err != nil ||
+		strings.Contains(string(feed), "Version: 2") || !strings.Contains(string(feed), "Version: 1") {
 		t.Errorf("feed after the rollback: %v, got %s", err, feed)
 	}
 	f.sound()

@@ -26,8 +26,10 @@ func (f *fixture) quilted(upstream, version string, sa bool) Inclusion {
 	}
 	put("tool-1/README", upstream)
 	run(f.T, dir, "tar", "--sort=name", "--mtime=@1", "--owner=0", "--group=0", "-czf", "tool_1.orig.tar.gz", "tool-1")
-	put("tool-1/debian/control", "Source: tool\nMaintainer: Packmill Tests <tests@packmill.example>\nStandards-Version: 4.6.2\n\nPackage: tool\nArchitecture: all\nDescription: a tool\n")
-	put("tool-1/debian/changelog", "tool ("+version+") unstable; urgency=low\n\n  * One more.\n\n -- Packmill Tests <tests@packmill.example>  Sat, 21 Nov 2026 12:00:00 +0000\n")
+	put("tool-1/debian/control", "Source: tool\nMaintainer: Packmill Tests <tests@packmill.example>\n"+
+		"Standards-Version: 4.6.2\n\nPackage: tool\nArchitecture: all\nDescription: a tool\n")
+	put("tool-1/debian/changelog", "tool ("+version+") unstable; urgency=low\n\n  * One more.\n\n"+
+		" -- Packmill Tests <tests@packmill.example>  Sat, 21 Nov 2026 12:00:00 +0000\n")
 	put("tool-1/debian/source/format", "3.0 (quilt)\n")
 	run(f.T, dir, "dpkg-source", "-b", "tool-1")
 	names := []string{"tool_" + version + ".dsc", "tool_" + version + ".debian.tar.xz"}
@@ -58,7 +60,8 @@ func TestOrigOfAnEarlierUpload(t *testing.T) {
 	}
 	t.Parallel()
 	f := newFixture(t)
-	first, second, other := f.quilted("text", "1-1", true), f.quilted("text", "1-2", false), f.quilted("other text", "1-3", true)
+	first, second, other := f.quilted("text", "1-1", true), f.quilted("text", "1-2", false), f.quilted("other text", "1-3",
+		true)
 	want := func(rep *Report, err error, want ...string) {
 		t.Helper()
 		if err != nil {
@@ -70,8 +73,10 @@ func TestOrigOfAnEarlierUpload(t *testing.T) {
 			}
 		}
 	}
-	const lacks = "refused tool_1.orig.tar.gz: tool_1-2.dsc wants it, but neither the upload nor the archive has it; build the upload with -sa"
-	const clash = "refused tool_1.orig.tar.gz: the archive has a file of this name with other content; published files never change"
+	const lacks = "refused tool_1.orig.tar.gz: tool_1-2.dsc wants it, but neither the upload nor the archive has it; " +
+		"build the upload with -sa"
+	const clash = "refused tool_1.orig.tar.gz: the archive has a file of this name with other content; " +
+		"published files never change"
 	try := func(batch ...Inclusion) (*Report, error) {
 		return f.a.Try(context.Background(), f.suite, batch, f.now)
 	}

@@ -23,12 +23,15 @@ func TestInstallerPackages(t *testing.T) {
 	f.suite.Contents, f.suite.Translations = true, true
 	u := hello("1")
 	u.Source.Binary = append(u.Source.Binary, "hello-udeb")
-	u.Debs = append(u.Debs, debtest.Deb{Name: "hello-udeb", Source: "hello", Version: "1", Udeb: true, Fields: "Section: debian-installer\nDescription: says hello\n While it installs.\n"})
+	u.Debs = append(u.Debs,
+		debtest.Deb{Name: "hello-udeb", Source: "hello", Version: "1", Udeb: true,
+			Fields: "Section: debian-installer\nDescription: says hello\n While it installs.\n"})
 	f.accepted(f.upload(u))
 	f.wantHave("main/binary-amd64/Packages", "hello 1, hello-doc 1")
 	f.wantHave("main/debian-installer/binary-amd64/Packages", "hello-udeb 1")
 	f.wantHave("main/debian-installer/binary-i386/Packages", "")
-	if got := f.text("main/debian-installer/binary-amd64/Packages"); !strings.Contains(got, " While it installs.\n") || !strings.Contains(got, "Filename: pool/main/h/hello/hello-udeb_1_amd64.udeb\n") {
+	if got := f.text("main/debian-installer/binary-amd64/Packages"); !strings.Contains(got, " While it installs.\n") ||
+		!strings.Contains(got, "Filename: pool/main/h/hello/hello-udeb_1_amd64.udeb\n") {
 		t.Errorf("got %s, want the whole description, and a place in the pool", got)
 	}
 	if got := f.text("main/Contents-amd64"); strings.Contains(got, "udeb") {
@@ -51,7 +54,8 @@ func TestInstallerPackages(t *testing.T) {
 	f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, ChangeOptions{}, f.now))
 	f.wantList("stable", "hello_1_amd64 hello_1_source hello-doc_1_all hello-udeb_1_amd64")
 	to := newFixture(t)
-	rep, err := to.a.Import(ctx, to.suite, open(t, mirror.Source{URL: f.a.Root(), Suite: "unstable", Keyring: ring(t, f.key)}), ImportOptions{}, to.now)
+	rep, err := to.a.Import(ctx, to.suite,
+		open(t, mirror.Source{URL: f.a.Root(), Suite: "unstable", Keyring: ring(t, f.key)}), ImportOptions{}, to.now)
 	if err != nil || len(rep.Results) != 1 || rep.Results[0].Outcome != Published {
 		t.Fatalf("import: %+v, %v", rep, err)
 	}
@@ -89,13 +93,15 @@ func TestBuildinfo(t *testing.T) {
 	again := u
 	again.Buildinfo += "Installed-Build-Depends: other (= 1)\n"
 	rep := f.accepted(f.upload(again))
-	if r := rep.Results[0]; r.Outcome != AlreadyThere || fmt.Sprint(r.Notes) != "[hello_1_amd64.buildinfo: the archive keeps the one that it has.]" {
+	if r := rep.Results[0]; r.Outcome != AlreadyThere ||
+		fmt.Sprint(r.Notes) != "[hello_1_amd64.buildinfo: the archive keeps the one that it has.]" {
 		t.Errorf("again: got %v, notes %q", r.Outcome, r.Notes)
 	}
 	want(at, u.Buildinfo)
 	bad := f.upload(hello2(u))
 	edit(t, filepath.Join(bad.Dir, "hello_2_amd64.buildinfo"), replace("hello", "hallo"))
-	if r := f.publish(bad).Results[0]; r.Outcome != Refused || !strings.HasPrefix(r.Reason, "hello_2_amd64.buildinfo: SHA-256 differs from") {
+	if r := f.publish(bad).Results[0]; r.Outcome != Refused ||
+		!strings.HasPrefix(r.Reason, "hello_2_amd64.buildinfo: SHA-256 differs from") {
 		t.Errorf("other bytes: got %v: %s", r.Outcome, r.Reason)
 	}
 	attic := filepath.Join(t.TempDir(), "attic")
@@ -160,7 +166,9 @@ func TestDdeb(t *testing.T) {
 	f.suite.Dbgsym = "debug"
 	f.suite.Components = []string{"main", "debug"}
 	u := hello("1")
-	u.Debs = append(u.Debs, debtest.Deb{Name: "hello-dbgsym", Source: "hello", Version: "1", Ddeb: true, Fields: "Auto-Built-Package: debug-symbols\nDepends: hello (= 1)\n"})
+	u.Debs = append(u.Debs,
+		debtest.Deb{Name: "hello-dbgsym", Source: "hello", Version: "1", Ddeb: true,
+			Fields: "Auto-Built-Package: debug-symbols\nDepends: hello (= 1)\n"})
 	f.accepted(f.upload(u))
 	f.wantHave("debug/binary-amd64/Packages", "hello-dbgsym 1")
 	c := newClient(t, strings.ReplaceAll(f.source(), "contrib", "debug"), f.key, "amd64")
@@ -169,7 +177,8 @@ func TestDdeb(t *testing.T) {
 	f.sound()
 	to := newFixture(t)
 	to.suite = f.suite
-	rep, err := to.a.Import(ctx, to.suite, open(t, mirror.Source{URL: f.a.Root(), Suite: "unstable", Keyring: ring(t, f.key)}), ImportOptions{}, f.now)
+	rep, err := to.a.Import(ctx, to.suite,
+		open(t, mirror.Source{URL: f.a.Root(), Suite: "unstable", Keyring: ring(t, f.key)}), ImportOptions{}, f.now)
 	if err != nil || len(rep.Results) == 0 {
 		t.Fatalf("import: got %+v, %v", rep, err)
 	}

@@ -37,7 +37,8 @@ func TestAborted(t *testing.T) {
 	f.accepted(f.upload(hello("1")))
 	seen := func() []byte {
 		var all []byte
-		for _, name := range []string{"dists/unstable/InRelease", "opkg/unstable/amd64/Packages", "opkg/unstable/i386/Packages"} {
+		for _, name := range []string{"dists/unstable/InRelease", "opkg/unstable/amd64/Packages",
+			"opkg/unstable/i386/Packages"} {
 			data, err := os.ReadFile(f.a.path(name))
 			if err != nil {
 				t.Fatal(err)
@@ -94,7 +95,8 @@ func TestPublishersMeet(t *testing.T) {
 		for j := range each {
 			name := fmt.Sprintf("p%d%d", i, j)
 			want += fmt.Sprintf(" %s_1_amd64 %[1]s_1_source", name)
-			in := f.upload(debtest.Upload{Source: debtest.Source{Name: name, Version: "1"}, Debs: []debtest.Deb{{Name: name, Version: "1"}}})
+			in := f.upload(debtest.Upload{Source: debtest.Source{Name: name, Version: "1"},
+				Debs: []debtest.Deb{{Name: name, Version: "1"}}})
 			wg.Go(func() {
 				rep, err := a.Publish(ctx, f.suite, []Inclusion{in}, f.now)
 				if err != nil || rep.Results[0].Outcome != Published {
@@ -130,7 +132,8 @@ func TestClockBack(t *testing.T) {
 	}
 	f.now = f.now.Add(-3 * time.Hour)
 	rep := f.accepted(f.upload(hello("2")))
-	if len(rep.Warnings) != 1 || !strings.HasPrefix(rep.Warnings[0], "the clock is 2h59m0s behind the last Release of unstable") {
+	if len(rep.Warnings) != 1 ||
+		!strings.HasPrefix(rep.Warnings[0], "the clock is 2h59m0s behind the last Release of unstable") {
 		t.Errorf("warnings: got %q", rep.Warnings)
 	}
 	c.run("apt-get", "update")

@@ -32,7 +32,8 @@ func pushProcess(arg string) error {
 // pushTarget is a directory, or the bucket of the S3 server at an address.
 func pushTarget(dest string) Destination {
 	if strings.HasPrefix(dest, "http://") {
-		return &push.S3{Endpoint: dest, Bucket: "bucket", Credentials: push.Credentials{Access: "tester", Secret: "not-a-secret"}, Large: 5 << 20}
+		return &push.S3{Endpoint: dest, Bucket: "bucket",
+			Credentials: push.Credentials{Access: "tester", Secret: "not-a-secret"}, Large: 5 << 20}
 	}
 	return &push.Rsync{Dest: dest}
 }
@@ -96,7 +97,8 @@ func TestPushKilled(t *testing.T) {
 	old, points := inRelease(t, dest), 0
 	for n, ended := 0, false; !ended; n++ {
 		f.accepted(f.upload(hello(fmt.Sprintf("2.%d", n))))
-		script := fmt.Sprintf("#!/bin/sh\nif [ %[2]d -gt 0 ]; then %[1]s \"$@\" || exit; fi\necho >>%[3]s/runs\nif [ $(wc -l <%[3]s/runs) -ge %[2]d ]; then kill -9 $PPID; fi\n", rsync, n, bin)
+		script := fmt.Sprintf("#!/bin/sh\nif [ %[2]d -gt 0 ]; then %[1]s \"$@\" || exit; fi\necho >>%[3]s/runs\n"+
+			"if [ $(wc -l <%[3]s/runs) -ge %[2]d ]; then kill -9 $PPID; fi\n", rsync, n, bin)
 		for name, text := range map[string]string{"rsync": script, "runs": ""} {
 			if err := os.WriteFile(filepath.Join(bin, name), []byte(text), 0o755); err != nil {
 				t.Fatal(err)

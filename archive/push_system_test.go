@@ -89,7 +89,8 @@ func s3Server(t *testing.T) (endpoint, bucket string) {
 func curl(t *testing.T, url, text string) {
 	t.Helper()
 	out, err := exec.Command("curl", "-fsS", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user", "tester:not-a-secret",
-		"-H", fmt.Sprintf("x-amz-content-sha256: %x", sha256.Sum256([]byte(text))), "-X", "PUT", "-d", text, url).CombinedOutput()
+		"-H", fmt.Sprintf("x-amz-content-sha256: %x", sha256.Sum256([]byte(text))), "-X", "PUT", "-d", text,
+		url).CombinedOutput()
 	if err != nil {
 		t.Fatalf("curl %s: %v: %s\nthis test needs the package curl", url, err, out)
 	}
@@ -201,10 +202,12 @@ func TestPushToS3(t *testing.T) {
 	rec := record(t, endpoint)
 	f := newFixture(t)
 	f.suite.Opkg = &Opkg{}
-	odd := debtest.Upload{Source: debtest.Source{Name: "g++-x", Version: "1.0~rc1+b"}, Debs: []debtest.Deb{{Name: "g++-x", Version: "1.0~rc1+b", Packing: "none",
-		Files: []debtest.File{{Path: "usr/lib/large", Body: strings.Repeat("0123456789abcdef", 12<<16)}}}}}
+	odd := debtest.Upload{Source: debtest.Source{Name: "g++-x", Version: "1.0~rc1+b"},
+		Debs: []debtest.Deb{{Name: "g++-x", Version: "1.0~rc1+b", Packing: "none",
+			Files: []debtest.File{{Path: "usr/lib/large", Body: strings.Repeat("0123456789abcdef", 12<<16)}}}}}
 	f.accepted(f.upload(hello("1:1.0")), f.upload(odd))
-	to := &push.S3{Endpoint: rec.URL, Bucket: "bucket", Credentials: push.Credentials{Access: "tester", Secret: "not-a-secret"}, Large: 5 << 20}
+	to := &push.S3{Endpoint: rec.URL, Bucket: "bucket",
+		Credentials: push.Credentials{Access: "tester", Secret: "not-a-secret"}, Large: 5 << 20}
 	now := time.Now()
 	try := func(opt push.Options) (*push.Report, error) {
 		return f.a.Push(context.Background(), "", to, opt, now)
@@ -249,7 +252,8 @@ func TestPushToS3(t *testing.T) {
 	if large != 3 {
 		t.Errorf("the large package went in %d parts, want 3", large)
 	}
-	if seen[0] != "GET .packmill/manifest" || seen[1] != "PUT .packmill/manifest" || seen[len(seen)-1] != "PUT .packmill/manifest" {
+	if seen[0] != "GET .packmill/manifest" || seen[1] != "PUT .packmill/manifest" ||
+		seen[len(seen)-1] != "PUT .packmill/manifest" {
 		t.Errorf("the manifest is not around it all: %q", seen)
 	}
 	do(push.Options{})
@@ -268,7 +272,8 @@ func TestPushToS3(t *testing.T) {
 	}
 
 	f.accepted(f.upload(hello("1:2.0")))
-	if rep := do(push.Options{}); len(rep.Sent) > 100 || slices.Contains(rep.Sent, "pool/main/h/hello/hello_1.0_amd64.deb") {
+	if rep := do(push.Options{}); len(rep.Sent) > 100 ||
+		slices.Contains(rep.Sent, "pool/main/h/hello/hello_1.0_amd64.deb") {
 		t.Errorf("one upload more sent %d files", len(rep.Sent))
 	}
 	check()
@@ -392,7 +397,8 @@ func TestPushToS3(t *testing.T) {
 	t.Run("wrong key", func(t *testing.T) {
 		bad := *to
 		bad.Secret = "wrong"
-		if _, err := f.a.Push(context.Background(), "", &bad, push.Options{}, now); err == nil || !strings.Contains(err.Error(), "403 Forbidden") {
+		if _, err := f.a.Push(context.Background(), "", &bad, push.Options{}, now); err == nil ||
+			!strings.Contains(err.Error(), "403 Forbidden") {
 			t.Errorf("got %v", err)
 		}
 	})

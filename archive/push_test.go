@@ -85,7 +85,8 @@ func TestPushByRsync(t *testing.T) {
 	}
 	var last push.Progress
 	rep := do(push.Options{Progress: func(p push.Progress) { last = p }})
-	if !slices.Equal(rep.Sent, dry.Sent) || last.Files != len(rep.Sent) || last.Bytes != rep.Bytes || last.AllBytes != rep.Bytes {
+	if !slices.Equal(rep.Sent, dry.Sent) || last.Files != len(rep.Sent) || last.Bytes != rep.Bytes ||
+		last.AllBytes != rep.Bytes {
 		t.Errorf("sent %d files, dry run %d, progress %+v", len(rep.Sent), len(dry.Sent), last)
 	}
 	sameTree(t, publicTree(t, dest), publicTree(t, f.a.Root()))
@@ -103,7 +104,8 @@ func TestPushByRsync(t *testing.T) {
 	// A new version; the old one goes away later, in the copy as here.
 	f.accepted(f.upload(hello("1:2.0")))
 	rep = do(push.Options{})
-	if slices.Contains(rep.Sent, "pool/main/h/hello/hello_1.0_amd64.deb") || !slices.Contains(rep.Sent, "pool/main/h/hello/hello_2.0_amd64.deb") {
+	if slices.Contains(rep.Sent, "pool/main/h/hello/hello_1.0_amd64.deb") ||
+		!slices.Contains(rep.Sent, "pool/main/h/hello/hello_2.0_amd64.deb") {
 		t.Errorf("sent: %v", rep.Sent)
 	}
 	sameTree(t, publicTree(t, dest), publicTree(t, f.a.Root()))
@@ -186,7 +188,8 @@ func TestPushFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := &push.Rsync{Dest: file + "/below"}
-	if _, err := f.a.Push(context.Background(), "", bad, push.Options{}, time.Now()); err == nil || !strings.Contains(err.Error(), "rsync: ") {
+	if _, err := f.a.Push(context.Background(), "", bad, push.Options{}, time.Now()); err == nil ||
+		!strings.Contains(err.Error(), "rsync: ") {
 		t.Errorf("got %v", err)
 	}
 	dest := t.TempDir()
@@ -258,7 +261,8 @@ func TestPushView(t *testing.T) {
 	}
 	do(first.Name)
 	got := strings.Join(publicTreeOf(t, dest, "pool", "dists", "opkg"), "\n")
-	for _, want := range []string{"hello_1.0_amd64.deb", "hello_1.0_amd64.opk", "dists/sid -> unstable", "dists/unstable/InRelease"} {
+	for _, want := range []string{"hello_1.0_amd64.deb", "hello_1.0_amd64.opk", "dists/sid -> unstable",
+		"dists/unstable/InRelease"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %s in\n%s", want, got)
 		}

@@ -140,28 +140,33 @@ func TestRefusals(t *testing.T) {
 		}, want: "hello_2.10-3.tar.xz: SHA-256 differs from hello_2.10-3_amd64.changes; send the whole upload again"},
 		{name: "missing file", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			os.Remove(inc.Dir + "/hello_2.10-3.tar.xz")
-		}, want: "hello_2.10-3.tar.xz: hello_2.10-3_amd64.changes lists it, but it is not there as a regular file; send the whole upload again"},
+		}, want: "hello_2.10-3.tar.xz: hello_2.10-3_amd64.changes lists it, but it is not there as a regular file; " +
+			"send the whole upload again"},
 		{name: "symbolic link", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			os.Remove(inc.Dir + "/hello_2.10-3.tar.xz")
 			os.Symlink("/etc/passwd", inc.Dir+"/hello_2.10-3.tar.xz")
-		}, want: "hello_2.10-3.tar.xz: hello_2.10-3_amd64.changes lists it, but it is not there as a regular file; send the whole upload again"},
+		}, want: "hello_2.10-3.tar.xz: hello_2.10-3_amd64.changes lists it, but it is not there as a regular file; " +
+			"send the whole upload again"},
 		{name: "name with a path", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			edit(t, filepath.Join(inc.Dir, inc.Changes), replace("hello_2.10-3.tar.xz", "../../../etc/passwd"))
 		}, want: `hello_2.10-3_amd64.changes:23: file name "../../../etc/passwd" begins with '.'; name it like`},
 		{name: "deb whose name lies", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			os.Link(inc.Dir+"/hello_2.10-3_amd64.deb", inc.Dir+"/hello_9_amd64.deb")
 			edit(t, filepath.Join(inc.Dir, inc.Changes), replace("hello_2.10-3_amd64.deb", "hello_9_amd64.deb"))
-		}, want: "hello_9_amd64.deb: its control file belongs to hello_2.10-3_amd64.deb; give the file that name, or build the package again"},
+		}, want: "hello_9_amd64.deb: its control file belongs to hello_2.10-3_amd64.deb; give the file that name, " +
+			"or build the package again"},
 		{name: "deb of another source", upload: func() debtest.Upload {
 			u := hello("2.10-3")
 			u.Debs[1].Source = "other"
 			return u
-		}(), want: "hello-doc_2.10-3_all.deb: is built from other 2.10-3, but hello_2.10-3_amd64.changes is of hello 2.10-3; build the upload again"},
+		}(), want: "hello-doc_2.10-3_all.deb: is built from other 2.10-3, " +
+			"but hello_2.10-3_amd64.changes is of hello 2.10-3; build the upload again"},
 		{name: "deb of an architecture that the suite lacks", upload: func() debtest.Upload {
 			u := hello("2.10-3")
 			u.Debs[0].Arch = "arm64"
 			return u
-		}(), want: "hello_2.10-3_arm64.deb: the suite unstable has no architecture arm64, only amd64, i386; leave the package out, or add the architecture to the suite"},
+		}(), want: "hello_2.10-3_arm64.deb: the suite unstable has no architecture arm64, only amd64, i386; " +
+			"leave the package out, or add the architecture to the suite"},
 		{name: "binary that Binary does not name", upload: func() debtest.Upload {
 			u := hello("2.10-3")
 			u.Debs = append(u.Debs, debtest.Deb{Name: "stowaway", Source: "hello", Version: "2.10-3"})
@@ -171,42 +176,60 @@ func TestRefusals(t *testing.T) {
 				return regexp.MustCompile(`(?m)^Binary: .*$`).ReplaceAll(b, []byte("Binary: hello hello-doc"))
 			})
 		}, want: "stowaway_2.10-3_amd64.deb: hello_2.10-3_amd64.changes does not name it in Binary; build the upload again"},
-		{name: "binaries without their source", upload: hello("2.10-3"), kind: Binary, want: "hello-doc_2.10-3_all.deb: its source package hello 2.10-3 is not in unstable; publish the source first"},
-		{name: "architecture that the sender may not", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) { inc.Architectures = []string{"amd64"} },
-			want: "hello-doc_2.10-3_all.deb: its sender may bring packages for amd64 only; let a builder of its architecture send it"},
-		{name: "older version", before: []debtest.Upload{hello("2.10-4")}, upload: hello("2.10-3"), want: "hello_2.10-3.dsc: hello has the newer version 2.10-4 in unstable; give the package a higher version, or force it"},
+		{name: "binaries without their source", upload: hello("2.10-3"), kind: Binary,
+			want: "hello-doc_2.10-3_all.deb: its source package hello 2.10-3 is not in unstable; publish the source first"},
+		{name: "architecture that the sender may not", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
+			inc.Architectures = []string{"amd64"}
+		},
+			want: "hello-doc_2.10-3_all.deb: its sender may bring packages for amd64 only; " +
+				"let a builder of its architecture send it"},
+		{name: "older version", before: []debtest.Upload{hello("2.10-4")}, upload: hello("2.10-3"),
+			want: "hello_2.10-3.dsc: hello has the newer version 2.10-4 in unstable; give the package a higher version, " +
+				"or force it"},
 		{name: "same version with other content", before: []debtest.Upload{hello("2.10-4")}, upload: func() debtest.Upload {
 			other.Source.Fields = "Homepage: https://packmill.example/\n"
 			return other
-		}(), want: "hello_2.10-4.dsc: hello 2.10-4 is in unstable with other content; published files never change, so give the package a new version"},
+		}(), want: "hello_2.10-4.dsc: hello 2.10-4 is in unstable with other content; published files never change, " +
+			"so give the package a new version"},
 		{name: "component that the suite lacks", upload: func() debtest.Upload {
 			u := hello("2.10-3")
 			u.Debs[0].Fields = "Section: non-free/net\n"
 			return u
 		}(), want: `hello_2.10-3_amd64.changes: the suite unstable has no component "non-free", only main, contrib; change the Section of the package or the component of the upload`},
 		{name: "two control members", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
-			control := debtest.Pack("xz", debtest.Tar(debtest.File{Path: "control", Body: "Package: hello\nVersion: 2.10-3\nArchitecture: amd64\nMaintainer: A <a@b.example>\nDescription: x\n"}))
-			os.WriteFile(inc.Dir+"/hello_2.10-3_amd64.deb", debtest.Ar(debtest.Member{Name: "debian-binary", Body: []byte("2.0\n")},
-				debtest.Member{Name: "control.tar.xz", Body: control}, debtest.Member{Name: "control.tar.gz", Body: debtest.Pack("gz", nil)},
-				debtest.Member{Name: "data.tar.xz", Body: debtest.Pack("xz", debtest.Tar())}), 0o644)
+			control := debtest.Pack("xz",
+				debtest.Tar(debtest.File{Path: "control",
+					Body: "Package: hello\nVersion: 2.10-3\nArchitecture: amd64\nMaintainer: A <a@b.example>\nDescription: x\n"}))
+			os.WriteFile(inc.Dir+"/hello_2.10-3_amd64.deb",
+				debtest.Ar(debtest.Member{Name: "debian-binary", Body: []byte("2.0\n")},
+					debtest.Member{Name: "control.tar.xz", Body: control}, debtest.Member{Name: "control.tar.gz",
+						Body: debtest.Pack("gz", nil)},
+					debtest.Member{Name: "data.tar.xz", Body: debtest.Pack("xz", debtest.Tar())}), 0o644)
 			relist(t, *inc, "hello_2.10-3_amd64.deb")
 		}, want: `hello_2.10-3_amd64.deb: member "control.tar.gz" at place 3 of the container, where data.tar belongs; build the package again with dpkg-deb`},
 		{name: "bomb of 10 GB", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			// Streams of 32 MiB of zeros, one after the other.
 			zeros := strings.Repeat(run(t, "/", "sh", "-c", "head -c 32M /dev/zero | xz -1 --threads=1"), 320)
-			control := debtest.Pack("xz", debtest.Tar(debtest.File{Path: "control", Body: "Package: hello\nVersion: 2.10-3\nArchitecture: amd64\nMaintainer: A <a@b.example>\nDescription: x\n"}))
-			os.WriteFile(inc.Dir+"/hello_2.10-3_amd64.deb", debtest.Ar(debtest.Member{Name: "debian-binary", Body: []byte("2.0\n")},
-				debtest.Member{Name: "control.tar.xz", Body: control}, debtest.Member{Name: "data.tar.xz", Body: append(debtest.Pack("xz", debtest.Tar()), zeros...)}), 0o644)
+			control := debtest.Pack("xz",
+				debtest.Tar(debtest.File{Path: "control",
+					Body: "Package: hello\nVersion: 2.10-3\nArchitecture: amd64\nMaintainer: A <a@b.example>\nDescription: x\n"}))
+			os.WriteFile(inc.Dir+"/hello_2.10-3_amd64.deb",
+				debtest.Ar(debtest.Member{Name: "debian-binary", Body: []byte("2.0\n")},
+					debtest.Member{Name: "control.tar.xz", Body: control}, debtest.Member{Name: "data.tar.xz",
+						Body: append(debtest.Pack("xz", debtest.Tar()), zeros...)}), 0o644)
 			relist(t, *inc, "hello_2.10-3_amd64.deb")
-		}, want: "hello_2.10-3_amd64.deb: data.tar.xz unpacks to more than 400 times its size, as bombs do; split the package, or leave out what is empty in it"},
+		}, want: "hello_2.10-3_amd64.deb: data.tar.xz unpacks to more than 400 times its size, as bombs do; " +
+			"split the package, or leave out what is empty in it"},
 		{name: ".dsc of another version", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			edit(t, inc.Dir+"/hello_2.10-3.dsc", replace("Version: 2.10-3", "Version: 2.10-4"))
 			relist(t, *inc, "hello_2.10-3.dsc")
-		}, want: "hello_2.10-3.dsc: is hello 2.10-4, but hello_2.10-3_amd64.changes is of hello 2.10-3; build the upload again"},
+		}, want: "hello_2.10-3.dsc: is hello 2.10-4, but hello_2.10-3_amd64.changes is of hello 2.10-3; " +
+			"build the upload again"},
 		{name: ".dsc and .changes disagree", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			edit(t, inc.Dir+"/hello_2.10-3.tar.xz", func(b []byte) []byte { return append(b, 0, 0, 0, 0) })
 			relist(t, *inc, "hello_2.10-3.tar.xz")
-		}, want: "hello_2.10-3.tar.xz: hello_2.10-3.dsc and hello_2.10-3_amd64.changes do not agree about it; build the source package again"},
+		}, want: "hello_2.10-3.tar.xz: hello_2.10-3.dsc and hello_2.10-3_amd64.changes do not agree about it; " +
+			"build the source package again"},
 		{name: "two .dsc", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			edit(t, filepath.Join(inc.Dir, inc.Changes), replace("hello_2.10-3.tar.xz", "hello_2.10-4.dsc"))
 		}, want: "hello_2.10-3_amd64.changes: lists hello_2.10-3.dsc and hello_2.10-4.dsc; an upload has one source package"},
@@ -214,23 +237,31 @@ func TestRefusals(t *testing.T) {
 			edit(t, filepath.Join(inc.Dir, inc.Changes), func(b []byte) []byte {
 				return regexp.MustCompile(`(?m)^ .* hello_2\.10-3\.tar\.xz\n`).ReplaceAll(b, nil)
 			})
-		}, want: "hello_2.10-3.tar.xz: hello_2.10-3.dsc wants it, but neither the upload nor the archive has it; build the upload with -sa"},
+		}, want: "hello_2.10-3.tar.xz: hello_2.10-3.dsc wants it, but neither the upload nor the archive has it; " +
+			"build the upload with -sa"},
 		{name: ".dsc that names a path", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			edit(t, inc.Dir+"/hello_2.10-3.dsc", replace("hello_2.10-3.tar.xz", "../../../hello_2.10-3.tar.xz"))
 			relist(t, *inc, "hello_2.10-3.dsc")
 		}, want: `hello_2.10-3.dsc:13: file name "../../../hello_2.10-3.tar.xz" begins with '.'`},
 		{name: "epoch over the same file names", before: []debtest.Upload{hello("2.10-3")}, upload: hello("1:2.10-3"),
-			want: "hello_2.10-3.dsc: the archive has a file of this name with other content; published files never change, so give the package a new version"},
+			want: "hello_2.10-3.dsc: the archive has a file of this name with other content; published files never change, " +
+				"so give the package a new version"},
 		{name: "epoch that is gone", before: []debtest.Upload{hello("1:1.0-1")}, upload: hello("2.10-3"),
-			want: "hello_2.10-3.dsc: hello has the newer version 1:1.0-1 in unstable; give the package a higher version, or force it"},
-		{name: "binary that is older than the suite's", before: []debtest.Upload{{Source: debtest.Source{Name: "hello", Version: "1"}, Debs: []debtest.Deb{{Name: "hello", Source: "hello (1)", Version: "9"}}}},
-			upload: debtest.Upload{Source: debtest.Source{Name: "hello", Version: "2"}, Debs: []debtest.Deb{{Name: "hello", Version: "2"}}},
-			want:   "hello_2_amd64.deb: hello has the newer version 9 in unstable; give the package a higher version, or force it"},
+			want: "hello_2.10-3.dsc: hello has the newer version 1:1.0-1 in unstable; give the package a higher version, " +
+				"or force it"},
+		{name: "binary that is older than the suite's",
+			before: []debtest.Upload{{Source: debtest.Source{Name: "hello", Version: "1"},
+				Debs: []debtest.Deb{{Name: "hello", Source: "hello (1)", Version: "9"}}}},
+			upload: debtest.Upload{Source: debtest.Source{Name: "hello", Version: "2"},
+				Debs: []debtest.Deb{{Name: "hello", Version: "2"}}},
+			want: "hello_2_amd64.deb: hello has the newer version 9 in unstable; give the package a higher version, " +
+				"or force it"},
 		{name: "two sizes of one file", upload: hello("2.10-3"), spoil: func(t *testing.T, inc *Inclusion) {
 			edit(t, filepath.Join(inc.Dir, inc.Changes), func(b []byte) []byte {
 				return regexp.MustCompile(`(?m)^( [0-9a-f]{32} )`).ReplaceAll(b, []byte("${1}1"))
 			})
-		}, want: "hello_2.10-3_amd64.changes:18: hello_2.10-3.dsc is of 512 bytes in Checksums-Sha1, but of 1512 in another list; build the upload again"},
+		}, want: "hello_2.10-3_amd64.changes:18: hello_2.10-3.dsc is of 512 bytes in Checksums-Sha1, " +
+			"but of 1512 in another list; build the upload again"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -274,7 +305,8 @@ func TestNameKeepsItsBytes(t *testing.T) {
 	u := hello("1")
 	u.Debs[0].Files[0].Body = "something else"
 	r := f.publish(f.upload(u)).Results[0]
-	if want := "hello_1_amd64.deb: the archive has a file of this name with other content; published files never change, so give the package a new version"; r.Reason != want {
+	if want := "hello_1_amd64.deb: the archive has a file of this name with other content; " +
+		"published files never change, so give the package a new version"; r.Reason != want {
 		t.Errorf("got %v: %q, want refused: %q", r.Outcome, r.Reason, want)
 	}
 	f.accepted(f.upload(hello("1")))
@@ -439,9 +471,11 @@ func TestContents(t *testing.T) {
 	if err := os.RemoveAll(f.a.path("cache")); err != nil {
 		t.Fatal(err)
 	}
-	f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "bb", Version: "1"}, Debs: []debtest.Deb{{Name: "bb", Version: "1", Files: []debtest.File{{Path: "usr/bin/hi"}}}}}))
+	f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "bb", Version: "1"},
+		Debs: []debtest.Deb{{Name: "bb", Version: "1", Files: []debtest.File{{Path: "usr/bin/hi"}}}}}))
 	want("main/Contents-amd64", "usr/bin/hi\tmisc/bb,utils/hello\nusr/lib/x\tutils/hello\n")
-	f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "bb", Version: "2"}, Debs: []debtest.Deb{{Name: "bb", Version: "2", Files: []debtest.File{{Path: "usr/bin/b"}}}}}))
+	f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "bb", Version: "2"},
+		Debs: []debtest.Deb{{Name: "bb", Version: "2", Files: []debtest.File{{Path: "usr/bin/b"}}}}}))
 	want("main/Contents-amd64", "usr/bin/b\tmisc/bb\nusr/bin/hi\tutils/hello\nusr/lib/x\tutils/hello\n")
 }
 
@@ -453,7 +487,8 @@ func TestTranslations(t *testing.T) {
 	u := hello("1")
 	u.Debs[0].Fields = "Description: " + long
 	f.accepted(f.upload(u))
-	if got := f.text("main/binary-amd64/Packages"); strings.Contains(got, "an item") || !strings.Contains(got, "Description-md5: ") {
+	if got := f.text("main/binary-amd64/Packages"); strings.Contains(got, "an item") ||
+		!strings.Contains(got, "Description-md5: ") {
 		t.Errorf("Packages: got %s, want the short description only", got)
 	}
 	c := newClient(t, f.source(), f.key, "amd64")
@@ -465,7 +500,8 @@ func TestTranslations(t *testing.T) {
 	u = hello("2")
 	u.Debs[0].Fields = "Description: " + strings.Replace(long, "many", "few", 1)
 	f.accepted(f.upload(u))
-	if got := f.text("main/i18n/Translation-en"); strings.Contains(got, "many") || !strings.Contains(got, "First line of few.") {
+	if got := f.text("main/i18n/Translation-en"); strings.Contains(got, "many") ||
+		!strings.Contains(got, "First line of few.") {
 		t.Errorf("Translation-en: got %s, want the new text only", got)
 	}
 }
@@ -475,11 +511,14 @@ func TestDbgsymHasItsComponent(t *testing.T) {
 	f := newFixture(t)
 	f.suite.Dbgsym = "debug"
 	u := hello("1")
-	u.Debs = append(u.Debs, debtest.Deb{Name: "hello-dbgsym", Source: "hello", Version: "1", Fields: "Auto-Built-Package: debug-symbols\nSection: debug\n"})
+	u.Debs = append(u.Debs,
+		debtest.Deb{Name: "hello-dbgsym", Source: "hello", Version: "1",
+			Fields: "Auto-Built-Package: debug-symbols\nSection: debug\n"})
 	f.accepted(f.upload(u))
 	f.wantHave("main/binary-amd64/Packages", "hello 1, hello-doc 1")
 	f.wantHave("debug/binary-amd64/Packages", "hello-dbgsym 1")
-	f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "hello", Version: "2", Binary: []string{"hello", "hello-doc"}}, Debs: []debtest.Deb{{Name: "hello", Version: "2"}}}))
+	f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "hello", Version: "2",
+		Binary: []string{"hello", "hello-doc"}}, Debs: []debtest.Deb{{Name: "hello", Version: "2"}}}))
 	f.planned(f.a.Remove(ctx, f.suite, []string{"hello-doc"}, ChangeOptions{}, f.now))
 	f.wantHave("debug/binary-amd64/Packages", "hello-dbgsym 1")
 	f.wantHave("main/source/Sources", "hello 2, hello 1*") // whose source is there as long as it is
@@ -498,7 +537,8 @@ func TestForcedOlderVersion(t *testing.T) {
 	f.accepted(f.upload(hello("1")))
 	u := hello("3")
 	u.Source.Binary = append(u.Source.Binary, "hello-new")
-	u.Debs = append(u.Debs, debtest.Deb{Name: "hello-new", Source: "hello", Version: "3"}, debtest.Deb{Name: "hello", Version: "3", Arch: "i386"})
+	u.Debs = append(u.Debs, debtest.Deb{Name: "hello-new", Source: "hello", Version: "3"},
+		debtest.Deb{Name: "hello", Version: "3", Arch: "i386"})
 	f.accepted(f.upload(u))
 	s.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, ChangeOptions{}, f.now))
 	older := f.upload(hello("2"))
@@ -509,7 +549,8 @@ func TestForcedOlderVersion(t *testing.T) {
 	}
 	f.wantList("unstable", "hello_2_amd64 hello_2_source hello-doc_2_all")
 	p := f.planned(f.a.Copy(ctx, "unstable", stable, []string{"hello"}, ChangeOptions{Force: true}, f.now))
-	if got, want := fmt.Sprint(p.Removed), "[{main source hello 3 } {main amd64 hello 3 hello} {main all hello-doc 3 hello} {main amd64 hello-new 3 hello}]"; got != want {
+	if got, want := fmt.Sprint(p.Removed), "[{main source hello 3 } {main amd64 hello 3 hello} {main all hello-doc 3 "+
+		"hello} {main amd64 hello-new 3 hello}]"; got != want {
 		t.Errorf("removed: got %s, want %s", got, want)
 	}
 	f.wantList("stable", "hello_2_amd64 hello_2_source hello-doc_2_all")
@@ -529,12 +570,14 @@ func TestForcedOlderVersion(t *testing.T) {
 func TestOverridesAndComponents(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	f.suite.Overrides = map[string]Override{"hello": {Section: "contrib/utils", Priority: "important"}, "src:hello": {Section: "contrib/devel"}}
+	f.suite.Overrides = map[string]Override{"hello": {Section: "contrib/utils", Priority: "important"},
+		"src:hello": {Section: "contrib/devel"}}
 	f.accepted(f.upload(hello("1")))
 	f.wantHave("contrib/binary-amd64/Packages", "hello 1")
 	f.wantHave("main/binary-amd64/Packages", "hello-doc 1")
 	f.wantHave("contrib/source/Sources", "hello 1")
-	if got := f.text("contrib/binary-amd64/Packages"); !strings.Contains(got, "\nSection: contrib/utils\n") || !strings.Contains(got, "\nPriority: important\n") {
+	if got := f.text("contrib/binary-amd64/Packages"); !strings.Contains(got, "\nSection: contrib/utils\n") ||
+		!strings.Contains(got, "\nPriority: important\n") {
 		t.Errorf("got %s, want section and priority of the override", got)
 	}
 	f.suite.Overrides = nil
@@ -543,7 +586,8 @@ func TestOverridesAndComponents(t *testing.T) {
 	f.wantHave("main/binary-amd64/Packages", "hello 2, hello-doc 2")
 	f.wantHave("main/source/Sources", "hello 2")
 	f.wantHave("contrib/source/Sources", "")
-	if got := fmt.Sprint(rep.Results[0].Notes); !strings.Contains(got, "package hello moves from component contrib to main.") {
+	if got := fmt.Sprint(rep.Results[0].Notes); !strings.Contains(got,
+		"package hello moves from component contrib to main.") {
 		t.Errorf("notes: got %s", got)
 	}
 }
@@ -577,8 +621,10 @@ func TestTakeoverIsSaid(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	f.accepted(f.upload(hello("1")))
-	rep := f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "newhello", Version: "2"}, Debs: []debtest.Deb{{Name: "hello", Source: "newhello", Version: "2"}}}))
-	if got, want := fmt.Sprint(rep.Results[0].Notes), "[package hello is taken over from source package hello by newhello.]"; got != want {
+	rep := f.accepted(f.upload(debtest.Upload{Source: debtest.Source{Name: "newhello", Version: "2"},
+		Debs: []debtest.Deb{{Name: "hello", Source: "newhello", Version: "2"}}}))
+	if got, want := fmt.Sprint(rep.Results[0].Notes), "[package hello is taken over from source package hello by "+
+		"newhello.]"; got != want {
 		t.Errorf("notes: got %s, want %s", got, want)
 	}
 }
@@ -703,7 +749,8 @@ func TestEpochAndSuffixes(t *testing.T) {
 	}
 	f.accepted(f.upload(hello(v)))
 	// A binNMU: the binary's version is higher than its source's.
-	u := debtest.Upload{Source: debtest.Source{Name: "hello", Version: v}, Debs: []debtest.Deb{{Name: "hello", Source: "hello (" + v + ")", Version: v + "+b1"}}}
+	u := debtest.Upload{Source: debtest.Source{Name: "hello", Version: v},
+		Debs: []debtest.Deb{{Name: "hello", Source: "hello (" + v + ")", Version: v + "+b1"}}}
 	inc := f.upload(u)
 	edit(t, filepath.Join(inc.Dir, inc.Changes), func(b []byte) []byte {
 		b = regexp.MustCompile(`(?m)^Source: .*$`).ReplaceAll(b, []byte("Source: hello ("+v+")"))
@@ -722,7 +769,8 @@ func TestKeyOfGpgAgent(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("GNUPGHOME", home)
 	t.Cleanup(func() { exec.Command("gpgconf", "--homedir", home, "--kill", "gpg-agent").Run() })
-	if out, err := exec.Command("gpg", "--batch", "--passphrase", "", "--quick-generate-key", "agent@packmill.example", "rsa3072", "sign", "10d").CombinedOutput(); err != nil {
+	if out, err := exec.Command("gpg", "--batch", "--passphrase", "", "--quick-generate-key", "agent@packmill.example",
+		"rsa3072", "sign", "10d").CombinedOutput(); err != nil {
 		t.Fatalf("gpg --quick-generate-key: %v\n%s", err, out)
 	}
 	list, err := exec.Command("gpg", "--batch", "--with-colons", "--list-secret-keys").Output()
@@ -731,7 +779,8 @@ func TestKeyOfGpgAgent(t *testing.T) {
 	}
 	fpr := regexp.MustCompile(`(?m)^fpr:+([0-9A-F]{40}):`).FindSubmatch(list)
 	public := filepath.Join(home, "public.asc")
-	if out, err := exec.Command("gpg", "--batch", "--armor", "--output", public, "--export", string(fpr[1])).CombinedOutput(); err != nil {
+	if out, err := exec.Command("gpg", "--batch", "--armor", "--output", public, "--export",
+		string(fpr[1])).CombinedOutput(); err != nil {
 		t.Fatalf("gpg --export: %v\n%s", err, out)
 	}
 	f := newFixture(t)
@@ -743,7 +792,8 @@ func TestKeyOfGpgAgent(t *testing.T) {
 	if rep.Changed {
 		t.Error("the same keys: got a new Release")
 	}
-	if len(rep.Warnings) != 1 || !strings.HasPrefix(rep.Warnings[0], "the signing key gpg:"+string(fpr[1])+" expires on ") {
+	if len(rep.Warnings) != 1 ||
+		!strings.HasPrefix(rep.Warnings[0], "the signing key gpg:"+string(fpr[1])+" expires on ") {
 		t.Errorf("of a key for 10 days: got warnings %q, want one", rep.Warnings)
 	}
 	dir := f.a.path("dists/unstable/")
@@ -753,7 +803,8 @@ func TestKeyOfGpgAgent(t *testing.T) {
 		newClient(t, f.source(), k, "amd64").run("apt-get", "update")
 	}
 	f.suite.SignWith = []string{"gpg:0123456789012345678901234567890123456789"}
-	if _, err := f.a.Publish(context.Background(), f.suite, nil, f.now); err == nil || !strings.Contains(err.Error(), "gpg does not know it") {
+	if _, err := f.a.Publish(context.Background(), f.suite, nil, f.now); err == nil ||
+		!strings.Contains(err.Error(), "gpg does not know it") {
 		t.Errorf("an unknown key: got %v", err)
 	}
 }
@@ -764,8 +815,9 @@ func TestKeyExpires(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	made := f.now.Add(-time.Hour)
-	e, err := pgp.NewEntity("short", "", "short@packmill.example", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, Curve: packet.Curve25519,
-		KeyLifetimeSecs: 24 * 3600, Time: func() time.Time { return made }})
+	e, err := pgp.NewEntity("short", "", "short@packmill.example",
+		&packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, Curve: packet.Curve25519,
+			KeyLifetimeSecs: 24 * 3600, Time: func() time.Time { return made }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -797,7 +849,9 @@ func TestKeyExpires(t *testing.T) {
 	before := seen()
 	_, err = f.a.Publish(context.Background(), f.suite, []Inclusion{f.upload(hello("2"))}, made.Add(25*time.Hour))
 	var fault *KeyError
-	if !errors.As(err, &fault) || !strings.Contains(err.Error(), "has expired; nothing was published: put a new one in its place (packmill archive key rotate unstable)") {
+	if !errors.As(err, &fault) ||
+		!strings.Contains(err.Error(),
+			"has expired; nothing was published: put a new one in its place (packmill archive key rotate unstable)") {
 		t.Errorf("with an expired key: got %v, want a KeyError with the cure", err)
 	}
 	if seen() != before {
@@ -805,7 +859,8 @@ func TestKeyExpires(t *testing.T) {
 	}
 	second, _ := newKey(t, "second")
 	f.suite.SignWith = append(f.suite.SignWith, second)
-	if _, err := f.a.Publish(context.Background(), f.suite, nil, made.Add(25*time.Hour)); err == nil || !strings.Contains(err.Error(), "packmill archive key rotate unstable --retire") {
+	if _, err := f.a.Publish(context.Background(), f.suite, nil, made.Add(25*time.Hour)); err == nil ||
+		!strings.Contains(err.Error(), "packmill archive key rotate unstable --retire") {
 		t.Errorf("with an expired key beside another: got %v, want the cure", err)
 	}
 }

@@ -16,7 +16,8 @@ import (
 // for all. Each needs the other in its own version, but bb-data, which needs nothing.
 func (f *fixture) part(name, version, arch string) Inclusion {
 	f.Helper()
-	d := debtest.Deb{Name: name, Source: name, Version: version, Arch: arch, Fields: fmt.Sprintf("Depends: %s-data (= %s)\n", name, version)}
+	d := debtest.Deb{Name: name, Source: name, Version: version, Arch: arch,
+		Fields: fmt.Sprintf("Depends: %s-data (= %s)\n", name, version)}
 	if arch == "all" {
 		d.Name, d.Fields = name+"-data", fmt.Sprintf("Depends: %s (= %s)\n", name, version)
 		if name == "bb" {
@@ -60,12 +61,14 @@ func TestSkew(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	f.suite.Components = []string{"main"}
-	f.accepted(f.sourceOnly("app", "1"), f.part("app", "1", "all"), f.part("app", "1", "amd64"), f.part("app", "1", "i386"))
+	f.accepted(f.sourceOnly("app", "1"), f.part("app", "1", "all"), f.part("app", "1", "amd64"),
+		f.part("app", "1", "i386"))
 	f.wantHave("main/binary-i386/Packages", "app 1, app-data 1")
 
 	f.accepted(f.sourceOnly("app", "2"))
 	amd64 := f.part("app", "2", "amd64")
-	if r := f.publish(amd64).Results[0]; r.Outcome != Waits || r.Reason != "waits for the other packages of its source: app needs app-data (= 2)" {
+	if r := f.publish(amd64).Results[0]; r.Outcome != Waits ||
+		r.Reason != "waits for the other packages of its source: app needs app-data (= 2)" {
 		t.Errorf("amd64 before all: got %v, %q", r.Outcome, r.Reason)
 	}
 	f.wantHave("main/binary-amd64/Packages", "app 1, app-data 1")
@@ -160,10 +163,12 @@ func TestBuiltUsing(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	lib := func(v string) Inclusion {
-		return f.upload(debtest.Upload{Source: debtest.Source{Name: "lib", Version: v}, Debs: []debtest.Deb{{Name: "lib", Version: v}}})
+		return f.upload(debtest.Upload{Source: debtest.Source{Name: "lib", Version: v},
+			Debs: []debtest.Deb{{Name: "lib", Version: v}}})
 	}
 	app := func(v, fields string) Inclusion {
-		return f.upload(debtest.Upload{Source: debtest.Source{Name: "app", Version: v}, Debs: []debtest.Deb{{Name: "app", Version: v, Fields: fields}}})
+		return f.upload(debtest.Upload{Source: debtest.Source{Name: "app", Version: v},
+			Debs: []debtest.Deb{{Name: "app", Version: v, Fields: fields}}})
 	}
 	f.accepted(lib("1"))
 	f.accepted(app("1", "Built-Using: lib (= 1)\n"))

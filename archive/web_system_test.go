@@ -68,9 +68,12 @@ func TestWebServers(t *testing.T) {
 	for name, start := range map[string]func(t *testing.T, root, addr string) *exec.Cmd{
 		"nginx": func(t *testing.T, root, addr string) *exec.Cmd {
 			dir, conf := unpacked(t, "nginx"), filepath.Join(t.TempDir(), "nginx.conf")
-			server := snippet(t, "nginx.conf", "listen 80;", "listen "+addr+";", "listen [::]:80;", "", "/var/lib/packmill/archive", root)
+			server := snippet(t, "nginx.conf", "listen 80;", "listen "+addr+";", "listen [::]:80;", "",
+				"/var/lib/packmill/archive", root)
 			me := strings.TrimSpace(run(t, "/", "id", "-un"))
-			text := fmt.Sprintf("user %s; daemon off; pid %[2]s/pid; error_log stderr;\nevents {}\nhttp { access_log off; client_body_temp_path %[2]s/a; proxy_temp_path %[2]s/b; fastcgi_temp_path %[2]s/c; uwsgi_temp_path %[2]s/d; scgi_temp_path %[2]s/e;\n%s\n}\n", me, t.TempDir(), server)
+			text := fmt.Sprintf("user %s; daemon off; pid %[2]s/pid; error_log stderr;\nevents {}\n"+
+				"http { access_log off; client_body_temp_path %[2]s/a; proxy_temp_path %[2]s/b; fastcgi_temp_path %[2]s/c; "+
+				"uwsgi_temp_path %[2]s/d; scgi_temp_path %[2]s/e;\n%s\n}\n", me, t.TempDir(), server)
 			if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -78,7 +81,8 @@ func TestWebServers(t *testing.T) {
 		},
 		"caddy": func(t *testing.T, root, addr string) *exec.Cmd {
 			dir, conf := unpacked(t, "caddy"), filepath.Join(t.TempDir(), "Caddyfile")
-			text := "{\n\tadmin off\n}\n" + snippet(t, "Caddyfile", "archive.example.org {", "http://"+addr+" {", "/var/lib/packmill/archive", root)
+			text := "{\n\tadmin off\n}\n" +
+				snippet(t, "Caddyfile", "archive.example.org {", "http://"+addr+" {", "/var/lib/packmill/archive", root)
 			if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -153,7 +157,8 @@ func TestWebServers(t *testing.T) {
 				{"/keys/unstable.asc", "no-cache", 200},
 				{"/snapshots/monday/dists/unstable/InRelease", "no-cache", 200},
 				{"/snapshots/monday/pool/main/h/hello/hello_1.0~rc1+b_amd64.deb", "", 200},
-				{"/cache/", "", 404}, {"/cache/unstable/", "", 404}, {"/.lock", "", 404}, {"/incoming/", "", 404}, {"/installed", "", 404},
+				{"/cache/", "", 404}, {"/cache/unstable/", "", 404}, {"/.lock", "", 404}, {"/incoming/", "", 404},
+				{"/installed", "", 404},
 			} {
 				resp, err := http.Get(url + tc.path)
 				if err != nil {

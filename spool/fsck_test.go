@@ -129,7 +129,9 @@ func TestFsck(t *testing.T) {
 		}, "leftover tmp/new-1, leftover tmp/x", "", "tmp/new-2"},
 		{"a dead builder's job", func(t *testing.T, tree *Tree) { sound(t, tree, building, name) },
 			"abandoned " + building.Dir() + "/" + name.String(), "abandoned " + building.Dir() + "/" + name.String(), ""},
-		{"a part is missing", func(t *testing.T, tree *Tree) { os.Remove(tree.Path("journal")) }, "unready journal", "", "journal"},
+		{"a part is missing", func(t *testing.T, tree *Tree) {
+			os.Remove(tree.Path("journal"))
+		}, "unready journal", "", "journal"},
 		{"installed elsewhere than it should be", func(t *testing.T, tree *Tree) {
 			sound(t, tree, Place{State: Installed, Suite: "sid", Arch: "amd64", Hash: "x"}, name)
 		}, "stray archive/installed/sid/amd64/x/" + name.String(), "", ""},
@@ -191,7 +193,8 @@ func TestFsckBesideDaemons(t *testing.T) {
 	tree := newTree(t)
 	states := []State{NeedsBuild, DepWait, BDUninstallable}
 	for i := range 30 {
-		sound(t, tree, In(NeedsBuild, "sid", "amd64"), NewName(50, t0.Add(time.Duration(i)*time.Second), fmt.Sprintf("pkg%d", i), "1"))
+		sound(t, tree, In(NeedsBuild, "sid", "amd64"),
+			NewName(50, t0.Add(time.Duration(i)*time.Second), fmt.Sprintf("pkg%d", i), "1"))
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)

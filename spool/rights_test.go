@@ -46,7 +46,8 @@ func TestArchiveIsOpen(t *testing.T) {
 	if _, err := Init(root); err != nil {
 		t.Fatal(err)
 	}
-	for dir, open := range map[string]bool{"archive": true, "archive/pool": true, "archive/dists": true, "archive/incoming": false, "archive/installed": false} {
+	for dir, open := range map[string]bool{"archive": true, "archive/pool": true, "archive/dists": true,
+		"archive/incoming": false, "archive/installed": false} {
 		st, err := os.Stat(filepath.Join(root, dir))
 		if err != nil {
 			t.Fatal(err)

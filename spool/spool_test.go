@@ -48,7 +48,8 @@ func TestPlaceOfIsDirsInverse(t *testing.T) {
 			t.Errorf("PlaceOf(%q): got %v %v, want %v", p.Dir(), got, ok, p)
 		}
 	}
-	for _, bad := range []string{"", "spool", "spool/review", "queue/sid/amd64", "queue/sid/amd64/nowhere", "queue/../x/amd64/building", "attic/x"} {
+	for _, bad := range []string{"", "spool", "spool/review", "queue/sid/amd64", "queue/sid/amd64/nowhere",
+		"queue/../x/amd64/building", "attic/x"} {
 		if p, ok := Standard.PlaceOf(bad); ok {
 			t.Errorf("PlaceOf(%q): got %v, want none", bad, p)
 		}
@@ -180,7 +181,8 @@ func TestClaimIsAlone(t *testing.T) {
 	if won.Load() < 1 {
 		t.Errorf("claims: got %d", won.Load())
 	}
-	if _, err := tree.Claim(In(NeedsBuild, "sid", "amd64"), NewName(50, t0, "other", "1").String()); !errors.Is(err, ErrGone) {
+	if _, err := tree.Claim(In(NeedsBuild, "sid", "amd64"), NewName(50, t0, "other", "1").String()); !errors.Is(err,
+		ErrGone) {
 		t.Errorf("claim of nothing: got %v, want ErrGone", err)
 	}
 }
@@ -225,7 +227,8 @@ func TestClaimComparesTheInode(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, tree.Path("tmp", "other"), unix.RENAME_EXCHANGE); err != nil {
+	if err := unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, tree.Path("tmp", "other"),
+		unix.RENAME_EXCHANGE); err != nil {
 		t.Fatal(err)
 	}
 	g, err := lockDir(dir)
@@ -242,7 +245,8 @@ func TestHandMoveIsNoticed(t *testing.T) {
 	if err := tree.Ensure(In(Accepted, "sid")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(tree.Path("spool/intake", name.String()), tree.Path("spool/accepted/sid", name.String())); err != nil {
+	if err := os.Rename(tree.Path("spool/intake", name.String()),
+		tree.Path("spool/accepted/sid", name.String())); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second claim has nothing to notice
@@ -253,7 +257,8 @@ func TestHandMoveIsNoticed(t *testing.T) {
 		it.Release()
 	}
 	events, _ := ReadHistory(tree.Path("spool/accepted/sid", name.String()))
-	if len(events) != 2 || events[1].Who != ByHand || events[1].From != "spool/intake" || events[1].To != "spool/accepted/sid" {
+	if len(events) != 2 || events[1].Who != ByHand || events[1].From != "spool/intake" ||
+		events[1].To != "spool/accepted/sid" {
 		t.Errorf("history: got %+v, want the birth and one move by %s", events, ByHand)
 	}
 }
@@ -297,7 +302,8 @@ func TestNamesMeetInTheAttic(t *testing.T) {
 		it.Release()
 	}
 	names, _ := tree.List(In(Attic))
-	want := "[50-20261121T113500.123456Z_hello_1_amd64 50-20261121T113500.123456Z_hello_1_i386 50-20261121T113500.123457Z_hello_1_amd64]"
+	want := "[50-20261121T113500.123456Z_hello_1_amd64 50-20261121T113500.123456Z_hello_1_i386 " +
+		"50-20261121T113500.123457Z_hello_1_amd64]"
 	if fmt.Sprint(names) != want {
 		t.Errorf("attic: got %v, want %v", names, want)
 	}

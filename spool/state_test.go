@@ -22,7 +22,8 @@ func TestOneMoreState(t *testing.T) {
 	if got, ok := tree.PlaceOf(place.Dir()); !ok || got != place {
 		t.Errorf("PlaceOf: got %v, %v", got, ok)
 	}
-	if tree.Named("paused") != paused || !slices.Contains(tree.ArchStates(), paused) || !slices.Contains(tree.Are(Jobs|Active), paused) {
+	if tree.Named("paused") != paused || !slices.Contains(tree.ArchStates(), paused) ||
+		!slices.Contains(tree.Are(Jobs|Active), paused) {
 		t.Errorf("the table does not know it: %v", tree.States)
 	}
 	if !slices.Contains(tree.parts(), "spool/held") {

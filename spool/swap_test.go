@@ -27,9 +27,10 @@ func TestSwappedItem(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			made, err := tree.Create(In(Intake), NewName(NormalClass, tree.now(), "hello", "1.0"), Reviewd, "who", "why", func(dir string) error {
-				return os.WriteFile(filepath.Join(dir, TicketFile), []byte("Source: hello\n"), 0o664)
-			})
+			made, err := tree.Create(In(Intake), NewName(NormalClass, tree.now(), "hello", "1.0"), Reviewd, "who", "why",
+				func(dir string) error {
+					return os.WriteFile(filepath.Join(dir, TicketFile), []byte("Source: hello\n"), 0o664)
+				})
 			if err != nil {
 				t.Fatal(err)
 			}

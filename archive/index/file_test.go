@@ -41,7 +41,8 @@ func (w world) text() []byte {
 func stanza(r *rand.Rand, key string) string {
 	var b strings.Builder
 	for range 1 + r.IntN(8)/7 { // sometimes two versions
-		fmt.Fprintf(&b, "Package: %s\nVersion: %d\nDescription: %s\n\n", key, r.IntN(1000), strings.Repeat("word ", r.IntN(600)))
+		fmt.Fprintf(&b, "Package: %s\nVersion: %d\nDescription: %s\n\n",
+			key, r.IntN(1000), strings.Repeat("word ", r.IntN(600)))
 	}
 	return b.String()
 }
@@ -52,7 +53,8 @@ func line(r *rand.Rand, key string) string {
 
 func open(t testing.TB, dir string, f Format, st State) *File {
 	t.Helper()
-	x, err := Open(ctx, Place{Format: f, Cache: filepath.Join(dir, "cache", "main", "Index"), Dir: filepath.Join(dir, "main"), Name: "Index"}, st)
+	x, err := Open(ctx, Place{Format: f, Cache: filepath.Join(dir, "cache", "main", "Index"),
+		Dir: filepath.Join(dir, "main"), Name: "Index"}, st)
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}
@@ -165,7 +167,8 @@ func checkForm(t *testing.T, p Place, c compression.Kind, sum Sum, text []byte) 
 		t.Fatalf("%s: content is not what its name says", path)
 	}
 	got := data
-	if tool := map[compression.Kind]string{compression.Gzip: "gzip", compression.Xz: "xz", compression.Zstd: "zstd"}[c]; tool != "" {
+	if tool := map[compression.Kind]string{compression.Gzip: "gzip", compression.Xz: "xz",
+		compression.Zstd: "zstd"}[c]; tool != "" {
 		cmd := exec.Command(tool, "-dc")
 		cmd.Stdin = bytes.NewReader(data)
 		if got, err = cmd.Output(); err != nil {
@@ -277,7 +280,8 @@ func TestDamageIsNoticed(t *testing.T) {
 		}
 	}
 	change := func(dir string, st State) error {
-		x, err := Open(ctx, Place{Format: Stanzas, Cache: filepath.Join(dir, "cache", "main", "Index"), Dir: filepath.Join(dir, "main"), Name: "Index"}, st)
+		x, err := Open(ctx, Place{Format: Stanzas, Cache: filepath.Join(dir, "cache", "main", "Index"),
+			Dir: filepath.Join(dir, "main"), Name: "Index"}, st)
 		if err != nil {
 			return err
 		}

@@ -66,14 +66,29 @@ func TestHostileRepository(t *testing.T) {
 	}{
 		{"a Release that never ends", "", nil, "InRelease is larger than"},
 		{"an index of a terabyte", line("", 1<<40, index), nil, "Release says that it has 1099511627776 bytes"},
-		{"an index that unpacks to a terabyte", line("", 1<<40, index) + exact("x", index+".gz"), nil, "Release says that it has 1 bytes, and 1099511627776 unpacked"},
-		{"an index that never ends", line("x", 1000, index), func(w http.ResponseWriter, _ *http.Request) { endless(w) }, "not the one that Release names"},
-		{"one that never ends, compressed", line("x", 10<<20, index+".gz"), func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(bomb)); endless(w) }, "not the one that Release names"},
+		{"an index that unpacks to a terabyte", line("", 1<<40, index) + exact("x", index+".gz"), nil,
+			"Release says that it has 1 bytes, and 1099511627776 unpacked"},
+		{"an index that never ends", line("x", 1000, index), func(w http.ResponseWriter, _ *http.Request) { endless(w) },
+			"not the one that Release names"},
+		{"one that never ends, compressed",
+			line("x", 10<<20, index+".gz"), func(w http.ResponseWriter,
+				_ *http.Request) {
+				w.Write([]byte(bomb))
+				endless(w)
+			}, "not the one that Release names"},
 		{"one that drips", line("x", 100<<20, index), drip, "the server takes too long: less than 1048576 bytes in"},
-		{"one that never begins", line("x", 1000, index), func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "the server takes too long"},
-		{"one that is cut", line("x", 1000, index), func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, aBinary[:30]) }, "not the one that Release names"},
-		{"a bomb", exact(bomb, index+".gz") + line("", 1000, index), func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, bomb) }, "it unpacks to more"},
-		{"a package of a hundred terabytes", exact(large, index), func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, large) }, "has 99999999999999 bytes, and a file may have"},
+		{"one that never begins", line("x", 1000, index), func(_ http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+		}, "the server takes too long"},
+		{"one that is cut", line("x", 1000, index), func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, aBinary[:30])
+		}, "not the one that Release names"},
+		{"a bomb", exact(bomb, index+".gz") + line("", 1000, index), func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, bomb)
+		}, "it unpacks to more"},
+		{"a package of a hundred terabytes", exact(large, index), func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, large)
+		}, "has 99999999999999 bytes, and a file may have"},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			t.Parallel()
@@ -96,7 +111,8 @@ func TestHostileRepository(t *testing.T) {
 			if strings.Contains(x.want, "too long") {
 				patience = 2 * time.Second
 			}
-			repo, err := Open(context.Background(), Source{URL: web.URL, Suite: "sid", Unsigned: true, Patience: patience}, time.Now())
+			repo, err := Open(context.Background(), Source{URL: web.URL, Suite: "sid", Unsigned: true, Patience: patience},
+				time.Now())
 			if err == nil {
 				_, err = repo.Uploads(context.Background())
 				err = errors.Join(append(repo.Odd, err)...)

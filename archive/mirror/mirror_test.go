@@ -22,8 +22,10 @@ func scan(text string, f func(*deb822.Scanner) error) error {
 
 const (
 	sha     = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-	aBinary = "Package: hello\nSource: greet (1:1.0)\nVersion: 1:1.0+b1\nArchitecture: amd64\nFilename: pool/g/hello.deb\nSize: 5\nSHA256: " + sha + "\n"
-	aSource = "Package: greet\nVersion: 1:1.0\nDirectory: pool/g\nFiles:\n d41d8cd98f00b204e9800998ecf8427e 5 greet_1.0.dsc\nChecksums-Sha256:\n " + sha + " 5 greet_1.0.dsc\n"
+	aBinary = "Package: hello\nSource: greet (1:1.0)\nVersion: 1:1.0+b1\nArchitecture: amd64\n" +
+		"Filename: pool/g/hello.deb\nSize: 5\nSHA256: " + sha + "\n"
+	aSource = "Package: greet\nVersion: 1:1.0\nDirectory: pool/g\nFiles:\n" +
+		" d41d8cd98f00b204e9800998ecf8427e 5 greet_1.0.dsc\nChecksums-Sha256:\n " + sha + " 5 greet_1.0.dsc\n"
 )
 
 func TestGrouping(t *testing.T) {
@@ -39,7 +41,8 @@ func TestGrouping(t *testing.T) {
 	if len(g.list) != 1 || !g.list[0].HasSource || g.list[0].Size() != 10 {
 		t.Fatalf("got %+v", g.list)
 	}
-	if f := g.list[0].Files; f[0].Name != "hello_1.0+b1_amd64.deb" || f[0].Path != "pool/g/hello.deb" || f[1].Path != "pool/g/greet_1.0.dsc" {
+	if f := g.list[0].Files; f[0].Name != "hello_1.0+b1_amd64.deb" || f[0].Path != "pool/g/hello.deb" ||
+		f[1].Path != "pool/g/greet_1.0.dsc" {
 		t.Errorf("files: %+v", f)
 	}
 }
@@ -59,7 +62,9 @@ func TestHostileIndexes(t *testing.T) {
 		"(1:1.0)":                    "(../1)",
 	} {
 		g := newGrouping()
-		if err := scan(strings.Replace(aBinary, from, to, 1), func(s *deb822.Scanner) error { return g.binary(s, "main") }); err == nil {
+		if err := scan(strings.Replace(aBinary, from, to, 1), func(s *deb822.Scanner) error {
+			return g.binary(s, "main")
+		}); err == nil {
 			t.Errorf("%s: accepted as %+v", to, g.list)
 		}
 	}
@@ -72,7 +77,9 @@ func TestHostileIndexes(t *testing.T) {
 		sha + " 5 greet_1.0.dsc": sha + " 5 ../greet_1.0.dsc",
 	} {
 		g := newGrouping()
-		if err := scan(strings.Replace(aSource, from, to, 1), func(s *deb822.Scanner) error { return g.source(s, "main") }); err == nil {
+		if err := scan(strings.Replace(aSource, from, to, 1), func(s *deb822.Scanner) error {
+			return g.source(s, "main")
+		}); err == nil {
 			t.Errorf("%s: accepted as %+v", to, g.list)
 		}
 	}

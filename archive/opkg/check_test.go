@@ -57,7 +57,8 @@ func TestCheckFinds(t *testing.T) {
 			i := strings.Index(s, "SHA256sum: ")
 			return s[:i+11] + strings.Repeat("A", 64) + s[i+75:]
 		}, "SHA256sum: "},
-		{"no SHA256sum", func(s string) string { i := strings.Index(s, "SHA256sum: "); return s[:i] + s[i+76:] }, "no SHA256sum"},
+		{"no SHA256sum", func(s string) string { i := strings.Index(s, "SHA256sum: "); return s[:i] + s[i+76:] },
+			"no SHA256sum"},
 		{"no Package", replace("Package: hello\n", ""), "no Package"},
 		{"no Filename", replace("Filename: pool/main/h/hello/hello_1.0_amd64.opk\n", ""), "no Filename"},
 		{"no Size", func(s string) string {
@@ -66,7 +67,8 @@ func TestCheckFinds(t *testing.T) {
 		}, "no Size"},
 		{"no Version", replace("Version: 1.0\n", ""), "no Version"},
 		{"no Architecture", replace("Architecture: amd64\n", ""), "no Architecture"},
-		{"foreign architecture", replace("Architecture: amd64", "Architecture: mips"), "architecture mips is none of the client's"},
+		{"foreign architecture", replace("Architecture: amd64", "Architecture: mips"),
+			"architecture mips is none of the client's"},
 		{"version", replace("Version: 1.0", "Version: 1.0-"), "Version: "},
 		{"folded Depends", replace("Depends: libc6 (>= 2), ", "Depends: libc6 (>= 2),\n "), "Depends is folded"},
 		{"qualifier", replace("libc6 (>= 2)", "libc6:any (>= 2)"), `opkg cannot read "libc6:any (>= 2)"`},
@@ -75,13 +77,18 @@ func TestCheckFinds(t *testing.T) {
 		{"obsolete operator", replace("(>= 2)", "(> 2)"), "opkg cannot read"},
 		{"versioned Provides", replace("Provides: virtual", "Provides: virtual (= 1)"), `Provides: opkg cannot read "virtual (= 1)"`},
 		{"Installed-Size", replace("Section:", "Installed-Size: 12\nSection:"), "Installed-Size: opkg counts bytes"},
-		{"unknown field", replace("Section:", "Multi-Arch: same\nSection:"), "Multi-Arch: no field that opkg is known to read"},
+		{"unknown field", replace("Section:", "Multi-Arch: same\nSection:"),
+			"Multi-Arch: no field that opkg is known to read"},
 		{"field twice", replace("Section: misc", "Section: misc\nSection: misc"), "Section twice"},
 		{"Description early", replace("Section: misc\n", "Section: misc\nDescription: early\n"), "Description twice"},
-		{"Description not last", func(s string) string { return strings.Replace(s, "\n\n", "\nPriority: x\n\n", 1) }, "Description is not the last field"},
+		{"Description not last", func(s string) string {
+			return strings.Replace(s, "\n\n", "\nPriority: x\n\n", 1)
+		}, "Description is not the last field"},
 		{"blanks for a separator", replace("\n\n", "\n \n\n"), "a line of blanks does not separate entries"},
 		{"two separators", replace("\n\n", "\n\n\n"), "a second empty line"},
-		{"no last separator", func(s string) string { return strings.TrimSuffix(s, "\n") }, "Packages does not end with an empty line"},
+		{"no last separator", func(s string) string {
+			return strings.TrimSuffix(s, "\n")
+		}, "Packages does not end with an empty line"},
 		{"no colon", replace("Section: misc", "Section misc"), "is no field and value"},
 		{"trailing blank", replace("Section: misc", "Section: misc "), "is no field and value"},
 		{"entry twice", func(s string) string { return s + s }, "is listed twice"},
@@ -89,7 +96,8 @@ func TestCheckFinds(t *testing.T) {
 		{"URL", replace("Filename: ", "Filename: http://x/"), "is not a clean path relative to the feed"},
 		{"Filename out of the feed", replace("Filename: pool/", "Filename: ../../pool/2/"), "leads out of the feed"},
 		{"missing file", replace("Filename: pool/main/", "Filename: pool/other/"), "is not there"},
-		{"Replaces", replace("Provides: virtual", "Replaces: old (<< 2)\nProvides: virtual"), "makes libsolv remove the package; without Conflicts it must be old (<< 0)"},
+		{"Replaces", replace("Provides: virtual", "Replaces: old (<< 2)\nProvides: virtual"),
+			"makes libsolv remove the package; without Conflicts it must be old (<< 0)"},
 		{"Replaces without a version", replace("Provides: virtual", "Conflicts: other\nReplaces: old, other\nProvides: virtual"), `Replaces: "old" makes libsolv remove`},
 		{"name of the file", replace("hello_1.0_amd64.opk", "hello_1.1_amd64.opk"), "want the name hello_1.0_amd64"},
 		{"size", replace("Size: ", "Size: 1"), "the index says 1"},
@@ -107,7 +115,8 @@ func TestCheckFinds(t *testing.T) {
 			z := gzip.NewWriter(&packed)
 			z.Write([]byte(text))
 			z.Close()
-			for name, data := range map[string][]byte{"Packages": []byte(text), "Packages.gz": packed.Bytes(), "Packages.sig": usign.Sign([]byte(text))} {
+			for name, data := range map[string][]byte{"Packages": []byte(text), "Packages.gz": packed.Bytes(),
+				"Packages.sig": usign.Sign([]byte(text))} {
 				if err := os.WriteFile(filepath.Join(feed.Dir(), name), data, 0o644); err != nil {
 					t.Fatal(err)
 				}
@@ -144,11 +153,17 @@ func TestCheckFindsFiles(t *testing.T) {
 	}{
 		{"no index", "Packages", nil, "no Packages; an empty feed needs an empty one"},
 		{"no packed index", "Packages.gz", nil, "no Packages.gz"},
-		{"other index", "Packages.gz", func([]byte) []byte { return gz("Package: x\n\n") }, "Packages.gz is not Packages packed"},
+		{"other index", "Packages.gz", func([]byte) []byte {
+			return gz("Package: x\n\n")
+		}, "Packages.gz is not Packages packed"},
 		{"two members", "Packages.gz", func(b []byte) []byte { return append(b, gz("")...) }, "opkg reads one member only"},
 		{"no signature", "Packages.sig", nil, "Packages.sig: the file is missing"},
-		{"other key", "Packages.sig", func([]byte) []byte { return other.Sign(nil) }, "Packages.sig: signed by key " + other.Fingerprint()},
-		{"signature over other bytes", "Packages.sig", func([]byte) []byte { return usign.Sign([]byte("x")) }, "the signature does not fit the data"},
+		{"other key", "Packages.sig", func([]byte) []byte {
+			return other.Sign(nil)
+		}, "Packages.sig: signed by key " + other.Fingerprint()},
+		{"signature over other bytes", "Packages.sig", func([]byte) []byte {
+			return usign.Sign([]byte("x"))
+		}, "the signature does not fit the data"},
 		{"package truncated", opk, func(b []byte) []byte { return b[:len(b)-1] }, "the index says"},
 		{"package changed", opk, func(b []byte) []byte { b[len(b)-9] ^= 1; return b }, "hello_1.0_amd64.opk: "},
 	} {
@@ -166,7 +181,8 @@ func TestCheckFindsFiles(t *testing.T) {
 			} else if err := os.WriteFile(path, tt.edit(data), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.Join(a.check(feed, opkg.CheckOptions{Usign: []*opkg.PublicKey{pub}}), "\n"); !strings.Contains(got, tt.want) {
+			if got := strings.Join(a.check(feed, opkg.CheckOptions{Usign: []*opkg.PublicKey{pub}}), "\n"); !strings.Contains(got,
+				tt.want) {
 				t.Errorf("got\n%s\nwant %s", got, tt.want)
 			}
 		})
@@ -198,8 +214,10 @@ func TestReadPackageRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, x, "tar", "-xzf", good)
-	run(t, x, "sh", "-c", "mkdir in && cd in && tar -xzf ../data.tar.gz && touch -d '2020-01-01 00:00:00.5' usr && tar --format=posix --numeric-owner -czf ../pax.tar.gz .")
-	run(t, x, "sh", "-c", "cp data.tar.gz keep && cp control.tar.gz keepc && gunzip -c keep | xz > data.tar.xz && cat keep keep > twice.tar.gz")
+	run(t, x, "sh", "-c", "mkdir in && cd in && tar -xzf ../data.tar.gz && touch -d '2020-01-01 00:00:00.5' usr && tar "+
+		"--format=posix --numeric-owner -czf ../pax.tar.gz .")
+	run(t, x, "sh", "-c",
+		"cp data.tar.gz keep && cp control.tar.gz keepc && gunzip -c keep | xz > data.tar.xz && cat keep keep > twice.tar.gz")
 	for _, tt := range []struct{ name, script, want string }{
 		{"good", "tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz", ""},
 		{"an ar", "cp ../hello_1.0_amd64.deb $O", "gzip: invalid header"},
@@ -209,16 +227,29 @@ func TestReadPackageRefuses(t *testing.T) {
 		{"xz inside", "tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.xz", `member 3 is "./data.tar.xz", want "./data.tar.gz"`},
 		{"fourth", "tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz ./keep", `member 4 is "./keep", want "nothing"`},
 		{"third missing", "tar --format=gnu -czf $O ./debian-binary ./control.tar.gz", "no ./data.tar.gz"},
-		{"PAX outside", "tar --format=posix -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz", "has PAX headers; OpenWrt's opkg installs nothing of it"},
-		{"PAX inside", "cp pax.tar.gz data.tar.gz; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp keep data.tar.gz", "has PAX headers; OpenWrt's opkg installs nothing of it"},
-		{"two members inside", "cp twice.tar.gz data.tar.gz; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp keep data.tar.gz", "opkg reads one member only"},
+		{"PAX outside", "tar --format=posix -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz",
+			"has PAX headers; OpenWrt's opkg installs nothing of it"},
+		{"PAX inside", "cp pax.tar.gz data.tar.gz; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz " +
+			"./data.tar.gz; cp keep data.tar.gz", "has PAX headers; OpenWrt's opkg installs nothing of it"},
+		{"two members inside", "cp twice.tar.gz data.tar.gz; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz " +
+			"./data.tar.gz; cp keep data.tar.gz", "opkg reads one member only"},
 		{"format", "echo 3.0 > debian-binary; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; echo 2.0 > debian-binary", `debian-binary is "3.0\n"`},
-		{"cut in a block", "gunzip -c control.tar.gz | head -c -1030 | gzip -n > c; cp c control.tar.gz; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp keepc control.tar.gz", "./control.tar.gz: ends within a block"},
-		{"no end", "gunzip -c control.tar.gz | head -c -1024 | gzip -n > c; cp c control.tar.gz; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp keepc control.tar.gz", "./control.tar.gz: ends without two blocks of zeros"},
-		{"half an end", "gunzip -c data.tar.gz | head -c -512 | gzip -n > c; cp c data.tar.gz; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp keep data.tar.gz", "./data.tar.gz: ends without two blocks of zeros"},
-		{"no end outside", "tar --format=gnu -b 1 -cf c ./debian-binary ./control.tar.gz ./data.tar.gz; head -c -1024 c | gzip -n > $O", "the package: ends without two blocks of zeros"},
-		{"more after the end", "(gunzip -c data.tar.gz; gunzip -c data.tar.gz) | gzip -n > c; cp c data.tar.gz; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp keep data.tar.gz", "./data.tar.gz: goes on after its end"},
-		{"no control", "cp control.tar.gz c; tar --format=gnu -czf control.tar.gz ./debian-binary; tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp c control.tar.gz", "no control file"},
+		{"cut in a block", "gunzip -c control.tar.gz | head -c -1030 | gzip -n > c; cp c control.tar.gz; " +
+			"tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp keepc control.tar.gz",
+			"./control.tar.gz: ends within a block"},
+		{"no end", "gunzip -c control.tar.gz | head -c -1024 | gzip -n > c; cp c control.tar.gz; " +
+			"tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp keepc control.tar.gz",
+			"./control.tar.gz: ends without two blocks of zeros"},
+		{"half an end", "gunzip -c data.tar.gz | head -c -512 | gzip -n > c; cp c data.tar.gz; " +
+			"tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp keep data.tar.gz",
+			"./data.tar.gz: ends without two blocks of zeros"},
+		{"no end outside", "tar --format=gnu -b 1 -cf c ./debian-binary ./control.tar.gz ./data.tar.gz; " +
+			"head -c -1024 c | gzip -n > $O", "the package: ends without two blocks of zeros"},
+		{"more after the end", "(gunzip -c data.tar.gz; gunzip -c data.tar.gz) | gzip -n > c; cp c data.tar.gz; " +
+			"tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp keep data.tar.gz",
+			"./data.tar.gz: goes on after its end"},
+		{"no control", "cp control.tar.gz c; tar --format=gnu -czf control.tar.gz ./debian-binary; " +
+			"tar --format=gnu -czf $O ./debian-binary ./control.tar.gz ./data.tar.gz; cp c control.tar.gz", "no control file"},
 	} {
 		out := filepath.Join(dir, "out.opk")
 		run(t, x, "env", "O="+out, "sh", "-ec", tt.script)

@@ -65,7 +65,8 @@ func (a *tree) add(d debtest.Deb) string {
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		a.t.Fatal(err)
 	}
-	a.stanzas[name] = fmt.Sprintf("%sFilename: %s\nSize: %d\nMD5sum: %s\nSHA256: %s\n", p.Text, name, p.Size, p.MD5, p.SHA256)
+	a.stanzas[name] = fmt.Sprintf("%sFilename: %s\nSize: %d\nMD5sum: %s\nSHA256: %s\n",
+		p.Text, name, p.Size, p.MD5, p.SHA256)
 	return name
 }
 
@@ -159,7 +160,8 @@ func TestRepack(t *testing.T) {
 			t.Errorf("got %s %s", p.Name, p.Version)
 		}
 		data := read(t, opk)
-		if want := (opkg.Info{Size: int64(len(data)), MD5: strings.Fields(run(t, dir, "md5sum", opk))[0], SHA256: strings.Fields(run(t, dir, "sha256sum", opk))[0]}); info != want {
+		if want := (opkg.Info{Size: int64(len(data)), MD5: strings.Fields(run(t, dir, "md5sum", opk))[0],
+			SHA256: strings.Fields(run(t, dir, "sha256sum", opk))[0]}); info != want {
 			t.Errorf("info: got %+v, want %+v", info, want)
 		}
 		if got, want := run(t, dir, "tar", "-tzf", opk), "./debian-binary\n./control.tar.gz\n./data.tar.gz\n"; got != want {
@@ -181,7 +183,8 @@ func TestRepack(t *testing.T) {
 			t.Errorf("%s: data.tar differs from the .deb's", packing)
 		}
 		f, err := opkg.ReadPackage(opk)
-		if err != nil || f.Info != info || f.Control.Get("Version") != "1:2.10-3" || !slices.Contains(f.Files, "./usr/bin/hi") {
+		if err != nil || f.Info != info || f.Control.Get("Version") != "1:2.10-3" ||
+			!slices.Contains(f.Files, "./usr/bin/hi") {
 			t.Errorf("ReadPackage: %+v, %v", f, err)
 		}
 		again := filepath.Join(dir, "again.opk")
@@ -230,7 +233,8 @@ Description: short
 // control.tar bear the prefix: dpkg takes both ways.
 func buildDeb(t *testing.T, dir, control, packing, prefix string) string {
 	t.Helper()
-	for name, text := range map[string]string{"DEBIAN/control": control, "DEBIAN/postinst": "#!/bin/sh\nexit 0\n", "usr/bin/full": "x"} {
+	for name, text := range map[string]string{"DEBIAN/control": control, "DEBIAN/postinst": "#!/bin/sh\nexit 0\n",
+		"usr/bin/full": "x"} {
 		name = filepath.Join(dir, "tree", name)
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			t.Fatal(err)
@@ -242,7 +246,8 @@ func buildDeb(t *testing.T, dir, control, packing, prefix string) string {
 	run(t, dir, "dpkg-deb", "--nocheck", "--root-owner-group", "-Z"+packing, "-b", "tree", "full.deb")
 	if prefix == "" {
 		ext := map[string]string{"xz": "xz", "gzip": "gz"}[packing]
-		run(t, dir, "sh", "-ec", "ar x full.deb; cd tree/DEBIAN; tar --owner=0 --group=0 -caf ../../control.tar."+ext+" control postinst; cd ../..; rm full.deb; ar rc full.deb debian-binary control.tar."+ext+" data.tar."+ext)
+		run(t, dir, "sh", "-ec",
+			"ar x full.deb; cd tree/DEBIAN; tar --owner=0 --group=0 -caf ../../control.tar."+ext+" control postinst; cd ../..; rm full.deb; ar rc full.deb debian-binary control.tar."+ext+" data.tar."+ext)
 	}
 	return filepath.Join(dir, "full.deb")
 }
@@ -256,11 +261,13 @@ func TestForeignReaders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, opt := range []opkg.Options{{}, {Arch: map[string]string{"amd64": "amd64-linux-glibc", "all": "noarch"}, Extension: "ipk"}} {
+	for _, opt := range []opkg.Options{{},
+		{Arch: map[string]string{"amd64": "amd64-linux-glibc", "all": "noarch"}, Extension: "ipk"}} {
 		for packing, member := range map[string]string{"xz": "./", "gzip": ""} {
 			for _, arch := range []string{"amd64", "all"} {
 				dir := t.TempDir()
-				path := buildDeb(t, dir, strings.Replace(string(p.Text), "Architecture: amd64", "Architecture: "+arch, 1), packing, member)
+				path := buildDeb(t, dir, strings.Replace(string(p.Text), "Architecture: amd64", "Architecture: "+arch, 1), packing,
+					member)
 				opk := filepath.Join(dir, "x.opk")
 				if _, _, err := opkg.Repack(path, opk, opt); err != nil {
 					t.Fatal(err)
@@ -306,7 +313,8 @@ func TestOptionsCheck(t *testing.T) {
 		{opkg.Options{}, "<nil>"},
 		{opkg.Options{Extension: "ipk", Arch: map[string]string{"amd64": "x86_64"}}, "<nil>"},
 		{opkg.Options{Extension: "deb"}, `extension "deb" of opkg packages; use opk or ipk`},
-		{opkg.Options{Arch: map[string]string{"amd64": "x", "i386": "x"}}, "architectures amd64 and i386 have the same name x for opkg; give each its own"},
+		{opkg.Options{Arch: map[string]string{"amd64": "x", "i386": "x"}},
+			"architectures amd64 and i386 have the same name x for opkg; give each its own"},
 		{opkg.Options{Arch: map[string]string{"amd64": "../x"}}, "opkg's name for amd64: architecture"},
 	} {
 		if got := fmt.Sprint(tt.opt.Check()); !strings.HasPrefix(got, tt.want) {
@@ -390,7 +398,8 @@ func TestFeed(t *testing.T) {
 		a := newTree(t)
 		a.add(full)
 		a.add(debtest.Deb{Name: "hello", Version: "1.0", Arch: "all"})
-		feed := &opkg.Feed{Suite: "stable", Arch: "amd64", Options: opt, Usign: []*opkg.Key{usign}, OpenPGP: []*openpgp.Signer{pgp}}
+		feed := &opkg.Feed{Suite: "stable", Arch: "amd64", Options: opt, Usign: []*opkg.Key{usign},
+			OpenPGP: []*openpgp.Signer{pgp}}
 		rep := a.publish(feed, now)
 		if !rep.Changed || rep.Entries != 2 || rep.Packed != 2 || rep.Skipped != nil {
 			t.Errorf("report: %+v", rep)
@@ -402,7 +411,8 @@ func TestFeed(t *testing.T) {
 		if got, want := feed.Dir(), filepath.Join(a.root, "opkg/stable", arch); got != want {
 			t.Errorf("directory: got %s, want %s", got, want)
 		}
-		if wrong := a.check(feed, opkg.CheckOptions{Archs: []string{arch, "all"}, Usign: []*opkg.PublicKey{pub}, OpenPGP: ring}); wrong != nil {
+		if wrong := a.check(feed,
+			opkg.CheckOptions{Archs: []string{arch, "all"}, Usign: []*opkg.PublicKey{pub}, OpenPGP: ring}); wrong != nil {
 			t.Errorf("check: %s", strings.Join(wrong, "\n"))
 		}
 		opk, err := os.ReadFile(filepath.Join(a.root, "opkg/pool/2/main/f/full-source/full_1.0-1_"+arch+"."+ext))
@@ -425,7 +435,8 @@ func TestFeed(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(keys, "k.pub"), usign.Public(), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		run(t, feed.Dir(), "signify-openbsd", "-V", "-p", filepath.Join(keys, "k.pub"), "-x", "Packages.sig", "-m", "Packages")
+		run(t, feed.Dir(), "signify-openbsd", "-V", "-p", filepath.Join(keys, "k.pub"), "-x", "Packages.sig", "-m",
+			"Packages")
 		if err := os.WriteFile(filepath.Join(keys, "k.asc"), []byte(pgp.Public()), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -516,8 +527,12 @@ func TestIncremental(t *testing.T) {
 		for range 1 + rng.IntN(60) {
 			switch n := rng.IntN(10); {
 			case n < 7 || len(have) < 5:
-				d := debtest.Deb{Name: fmt.Sprintf("p%04d", rng.IntN(3000)), Version: fmt.Sprintf("1.%d", round), Arch: []string{"amd64", "all"}[rng.IntN(2)],
-					Fields: fmt.Sprintf("Provides: v%d (= 1), p%04d (= 2)\nDepends: v%d (>= 1) | p%04d (>= 1)\nDescription: d\n", rng.IntN(40), rng.IntN(3000), rng.IntN(40), rng.IntN(3000)) + strings.Repeat(fmt.Sprintf(" line %d of many that make it long enough to have several pieces\n", rng.IntN(1e6)), 60)}
+				d := debtest.Deb{Name: fmt.Sprintf("p%04d", rng.IntN(3000)), Version: fmt.Sprintf("1.%d", round),
+					Arch: []string{"amd64", "all"}[rng.IntN(2)],
+					Fields: fmt.Sprintf("Provides: v%d (= 1), p%04d (= 2)\nDepends: v%d (>= 1) | p%04d (>= 1)\nDescription: d\n",
+						rng.IntN(40), rng.IntN(3000), rng.IntN(40), rng.IntN(3000)) +
+						strings.Repeat(fmt.Sprintf(" line %d of many that make it long enough to have several pieces\n", rng.IntN(1e6)),
+							60)}
 				name := "pool/main/" + d.Name[:1] + "/" + d.Name + "/" + d.FileName()
 				if _, there := a.stanzas[name]; !there {
 					have = append(have, a.add(d))
@@ -686,7 +701,8 @@ func TestVersionedProvides(t *testing.T) {
 		}
 		if got := read(t, filepath.Join(feed.Dir(), "Packages")); !strings.Contains(got, "\nDepends: "+want+"\n") {
 			t.Errorf("got\n%s\nwant Depends: %s", got, want)
-		} else if virtual := !strings.Contains(want, "("+"= 5"); virtual != strings.Contains(got, "\nProvides: abi\n") || virtual == strings.Contains(got, "\nConflicts: abi (<< 5)\n") {
+		} else if virtual := !strings.Contains(want, "("+"= 5"); virtual != strings.Contains(got, "\nProvides: abi\n") ||
+			virtual == strings.Contains(got, "\nConflicts: abi (<< 5)\n") {
 			t.Errorf("got\n%s\nwant Provides and no Conflicts: %v", got, virtual)
 		}
 	}
@@ -726,7 +742,8 @@ func TestTwoKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, wrong, err := opkg.Check(dir, opkg.CheckOptions{Usign: []*opkg.PublicKey{pub}, OpenPGP: ring, Now: now}); err != nil || wrong != nil {
+		if _, wrong, err := opkg.Check(dir,
+			opkg.CheckOptions{Usign: []*opkg.PublicKey{pub}, OpenPGP: ring, Now: now}); err != nil || wrong != nil {
 			t.Errorf("%s: %v, %v", dir, wrong, err)
 		}
 		// Upstream's client takes the first signature only.
@@ -770,7 +787,9 @@ func TestSameNameOtherBytes(t *testing.T) {
 	}
 	a.add(debtest.Deb{Name: "hello", Version: "1.0", Files: []debtest.File{{Path: "etc/other", Body: "bytes"}}})
 	rep := a.publish(feed, now)
-	if len(rep.Skipped) != 1 || !strings.Contains(rep.Skipped[0].Reason, "the opkg pool has another file of this name, which clients may have; raise the version") || rep.Entries != 0 {
+	if len(rep.Skipped) != 1 ||
+		!strings.Contains(rep.Skipped[0].Reason,
+			"the opkg pool has another file of this name, which clients may have; raise the version") || rep.Entries != 0 {
 		t.Errorf("got %+v", rep)
 	}
 }
@@ -797,7 +816,8 @@ func TestSkipsWhatOpkgCannotHave(t *testing.T) {
 	t.Parallel()
 	a := newTree(t)
 	a.add(debtest.Deb{Name: "good", Version: "1.0"})
-	a.stanzas["zzz"] = "Package: evil\nSource: worse (7)\nVersion: 1\nArchitecture: amd64\nFilename: ../../etc/passwd\nSize: 1\nSHA256: " + strings.Repeat("0", 64) + "\nDescription: x\n"
+	a.stanzas["zzz"] = "Package: evil\nSource: worse (7)\nVersion: 1\nArchitecture: amd64\n" +
+		"Filename: ../../etc/passwd\nSize: 1\nSHA256: " + strings.Repeat("0", 64) + "\nDescription: x\n"
 	feed := &opkg.Feed{Suite: "s", Arch: "amd64"}
 	rep := a.publish(feed, now)
 	want := []opkg.Skip{{Package: "evil", Version: "1", Source: "worse", Reason: `Filename "../../etc/passwd" is not in the pool`}}
@@ -832,7 +852,8 @@ func TestSources(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := "Package: hello\nBinary: hello\nVersion: 1:2.0\nMaintainer: A <a@b.example>\nDirectory: pool/main/h/hello\nChecksums-Sha256:\n"
+	text := "Package: hello\nBinary: hello\nVersion: 1:2.0\nMaintainer: A <a@b.example>\n" +
+		"Directory: pool/main/h/hello\nChecksums-Sha256:\n"
 	for _, p := range paths {
 		data := read(t, p)
 		text += fmt.Sprintf(" %x %d %s\n", sha256.Sum256([]byte(data)), len(data), filepath.Base(p))
@@ -846,13 +867,17 @@ func TestSources(t *testing.T) {
 		t.Errorf("check: %v", wrong)
 	}
 	got := read(t, filepath.Join(a.root, "opkg/s/src/Packages"))
-	for _, want := range []string{"Package: src:hello\nVersion: 1:2.0\nArchitecture: source\n", "Filename: pool/main/h/hello/hello_2.0_source.opk\n"} {
+	for _, want := range []string{"Package: src:hello\nVersion: 1:2.0\nArchitecture: source\n",
+		"Filename: pool/main/h/hello/hello_2.0_source.opk\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("Packages: got\n%s\nwant\n%s", got, want)
 		}
 	}
 	x := t.TempDir()
-	run(t, x, "sh", "-c", "tar -xzf "+filepath.Join(a.root, "opkg/pool/2/main/h/hello/hello_2.0_source.opk")+" && tar -xzf data.tar.gz && dpkg-source --no-check -x usr/src/hello-2.0/hello_2.0.dsc out")
+	run(t, x, "sh", "-c",
+		"tar -xzf "+filepath.Join(a.root,
+			"opkg/pool/2/main/h/hello/hello_2.0_source.opk")+" && tar -xzf data.tar.gz && dpkg-source --no-check -x "+
+			"usr/src/hello-2.0/hello_2.0.dsc out")
 	if _, err := os.Stat(filepath.Join(x, "out/debian/control")); err != nil {
 		t.Error(err)
 	}
@@ -860,7 +885,8 @@ func TestSources(t *testing.T) {
 	if err := os.WriteFile(paths[1], []byte("other"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, err = (&opkg.Feed{Root: a.root, Suite: "t", Arch: "source"}).Publish(context.Background(), []opkg.Index{textIndex(text)}, now)
+	_, err = (&opkg.Feed{Root: a.root, Suite: "t", Arch: "source"}).Publish(context.Background(),
+		[]opkg.Index{textIndex(text)}, now)
 	if err == nil || !strings.Contains(err.Error(), "is not what its index says") {
 		t.Errorf("changed source: got %v", err)
 	}
@@ -878,7 +904,8 @@ func TestFilesAndDrop(t *testing.T) {
 	a.publish(feed, now)
 	a.publish(&opkg.Feed{Suite: "s", Arch: "i386"}, now)
 	got, err := opkg.Files(a.root, "s")
-	if want := []string{"opkg/pool/2/main/h/hello/hello_2.0_amd64.opk", "opkg/pool/2/main/w/world/world_1.0_all.opk"}; err != nil || !slices.Equal(got, want) {
+	if want := []string{"opkg/pool/2/main/h/hello/hello_2.0_amd64.opk",
+		"opkg/pool/2/main/w/world/world_1.0_all.opk"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
 	if got, err := opkg.Files(a.root, "none"); err != nil || got != nil {
@@ -1008,13 +1035,15 @@ func TestKeepsGzip(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	data := debtest.Tar(debtest.File{Path: "usr/bin/hello", Mode: 0o755, Body: "hello\n"})
-	control := debtest.Tar(debtest.File{Path: "control", Body: "Package: hello\nVersion: 1\nArchitecture: amd64\nDescription: d\n"})
+	control := debtest.Tar(debtest.File{Path: "control",
+		Body: "Package: hello\nVersion: 1\nArchitecture: amd64\nDescription: d\n"})
 	one := debtest.Pack("gz", data)
 	two := append(debtest.Pack("gz", data[:700]), debtest.Pack("gz", data[700:])...)
 	for i, member := range [][]byte{one, two} {
 		name := filepath.Join(dir, fmt.Sprint(i))
 		deb := debtest.Ar(debtest.Member{Name: "debian-binary", Body: []byte("2.0\n")},
-			debtest.Member{Name: "control.tar.gz", Body: debtest.Pack("gz", control)}, debtest.Member{Name: "data.tar.gz", Body: member})
+			debtest.Member{Name: "control.tar.gz", Body: debtest.Pack("gz", control)}, debtest.Member{Name: "data.tar.gz",
+				Body: member})
 		if err := os.WriteFile(name+".deb", deb, 0o644); err != nil {
 			t.Fatal(err)
 		}

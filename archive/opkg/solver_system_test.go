@@ -16,7 +16,8 @@ import (
 // bookworm is the list of Debian's packages for amd64, as apt has it.
 func bookworm(t *testing.T) []byte {
 	t.Helper()
-	out, err := exec.Command("apt-get", "indextargets", "--format", "$(SUITE) $(COMPONENT) $(ARCHITECTURE) $(FILENAME)", "Created-By: Packages").Output()
+	out, err := exec.Command("apt-get", "indextargets", "--format", "$(SUITE) $(COMPONENT) $(ARCHITECTURE) $(FILENAME)",
+		"Created-By: Packages").Output()
 	if err != nil {
 		t.Fatalf("apt-get indextargets: %v", err)
 	}
@@ -29,7 +30,8 @@ func bookworm(t *testing.T) []byte {
 	}
 	text, err := exec.Command("/usr/lib/apt/apt-helper", "cat-file", file).Output()
 	if err != nil || len(text) < 10<<20 {
-		t.Fatalf("the list of main, %q: %d bytes, %v\nthis test needs a Debian machine with a package mirror: run apt-get update", file, len(text), err)
+		t.Fatalf("the list of main, %q: %d bytes, %v\n"+
+			"this test needs a Debian machine with a package mirror: run apt-get update", file, len(text), err)
 	}
 	return text
 }
@@ -50,7 +52,8 @@ func feedOf(t *testing.T, list []byte) []deb822.Stanza {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text, err := entry(nil, st, st.Get("Description"), "pool/"+st.Get("Filename"), Info{Size: 1}, "amd64", known, Options{})
+		text, err := entry(nil, st, st.Get("Description"), "pool/"+st.Get("Filename"), Info{Size: 1}, "amd64", known,
+			Options{})
 		if err != nil {
 			t.Fatalf("%s: %v", st.Get("Package"), err)
 		}
@@ -259,7 +262,8 @@ func (w *world) installable(i int) bool {
 // it: what dpkg can install they must be able to install.
 func TestSolvers(t *testing.T) {
 	list := bookworm(t)
-	debian, err := deb822.Parse("Packages", list, deb822.Limits{Size: 1 << 30, Fields: 200, Lines: 1 << 30, LineLength: 1 << 20})
+	debian, err := deb822.Parse("Packages", list,
+		deb822.Limits{Size: 1 << 30, Fields: 200, Lines: 1 << 30, LineLength: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

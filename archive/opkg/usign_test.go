@@ -39,7 +39,8 @@ func TestSignify(t *testing.T) {
 	if err := pub.Verify([]byte("Package: hello\n"), []byte(read(t, filepath.Join(dir, "msg.theirs")))); err != nil {
 		t.Errorf("signify's signature with our key: %v", err)
 	}
-	if err := exec.Command("signify-openbsd", "-V", "-p", filepath.Join(dir, "ours.pub"), "-x", filepath.Join(dir, "msg.ours"), "-m", write("msg2", []byte("Package: hullo\n"))).Run(); err == nil {
+	if err := exec.Command("signify-openbsd", "-V", "-p", filepath.Join(dir, "ours.pub"), "-x",
+		filepath.Join(dir, "msg.ours"), "-m", write("msg2", []byte("Package: hullo\n"))).Run(); err == nil {
 		t.Error("signify accepts a signature over other bytes")
 	}
 
@@ -57,7 +58,8 @@ func TestSignify(t *testing.T) {
 	if err := theirPub.Verify([]byte("Package: hello\n"), theirs.Sign([]byte("Package: hello\n"))); err != nil {
 		t.Error(err)
 	}
-	if err := theirPub.Verify([]byte("Package: hello\n"), ours.Sign([]byte("Package: hello\n"))); err == nil || !strings.HasPrefix(err.Error(), "signed by key "+ours.Fingerprint()) {
+	if err := theirPub.Verify([]byte("Package: hello\n"), ours.Sign([]byte("Package: hello\n"))); err == nil ||
+		!strings.HasPrefix(err.Error(), "signed by key "+ours.Fingerprint()) {
 		t.Errorf("another key: got %v", err)
 	}
 

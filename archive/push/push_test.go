@@ -22,8 +22,10 @@ func TestManifest(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"empty": "", "other format": "packmill push manifest 9\nopen \"\"\n", "no state": manifestFormat + "\n",
-		"short line": manifestFormat + "\nopen \"\"\n5 \"\"\n", "path upwards": manifestFormat + "\nopen \"\"\n5 \"\" \"\" - ../x\n",
-		"bad time": manifestFormat + "\nopen \"\"\n5 \"\" \"\" yesterday x\n", "bad size": manifestFormat + "\nopen \"\"\n-x \"\" \"\" - x\n",
+		"short line":   manifestFormat + "\nopen \"\"\n5 \"\"\n",
+		"path upwards": manifestFormat + "\nopen \"\"\n5 \"\" \"\" - ../x\n",
+		"bad time":     manifestFormat + "\nopen \"\"\n5 \"\" \"\" yesterday x\n",
+		"bad size":     manifestFormat + "\nopen \"\"\n-x \"\" \"\" - x\n",
 	} {
 		if _, err := parseManifest([]byte(text)); err == nil {
 			t.Errorf("%s: accepted", name)

@@ -34,7 +34,8 @@ func TestValidUntilIsRenewed(t *testing.T) {
 			}
 			for name, text := range map[string]string{
 				"private/archive.key": string(key.Secret()),
-				"suites":              fmt.Sprintf("%sSuite: stable\nArchitectures: amd64\nSign-With: private/archive.key\nValid-For: %ds\n", before, lives/time.Second),
+				"suites": fmt.Sprintf("%sSuite: stable\nArchitectures: amd64\nSign-With: private/archive.key\n"+
+					"Valid-For: %ds\n", before, lives/time.Second),
 			} {
 				name = tree.Path("control", name)
 				if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {

@@ -45,7 +45,8 @@ func (s *site) used() (sum int64) {
 
 // unsigned is a .changes that says so much of one file.
 func unsigned(name, file string, size int64) string {
-	return fmt.Sprintf("Format: 1.8\nDate: Sat, 28 Nov 2026 00:00:00 +0000\nSource: %s\nArchitecture: source\nVersion: 1\nDistribution: stable\n"+
+	return fmt.Sprintf("Format: 1.8\nDate: Sat, 28 Nov 2026 00:00:00 +0000\nSource: %s\nArchitecture: source\n"+
+		"Version: 1\nDistribution: stable\n"+
 		"Maintainer: R <robot@example.org>\nChanges:\n x\nChecksums-Sha256:\n %s %d %s\nFiles:\n %s %d misc optional %s\n",
 		name, strings.Repeat("0", 64), size, file, strings.Repeat("0", 32), size, file)
 }
@@ -96,15 +97,16 @@ func TestNothingIsCopiedUnseen(t *testing.T) {
 
 // member is an upload whose orig tarball has further members.
 func member(source string, more func(add func(tar.Header))) uploadtest.Package {
-	return uploadtest.Package{Source: source, Version: "1.0-1", Members: func(which string, m []uploadtest.Member) []uploadtest.Member {
-		if which == "orig" {
-			more(func(h tar.Header) {
-				h.Mode, h.Format = 0o644, tar.FormatGNU
-				m = append(m, uploadtest.Member{Header: h})
-			})
-		}
-		return m
-	}}
+	return uploadtest.Package{Source: source, Version: "1.0-1",
+		Members: func(which string, m []uploadtest.Member) []uploadtest.Member {
+			if which == "orig" {
+				more(func(h tar.Header) {
+					h.Mode, h.Format = 0o644, tar.FormatGNU
+					m = append(m, uploadtest.Member{Header: h})
+				})
+			}
+			return m
+		}}
 }
 
 // long is an upload that is small and takes long to judge: two million members.
@@ -116,7 +118,8 @@ func long(source string) uploadtest.Package {
 		var raw bytes.Buffer
 		tw := tar.NewWriter(&raw)
 		for i := range 1000 {
-			if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("%s-1.0/%d", source, i), Mode: 0o644, ModTime: time.Now()}); err != nil {
+			if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("%s-1.0/%d", source, i), Mode: 0o644,
+				ModTime: time.Now()}); err != nil {
 				panic(err)
 			}
 		}
@@ -136,7 +139,9 @@ func TestDearUpload(t *testing.T) {
 		general string
 		want    string
 	}{
-		{member("deep", func(add func(tar.Header)) { add(tar.Header{Name: "deep-1.0/" + strings.Repeat("a/", 500_000)}) }), "", "has a name of 1000009 bytes"},
+		{member("deep", func(add func(tar.Header)) {
+			add(tar.Header{Name: "deep-1.0/" + strings.Repeat("a/", 500_000)})
+		}), "", "has a name of 1000009 bytes"},
 		{long("long"), "Max-Time: 1s\n", "to judge it takes longer than the 1s that an upload of"},
 	} {
 		x.p.Signer = keys().ann
@@ -199,7 +204,8 @@ func TestQuota(t *testing.T) {
 		t.Fatal(err)
 	}
 	settings := func(quota string) {
-		s.write("control/uploaders", "Name: robot\nAccount: robot\nEmail: robot@example.org\nAllow: source\nQuota: "+quota+"\n")
+		s.write("control/uploaders",
+			"Name: robot\nAccount: robot\nEmail: robot@example.org\nAllow: source\nQuota: "+quota+"\n")
 	}
 	settings("600K")
 	bring := func(source string, junk int) {

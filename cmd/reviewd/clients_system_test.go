@@ -27,7 +27,8 @@ func (p *person) run(name string, args ...string) string {
 	// dput-ng asks for ever where it has no terminal.
 	cmd := exec.Command("timeout", append([]string{"60", name}, args...)...)
 	cmd.Dir = p.home
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.home, "GNUPGHOME=" + p.home + "/gnupg", "DEBFULLNAME=Real Person", "DEBEMAIL=real@example.org", "LC_ALL=C.UTF-8"}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.home, "GNUPGHOME=" + p.home + "/gnupg",
+		"DEBFULLNAME=Real Person", "DEBEMAIL=real@example.org", "LC_ALL=C.UTF-8"}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		p.s.t.Fatalf("%s %q: %v\n%s", name, args, err, out)
@@ -38,7 +39,8 @@ func (p *person) run(name string, args ...string) string {
 // newPerson makes a key with gpg and registers it as real.
 func newPerson(s *site) *person {
 	s.t.Helper()
-	for program, pkg := range map[string]string{"gpg": "gnupg", "debsign": "devscripts", "dput": "dput-ng", "dcut": "dput-ng", "rsync": "rsync", "msmtp": "msmtp"} {
+	for program, pkg := range map[string]string{"gpg": "gnupg", "debsign": "devscripts", "dput": "dput-ng",
+		"dcut": "dput-ng", "rsync": "rsync", "msmtp": "msmtp"} {
 		if _, err := exec.LookPath(program); err != nil {
 			s.t.Fatalf("%s is missing; install %s, or run scripts/test, which does", program, pkg)
 		}
@@ -47,7 +49,8 @@ func newPerson(s *site) *person {
 	if err := os.Mkdir(filepath.Join(p.home, "gnupg"), 0o700); err != nil {
 		s.t.Fatal(err)
 	}
-	p.run("gpg", "--batch", "--quiet", "--passphrase", "", "--quick-generate-key", "Real Person <real@example.org>", "rsa3072", "sign", "never")
+	p.run("gpg", "--batch", "--quiet", "--passphrase", "", "--quick-generate-key", "Real Person <real@example.org>",
+		"rsa3072", "sign", "never")
 	s.t.Cleanup(func() { p.run("gpgconf", "--kill", "all") })
 	s.write("control/keys/real.asc", p.run("gpg", "--armor", "--export", "real@example.org"))
 	fpr := ""
@@ -147,7 +150,8 @@ func TestDcut(t *testing.T) {
 	// dcut names its file by the second: two at once would be one.
 	for _, args := range [][]string{
 		{"dm", "--uid", strings.Repeat("A", 40), "--allow", "hello"},
-		{"cancel", "-f", "off_1.0-1_source.changes"}, {"reschedule", "-f", "sooner_1.0-1_source.changes", "-d", "0"}, {"rm", "-f", "wrong_1.dsc"},
+		{"cancel", "-f", "off_1.0-1_source.changes"}, {"reschedule", "-f", "sooner_1.0-1_source.changes", "-d", "0"},
+		{"rm", "-f", "wrong_1.dsc"},
 	} {
 		p.run("dcut", append([]string{"--force", "-k", "real@example.org", "here"}, args...)...)
 		s.once()
@@ -158,12 +162,14 @@ func TestDcut(t *testing.T) {
 	for _, f := range s.where("dcut", spool.Attic) {
 		answers += s.reason(f)
 	}
-	for _, want := range []string{"cancelled in spool/incoming/DELAYED/2-day", "waits in spool/incoming/DELAYED/0-day", "removed wrong_1.dsc"} {
+	for _, want := range []string{"cancelled in spool/incoming/DELAYED/2-day", "waits in spool/incoming/DELAYED/0-day",
+		"removed wrong_1.dsc"} {
 		if !strings.Contains(answers, want) {
 			t.Errorf("no %q in the answers:\n%s", want, answers)
 		}
 	}
-	if refused := s.where("dcut", spool.Rejected); len(refused) != 1 || !strings.Contains(s.reason(refused[0]), "commands for dak are not carried out here") {
+	if refused := s.where("dcut", spool.Rejected); len(refused) != 1 ||
+		!strings.Contains(s.reason(refused[0]), "commands for dak are not carried out here") {
 		t.Errorf("refused: %v", refused)
 	}
 	s.sound()
@@ -184,7 +190,8 @@ func TestSendmail(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := exec.Command("/usr/bin/python3", "-u", "-m", "aiosmtpd", "-n", "-l", fmt.Sprintf("127.0.0.1:%d", port), "-c", "aiosmtpd.handlers.Debugging", "stdout")
+	server := exec.Command("/usr/bin/python3", "-u", "-m", "aiosmtpd", "-n", "-l", fmt.Sprintf("127.0.0.1:%d", port), "-c",
+		"aiosmtpd.handlers.Debugging", "stdout")
 	server.Stdout, server.Stderr = out, out
 	if err := server.Start(); err != nil {
 		t.Fatalf("python3 -m aiosmtpd (install python3-aiosmtpd): %v", err)
@@ -199,7 +206,9 @@ func TestSendmail(t *testing.T) {
 	})
 	// msmtp is a sendmail; its settings come with a wrapper.
 	wrapper := filepath.Join(p.home, "sendmail")
-	if err := os.WriteFile(wrapper, []byte(fmt.Sprintf("#!/bin/sh\nexec msmtp --host=127.0.0.1 --port=%d --auth=off --tls=off \"$@\"\n", port)), 0o755); err != nil {
+	if err := os.WriteFile(wrapper,
+		[]byte(fmt.Sprintf("#!/bin/sh\nexec msmtp --host=127.0.0.1 --port=%d --auth=off --tls=off \"$@\"\n",
+			port)), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	s.write("control/notify", "Event: *\nTo: signer\nFrom: Archive <archive@example.org>\nVia: "+wrapper+"\n")
@@ -209,6 +218,7 @@ func TestSendmail(t *testing.T) {
 	s.await("mailed", spool.Review)
 	s.until("the mail has arrived", func() bool {
 		data, _ := os.ReadFile(log)
-		return strings.Contains(string(data), "Subject: mailed 1.0-1 for stable: received") && strings.Contains(string(data), "real@example.org")
+		return strings.Contains(string(data), "Subject: mailed 1.0-1 for stable: received") &&
+			strings.Contains(string(data), "real@example.org")
 	})
 }

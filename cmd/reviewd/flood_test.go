@@ -93,9 +93,12 @@ func TestFlood(t *testing.T) {
 	s := newSite(t)
 	suites := func(incomplete string) {
 		rest := "Incomplete: " + incomplete + "\nBinaries: %s\n"
-		s.write("control/suites", fmt.Sprintf("Suite: stable\nAliases: bookworm\nComponents: main contrib\nArchitectures: amd64 i386\nBelow: oldstable\n"+rest+
-			"\nSuite: oldstable\nArchitectures: amd64\n"+rest+"\nSuite: taking\nArchitectures: amd64 i386\n"+rest+
-			"\nSuite: dropping\nArchitectures: amd64\n"+rest+"\nSuite: lenient\nArchitectures: amd64\nFormats: 3.0 (native)\nChecks: dsc-key=remark\n"+rest, "refuse", "refuse", "allow", "drop", "refuse"))
+		s.write("control/suites",
+			fmt.Sprintf("Suite: stable\nAliases: bookworm\nComponents: main contrib\nArchitectures: amd64 i386\n"+
+				"Below: oldstable\n"+rest+
+				"\nSuite: oldstable\nArchitectures: amd64\n"+rest+"\nSuite: taking\nArchitectures: amd64 i386\n"+rest+
+				"\nSuite: dropping\nArchitectures: amd64\n"+rest+"\nSuite: lenient\nArchitectures: amd64\n"+
+				"Formats: 3.0 (native)\nChecks: dsc-key=remark\n"+rest, "refuse", "refuse", "allow", "drop", "refuse"))
 	}
 	suites("1h")
 	people := ""
@@ -103,7 +106,8 @@ func TestFlood(t *testing.T) {
 		name, allow string
 		key         *openpgp.Signer
 	}{
-		{"ann", "source, binary=any", w.Ann}, {"bob", "source, suites=stable, components=main, packages=lib*, new=no", w.Bob}, {"carl", "source, packages=nothing", w.Carl},
+		{"ann", "source, binary=any", w.Ann}, {"bob", "source, suites=stable, components=main, packages=lib*, new=no", w.Bob},
+		{"carl", "source, packages=nothing", w.Carl},
 	} {
 		s.write("control/keys/"+x.name+".asc", string(x.key.Public()))
 		people += fmt.Sprintf("Name: %s\nFingerprint: %s\nAllow: %s\n\n", x.name, x.key.Fingerprint(), x.allow)
@@ -130,7 +134,8 @@ func TestFlood(t *testing.T) {
 		p.As = fmt.Sprintf("%s%03d", p.Source[:len(p.Source)-3], i)
 		for _, suite := range []string{"stable", "oldstable", "taking"} {
 			if versions := corpus.Published[suite+" "+p.Source]; len(versions) > 0 {
-				old := uploadtest.Package{Source: p.As, Version: versions[len(versions)-1], Distribution: suite, Date: w.Now.AddDate(0, 0, -1)}
+				old := uploadtest.Package{Source: p.As, Version: versions[len(versions)-1], Distribution: suite,
+					Date: w.Now.AddDate(0, 0, -1)}
 				dir, names := s.make(old)
 				published[suite] = append(published[suite], archive.Inclusion{Dir: dir, Changes: names[len(names)-1]})
 			}
@@ -157,7 +162,8 @@ func TestFlood(t *testing.T) {
 		t.Fatal(err)
 	}
 	for suite, batch := range published {
-		if rep, err := a.Publish(context.Background(), archive.Suite{Name: suite, Architectures: []string{"amd64"}}, batch, time.Now()); err != nil {
+		if rep, err := a.Publish(context.Background(), archive.Suite{Name: suite, Architectures: []string{"amd64"}}, batch,
+			time.Now()); err != nil {
 			t.Fatalf("publish in %s: %v, %+v", suite, err, rep)
 		}
 	}
@@ -208,7 +214,8 @@ func TestFlood(t *testing.T) {
 	}
 	// All but what is not complete: that is said to wait.
 	s.until("all that is complete is judged", func() bool {
-		return left() <= strings.Count(s.log.String(), "waits for the rest") && left() < len(all)/10 && len(s.where("", spool.Intake)) == 0
+		return left() <= strings.Count(s.log.String(), "waits for the rest") && left() < len(all)/10 &&
+			len(s.where("", spool.Intake)) == 0
 	})
 	s.stop()
 	suites("1s")
@@ -301,8 +308,11 @@ func TestReviewNew(t *testing.T) {
 	}{
 		{uploadtest.Package{Source: "hello", Version: "1.0-2"}, spool.Accepted, "accepted by rule: Review: new"},
 		{uploadtest.Package{Source: "fresh", Version: "1.0-1"}, spool.Review, "the suite has no version of it"},
-		{uploadtest.Package{Source: "hello", Version: "1.0-3", Binary: []string{"hello", "hello-data"}}, spool.Review, "binary package hello-data"},
-		{uploadtest.Package{Source: "hello", Version: "1.0-4", Debian: func(f map[string]string) { f["copyright"] = "Mine.\n" }}, spool.Review, "debian/copyright"},
+		{uploadtest.Package{Source: "hello", Version: "1.0-3", Binary: []string{"hello", "hello-data"}}, spool.Review,
+			"binary package hello-data"},
+		{uploadtest.Package{Source: "hello", Version: "1.0-4", Debian: func(f map[string]string) {
+			f["copyright"] = "Mine.\n"
+		}}, spool.Review, "debian/copyright"},
 	} {
 		x.p.Date = date
 		dir, names := s.make(x.p)
@@ -359,7 +369,8 @@ func TestManyDaemons(t *testing.T) {
 		}
 	}
 	s.until("all are judged", func() bool {
-		return len(s.where("", spool.Rejected))+len(s.where("", spool.Accepted)) >= 2*sources && len(s.where("", spool.Intake)) == 0
+		return len(s.where("", spool.Rejected))+len(s.where("", spool.Accepted)) >= 2*sources &&
+			len(s.where("", spool.Intake)) == 0
 	})
 	s.stop()
 	for i := range sources {
@@ -372,7 +383,8 @@ func TestManyDaemons(t *testing.T) {
 			t.Errorf("%s is refused %d times", source, len(refused))
 			continue
 		}
-		if got := s.reason(refused[0]); !strings.Contains(got, "was here before") && !strings.Contains(got, "in stable already") {
+		if got := s.reason(refused[0]); !strings.Contains(got, "was here before") &&
+			!strings.Contains(got, "in stable already") {
 			t.Errorf("%s: REASON: %s", source, got)
 		}
 		if a, b := s.files(s.where(source, spool.Accepted)[0]), s.files(refused[0]); !slices.Equal(a, b) {
@@ -387,9 +399,11 @@ func TestOneJudge(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	other := &intake{Env: &daemon.Env{Tree: s.tree}}
-	judged, err := s.tree.Create(spool.In(spool.Intake), spool.NewName(spool.NormalClass, time.Now().Add(time.Hour), "hello", "2"), spool.Reviewd, "test", "test",
+	judged, err := s.tree.Create(spool.In(spool.Intake),
+		spool.NewName(spool.NormalClass, time.Now().Add(time.Hour), "hello", "2"), spool.Reviewd, "test", "test",
 		func(dir string) error {
-			return os.WriteFile(filepath.Join(dir, spool.TicketFile), (&queue.Ticket{Source: "hello", Version: "2", Suite: "unknown"}).Stanza().Append(nil), 0o664)
+			return os.WriteFile(filepath.Join(dir, spool.TicketFile),
+				(&queue.Ticket{Source: "hello", Version: "2", Suite: "unknown"}).Stanza().Append(nil), 0o664)
 		})
 	if err != nil {
 		t.Fatal(err)
@@ -420,7 +434,9 @@ func TestTakesOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, u := range []debtest.Upload{
-		{Source: debtest.Source{Name: "tools", Version: "3"}, Debs: []debtest.Deb{{Name: "tool", Version: "3", Source: "tools"}, {Name: "tool-doc", Version: "3", Arch: "all", Source: "tools"}}},
+		{Source: debtest.Source{Name: "tools", Version: "3"},
+			Debs: []debtest.Deb{{Name: "tool", Version: "3", Source: "tools"},
+				{Name: "tool-doc", Version: "3", Arch: "all", Source: "tools"}}},
 		{Source: debtest.Source{Name: "hello", Version: "0.9"}, Debs: []debtest.Deb{{Name: "hello", Version: "0.9"}}},
 	} {
 		u.Distribution = "stable"
@@ -429,12 +445,14 @@ func TestTakesOver(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rep, err := a.Publish(context.Background(), archive.Suite{Name: "stable", Architectures: []string{"amd64"}}, []archive.Inclusion{{Dir: dir, Changes: filepath.Base(changes)}}, time.Now())
+		rep, err := a.Publish(context.Background(), archive.Suite{Name: "stable", Architectures: []string{"amd64"}},
+			[]archive.Inclusion{{Dir: dir, Changes: filepath.Base(changes)}}, time.Now())
 		if err != nil {
 			t.Fatalf("%v: %+v", err, rep)
 		}
 	}
-	dir, names := s.make(uploadtest.Package{Source: "hello", Version: "1.0-1", Binary: []string{"hello", "hello-new", "tool", "tool-doc"}})
+	dir, names := s.make(uploadtest.Package{Source: "hello", Version: "1.0-1",
+		Binary: []string{"hello", "hello-new", "tool", "tool-doc"}})
 	s.put("", dir, names...)
 	s.once()
 	st, err := spool.ReadTicket(s.tree.Path(s.await("hello", spool.Review).Dir()))
@@ -442,7 +460,8 @@ func TestTakesOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := st.Get("Remarks")
-	for _, want := range []string{"the binary package tool is built by the source tools in stable", "the binary package tool-doc is built by the source tools in stable"} {
+	for _, want := range []string{"the binary package tool is built by the source tools in stable",
+		"the binary package tool-doc is built by the source tools in stable"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in the remarks: %s", want, got)
 		}

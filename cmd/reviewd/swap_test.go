@@ -52,7 +52,8 @@ func TestSwapper(t *testing.T) {
 		if err := os.WriteFile(in+name, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		changes := fmt.Sprintf("Format: 1.8\nDate: Sat, 28 Nov 2026 00:00:00 +0000\nSource: swap\nArchitecture: source\nVersion: %d\nDistribution: stable\n"+
+		changes := fmt.Sprintf("Format: 1.8\nDate: Sat, 28 Nov 2026 00:00:00 +0000\nSource: swap\nArchitecture: source\n"+
+			"Version: %d\nDistribution: stable\n"+
 			"Maintainer: R <robot@example.org>\nChanges:\n x\nChecksums-Sha256:\n %x %d %s\nFiles:\n %x %d misc optional %s\n",
 			i, sha256.Sum256([]byte(secret)), len(secret), name, md5.Sum([]byte(secret)), len(secret), name)
 		if err := os.WriteFile(in+fmt.Sprintf("swap_%d_source.changes", i), []byte(changes), 0o644); err != nil {

@@ -26,12 +26,15 @@ type outbox struct {
 func (s *site) mail(before string) *outbox {
 	s.t.Helper()
 	o := &outbox{s, s.t.TempDir()}
-	s.write("../sendmail", fmt.Sprintf("#!/bin/sh\n%s\nf=$(mktemp %s/XXXXXX)\nprintf '%%s\\n' \"$*\" >$f\ncat >>$f\nmv $f $f.mail\n", before, o.dir))
+	s.write("../sendmail",
+		fmt.Sprintf("#!/bin/sh\n%s\nf=$(mktemp %s/XXXXXX)\nprintf '%%s\\n' \"$*\" >$f\ncat >>$f\nmv $f $f.mail\n",
+			before, o.dir))
 	path := s.tree.Path("../sendmail")
 	if err := os.Chmod(path, 0o755); err != nil {
 		s.t.Fatal(err)
 	}
-	s.write("control/notify", "Event: *\nTo: signer, maintainer, archive@example.org\nFrom: \"The Archive\" <archive@example.org>\nVia: "+path+"\n")
+	s.write("control/notify",
+		"Event: *\nTo: signer, maintainer, archive@example.org\nFrom: \"The Archive\" <archive@example.org>\nVia: "+path+"\n")
 	return o
 }
 
@@ -58,7 +61,9 @@ func (o *outbox) letters() []letter {
 		}
 		out = append(out, letter{args, m, text})
 	}
-	slices.SortFunc(out, func(a, b letter) int { return strings.Compare(a.Header.Get("Subject"), b.Header.Get("Subject")) })
+	slices.SortFunc(out, func(a, b letter) int {
+		return strings.Compare(a.Header.Get("Subject"), b.Header.Get("Subject"))
+	})
 	return out
 }
 
@@ -108,7 +113,8 @@ func TestTold(t *testing.T) {
 	it.Release()
 	s.once()
 	letters := o.letters()
-	if got, want := subjects(letters), []string{"hello 1.0-1 for stable: accepted", "hello 1.0-1 for stable: received"}; !slices.Equal(got, want) {
+	if got, want := subjects(letters), []string{"hello 1.0-1 for stable: accepted",
+		"hello 1.0-1 for stable: received"}; !slices.Equal(got, want) {
 		t.Fatalf("mails: got %q, want %q", got, want)
 	}
 	for _, l := range letters {
@@ -134,7 +140,8 @@ func TestToldOfStrangers(t *testing.T) {
 	s := newSite(t)
 	o := s.mail("")
 	for _, drop := range []string{"", "ann"} {
-		dir, names := s.make(uploadtest.Package{Source: "hello", Version: "1.0-1", Signer: keys().stranger, Maintainer: "Victim <victim@example.org>"})
+		dir, names := s.make(uploadtest.Package{Source: "hello", Version: "1.0-1", Signer: keys().stranger,
+			Maintainer: "Victim <victim@example.org>"})
 		s.put(drop, dir, names...)
 		s.once()
 	}
@@ -186,10 +193,12 @@ func TestInjection(t *testing.T) {
 	s := newSite(t)
 	o := s.mail("")
 	for i, m := range []string{
-		"Eve\x1b[2J <eve@example.org>", "-oQ/tmp/x <-oQ/tmp/x@example.org>", "a <a@example.org>, b <b@example.org>", "x@example.org\n\nBcc: c@example.org",
+		"Eve\x1b[2J <eve@example.org>", "-oQ/tmp/x <-oQ/tmp/x@example.org>", "a <a@example.org>, b <b@example.org>",
+		"x@example.org\n\nBcc: c@example.org",
 		"\u202e <\u202e@example.org>", "<e\u00e9@example.org>", "-C/etc/passwd@example.org",
 	} {
-		p := uploadtest.Package{Source: fmt.Sprintf("evil%d", i), Version: "1.0-1", ChangedBy: "Test <t@example.org>", Signer: keys().ann}
+		p := uploadtest.Package{Source: fmt.Sprintf("evil%d", i), Version: "1.0-1", ChangedBy: "Test <t@example.org>",
+			Signer: keys().ann}
 		p.Changes = func(text string) string {
 			lines := strings.Split(text, "\n")
 			for i := range lines {
@@ -231,7 +240,8 @@ func TestInjection(t *testing.T) {
 func (s *site) dcut(drop string, signed func([]byte) []byte, commands ...string) {
 	s.t.Helper()
 	text := "Archive: example\nUploader: Ann <ann@example.org>\nCommands:\n " + strings.Join(commands, "\n ") + "\n"
-	s.write(filepath.Join("spool/incoming", drop, fmt.Sprintf("ann-%d.commands", time.Now().UnixNano())), string(signed([]byte(text))))
+	s.write(filepath.Join("spool/incoming", drop, fmt.Sprintf("ann-%d.commands", time.Now().UnixNano())),
+		string(signed([]byte(text))))
 }
 
 func byAnn(t *testing.T) func([]byte) []byte {
@@ -270,8 +280,10 @@ func TestCommands(t *testing.T) {
 	if got := s.where("mine"); len(got) > 0 {
 		t.Fatalf("a deferred upload was taken: %v", got)
 	}
-	s.dcut("", byAnn(t), "cancel mine_1.0-1_source.changes", "cancel other_1.0-1_source.changes", "cancel direct_1.0-1_source.changes",
-		"cancel bobs_1.0-1_source.changes", "reschedule later_1.0-1_source.changes 0-day", "rm --searchdirs other_*", "rm stray_1.dsc", "rm nothing_1.dsc")
+	s.dcut("", byAnn(t), "cancel mine_1.0-1_source.changes", "cancel other_1.0-1_source.changes",
+		"cancel direct_1.0-1_source.changes",
+		"cancel bobs_1.0-1_source.changes", "reschedule later_1.0-1_source.changes 0-day",
+		"rm --searchdirs other_*", "rm stray_1.dsc", "rm nothing_1.dsc")
 	s.once()
 	done := s.await("dcut", spool.Attic)
 	got := s.reason(done)
@@ -293,7 +305,8 @@ func TestCommands(t *testing.T) {
 	s.await("later", spool.Review)
 	s.await("direct", spool.Attic)
 	s.await("bobs", spool.Review)
-	if _, err := os.Lstat(s.tree.Path(done.Dir(), uploadDir, "from-spool_incoming_DELAYED_3-day", "mine_1.0-1.dsc")); err != nil {
+	if _, err := os.Lstat(s.tree.Path(done.Dir(), uploadDir, "from-spool_incoming_DELAYED_3-day",
+		"mine_1.0-1.dsc")); err != nil {
 		t.Errorf("the cancelled upload is not in the attic: %v", err)
 	}
 	var answer *letter
@@ -381,7 +394,8 @@ func TestTellsOfStates(t *testing.T) {
 		t.Errorf("got %v, %v; want %s among them", places, err, place)
 	}
 	at := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
-	events := []spool.Event{{Time: at, From: "spool/intake", To: "spool/held/sid"}, {Time: at, From: "spool/held/sid", To: "spool/held/sid"}}
+	events := []spool.Event{{Time: at, From: "spool/intake", To: "spool/held/sid"},
+		{Time: at, From: "spool/held/sid", To: "spool/held/sid"}}
 	if got := (&teller{Env: env}).arrival(place, events); got != events[0] {
 		t.Errorf("its arrival: got %v, want %v", got, events[0])
 	}

@@ -51,7 +51,8 @@ func dpkgDeb(t *testing.T, packing string) string {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), "hello_2.10-3_amd64.deb")
-	if msg, err := exec.Command("dpkg-deb", "--root-owner-group", "--uniform-compression", "-Z"+packing, "-b", root, out).CombinedOutput(); err != nil {
+	if msg, err := exec.Command("dpkg-deb", "--root-owner-group", "--uniform-compression", "-Z"+packing, "-b", root,
+		out).CombinedOutput(); err != nil {
 		t.Fatalf("dpkg-deb -Z%s: %v: %s", packing, err, msg)
 	}
 	return out
@@ -66,7 +67,8 @@ func TestReadsWhatDpkgDebWrites(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p.Name != "hello" || p.Version != "1:2.10-3" || p.Architecture != "amd64" || p.Source != "hello" || p.SourceVersion != "1:2.10-3" {
+			if p.Name != "hello" || p.Version != "1:2.10-3" || p.Architecture != "amd64" || p.Source != "hello" ||
+				p.SourceVersion != "1:2.10-3" {
 				t.Errorf("got %s %s %s from %s %s", p.Name, p.Version, p.Architecture, p.Source, p.SourceVersion)
 			}
 			if string(p.Text) != control {
@@ -79,7 +81,8 @@ func TestReadsWhatDpkgDebWrites(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := deb.Sums{Size: int64(len(raw)), MD5: fmt.Sprintf("%x", md5.Sum(raw)), SHA1: fmt.Sprintf("%x", sha1.Sum(raw)), SHA256: fmt.Sprintf("%x", sha256.Sum256(raw))}
+			want := deb.Sums{Size: int64(len(raw)), MD5: fmt.Sprintf("%x", md5.Sum(raw)), SHA1: fmt.Sprintf("%x", sha1.Sum(raw)),
+				SHA256: fmt.Sprintf("%x", sha256.Sum256(raw))}
 			if p.Sums != want {
 				t.Errorf("sums: got %+v, want %+v", p.Sums, want)
 			}
@@ -157,12 +160,16 @@ func dpkgListing(t *testing.T, path string) string {
 // The parts of a sound package, to be broken one at a time.
 var (
 	format      = debtest.Member{Name: "debian-binary", Body: []byte("2.0\n")}
-	goodControl = debtest.Member{Name: "control.tar.gz", Body: debtest.Pack("gz", debtest.Tar(debtest.File{Path: "control", Body: control}))}
-	goodData    = debtest.Member{Name: "data.tar.gz", Body: debtest.Pack("gz", debtest.Tar(debtest.File{Path: "usr/bin/hello", Body: "x"}))}
+	goodControl = debtest.Member{Name: "control.tar.gz",
+		Body: debtest.Pack("gz", debtest.Tar(debtest.File{Path: "control", Body: control}))}
+	goodData = debtest.Member{Name: "data.tar.gz",
+		Body: debtest.Pack("gz", debtest.Tar(debtest.File{Path: "usr/bin/hello", Body: "x"}))}
 )
 
 func withControl(text string) []byte {
-	return debtest.Ar(format, debtest.Member{Name: "control.tar.gz", Body: debtest.Pack("gz", debtest.Tar(debtest.File{Path: "control", Body: text}))}, goodData)
+	return debtest.Ar(format,
+		debtest.Member{Name: "control.tar.gz",
+			Body: debtest.Pack("gz", debtest.Tar(debtest.File{Path: "control", Body: text}))}, goodData)
 }
 
 func withData(name string, body []byte) []byte {
@@ -209,11 +216,14 @@ func refusals() []struct {
 	}{
 		{"empty", nil, "is no ar container, so no Debian package; build it with dpkg-deb"},
 		{"no ar", []byte("PK\x03\x04 zip"), "is no ar container, so no Debian package; build it with dpkg-deb"},
-		{"only the magic", []byte("!<arch>\n"), "the container ends without debian-binary; it is truncated: send the whole file"},
+		{"only the magic", []byte("!<arch>\n"),
+			"the container ends without debian-binary; it is truncated: send the whole file"},
 		{"ends in a header", good[:30], "the file ends in the middle of a member; it is truncated: send the whole file"},
-		{"ends after debian-binary", good[:72], "the container ends without control.tar; it is truncated: send the whole file"},
+		{"ends after debian-binary", good[:72],
+			"the container ends without control.tar; it is truncated: send the whole file"},
 		{"ends in control.tar", good[:150], "the file ends in the middle of a member; it is truncated: send the whole file"},
-		{"ends in data.tar", good[:len(good)-20], "the file ends in the middle of a member; it is truncated: send the whole file"},
+		{"ends in data.tar", good[:len(good)-20],
+			"the file ends in the middle of a member; it is truncated: send the whole file"},
 		{"negative size", edit(good, func(d []byte) []byte { copy(d[8+48:], "-60       "); return d }),
 			`member "debian-binary" of the container has the size "-60       "; build the package again with dpkg-deb`},
 		{"size of blanks", edit(good, func(d []byte) []byte { copy(d[8+48:], "          "); return d }),
@@ -240,12 +250,16 @@ func refusals() []struct {
 			`member "data.tar.gz" at place 4 of the container, where nothing belongs; build the package again with dpkg-deb`},
 		{"bytes after the end", append(bytes.Clone(good), "\n\n\n"...),
 			"the file ends in the middle of a member; it is truncated: send the whole file"},
-		{"bad byte between members", edit(debtest.Ar(format, debtest.Member{Name: "_x", Body: []byte("y")}, goodControl, goodData), func(d []byte) []byte { d[8+60+4+60+1] = 'z'; return d }),
+		{"bad byte between members",
+			edit(debtest.Ar(format, debtest.Member{Name: "_x", Body: []byte("y")}, goodControl, goodData),
+				func(d []byte) []byte { d[8+60+4+60+1] = 'z'; return d }),
 			`the byte after member "_x" of the container is 0x7a, not a line end; build the package again with dpkg-deb`},
 		{"lzma", withData("data.tar.lzma", []byte("x")),
-			"data.tar.lzma is packed in a way that is not accepted; build the package again with dpkg-deb -Zxz (or -Zzstd, -Zgzip, -Znone)"},
+			"data.tar.lzma is packed in a way that is not accepted; build the package again with dpkg-deb -Zxz (or -Zzstd, " +
+				"-Zgzip, -Znone)"},
 		{"bzip2", withData("data.tar.bz2", []byte("x")),
-			"data.tar.bz2 is packed in a way that is not accepted; build the package again with dpkg-deb -Zxz (or -Zzstd, -Zgzip, -Znone)"},
+			"data.tar.bz2 is packed in a way that is not accepted; build the package again with dpkg-deb -Zxz (or -Zzstd, " +
+				"-Zgzip, -Znone)"},
 		{"not gzip", withData("data.tar.gz", []byte("plain text, no gzip")),
 			"data.tar.gz is damaged (gzip: invalid header); build the package again with dpkg-deb"},
 		{"not xz", withData("data.tar.xz", []byte("plain text, no xz stream")),
@@ -258,7 +272,8 @@ func refusals() []struct {
 			"data.tar.gz ends too early; build the package again with dpkg-deb"},
 		{"half of the xz stream", withData("data.tar.xz", debtest.Pack("xz", debtest.Tar())[:40]),
 			"data.tar.xz ends too early; build the package again with dpkg-deb"},
-		{"a flipped bit under the checksum", withData("data.tar.gz", edit(goodData.Body, func(d []byte) []byte { d[len(d)-6] ^= 1; return d })),
+		{"a flipped bit under the checksum",
+			withData("data.tar.gz", edit(goodData.Body, func(d []byte) []byte { d[len(d)-6] ^= 1; return d })),
 			"data.tar.gz is damaged (gzip: invalid checksum); build the package again with dpkg-deb"},
 		{"bytes after the gzip stream", withData("data.tar.gz", append(bytes.Clone(goodData.Body), "trailing!!"...)),
 			"data.tar.gz is damaged (gzip: invalid header); build the package again with dpkg-deb"},
@@ -274,19 +289,26 @@ func refusals() []struct {
 			"data.tar ends too early, without two blocks of zeros; build the package again with dpkg-deb"},
 		{"an empty tar", withData("data.tar", nil),
 			"data.tar ends too early, without two blocks of zeros; build the package again with dpkg-deb"},
-		{"control.tar without its end", debtest.Ar(format, debtest.Member{Name: "control.tar", Body: debtest.Tar(debtest.File{Path: "control", Body: control})[:1024+len(control)]}, goodData),
+		{"control.tar without its end",
+			debtest.Ar(format, debtest.Member{Name: "control.tar",
+				Body: debtest.Tar(debtest.File{Path: "control", Body: control})[:1024+len(control)]}, goodData),
 			"control.tar ends too early, without two blocks of zeros; build the package again with dpkg-deb"},
 		{"no tar", withData("data.tar", bytes.Repeat([]byte("x"), 1024)),
 			"data.tar is no tar archive that dpkg unpacks; build the package again with dpkg-deb"},
 		{"PAX", withData("data.tar", header(tar.Header{Name: "./a", ModTime: time.Unix(1, 5), Format: tar.FormatPAX})),
 			"data.tar has PAX headers, which dpkg does not unpack; build the package again with dpkg-deb"},
-		{"PAX global", withData("data.tar", header(tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "c"}})),
+		{"PAX global", withData("data.tar",
+			header(tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "c"}})),
 			"data.tar has PAX headers, which dpkg does not unpack; build the package again with dpkg-deb"},
-		{"type that dpkg does not know", withData("data.tar", header(tar.Header{Typeflag: tar.TypeCont, Name: "./c", Format: tar.FormatUSTAR})),
+		{"type that dpkg does not know",
+			withData("data.tar", header(tar.Header{Typeflag: tar.TypeCont, Name: "./c", Format: tar.FormatUSTAR})),
 			`data.tar: "c" is of type '7', which dpkg does not unpack; build the package again with dpkg-deb`},
 		{"sparse file", withData("data.tar", typed('S', header(tar.Header{Name: "./s", Format: tar.FormatGNU}))),
 			`data.tar: "s" is of type 'S', which dpkg does not unpack`},
-		{"long name of 2 MB", withData("data.tar", append(typed('L', header(tar.Header{Name: "././@LongLink", Size: 2 << 20, Format: tar.FormatGNU})[:512]), bytes.Repeat([]byte("a"), 4<<20)...)),
+		{"long name of 2 MB",
+			withData("data.tar",
+				append(typed('L', header(tar.Header{Name: "././@LongLink", Size: 2 << 20, Format: tar.FormatGNU})[:512]),
+					bytes.Repeat([]byte("a"), 4<<20)...)),
 			"data.tar is no tar archive that dpkg unpacks"},
 		{"path upwards", withData("data.tar", header(reg("./usr/../../etc/passwd"))),
 			`the file name "./usr/../../etc/passwd" is not a plain relative path; build the package again with dpkg-deb`},
@@ -304,19 +326,33 @@ func refusals() []struct {
 			`data.tar: lists "a" twice; build the package again with dpkg-deb`},
 		{"file where a directory is", withData("data.tar", header(dir("./a/"), reg("./a"))),
 			`data.tar: lists "a" twice; build the package again with dpkg-deb`},
-		{"hard link out of the package", withData("data.tar", header(tar.Header{Typeflag: tar.TypeLink, Name: "./a", Linkname: "../../etc/shadow", Format: tar.FormatGNU})),
+		{"hard link out of the package",
+			withData("data.tar",
+				header(tar.Header{Typeflag: tar.TypeLink, Name: "./a", Linkname: "../../etc/shadow", Format: tar.FormatGNU})),
 			`the file name "../../etc/shadow" is not a plain relative path; build the package again with dpkg-deb`},
-		{"symbolic link to nothing", withData("data.tar", header(tar.Header{Typeflag: tar.TypeSymlink, Name: "./a", Format: tar.FormatGNU})),
+		{"symbolic link to nothing",
+			withData("data.tar", header(tar.Header{Typeflag: tar.TypeSymlink, Name: "./a", Format: tar.FormatGNU})),
 			`data.tar: the symbolic link "a" points to ""; use a target of printable UTF-8`},
-		{"control.tar without control", debtest.Ar(format, debtest.Member{Name: "control.tar", Body: debtest.Tar(debtest.File{Path: "postinst"})}, goodData),
+		{"control.tar without control",
+			debtest.Ar(format, debtest.Member{Name: "control.tar", Body: debtest.Tar(debtest.File{Path: "postinst"})}, goodData),
 			"control.tar holds no control file; build the package again with dpkg-deb"},
-		{"control twice", debtest.Ar(format, debtest.Member{Name: "control.tar", Body: debtest.Tar(debtest.File{Path: "control", Body: control}, debtest.File{Path: "control", Body: control})}, goodData),
+		{"control twice", debtest.Ar(format,
+			debtest.Member{Name: "control.tar",
+				Body: debtest.Tar(debtest.File{Path: "control", Body: control}, debtest.File{Path: "control", Body: control})},
+			goodData),
 			`control.tar holds "control" twice; build the package again with dpkg-deb`},
-		{"control is a link", debtest.Ar(format, debtest.Member{Name: "control.tar", Body: debtest.Tar(debtest.File{Path: "control", Link: "/etc/shadow"})}, goodData),
+		{"control is a link",
+			debtest.Ar(format, debtest.Member{Name: "control.tar",
+				Body: debtest.Tar(debtest.File{Path: "control", Link: "/etc/shadow"})}, goodData),
 			`control.tar holds "./control", which is no plain file; build the package again with dpkg-deb`},
-		{"directory in control.tar", debtest.Ar(format, debtest.Member{Name: "control.tar", Body: debtest.Tar(debtest.File{Path: "x/control", Body: control})}, goodData),
+		{"directory in control.tar",
+			debtest.Ar(format, debtest.Member{Name: "control.tar",
+				Body: debtest.Tar(debtest.File{Path: "x/control", Body: control})}, goodData),
 			`control.tar holds "./x/", which is no plain file; build the package again with dpkg-deb`},
-		{"control file too long", debtest.Ar(format, debtest.Member{Name: "control.tar.gz", Body: debtest.Pack("gz", debtest.Tar(debtest.File{Path: "control", Body: control + strings.Repeat("X-A: b\n", 1<<18)}))}, goodData),
+		{"control file too long",
+			debtest.Ar(format, debtest.Member{Name: "control.tar.gz",
+				Body: debtest.Pack("gz",
+					debtest.Tar(debtest.File{Path: "control", Body: control + strings.Repeat("X-A: b\n", 1<<18)}))}, goodData),
 			"control.tar.gz: the control file has 1835104 bytes, 1048576 are allowed; shorten it"},
 		{"empty control", withControl(""), "control file"},
 		{"two stanzas", withControl(control + "\n" + control), "control file"},
@@ -350,7 +386,8 @@ func TestCheckFields(t *testing.T) {
 		"Description: greets\nBuilt-Using: nothing at all\n":            "Built-Using: ",
 		"Description: greets\nStatic-Built-Using: rust-x:amd64 (= 1)\n": "names no source package in one version",
 	} {
-		st, err := deb822.ParseOne("control", []byte("Package: hello\nVersion: 1\nArchitecture: all\n"+fields), deb822.Hostile)
+		st, err := deb822.ParseOne("control", []byte("Package: hello\nVersion: 1\nArchitecture: all\n"+fields),
+			deb822.Hostile)
 		if err != nil {
 			if want == "" {
 				t.Errorf("%q: %v", fields, err)
@@ -415,13 +452,20 @@ func odd() (body []byte) {
 func TestAccepted(t *testing.T) {
 	t.Parallel()
 	for name, data := range map[string][]byte{
-		"GNU ar's slash":         bytes.Replace(debtest.Ar(format, goodControl, goodData), []byte("debian-binary   "), []byte("debian-binary/  "), 1),
-		"signed by dpkg-sig":     debtest.Ar(format, goodControl, goodData, debtest.Member{Name: "_gpgbuilder", Body: []byte("x")}),
-		"member before control":  debtest.Ar(format, debtest.Member{Name: "_x", Body: []byte("y")}, goodControl, goodData),
-		"no byte to fill up":     bytes.TrimSuffix(debtest.Ar(format, goodControl, debtest.Member{Name: "data.tar.gz", Body: odd()}), []byte("\n")),
-		"gzip in two members":    withData("data.tar.gz", append(debtest.Pack("gz", debtest.Tar()[:512]), debtest.Pack("gz", debtest.Tar()[512:])...)),
-		"directory listed twice": withData("data.tar", header(tar.Header{Typeflag: tar.TypeDir, Name: "./a/", Format: tar.FormatGNU}, tar.Header{Typeflag: tar.TypeDir, Name: "./a/", Format: tar.FormatGNU})),
-		"further line in format": debtest.Ar(debtest.Member{Name: "debian-binary", Body: []byte("2.0\nmore\n")}, goodControl, goodData),
+		"GNU ar's slash": bytes.Replace(debtest.Ar(format, goodControl, goodData), []byte("debian-binary   "),
+			[]byte("debian-binary/  "), 1),
+		"signed by dpkg-sig": debtest.Ar(format, goodControl, goodData,
+			debtest.Member{Name: "_gpgbuilder", Body: []byte("x")}),
+		"member before control": debtest.Ar(format, debtest.Member{Name: "_x", Body: []byte("y")}, goodControl, goodData),
+		"no byte to fill up": bytes.TrimSuffix(debtest.Ar(format, goodControl,
+			debtest.Member{Name: "data.tar.gz", Body: odd()}), []byte("\n")),
+		"gzip in two members": withData("data.tar.gz",
+			append(debtest.Pack("gz", debtest.Tar()[:512]), debtest.Pack("gz", debtest.Tar()[512:])...)),
+		"directory listed twice": withData("data.tar",
+			header(tar.Header{Typeflag: tar.TypeDir, Name: "./a/", Format: tar.FormatGNU},
+				tar.Header{Typeflag: tar.TypeDir, Name: "./a/", Format: tar.FormatGNU})),
+		"further line in format": debtest.Ar(debtest.Member{Name: "debian-binary", Body: []byte("2.0\nmore\n")}, goodControl,
+			goodData),
 	} {
 		if _, err := deb.Read(bytes.NewReader(data), name, deb.Options{}); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -478,7 +522,8 @@ func TestCheckName(t *testing.T) {
 		}
 	}
 	err := p.CheckName("lie_1_all.deb")
-	if got, want := fmt.Sprint(err), "lie_1_all.deb: its control file belongs to hello_2.10-3_amd64.deb; give the file that name, or build the package again"; got != want {
+	if got, want := fmt.Sprint(err), "lie_1_all.deb: its control file belongs to hello_2.10-3_amd64.deb; "+
+		"give the file that name, or build the package again"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -540,7 +585,8 @@ func TestBombs(t *testing.T) {
 			took := cpu() - began
 			runtime.ReadMemStats(&after)
 			r := (*deb.Refusal)(nil)
-			if !errors.As(err, &r) || !strings.Contains(r.Text, "unpacks to more than 400 times its size, as bombs do") && !strings.Contains(r.Text, "goes on after the end") {
+			if !errors.As(err, &r) || !strings.Contains(r.Text, "unpacks to more than 400 times its size, as bombs do") &&
+				!strings.Contains(r.Text, "goes on after the end") {
 				t.Errorf("%s: got %v, want a refusal", tt.ext, err)
 			}
 			if got := after.TotalAlloc - before.TotalAlloc; took > 15*time.Second || got > 40<<20 {
@@ -551,9 +597,12 @@ func TestBombs(t *testing.T) {
 	}
 	// The same in control.tar.
 	for _, by := range [][]string{{"xz", "xz", "-1", "-c"}, {"gz", "gzip", "-c"}, {"zst", "zstd", "-q", "-c"}} {
-		data := debtest.Ar(format, debtest.Member{Name: "control.tar." + by[0], Body: append(debtest.Pack(by[0], big), bomb(t, 1<<30, by[1], by[2:]...)...)}, goodData)
+		data := debtest.Ar(format,
+			debtest.Member{Name: "control.tar." + by[0],
+				Body: append(debtest.Pack(by[0], big), bomb(t, 1<<30, by[1], by[2:]...)...)}, goodData)
 		_, err := deb.Read(bytes.NewReader(data), "bomb.deb", deb.Options{})
-		if want := "bomb.deb: control.tar." + by[0] + " unpacks to more than 33554432 bytes; split the package"; fmt.Sprint(err) != want {
+		if want := "bomb.deb: control.tar." + by[0] +
+			" unpacks to more than 33554432 bytes; split the package"; fmt.Sprint(err) != want {
 			t.Errorf("control.tar: got %v, want %s", err, want)
 		}
 	}
@@ -575,7 +624,8 @@ func TestMemoryOfDecompressors(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = deb.Read(bytes.NewReader(withData("data.tar.xz", packed)), "x.deb", deb.Options{})
-	if want := "x.deb: data.tar.xz needs more memory to unpack than dpkg-deb's highest level does; build the package again with dpkg-deb"; fmt.Sprint(err) != want {
+	if want := "x.deb: data.tar.xz needs more memory to unpack than dpkg-deb's highest level does; " +
+		"build the package again with dpkg-deb"; fmt.Sprint(err) != want {
 		t.Errorf("xz: got %v, want %s", err, want)
 	}
 	cmd = exec.Command("zstd", "-q", "-c", "--ultra", "-22", "--long=31")
@@ -584,7 +634,8 @@ func TestMemoryOfDecompressors(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = deb.Read(bytes.NewReader(withData("data.tar.zst", packed)), "x.deb", deb.Options{})
-	if want := "x.deb: data.tar.zst needs more memory to unpack than dpkg-deb's highest level does; build the package again with dpkg-deb"; fmt.Sprint(err) != want {
+	if want := "x.deb: data.tar.zst needs more memory to unpack than dpkg-deb's highest level does; " +
+		"build the package again with dpkg-deb"; fmt.Sprint(err) != want {
 		t.Errorf("zstd: got %v, want %s", err, want)
 	}
 }
@@ -600,8 +651,10 @@ func TestLimits(t *testing.T) {
 		change func(*deb.Limits)
 		want   string
 	}{
-		{func(l *deb.Limits) { l.Entries = 51 }, "x.deb: data.tar: lists more than 51 files or 268435456 bytes of names; split the package"},
-		{func(l *deb.Limits) { l.PathText = 100 }, "x.deb: data.tar: lists more than 2000000 files or 100 bytes of names; split the package"},
+		{func(l *deb.Limits) { l.Entries = 51 },
+			"x.deb: data.tar: lists more than 51 files or 268435456 bytes of names; split the package"},
+		{func(l *deb.Limits) { l.PathText = 100 },
+			"x.deb: data.tar: lists more than 2000000 files or 100 bytes of names; split the package"},
 		{func(l *deb.Limits) { l.Data = 1000 }, "x.deb: data.tar unpacks to more than 1000 bytes; split the package"},
 		{func(l *deb.Limits) {}, "<nil>"},
 	} {
@@ -671,7 +724,8 @@ func FuzzRead(f *testing.F) {
 		if r := (*deb.Refusal)(nil); err != nil && !errors.As(err, &r) {
 			t.Fatalf("bytes can only be refused, got %v", err)
 		}
-		if err == nil && (p.Control == nil || p.Name == "" || p.SHA256 != fmt.Sprintf("%x", sha256.Sum256(data)) || strings.ContainsAny(p.FileName("deb"), "/\n")) {
+		if err == nil && (p.Control == nil || p.Name == "" || p.SHA256 != fmt.Sprintf("%x", sha256.Sum256(data)) ||
+			strings.ContainsAny(p.FileName("deb"), "/\n")) {
 			t.Fatalf("accepted as %+v", p)
 		}
 	})

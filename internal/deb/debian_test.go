@@ -15,11 +15,13 @@ import (
 // dpkg-deb says: every field, every file.
 func TestDebianPackages(t *testing.T) {
 	dir := t.TempDir()
-	names := []string{"hello", "coreutils", "libc6", "perl-base", "python3-minimal", "libicu-dev", "tzdata", "bash", "apt", "passwd", "sudo", "man-db"}
+	names := []string{"hello", "coreutils", "libc6", "perl-base", "python3-minimal", "libicu-dev", "tzdata", "bash", "apt",
+		"passwd", "sudo", "man-db"}
 	cmd := exec.Command("apt-get", append([]string{"download"}, names...)...)
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("apt-get download: %v: %s\nthis test needs a Debian machine with a package mirror: run apt-get update", err, out)
+		t.Fatalf("apt-get download: %v: %s\nthis test needs a Debian machine with a package mirror: run apt-get update",
+			err, out)
 	}
 	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if err != nil || len(debs) != len(names) {

@@ -97,10 +97,13 @@ Dir::Etc::sourcelist "%[1]s/sources.list"; Dir::Etc::sourceparts "-"; APT::Sandb
 		if (err == nil) != tc.ok {
 			t.Errorf("%s: %q: got %v, want it to pass: %t", tc.field, tc.value, err, tc.ok)
 		}
-		control := fmt.Sprintf("Package: p%d\nVersion: 1\nArchitecture: all\nMaintainer: A <a@packmill.example>\n%s: %s\nDescription: x\n", i, tc.field, tc.value)
-		stanza := strings.Replace(control, "Description", fmt.Sprintf("Filename: ./p.deb\nSize: 1\nSHA256: %064d\nDescription", 0), 1) + "\n"
+		control := fmt.Sprintf("Package: p%d\nVersion: 1\nArchitecture: all\nMaintainer: A <a@packmill.example>\n"+
+			"%s: %s\nDescription: x\n", i, tc.field, tc.value)
+		stanza := strings.Replace(control, "Description",
+			fmt.Sprintf("Filename: ./p.deb\nSize: 1\nSHA256: %064d\nDescription", 0), 1) + "\n"
 		write("p/DEBIAN/control", control)
-		out, dpkg := exec.Command("dpkg-deb", "-Znone", "--build", filepath.Join(dir, "p"), filepath.Join(dir, "p.deb")).CombinedOutput()
+		out, dpkg := exec.Command("dpkg-deb", "-Znone", "--build", filepath.Join(dir, "p"),
+			filepath.Join(dir, "p.deb")).CombinedOutput()
 		if tc.ok {
 			all.WriteString(stanza)
 			if dpkg != nil {
@@ -117,17 +120,21 @@ Dir::Etc::sourcelist "%[1]s/sources.list"; Dir::Etc::sourceparts "-"; APT::Sandb
 
 // TestFieldsThatDpkgRefuses has control files that dpkg-deb builds nothing from.
 func TestFieldsThatDpkgRefuses(t *testing.T) {
-	const good = "Package: pp\nVersion: 1\nArchitecture: all\nMaintainer: A <a@packmill.example>\nDescription: x\n about ${shlibs:Depends}\n"
+	const good = "Package: pp\nVersion: 1\nArchitecture: all\nMaintainer: A <a@packmill.example>\nDescription: x\n" +
+		" about ${shlibs:Depends}\n"
 	for text, want := range map[string]string{
-		good:                             "",
-		good + "Multi-Arch: foreign\n":   "",
-		good + "Multi-Arch: yes\n":       `pp_1_all.deb: control file: Multi-Arch: "yes"; write one of: no, same, foreign, allowed`,
-		good + "Essential: maybe\n":      `pp_1_all.deb: control file: Essential: "maybe"; write one of: yes, no`,
-		good + "Depends: a b\n":          `pp_1_all.deb: control file: Depends: relation "a b": 'b' after its end; separate relations with a comma; correct debian/control`,
-		good + "Built-For: ${a:Suite}\n": "pp_1_all.deb: control file: Built-For: ${a:Suite} was not replaced; build the package with dpkg-gencontrol",
-		strings.TrimSuffix(good, "\n"):   "pp_1_all.deb: the control file ends in the middle of a line, which dpkg does not install; build the package again with dpkg-deb",
+		good:                           "",
+		good + "Multi-Arch: foreign\n": "",
+		good + "Multi-Arch: yes\n":     `pp_1_all.deb: control file: Multi-Arch: "yes"; write one of: no, same, foreign, allowed`,
+		good + "Essential: maybe\n":    `pp_1_all.deb: control file: Essential: "maybe"; write one of: yes, no`,
+		good + "Depends: a b\n":        `pp_1_all.deb: control file: Depends: relation "a b": 'b' after its end; separate relations with a comma; correct debian/control`,
+		good + "Built-For: ${a:Suite}\n": "pp_1_all.deb: control file: Built-For: ${a:Suite} was not replaced; " +
+			"build the package with dpkg-gencontrol",
+		strings.TrimSuffix(good, "\n"): "pp_1_all.deb: the control file ends in the middle of a line, " +
+			"which dpkg does not install; build the package again with dpkg-deb",
 	} {
-		p, err := deb.Read(bytes.NewReader(debtest.Deb{Name: "pp", Version: "1", Arch: "all", Control: text}.Bytes()), "pp_1_all.deb", deb.Options{})
+		p, err := deb.Read(bytes.NewReader(debtest.Deb{Name: "pp", Version: "1", Arch: "all", Control: text}.Bytes()),
+			"pp_1_all.deb", deb.Options{})
 		if err == nil {
 			err = p.CheckFields("pp_1_all.deb")
 		}

@@ -131,7 +131,8 @@ func withoutPlaces(all []Stanza) []Stanza {
 }
 
 func TestScannerAgreesWithParse(t *testing.T) {
-	long := "Package: a\nText: " + strings.Repeat("x", 300_000) + "\n" + strings.Repeat(" y y\n", 100_000) + "\n\n\nPackage: b\n"
+	long := "Package: a\nText: " + strings.Repeat("x", 300_000) + "\n" + strings.Repeat(" y y\n", 100_000) +
+		"\n\n\nPackage: b\n"
 	for name, text := range map[string]string{
 		"sample": sample, "empty": "", "newlines": "\n\n", "no last newline": "A: b\n\n\nC: d", "long": long,
 	} {

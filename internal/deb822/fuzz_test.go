@@ -35,7 +35,8 @@ func FuzzParse(f *testing.F) {
 		for _, lim := range []Limits{Hostile, Settings} {
 			all, err := Parse("f", data, lim)
 			if err != nil {
-				if e, ok := err.(*Error); !ok || all != nil || !utf8.ValidString(e.Error()) || strings.ContainsAny(e.Msg, "\x00\x1b\r\n") {
+				if e, ok := err.(*Error); !ok || all != nil || !utf8.ValidString(e.Error()) ||
+					strings.ContainsAny(e.Msg, "\x00\x1b\r\n") {
 					t.Fatalf("error %q with %d stanzas", err, len(all))
 				}
 				continue
@@ -48,7 +49,8 @@ func FuzzParse(f *testing.F) {
 				seen := make(map[string]bool)
 				for _, field := range all[i].Fields {
 					key := strings.ToLower(field.Name)
-					if seen[key] || field.Name == "" || strings.ContainsAny(field.Value, "\x00\r") || strings.Contains(field.Value, "\n\n") {
+					if seen[key] || field.Name == "" || strings.ContainsAny(field.Value, "\x00\r") ||
+						strings.Contains(field.Value, "\n\n") {
 						t.Fatalf("field %+q: %+q", field.Name, field.Value)
 					}
 					seen[key] = true

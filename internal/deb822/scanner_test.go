@@ -30,7 +30,8 @@ func TestScannerStanza(t *testing.T) {
 
 // TestScannerPassesOdd reads an index in which other stanzas are refused.
 func TestScannerPassesOdd(t *testing.T) {
-	for _, odd := range []string{"Package: odd\nPackage: odd\n", "Package: odd\nDescription: a\r\n", "# a comment\nPackage: odd\n",
+	for _, odd := range []string{"Package: odd\nPackage: odd\n", "Package: odd\nDescription: a\r\n",
+		"# a comment\nPackage: odd\n",
 		"Package: odd\nno colon\nA: b\n", " begins with a blank\n", "Package: odd\nA: \x00\n", "Package: odd\n-A: b\n"} {
 		text := "\nPackage: one\n\n\n" + odd + "\n\nPackage: two\n\n" + odd + "\nPackage: three\n\n" + odd
 		for _, step := range []int{1, 3, 1000} {

@@ -186,7 +186,8 @@ func TestLinkOfAnothers(t *testing.T) {
 				t.Errorf("LinkOrCopy, time %d: %v", i+1, err)
 			}
 		}
-		if err := LinkOrCopy(filepath.Join(dir, "theirs/other"), filepath.Join(dir, "mine/file"), 0o640); !errors.Is(err, fs.ErrExist) {
+		if err := LinkOrCopy(filepath.Join(dir, "theirs/other"), filepath.Join(dir, "mine/file"), 0o640); !errors.Is(err,
+			fs.ErrExist) {
 			t.Errorf("LinkOrCopy over another file: got %v, want fs.ErrExist", err)
 		}
 		for _, name := range []string{"link", "secret", "pipe"} {
@@ -214,9 +215,11 @@ func TestLinkOfAnothers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(filepath.Join(dir, "mine"), 0o755), os.Chown(filepath.Join(dir, "mine"), nobody, nobody),
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(filepath.Join(dir, "mine"), 0o755),
+		os.Chown(filepath.Join(dir, "mine"), nobody, nobody),
 		os.Chmod(filepath.Join(dir, "theirs/secret"), 0o600), os.Symlink("file", filepath.Join(dir, "theirs/link")),
-		unix.Mkfifo(filepath.Join(dir, "theirs/pipe"), 0o644), os.WriteFile(filepath.Join(dir, "test"), program, 0o755)); err != nil {
+		unix.Mkfifo(filepath.Join(dir, "theirs/pipe"), 0o644), os.WriteFile(filepath.Join(dir, "test"), program,
+			0o755)); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(filepath.Join(dir, "test"), "-test.run=^TestLinkOfAnothers$")

@@ -34,7 +34,8 @@ func newGnupg(t testing.TB) *gnupg {
 
 func (g *gnupg) run(stdin string, args ...string) []byte {
 	g.t.Helper()
-	cmd := exec.Command("gpg", append([]string{"--batch", "--yes", "--pinentry-mode", "loopback", "--passphrase", ""}, args...)...)
+	cmd := exec.Command("gpg",
+		append([]string{"--batch", "--yes", "--pinentry-mode", "loopback", "--passphrase", ""}, args...)...)
 	cmd.Env = append(os.Environ(), "GNUPGHOME="+g.home, "LC_ALL=C")
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, errs bytes.Buffer
@@ -137,7 +138,8 @@ func TestVerifyMIME(t *testing.T) {
 		if s, err := k.VerifyMIME([]byte(part), sig, now); err != nil || len(s.Fingerprint) != 40 {
 			t.Errorf("%v: %v", mode, err)
 		}
-		for what, bad := range map[string]string{"changed": strings.Replace(part, "retry", "fail", 1), "without its blank": strings.Replace(part, "y ", "y", 1), "longer": part + "x", "empty": ""} {
+		for what, bad := range map[string]string{"changed": strings.Replace(part, "retry", "fail", 1),
+			"without its blank": strings.Replace(part, "y ", "y", 1), "longer": part + "x", "empty": ""} {
 			if _, err := k.VerifyMIME([]byte(bad), sig, now); err == nil {
 				t.Errorf("%v: %s: accepted", mode, what)
 			}
@@ -149,14 +151,16 @@ func TestVerifyMIME(t *testing.T) {
 			t.Errorf("%v: no signature: accepted", mode)
 		}
 	}
-	if _, err := k.VerifyMIME([]byte(part), sign("--digest-algo", "SHA1"), now); err == nil || err.(*Refusal).Kind != WeakHash {
+	if _, err := k.VerifyMIME([]byte(part), sign("--digest-algo", "SHA1"), now); err == nil ||
+		err.(*Refusal).Kind != WeakHash {
 		t.Errorf("SHA-1: got %v", err)
 	}
 	other, err := ReadKeyring(g.key("bob <bob@example.org>", "ed25519", "sign", "never", ""))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := other.VerifyMIME([]byte(part), sign("--local-user", "ann"), now); err == nil || err.(*Refusal).Kind != UnknownKey {
+	if _, err := other.VerifyMIME([]byte(part), sign("--local-user", "ann"), now); err == nil ||
+		err.(*Refusal).Kind != UnknownKey {
 		t.Errorf("another key: got %v", err)
 	}
 }

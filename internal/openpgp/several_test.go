@@ -19,7 +19,9 @@ func TestVerifyRelease(t *testing.T) {
 	now := time.Now()
 	gpg := func(args ...string) {
 		t.Helper()
-		out, err := exec.Command("gpg", append([]string{"--homedir", home, "--batch", "--quiet", "--no-tty", "--pinentry-mode", "loopback", "--passphrase", ""}, args...)...).CombinedOutput()
+		out, err := exec.Command("gpg",
+			append([]string{"--homedir", home, "--batch", "--quiet", "--no-tty", "--pinentry-mode", "loopback", "--passphrase",
+				""}, args...)...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("gpg %v: %v: %s", args, err, out)
 		}

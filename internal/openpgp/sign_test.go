@@ -31,7 +31,8 @@ func TestSignGpgv(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := ring(t, public)
-	pieces := []string{"-", "--", "- ", "-----BEGIN PGP SIGNATURE-----", "\n", "\n", "\n\n", " ", "\t", "a", "hello world", "From me", ".", "é", "\x0b", "\x85"}
+	pieces := []string{"-", "--", "- ", "-----BEGIN PGP SIGNATURE-----",
+		"\n", "\n", "\n\n", " ", "\t", "a", "hello world", "From me", ".", "é", "\x0b", "\x85"}
 	check := func(text string) {
 		t.Helper()
 		signed, err := s.Clearsign([]byte(text), time.Now())
@@ -53,7 +54,8 @@ func TestSignGpgv(t *testing.T) {
 			t.Fatalf("gpgv reads %q, we read %q", read, got)
 		}
 	}
-	for _, text := range []string{"a", "a\n", "\n", "\n\n", "-\n", "- -", "a  \n \t\n", "-----BEGIN PGP SIGNED MESSAGE-----\n", " ", strings.Repeat("x", MaxLine-2) + "\n"} {
+	for _, text := range []string{"a", "a\n", "\n", "\n\n", "-\n", "- -", "a  \n \t\n",
+		"-----BEGIN PGP SIGNED MESSAGE-----\n", " ", strings.Repeat("x", MaxLine-2) + "\n"} {
 		check(text)
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -103,7 +105,8 @@ func TestApt(t *testing.T) {
 		t.Fatal(err)
 	}
 	release := "Origin: test\nSuite: stable\nCodename: test\nDate: " + time.Now().UTC().Format(time.RFC1123) +
-		"\nArchitectures: amd64\nComponents: main\nSHA256:\n e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 0 main/binary-amd64/Packages\n"
+		"\nArchitectures: amd64\nComponents: main\nSHA256:\n" +
+		" e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 0 main/binary-amd64/Packages\n"
 	inRelease, err := s.Clearsign([]byte(release), time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +131,8 @@ func TestApt(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer os.RemoveAll(dir)
-			for _, d := range []string{"repo/dists/test/main/binary-amd64", "state/lists/partial", "cache/archives/partial", "etc/trusted.gpg.d", "etc/preferences.d", "etc/apt.conf.d"} {
+			for _, d := range []string{"repo/dists/test/main/binary-amd64",
+				"state/lists/partial", "cache/archives/partial", "etc/trusted.gpg.d", "etc/preferences.d", "etc/apt.conf.d"} {
 				if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 					t.Fatal(err)
 				}
@@ -148,8 +152,10 @@ func TestApt(t *testing.T) {
 			if err := os.Chmod(dir, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.Command("apt-get", "-o", "Dir::Etc="+dir+"/etc", "-o", "Dir::State="+dir+"/state", "-o", "Dir::State::status="+dir+"/status",
-				"-o", "Dir::Cache="+dir+"/cache", "-o", "APT::Architecture=amd64", "-o", "APT::Architectures=amd64", "-o", "APT::Sandbox::User=root", "update")
+			cmd := exec.Command("apt-get", "-o", "Dir::Etc="+dir+"/etc", "-o", "Dir::State="+dir+"/state", "-o",
+				"Dir::State::status="+dir+"/status",
+				"-o", "Dir::Cache="+dir+"/cache", "-o", "APT::Architecture=amd64", "-o", "APT::Architectures=amd64", "-o",
+				"APT::Sandbox::User=root", "update")
 			cmd.Env = append(os.Environ(), "LC_ALL=C")
 			out, err := cmd.CombinedOutput()
 			if err != nil || bytes.Contains(out, []byte("W:")) || bytes.Contains(out, []byte("E:")) {
@@ -182,7 +188,8 @@ func TestGnupgReads(t *testing.T) {
 
 	public := g.key("mine@example.org", "rsa2048", "sign", "never", "")
 	path := filepath.Join(t.TempDir(), "key")
-	for _, args := range [][]string{{"--export-secret-keys", "mine@example.org"}, {"--armor", "--export-secret-keys", "mine@example.org"}} {
+	for _, args := range [][]string{{"--export-secret-keys", "mine@example.org"},
+		{"--armor", "--export-secret-keys", "mine@example.org"}} {
 		writeFile(t, path, g.run("", args...))
 		mine, err := ReadSigner(path)
 		if err != nil {
@@ -270,13 +277,15 @@ func TestCheck(t *testing.T) {
 		var r *Refusal
 		err := c.key.Check(c.at)
 		_, signing := c.key.Detach([]byte("x"), c.at)
-		if errors.As(err, &r); err != nil && r == nil || r != nil && r.Kind != c.want || r == nil && c.want != "" || (signing == nil) != (c.want == "") {
+		if errors.As(err, &r); err != nil && r == nil || r != nil && r.Kind != c.want || r == nil && c.want != "" ||
+			(signing == nil) != (c.want == "") {
 			t.Errorf("%s: got %v, and signing gives %v; want %q", c.what, err, signing, c.want)
 		}
 	}
 	for what, key := range map[Kind]*Signer{Expired: short, Revoked: revoked} {
 		var r *Refusal
-		if _, err := ParseSigner(key.Secret()); !errors.As(err, &r) || r.Kind != what || !strings.Contains(err.Error(), key.Fingerprint()) {
+		if _, err := ParseSigner(key.Secret()); !errors.As(err, &r) || r.Kind != what ||
+			!strings.Contains(err.Error(), key.Fingerprint()) {
 			t.Errorf("a file with a key that is %s: got %v", what, err)
 		}
 	}

@@ -80,7 +80,8 @@ func TestHostile(t *testing.T) {
 	// Digests.
 	add("SHA-1 digest", good, g.clearsign("good@example.org", sample, "--digest-algo", "SHA1"), WeakHash, `SHA1`)
 	add("SHA-224 digest", good, g.clearsign("good@example.org", sample, "--digest-algo", "SHA224"), WeakHash, `SHA224`)
-	lied := bytes.Replace(g.clearsign("good@example.org", sample, "--digest-algo", "SHA1"), []byte("Hash: SHA1\n"), []byte("Hash: SHA512\n"), 1)
+	lied := bytes.Replace(g.clearsign("good@example.org", sample, "--digest-algo", "SHA1"), []byte("Hash: SHA1\n"),
+		[]byte("Hash: SHA512\n"), 1)
 	add("SHA-1 digest, strong header", good, lied, WeakHash, `SHA-1`)
 	sha1self := g.key("sha1self@example.org", "ed25519", "sign", "never", "", "--cert-digest-algo", "SHA1")
 	add("SHA-1 self-signature", sha1self, g.clearsign("sha1self@example.org", sample), WeakHash, `bound only by a SHA-1`)
@@ -244,7 +245,8 @@ func TestGood(t *testing.T) {
 		"p256":    g.key("c@example.org", "nistp256", "sign", "never", ""),
 		"default": g.key("d@example.org", "ed25519", "default", "1y", ""),
 	}
-	uid := map[string]string{"ed25519": "a@example.org", "rsa2048": "b@example.org", "p256": "c@example.org", "default": "d@example.org"}
+	uid := map[string]string{"ed25519": "a@example.org", "rsa2048": "b@example.org", "p256": "c@example.org",
+		"default": "d@example.org"}
 	for name, public := range keys {
 		for _, digest := range []string{"SHA256", "SHA384", "SHA512"} {
 			for _, extra := range [][]string{{}, {"--comment", "made by a test", "--emit-version"}} {
@@ -267,11 +269,13 @@ func TestGood(t *testing.T) {
 		}
 	}
 	// A clock that is two minutes behind the signer's.
-	if _, _, err := ring(t, keys["ed25519"]).VerifyClear(g.clearsign("a@example.org", sample), time.Now().Add(-2*time.Minute)); err != nil {
+	if _, _, err := ring(t, keys["ed25519"]).VerifyClear(g.clearsign("a@example.org", sample),
+		time.Now().Add(-2*time.Minute)); err != nil {
 		t.Errorf("signer's clock ahead by two minutes: %v", err)
 	}
 	// Keyrings: armored, several blocks in one file, copies.
-	armoredKeys := append(g.run("", "--armor", "--export", "a@example.org"), g.run("", "--armor", "--export", "b@example.org")...)
+	armoredKeys := append(g.run("", "--armor", "--export", "a@example.org"),
+		g.run("", "--armor", "--export", "b@example.org")...)
 	k := ring(t, armoredKeys, keys["ed25519"], keys["p256"])
 	if n := len(k.Fingerprints()); n != 3 {
 		t.Errorf("got %d keys, want 3: %v", n, k.Fingerprints())

@@ -172,15 +172,17 @@ func TestLists(t *testing.T) {
 		field, value string
 		want         string
 	}{
-		"form of a .dsc":     {paper.Short, "", "", "not of the form"},
-		"another size":       {paper.Long, "Checksums-Sha1", "\n" + b + " 8 x_1.deb", "of 8 bytes in Checksums-Sha1"},
-		"size in octal":      {paper.Long, "Checksums-Sha1", "\n" + b + " 07 x_1.deb", "not of the form"},
-		"negative size":      {paper.Long, "Checksums-Sha1", "\n" + b + " -7 x_1.deb", "not of the form"},
-		"size of 2^63":       {paper.Long, "Checksums-Sha1", "\n" + b + " 9223372036854775808 x_1.deb", "not of the form"},
-		"upper case":         {paper.Long, "Checksums-Sha256", "\n" + strings.ToUpper(c) + " 7 x_1.deb", "64 lower hex digits"},
-		"short sum":          {paper.Long, "Checksums-Sha256", "\n" + b + " 7 x_1.deb", "64 lower hex digits"},
-		"twice":              {paper.Long, "Checksums-Sha256", good["Checksums-Sha256"] + good["Checksums-Sha256"], "twice"},
-		"one more":           {paper.Long, "Checksums-Sha256", good["Checksums-Sha256"] + "\n" + c + " 7 y_1.deb", "y_1.deb is not in Files"},
+		"form of a .dsc": {paper.Short, "", "", "not of the form"},
+		"another size":   {paper.Long, "Checksums-Sha1", "\n" + b + " 8 x_1.deb", "of 8 bytes in Checksums-Sha1"},
+		"size in octal":  {paper.Long, "Checksums-Sha1", "\n" + b + " 07 x_1.deb", "not of the form"},
+		"negative size":  {paper.Long, "Checksums-Sha1", "\n" + b + " -7 x_1.deb", "not of the form"},
+		"size of 2^63":   {paper.Long, "Checksums-Sha1", "\n" + b + " 9223372036854775808 x_1.deb", "not of the form"},
+		"upper case": {paper.Long, "Checksums-Sha256", "\n" + strings.ToUpper(c) + " 7 x_1.deb",
+			"64 lower hex digits"},
+		"short sum": {paper.Long, "Checksums-Sha256", "\n" + b + " 7 x_1.deb", "64 lower hex digits"},
+		"twice":     {paper.Long, "Checksums-Sha256", good["Checksums-Sha256"] + good["Checksums-Sha256"], "twice"},
+		"one more": {paper.Long, "Checksums-Sha256", good["Checksums-Sha256"] + "\n" + c + " 7 y_1.deb",
+			"y_1.deb is not in Files"},
 		"one less":           {paper.Long, "Checksums-Sha256", "\n", "x_1.deb is not in Checksums-Sha256"},
 		"no SHA-256":         {paper.Long, "Checksums-Sha256", "", "no field Checksums-Sha256"},
 		"a path":             {paper.Long, "all", "a/x_1.deb", "slash"},
@@ -198,7 +200,8 @@ func TestLists(t *testing.T) {
 		if test.field != "" {
 			fields[test.field] = test.value
 		}
-		if _, err := paper.Files(stanza(fields), test.form, paper.SHA256); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := paper.Files(stanza(fields), test.form, paper.SHA256); err == nil ||
+			!strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: got %v, want %q", name, err, test.want)
 		}
 	}

@@ -62,8 +62,10 @@ func FuzzVersion(f *testing.F) {
 
 func FuzzRelations(f *testing.F) {
 	for _, s := range []string{
-		"", "a", "a | b, c", "foo<!nocheck>", "foo[amd64]", "gcc:native (>= 12)[linux-any !amd64]<!nocheck cross><stage1>,\n b:any|c:amd64 (<<1:2-3~)\n ,",
-		"a (", "a (= 1", "a [", "a [!]", "a <", "a <>", "|", "a |", "a b", "${misc:Depends}", "a:, b", "a (>= 1) (<< 2)", "a (== 1)", "-a", "a\u00a0b",
+		"", "a", "a | b, c", "foo<!nocheck>", "foo[amd64]",
+		"gcc:native (>= 12)[linux-any !amd64]<!nocheck cross><stage1>,\n b:any|c:amd64 (<<1:2-3~)\n ,",
+		"a (", "a (= 1", "a [", "a [!]", "a <", "a <>", "|", "a |", "a b", "${misc:Depends}", "a:, b", "a (>= 1) (<< 2)",
+		"a (== 1)", "-a", "a\u00a0b",
 	} {
 		f.Add(s)
 	}

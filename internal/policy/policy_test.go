@@ -29,12 +29,16 @@ func TestNames(t *testing.T) {
 		}},
 		{"suite", CheckSuite, []string{"sid", "bookworm-backports", "12.1", "a"}, map[string]string{
 			"": "empty", "UNRELEASED": "begins with", "..": "begins with", "a/b": "a slash", "a%s": "contains '%'"}},
-		{"component", CheckComponent, []string{"main", "non-free-firmware"}, map[string]string{"": "empty", "a.b": "contains", "-a": "begins"}},
+		{"component", CheckComponent, []string{"main", "non-free-firmware"},
+			map[string]string{"": "empty", "a.b": "contains", "-a": "begins"}},
 		{"arch", CheckArch, []string{"amd64", "all", "kfreebsd-amd64", "amd64-glibc"}, map[string]string{
-			"": "empty", "any": "wildcard", "linux-any": "wildcard", "any-amd64": "wildcard", "source": "not one to build for", "master": "not one to build for", "!amd64": "begins", "x86_64": "contains '_'",
+			"": "empty", "any": "wildcard", "linux-any": "wildcard", "any-amd64": "wildcard", "source": "not one to build for",
+			"master": "not one to build for", "!amd64": "begins", "x86_64": "contains '_'",
 			strings.Repeat("a", 41): "41 bytes long"}},
-		{"file", CheckFile, []string{"hello_2.10-3.dsc", "hello_2.10.orig.tar.gz", "libc6_2.36-9+deb12u1~bpo_amd64.deb", "X_1.changes", "a_..b"}, map[string]string{
-			"": "empty", "../a_b": "begins with '.'", "a_b/../../etc": "a slash", "/etc/a_b": "begins with a slash", ".a_b": "begins with '.'", "-x_a": "begins with '-'",
+		{"file", CheckFile, []string{"hello_2.10-3.dsc", "hello_2.10.orig.tar.gz", "libc6_2.36-9+deb12u1~bpo_amd64.deb",
+			"X_1.changes", "a_..b"}, map[string]string{
+			"": "empty", "../a_b": "begins with '.'", "a_b/../../etc": "a slash", "/etc/a_b": "begins with a slash",
+			".a_b": "begins with '.'", "-x_a": "begins with '-'",
 			"a_b\n": `'\n'`, "a_b\x1b[2J": `'\x1b'`, "a_$(id)": "'$'", "a b_c": "a blank", "a_b;c": "';'", "a_%s": "'%'", "ticket": "no underscore", "REASON": "no underscore",
 			"a_1%3a2.dsc": "'%'", "a_1:2.dsc": "':'", `a_\..`: `'\\'`, "a_*": "'*'", "a_b\u00a0": `'\u00a0'`, "_a": "begins with '_'", "~a_b": "begins with '~'",
 			strings.Repeat("a", 240) + "_": "241 bytes"}},
@@ -53,12 +57,15 @@ func TestNames(t *testing.T) {
 }
 
 var someVersions = []string{
-	"1", "0", "1.0", "1.0-1", "1.0-1+b2", "1.0~rc1-1", "1.0~~", "1.0~", "1:0.1", "0:1.0-1", "00:1", "2147483647:1", "1:1:1-2",
-	"1.0-1-1", "1.00", "1.010", "1a", "1+", "1.a", "1-0", "1-a", "1-~", "1~-1", "1.2.3+dfsg1-4~bpo12+1", "20240101T0000", "9999999999999999999999999", "1-0ubuntu1",
+	"1", "0", "1.0", "1.0-1", "1.0-1+b2", "1.0~rc1-1", "1.0~~", "1.0~", "1:0.1", "0:1.0-1", "00:1", "2147483647:1",
+	"1:1:1-2",
+	"1.0-1-1", "1.00", "1.010", "1a", "1+", "1.a", "1-0", "1-a", "1-~", "1~-1", "1.2.3+dfsg1-4~bpo12+1", "20240101T0000",
+	"9999999999999999999999999", "1-0ubuntu1",
 }
 
 var badVersions = []string{
-	"", "a", "a1", "1-", "-1", ":1", "1:", "a:1", "-1:1", "2147483648:1", "99999999999999999999:1", "1 2", "1_2", "1-1_2", "1:1-1:2", "1/2", "1\n", "1é",
+	"", "a", "a1", "1-", "-1", ":1", "1:", "a:1", "-1:1", "2147483648:1", "99999999999999999999:1", "1 2", "1_2", "1-1_2",
+	"1:1-1:2", "1/2", "1\n", "1é",
 	"1-1-", "1~-", "~1", "+1", "1:~1", "1:a", " 1", "1 ", "\u0661", "1-1-é", "1$", "+1:1",
 }
 
@@ -208,10 +215,12 @@ func TestArchMatches(t *testing.T) {
 		want           bool
 	}{
 		{"amd64", "any", true}, {"all", "any", false}, {"all", "all", true}, {"amd64", "all", false},
-		{"armhf", "linux-any", true}, {"x32", "linux-any", true}, {"x32", "any-amd64", true}, {"hurd-i386", "linux-any", false},
+		{"armhf", "linux-any", true}, {"x32", "linux-any", true}, {"x32", "any-amd64", true},
+		{"hurd-i386", "linux-any", false},
 		{"hurd-i386", "any-i386", true}, {"hurd-i386", "gnu-any-any", true}, {"musl-linux-amd64", "gnu-any-any", false},
 		{"amd64-glibc", "any", true}, {"amd64-glibc", "linux-any", false}, {"amd64-glibc", "amd64-glibc", true},
-		{"amd64", "linux-amd64", true}, {"amd64", "i386", false}, {"amd64", "any-any", true}, {"armel", "eabi-any-any-any", true}, {"armhf", "eabi-any-any-any", false},
+		{"amd64", "linux-amd64", true}, {"amd64", "i386", false}, {"amd64", "any-any", true},
+		{"armel", "eabi-any-any-any", true}, {"armhf", "eabi-any-any-any", false},
 	} {
 		if got := ArchMatches(c.arch, c.wildcard); got != c.want {
 			t.Errorf("ArchMatches(%s, %s) = %v, want %v", c.arch, c.wildcard, got, c.want)
@@ -289,9 +298,11 @@ func TestParseRelations(t *testing.T) {
 		{"foo<!nocheck>", "foo <!nocheck>"},
 		{"foo[amd64]", "foo [amd64]"},
 		{"foo(>=1)", "foo (>= 1)"},
-		{"a <pkg.a-package-with-quite-a-long-name.transpilebuble>", "a <pkg.a-package-with-quite-a-long-name.transpilebuble>"},
+		{"a <pkg.a-package-with-quite-a-long-name.transpilebuble>",
+			"a <pkg.a-package-with-quite-a-long-name.transpilebuble>"},
 		{"foo (> 1), bar (< 2)", "foo (>= 1), bar (<= 2)"},
-		{"gcc:native (>= 12)[linux-any !amd64]<!nocheck cross><stage1>,\n b:any|c:amd64 (<<1:2-3~)\n ,", "gcc:native (>= 12) [linux-any !amd64] <!nocheck cross> <stage1>, b:any | c:amd64 (<< 1:2-3~)"},
+		{"gcc:native (>= 12)[linux-any !amd64]<!nocheck cross><stage1>,\n b:any|c:amd64 (<<1:2-3~)\n ,",
+			"gcc:native (>= 12) [linux-any !amd64] <!nocheck cross> <stage1>, b:any | c:amd64 (<< 1:2-3~)"},
 	} {
 		got, err := ParseRelations(c.in)
 		if err != nil || got.String() != c.want {
@@ -301,7 +312,8 @@ func TestParseRelations(t *testing.T) {
 }
 
 func TestRelationsFor(t *testing.T) {
-	const field = "a, b [linux-any !amd64], c [!amd64 linux-any], d [!hurd-any], e <!nocheck>, f <nocheck> | g <!nocheck> <x y>, h [all], i:any (>= 1) [amd64 i386] | j"
+	const field = "a, b [linux-any !amd64], c [!amd64 linux-any], d [!hurd-any], e <!nocheck>, " +
+		"f <nocheck> | g <!nocheck> <x y>, h [all], i:any (>= 1) [amd64 i386] | j"
 	for _, c := range []struct{ arch, profiles, want string }{
 		{"amd64", "", "a, b, d, e, g, i:any (>= 1) | j"},
 		{"arm64", "nocheck", "a, b, c, d, f, j"},
@@ -324,7 +336,8 @@ func TestRelationsFor(t *testing.T) {
 // dpkg's own module reduces the same fields to the same relations.
 func TestRelationsAgainstDpkg(t *testing.T) {
 	fields := []string{
-		"a, b [linux-any !amd64], c [!amd64 linux-any], d [!hurd-any], e <!nocheck>, f <nocheck> | g <!nocheck> <x y>, i:any (>= 1) [amd64 i386] | j",
+		"a, b [linux-any !amd64], c [!amd64 linux-any], d [!hurd-any], e <!nocheck>, f <nocheck> | g <!nocheck> <x y>, " +
+			"i:any (>= 1) [amd64 i386] | j",
 		"foo<!nocheck>, foo[amd64], foo(>=1), bar:native(<<2)[!amd64 !i386]<x>",
 		"a [any-amd64] | b [any-i386] | c [gnu-any-any], d [musl-any-any] | e [any-arm64], f [!linux-any]",
 		"a <!x !y> <z>, b <x> <y>, c <!nocheck> <!cross>, d <x nocheck>",
@@ -364,7 +377,8 @@ while (my $field = <STDIN>) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := r.For(part[1], strings.FieldsFunc(part[0], func(r rune) bool { return r == ',' })).String(); got != part[3] {
+		if got := r.For(part[1],
+			strings.FieldsFunc(part[0], func(r rune) bool { return r == ',' })).String(); got != part[3] {
 			t.Errorf("%s\non %s, profiles %q:\ngot  %s\ndpkg %s", part[2], part[1], part[0], got, part[3])
 		}
 	}
@@ -393,7 +407,8 @@ func BenchmarkCompareVersions(b *testing.B) {
 }
 
 func BenchmarkParseRelations(b *testing.B) {
-	const field = "debhelper-compat (= 13), libssl-dev (>= 3.0.0), python3:any <!nocheck>, libseccomp-dev [linux-any !amd64], default-mta | mail-transport-agent"
+	const field = "debhelper-compat (= 13), libssl-dev (>= 3.0.0), python3:any <!nocheck>, " +
+		"libseccomp-dev [linux-any !amd64], default-mta | mail-transport-agent"
 	b.SetBytes(int64(len(field)))
 	for b.Loop() {
 		if _, err := ParseRelations(field); err != nil {

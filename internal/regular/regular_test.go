@@ -20,12 +20,16 @@ var odd = map[string]struct {
 	make func(path string) error
 	want error
 }{
-	"link":         {func(p string) error { return os.Symlink("/etc/passwd", p) }, regular.ErrLink},
-	"broken":       {func(p string) error { return os.Symlink("nowhere", p) }, regular.ErrLink},
-	"directory":    {func(p string) error { return os.Mkdir(p, 0o755) }, regular.ErrNotRegular},
-	"pipe":         {func(p string) error { return unix.Mkfifo(p, 0o666) }, regular.ErrNotRegular},
-	"device":       {func(p string) error { return unix.Mknod(p, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5))) }, regular.ErrNotRegular},
-	"no driver":    {func(p string) error { return unix.Mknod(p, unix.S_IFCHR|0o666, int(unix.Mkdev(250, 250))) }, regular.ErrNotRegular},
+	"link":      {func(p string) error { return os.Symlink("/etc/passwd", p) }, regular.ErrLink},
+	"broken":    {func(p string) error { return os.Symlink("nowhere", p) }, regular.ErrLink},
+	"directory": {func(p string) error { return os.Mkdir(p, 0o755) }, regular.ErrNotRegular},
+	"pipe":      {func(p string) error { return unix.Mkfifo(p, 0o666) }, regular.ErrNotRegular},
+	"device": {func(p string) error {
+		return unix.Mknod(p, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5)))
+	}, regular.ErrNotRegular},
+	"no driver": {func(p string) error {
+		return unix.Mknod(p, unix.S_IFCHR|0o666, int(unix.Mkdev(250, 250)))
+	}, regular.ErrNotRegular},
 	"not there":    {func(string) error { return nil }, fs.ErrNotExist},
 	"socket":       {listen, regular.ErrNotRegular},
 	"regular file": {func(p string) error { return os.WriteFile(p, []byte("text"), 0o644) }, nil},

@@ -40,12 +40,15 @@ func newBox(t *testing.T, names ...string) *Box {
 
 func TestParseDir(t *testing.T) {
 	for _, x := range []Dir{
-		{Rel: "", Account: "", Days: 0}, {Rel: "alice", Account: "alice", Days: 0}, {Rel: "DELAYED/3-day", Account: "", Days: 3}, {Rel: "alice/DELAYED/15-day", Account: "alice", Days: 15}, {Rel: "alice/DELAYED/0-day", Account: "alice", Days: 0},
+		{Rel: "", Account: "", Days: 0}, {Rel: "alice", Account: "alice", Days: 0},
+		{Rel: "DELAYED/3-day", Account: "", Days: 3}, {Rel: "alice/DELAYED/15-day", Account: "alice", Days: 15},
+		{Rel: "alice/DELAYED/0-day", Account: "alice", Days: 0},
 	} {
 		if got := ParseDir(x.Rel); got != x {
 			t.Errorf("ParseDir(%q): got %+v, want %+v", x.Rel, got, x)
 		}
-		if got, want := x.Delayed(7), (Dir{Rel: filepath.Join(x.Account, "DELAYED/7-day"), Account: x.Account, Days: 7}); got != want {
+		if got, want := x.Delayed(7), (Dir{Rel: filepath.Join(x.Account, "DELAYED/7-day"), Account: x.Account,
+			Days: 7}); got != want {
 			t.Errorf("%q delayed by 7: got %+v, want %+v", x.Rel, got, want)
 		}
 	}
@@ -60,11 +63,13 @@ func rels(dirs []Dir) (out []string) {
 
 func TestDirs(t *testing.T) {
 	t.Parallel()
-	b := newBox(t, "alice/DELAYED/2-day/", "bob/", "DELAYED/0-day/", "DELAYED/16-day/", "DELAYED/x/", ".hidden/", "-x/", "a b/", "file_1.dsc", "carol/DELAYED")
+	b := newBox(t, "alice/DELAYED/2-day/", "bob/", "DELAYED/0-day/", "DELAYED/16-day/", "DELAYED/x/", ".hidden/", "-x/",
+		"a b/", "file_1.dsc", "carol/DELAYED")
 	if err := os.Symlink("/etc", b.Path(Dir{}, "eve")); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := rels(b.Dirs()), []string{"", "DELAYED/0-day", "alice", "alice/DELAYED/2-day", "bob", "carol"}; !slices.Equal(got, want) {
+	if got, want := rels(b.Dirs()), []string{"", "DELAYED/0-day", "alice", "alice/DELAYED/2-day", "bob",
+		"carol"}; !slices.Equal(got, want) {
 		t.Errorf("Dirs: got %q, want %q", got, want)
 	}
 	if got, want := rels(b.Of("alice")), []string{"alice", "alice/DELAYED/2-day"}; !slices.Equal(got, want) {
@@ -92,8 +97,10 @@ func TestNames(t *testing.T) {
 		name           string
 		head, misnamed bool
 	}{
-		{"hello_1_source.changes", true, false}, {"hello_1.dsc", false, false}, {"hello.changes", false, true}, {".hello_1.changes", false, true},
-		{"a b_1.changes", false, true}, {"../x_1.changes", false, true}, {"x_1.changes.status", false, false}, {".changes", false, true},
+		{"hello_1_source.changes", true, false}, {"hello_1.dsc", false, false}, {"hello.changes", false, true},
+		{".hello_1.changes", false, true},
+		{"a b_1.changes", false, true}, {"../x_1.changes", false, true}, {"x_1.changes.status", false, false},
+		{".changes", false, true},
 	} {
 		if IsChanges(x.name) != x.head || Misnamed(x.name) != x.misnamed {
 			t.Errorf("%q: head %v, misnamed %v", x.name, IsChanges(x.name), Misnamed(x.name))
@@ -104,7 +111,8 @@ func TestNames(t *testing.T) {
 // TestStrays: what belongs to nothing, and nothing else.
 func TestStrays(t *testing.T) {
 	t.Parallel()
-	b := newBox(t, "alice/DELAYED/2-day/", "alice/stray_1.dsc", "alice/dir/", "alice/x_1.changes.status", "DELAYED/", "stray\n", ".hidden", "anna-1.commands", "a b.changes", "a b c.changes/")
+	b := newBox(t, "alice/DELAYED/2-day/", "alice/stray_1.dsc", "alice/dir/", "alice/x_1.changes.status", "DELAYED/",
+		"stray\n", ".hidden", "anna-1.commands", "a b.changes", "a b c.changes/")
 	changes, err := (uploadtest.Package{Source: "hello", Version: "1.0-1"}).Write(b.Path(Dir{}))
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +120,8 @@ func TestStrays(t *testing.T) {
 	if err := unix.Mkfifo(b.Path(Dir{}, "pipe_1.changes"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for dir, want := range map[string][]string{"": {".hidden", "a b c.changes", "stray\n"}, "alice": {"dir", "stray_1.dsc"}, "alice/DELAYED/2-day": nil} {
+	for dir, want := range map[string][]string{"": {".hidden", "a b c.changes", "stray\n"},
+		"alice": {"dir", "stray_1.dsc"}, "alice/DELAYED/2-day": nil} {
 		var got []string
 		for _, s := range b.Strays(ParseDir(dir)) {
 			got = append(got, s.Name)

@@ -27,7 +27,8 @@ func let(t *testing.T) (root, item string, s *Statement) {
 	}
 	s = &Statement{
 		Source: "hello", Version: "1:2.0-1", Suite: "stable", Suites: []string{"stable", "testing"}, Component: "main",
-		Dsc: "hello_2.0-1.dsc", Changes: "hello_2.0-1_source.changes", Received: time.Now().UTC(), Uploader: "Up Loader", Rights: "source",
+		Dsc: "hello_2.0-1.dsc", Changes: "hello_2.0-1_source.changes", Received: time.Now().UTC(), Uploader: "Up Loader",
+		Rights:   "source",
 		Packages: []string{"hello", "hello-doc"}, TakesOver: []string{"hello-doc=docs"},
 	}
 	for _, name := range []string{s.Changes, s.Dsc, "hello_2.0.orig.tar.gz"} {
@@ -111,19 +112,28 @@ func TestStatement(t *testing.T) {
 	}{
 		{name: "as it was let in"},
 		{name: "in the other suite that it may go to", suite: "testing"},
-		{name: "in a suite without the right", suite: "sid", want: "Up Loader may not upload it to sid: the statement allows stable, testing"},
+		{name: "in a suite without the right", suite: "sid",
+			want: "Up Loader may not upload it to sid: the statement allows stable, testing"},
 		{name: "of another version", version: "1:2.0-2", want: "is about hello 1:2.0-1, not about hello 1:2.0-2"},
 		{name: "none", change: remove(File), want: "there is no statement of reviewd with it"},
 		{name: "another key's", change: foreign, want: "its statement is not reviewd's"},
 		{name: "another word", change: edit("Source: hello", "Source: hullo"), want: "its statement is not reviewd's"},
-		{name: "one more suite", change: edit("Suites: stable", "Suites: sid stable"), want: "its statement is not reviewd's"},
-		{name: "words before it", change: edit("-----BEGIN PGP SIGNED", "Suites: sid\n-----BEGIN PGP SIGNED"), want: "its statement is not reviewd's"},
-		{name: "another .dsc", change: write("hello_2.0-1.dsc", "this is hello_2.0-1.dsC"), want: "hello_2.0-1.dsc is not the file that was let in: its SHA-256 differs", wantsrc: "hello_2.0-1.dsc"},
-		{name: "a longer .dsc", change: write("hello_2.0-1.dsc", "this is longer than it was"), want: "hello_2.0-1.dsc is not the file of 23 bytes", wantsrc: "hello_2.0-1.dsc"},
-		{name: "another .changes", change: write("hello_2.0-1_source.changes", "this is hello_2.0-1_source.changeS"), want: "hello_2.0-1_source.changes is not the file"},
-		{name: "no tarball", change: remove("hello_2.0.orig.tar.gz"), want: "hello_2.0.orig.tar.gz is not there (any more)", wantsrc: "hello_2.0.orig.tar.gz"},
-		{name: "a link", change: link, want: "hello_2.0-1.dsc is not there (any more) as a regular file", wantsrc: "hello_2.0-1.dsc"},
-		{name: "one more file", change: write("bash_99_amd64.deb", "x"), want: "bash_99_amd64.deb lies with it, which was not let in"},
+		{name: "one more suite", change: edit("Suites: stable", "Suites: sid stable"),
+			want: "its statement is not reviewd's"},
+		{name: "words before it", change: edit("-----BEGIN PGP SIGNED", "Suites: sid\n-----BEGIN PGP SIGNED"),
+			want: "its statement is not reviewd's"},
+		{name: "another .dsc", change: write("hello_2.0-1.dsc", "this is hello_2.0-1.dsC"),
+			want: "hello_2.0-1.dsc is not the file that was let in: its SHA-256 differs", wantsrc: "hello_2.0-1.dsc"},
+		{name: "a longer .dsc", change: write("hello_2.0-1.dsc", "this is longer than it was"),
+			want: "hello_2.0-1.dsc is not the file of 23 bytes", wantsrc: "hello_2.0-1.dsc"},
+		{name: "another .changes", change: write("hello_2.0-1_source.changes", "this is hello_2.0-1_source.changeS"),
+			want: "hello_2.0-1_source.changes is not the file"},
+		{name: "no tarball", change: remove("hello_2.0.orig.tar.gz"), want: "hello_2.0.orig.tar.gz is not there (any more)",
+			wantsrc: "hello_2.0.orig.tar.gz"},
+		{name: "a link", change: link, want: "hello_2.0-1.dsc is not there (any more) as a regular file",
+			wantsrc: "hello_2.0-1.dsc"},
+		{name: "one more file", change: write("bash_99_amd64.deb", "x"),
+			want: "bash_99_amd64.deb lies with it, which was not let in"},
 		{name: "our own records", change: write("ticket", "x")},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -176,7 +186,8 @@ func TestGpgv(t *testing.T) {
 		t.Fatalf("gpg --dearmor: %v\n%s", err, out)
 	}
 	out, err := exec.Command("gpgv", "--keyring", ring, "--output", "-", filepath.Join(item, File)).Output()
-	if err != nil || !strings.Contains(string(out), "Source: "+s.Source+"\n") || !strings.Contains(string(out), s.Files[2].SHA256) {
+	if err != nil || !strings.Contains(string(out), "Source: "+s.Source+"\n") ||
+		!strings.Contains(string(out), s.Files[2].SHA256) {
 		t.Errorf("gpgv: %v\n%s", err, out)
 	}
 }

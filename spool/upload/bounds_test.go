@@ -90,7 +90,8 @@ var theWorst = map[string][]worst{
 		{"listed in the .changes", func(p *pkg) {
 			p.Changes = func(s string) string {
 				for i := range 9000 {
-					s = strings.Replace(s, "\nFiles:\n", fmt.Sprintf("\nFiles:\n d41d8cd98f00b204e9800998ecf8427e 0 misc optional fresh_%d.deb\n", i), 1)
+					s = strings.Replace(s, "\nFiles:\n",
+						fmt.Sprintf("\nFiles:\n d41d8cd98f00b204e9800998ecf8427e 0 misc optional fresh_%d.deb\n", i), 1)
 				}
 				return s
 			}
@@ -108,35 +109,48 @@ var theWorst = map[string][]worst{
 	"FileSize": {{"more than the suite takes of one", func(*pkg) {}, upload.Limits{FileSize: 10}, "size"}},
 	"Size":     {{"more than the suite takes", func(*pkg) {}, upload.Limits{Size: 10}, "size"}},
 	"Words": {
-		{"architectures", inChanges("Architecture: source\n", "Architecture: source"+lines(nearly, "a%d ")+"\n"), upload.Limits{}, "fields"},
-		{"architectures of the .dsc", inDsc("Architecture: any\n", "Architecture: any"+lines(nearly, "a%d ")+"\n"), upload.Limits{}, "dsc-fields"},
-		{"packages", inChanges("Changes:\n", "Binary: fresh"+lines(nearly, "a%d ")+"\nChanges:\n"), upload.Limits{}, "fields"},
-		{"packages of the .dsc", inDsc("Binary: fresh\n", "Binary: fresh"+lines(nearly, ", a%d")+"\n"), upload.Limits{}, "dsc-fields"},
+		{"architectures", inChanges("Architecture: source\n", "Architecture: source"+lines(nearly, "a%d ")+"\n"),
+			upload.Limits{}, "fields"},
+		{"architectures of the .dsc", inDsc("Architecture: any\n", "Architecture: any"+lines(nearly, "a%d ")+"\n"),
+			upload.Limits{}, "dsc-fields"},
+		{"packages", inChanges("Changes:\n", "Binary: fresh"+lines(nearly, "a%d ")+"\nChanges:\n"), upload.Limits{},
+			"fields"},
+		{"packages of the .dsc", inDsc("Binary: fresh\n", "Binary: fresh"+lines(nearly, ", a%d")+"\n"), upload.Limits{},
+			"dsc-fields"},
 		{"bugs", inChanges("Changes:\n", "Closes:"+lines(nearly, "%d ")+"\nChanges:\n"), upload.Limits{}, "fields"},
 	},
 	"MaxChanges": {
 		{"changes", inChanges("Changes:\n", "Changes:"+lines(nearly, "* a%d ")+"\n"), upload.Limits{}, ""},
-		{"relations", inDsc("Architecture: any\n", "Architecture: any\nBuild-Depends: a"+lines(nearly, ", a%d | b [any] <!c>")+"\n"), upload.Limits{}, ""},
-		{"relations that are none", inDsc("Architecture: any\n", "Architecture: any\nBuild-Depends: a"+lines(nearly, "((a%d ")+"\n"), upload.Limits{}, "relations"},
-		{"package list", inDsc("Architecture: any\n", "Architecture: any\nPackage-List:"+lines(nearly, "a%d ")+"\n"), upload.Limits{}, ""},
+		{"relations", inDsc("Architecture: any\n",
+			"Architecture: any\nBuild-Depends: a"+lines(nearly, ", a%d | b [any] <!c>")+"\n"), upload.Limits{}, ""},
+		{"relations that are none",
+			inDsc("Architecture: any\n",
+				"Architecture: any\nBuild-Depends: a"+lines(nearly, "((a%d ")+"\n"), upload.Limits{}, "relations"},
+		{"package list", inDsc("Architecture: any\n", "Architecture: any\nPackage-List:"+lines(nearly, "a%d ")+"\n"),
+			upload.Limits{}, ""},
 	},
-	"Age":     {{"signed long ago", func(p *pkg) { p.Date = now.AddDate(-2, 0, 0) }, upload.Limits{}, "signature-age"}},
-	"Entries": {{"empty files", inTarball(func(add func(tar.Header, string)) { repeat(20_000, "fresh-1.0/%d", add) }), upload.Limits{Entries: 10_000}, "tar-size"}},
+	"Age": {{"signed long ago", func(p *pkg) { p.Date = now.AddDate(-2, 0, 0) }, upload.Limits{}, "signature-age"}},
+	"Entries": {{"empty files", inTarball(func(add func(tar.Header, string)) {
+		repeat(20_000, "fresh-1.0/%d", add)
+	}), upload.Limits{Entries: 10_000}, "tar-size"}},
 	"Name": {
 		{"a megabyte of directories", inTarball(func(add func(tar.Header, string)) {
 			add(tar.Header{Name: "fresh-1.0/" + strings.Repeat("a/", 500_000) + "b"}, "")
 		}), upload.Limits{}, "tar-name"},
 		{"a link to a megabyte of directories", inTarball(func(add func(tar.Header, string)) {
-			add(tar.Header{Name: "fresh-1.0/l", Typeflag: tar.TypeLink, Linkname: "fresh-1.0/" + strings.Repeat("a/", 500_000) + "b"}, "")
+			add(tar.Header{Name: "fresh-1.0/l", Typeflag: tar.TypeLink,
+				Linkname: "fresh-1.0/" + strings.Repeat("a/", 500_000) + "b"}, "")
 		}), upload.Limits{}, "tar-name"},
-		{"many names of the most directories, and a link to look for above each", inTarball(func(add func(tar.Header, string)) {
-			add(tar.Header{Name: "fresh-1.0/x", Typeflag: tar.TypeSymlink, Linkname: "y"}, "")
-			repeat(5000, "fresh-1.0/"+strings.Repeat("a/", 2000)+"%d", add)
-		}), upload.Limits{}, ""},
+		{"many names of the most directories, and a link to look for above each",
+			inTarball(func(add func(tar.Header, string)) {
+				add(tar.Header{Name: "fresh-1.0/x", Typeflag: tar.TypeSymlink, Linkname: "y"}, "")
+				repeat(5000, "fresh-1.0/"+strings.Repeat("a/", 2000)+"%d", add)
+			}), upload.Limits{}, ""},
 	},
 	"Links": {{"long names of symbolic links", inTarball(func(add func(tar.Header, string)) {
 		for i := range 1000 {
-			add(tar.Header{Name: fmt.Sprintf("fresh-1.0/%d%s", i, strings.Repeat("x", 4000)), Typeflag: tar.TypeSymlink, Linkname: "y"}, "")
+			add(tar.Header{Name: fmt.Sprintf("fresh-1.0/%d%s", i, strings.Repeat("x", 4000)), Typeflag: tar.TypeSymlink,
+				Linkname: "y"}, "")
 		}
 	}), upload.Limits{Links: 2 << 20}, "tar-size"}},
 	"Unpacked": {{"a sparse file", packed(corpus.SparseBomb, "gz"), upload.Limits{}, "tar-size"}},
@@ -248,7 +262,8 @@ func slow() []byte {
 	var raw bytes.Buffer
 	tw := tar.NewWriter(&raw)
 	for i := range 1000 {
-		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("fresh-1.0/%d", i), Mode: 0o644, ModTime: now}); err != nil {
+		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("fresh-1.0/%d", i), Mode: 0o644,
+			ModTime: now}); err != nil {
 			panic(err)
 		}
 	}
@@ -303,7 +318,8 @@ func TestTakeReadsNothing(t *testing.T) {
 		opt  upload.TakeOptions
 		want string
 	}{
-		{"another size", 3 << 30, upload.TakeOptions{Sized: true, Size: 10, Owner: "big_1_source.changes"}, "is of 3221225473 bytes, but big_1_source.changes says 10"},
+		{"another size", 3 << 30, upload.TakeOptions{Sized: true, Size: 10, Owner: "big_1_source.changes"},
+			"is of 3221225473 bytes, but big_1_source.changes says 10"},
 		{"a hole", 3 << 30, upload.TakeOptions{Sized: true, Size: 3<<30 + 1}, "were never written"},
 		{"a huge .changes", 3 << 30, upload.TakeOptions{MaxSize: upload.MaxChanges}, "8388608 are the limit"},
 		{"a hole of a block", 1 << 16, upload.TakeOptions{Sized: true, Size: 1<<16 + 1}, "were never written"},

@@ -25,14 +25,19 @@ func TestParseCommands(t *testing.T) {
 		list []upload.Command
 		want string // pattern of the finding
 	}{
-		{"rm  hello_1.0-1_source.changes", []upload.Command{{Verb: upload.Remove, Pattern: "hello_1.0-1_source.changes", Delayed: -1}}, ""},
+		{"rm  hello_1.0-1_source.changes",
+			[]upload.Command{{Verb: upload.Remove, Pattern: "hello_1.0-1_source.changes", Delayed: -1}}, ""},
 		{"rm --searchdirs a_1.dsc b_*.deb", []upload.Command{
-			{Verb: upload.Remove, Pattern: "a_1.dsc", Delayed: -1, Search: true}, {Verb: upload.Remove, Pattern: "b_*.deb", Delayed: -1, Search: true}}, ""},
+			{Verb: upload.Remove, Pattern: "a_1.dsc", Delayed: -1, Search: true},
+			{Verb: upload.Remove, Pattern: "b_*.deb", Delayed: -1, Search: true}}, ""},
 		{"rm DELAYED/3-day/a_1.dsc", []upload.Command{{Verb: upload.Remove, Pattern: "a_1.dsc", Delayed: 3}}, ""},
-		{"cancel a_1_source.changes", []upload.Command{{Verb: upload.Cancel, Pattern: "a_1_source.changes", Delayed: -1}}, ""},
-		{"reschedule a_1_source.changes 15-day", []upload.Command{{Verb: upload.Reschedule, Pattern: "a_1_source.changes", Delayed: -1, Days: 15}}, ""},
+		{"cancel a_1_source.changes", []upload.Command{{Verb: upload.Cancel, Pattern: "a_1_source.changes", Delayed: -1}},
+			""},
+		{"reschedule a_1_source.changes 15-day",
+			[]upload.Command{{Verb: upload.Reschedule, Pattern: "a_1_source.changes", Delayed: -1, Days: 15}}, ""},
 		{"reschedule a_1_source.changes 0-day\n rm a_1.dsc", []upload.Command{
-			{Verb: upload.Reschedule, Pattern: "a_1_source.changes", Delayed: -1}, {Verb: upload.Remove, Pattern: "a_1.dsc", Delayed: -1}}, ""},
+			{Verb: upload.Reschedule, Pattern: "a_1_source.changes", Delayed: -1},
+			{Verb: upload.Remove, Pattern: "a_1.dsc", Delayed: -1}}, ""},
 
 		{"reschedule a_1_source.changes 16-day", nil, `15 days are the most`},
 		{"reschedule a_1_source.changes soon", nil, `is not of the form`},
@@ -69,7 +74,8 @@ func TestParseCommands(t *testing.T) {
 			t.Fatalf("%q: %v", r.text, err)
 		}
 		if r.want == "" {
-			if len(findings) > 0 || got.Uploader == nil || got.Uploader.Name != "ann" || got.Archive != "upload.example.org" || len(got.Hash) != 64 {
+			if len(findings) > 0 || got.Uploader == nil || got.Uploader.Name != "ann" || got.Archive != "upload.example.org" ||
+				len(got.Hash) != 64 {
 				t.Errorf("%q: got %+v, %v", r.text, got, findings)
 			}
 			if diff := cmp.Diff(r.list, got.List); diff != "" {
@@ -86,7 +92,8 @@ func TestParseCommands(t *testing.T) {
 			}
 		}
 	}
-	if !(upload.Command{Verb: upload.Remove, Pattern: "a_*"}).Matches("a_1.dsc") || (upload.Command{Verb: upload.Cancel, Pattern: "a_*"}).Matches("a_1.dsc") {
+	if !(upload.Command{Verb: upload.Remove, Pattern: "a_*"}).Matches("a_1.dsc") ||
+		(upload.Command{Verb: upload.Cancel, Pattern: "a_*"}).Matches("a_1.dsc") {
 		t.Error("Matches: a pattern counts with rm, and with rm only")
 	}
 }
@@ -115,14 +122,16 @@ func TestCommandsWho(t *testing.T) {
 		{name: "unsigned, trusted account", data: text, account: "dora"},
 		{name: "unsigned, account that must sign", data: text, account: "emil", want: "signature: "},
 		{name: "stranger", data: sign(w.Stranger, now), want: "signature: .*not known here"},
-		{name: "stranger in a trusted account", data: sign(w.Stranger, now), account: "dora", want: "signature: .*not known here"},
+		{name: "stranger in a trusted account",
+			data: sign(w.Stranger, now), account: "dora", want: "signature: .*not known here"},
 		{name: "nobody's key", data: sign(w.Carl, now), want: "rights: .*belongs to no uploader"},
 		{name: "old", data: sign(w.Bob, now.Add(-25*time.Hour)), want: "signature-age: .*more than a day ago"},
 		{name: "replayed", data: sign(w.Bob, now), seen: true, want: "replay: .*were here before"},
 		{name: "no commands", data: []byte("Archive: x\n"), account: "dora", want: "fields: .*no field Commands"},
 		{name: "name as a path", data: text, account: "dora", file: "../x.commands", want: "commands-name: "},
 		{name: "hidden name", data: text, account: "dora", file: ".x.commands", want: "commands-name: "},
-		{name: "dak-commands", data: sign(w.Bob, now), file: "x-1.dak-commands", want: "commands: .*for dak are not carried out here"},
+		{name: "dak-commands", data: sign(w.Bob, now), file: "x-1.dak-commands",
+			want: "commands: .*for dak are not carried out here"},
 	}
 	for _, r := range rows {
 		dir := t.TempDir()
@@ -159,7 +168,8 @@ func TestCommandsWho(t *testing.T) {
 		}
 		c := w.Context()
 		c.Account = "dora"
-		if _, findings, err := upload.ParseCommands(dir, "x-1.commands", c); err != nil || upload.Worst(findings) != upload.Error {
+		if _, findings, err := upload.ParseCommands(dir, "x-1.commands", c); err != nil ||
+			upload.Worst(findings) != upload.Error {
 			t.Errorf("no regular file: got %v, %v", findings, err)
 		}
 	}
@@ -177,7 +187,8 @@ func TestDcut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := append(os.Environ(), "HOME="+home, "GNUPGHOME="+home+"/gnupg", "DEBEMAIL=dcut@example.org", "DEBFULLNAME=Dcut User", "LC_ALL=C")
+	env := append(os.Environ(), "HOME="+home, "GNUPGHOME="+home+"/gnupg", "DEBEMAIL=dcut@example.org",
+		"DEBFULLNAME=Dcut User", "LC_ALL=C")
 	run := func(stdin string, args ...string) {
 		t.Helper()
 		cmd := exec.Command(args[0], args[1:]...)
@@ -205,9 +216,12 @@ func TestDcut(t *testing.T) {
 		want upload.Command
 	}{
 		{[]string{"rm", "-f", "a_1.dsc"}, upload.Command{Verb: upload.Remove, Pattern: "a_1.dsc", Delayed: -1}},
-		{[]string{"rm", "--searchdirs", "-f", "a_1.dsc"}, upload.Command{Verb: upload.Remove, Pattern: "a_1.dsc", Delayed: -1, Search: true}},
-		{[]string{"cancel", "-f", "a_1_source.changes"}, upload.Command{Verb: upload.Cancel, Pattern: "a_1_source.changes", Delayed: -1}},
-		{[]string{"reschedule", "-f", "a_1_source.changes", "-d", "7"}, upload.Command{Verb: upload.Reschedule, Pattern: "a_1_source.changes", Delayed: -1, Days: 7}},
+		{[]string{"rm", "--searchdirs", "-f", "a_1.dsc"},
+			upload.Command{Verb: upload.Remove, Pattern: "a_1.dsc", Delayed: -1, Search: true}},
+		{[]string{"cancel", "-f", "a_1_source.changes"},
+			upload.Command{Verb: upload.Cancel, Pattern: "a_1_source.changes", Delayed: -1}},
+		{[]string{"reschedule", "-f", "a_1_source.changes", "-d", "7"},
+			upload.Command{Verb: upload.Reschedule, Pattern: "a_1_source.changes", Delayed: -1, Days: 7}},
 	} {
 		run("", append([]string{"dcut", "here"}, r.args...)...)
 		files, err := filepath.Glob(filepath.Join(home, "incoming", "*.commands"))
@@ -218,7 +232,8 @@ func TestDcut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx := &upload.Context{Now: time.Now(), Keyring: keyring, Uploaders: []*upload.Uploader{{Name: "d", Fingerprints: []string{key.Fingerprint()}}}}
+		ctx := &upload.Context{Now: time.Now(), Keyring: keyring,
+			Uploaders: []*upload.Uploader{{Name: "d", Fingerprints: []string{key.Fingerprint()}}}}
 		got, findings, err := upload.ParseCommands(filepath.Join(home, "incoming"), filepath.Base(files[0]), ctx)
 		if err != nil || len(findings) > 0 {
 			t.Errorf("%v: got %v, %v", r.args, findings, err)

@@ -27,7 +27,9 @@ type pkg = uploadtest.Package
 
 var theWorld = sync.OnceValue(func() *corpus.World { return corpus.NewWorld(now) })
 
-func told(t *testing.T, rows []corpus.Row, check func(t *testing.T, r corpus.Row, up *upload.Upload, findings []upload.Finding)) string {
+func told(
+	t *testing.T, rows []corpus.Row, check func(t *testing.T, r corpus.Row, up *upload.Upload, findings []upload.Finding),
+) string {
 	w := theWorld()
 	var out strings.Builder
 	seen := map[string]bool{}
@@ -62,7 +64,8 @@ func told(t *testing.T, rows []corpus.Row, check func(t *testing.T, r corpus.Row
 		}
 	}
 	s := out.String()
-	for who, signer := range map[string]*openpgp.Signer{"ANN": w.Ann, "BOB": w.Bob, "CARL": w.Carl, "STRANGER": w.Stranger} {
+	for who, signer := range map[string]*openpgp.Signer{"ANN": w.Ann, "BOB": w.Bob, "CARL": w.Carl,
+		"STRANGER": w.Stranger} {
 		s = strings.ReplaceAll(s, signer.Fingerprint(), who)
 	}
 	// Compressors differ between versions of Go; so do checksums and sizes then.
@@ -76,18 +79,20 @@ func TestCorpus(t *testing.T) {
 	if len(corpus.Good) < 20 || len(corpus.Bad) < 120 {
 		t.Errorf("%d good and %d bad uploads, want 20 and 120", len(corpus.Good), len(corpus.Bad))
 	}
-	got := "# Uploads that pass, with what is told about them.\n" + told(t, corpus.Good, func(t *testing.T, r corpus.Row, up *upload.Upload, findings []upload.Finding) {
-		if upload.Worst(findings) >= upload.Error {
-			t.Errorf("good upload %q is refused: %v", r.Name, findings)
-		}
-		if up.Suite == nil || up.Uploader == nil || up.Dsc == nil || up.Component == "" {
-			t.Errorf("good upload %q: got %+v", r.Name, up)
-		}
-	}) + "\n# Uploads that are refused.\n" + told(t, corpus.Bad, func(t *testing.T, r corpus.Row, _ *upload.Upload, findings []upload.Finding) {
-		if upload.Worst(findings) < upload.Error {
-			t.Errorf("bad upload %q passes", r.Name)
-		}
-	})
+	got := "# Uploads that pass, with what is told about them.\n" +
+		told(t, corpus.Good, func(t *testing.T, r corpus.Row, up *upload.Upload, findings []upload.Finding) {
+			if upload.Worst(findings) >= upload.Error {
+				t.Errorf("good upload %q is refused: %v", r.Name, findings)
+			}
+			if up.Suite == nil || up.Uploader == nil || up.Dsc == nil || up.Component == "" {
+				t.Errorf("good upload %q: got %+v", r.Name, up)
+			}
+		}) + "\n# Uploads that are refused.\n" +
+		told(t, corpus.Bad, func(t *testing.T, r corpus.Row, _ *upload.Upload, findings []upload.Finding) {
+			if upload.Worst(findings) < upload.Error {
+				t.Errorf("bad upload %q passes", r.Name)
+			}
+		})
 	const file = "testdata/corpus.txt"
 	if *update {
 		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {

@@ -237,7 +237,8 @@ func TestBombIsCheap(t *testing.T) {
 	t.Parallel()
 	w := theWorld()
 	began := time.Now()
-	for name, bomb := range map[string]func() []byte{"sparse": corpus.SparseBomb, "xz": corpus.XzBomb, "dictionary": corpus.BigDictionary} {
+	for name, bomb := range map[string]func() []byte{"sparse": corpus.SparseBomb, "xz": corpus.XzBomb,
+		"dictionary": corpus.BigDictionary} {
 		p := pkg{Signer: w.Ann, Packing: "xz", Tarball: func(which string, packed []byte) []byte {
 			if which == "orig" {
 				return bomb()
@@ -348,7 +349,8 @@ func FuzzTarball(f *testing.F) {
 	}
 	f.Add(byte(gz), false, corpus.SparseBomb())
 	f.Add(byte(xz), false, corpus.BigDictionary())
-	f.Add(byte(diff), true, []byte("--- a/x\n+++ b/debian/changelog\n@@ -0,0 +1,2 @@\n+fresh (1.0-1) stable; urgency=low\n+\n"))
+	f.Add(byte(diff), true,
+		[]byte("--- a/x\n+++ b/debian/changelog\n@@ -0,0 +1,2 @@\n+fresh (1.0-1) stable; urgency=low\n+\n"))
 	f.Add(byte(diff), true, []byte("+++ /etc/x\n@@ -1,99999999999 +1,-3 @@\n-x\n@@\n\\ No newline\n"))
 	f.Fuzz(func(t *testing.T, kind byte, pack bool, data []byte) {
 		p := pkg{Signer: w.Ann, Packing: "gz", Version: "4"}
@@ -381,7 +383,8 @@ func FuzzTarball(f *testing.F) {
 
 // FuzzCommands: no text panics the parser of .commands, and what it accepts is safe.
 func FuzzCommands(f *testing.F) {
-	f.Add([]byte("Archive: x\nCommands:\n rm --searchdirs a_1.dsc DELAYED/3-day/b_*.deb\n cancel a_1.changes\n reschedule a_1.changes 3-day\n"))
+	f.Add([]byte("Archive: x\nCommands:\n rm --searchdirs a_1.dsc DELAYED/3-day/b_*.deb\n cancel a_1.changes\n" +
+		" reschedule a_1.changes 3-day\n"))
 	f.Add([]byte("Commands: rm [a-\n"))
 	c := theWorld().Context()
 	c.Account = "dora"
@@ -393,7 +396,8 @@ func FuzzCommands(f *testing.F) {
 			t.Fatal(err)
 		}
 		for _, cmd := range got.List {
-			if cmd.Pattern == "" || strings.ContainsAny(cmd.Pattern, "/\\\x00\n") || cmd.Pattern[0] == '.' || cmd.Pattern[0] == '-' ||
+			if cmd.Pattern == "" || strings.ContainsAny(cmd.Pattern, "/\\\x00\n") || cmd.Pattern[0] == '.' ||
+				cmd.Pattern[0] == '-' ||
 				cmd.Matches("..") || cmd.Matches(".") || cmd.Days < 0 || cmd.Days > 15 || cmd.Delayed > 15 {
 				t.Fatalf("accepted %+v", cmd)
 			}

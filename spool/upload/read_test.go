@@ -19,8 +19,9 @@ func TestReadGood(t *testing.T) {
 	}
 	ctx := &Context{
 		Now: time.Now(), Keyring: k,
-		Uploaders: []*Uploader{{Name: "ann", Fingerprints: []string{s.Fingerprint()}, Allow: []Right{{Source: true, New: true}}}},
-		Suites:    []*Suite{{Name: "stable", Architectures: []string{"amd64"}}},
+		Uploaders: []*Uploader{{Name: "ann", Fingerprints: []string{s.Fingerprint()},
+			Allow: []Right{{Source: true, New: true}}}},
+		Suites: []*Suite{{Name: "stable", Architectures: []string{"amd64"}}},
 	}
 	dir := t.TempDir()
 	name, err := uploadtest.Package{Source: "hello", Version: "1.0-1", Signer: s}.Write(dir)

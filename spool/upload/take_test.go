@@ -37,7 +37,8 @@ func TestTake(t *testing.T) {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
 		m, s1, s2 := md5.Sum(data), sha1.Sum(data), sha256.Sum256(data)
-		want := upload.Sums{Size: int64(size), MD5: hex.EncodeToString(m[:]), SHA1: hex.EncodeToString(s1[:]), SHA256: hex.EncodeToString(s2[:])}
+		want := upload.Sums{Size: int64(size), MD5: hex.EncodeToString(m[:]), SHA1: hex.EncodeToString(s1[:]),
+			SHA256: hex.EncodeToString(s2[:])}
 		if got != want {
 			t.Errorf("%d bytes: got %+v, want %+v", size, got, want)
 		}
@@ -55,7 +56,8 @@ func TestTake(t *testing.T) {
 		if a.Ino == b.Ino || b.Mode&0o700 != 0o600 {
 			t.Errorf("inodes %d and %d, mode %04o", a.Ino, b.Ino, b.Mode&0o777)
 		}
-		if again, err := upload.Sum(t.Context(), dst, "a_1.tar.gz", upload.TakeOptions{MD5: true, SHA1: true}); err != nil || again != want {
+		if again, err := upload.Sum(t.Context(), dst, "a_1.tar.gz", upload.TakeOptions{MD5: true, SHA1: true}); err != nil ||
+			again != want {
 			t.Errorf("Sum: got %+v, %v, want %+v", again, err, want)
 		}
 		if _, err := upload.Take(t.Context(), src, dst, "a_1.tar.gz", upload.TakeOptions{}); !errors.Is(err, fs.ErrExist) {
@@ -147,7 +149,8 @@ func TestTakeRefuses(t *testing.T) {
 	if err := os.Symlink("/etc", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := upload.Take(t.Context(), filepath.Join(dir, "link"), t.TempDir(), "nsswitch_conf", upload.TakeOptions{}); !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
+	if _, err := upload.Take(t.Context(), filepath.Join(dir, "link"), t.TempDir(), "nsswitch_conf",
+		upload.TakeOptions{}); !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
 		t.Errorf("a linked directory: got %v", err)
 	}
 	// Two links are fine where the caller says so.
@@ -242,7 +245,8 @@ func TestPeek(t *testing.T) {
 			t.Errorf("%s: size %d, %v", f.Name, f.Size, err)
 		}
 	}
-	if got, want := strings.Join(names, " "), "fresh_1.0-1.dsc fresh_1.0.orig.tar.gz fresh_1.0-1.debian.tar.gz"; err != nil || got != want {
+	if got, want := strings.Join(names,
+		" "), "fresh_1.0-1.dsc fresh_1.0.orig.tar.gz fresh_1.0-1.debian.tar.gz"; err != nil || got != want {
 		t.Fatalf("got %q, %v, want %q", got, err, want)
 	}
 	// However a transfer is cut off, the file is not finished; or, if nothing but its
@@ -408,7 +412,8 @@ func BenchmarkRead(b *testing.B) {
 		}
 		c.Sums = map[string]upload.Sums{}
 		for _, f := range append(files, upload.File{Name: name}) {
-			if c.Sums[f.Name], err = upload.Take(b.Context(), src, dst, f.Name, upload.TakeOptions{MD5: true, SHA1: true}); err != nil {
+			if c.Sums[f.Name], err = upload.Take(b.Context(), src, dst, f.Name,
+				upload.TakeOptions{MD5: true, SHA1: true}); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -439,7 +444,8 @@ func TestTakeLists(t *testing.T) {
 		taken := w.Context()
 		taken.Sums = map[string]upload.Sums{}
 		for _, e := range entries {
-			if taken.Sums[e.Name()], err = upload.Take(t.Context(), src, dst, e.Name(), upload.TakeOptions{MD5: true, SHA1: true, List: true}); err != nil {
+			if taken.Sums[e.Name()], err = upload.Take(t.Context(), src, dst, e.Name(),
+				upload.TakeOptions{MD5: true, SHA1: true, List: true}); err != nil {
 				t.Fatal(err)
 			}
 		}

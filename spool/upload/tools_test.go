@@ -53,7 +53,8 @@ func TestRealTools(t *testing.T) {
 	}{
 		{pkg{Source: "real", Version: "1.0-1"}, "-S", "source"},
 		{pkg{Source: "real", Version: "1:2.0", Architecture: "all"}, "-S", "source"},
-		{pkg{Source: "real", Version: "1.0-3", Format: "1.0", BuildDepends: "dpkg-dev (>= 1.17) <!nocheck>, libc6-dev [linux-any] | libc-dev"}, "-S", "source"},
+		{pkg{Source: "real", Version: "1.0-3", Format: "1.0",
+			BuildDepends: "dpkg-dev (>= 1.17) <!nocheck>, libc6-dev [linux-any] | libc-dev"}, "-S", "source"},
 		{pkg{Source: "real", Version: "1.0-4", Binary: []string{"real", "real-extra"}}, "-F", "amd64"},
 	} {
 		work, drop := t.TempDir(), t.TempDir()
@@ -68,15 +69,17 @@ func TestRealTools(t *testing.T) {
 
 		ctx := &upload.Context{
 			Now: time.Now(), Keyring: keyring, Sums: map[string]upload.Sums{},
-			Uploaders: []*upload.Uploader{{Name: "test", Fingerprints: []string{key.Fingerprint()}, Allow: []upload.Right{{Source: true, New: true, Binaries: []string{"amd64"}}}}},
-			Suites:    []*upload.Suite{{Name: "stable", Architectures: []string{"amd64"}, Binaries: upload.BinariesAllowed}},
+			Uploaders: []*upload.Uploader{{Name: "test", Fingerprints: []string{key.Fingerprint()},
+				Allow: []upload.Right{{Source: true, New: true, Binaries: []string{"amd64"}}}}},
+			Suites: []*upload.Suite{{Name: "stable", Architectures: []string{"amd64"}, Binaries: upload.BinariesAllowed}},
 		}
 		files, err := upload.Peek(work, changes)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range append(files, upload.File{Name: changes}) {
-			if ctx.Sums[f.Name], err = upload.Take(t.Context(), work, drop, f.Name, upload.TakeOptions{MD5: true, SHA1: true}); err != nil {
+			if ctx.Sums[f.Name], err = upload.Take(t.Context(), work, drop, f.Name,
+				upload.TakeOptions{MD5: true, SHA1: true}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -87,7 +90,8 @@ func TestRealTools(t *testing.T) {
 		for _, f := range findings {
 			t.Errorf("%s %s: %s", changes, r.p.Format, f)
 		}
-		if up.Signature == nil || up.DscSignature == nil || up.Component != "main" || up.Section != "misc" || !up.New || up.Uploader == nil {
+		if up.Signature == nil || up.DscSignature == nil || up.Component != "main" || up.Section != "misc" || !up.New ||
+			up.Uploader == nil {
 			t.Errorf("%s: got %+v", changes, up)
 		}
 	}

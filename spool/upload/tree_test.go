@@ -18,13 +18,16 @@ func TestTree(t *testing.T) {
 		{Source: "old", Version: "1.0-1", Format: "1.0"},
 	} {
 		p.Signer = theWorld().Ann
-		p.Tree = []uploadtest.Member{uploadtest.Text(map[bool]string{true: "native-3/", false: p.Source + "-1.0/"}[p.Source == "native"]+"src/main.c", "int main;\n")}
+		p.Tree = []uploadtest.Member{uploadtest.Text(map[bool]string{true: "native-3/",
+			false: p.Source + "-1.0/"}[p.Source == "native"]+"src/main.c", "int main;\n")}
 		dir := t.TempDir()
 		if _, err := p.Write(dir); err != nil {
 			t.Fatal(err)
 		}
 		dsc, _ := filepath.Glob(filepath.Join(dir, "*.dsc"))
-		tree, err := upload.Tree(t.Context(), dir, filepath.Base(dsc[0]), upload.Limits{}, func(n string) bool { return n == "debian/control" })
+		tree, err := upload.Tree(t.Context(), dir, filepath.Base(dsc[0]), upload.Limits{}, func(n string) bool {
+			return n == "debian/control"
+		})
 		if err != nil {
 			t.Errorf("%s: %v", p.Source, err)
 			continue

@@ -23,7 +23,8 @@ func TestDpkgTakesThem(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if out, err := exec.Command("dpkg-deb", "-f", path, "Package", "Version").CombinedOutput(); err != nil || string(out) != "Package: hello\nVersion: "+d.Version+"\n" {
+		if out, err := exec.Command("dpkg-deb", "-f", path, "Package", "Version").CombinedOutput(); err != nil ||
+			string(out) != "Package: hello\nVersion: "+d.Version+"\n" {
 			t.Errorf("dpkg-deb -f %s: %v: %q", path, err, out)
 		}
 		out, err := exec.Command("dpkg-deb", "-c", path).CombinedOutput()
@@ -44,7 +45,8 @@ func TestSourceUnpacks(t *testing.T) {
 	if got, want := filepath.Base(changes), "birch00001_1.0_amd64.changes"; got != want {
 		t.Errorf("changes file: got %s, want %s", got, want)
 	}
-	if out, err := exec.Command("dpkg-source", "--no-check", "-x", filepath.Join(dir, "birch00001_1.0.dsc"), filepath.Join(dir, "x")).CombinedOutput(); err != nil {
+	if out, err := exec.Command("dpkg-source", "--no-check", "-x", filepath.Join(dir, "birch00001_1.0.dsc"),
+		filepath.Join(dir, "x")).CombinedOutput(); err != nil {
 		t.Errorf("dpkg-source -x: %v: %s", err, out)
 	}
 }

@@ -81,12 +81,14 @@ var scenarios = []scenario{
 		},
 		argv: reviewd[0], again: reviewd,
 		// A claim that got nothing before the crash is a record in the attic.
-		want: []string{rev + " hello_1-1", "spool/rejected tampered_1-1", "?attic hello_1-1", "?attic tampered_1-1", "?attic unknown_0"},
+		want: []string{rev + " hello_1-1", "spool/rejected tampered_1-1", "?attic hello_1-1", "?attic tampered_1-1",
+			"?attic unknown_0"},
 	},
 	{
 		name: "master-buildd, fan-out", prepare: func(t testing.TB) *site { return accepted(t, "source-first", "hello") },
 		argv: masterd[0], again: masterd,
-		want: []string{"queue/sid/master hello_1-1", "queue/sid/amd64/needs-build hello_1-1", "queue/sid/arm64/needs-build hello_1-1", up + " hello_1-1"},
+		want: []string{"queue/sid/master hello_1-1", "queue/sid/amd64/needs-build hello_1-1",
+			"queue/sid/arm64/needs-build hello_1-1", up + " hello_1-1"},
 	},
 	{
 		name: "master-buildd, join", prepare: func(t testing.TB) *site { return builtAll(t, "together", "hello") },
@@ -98,7 +100,8 @@ var scenarios = []scenario{
 		argv: builddA[0], again: builddA,
 		want: []string{
 			"queue/sid/master broken_1-1", "queue/sid/master hello_1-1", "queue/sid/master waiting_1-1",
-			"queue/sid/arm64/needs-build broken_1-1", "queue/sid/arm64/needs-build hello_1-1", "queue/sid/arm64/needs-build waiting_1-1",
+			"queue/sid/arm64/needs-build broken_1-1", "queue/sid/arm64/needs-build hello_1-1",
+			"queue/sid/arm64/needs-build waiting_1-1",
 			"queue/sid/amd64/build-attempted broken_1-1", "queue/sid/amd64/dep-wait waiting_1-1", up + " hello_1-1",
 		},
 	},
@@ -164,8 +167,10 @@ var scenarios = []scenario{
 		},
 		argv: []string{"packmill", "requeue", "broken"}, again: masterd,
 		// It names the source in the master queue, too.
-		want:   []string{"queue/sid/amd64/needs-build broken_1-1", "queue/sid/arm64/needs-build broken_1-1", "queue/sid/master broken_1-1"},
-		undone: []string{"queue/sid/amd64/build-attempted broken_1-1", "queue/sid/arm64/needs-build broken_1-1", "queue/sid/master broken_1-1"},
+		want: []string{"queue/sid/amd64/needs-build broken_1-1", "queue/sid/arm64/needs-build broken_1-1",
+			"queue/sid/master broken_1-1"},
+		undone: []string{"queue/sid/amd64/build-attempted broken_1-1", "queue/sid/arm64/needs-build broken_1-1",
+			"queue/sid/master broken_1-1"},
 	},
 	{
 		name: "packmill requeue, a refused upload",
@@ -197,7 +202,8 @@ var scenarios = []scenario{
 			return s
 		},
 		argv: []string{"packmill", "fsck", "--repair"}, again: [][]string{{"packmill", "fsck", "--repair"}},
-		want: []string{"queue/sid/amd64/needs-build hello_1-1", "queue/sid/arm64/failed hello_1-1", "queue/sid/master hello_1-1"},
+		want: []string{"queue/sid/amd64/needs-build hello_1-1", "queue/sid/arm64/failed hello_1-1",
+			"queue/sid/master hello_1-1"},
 	},
 }
 
@@ -206,7 +212,8 @@ func papers(t testing.TB, tree string) map[[32]byte]string {
 	sent := map[[32]byte]string{}
 	for _, part := range []string{"spool", "queue", "archive/incoming"} {
 		for k, v := range sums(t, filepath.Join(tree, part)) {
-			if strings.Contains(v, ".tar.") || strings.HasSuffix(v, ".dsc") || strings.HasSuffix(v, ".changes") || strings.HasSuffix(v, ".deb") {
+			if strings.Contains(v, ".tar.") || strings.HasSuffix(v, ".dsc") || strings.HasSuffix(v, ".changes") ||
+				strings.HasSuffix(v, ".deb") {
 				sent[k] = v
 			}
 		}

@@ -192,9 +192,10 @@ func engineSweep(t *testing.T, name string, n int, at spool.Place) *Sweep {
 			continue
 		}
 		tmp := spool.In(spool.NeedsBuild, sid, "amd64")
-		it, err := tree.Create(tmp, spool.NewName(50, itemTime.Add(time.Duration(i)*time.Second), source, "1"), spool.MasterD, "test", "made", func(d string) error {
-			return os.WriteFile(filepath.Join(d, spool.TicketFile), []byte("Source: "+source+"\nVersion: 1\n"), 0o644)
-		})
+		it, err := tree.Create(tmp, spool.NewName(50, itemTime.Add(time.Duration(i)*time.Second), source, "1"), spool.MasterD,
+			"test", "made", func(d string) error {
+				return os.WriteFile(filepath.Join(d, spool.TicketFile), []byte("Source: "+source+"\nVersion: 1\n"), 0o644)
+			})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -128,7 +128,8 @@ func TestFsckFindsAndMends(t *testing.T) {
 		// Every item in exactly one state, whole, under one name.
 		{"an item copied into a second state", func(b *breaker) {
 			b.do(CopyTree(b.one(job), b.at("queue/sid/amd64/failed/"+filepath.Base(b.one(job)))))
-		}, []string{"twice " + job, "unlisted queue/sid/amd64/failed/*", "untold queue/sid/amd64/failed/*"}, nil, "attic/*_hello1_1-1_amd64/REASON"},
+		}, []string{"twice " + job, "unlisted queue/sid/amd64/failed/*",
+			"untold queue/sid/amd64/failed/*"}, nil, "attic/*_hello1_1-1_amd64/REASON"},
 		{"no ticket", func(b *breaker) { b.do(os.Remove(b.one(job + "/ticket"))) },
 			[]string{"bad item " + job}, nil, "spool/rejected/*_hello1_1-1_amd64/REASON"},
 		{"a tarball is gone", func(b *breaker) { b.do(os.Remove(b.one(job + "/*.orig.tar.*"))) },
@@ -143,8 +144,12 @@ func TestFsckFindsAndMends(t *testing.T) {
 		// The history ends where the item lies.
 		{"a move by hand", func(b *breaker) { b.move(b.one(job), "queue/sid/amd64/failed") },
 			[]string{"untold queue/sid/amd64/failed/*"}, nil, "queue/sid/amd64/failed/*/ticket"},
-		{"a torn history", func(b *breaker) { b.do(os.Truncate(b.one(job+"/history"), 20)) }, []string{"untold " + job}, nil, ""},
-		{"garbage in the journal", func(b *breaker) { b.write("journal/"+time.Now().UTC().Format("2006-01-02"), "{\"item\":\x00\n\xff\n") }, nil, nil, ""},
+		{"a torn history", func(b *breaker) {
+			b.do(os.Truncate(b.one(job+"/history"), 20))
+		}, []string{"untold " + job}, nil, ""},
+		{"garbage in the journal", func(b *breaker) {
+			b.write("journal/"+time.Now().UTC().Format("2006-01-02"), "{\"item\":\x00\n\xff\n")
+		}, nil, nil, ""},
 
 		// At most one claim, and nobody's is given back.
 		{"a claim whose builder is gone", func(b *breaker) { b.move(b.one(job), "queue/sid/amd64/building") },
@@ -154,7 +159,9 @@ func TestFsckFindsAndMends(t *testing.T) {
 		{"an entry of no job", func(b *breaker) {
 			b.do(os.Link(b.one(job+"/birth"), filepath.Join(b.dir, "birth")), os.RemoveAll(b.one(job)))
 		}, []string{"lost " + job, "unlisted queue/sid/amd64/ledger/hello1_1-1"}, nil, ""},
-		{"a job that the ledger does not know", func(b *breaker) { b.do(os.Remove(b.at("queue/sid/amd64/ledger/hello1_1-1"))) },
+		{"a job that the ledger does not know", func(b *breaker) {
+			b.do(os.Remove(b.at("queue/sid/amd64/ledger/hello1_1-1")))
+		},
 			[]string{"unlisted " + job}, nil, "queue/sid/amd64/ledger/hello1_1-1"},
 		{"an entry that is a link", func(b *breaker) { b.do(os.Symlink("hello1_1-1", b.at("queue/sid/amd64/ledger/x_1"))) },
 			[]string{"stray queue/sid/amd64/ledger/x_1"}, nil, "attic/strays/*/REASON"},
@@ -186,7 +193,8 @@ func TestFsckFindsAndMends(t *testing.T) {
 		{"a source without any of its builds", func(b *breaker) {
 			b.includeSource("queue/sid/master/*/hello1_*")
 			b.move(b.one("queue/sid/master/*"), "archive/installed/sid/source/h")
-		}, []string{"too soon " + job, "too soon " + job2, "untold archive/installed/sid/source/h/*"}, []string{"too soon " + job, "too soon " + job2}, ""},
+		}, []string{"too soon " + job, "too soon " + job2,
+			"untold archive/installed/sid/source/h/*"}, []string{"too soon " + job, "too soon " + job2}, ""},
 		{"a source whose builds are installed and not there", func(b *breaker) {
 			b.must("packmill", "archive", "rm", "sid", "hello0", "--force", "--no-check")
 			b.includeSource("archive/installed/sid/source/h/*/*_source.changes", "archive/pool/main/h/hello0/*[cz]")
@@ -200,7 +208,9 @@ func TestFsckFindsAndMends(t *testing.T) {
 			name := filepath.Base(b.one(job))
 			b.do(os.Symlink(b.one(job), b.at("queue/sid/amd64/failed/"+name)))
 		}, []string{"stray queue/sid/amd64/failed/*"}, nil, job},
-		{"a suite that is a link", func(b *breaker) { b.do(os.Symlink("sid", b.at("queue/trixie"))) }, []string{"stray queue/trixie"}, nil, ""},
+		{"a suite that is a link", func(b *breaker) {
+			b.do(os.Symlink("sid", b.at("queue/trixie")))
+		}, []string{"stray queue/trixie"}, nil, ""},
 		{"a link in an item", func(b *breaker) { b.do(os.Symlink("/etc/passwd", b.one(job)+"/hello1_2.dsc")) },
 			[]string{"stray " + job + "/hello1_2.dsc"}, nil, "attic/strays/*/hello1_2.dsc"},
 		{"a pipe for a history", func(b *breaker) {
@@ -209,7 +219,9 @@ func TestFsckFindsAndMends(t *testing.T) {
 		{"a directory for a ticket", func(b *breaker) {
 			b.do(os.Remove(b.one(job+"/ticket")), os.Mkdir(b.one(job)+"/ticket", 0o777))
 		}, []string{"stray " + job + "/ticket", "bad item " + job}, nil, "spool/rejected/*_hello1_1-1_amd64/REASON"},
-		{"a device in a queue", func(b *breaker) { b.do(unix.Mknod(b.at("queue/sid/amd64/needs-build/null"), unix.S_IFCHR|0o666, 0)) },
+		{"a device in a queue", func(b *breaker) {
+			b.do(unix.Mknod(b.at("queue/sid/amd64/needs-build/null"), unix.S_IFCHR|0o666, 0))
+		},
 			[]string{"stray queue/sid/amd64/needs-build/null"}, nil, ""},
 		{"a pipe in the pool", func(b *breaker) { b.do(unix.Mkfifo(b.at("archive/pool/main/h/hello0/p"), 0o666)) },
 			[]string{"stray archive/pool/main/h/hello0/p"}, nil, ""},
@@ -222,7 +234,8 @@ func TestFsckFindsAndMends(t *testing.T) {
 			b.aged("tmp/new-3/ticket")
 			b.aged("tmp/4")
 			b.write("archive/pool/main/h/hello0/.new-5", "young")
-		}, []string{"leftover " + job + "/.new-1", "leftover archive/pool/main/h/hello0/.new-2", "leftover archive/dists/.new-sid",
+		}, []string{"leftover " + job + "/.new-1", "leftover archive/pool/main/h/hello0/.new-2",
+			"leftover archive/dists/.new-sid",
 			"leftover tmp/new-3", "leftover tmp/4"}, nil, "archive/pool/main/h/hello0/.new-5"},
 		{"a directory of the tree is gone", func(b *breaker) { b.do(os.Remove(b.at("spool/rejected"))) },
 			[]string{"unready spool/rejected"}, nil, "spool/rejected"},

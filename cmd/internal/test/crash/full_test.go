@@ -13,8 +13,9 @@ import (
 var (
 	all   = flag.Bool("crash.all", false, "every point, every strike and every disk, however long it takes")
 	count = flag.Int("crash.n", 12, "strikes and disks of each sweep; of a command's half as many, since they are many")
-	only  = flag.String("crash.only", "", "a regular expression: with -crash.all, only such strikes and disks, as a failure names them: 'call 29, fail EMFILE'")
-	part  = flag.String("crash.part", "", "K/N: with -crash.all, only the K-th of N parts of each sweep")
+	only  = flag.String("crash.only", "",
+		"a regular expression: with -crash.all, only such strikes and disks, as a failure names them: 'call 29, fail EMFILE'")
+	part = flag.String("crash.part", "", "K/N: with -crash.all, only the K-th of N parts of each sweep")
 )
 
 // TestEngineFull is TestEngine for longer, or whole.

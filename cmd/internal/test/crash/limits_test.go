@@ -86,7 +86,8 @@ func (m *mill) stop() {
 }
 
 // daemons are all of a mill.
-var daemons = [][]string{{"reviewd"}, {"master-buildd"}, {"buildd", "--arch", "amd64"}, {"buildd", "--arch", "arm64"}, {"archived"}}
+var daemons = [][]string{{"reviewd"}, {"master-buildd"}, {"buildd", "--arch", "amd64"}, {"buildd", "--arch", "arm64"},
+	{"archived"}}
 
 // until waits for a condition.
 func until(t *testing.T, what string, ok func() bool) {
@@ -103,7 +104,9 @@ func (m *mill) says(pattern string) {
 	m.t.Helper()
 	re := regexp.MustCompile(pattern)
 	for _, k := range m.kids {
-		until(m.t.(*testing.T), fmt.Sprintf("%s says %q", k.argv, pattern), func() bool { return re.MatchString(k.out.String()) })
+		until(m.t.(*testing.T), fmt.Sprintf("%s says %q", k.argv, pattern), func() bool {
+			return re.MatchString(k.out.String())
+		})
 	}
 }
 
@@ -182,7 +185,9 @@ func (m *mill) arrives(n int, sent map[[32]byte]string) {
 	t := m.t.(*testing.T)
 	t.Helper()
 	want := published(n)
-	until(t, fmt.Sprintf("%d sources are published: %v", n, where(m.tree, want...)), func() bool { return len(where(m.tree, want...)) == 0 })
+	until(t, fmt.Sprintf("%d sources are published: %v", n, where(m.tree, want...)), func() bool {
+		return len(where(m.tree, want...)) == 0
+	})
 	m.stop()
 	for _, b := range slices.Concat(promises(m.tree), witness(m.tree, sent)) {
 		t.Error(b)
@@ -277,7 +282,8 @@ func TestFullDisk(t *testing.T) {
 			func(t *testing.T, d string) { fillBytes(t, d, 0) }, remove, "no space left on device|no room for", false},
 		{"no inode left", "size=48m,nr_inodes=4000", "Reserve: 0\nReserve-Inodes: 0\n",
 			func(t *testing.T, d string) { fillNames(t, d, 0) }, remove, "no space left on device|no room for", false},
-		{"read-only", "size=48m", "Reserve: 1M\n", remount(unix.MS_RDONLY), remount(0), "mounted read-only|read-only file system", true},
+		{"read-only", "size=48m", "Reserve: 1M\n", remount(unix.MS_RDONLY), remount(0),
+			"mounted read-only|read-only file system", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -297,17 +303,20 @@ func TestFullDisk(t *testing.T) {
 				if broken := where(s.tree, before...); len(broken) > 0 {
 					t.Errorf("something was begun: %s", broken)
 				}
-				if out, _ := s.plain(s.tree, "packmill", "status"); !regexp.MustCompile("Nothing new is begun.*(" + tt.says + ")").MatchString(out) {
+				if out, _ := s.plain(s.tree, "packmill",
+					"status"); !regexp.MustCompile("Nothing new is begun.*(" + tt.says + ")").MatchString(out) {
 					t.Errorf("packmill status does not say %q:\n%s", tt.says, out)
 				}
-				if out, _ := s.plain(s.tree, "packmill", "why", "hello1"); !regexp.MustCompile("nothing new is begun: .*(" + tt.says + ")").MatchString(out) {
+				if out, _ := s.plain(s.tree, "packmill", "why",
+					"hello1"); !regexp.MustCompile("nothing new is begun: .*(" + tt.says + ")").MatchString(out) {
 					t.Errorf("packmill why does not say %q:\n%s", tt.says, out)
 				}
 			}
 			start := time.Now()
 			tt.clear(t, disk)
 			m.arrives(4, sent)
-			fmt.Fprintf(os.Stderr, "crash: %s: all published %s after there was room\n", tt.name, time.Since(start).Round(100*time.Millisecond))
+			fmt.Fprintf(os.Stderr, "crash: %s: all published %s after there was room\n",
+				tt.name, time.Since(start).Round(100*time.Millisecond))
 		})
 	}
 }
@@ -346,7 +355,8 @@ func TestFewFiles(t *testing.T) {
 	// The work is put aside until the daemons have none.
 	aside := filepath.Join(s.dir, "aside")
 	var moved []string
-	for _, place := range []string{"spool/incoming/*", "spool/accepted/*/*", "queue/*/*/needs-build/*", "archive/incoming/*/*"} {
+	for _, place := range []string{"spool/incoming/*", "spool/accepted/*/*", "queue/*/*/needs-build/*",
+		"archive/incoming/*/*"} {
 		m, err := filepath.Glob(filepath.Join(s.tree, place))
 		if err != nil {
 			t.Fatal(err)

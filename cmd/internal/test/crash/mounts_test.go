@@ -23,7 +23,8 @@ import (
 func program(t *testing.T, name string, args ...string) {
 	t.Helper()
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %s: %v (scripts/lib/packages says which package of Debian has it)\n%s", name, strings.Join(args, " "), err, out)
+		t.Fatalf("%s %s: %v (scripts/lib/packages says which package of Debian has it)\n%s",
+			name, strings.Join(args, " "), err, out)
 	}
 }
 
@@ -69,7 +70,8 @@ func TestNoPlaceForATree(t *testing.T) {
 func TestNoLocks(t *testing.T) {
 	s := queued(t, "together", "hello")
 	p := s.command(s.tree, "buildd", "--arch", "amd64")
-	cmd := exec.Command("strace", append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "inject=flock:error=ENOLCK", p.Path}, p.Args...)...)
+	cmd := exec.Command("strace",
+		append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "inject=flock:error=ENOLCK", p.Path}, p.Args...)...)
 	cmd.Env, cmd.Dir = p.Env, p.Dir
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -79,7 +81,8 @@ func TestNoLocks(t *testing.T) {
 	end := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() })
 	err := cmd.Wait()
 	end.Stop()
-	if cmd.ProcessState.ExitCode() != 111 || !strings.Contains(out.String(), "the file system has no locks (flock), or none left; put the tree on a local one") {
+	if cmd.ProcessState.ExitCode() != 111 ||
+		!strings.Contains(out.String(), "the file system has no locks (flock), or none left; put the tree on a local one") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 }
@@ -95,7 +98,8 @@ func TestDirectoriesReplaced(t *testing.T) {
 	for _, k := range m.kids {
 		until(t, fmt.Sprintf("%s waits for work", k.argv), func() bool { return k.idle() })
 	}
-	for i, dir := range []string{"spool/incoming", "spool/intake", acc, "queue/sid/master", "queue/sid/amd64/needs-build", "archive/incoming/sid"} {
+	for i, dir := range []string{"spool/incoming", "spool/intake", acc, "queue/sid/master", "queue/sid/amd64/needs-build",
+		"archive/incoming/sid"} {
 		path := filepath.Join(s.tree, dir)
 		if err := os.MkdirAll(path, 0o775); err != nil {
 			t.Fatal(err)

@@ -93,7 +93,8 @@ var programs = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	cleanups = append(cleanups, func() { os.RemoveAll(dir) })
-	cmd := exec.Command("go", "build", "-o", dir, "packmill/cmd/reviewd", "packmill/cmd/master-buildd", "packmill/cmd/buildd",
+	cmd := exec.Command("go", "build", "-o", dir, "packmill/cmd/reviewd", "packmill/cmd/master-buildd",
+		"packmill/cmd/buildd",
 		"packmill/cmd/archived", "packmill/cmd/packmill")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
@@ -149,12 +150,16 @@ func newSite(t testing.TB, review, publish string) *site {
 	s := &site{t: t, dir: scratch(t), bin: bin, signer: k[0], publish: publish}
 	s.tree = filepath.Join(s.dir, "tree")
 	s.must("packmill", "init")
-	s.write("control/suites", fmt.Sprintf("Suite: sid\nArchitectures: amd64 arm64\nIndep-On: amd64\nSign-With: private/archive.key\n"+
-		"Review: %s\nLog-Review: auto\nPublish: %s\nContents: no\nTranslations: no\nOpkg: no\nCompress: gz\nTries: 9\n", review, publish))
-	s.write("control/uploaders", "Name: Uploader\nFingerprint: "+k[0].Fingerprint()+"\nEmail: uploader@packmill.example\nAllow: source, sign=amd64\n")
+	s.write("control/suites",
+		fmt.Sprintf("Suite: sid\nArchitectures: amd64 arm64\nIndep-On: amd64\nSign-With: private/archive.key\n"+
+			"Review: %s\nLog-Review: auto\nPublish: %s\nContents: no\nTranslations: no\nOpkg: no\nCompress: gz\nTries: 9\n",
+			review, publish))
+	s.write("control/uploaders",
+		"Name: Uploader\nFingerprint: "+k[0].Fingerprint()+"\nEmail: uploader@packmill.example\nAllow: source, sign=amd64\n")
 	var builders strings.Builder
 	for _, a := range []string{"amd64 all", "arm64"} {
-		fmt.Fprintf(&builders, "Name: builder-%s\nArchitectures: %s\nFingerprint: %s\nKey: private/builder.key\nRunner: exec %s\nJobs: 2\n\n",
+		fmt.Fprintf(&builders,
+			"Name: builder-%s\nArchitectures: %s\nFingerprint: %s\nKey: private/builder.key\nRunner: exec %s\nJobs: 2\n\n",
 			strings.Fields(a)[0], a, k[1].Fingerprint(), filepath.Join(bin, builderName))
 	}
 	s.write("control/builders", builders.String())
@@ -183,8 +188,9 @@ func (s *site) write(rel, text string) {
 // command is a program of ours on a tree.
 func (s *site) command(tree, name string, args ...string) *Program {
 	return &Program{
-		Path: filepath.Join(s.bin, name), Args: append([]string{"--tree", tree}, args...), Roots: []string{tree}, Dir: "/", Limit: 40 * time.Second,
-		Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir(), "GOMAXPROCS=2"},
+		Path: filepath.Join(s.bin, name), Args: append([]string{"--tree", tree}, args...), Roots: []string{tree}, Dir: "/",
+		Limit: 40 * time.Second,
+		Env:   []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir(), "GOMAXPROCS=2"},
 	}
 }
 
@@ -237,7 +243,8 @@ func (s *site) dropAt(tree string, p uploadtest.Package) {
 
 // once are the daemons of a whole site, each until nothing is left to do now.
 var once = [][]string{
-	{"reviewd", "--once"}, {"master-buildd", "--once"}, {"buildd", "--arch", "amd64", "--once"}, {"buildd", "--arch", "arm64", "--once"}, {"archived", "--once"},
+	{"reviewd", "--once"}, {"master-buildd", "--once"}, {"buildd", "--arch", "amd64", "--once"},
+	{"buildd", "--arch", "arm64", "--once"}, {"archived", "--once"},
 }
 
 // settle runs the daemons in turn until none of them changes anything; one

@@ -89,7 +89,8 @@ func TestSoak(t *testing.T) {
 	}
 	for _, argv := range [][]string{
 		{"reviewd"}, {"reviewd"}, {"master-buildd"}, {"archived"},
-		{"buildd", "--arch", "amd64"}, {"buildd", "--arch", "amd64"}, {"buildd", "--arch", "arm64"}, {"buildd", "--arch", "arm64"},
+		{"buildd", "--arch", "amd64"}, {"buildd", "--arch", "amd64"}, {"buildd", "--arch", "arm64"},
+		{"buildd", "--arch", "arm64"},
 	} {
 		s.kids = append(s.kids, &kid{argv: argv})
 	}
@@ -300,7 +301,8 @@ func (s *soak) upload() {
 	}
 	files, _ := filepath.Glob(filepath.Join(dir, "spool/incoming/*"))
 	slices.SortFunc(files, func(a, b string) int { // the .changes last
-		return strings.Compare(fmt.Sprint(strings.HasSuffix(a, ".changes"), a), fmt.Sprint(strings.HasSuffix(b, ".changes"), b))
+		return strings.Compare(fmt.Sprint(strings.HasSuffix(a, ".changes"), a),
+			fmt.Sprint(strings.HasSuffix(b, ".changes"), b))
 	})
 	for _, f := range files {
 		if err := os.Rename(f, filepath.Join(s.tree, "spool/incoming", filepath.Base(f))); err != nil {

@@ -245,7 +245,8 @@ func victim(t *testing.T, name, dir string) *Program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Program{Path: self, Env: append(os.Environ(), "CRASH_VICTIM="+name), Dir: dir, Roots: []string{dir}, Limit: 20 * time.Second}
+	return &Program{Path: self, Env: append(os.Environ(), "CRASH_VICTIM="+name), Dir: dir, Roots: []string{dir},
+		Limit: 20 * time.Second}
 }
 
 // at strikes call n.

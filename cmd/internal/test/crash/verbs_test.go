@@ -134,7 +134,8 @@ var verbs = []scenario{
 	command(shelf, archived, "archive override sid hello --section net"),
 	command(shelf, archived, "archive snapshot create sid monday"),
 	command(then(shelf, words("archive snapshot create sid monday")), archived, "archive snapshot rm monday"),
-	command(then(shelf, words("archive snapshot create sid monday"), words("archive rm sid hello")), archived, "archive rollback sid monday"),
+	command(then(shelf, words("archive snapshot create sid monday"), words("archive rm sid hello")), archived,
+		"archive rollback sid monday"),
 	command(garbage, archived, "archive gc --stay 1h"),
 	command(outside, archived, "archive import stable OUTSIDE/repo sid --unsigned"),
 	command(newcomer, archived, "archive include stable OUTSIDE/world_1-1_amd64.changes"),
@@ -178,10 +179,13 @@ var looks = map[string]int{
 	"status": 0, "ls": 0, "show hello": 0, "why hello": 0, "quinn-diff sid": 0, "completion bash": 0,
 	"review ls": 0, "review show hello": 1, "build ls": 0, "build show hello": 1,
 	"log show hello amd64": 0, "log ls": 0, "log grep building": 0, "wb info hello . amd64 . sid": 0,
-	"archive ls sid": 0, "archive show sid hello": 0, "archive diff sid stable": 0, "archive check": 0, "archive snapshot ls": 0,
-	"archive sources sid http://packmill.example": 0, "archive key export sid": 0, "archive opkg-conf sid amd64 http://packmill.example": 100, // its suite has no feed
-	"rebuild --check hello": 1, // the builder made no .buildinfo
-	"chroot ls":             0,
+	"archive ls sid": 0, "archive show sid hello": 0, "archive diff sid stable": 0, "archive check": 0,
+	"archive snapshot ls": 0,
+	// its suite has no feed
+	"archive sources sid http://packmill.example": 0, "archive key export sid": 0,
+	"archive opkg-conf sid amd64 http://packmill.example": 100,
+	"rebuild --check hello":                               1, // the builder made no .buildinfo
+	"chroot ls":                                           0,
 }
 
 // elsewhere are those that no sweep strikes, and why.
@@ -251,7 +255,8 @@ func TestVerbs(t *testing.T) {
 			t.Errorf("%q: got exit status %d (%v), want %d", argv, got, err, status)
 		}
 		if after, err := outline(s.tree); err != nil || after != before {
-			t.Errorf("%q: it changes something (%v):%s", argv, err, differ(strings.Split(after, "\n"), strings.Split(before, "\n")))
+			t.Errorf("%q: it changes something (%v):%s",
+				argv, err, differ(strings.Split(after, "\n"), strings.Split(before, "\n")))
 		}
 	}
 	for line, status := range looks {
@@ -277,7 +282,8 @@ const outsideDir = "tmp/outside"
 
 // command is the scenario of a command line; OUTSIDE in it is outsideDir.
 func command(prepare func(testing.TB) *site, again [][]string, line string) scenario {
-	return scenario{name: "packmill " + line, prepare: prepare, argv: append([]string{"packmill"}, words(line)...), again: again, compare: true}
+	return scenario{name: "packmill " + line, prepare: prepare, argv: append([]string{"packmill"}, words(line)...),
+		again: again, compare: true}
 }
 
 // moves is a verb that takes a package from one suite to another: it is never in
@@ -383,7 +389,8 @@ func letters(t testing.TB) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.write(outsideDir+"/Maildir/new/1", "From: uploader@packmill.example\nMessage-Id: <1@packmill.example>\n\n"+string(text))
+	s.write(outsideDir+"/Maildir/new/1",
+		"From: uploader@packmill.example\nMessage-Id: <1@packmill.example>\n\n"+string(text))
 	return s
 }
 

@@ -49,7 +49,8 @@ func TestAccounts(t *testing.T) {
 	sudo(tool, "--tree", tree, "--keys", keys, "add", ann, filepath.Join(a.home, ".ssh/id_ed25519.pub"))
 	sudo(tool, "--tree", tree, "--keys", keys, "add", ben, filepath.Join(b.home, ".ssh/id_ed25519.pub"))
 	sudo(tool, "--tree", tree, "--keys", keys, "add", ben, filepath.Join(b.home, ".ssh/id_ed25519.pub")) // again
-	if out := sudo(tool, "--tree", tree, "--keys", keys, "list"); strings.Count(out, "SHA256:") != 2 || !strings.Contains(out, ann) {
+	if out := sudo(tool, "--tree", tree, "--keys", keys, "list"); strings.Count(out, "SHA256:") != 2 ||
+		!strings.Contains(out, ann) {
 		t.Errorf("uploader list: %q", out)
 	}
 	for want, args := range map[string][]string{
@@ -59,7 +60,9 @@ func TestAccounts(t *testing.T) {
 		"no uploader's account":   {"remove", "root"},
 		"holds no public ssh key": {"add", ann, "/etc/passwd"},
 	} {
-		if out, err := asRoot(tool, append([]string{"--tree", tree, "--keys", keys}, args...)...).CombinedOutput(); err == nil || !strings.Contains(string(out), want) {
+		if out, err := asRoot(tool,
+			append([]string{"--tree", tree, "--keys", keys}, args...)...).CombinedOutput(); err == nil ||
+			!strings.Contains(string(out), want) {
 			t.Errorf("uploader %q: %v, %q, want %q", args, err, out, want)
 		}
 	}
@@ -75,7 +78,8 @@ func TestAccounts(t *testing.T) {
 		}
 		fragment = strings.ReplaceAll(fragment, from, to)
 	}
-	config := s.write("sshd/config", fmt.Sprintf("Port %d\nListenAddress 127.0.0.1\nHostKey %s\nPidFile none\nUsePAM no\nSubsystem sftp /usr/lib/openssh/sftp-server\n%s", port, host, fragment), 0o644)
+	config := s.write("sshd/config", fmt.Sprintf("Port %d\nListenAddress 127.0.0.1\nHostKey %s\nPidFile none\n"+
+		"UsePAM no\nSubsystem sftp /usr/lib/openssh/sftp-server\n%s", port, host, fragment), 0o644)
 	sudo("install", "-d", "-m", "755", "/run/sshd")
 	sudo("chown", "root", host)
 	serve := func(config string, port int) {
@@ -103,12 +107,14 @@ func TestAccounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	account := fmt.Sprintf("Name: ann\nAccount: %s\nAllow: source\n\nName: ben\nAccount: %s\nFingerprint: %s, %s\nAllow: source\n", ann, ben, b.fingerprint, signer.Fingerprint())
+	account := fmt.Sprintf("Name: ann\nAccount: %s\nAllow: source\n\nName: ben\nAccount: %s\nFingerprint: %s, %s\n"+
+		"Allow: source\n", ann, ben, b.fingerprint, signer.Fingerprint())
 	sudo("install", "-d", "-o", who.name, filepath.Join(tree, "control/keys"))
 	sudo("cp", s.write("uploaders", account, 0o644), filepath.Join(tree, "control/uploaders"))
 	sudo("cp", filepath.Join(s.tree, "control/keys/ben.asc"), filepath.Join(tree, "control/keys/"))
 	sudo("cp", s.write("signer.asc", string(signer.Public()), 0o644), filepath.Join(tree, "control/keys/"))
-	sudo("cp", s.write("suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nBase:\n %s\n", suite, machine(t), strings.Join(base(t), "\n ")), 0o644), filepath.Join(tree, "control/suites"))
+	sudo("cp", s.write("suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nBase:\n %s\n",
+		suite, machine(t), strings.Join(base(t), "\n ")), 0o644), filepath.Join(tree, "control/suites"))
 	s.start("reviewd", "reviewd", "--tree", tree)
 
 	c := a.make(source{name: "plain", version: "1", suite: suite, all: []string{"plain"}, unsigned: true})
@@ -123,10 +129,12 @@ func TestAccounts(t *testing.T) {
 
 	// The other two clients, as scripts/uploaders sets them up.
 	conf := read(s, filepath.Join(scripts, "uploaders/dupload.conf"))
-	conf = strings.NewReplacer("packages.example.org", "127.0.0.1", "'alice'", "'"+ben+"'", "-P 22'", fmt.Sprintf("-P %d -F %s'", port, filepath.Join(b.home, ".ssh/config"))).Replace(conf)
+	conf = strings.NewReplacer("packages.example.org", "127.0.0.1", "'alice'", "'"+ben+"'", "-P 22'",
+		fmt.Sprintf("-P %d -F %s'", port, filepath.Join(b.home, ".ssh/config"))).Replace(conf)
 	s.write("home-ben/.dupload.conf", conf, 0o644)
 	c = b.make(source{name: "dupl", version: "1", suite: suite, all: []string{"dupl"}})
-	if out, err := b.in(filepath.Dir(c), "timeout", "300", "dupload", "--nomail", "--to", "packmill", filepath.Base(c)); err != nil {
+	if out, err := b.in(filepath.Dir(c), "timeout", "300", "dupload", "--nomail", "--to", "packmill",
+		filepath.Base(c)); err != nil {
 		t.Errorf("dupload: %v\n%s", err, out)
 	}
 	s.until("dupload's upload is in review", func() bool { return in("review/"+suite, "dupl") })
@@ -165,10 +173,12 @@ func TestAccounts(t *testing.T) {
 			t.Errorf("sftp %q: %v, %q, want %q", x.do, err, out, x.want)
 		}
 	}
-	for _, args := range [][]string{{"id"}, {"-N", "-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:1", "sleep"}, {"-W", fmt.Sprintf("127.0.0.1:%d", port), "x"}} {
+	for _, args := range [][]string{{"id"}, {"-N", "-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:1", "sleep"},
+		{"-W", fmt.Sprintf("127.0.0.1:%d", port), "x"}} {
 		argv := append([]string{"20", "ssh", "-F", filepath.Join(b.home, ".ssh/config"), "127.0.0.1"}, args...)
 		if args[0] != "id" {
-			argv = append(append([]string{"20", "ssh", "-F", filepath.Join(b.home, ".ssh/config")}, args[:len(args)-1]...), "127.0.0.1")
+			argv = append(append([]string{"20", "ssh", "-F", filepath.Join(b.home, ".ssh/config")}, args[:len(args)-1]...),
+				"127.0.0.1")
 		}
 		out, err := who.command(nil, "timeout", argv...).Output()
 		if err == nil || strings.Contains(string(out), "uid=") || strings.HasPrefix(string(out), "SSH-") {
@@ -177,9 +187,12 @@ func TestAccounts(t *testing.T) {
 	}
 	// The other programs that people upload with; some want a shell.
 	shell := s.freePort()
-	serve(s.write("sshd/shell", fmt.Sprintf("Port %d\nListenAddress 127.0.0.1\nHostKey %s\nPidFile none\nUsePAM no\nSubsystem sftp /usr/lib/openssh/sftp-server\nAuthorizedKeysFile %s/%%u\n", shell, host, keys), 0o644), shell)
+	serve(s.write("sshd/shell", fmt.Sprintf("Port %d\nListenAddress 127.0.0.1\nHostKey %s\nPidFile none\nUsePAM no\n"+
+		"Subsystem sftp /usr/lib/openssh/sftp-server\nAuthorizedKeysFile %s/%%u\n", shell, host, keys), 0o644), shell)
 	sudo("usermod", "--shell", "/bin/sh", ben)
-	b.senders(ben, filepath.Join(tree, "spool/incoming", ben), port, shell, signer, func(source string) bool { return in("review/"+suite, source) })
+	b.senders(ben, filepath.Join(tree, "spool/incoming", ben), port, shell, signer, func(source string) bool {
+		return in("review/"+suite, source)
+	})
 
 	sudo(tool, "--tree", tree, "--keys", keys, "remove", ann)
 	if exec.Command("id", ann).Run() == nil {

@@ -53,7 +53,8 @@ echo "deb-src [signed-by=/etc/apt/keyrings/packmill.asc] http://127.0.0.1:%d/ $1
 own="-o Dir::Etc::sourcelist=/etc/apt/sources.list.d/packmill.list -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0"
 apt-get -q $own update --error-on=any
 %s`, s.web, s.web, script)
-	cmd := who.command(nil, filepath.Join(scripts, "lib", "in-chroot"), append([]string{chroot, "sh", "-c", set, "sh", suite}, args...)...)
+	cmd := who.command(nil, filepath.Join(scripts, "lib", "in-chroot"),
+		append([]string{chroot, "sh", "-c", set, "sh", suite}, args...)...)
 	cmd.Stdin = bytes.NewReader([]byte(read(s, filepath.Join(s.tree, "archive/keys", suite+".asc"))))
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -72,8 +72,9 @@ func (u *uploader) knows(port int, hostkey, login string) {
 	rel := func(p ...string) string { return filepath.Join(append([]string{filepath.Base(u.home)}, p...)...) }
 	key := strings.Fields(read(s, hostkey))
 	known := s.write(rel(".ssh", "known_hosts"), fmt.Sprintf("[127.0.0.1]:%d %s %s\n", port, key[0], key[1]), 0o600)
-	s.write(rel(".ssh", "config"), fmt.Sprintf("Host 127.0.0.1\n  User %s\n  Port %d\n  IdentityFile %s\n  IdentitiesOnly yes\n  UserKnownHostsFile %s\n",
-		login, port, filepath.Join(u.home, ".ssh", "id_ed25519"), known), 0o600)
+	s.write(rel(".ssh", "config"),
+		fmt.Sprintf("Host 127.0.0.1\n  User %s\n  Port %d\n  IdentityFile %s\n  IdentitiesOnly yes\n  UserKnownHostsFile %s\n",
+			login, port, filepath.Join(u.home, ".ssh", "id_ed25519"), known), 0o600)
 	profile := read(s, filepath.Join(scripts, "uploaders", "packmill.json"))
 	for from, to := range map[string]string{`"packages.example.org"`: `"127.0.0.1"`, `"port": 22`: fmt.Sprintf(`"port": %d`, port), `"alice"`: fmt.Sprintf("%q", login)} {
 		if !strings.Contains(profile, from) {
@@ -126,7 +127,8 @@ func (u *uploader) put(files ...string) {
 func (s *site) serve() {
 	s.t.Helper()
 	s.web = s.freePort()
-	s.start("web", "/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", filepath.Join(s.tree, "archive"), fmt.Sprint(s.web))
+	s.start("web", "/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory",
+		filepath.Join(s.tree, "archive"), fmt.Sprint(s.web))
 	s.until("the web server answers", func() bool { return answers(s.web) })
 }
 

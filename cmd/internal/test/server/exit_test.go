@@ -24,7 +24,8 @@ func TestExitStatus(t *testing.T) {
 	var rows []row
 	for _, m := range mains {
 		p := filepath.Base(filepath.Dir(m))
-		rows = append(rows, row{p + " --help", 0, "Usage: " + p}, row{p + " --version", 0, p + " "}, row{p + " --nope", 100, "--nope"}, row{p + " word", 100, "word"})
+		rows = append(rows, row{p + " --help", 0, "Usage: " + p}, row{p + " --version", 0, p + " "},
+			row{p + " --nope", 100, "--nope"}, row{p + " word", 100, "word"})
 		tree := p + " --once --tree " + none
 		switch p {
 		case "packmill":

@@ -18,7 +18,8 @@ import (
 // -9 does, while packages go their way. All of them arrive, once each.
 func TestKillAnyDaemon(t *testing.T) {
 	t.Run("exec", func(t *testing.T) {
-		kills(t, 6, "exec "+filepath.Join(scripts, "..", "cmd/internal/test/server/testdata/build-here"), 12, 3, 400*time.Millisecond)
+		kills(t, 6, "exec "+filepath.Join(scripts, "..", "cmd/internal/test/server/testdata/build-here"), 12, 3,
+			400*time.Millisecond)
 	})
 	t.Run("overlay", func(t *testing.T) {
 		kills(t, 2, "overlay", 6, 2, 1500*time.Millisecond)
@@ -33,7 +34,8 @@ func kills(t *testing.T, n int, runner string, daemon, builder int, gap time.Dur
 	arch := machine(t)
 	s := newSite(t)
 	alice := s.newUploader("alice")
-	s.set(setting{publish: "together", archs: []string{arch}, runner: runner, extra: "Tries: 100\n", people: []string{alice.stanza("source")}})
+	s.set(setting{publish: "together", archs: []string{arch}, runner: runner, extra: "Tries: 100\n",
+		people: []string{alice.stanza("source")}})
 	chroot := s.chroot(arch)
 	s.sshd(alice)
 	s.serve()
@@ -82,7 +84,8 @@ func kills(t *testing.T, n int, runner string, daemon, builder int, gap time.Dur
 	name := func(i int) string { return fmt.Sprintf("killed%02d", i) }
 	for i := range n {
 		p := name(i)
-		alice.dput("packmill", alice.make(source{name: p, version: "1.1", suite: suite, any: []string{p}, all: []string{p + "-doc"}}))
+		alice.dput("packmill",
+			alice.make(source{name: p, version: "1.1", suite: suite, any: []string{p}, all: []string{p + "-doc"}}))
 	}
 	for i := range n {
 		s.await("spool/review/"+suite, name(i), "1.1")

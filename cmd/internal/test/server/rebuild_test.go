@@ -16,7 +16,8 @@ func TestRebuild(t *testing.T) {
 	arch := machine(t)
 	s := newSite(t)
 	alice := s.newUploader("alice")
-	s.set(setting{publish: "source-first", archs: []string{arch}, people: []string{alice.stanza("source")}, runner: "overlay"})
+	s.set(setting{publish: "source-first", archs: []string{arch}, people: []string{alice.stanza("source")},
+		runner: "overlay"})
 	// A second builder, of another name.
 	here := read(s, s.tree+"/control/builders")
 	s.write("tree/control/builders", here+"\n"+strings.Replace(here, "Name: here", "Name: there", 1), 0o644)
@@ -28,8 +29,11 @@ func TestRebuild(t *testing.T) {
 	s.start("buildd", "buildd", "--tree", s.tree, "--builder", "here")
 
 	alice.dput("packmill", alice.make(source{name: "steady", version: "1", suite: suite, any: []string{"steady"}}))
-	alice.dput("packmill", alice.make(source{name: "placed", version: "1", suite: suite, any: []string{"placed", "spoken", "timed"},
-		noise: "for p in placed spoken timed; do mkdir -p debian/stage/$$p/usr/share; done; pwd > debian/stage/placed/usr/share/x; echo $$LC_ALL > debian/stage/spoken/usr/share/x; date +%z > debian/stage/timed/usr/share/x"}))
+	alice.dput("packmill",
+		alice.make(source{name: "placed", version: "1", suite: suite, any: []string{"placed", "spoken", "timed"},
+			noise: "for p in placed spoken timed; do mkdir -p debian/stage/$$p/usr/share; done; " +
+				"pwd > debian/stage/placed/usr/share/x; echo $$LC_ALL > debian/stage/spoken/usr/share/x; " +
+				"date +%z > debian/stage/timed/usr/share/x"}))
 	for _, p := range []string{"steady", "placed"} {
 		s.await("spool/review/"+suite, p, "1")
 		s.must("packmill", "review", "accept", p)
@@ -41,12 +45,15 @@ func TestRebuild(t *testing.T) {
 		return !strings.Contains(s.ls(), "archive/incoming/") && !strings.Contains(s.ls(), "queue/")
 	})
 	var shown struct{ Buildinfo []string }
-	if out := s.must("packmill", "show", "steady", "--json"); json.Unmarshal([]byte(line(out, "buildinfo")), &shown) != nil || len(shown.Buildinfo) != 1 ||
+	if out := s.must("packmill", "show", "steady", "--json"); json.Unmarshal([]byte(line(out, "buildinfo")),
+		&shown) != nil || len(shown.Buildinfo) != 1 ||
 		!strings.Contains(read(s, shown.Buildinfo[0]), "\nChecksums-Sha256:") {
 		t.Errorf("packmill show names no .buildinfo: %s", out)
 	}
 	before := s.ls()
-	if out := s.must("packmill", "rebuild", "--check", "steady"); !strings.Contains(out, "buildd/here built, built again by there: the same bits") || !strings.Contains(out, "same            steady_1_"+arch+".deb") {
+	if out := s.must("packmill", "rebuild", "--check", "steady"); !strings.Contains(out,
+		"buildd/here built, built again by there: the same bits") ||
+		!strings.Contains(out, "same            steady_1_"+arch+".deb") {
 		t.Errorf("rebuild of what is steady: %s", out)
 	}
 	out, err := s.run("packmill", "rebuild", "--check", "--json", "placed")
@@ -63,7 +70,8 @@ func TestRebuild(t *testing.T) {
 		Diffoscope []string
 	}
 	out, _, _ = strings.Cut(out, "\n") // what follows is on standard error
-	if err := json.Unmarshal([]byte(out), &got); err != nil || got.Same || len(got.Files) != 3 || len(got.Diffoscope) != 3 {
+	if err := json.Unmarshal([]byte(out), &got); err != nil || got.Same || len(got.Files) != 3 ||
+		len(got.Diffoscope) != 3 {
 		t.Fatalf("rebuild --json: %v\n%s", err, out)
 	}
 	defer os.RemoveAll(got.Kept)

@@ -18,7 +18,8 @@ func TestRefuse(t *testing.T) {
 	s := newSite(t)
 	alice := s.newUploader("alice")
 	bob := s.newUploader("bob") // known to nobody
-	s.set(setting{publish: "together", archs: []string{machine(t)}, extra: "Incomplete: 3s\n", people: []string{alice.stanza("source")}})
+	s.set(setting{publish: "together", archs: []string{machine(t)}, extra: "Incomplete: 3s\n",
+		people: []string{alice.stanza("source")}})
 	s.sshd(alice, bob)
 	for _, n := range []string{"reviewd", "master-buildd"} {
 		s.start(n, n, "--tree", s.tree)
@@ -125,7 +126,8 @@ func TestRefuse(t *testing.T) {
 			// What an unknown person's .changes lists may be somebody else's,
 			// and stays where it was dropped.
 			for name, data := range sent {
-				if same(filepath.Join(item, name), data) || name != filepath.Base(changes) && same(filepath.Join(s.tree, "spool/incoming", name), data) {
+				if same(filepath.Join(item, name), data) ||
+					name != filepath.Base(changes) && same(filepath.Join(s.tree, "spool/incoming", name), data) {
 					continue
 				}
 				t.Errorf("%s of the refused upload is not kept as it was sent", name)

@@ -28,7 +28,9 @@ func (s *site) classic() []string {
 // review. drop is the account's directory. The account gets in by sftp alone at
 // one port, and with a shell at the other.
 // The uploads are signed with signer's key, which gpg knows too.
-func (u *uploader) senders(account, drop string, sftp, shell int, signer *openpgp.Signer, reviewed func(source string) bool) {
+func (u *uploader) senders(
+	account, drop string, sftp, shell int, signer *openpgp.Signer, reviewed func(source string) bool,
+) {
 	s := u.s
 	s.t.Helper()
 	dput := s.classic()
@@ -36,13 +38,15 @@ func (u *uploader) senders(account, drop string, sftp, shell int, signer *openpg
 	// ssh knows its settings from the user's own home: these wrappers name others.
 	conf := filepath.Join(u.home, ".ssh", "config")
 	for _, p := range []string{"ssh", "scp", "sftp"} {
-		s.write(filepath.Join(filepath.Base(u.home), "bin", p), fmt.Sprintf("#!/bin/sh\nexec /usr/bin/%s -F %s \"$@\"\n", p, conf), 0o755)
+		s.write(filepath.Join(filepath.Base(u.home), "bin", p),
+			fmt.Sprintf("#!/bin/sh\nexec /usr/bin/%s -F %s \"$@\"\n", p, conf), 0o755)
 	}
 	path := "PATH=" + filepath.Join(u.home, "bin") + ":/usr/bin:/bin"
 	home := filepath.Base(u.home)
 
 	profile := read(s, filepath.Join(scripts, "uploaders/dput.cf"))
-	profile = strings.NewReplacer("packages.example.org", "127.0.0.1", "alice", account, "Port=22", fmt.Sprintf("Port=%d", sftp)).Replace(profile)
+	profile = strings.NewReplacer("packages.example.org", "127.0.0.1", "alice", account, "Port=22",
+		fmt.Sprintf("Port=%d", sftp)).Replace(profile)
 	cf := s.write(filepath.Join(home, "dput.cf"), profile+fmt.Sprintf(`
 [shell]
 fqdn = shell
@@ -69,9 +73,11 @@ $cfg{'here'} = { method => 'copy', incoming => '%[2]s', filemode => undef, dinst
 `, account, drop), 0o644)
 	known := read(s, filepath.Join(u.home, ".ssh", "known_hosts"))
 	key := strings.Fields(known)
-	s.write(filepath.Join(home, ".ssh", "known_hosts"), known+fmt.Sprintf("[127.0.0.1]:%d %s %s\n", shell, key[1], key[2]), 0o600)
+	s.write(filepath.Join(home, ".ssh", "known_hosts"), known+fmt.Sprintf("[127.0.0.1]:%d %s %s\n", shell, key[1], key[2]),
+		0o600)
 	own := read(s, conf)
-	again := strings.NewReplacer("Host 127.0.0.1", "Host shell\n  HostName 127.0.0.1", fmt.Sprintf("Port %d", sftp), fmt.Sprintf("Port %d", shell)).Replace(own)
+	again := strings.NewReplacer("Host 127.0.0.1", "Host shell\n  HostName 127.0.0.1",
+		fmt.Sprintf("Port %d", sftp), fmt.Sprintf("Port %d", shell)).Replace(own)
 	s.write(filepath.Join(home, ".ssh", "config"), own+again, 0o600)
 
 	files := func(changes string) string { return strings.Join(listed(s.t, changes), " ") }

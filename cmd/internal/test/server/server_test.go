@@ -35,9 +35,12 @@ func (s *site) boot(port int) *server {
 	c.onHost("tar", "-C", serverRoot, "--numeric-owner", "--exclude=./dev/*", "-xf", s.chroot(machine(s.t)))
 	c.onHost("cp", "/etc/resolv.conf", serverRoot+"/etc/resolv.conf")
 	// The chroot's lists are a day old at most.
-	install := "export DEBIAN_FRONTEND=noninteractive; i() { apt-get -q -y --no-install-recommends install systemd-sysv openssh-server uidmap mmdebstrap postfix; }; i || { apt-get -q update && i; }; systemctl mask postfix; systemd-machine-id-setup"
+	install := "export DEBIAN_FRONTEND=noninteractive; i() { apt-get -q -y --no-install-recommends install " +
+		"systemd-sysv openssh-server uidmap mmdebstrap postfix; }; i || { apt-get -q update && i; }; " +
+		"systemctl mask postfix; systemd-machine-id-setup"
 	c.onHost("systemd-nspawn", "-q", "--register=no", "--keep-unit", "-D", serverRoot, "sh", "-c", install)
-	c.onHost("cp", s.write("port.conf", fmt.Sprintf("Port %d\nListenAddress 127.0.0.1\n", port), 0o644), serverRoot+"/etc/ssh/sshd_config.d/")
+	c.onHost("cp", s.write("port.conf", fmt.Sprintf("Port %d\nListenAddress 127.0.0.1\n", port), 0o644),
+		serverRoot+"/etc/ssh/sshd_config.d/")
 
 	boot := asRoot("systemd-nspawn", "-q", "--register=no", "--keep-unit", "-D", serverRoot,
 		"--bind-ro="+filepath.Dir(scripts)+":/usr/src/packmill", "--bind-ro="+bin+":/usr/local/bin", "--boot")
@@ -65,7 +68,8 @@ func (s *site) boot(port int) *server {
 		<-ended
 	})
 	s.until("the machine's systemd runs", func() bool {
-		out, _ := asRoot("sh", "-c", "for p in $(pgrep -x systemd); do [ ! -e /proc/$p/root/usr/src/packmill/go.mod ] || { echo $p; break; }; done").Output()
+		out, _ := asRoot("sh", "-c",
+			"for p in $(pgrep -x systemd); do [ ! -e /proc/$p/root/usr/src/packmill/go.mod ] || { echo $p; break; }; done").Output()
 		c.leader = strings.TrimSpace(string(out))
 		return c.leader != ""
 	})
@@ -85,7 +89,8 @@ func (c *server) onHost(name string, args ...string) {
 
 // try runs a shell script as root of the machine, in the source tree.
 func (c *server) try(script string) (string, error) {
-	out, err := asRoot("nsenter", "-t", c.leader, "-a", "env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+	out, err := asRoot("nsenter", "-t", c.leader, "-a", "env", "-i",
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=/root", "LC_ALL=C.UTF-8", "sh", "-euc", "cd /usr/src/packmill\n"+script).CombinedOutput()
 	return string(out), err
 }
@@ -149,8 +154,10 @@ func TestServer(t *testing.T) {
 	// The page, except for what needs Go, which the test has done itself, and
 	// for a chroot, which builds by Runner: exec do without.
 	ran := 0
-	for _, cmd := range append(commands(t, "doc/server.md", "\n# A server"), commands(t, "doc/people.md", "\n## People who upload")...) {
-		if strings.HasPrefix(cmd, "go build ") || strings.HasPrefix(cmd, "scripts/man ") || strings.Contains(cmd, " chroot create ") {
+	for _, cmd := range append(commands(t, "doc/server.md", "\n# A server"),
+		commands(t, "doc/people.md", "\n## People who upload")...) {
+		if strings.HasPrefix(cmd, "go build ") || strings.HasPrefix(cmd, "scripts/man ") ||
+			strings.Contains(cmd, " chroot create ") {
 			continue
 		}
 		cmd = strings.NewReplacer("amd64", arch, "alice_id", "/root/alice_id").Replace(cmd)
@@ -170,7 +177,8 @@ func TestServer(t *testing.T) {
 	before := map[string]string{}
 	for _, u := range units {
 		before[u] = pid(u)
-		want := map[string]string{"re": "packmill-review", "ma": "packmill-master", "ar": "packmill-archive", "bu": "packmill-build"}[u[:2]]
+		want := map[string]string{"re": "packmill-review", "ma": "packmill-master", "ar": "packmill-archive",
+			"bu": "packmill-build"}[u[:2]]
 		if u == "maild" {
 			want = "packmill-mail"
 		}
@@ -203,10 +211,12 @@ func TestServer(t *testing.T) {
 	// What one uploader sends, the other cannot reach.
 	ben.put(s.write("secret", "x", 0o644))
 	c.sees("test -e /var/lib/packmill/spool/incoming/ben/secret")
-	for _, do := range []string{"ls /incoming/ben", "get /incoming/ben/secret " + s.dir, "rm /incoming/ben/secret", "ls /review", "ls /accepted", "put /etc/hostname /incoming/ben/x"} {
+	for _, do := range []string{"ls /incoming/ben", "get /incoming/ben/secret " + s.dir, "rm /incoming/ben/secret",
+		"ls /review", "ls /accepted", "put /etc/hostname /incoming/ben/x"} {
 		cmd := who.command(nil, "sftp", "-q", "-F", filepath.Join(alice.home, ".ssh/config"), "-b", "-", "127.0.0.1")
 		cmd.Stdin = strings.NewReader(do + "\n")
-		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "ermission denied") && !strings.Contains(string(out), "not found") {
+		if out, err := cmd.CombinedOutput(); err == nil ||
+			!strings.Contains(string(out), "ermission denied") && !strings.Contains(string(out), "not found") {
 			t.Errorf("sftp by alice: %s: %v, %q, want a refusal", do, err, out)
 		}
 	}
@@ -262,7 +272,8 @@ func TestServer(t *testing.T) {
 			if strings.Contains(strings.Join(j, " "), "chroot update") {
 				continue // this server builds without chroots
 			}
-			c.sh(fmt.Sprintf("runuser -u %s -- env -i HOME=/ LOGNAME=%[1]s %s /bin/sh -c '%s'", j[0], strings.Join(env, " "), strings.Join(j[1:], " ")))
+			c.sh(fmt.Sprintf("runuser -u %s -- env -i HOME=/ LOGNAME=%[1]s %s /bin/sh -c '%s'",
+				j[0], strings.Join(env, " "), strings.Join(j[1:], " ")))
 		}
 		_, err := c.try("test -e " + item("archive/installed/"+suite+"/source/*", "long"))
 		return err == nil
@@ -281,7 +292,8 @@ func (c *server) giveChroot(arch string) {
 		c.onHost("cp", filepath.Join(from, name), serverRoot+dir)
 	}
 	c.sh("chown -R packmill-build:packmill-build /var/lib/packmill-build")
-	c.sh("cd " + dir + "; runuser -u packmill-build -- unshare --user --map-auto --map-root-user tar -C root --numeric-owner --exclude='./dev/*' -xf chroot.tar")
+	c.sh("cd " + dir + "; runuser -u packmill-build -- unshare --user --map-auto --map-root-user tar -C root " +
+		"--numeric-owner --exclude='./dev/*' -xf chroot.tar")
 	// Who sees /proc masked, as in this container, may mount no other; no machine
 	// of its own has it so.
 	c.sh("mkdir /dev/proc; mount -t proc proc /dev/proc")
@@ -294,13 +306,17 @@ func (c *server) settings(fingerprint string, people ...*uploader) {
 	var uploaders strings.Builder
 	for _, u := range people {
 		uploaders.WriteString(u.stanza("source"))
-		c.onHost("install", "-m", "644", filepath.Join(c.tree, "control/keys", u.name+".asc"), serverRoot+"/var/lib/packmill/control/keys/")
+		c.onHost("install", "-m", "644", filepath.Join(c.tree, "control/keys", u.name+".asc"),
+			serverRoot+"/var/lib/packmill/control/keys/")
 	}
 	for name, text := range map[string]string{
-		"suites":    fmt.Sprintf("Suite: %s\nArchitectures: %s\nBase:\n %s\nSign-With: private/archive.key\n", suite, arch, strings.Join(base(c.t), "\n ")),
+		"suites": fmt.Sprintf("Suite: %s\nArchitectures: %s\nBase:\n %s\nSign-With: private/archive.key\n",
+			suite, arch, strings.Join(base(c.t), "\n ")),
 		"uploaders": uploaders.String(),
 		"notify":    "Event: *\nTo: signer\nFrom: archive@example.org\n",
-		"builders":  fmt.Sprintf("Name: here\nArchitectures: %s all\nRunner: exec /usr/src/packmill/cmd/internal/test/server/testdata/build-here\nKey: private/builder.key\nFingerprint: %s\n", arch, fingerprint),
+		"builders": fmt.Sprintf("Name: here\nArchitectures: %s all\n"+
+			"Runner: exec /usr/src/packmill/cmd/internal/test/server/testdata/build-here\nKey: private/builder.key\n"+
+			"Fingerprint: %s\n", arch, fingerprint),
 	} {
 		c.onHost("install", "-m", "644", c.write("settings-"+name, text, 0o644), serverRoot+"/var/lib/packmill/control/"+name)
 	}

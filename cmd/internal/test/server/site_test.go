@@ -51,7 +51,8 @@ func prepare() error {
 	syscall.Umask(0o022)
 	for program, pkg := range map[string]string{
 		"sbuild": "sbuild", "mmdebstrap": "mmdebstrap", "newuidmap": "uidmap", "dput": "dput-ng", "gpg": "gnupg",
-		"sftp": "openssh-client", "/usr/sbin/sshd": "openssh-server", "dpkg-buildpackage": "dpkg-dev", "unshare": "util-linux",
+		"sftp": "openssh-client", "/usr/sbin/sshd": "openssh-server", "dpkg-buildpackage": "dpkg-dev",
+		"unshare": "util-linux",
 	} {
 		if _, err := exec.LookPath(program); err != nil {
 			return fmt.Errorf("%s is missing; install %s, or run scripts/test, which does", program, pkg)
@@ -59,7 +60,8 @@ func prepare() error {
 	}
 	name := os.Getenv("PACKMILL_BUILD_USER")
 	if os.Getuid() == 0 && name == "" {
-		return fmt.Errorf("builds never run as root: name a user with subordinate ids in PACKMILL_BUILD_USER, or run scripts/test, which makes one")
+		return fmt.Errorf("builds never run as root: name a user with subordinate ids in PACKMILL_BUILD_USER, " +
+			"or run scripts/test, which makes one")
 	}
 	u, err := user.Current()
 	if os.Getuid() == 0 {

@@ -114,7 +114,9 @@ func (u *uploader) make(src source) string {
 	u.s.own(filepath.Dir(dir))
 	tree := filepath.Join(dir, "tree")
 	var control strings.Builder
-	fmt.Fprintf(&control, "Source: %s\nSection: misc\nPriority: optional\nMaintainer: %s\nStandards-Version: 4.6.2\nRules-Requires-Root: no\n", src.name, u.id())
+	fmt.Fprintf(&control,
+		"Source: %s\nSection: misc\nPriority: optional\nMaintainer: %s\nStandards-Version: 4.6.2\nRules-Requires-Root: no\n",
+		src.name, u.id())
 	if src.needs != "" {
 		fmt.Fprintf(&control, "Build-Depends: %s\n", src.needs)
 	}
@@ -124,7 +126,9 @@ func (u *uploader) make(src source) string {
 	}
 	binaries := func(names []string, arch string) (targets string) {
 		for _, n := range names {
-			fmt.Fprintf(&control, "\nPackage: %s\nArchitecture: %s\nDescription: package %s of a test\n It prints its name and version.\n", n, arch, n)
+			fmt.Fprintf(&control,
+				"\nPackage: %s\nArchitecture: %s\nDescription: package %s of a test\n It prints its name and version.\n",
+				n, arch, n)
 			targets += " pack-" + n
 		}
 		return targets
@@ -139,13 +143,16 @@ func (u *uploader) make(src source) string {
 	if src.fails {
 		body += "\n\t@echo this package fails on purpose; exit 1"
 	}
-	text := strings.NewReplacer("NAME", src.name, "BODY", body, "ANY", strings.TrimSpace(binaries(src.any, arch)), "ALL", strings.TrimSpace(binaries(src.all, "all"))).Replace(rules)
-	changelog := fmt.Sprintf("%s (%s) %s; urgency=medium\n\n  * A version for a test.\n\n -- %s  %s\n", src.name, src.version, src.suite, u.id(), time.Now().UTC().Format(time.RFC1123Z))
+	text := strings.NewReplacer("NAME", src.name, "BODY", body, "ANY", strings.TrimSpace(binaries(src.any, arch)), "ALL",
+		strings.TrimSpace(binaries(src.all, "all"))).Replace(rules)
+	changelog := fmt.Sprintf("%s (%s) %s; urgency=medium\n\n  * A version for a test.\n\n -- %s  %s\n",
+		src.name, src.version, src.suite, u.id(), time.Now().UTC().Format(time.RFC1123Z))
 	for name, f := range map[string]struct {
 		text string
 		mode os.FileMode
 	}{
-		"control": {control.String(), 0o644}, "rules": {text, 0o755}, "changelog": {changelog, 0o644}, "source/format": {"3.0 (native)\n", 0o644},
+		"control": {control.String(), 0o644}, "rules": {text, 0o755}, "changelog": {changelog, 0o644},
+		"source/format": {"3.0 (native)\n", 0o644},
 	} {
 		p := filepath.Join(tree, "debian", name)
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {

@@ -60,7 +60,8 @@ func TestUnits(t *testing.T) {
 		if limit := exposed[filepath.Base(u)]; limit == "" {
 			t.Errorf("say how exposed %s may be", filepath.Base(u))
 		} else {
-			out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold="+limit, file).CombinedOutput()
+			out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold="+limit,
+				file).CombinedOutput()
 			if err != nil {
 				t.Errorf("systemd-analyze security %s: more than %s: %v\n%s", filepath.Base(u), limit, err, out)
 			}

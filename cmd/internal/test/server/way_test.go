@@ -59,12 +59,15 @@ func (s *site) set(x setting) {
 	}
 	s.key("archive")
 	builder := s.key("builder")
-	s.write("tree/control/suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nReview: always\nLog-Review: auto\nPublish: %s\nBase:\n %s\nSign-With: private/archive.key\n%s",
+	s.write("tree/control/suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nReview: always\nLog-Review: auto\n"+
+		"Publish: %s\nBase:\n %s\nSign-With: private/archive.key\n%s",
 		suite, strings.Join(x.archs, " "), x.publish, strings.Join(base(s.t), "\n "), x.extra), 0o644)
 	s.write("tree/control/uploaders", strings.Join(x.people, ""), 0o644)
 	var builders strings.Builder
 	for name, archs := range map[string]string{"here": strings.Join(x.archs, " "), "indep": "all"} {
-		fmt.Fprintf(&builders, "Name: %s\nArchitectures: %s\nRunner: %s\nChroots: %s\nKey: private/builder.key\nFingerprint: %s\n\n", name, archs, x.runner, chroots().Dir, builder)
+		fmt.Fprintf(&builders,
+			"Name: %s\nArchitectures: %s\nRunner: %s\nChroots: %s\nKey: private/builder.key\nFingerprint: %s\n\n",
+			name, archs, x.runner, chroots().Dir, builder)
 	}
 	s.write("tree/control/builders", builders.String(), 0o644)
 }
@@ -146,12 +149,15 @@ func (w *way) installed(source, version string, archs ...string) {
 // where all of them but all are built, so that open is an architecture for sure.
 func (w *way) both() (dropped time.Time) {
 	begin := time.Now()
-	changes := w.alice.make(source{name: "both", version: "1.0", suite: suite, any: []string{"both"}, all: []string{"both-data"}})
+	changes := w.alice.make(source{name: "both", version: "1.0", suite: suite, any: []string{"both"},
+		all: []string{"both-data"}})
 	w.alice.dput("packmill", changes)
 	dropped = time.Now()
 	w.await("spool/review/"+suite, "both", "1.0")
-	w.t.Logf("source package made and sent in %v, in review %v after dput's end", dropped.Sub(begin).Round(time.Millisecond), time.Since(dropped).Round(time.Millisecond))
-	if out := w.must("packmill", "review", "show", "both"); !strings.Contains(out, "both") || !strings.Contains(out, "1.0") {
+	w.t.Logf("source package made and sent in %v, in review %v after dput's end",
+		dropped.Sub(begin).Round(time.Millisecond), time.Since(dropped).Round(time.Millisecond))
+	if out := w.must("packmill", "review", "show", "both"); !strings.Contains(out, "both") ||
+		!strings.Contains(out, "1.0") {
 		w.t.Errorf("packmill review show: %q", out)
 	}
 	w.must("packmill", "review", "accept", "both")
@@ -197,9 +203,11 @@ func (w *way) sourceFirst() {
 	// Three that build with each other come in the wrong order, and no person
 	// does anything.
 	w.end("reviewd")
-	w.write("tree/control/suites", strings.Replace(read(w.site, filepath.Join(w.tree, "control/suites")), "Review: always", "Review: never", 1), 0o644)
+	w.write("tree/control/suites",
+		strings.Replace(read(w.site, filepath.Join(w.tree, "control/suites")), "Review: always", "Review: never", 1), 0o644)
 	w.start("reviewd", "reviewd", "--tree", w.tree)
-	for _, src := range []source{{name: "top", needs: "middle", noise: "middle"}, {name: "middle", needs: "bottom", noise: "bottom"}, {name: "bottom"}} {
+	for _, src := range []source{{name: "top", needs: "middle", noise: "middle"},
+		{name: "middle", needs: "bottom", noise: "bottom"}, {name: "bottom"}} {
 		src.version, src.suite, src.any = "1", suite, []string{src.name}
 		w.alice.dput("packmill", w.alice.make(src))
 	}

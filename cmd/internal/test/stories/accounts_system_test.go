@@ -78,7 +78,8 @@ func (a *accounts) credential(name string) *syscall.Credential {
 // daemon runs a daemon once, as the account of its unit.
 func (a *accounts) daemon(program string, args ...string) {
 	a.Helper()
-	who := map[string]string{"reviewd": spool.UserReview, "master-buildd": spool.UserMaster, "buildd": spool.UserBuild, "archived": spool.UserArchive, "maild": spool.UserMail}[program]
+	who := map[string]string{"reviewd": spool.UserReview, "master-buildd": spool.UserMaster, "buildd": spool.UserBuild,
+		"archived": spool.UserArchive, "maild": spool.UserMail}[program]
 	argv := append([]string{filepath.Join(bin, program), "--tree", a.tree, "--once"}, args...)
 	if out, err := a.run(who, argv...); err != nil {
 		a.Fatalf("%s as %s: %v\n%s", program, who, err, out)
@@ -97,7 +98,8 @@ func (a *accounts) drop(p uploadtest.Package) {
 // through takes all uploads to the archive.
 func (a *accounts) through() {
 	a.Helper()
-	for _, d := range []string{"reviewd", "master-buildd", "buildd --arch amd64", "master-buildd", "archived", "master-buildd"} {
+	for _, d := range []string{"reviewd", "master-buildd", "buildd --arch amd64", "master-buildd", "archived",
+		"master-buildd"} {
 		words := strings.Fields(d)
 		a.daemon(words[0], words[1:]...)
 	}
@@ -114,6 +116,7 @@ func TestWithoutOrig(t *testing.T) {
 	a.want(a.where(), "installed amd64 hello_1.0-1", "installed source hello_1.0-1")
 	a.drop(uploadtest.Package{Source: "hello", Version: "1.0-2", NoOrig: true, Date: day})
 	a.through()
-	a.want(a.where(), "installed amd64 hello_1.0-1", "installed amd64 hello_1.0-2", "installed source hello_1.0-1", "installed source hello_1.0-2")
+	a.want(a.where(), "installed amd64 hello_1.0-1", "installed amd64 hello_1.0-2", "installed source hello_1.0-1",
+		"installed source hello_1.0-2")
 	a.sound()
 }

@@ -45,8 +45,10 @@ func TestCopySettlesJobs(t *testing.T) {
 	}
 	m.once("reviewd")
 	var shown struct{ Elsewhere []string }
-	if err := json.Unmarshal([]byte(m.packmill("review", "show", "waits", "--no-lintian", "--json")), &shown); err != nil ||
-		len(shown.Elsewhere) != 1 || !strings.HasSuffix(shown.Elsewhere[0], "packmill archive copy stable testing waits_1.0") {
+	if err := json.Unmarshal([]byte(m.packmill("review", "show", "waits", "--no-lintian", "--json")),
+		&shown); err != nil ||
+		len(shown.Elsewhere) != 1 ||
+		!strings.HasSuffix(shown.Elsewhere[0], "packmill archive copy stable testing waits_1.0") {
 		t.Errorf("the reviewer is told %q, %v", shown.Elsewhere, err)
 	}
 	m.packmill("review", "accept", "waits", "failed", "runs")
@@ -72,7 +74,8 @@ func TestCopySettlesJobs(t *testing.T) {
 		t.Errorf("waits was built %d times", n)
 	}
 	for _, f := range m.found("runs", spool.Installed) {
-		if f.Place.Suite == "testing" && f.Place.Arch == "amd64" && !strings.Contains(m.packmill("show", f.Name.String()), "the suite has its packages already") {
+		if f.Place.Suite == "testing" && f.Place.Arch == "amd64" &&
+			!strings.Contains(m.packmill("show", f.Name.String()), "the suite has its packages already") {
 			t.Errorf("the history of the build that ended later:\n%s", m.packmill("show", f.Name.String()))
 		}
 	}

@@ -119,9 +119,11 @@ exit 2
 	builders, err := os.ReadFile(filepath.Join(m.tree, "control/builders"))
 	m.must(err)
 	m.control("builders", strings.NewReplacer("Jobs: 2", "Jobs: 3", m.home+"/fakebuilder", meet).Replace(string(builders)))
-	m.queued(uploadtest.Package{Source: "three", Version: "1", Distribution: "stable"}, uploadtest.Package{Source: "data", Version: "1", Distribution: "stable", Architecture: "all"})
+	m.queued(uploadtest.Package{Source: "three", Version: "1", Distribution: "stable"},
+		uploadtest.Package{Source: "data", Version: "1", Distribution: "stable", Architecture: "all"})
 	m.buildd("--builder", "b1")
-	if got := m.builds(); len(got) != 3 || got["three_1_amd64"] != 1 || got["three_1_i386"] != 1 || got["data_1_all"] != 1 {
+	if got := m.builds(); len(got) != 3 || got["three_1_amd64"] != 1 || got["three_1_i386"] != 1 ||
+		got["data_1_all"] != 1 {
 		t.Errorf("builds: %v\n%s%s", got, m.packmill("ls"), m.logs())
 	}
 }
@@ -172,7 +174,8 @@ func TestSuspect(t *testing.T) {
 	m.due("full", begun, time.Minute)
 	m.script("full_1_amd64", "")
 	m.buildd("--builder", "b1", "--arch", "amd64")
-	if got := m.packmill("why", "full"); !strings.Contains(got, "b1: it came back from here, so b2 tries it") || m.builds()["full_1_amd64"] != 1 {
+	if got := m.packmill("why", "full"); !strings.Contains(got, "b1: it came back from here, so b2 tries it") ||
+		m.builds()["full_1_amd64"] != 1 {
 		t.Errorf("on the same builder: %v\n%s", m.builds(), got)
 	}
 	m.buildd("--builder", "b2", "--arch", "amd64")
@@ -180,7 +183,8 @@ func TestSuspect(t *testing.T) {
 
 	// Once, and not more; trouble of the builder in between is none of it.
 	m.queued(uploadtest.Package{Source: "ever", Version: "1", Distribution: "stable"})
-	for i, said := range []string{"trouble", "fail write: No space left on device", "fail write: No space left on device"} {
+	for i, said := range []string{"trouble", "fail write: No space left on device",
+		"fail write: No space left on device"} {
 		m.script("ever_1_amd64", said)
 		begun := time.Now()
 		m.buildd("--builder", []string{"b2", "b1", "b2"}[i], "--arch", "amd64")
@@ -301,7 +305,8 @@ func (m *mill) due(source string, begun time.Time, wait time.Duration) {
 	data, err := os.ReadFile(path)
 	m.must(err)
 	old := []byte("Not-Before: " + m.ticket(source, "Not-Before"))
-	m.must(os.WriteFile(path, bytes.Replace(data, old, []byte("Not-Before: "+time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)), 1), 0o664))
+	m.must(os.WriteFile(path,
+		bytes.Replace(data, old, []byte("Not-Before: "+time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)), 1), 0o664))
 }
 
 // TestRebuildRefuses: what cannot be compared is refused with the reason.

@@ -21,7 +21,8 @@ import (
 	"packmill/spool/upload/uploadtest"
 )
 
-var long = flag.Bool("life.long", false, "build for arm64 too, emulated and crossed, in chroots that packmill makes: half an hour; scripts/test long")
+var long = flag.Bool("life.long", false,
+	"build for arm64 too, emulated and crossed, in chroots that packmill makes: half an hour; scripts/test long")
 
 // chroots are kept from one run to the next, as the tests of queue/runner keep
 // them: of this machine's own release, under the name sid.
@@ -52,7 +53,8 @@ func base(t *testing.T) string {
 func realMill(t *testing.T, arch string, lines ...string) *mill {
 	t.Helper()
 	m := newMill(t)
-	m.control("suites", fmt.Sprintf("Suite: sid\nArchitectures: %s\nReview: never\nSign-With: private/archive.key\nBase: %s", arch, base(t)))
+	m.control("suites", fmt.Sprintf("Suite: sid\nArchitectures: %s\nReview: never\nSign-With: private/archive.key\n"+
+		"Base: %s", arch, base(t)))
 	old, err := os.ReadFile(filepath.Join(m.tree, "control/builders"))
 	m.must(err)
 	stanza, _, _ := strings.Cut(string(old), "Jobs: 2")
@@ -100,13 +102,15 @@ func TestCancelReal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings := fmt.Sprintf("! bash -c ': > /dev/tcp/127.0.0.1/%d' && test $$(nice) = %d", l.Addr().(*net.TCPAddr).Port, min(nice+3, 19))
+	settings := fmt.Sprintf("! bash -c ': > /dev/tcp/127.0.0.1/%d' && test $$(nice) = %d",
+		l.Addr().(*net.TCPAddr).Port, min(nice+3, 19))
 	for name, nap := range map[string]string{"overlay": "97.31", "sbuild": "97.32"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := realMill(t, runner.Machine(), "Runner: "+name, "Nice: 3")
 			p := uploadtest.Package{Source: "stays", Version: "1.0", Distribution: "sid", Debian: func(files map[string]string) {
-				files["rules"] = strings.Replace(files["rules"], "/usr/bin\n", "/usr/bin\n\t"+settings+"\n\techo in the middle; trap '' TERM INT; setsid sleep "+nap+" & sleep "+nap+"\n", 1)
+				files["rules"] = strings.Replace(files["rules"], "/usr/bin\n",
+					"/usr/bin\n\t"+settings+"\n\techo in the middle; trap '' TERM INT; setsid sleep "+nap+" & sleep "+nap+"\n", 1)
 			}}
 			m.queued(p)
 			out, end := m.follow("stays")
@@ -121,7 +125,8 @@ func TestCancelReal(t *testing.T) {
 			if status := end(); status != 4 || !strings.Contains(out.String(), "the wrong branch") {
 				t.Errorf("log -f of a cancelled build ended with %d\n%s", status, tail(out.String()))
 			}
-			if show := m.packmill("show", "stays"); !strings.Contains(show, "Cancelled by ") || !strings.Contains(show, "the wrong branch") {
+			if show := m.packmill("show", "stays"); !strings.Contains(show, "Cancelled by ") ||
+				!strings.Contains(show, "the wrong branch") {
 				t.Errorf("packmill show:\n%s", show)
 			}
 			// Of the daemon's children none is left, and no mount.
@@ -155,7 +160,8 @@ func TestNotAutomaticReal(t *testing.T) {
 				m.must(os.Chmod(dir, 0o755)) // the build user reads the archive
 			}
 			dir := t.TempDir()
-			changes, err := debtest.Upload{Source: debtest.Source{Name: "figlet", Version: "99"}, Debs: []debtest.Deb{{Name: "figlet", Version: "99", Arch: arch}}}.Write(dir)
+			changes, err := debtest.Upload{Source: debtest.Source{Name: "figlet", Version: "99"},
+				Debs: []debtest.Deb{{Name: "figlet", Version: "99", Arch: arch}}}.Write(dir)
 			m.must(err)
 			m.packmill("archive", "include", "sid", changes)
 			m.queued(uploadtest.Package{Source: "app", Version: "1.0", Distribution: "sid", BuildDepends: "figlet (>= 99)"})
@@ -177,7 +183,9 @@ func TestCannotBuild(t *testing.T) {
 		m.queued(uploadtest.Package{Source: "hello", Version: "1.0", Distribution: "sid"})
 		m.start("buildd-ia64")
 		const cure = "qemu-user-static"
-		m.until("packmill why says what to install", func() bool { return strings.Contains(m.packmill("why", "hello"), cure) })
+		m.until("packmill why says what to install", func() bool {
+			return strings.Contains(m.packmill("why", "hello"), cure)
+		})
 		if out := m.packmill("status"); !strings.Contains(out, "takes nothing for ia64: ") || !strings.Contains(out, cure) {
 			t.Errorf("status: %s", out)
 		}
@@ -194,7 +202,8 @@ func TestCannotBuild(t *testing.T) {
 	m := realMill(t, runner.Machine(), "Runner: sbuild\nChroot-Mode: schroot")
 	m.queued(uploadtest.Package{Source: "hello", Version: "1.0", Distribution: "sid"})
 	m.buildd("--arch", runner.Machine())
-	if out := m.packmill("why", "hello"); !strings.Contains(out, "leaves the network on in builds, and the suite has no Build-Network: yes") {
+	if out := m.packmill("why", "hello"); !strings.Contains(out,
+		"leaves the network on in builds, and the suite has no Build-Network: yes") {
 		t.Errorf("why: %s", out)
 	}
 	m.want(m.where(), "master source hello_1.0", "needs-build "+runner.Machine()+" hello_1.0")
@@ -209,7 +218,8 @@ func TestForeign(t *testing.T) {
 	if err := runner.Runs("arm64"); err != nil {
 		t.Fatalf("%v; or run scripts/test long, which does", err)
 	}
-	for _, lines := range []string{"Runner: sbuild", "Runner: overlay", "Runner: sbuild\nCross-From: " + runner.Machine()} {
+	for _, lines := range []string{"Runner: sbuild", "Runner: overlay",
+		"Runner: sbuild\nCross-From: " + runner.Machine()} {
 		t.Run(strings.ReplaceAll(lines, "\n", " "), func(t *testing.T) {
 			m := realMill(t, "arm64", lines)
 			on := "arm64"
@@ -219,10 +229,12 @@ func TestForeign(t *testing.T) {
 			if out := m.packmill("chroot", "ls"); !strings.Contains(out, "sid-"+on+" ") {
 				t.Log(m.packmill("chroot", "create", "sid", on))
 			}
-			m.queued(uploadtest.Package{Source: "greets", Version: "1.0", Distribution: "sid", Debian: func(files map[string]string) {
-				files["rules"] = strings.Replace(files["rules"], "/usr/bin\n", "/usr/bin\n\techo 'int main() { return 0; }' > x.c\n"+
-					"\t$$(dpkg-architecture -qDEB_HOST_GNU_TYPE)-gcc -o debian/tmp-greets/usr/bin/greets-elf x.c\n", 1)
-			}})
+			m.queued(uploadtest.Package{Source: "greets", Version: "1.0", Distribution: "sid",
+				Debian: func(files map[string]string) {
+					files["rules"] = strings.Replace(files["rules"], "/usr/bin\n",
+						"/usr/bin\n\techo 'int main() { return 0; }' > x.c\n"+
+							"\t$$(dpkg-architecture -qDEB_HOST_GNU_TYPE)-gcc -o debian/tmp-greets/usr/bin/greets-elf x.c\n", 1)
+				}})
 			start := time.Now()
 			m.buildd("--arch", "arm64")
 			took := time.Since(start)
@@ -260,7 +272,8 @@ func TestChroots(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	if out, err := exec.Command("sh", "-c", "chmod 755 $2 && cp -al $1/sid-$3 $2/ && rm -rf $2/*/*/layers", "sh", c.Dir, dir, arch).CombinedOutput(); err != nil {
+	if out, err := exec.Command("sh", "-c", "chmod 755 $2 && cp -al $1/sid-$3 $2/ && rm -rf $2/*/*/layers",
+		"sh", c.Dir, dir, arch).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	m := realMill(t, arch, "Runner: overlay\nChroots: "+dir)
@@ -291,17 +304,21 @@ func TestChroots(t *testing.T) {
 	says("would remove "+name, 0, "rm", "sid", arch, "-n")
 
 	const nap = "97.33"
-	m.queued(uploadtest.Package{Source: "stays", Version: "1.0", Distribution: "sid", Debian: func(files map[string]string) {
-		files["rules"] = strings.Replace(files["rules"], "/usr/bin\n", "/usr/bin\n\tsleep "+nap+"; test -x /usr/bin/gcc\n", 1)
-	}})
+	m.queued(uploadtest.Package{Source: "stays", Version: "1.0", Distribution: "sid",
+		Debian: func(files map[string]string) {
+			files["rules"] = strings.Replace(files["rules"], "/usr/bin\n", "/usr/bin\n\tsleep "+nap+"; test -x /usr/bin/gcc\n",
+				1)
+		}})
 	m.start("buildd-" + arch)
 	m.until("the build runs", func() bool { return sleepers(nap) == 1 })
 	says(`"Arch":"`+arch+`"`, 0, "ls", "--json")
 	says(`"Builds":true`, 0, "ls", "--json")
 	m.control("suites", strings.Replace(strings.TrimSpace(m.suites()), "Base: deb ", "Base: deb [arch="+arch+"] ", 1))
-	says("would make the chroot "+name+" in "+dir+": the suite's Base has changed", 0, "update", "-n", "--max-age", "9999h")
+	says("would make the chroot "+name+" in "+dir+": the suite's Base has changed",
+		0, "update", "-n", "--max-age", "9999h")
 	if *long {
-		if out, status := chroot("update", "--max-age", "9999h"); status != 0 || !strings.Contains(out, "; this takes about half a minute\n") ||
+		if out, status := chroot("update", "--max-age", "9999h"); status != 0 ||
+			!strings.Contains(out, "; this takes about half a minute\n") ||
 			!strings.Contains(out, "I: installing") || !strings.Contains(out, "made "+name+" in ") {
 			t.Errorf("update: %d\n%s", status, out)
 		}

@@ -21,7 +21,8 @@ func TestLetters(t *testing.T) {
 	a.must(os.Mkdir(out, 0o755))
 	own(t, spool.UserMail, out)
 	via := filepath.Join(filepath.Dir(a.tree), "sendmail")
-	a.must(os.WriteFile(via, []byte("#!/bin/sh\n[ -e "+out+"/well ] || { echo out of order; exit 75; }\ncat >>"+out+"/mail\nid -un >>"+out+"/who\n"), 0o755))
+	a.must(os.WriteFile(via,
+		[]byte("#!/bin/sh\n[ -e "+out+"/well ] || { echo out of order; exit 75; }\ncat >>"+out+"/mail\nid -un >>"+out+"/who\n"), 0o755))
 	a.control("notify", "Event: accepted\nTo: signer\nFrom: Archive <archive@example.org>\nVia: "+via)
 	letters := func() []string {
 		names, err := filepath.Glob(filepath.Join(a.tree, spool.LettersDir, "*"))

@@ -79,7 +79,8 @@ func TestAcceptByHand(t *testing.T) {
 func TestArchitectures(t *testing.T) {
 	t.Parallel()
 	m := newMill(t, "Architectures: amd64 i386")
-	for name, arch := range map[string]string{"anyy": "any", "docs": "all", "linux": "linux-any", "only": "i386", "hurd": "hurd-any"} {
+	for name, arch := range map[string]string{"anyy": "any", "docs": "all", "linux": "linux-any", "only": "i386",
+		"hurd": "hurd-any"} {
 		m.upload(uploadtest.Package{Source: name, Version: "1", Architecture: arch})
 	}
 	m.once("reviewd")
@@ -227,17 +228,22 @@ func TestSuperseded(t *testing.T) {
 	m.once("reviewd")
 	m.once("master-buildd")
 	m.start("buildd-amd64")
-	m.until("the first version is being built", func() bool { return strings.Contains(m.where(), "building amd64 hello_1.0") })
+	m.until("the first version is being built", func() bool {
+		return strings.Contains(m.where(), "building amd64 hello_1.0")
+	})
 	m.upload(uploadtest.Package{Source: "hello", Version: "1.1"})
 	m.once("reviewd")
 	m.once("master-buildd")
-	m.until("the second version is built beside it", func() bool { return strings.Contains(m.where(), "uploaded amd64 hello_1.1") })
+	m.until("the second version is built beside it", func() bool {
+		return strings.Contains(m.where(), "uploaded amd64 hello_1.1")
+	})
 	release()
 	m.until("both have ended", func() bool {
 		w := m.where()
 		return strings.Contains(w, "attic amd64 hello_1.0") && strings.Contains(w, "uploaded amd64 hello_1.1")
 	})
-	m.want(m.settle(), "attic amd64 hello_1.0", "attic source hello_1.0", "installed amd64 hello_1.1", "installed source hello_1.1")
+	m.want(m.settle(), "attic amd64 hello_1.0", "attic source hello_1.0", "installed amd64 hello_1.1",
+		"installed source hello_1.1")
 	m.sound()
 }
 
@@ -245,7 +251,8 @@ func TestSuperseded(t *testing.T) {
 // job back at once.
 func TestStop(t *testing.T) {
 	t.Parallel()
-	for stop, want := range map[string]string{"wait": "uploaded amd64 hello_1.0", "give-back": "needs-build amd64 hello_1.0"} {
+	for stop, want := range map[string]string{"wait": "uploaded amd64 hello_1.0",
+		"give-back": "needs-build amd64 hello_1.0"} {
 		t.Run(stop, func(t *testing.T) {
 			t.Parallel()
 			m := newMill(t)
@@ -320,10 +327,12 @@ func TestBinaryTakenOut(t *testing.T) {
 	// Past the command, as by a fault: nobody has said so.
 	a, err := archive.Open(filepath.Join(m.tree, "archive"))
 	m.must(err)
-	suite := archive.Suite{Name: "stable", Architectures: []string{"amd64"}, SignWith: []string{filepath.Join(m.tree, "control/private/archive.key")}}
+	suite := archive.Suite{Name: "stable", Architectures: []string{"amd64"},
+		SignWith: []string{filepath.Join(m.tree, "control/private/archive.key")}}
 	_, err = a.Remove(t.Context(), suite, []string{"other-bin", "other-tests"}, archive.ChangeOptions{}, time.Now())
 	m.must(err)
-	if out, err := m.try("fsck"); err == nil || !strings.Contains(out, "the suite has none of: other-bin other-tests") || strings.Contains(out, "tool") {
+	if out, err := m.try("fsck"); err == nil || !strings.Contains(out, "the suite has none of: other-bin other-tests") ||
+		strings.Contains(out, "tool") {
 		t.Errorf("fsck: %v\n%s", err, out)
 	}
 }

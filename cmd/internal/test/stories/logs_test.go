@@ -32,7 +32,9 @@ func TestFirstError(t *testing.T) {
 	t.Parallel()
 	m := newMill(t)
 	said := filepath.Join(m.home, "said")
-	m.must(os.WriteFile(said, []byte("cc -c frob.c\nfrob.c:12:3: error: expected ';' before \x1b]0;owned\x07'}'\nmake: *** [Makefile:2: frob.o] Error 1\n"), 0o644))
+	m.must(os.WriteFile(said,
+		[]byte("cc -c frob.c\nfrob.c:12:3: error: expected ';' before \x1b]0;owned\x07'}'\n"+
+			"make: *** [Makefile:2: frob.o] Error 1\n"), 0o644))
 	m.script("hello_1.0_amd64", "print "+said+"\nfail it")
 	m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
 	m.want(m.settle(), "build-attempted amd64 hello_1.0", "installed source hello_1.0")
@@ -50,7 +52,8 @@ func TestFirstError(t *testing.T) {
 		}
 	}
 	item := m.item(spool.BuildAttempted, "hello")
-	if got := buildlog.ErrorAt(item); !strings.HasPrefix(got, "first error (compiler), line ") || !strings.Contains(got, "  > "+want+"\n") {
+	if got := buildlog.ErrorAt(item); !strings.HasPrefix(got, "first error (compiler), line ") ||
+		!strings.Contains(got, "  > "+want+"\n") {
 		t.Errorf("first-error: %q", got)
 	}
 	builds, err := buildlog.BuildsAt(item)
@@ -58,7 +61,8 @@ func TestFirstError(t *testing.T) {
 		t.Fatalf("builds: %+v, %v", builds, err)
 	}
 	b := builds[0]
-	if b.Outcome != buildlog.Attempted || b.Error == nil || b.Error.Text != want || b.Wall <= 0 || b.CPU <= 0 || b.Wait <= 0 || b.Overhead <= 0 || b.Size == 0 || b.Builder != "buildd-amd64" {
+	if b.Outcome != buildlog.Attempted || b.Error == nil || b.Error.Text != want || b.Wall <= 0 || b.CPU <= 0 ||
+		b.Wait <= 0 || b.Overhead <= 0 || b.Size == 0 || b.Builder != "buildd-amd64" {
 		t.Errorf("the record: %+v", b)
 	}
 	plain, err := os.ReadFile(filepath.Join(item, "log"))
@@ -127,7 +131,8 @@ func TestFollow(t *testing.T) {
 	t.Parallel()
 	m := newMill(t)
 	said, release := filepath.Join(m.home, "said"), filepath.Join(m.home, "release")
-	m.must(os.WriteFile(said, []byte("before \x1b[2J\x00\u202e "+strings.Repeat("y", 3<<20)+" the needle\nlast words\n"), 0o644))
+	m.must(os.WriteFile(said, []byte("before \x1b[2J\x00\u202e "+strings.Repeat("y", 3<<20)+" the needle\nlast words\n"),
+		0o644))
 	m.script("hello_1.0_amd64", "print "+said+"\nwait "+release)
 	m.script("world_1.0_amd64", "print "+said+"\nfail it")
 	m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
@@ -140,7 +145,9 @@ func TestFollow(t *testing.T) {
 	})
 	m.start("buildd-amd64")
 	m.until("the log comes while it is built", func() bool { return strings.Contains(out.String(), "last words\n") })
-	m.until("the other build has failed", func() bool { return strings.Contains(m.where(), "build-attempted amd64 world_1.0") })
+	m.until("the other build has failed", func() bool {
+		return strings.Contains(m.where(), "build-attempted amd64 world_1.0")
+	})
 
 	// The one runs, the other lies in the cold store.
 	for _, tc := range []struct {
@@ -148,7 +155,8 @@ func TestFollow(t *testing.T) {
 		args []string
 	}{
 		{[]string{"hello_1.0_amd64 running", "world_1.0_amd64 attempted"}, []string{"needle"}},
-		{[]string{"world_1.0_amd64 attempted"}, []string{"--state", "failed", "--since", "1d", "-s", "stable", "-a", "amd64", "NEEDLE", "-i"}},
+		{[]string{"world_1.0_amd64 attempted"},
+			[]string{"--state", "failed", "--since", "1d", "-s", "stable", "-a", "amd64", "NEEDLE", "-i"}},
 		{[]string{"hello_1.0_amd64 running"}, []string{"-F", "the needle", "hello"}},
 		{nil, []string{"-a", "i386", "needle"}},
 		{nil, []string{"--state", "built", "needle"}},
@@ -166,7 +174,8 @@ func TestFollow(t *testing.T) {
 			t.Errorf("log grep %q: got %q, %v; want %q\n%s", tc.args, got, err, tc.want, tail(text))
 		}
 	}
-	if ls := m.packmill("log", "ls"); !strings.Contains(ls, "running") || !strings.Contains(ls, "attempted, wall") || !strings.Contains(ls, "hello") {
+	if ls := m.packmill("log", "ls"); !strings.Contains(ls, "running") || !strings.Contains(ls, "attempted, wall") ||
+		!strings.Contains(ls, "hello") {
 		t.Errorf("log ls:\n%s", ls)
 	}
 
@@ -182,7 +191,8 @@ func TestFollow(t *testing.T) {
 	if status := end(); status != 2 || !strings.Contains(out.String(), "last words") {
 		t.Errorf("log -f of a failed build ended with %d\n%s", status, tail(out.String()))
 	}
-	if got := m.packmill("log", "hello_1.0", "amd64"); strings.ContainsAny(got, "\x1b\x00\u202e") || !strings.Contains(got, "last words\n") {
+	if got := m.packmill("log", "hello_1.0", "amd64"); strings.ContainsAny(got, "\x1b\x00\u202e") ||
+		!strings.Contains(got, "last words\n") {
 		t.Errorf("packmill log: %q", tail(got))
 	}
 	if out, err := m.try("log", "nothing"); err == nil || !strings.Contains(out, "there is no log of nothing") {
@@ -205,12 +215,15 @@ func TestCancel(t *testing.T) {
 	m.once("master-buildd")
 	m.packmill("cancel", "waits", "amd64", "-m", "not wanted")
 	m.start("buildd-amd64")
-	m.until("both are being built", func() bool { b := m.builds(); return b["hello_1.0_amd64"] == 1 && b["moved_1.0_amd64"] == 1 })
-	if out := m.packmill("cancel", "hello", "amd64", "--dry-run"); !strings.Contains(out, "would do hello_1.0 on amd64: building -> attic") {
+	m.until("both are being built",
+		func() bool { b := m.builds(); return b["hello_1.0_amd64"] == 1 && b["moved_1.0_amd64"] == 1 })
+	if out := m.packmill("cancel", "hello", "amd64", "--dry-run"); !strings.Contains(out,
+		"would do hello_1.0 on amd64: building -> attic") {
 		t.Errorf("cancel --dry-run: %s", out)
 	}
 	out, end := m.follow("hello")
-	if got := m.packmill("cancel", "hello", "amd64", "-m", "the wrong branch"); !strings.Contains(got, "hello_1.0 on amd64: building -> attic") {
+	if got := m.packmill("cancel", "hello", "amd64", "-m", "the wrong branch"); !strings.Contains(got,
+		"hello_1.0 on amd64: building -> attic") {
 		t.Errorf("cancel: %s", got)
 	}
 	if status := end(); status != 4 || !strings.Contains(out.String(), "the wrong branch") {
@@ -317,7 +330,8 @@ func TestWhyNobodyBuilds(t *testing.T) {
 	m.once("reviewd")
 	m.once("master-buildd")
 	m.packmill("wb", "bp", "-500", "hello_1.1", ".", "amd64") // behind the others
-	why("b1: takes it when it is its turn; but no daemon of it runs: start buildd --arch amd64 --builder b1", "before it:  3")
+	why("b1: takes it when it is its turn; but no daemon of it runs: start buildd --arch amd64 --builder b1",
+		"before it:  3")
 	// How long is not the test's to know.
 	for _, tc := range []struct{ command, want string }{
 		{"why hello_1.1", `takes:      about \d+ (s|min)\n`},
@@ -332,7 +346,8 @@ func TestWhyNobodyBuilds(t *testing.T) {
 		Ahead    int
 		Estimate float64 `json:"estimate_s"`
 	}
-	if err := json.Unmarshal([]byte(m.packmill("ls", "hello_1.1", "-s", "needs-build", "--json")), &r); err != nil || r.Ahead != 3 || r.Estimate <= 0 {
+	if err := json.Unmarshal([]byte(m.packmill("ls", "hello_1.1", "-s", "needs-build", "--json")), &r); err != nil ||
+		r.Ahead != 3 || r.Estimate <= 0 {
 		t.Errorf("packmill ls --json: %+v, %v", r, err)
 	}
 	path := filepath.Join(m.tree, "control/builders")
@@ -341,7 +356,9 @@ func TestWhyNobodyBuilds(t *testing.T) {
 	m.control("builders", strings.Replace(string(text), "Jobs: 2", "Jobs: 1\nPause: 0s", 1))
 	m.start("buildd-amd64")
 	m.until("the builder is set aside", func() bool { return strings.Contains(m.packmill("status"), "takes nothing now") })
-	why("but buildd-amd64 takes nothing now: this builder is set aside until ", "3 different packages in a row failed here without a verdict (bada, badb, badc)", "; nobody is mailed of that: there is no Email in the stanza b1 of control/builders")
+	why("but buildd-amd64 takes nothing now: this builder is set aside until ",
+		"3 different packages in a row failed here without a verdict (bada, badb, badc)",
+		"; nobody is mailed of that: there is no Email in the stanza b1 of control/builders")
 	if got := m.letters(sink); len(got) != 0 {
 		t.Errorf("letters to nobody: %+v", got)
 	}
@@ -359,7 +376,9 @@ func TestWhyNobodyBuilds(t *testing.T) {
 	if len(got) != 1 || got[0].subject != "Builder b1 is set aside (buildd-amd64)" || got[0].to[0] != "ann@example.org" {
 		t.Errorf("letters of the one that runs: %+v", got)
 	}
-	m.until("status does not say that nobody is mailed", func() bool { return !strings.Contains(m.packmill("status"), "nobody is mailed") })
+	m.until("status does not say that nobody is mailed", func() bool {
+		return !strings.Contains(m.packmill("status"), "nobody is mailed")
+	})
 	// Who had a job is forgotten when it is tried again.
 	m.packmill("requeue", "bada")
 	data, err := os.ReadFile(filepath.Join(m.item(spool.NeedsBuild, "bada"), "ticket"))
@@ -414,7 +433,8 @@ func TestMailAside(t *testing.T) {
 	heard() // what was over before anybody could hear of it
 	build("trouble", "badd", "bade", "badf")
 	text := heard("ann@example.org: Builder b1 is set aside (buildd-amd64)")
-	for _, want := range []string{"builds@example.org", "buildd-amd64 of the builder b1 on ", "3 different packages in a row", "start the daemon again"} {
+	for _, want := range []string{"builds@example.org", "buildd-amd64 of the builder b1 on ",
+		"3 different packages in a row", "start the daemon again"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the mail says no %q:\n%s", want, text)
 		}
@@ -438,7 +458,8 @@ func TestWhyWaitsForAll(t *testing.T) {
 	m := newMill(t, "Publish: source-first")
 	m.script("app_1.0_amd64", "only app\ndepends app-data (= 1.0)")
 	m.script("app_1.0_all", "fail it")
-	m.upload(uploadtest.Package{Source: "app", Version: "1.0", Binary: []string{"app", "app-data"}, All: []string{"app-data"}})
+	m.upload(uploadtest.Package{Source: "app", Version: "1.0", Binary: []string{"app", "app-data"},
+		All: []string{"app-data"}})
 	m.has(m.settle(), "uploaded amd64 app_1.0", "build-attempted all app_1.0")
 	why := m.packmill("why", "app")
 	for _, want := range []string{"app-data, without which apt cannot install", "all: build-attempted"} {

@@ -104,7 +104,8 @@ func TestMailSystem(t *testing.T) {
 	if os.Getuid() == 0 {
 		// No mail system delivers as root.
 		if me, err = user.Lookup(os.Getenv("PACKMILL_BUILD_USER")); err != nil {
-			t.Fatalf("PACKMILL_BUILD_USER names the account to run the mail system as; scripts/test makes one and sets it: %v", err)
+			t.Fatalf("PACKMILL_BUILD_USER names the account to run the mail system as; scripts/test makes one and sets it: %v",
+				err)
 		}
 	}
 	dir := filepath.Join(filepath.Dir(m.tree), "mail")
@@ -114,15 +115,18 @@ func TestMailSystem(t *testing.T) {
 	}
 	conf := strings.NewReplacer("DIR", dir, "USER", me.Username, "GROUP", me.Gid).Replace(eximConf)
 	m.must(os.WriteFile(filepath.Join(dir, "exim.conf"), []byte(conf), 0o644))
-	m.must(os.WriteFile(filepath.Join(dir, "sendmail"), []byte(fmt.Sprintf("#!/bin/sh\nexec /usr/sbin/exim4 -C %s/exim.conf -odf \"$@\"\n", dir)), 0o755))
-	m.must(os.WriteFile(filepath.Join(dir, ".forward"), []byte(fmt.Sprintf("\"|%s/packmill --tree %s mail\"\n", bin, m.tree)), 0o644))
+	m.must(os.WriteFile(filepath.Join(dir, "sendmail"),
+		[]byte(fmt.Sprintf("#!/bin/sh\nexec /usr/sbin/exim4 -C %s/exim.conf -odf \"$@\"\n", dir)), 0o755))
+	m.must(os.WriteFile(filepath.Join(dir, ".forward"),
+		[]byte(fmt.Sprintf("\"|%s/packmill --tree %s mail\"\n", bin, m.tree)), 0o644))
 
 	// The socket of gpg's agent wants a short path.
 	home, err := os.MkdirTemp("/tmp", "gpg")
 	m.must(err)
 	gpg := func(stdin string, args ...string) string {
 		t.Helper()
-		cmd := exec.Command("gpg", append([]string{"--homedir", home, "--batch", "--pinentry-mode", "loopback", "--passphrase", ""}, args...)...)
+		cmd := exec.Command("gpg",
+			append([]string{"--homedir", home, "--batch", "--pinentry-mode", "loopback", "--passphrase", ""}, args...)...)
 		cmd.Stdin = strings.NewReader(stdin)
 		var out, errs bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &errs
@@ -138,8 +142,11 @@ func TestMailSystem(t *testing.T) {
 	gpg("", "--quick-gen-key", "Ann <ann@mill.example.org>", "ed25519", "sign", "never")
 	m.must(os.WriteFile(filepath.Join(m.tree, "control/keys/ann.asc"), []byte(gpg("", "--armor", "--export")), 0o644))
 	_, fpr, _ := strings.Cut(gpg("", "--with-colons", "--list-keys"), "\nfpr:::::::::")
-	m.control("uploaders", "Name: Up Loader\nFingerprint: "+m.signer.Fingerprint()+"\nEmail: up@mill.example.org\n\nName: ann\nFingerprint: "+fpr[:40]+"\nEmail: ann@mill.example.org\nAllow: sign=amd64")
-	m.control("notify", fmt.Sprintf("Event: log\nTo: build-signers\nFrom: Builds <builds@mill.example.org>\nVia: %[1]s/sendmail\n\nEvent: failed\nTo: build-signers, gone@mill.example.org\nFrom: Builds <builds@mill.example.org>\nVia: %[1]s/sendmail", dir))
+	m.control("uploaders",
+		"Name: Up Loader\nFingerprint: "+m.signer.Fingerprint()+"\nEmail: up@mill.example.org\n\nName: ann\nFingerprint: "+fpr[:40]+"\nEmail: ann@mill.example.org\nAllow: sign=amd64")
+	m.control("notify", fmt.Sprintf("Event: log\nTo: build-signers\nFrom: Builds <builds@mill.example.org>\n"+
+		"Via: %[1]s/sendmail\n\nEvent: failed\nTo: build-signers, gone@mill.example.org\n"+
+		"From: Builds <builds@mill.example.org>\nVia: %[1]s/sendmail", dir))
 	for _, n := range []string{"textual", "mime", "breaks", "later"} {
 		m.upload(uploadtest.Package{Source: n, Version: "1.0"})
 	}
@@ -175,7 +182,8 @@ func TestMailSystem(t *testing.T) {
 	}
 
 	head := func(l letter) string {
-		return "From: Ann <ann@mill.example.org>\nTo: builds@mill.example.org\nSubject: Re: " + l.subject + "\nIn-Reply-To: " + l.id + "\n"
+		return "From: Ann <ann@mill.example.org>\nTo: builds@mill.example.org\nSubject: Re: " + l.subject +
+			"\nIn-Reply-To: " + l.id + "\n"
 	}
 	answered := func(what, want string) {
 		t.Helper()
@@ -199,7 +207,8 @@ func TestMailSystem(t *testing.T) {
 	l = logs["mime"]
 	part := "Content-Type: text/plain; charset=utf-8\n\nretry\n\n> " + l.job() + "\n"
 	sig := gpg(strings.ReplaceAll(part, "\n", "\r\n"), "--armor", "--textmode", "--detach-sign")
-	x.send(head(l) + "MIME-Version: 1.0\nContent-Type: multipart/signed; boundary=b; protocol=\"application/pgp-signature\"\n\n--b\n" +
+	x.send(head(l) + "MIME-Version: 1.0\nContent-Type: multipart/signed; boundary=b; " +
+		"protocol=\"application/pgp-signature\"\n\n--b\n" +
 		part + "\n--b\nContent-Type: application/pgp-signature\n\n" + sig + "\n--b--\n")
 	answered("PGP/MIME", "Done: retry mime_1.0")
 	state("mime", "needs-build")

@@ -28,7 +28,9 @@ import (
 func (m *mill) sink() string {
 	dir := m.TempDir()
 	path := filepath.Join(dir, "sendmail")
-	m.must(os.WriteFile(path, []byte(fmt.Sprintf("#!/bin/sh\nf=$(mktemp %s/XXXXXX)\nprintf '%%s\\n' \"$*\" >$f\ncat >>$f\nmv $f $f.mail\n", dir)), 0o755))
+	m.must(os.WriteFile(path,
+		[]byte(fmt.Sprintf("#!/bin/sh\nf=$(mktemp %s/XXXXXX)\nprintf '%%s\\n' \"$*\" >$f\ncat >>$f\nmv $f $f.mail\n",
+			dir)), 0o755))
 	m.control("notify", "Event: log\nTo: build-signers\nFrom: Builds <builds@example.org>\nVia: "+path+"\n\nEvent: failed\nTo: builder, build-signers\nFrom: Builds <builds@example.org>\nVia: "+path+"\n")
 	return dir
 }
@@ -120,7 +122,8 @@ func clear(t *testing.T, by *openpgp.Signer, text string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return from + "Content-Type: text/plain; charset=utf-8\n\nHello,\n\n" + string(signed) + "\n-- \nnot-for-us, says the footer of a list\n"
+	return from + "Content-Type: text/plain; charset=utf-8\n\nHello,\n\n" + string(signed) +
+		"\n-- \nnot-for-us, says the footer of a list\n"
 }
 
 // inMIME is a mail with a signature beside the text (PGP/MIME).
@@ -131,7 +134,8 @@ func inMIME(t *testing.T, by *openpgp.Signer, text string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return from + "MIME-Version: 1.0\nContent-Type: multipart/signed; micalg=pgp-sha512;\n protocol=\"application/pgp-signature\"; boundary=\"=_b\"\n\n" +
+	return from + "MIME-Version: 1.0\nContent-Type: multipart/signed; micalg=pgp-sha512;\n" +
+		" protocol=\"application/pgp-signature\"; boundary=\"=_b\"\n\n" +
 		"--=_b\n" + part + "\n--=_b\nContent-Type: application/pgp-signature\n\n" + string(sig) + "\n--=_b--\n"
 }
 
@@ -142,8 +146,10 @@ func attached(t *testing.T, by *openpgp.Signer, file []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return from + "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: text/plain\n\nretry, but this is not signed\n--x\n" +
-		"Content-Type: application/octet-stream\nContent-Transfer-Encoding: base64\nContent-Disposition: attachment; filename=x.changes.asc\n\n" +
+	return from + "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: text/plain\n\n" +
+		"retry, but this is not signed\n--x\n" +
+		"Content-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n" +
+		"Content-Disposition: attachment; filename=x.changes.asc\n\n" +
 		base64.StdEncoding.EncodeToString(signed) + "\n--x--\n"
 }
 
@@ -184,7 +190,8 @@ func TestMailRoundTrips(t *testing.T) {
 	ivy := m.person("ivy", "sign=i386")
 	stranger, err := openpgp.Generate("mallory", "mallory@example.org", time.Now().Add(-time.Hour))
 	m.must(err)
-	names := []string{"signs", "attaches", "fails", "retries", "waits", "givesback", "notforus", "byhand", "unsigned", "unknown", "other", "source",
+	names := []string{"signs", "attaches", "fails", "retries", "waits", "givesback", "notforus", "byhand", "unsigned",
+		"unknown", "other", "source",
 		"forged", "robot", "changed", "twotexts", "nojob", "replayed", "stale", "state", "mine"}
 	for _, n := range names {
 		m.upload(uploadtest.Package{Source: n, Version: "1:2.0-1"})
@@ -213,7 +220,8 @@ func TestMailRoundTrips(t *testing.T) {
 		}
 		if z, err := gzip.NewReader(bytes.NewReader(l.files[n+"_1%3a2.0-1_amd64.log.gz"])); err != nil {
 			t.Errorf("%s: log: %v, files %v", n, err, len(l.files))
-		} else if log, err := io.ReadAll(z); err != nil || !strings.Contains(string(log), "building "+n) || bytes.ContainsAny(log, "\x1b\x07") {
+		} else if log, err := io.ReadAll(z); err != nil || !strings.Contains(string(log), "building "+n) ||
+			bytes.ContainsAny(log, "\x1b\x07") {
 			t.Errorf("%s: log: %q, %v", n, log, err)
 		}
 		if l.job() == "" || !strings.Contains(l.text, "dep-wait RELATIONS") || strings.Contains(l.text, "\x1b") {
@@ -221,11 +229,13 @@ func TestMailRoundTrips(t *testing.T) {
 		}
 		built, err := os.ReadFile(m.one("queue/stable/amd64/*/*_" + n + "_*/ticket"))
 		m.must(err)
-		if changes := l.files[n+"_2.0-1_amd64.changes"]; n != "fails" && !bytes.Contains(changes, []byte("\nSource: "+n+"\n")) {
+		if changes := l.files[n+"_2.0-1_amd64.changes"]; n != "fails" &&
+			!bytes.Contains(changes, []byte("\nSource: "+n+"\n")) {
 			t.Errorf("%s: the .changes:\n%s\n%s", n, changes, built)
 		}
 	}
-	if l := logs["lacks"]; l.subject != "Log for dep-wait build of lacks_1 on amd64 (dist=stable)" || !strings.Contains(l.text, "libnone (>= 4)") || l.job() != "" {
+	if l := logs["lacks"]; l.subject != "Log for dep-wait build of lacks_1 on amd64 (dist=stable)" ||
+		!strings.Contains(l.text, "libnone (>= 4)") || l.job() != "" {
 		t.Errorf("dep-wait: %s\n%s", l.subject, l.text)
 	}
 	if !strings.Contains(logs["fails"].text, "undefined reference to frobnicate") {
@@ -253,33 +263,47 @@ func TestMailRoundTrips(t *testing.T) {
 		{"a signed .changes as a file", "attaches", attached(t, ann, changes("attaches")), "uploaded", "ann", "Done: sign"},
 		{"fail", "fails", inMIME(t, ann, "fail frobnicate\nis missing"+quoted("fails")), "failed", "ann", "Done: fail"},
 		{"retry", "retries", clear(t, ann, "retry"+quoted("retries")), "needs-build", "ann", "Done: retry"},
-		{"dep-wait", "waits", clear(t, ann, quoted("waits")+"\n  Dep-Wait libnone (>= 2), libx\n"), "dep-wait", "ann", "Done: dep-wait"},
-		{"giveback", "givesback", inMIME(t, ann, "giveback\n"+logsJob(logs, "givesback")+"\n"), "needs-build", "ann", "Done: giveback"},
-		{"not-for-us", "notforus", clear(t, ann, "not-for-us it needs a disk\n"+logsJob(logs, "notforus")), "not-for-us", "ann", "Done: not-for-us"},
+		{"dep-wait", "waits", clear(t, ann, quoted("waits")+"\n  Dep-Wait libnone (>= 2), libx\n"), "dep-wait", "ann",
+			"Done: dep-wait"},
+		{"giveback", "givesback", inMIME(t, ann, "giveback\n"+logsJob(logs, "givesback")+"\n"), "needs-build", "ann",
+			"Done: giveback"},
+		{"not-for-us", "notforus", clear(t, ann, "not-for-us it needs a disk\n"+logsJob(logs, "notforus")), "not-for-us",
+			"ann", "Done: not-for-us"},
 		{"manual", "byhand", clear(t, ann, "manual\n"+logsJob(logs, "byhand")), "built", "ann", "Done: manual"},
 		{"nobody signed", "unsigned", from + "\nfail\n" + quoted("unsigned"), "built", "", ""},
 		{"nobody signed a .changes", "unsigned", from + "\n" + string(changes("unsigned")), "built", "", ""},
 		{"an unknown key", "unknown", clear(t, stranger, "fail x"+quoted("unknown")), "built", "", ""},
 		{"an unknown key's .changes", "unknown", attached(t, stranger, changes("unknown")), "built", "", ""},
-		{"a key of another architecture", "other", clear(t, ivy, "fail x\n"+logsJob(logs, "other")), "built", "ivy", "may not speak"},
+		{"a key of another architecture",
+			"other", clear(t, ivy, "fail x\n"+logsJob(logs, "other")), "built", "ivy", "may not speak"},
 		{"its .changes", "other", clear(t, ivy, string(changes("other"))), "built", "ivy", "may not speak"},
 		{"who may upload sources", "source", attached(t, m.signer, changes("source")), "built", "up", "may not speak"},
-		{"From of another", "forged", strings.Replace(clear(t, ivy, "not-for-us\n"+logsJob(logs, "forged")), "ann@example.org", "victim@example.org", 1), "built", "ivy", "may not speak"},
-		{"a program's mail", "robot", "Auto-Submitted: auto-replied\n" + clear(t, ann, "retry\n"+logsJob(logs, "robot")), "built", "", ""},
+		{"From of another", "forged",
+			strings.Replace(clear(t, ivy, "not-for-us\n"+logsJob(logs, "forged")), "ann@example.org", "victim@example.org",
+				1), "built", "ivy", "may not speak"},
+		{"a program's mail", "robot", "Auto-Submitted: auto-replied\n" + clear(t, ann, "retry\n"+logsJob(logs, "robot")),
+			"built", "", ""},
 		{"a list's mail", "robot", "Precedence: bulk\n" + clear(t, ann, "retry\n"+logsJob(logs, "robot")), "built", "", ""},
 		{"a bounce", "robot", "Return-Path: <>\n" + clear(t, ann, "retry\n"+logsJob(logs, "robot")), "built", "", ""},
 		{"our own mail", "robot", string(logs["robot"].raw), "built", "", ""},
-		{"another .changes", "changed", clear(t, ann, strings.Replace(string(changes("changed")), "Urgency: ", "Urgency: very-", 1)), "built", "ann", "is not the .changes"},
-		{"a .changes of another build", "changed", clear(t, ann, strings.ReplaceAll(string(changes("signs")), "signs", "changed")), "built", "ann", "is not the .changes"},
-		{"two signed texts", "twotexts", sign("twotexts") + "\n" + strings.SplitN(sign("twotexts"), "\n\n", 2)[1], "built", "", ""},
+		{"another .changes", "changed",
+			clear(t, ann, strings.Replace(string(changes("changed")), "Urgency: ", "Urgency: very-",
+				1)), "built", "ann", "is not the .changes"},
+		{"a .changes of another build", "changed",
+			clear(t, ann, strings.ReplaceAll(string(changes("signs")), "signs",
+				"changed")), "built", "ann", "is not the .changes"},
+		{"two signed texts", "twotexts", sign("twotexts") + "\n" + strings.SplitN(sign("twotexts"), "\n\n", 2)[1], "built",
+			"", ""},
 		{"without the line Job", "nojob", clear(t, ann, "retry\n"), "built", "ann", "the line that begins with Job:"},
-		{"two builds at once", "nojob", clear(t, ann, "retry\n"+logsJob(logs, "nojob")+"\n"+logsJob(logs, "mine")), "built", "ann", "more than one build"},
+		{"two builds at once", "nojob", clear(t, ann, "retry\n"+logsJob(logs, "nojob")+"\n"+logsJob(logs, "mine")), "built",
+			"ann", "more than one build"},
 		{"no word", "nojob", clear(t, ann, "please "+logsJob(logs, "nojob")), "built", "ann", "is not a word"},
 		{"retry", "replayed", retryReplayed, "needs-build", "ann", "Done: retry"},
 		{"retry again", "replayed", retryReplayed, "needs-build", "ann", "taken before"},
 		{"retry a third time", "replayed", retryReplayed, "needs-build", "", ""},
 		{"a .changes again", "signs", sign("signs"), "uploaded", "ann", "taken before"},
-		{"a word about what is judged", "fails", clear(t, ann, "retry"+quoted("fails")), "failed", "ann", "it is in failed now"},
+		{"a word about what is judged", "fails", clear(t, ann, "retry"+quoted("fails")), "failed", "ann",
+			"it is in failed now"},
 		{"mail of no form", "mine", "\x00\xff\n\n", "built", "", ""},
 	}
 	m.letters(sink)
@@ -297,12 +321,14 @@ func TestMailRoundTrips(t *testing.T) {
 			}
 			continue
 		}
-		if len(sent) != 1 || len(sent[0].to) != 1 || sent[0].to[0] != r.to+"@example.org" || !strings.Contains(sent[0].subject+sent[0].text, r.subject) {
+		if len(sent) != 1 || len(sent[0].to) != 1 || sent[0].to[0] != r.to+"@example.org" ||
+			!strings.Contains(sent[0].subject+sent[0].text, r.subject) {
 			t.Errorf("%s: %d answers, want one to %s that says %q", r.what, len(sent), r.to, r.subject)
 			for _, l := range sent {
 				t.Logf("to %s: %s\n%s", l.to, l.subject, l.text)
 			}
-		} else if h := sent[0].header; h.Get("Auto-Submitted") != "auto-replied" || h.Get("In-Reply-To") != "<1@example.org>" {
+		} else if h := sent[0].header; h.Get("Auto-Submitted") != "auto-replied" ||
+			h.Get("In-Reply-To") != "<1@example.org>" {
 			t.Errorf("%s: the answer's header: %v", r.what, h)
 		}
 	}
@@ -311,7 +337,8 @@ func TestMailRoundTrips(t *testing.T) {
 	m.once("buildd-amd64")
 	m.letters(sink)
 	m.bring(clear(t, ann, "fail an old log\n"+logsJob(logs, "stale")))
-	if sent := m.letters(sink); m.stateOf("stale") != "built" || len(sent) != 1 || !strings.Contains(sent[0].text, "it was built again") {
+	if sent := m.letters(sink); m.stateOf("stale") != "built" || len(sent) != 1 ||
+		!strings.Contains(sent[0].text, "it was built again") {
 		t.Errorf("stale: in %s, answers %+v", m.stateOf("stale"), sent)
 	}
 	// Trouble keeps the mail: a job that is held, settings that are wrong, no tree.
@@ -333,7 +360,8 @@ func TestMailRoundTrips(t *testing.T) {
 		t.Errorf("wrong settings: exit status %d", got)
 	}
 	m.control("suites", string(good))
-	if out, err := exec.Command(filepath.Join(bin, "packmill"), "--tree", "/nowhere", "mail").CombinedOutput(); err == nil || err.(*exec.ExitError).ExitCode() != 75 {
+	if out, err := exec.Command(filepath.Join(bin, "packmill"), "--tree", "/nowhere",
+		"mail").CombinedOutput(); err == nil || err.(*exec.ExitError).ExitCode() != 75 {
 		t.Errorf("no tree: %v, %s", err, out)
 	}
 	if got := m.bring(mine); got != 0 || m.stateOf("mine") != "uploaded" {
@@ -370,7 +398,8 @@ func TestMaildir(t *testing.T) {
 		m.must(os.MkdirAll(filepath.Join(box, d), 0o700))
 	}
 	for i, l := range m.letters(sink) {
-		m.must(os.WriteFile(filepath.Join(box, "new", fmt.Sprintf("%d.m.host", i)), []byte(clear(t, ann, string(l.files[fmt.Sprintf("pkg%d_1_amd64.changes", i)]))), 0o600))
+		m.must(os.WriteFile(filepath.Join(box, "new", fmt.Sprintf("%d.m.host", i)),
+			[]byte(clear(t, ann, string(l.files[fmt.Sprintf("pkg%d_1_amd64.changes", i)]))), 0o600))
 	}
 	m.must(os.WriteFile(filepath.Join(box, "new", "9.m.host"), []byte(from+"\nnothing\n"), 0o600))
 	tree, err := spool.Open(m.tree)

@@ -30,7 +30,8 @@ func TestMain(m *testing.M) {
 	if err == nil {
 		bin = dir
 		var out []byte
-		cmd := exec.Command("go", "build", "-o", dir+"/", "packmill/cmd/reviewd", "packmill/cmd/master-buildd", "packmill/cmd/buildd",
+		cmd := exec.Command("go", "build", "-o", dir+"/", "packmill/cmd/reviewd", "packmill/cmd/master-buildd",
+			"packmill/cmd/buildd",
 			"packmill/cmd/archived", "packmill/cmd/maild", "packmill/cmd/packmill", "packmill/cmd/internal/test/fakebuilder")
 		if out, err = cmd.CombinedOutput(); err != nil {
 			err = fmt.Errorf("%w\n%s", err, out)
@@ -86,7 +87,8 @@ func newMill(t *testing.T, lines ...string) *mill {
 	}
 	m.control("suites", strings.Join(suite, "\n"))
 	m.control("uploaders", "Name: Up Loader\nFingerprint: "+m.signer.Fingerprint()+"\nEmail: up@example.org")
-	m.control("builders", "Name: b1\nArchitectures: amd64 i386 all\nFingerprint: "+builder.Fingerprint()+"\nKey: private/builder.key\nJobs: 2\nRunner: exec "+m.home+"/fakebuilder")
+	m.control("builders",
+		"Name: b1\nArchitectures: amd64 i386 all\nFingerprint: "+builder.Fingerprint()+"\nKey: private/builder.key\nJobs: 2\nRunner: exec "+m.home+"/fakebuilder")
 	return m
 }
 

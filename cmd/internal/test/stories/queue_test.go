@@ -60,20 +60,23 @@ func TestWb(t *testing.T) {
 	m.refused("take app . amd64", "has it; ask there")
 	m.refused("built app . amd64", "buildd")
 	before := m.where()
-	if out := m.wb("fail app . amd64 --dry-run -m x"); !strings.Contains(out, "would do app_1.0 on amd64: build-attempted -> failed") || m.where() != before {
+	if out := m.wb("fail app . amd64 --dry-run -m x"); !strings.Contains(out,
+		"would do app_1.0 on amd64: build-attempted -> failed") || m.where() != before {
 		t.Errorf("dry run: %s", out)
 	}
 	m.wb("fail app_1.0 . ANY . stable -m does not link")
 	m.wb("fail app . amd64 -m bug 4711")
 	m.refused("gb app . amd64", "--override")
-	if got := m.packmill("show", "app_1.0"); strings.Contains(got, "mallory") || !strings.Contains(got, "does not link") || !strings.Contains(got, "bug 4711") {
+	if got := m.packmill("show", "app_1.0"); strings.Contains(got, "mallory") || !strings.Contains(got, "does not link") ||
+		!strings.Contains(got, "bug 4711") {
 		t.Errorf("the texts of the failure are not there:\n%s", got)
 	}
 	// The next version's job says why this one failed.
 	m.script("app_1.1_amd64", "dep-wait libfrob (>= 2)")
 	m.upload(uploadtest.Package{Source: "app", Version: "1.1"})
 	m.settle()
-	if got := m.packmill("show", "app_1.1"); !strings.Contains(got, "does not link") || !strings.Contains(got, "bug 4711") {
+	if got := m.packmill("show", "app_1.1"); !strings.Contains(got, "does not link") ||
+		!strings.Contains(got, "bug 4711") {
 		t.Errorf("the next version does not say why the one before failed:\n%s", got)
 	}
 	m.wb("dw app . amd64 -m libother")
@@ -127,7 +130,8 @@ func TestArchitectureComesAndGoes(t *testing.T) {
 	m.control("suites", strings.Replace(suites, "Architectures: amd64", "Architectures: amd64 i386", 1))
 	m.once("archived") // the suite has the new architecture
 	m.once("master-buildd")
-	if got := m.where(); !strings.Contains(got, "needs-build i386 hello_1.0") || strings.Contains(got, "i386 docs") || strings.Contains(got, "i386 only") || strings.Contains(got, "i386 never") {
+	if got := m.where(); !strings.Contains(got, "needs-build i386 hello_1.0") || strings.Contains(got, "i386 docs") ||
+		strings.Contains(got, "i386 only") || strings.Contains(got, "i386 never") {
 		t.Errorf("a new architecture:\n%s", got)
 	}
 	m.control("suites", suites)
@@ -254,7 +258,8 @@ func TestNeverTwice(t *testing.T) {
 		m.must(err)
 		again := 0
 		for line := range strings.Lines(string(history)) {
-			if f := strings.Split(line, "\t"); len(f) == 5 && strings.HasSuffix(f[1], "/building") && strings.HasSuffix(f[2], "/needs-build") && strings.HasPrefix(f[4], "gb: operator") {
+			if f := strings.Split(line, "\t"); len(f) == 5 && strings.HasSuffix(f[1], "/building") &&
+				strings.HasSuffix(f[2], "/needs-build") && strings.HasPrefix(f[4], "gb: operator") {
 				again++
 			}
 		}
@@ -267,7 +272,8 @@ func TestNeverTwice(t *testing.T) {
 		t.Errorf("%d packages in the pool, want %d", len(debs), 2*packages)
 	}
 	for _, arch := range []string{"amd64", "i386"} {
-		if entries, err := filepath.Glob(filepath.Join(m.tree, "queue/stable", arch, "ledger/pkg*")); err != nil || len(entries) != packages {
+		if entries, err := filepath.Glob(filepath.Join(m.tree, "queue/stable", arch, "ledger/pkg*")); err != nil ||
+			len(entries) != packages {
 			t.Errorf("the ledger of %s has %d entries, want %d: %v", arch, len(entries), packages, err)
 		}
 	}

@@ -63,7 +63,8 @@ func TestEachAsEach(t *testing.T) {
 		t.Fatalf("only %q", dirs)
 	}
 	for _, name := range accounts {
-		out, err := a.run(name, "sh", "-c", fmt.Sprintf("cd %s; for d in %s; do c=; ls $d >/dev/null 2>&1 && c=r; (: >$d/tried-$$) 2>/dev/null && c=${c}w && rm -f $d/tried-$$; echo $d $c; done", a.tree, strings.Join(dirs, " ")))
+		out, err := a.run(name, "sh", "-c", fmt.Sprintf("cd %s; for d in %s; do c=; ls $d >/dev/null 2>&1 && c=r; (: "+
+			">$d/tried-$$) 2>/dev/null && c=${c}w && rm -f $d/tried-$$; echo $d $c; done", a.tree, strings.Join(dirs, " ")))
 		a.must(err)
 		for line := range strings.Lines(out) {
 			dir, can, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -91,8 +92,10 @@ func TestEachFileAsEach(t *testing.T) {
 	}
 	a.daemon("master-buildd")
 	a.daemon("buildd", "--arch", "amd64")
-	people := map[string]*syscall.Credential{"a reviewer": reviewer, "who works on the queues": a.somebody(secondUID, spool.GroupAll, spool.GroupQueue)}
-	for _, name := range []string{spool.UserReview, spool.UserMaster, spool.UserBuild, spool.UserArchive, spool.UserMail, "nobody"} {
+	people := map[string]*syscall.Credential{"a reviewer": reviewer,
+		"who works on the queues": a.somebody(secondUID, spool.GroupAll, spool.GroupQueue)}
+	for _, name := range []string{spool.UserReview, spool.UserMaster, spool.UserBuild, spool.UserArchive, spool.UserMail,
+		"nobody"} {
 		people[name] = a.credential(name)
 	}
 	tree, err := spool.Open(a.tree)
@@ -101,10 +104,12 @@ func TestEachFileAsEach(t *testing.T) {
 	a.must(err)
 	tried := map[string]int{}
 	for _, kind := range []spool.Trait{spool.Sources, spool.Jobs} {
-		at := map[spool.Trait]string{spool.Sources: "queue/stable/master/*_hello_1.0", spool.Jobs: "queue/stable/amd64/built/*_hello_1.0"}[kind]
+		at := map[spool.Trait]string{spool.Sources: "queue/stable/master/*_hello_1.0",
+			spool.Jobs: "queue/stable/amd64/built/*_hello_1.0"}[kind]
 		item := strings.TrimPrefix(a.one(at), a.tree+"/")
 		files := a.filesOf(item)
-		made := map[spool.Trait]uint32{spool.Sources: people[spool.UserReview].Uid, spool.Jobs: people[spool.UserMaster].Uid}[kind]
+		made := map[spool.Trait]uint32{spool.Sources: people[spool.UserReview].Uid,
+			spool.Jobs: people[spool.UserMaster].Uid}[kind]
 		names := []string{}
 		for _, f := range files {
 			if f.name != "." {
@@ -127,7 +132,9 @@ func TestEachFileAsEach(t *testing.T) {
 				// (true, and not :, whose redirection that fails would end the shell.)
 				out, _ := a.sh(who, "exec 2>/dev/null; cd "+item+" || exit 0; if true >tried; then rm tried; echo .; fi; for f in "+strings.Join(names, " ")+"; do if true >>$f; then echo $f; fi; done")
 				for _, f := range files {
-					want := a.reaches(p, name, who) && (f.uid == who.Uid || f.record && slices.Contains(append(who.Groups, who.Gid), a.group(spool.ItemGroup(kind == spool.Jobs))))
+					want := a.reaches(p, name, who) &&
+						(f.uid == who.Uid || f.record &&
+							slices.Contains(append(who.Groups, who.Gid), a.group(spool.ItemGroup(kind == spool.Jobs))))
 					if got := strings.Contains("\n"+out, "\n"+f.name+"\n"); got != want {
 						t.Errorf("%s writes to %s of %s: %t, want %t", name, f.name, item, got, want)
 					}
@@ -137,9 +144,11 @@ func TestEachFileAsEach(t *testing.T) {
 				}
 			}
 		}
-		a.must(os.Rename(filepath.Join(a.tree, item), filepath.Join(filepath.Dir(a.one(filepath.Dir(at))), filepath.Base(filepath.Dir(at)), filepath.Base(item))))
+		a.must(os.Rename(filepath.Join(a.tree, item),
+			filepath.Join(filepath.Dir(a.one(filepath.Dir(at))), filepath.Base(filepath.Dir(at)), filepath.Base(item))))
 	}
-	for _, name := range []string{".", "ticket", "statement", "history", "opinions", "plan", "birth", "log", "builds", "hello_1.0.dsc", "result/hello_1.0_amd64.changes"} {
+	for _, name := range []string{".", "ticket", "statement", "history", "opinions", "plan", "birth", "log", "builds",
+		"hello_1.0.dsc", "result/hello_1.0_amd64.changes"} {
 		if tried[name] == 0 {
 			t.Errorf("nobody could write to %s; tried %v", name, tried)
 		}

@@ -19,7 +19,8 @@ import (
 // directories that init makes.
 func (a *accounts) ofRoot() (paths []string) {
 	a.Helper()
-	for _, top := range []string{"spool/review", "spool/accepted", "spool/rejected", "queue", "archive/incoming", "attic", "journal"} {
+	for _, top := range []string{"spool/review", "spool/accepted", "spool/rejected", "queue", "archive/incoming", "attic",
+		"journal"} {
 		filepath.WalkDir(filepath.Join(a.tree, top), func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return nil // it has moved on
@@ -63,7 +64,8 @@ func TestRootIsNobodyElse(t *testing.T) {
 	built := filepath.Dir(a.one("queue/stable/amd64/built/*_good_1.0/result/*.changes"))
 	a.must(os.CopyFS(filepath.Join(elsewhere, "good"), os.DirFS(built)))
 	a.packmill("wb", "take", "good", ".", "amd64", ".", "--override")
-	a.packmill("wb", "built", "good", ".", "amd64", ".", "--changes", filepath.Join(elsewhere, "good/good_1.0_amd64.changes"))
+	a.packmill("wb", "built", "good", ".", "amd64", ".", "--changes",
+		filepath.Join(elsewhere, "good/good_1.0_amd64.changes"))
 	a.has(a.where(), "attic amd64 bad_1.0", "attic i386 good_1.0", "built amd64 good_1.0", "failed amd64 ugly_1.0")
 	if got := a.ofRoot(); len(got) > 0 {
 		t.Errorf("root's: %q", got)
@@ -121,7 +123,8 @@ echo $n`)
 	}()
 	moved := 0
 	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
-		for _, args := range [][]string{{"requeue", "hello", "-m", "again"}, {"wb", "fail", "hello", ".", "amd64", ".", "-m", "bad"}} {
+		for _, args := range [][]string{{"requeue", "hello", "-m", "again"},
+			{"wb", "fail", "hello", ".", "amd64", ".", "-m", "bad"}} {
 			if _, err := a.try(args...); err == nil {
 				moved++
 			}

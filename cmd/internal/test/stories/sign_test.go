@@ -21,7 +21,8 @@ func (m *mill) person(name, allow string) *openpgp.Signer {
 	path := filepath.Join(m.tree, "control/uploaders")
 	old, err := os.ReadFile(path)
 	m.must(err)
-	m.must(os.WriteFile(path, append(old, "\nName: "+name+"\nFingerprint: "+s.Fingerprint()+"\nEmail: "+name+"@example.org\nAllow: "+allow+"\n"...), 0o644))
+	m.must(os.WriteFile(path,
+		append(old, "\nName: "+name+"\nFingerprint: "+s.Fingerprint()+"\nEmail: "+name+"@example.org\nAllow: "+allow+"\n"...), 0o644))
 	return s
 }
 
@@ -93,7 +94,9 @@ func (m *mill) gnupgHome(name string) (home, fingerprint string) {
 		os.RemoveAll(home)
 	})
 	gpg := func(args ...string) string {
-		out, err := exec.Command("gpg", append([]string{"--homedir", home, "--batch", "--pinentry-mode", "loopback", "--passphrase", ""}, args...)...).Output()
+		out, err := exec.Command("gpg",
+			append([]string{"--homedir", home, "--batch", "--pinentry-mode", "loopback", "--passphrase", ""},
+				args...)...).Output()
 		if err != nil {
 			m.Fatalf("gpg %q: %v (install gnupg if it is missing)", args, err)
 		}
@@ -131,10 +134,12 @@ func TestBuildCommands(t *testing.T) {
 	m.once("buildd-amd64")
 	m.once("buildd-i386")
 
-	if got := m.packmill("build", "-a", "amd64"); strings.Count(got, "\n") != 1+len(names) || strings.Contains(got, "i386") {
+	if got := m.packmill("build", "-a", "amd64"); strings.Count(got, "\n") != 1+len(names) ||
+		strings.Contains(got, "i386") {
 		t.Errorf("packmill build:\n%s", got)
 	}
-	if got := m.packmill("build", "show", "bad", "-a", "amd64"); !strings.Contains(got, "cannot find -lfrob") || !strings.Contains(got, "packmill build fail -m TEXT") {
+	if got := m.packmill("build", "show", "bad", "-a", "amd64"); !strings.Contains(got, "cannot find -lfrob") ||
+		!strings.Contains(got, "packmill build fail -m TEXT") {
 		t.Errorf("packmill build show:\n%s", got)
 	}
 	// gpg is the caller's.
@@ -171,13 +176,16 @@ func TestBuildCommands(t *testing.T) {
 	if openpgp.IsSigned(before) {
 		t.Error("a signature that does not count stands in the job")
 	}
-	if out, err = gnupg("sign", "bygpg", "-a", "amd64", "--dry-run"); err != nil || !strings.Contains(out, "would do") || m.stateOf("bygpg") != "built" {
+	if out, err = gnupg("sign", "bygpg", "-a", "amd64", "--dry-run"); err != nil || !strings.Contains(out, "would do") ||
+		m.stateOf("bygpg") != "built" {
 		t.Errorf("dry run: %v\n%s", err, out)
 	}
 	if out, err = gnupg("sign", "bygpg_2:1.0", "-a", "amd64"); err != nil || m.stateOf("bygpg") != "uploaded" {
 		t.Errorf("sign with gpg: %v\n%s", err, out)
 	}
-	out, err = m.try("build", "sign", "wrong", "-a", "amd64", "--with", signed("wrong", bob, func(s string) string { return strings.Replace(s, "Urgency: ", "Urgency: very-", 1) }))
+	out, err = m.try("build", "sign", "wrong", "-a", "amd64", "--with", signed("wrong", bob, func(s string) string {
+		return strings.Replace(s, "Urgency: ", "Urgency: very-", 1)
+	}))
 	refused(out, err, "is not the .changes that this build made")
 	if data, err := os.ReadFile(built("wrong", "amd64")); err != nil || openpgp.IsSigned(data) {
 		t.Errorf("the job's own .changes was replaced: %v", err)
@@ -203,7 +211,8 @@ func TestBuildCommands(t *testing.T) {
 	if got := m.packmill("build", "not-for-us", "nfu", "-a", "amd64", "--json"); !strings.Contains(got, `"to":"not-for-us"`) {
 		t.Errorf("--json: %s", got)
 	}
-	for n, want := range map[string]string{"byfile": "uploaded", "bad": "failed", "retry": "needs-build", "waits": "dep-wait", "back": "needs-build", "nfu": "not-for-us", "wrong": "built"} {
+	for n, want := range map[string]string{"byfile": "uploaded", "bad": "failed", "retry": "needs-build",
+		"waits": "dep-wait", "back": "needs-build", "nfu": "not-for-us", "wrong": "built"} {
 		if got := m.stateOf(n); got != want {
 			t.Errorf("%s is in %s, want %s", n, got, want)
 		}
@@ -223,7 +232,8 @@ func TestBuilderWithAgent(t *testing.T) {
 	m := newMill(t)
 	home, fpr := m.gnupgHome("agent")
 	t.Setenv("GNUPGHOME", home)
-	m.control("builders", "Name: b1\nArchitectures: amd64 all\nFingerprint: "+fpr+"\nKey: gpg:"+fpr+"\nRunner: exec "+m.home+"/fakebuilder")
+	m.control("builders",
+		"Name: b1\nArchitectures: amd64 all\nFingerprint: "+fpr+"\nKey: gpg:"+fpr+"\nRunner: exec "+m.home+"/fakebuilder")
 	m.upload(uploadtest.Package{Source: "hello", Version: "1"})
 	m.want(m.settle(), "installed amd64 hello_1", "installed source hello_1")
 }

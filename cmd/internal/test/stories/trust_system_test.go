@@ -71,7 +71,8 @@ func TestReviewerChangesNothing(t *testing.T) {
 		t.Helper()
 		item := strings.TrimPrefix(a.one(where), a.tree+"/")
 		// What the directories let him do he does, by whichever way.
-		out, err := a.sh(reviewer, "cd "+item+"; for f in "+evil+"/*; do cp -f $f . || { rm -f ${f##*/}; cp $f .; } || true; done; ls -l")
+		out, err := a.sh(reviewer,
+			"cd "+item+"; for f in "+evil+"/*; do cp -f $f . || { rm -f ${f##*/}; cp $f .; } || true; done; ls -l")
 		t.Logf("in %s: %v\n%s", where, err, out)
 	}
 	took := func(source string) {
@@ -150,16 +151,19 @@ mv * ../../accepted/stable/`)
 		t.Fatalf("what a reviewer may: %v\n%s", err, out)
 	}
 	a.daemon("master-buildd")
-	a.want(a.where(), "master source hello_1.0", "needs-build amd64 hello_1.0", "rejected source third_1.0", "rejected source world_1.0")
+	a.want(a.where(), "master source hello_1.0", "needs-build amd64 hello_1.0", "rejected source third_1.0",
+		"rejected source world_1.0")
 	job, err := os.ReadFile(a.one("queue/stable/amd64/needs-build/*_hello_1.0/ticket"))
 	a.must(err)
-	for _, word := range []string{"contrib", "amd64 ", "Has-Binaries", "Extra", "Profiles", "Options", "NMU", "Result", "Taken", "nobody", "s390x"} {
+	for _, word := range []string{"contrib", "amd64 ", "Has-Binaries", "Extra", "Profiles", "Options", "NMU", "Result",
+		"Taken", "nobody", "s390x"} {
 		if strings.Contains(string(job), word) {
 			t.Errorf("the job has the reviewer's %q:\n%s", word, job)
 		}
 	}
 	// The job is master-buildd's: the kernel keeps him from it.
-	if out, err := a.sh(reviewer, "I=$(echo queue/stable/amd64/needs-build/*_hello_1.0); touch $I/x || echo >>$I/ticket || echo >>$I/history || echo >>$I/hello_1.0.dsc || mv $I queue/stable/amd64/failed/"); err == nil {
+	if out, err := a.sh(reviewer, "I=$(echo queue/stable/amd64/needs-build/*_hello_1.0); "+
+		"touch $I/x || echo >>$I/ticket || echo >>$I/history || echo >>$I/hello_1.0.dsc || mv $I queue/stable/amd64/failed/"); err == nil {
 		t.Errorf("he writes in a job: %s", out)
 	}
 }
@@ -169,7 +173,9 @@ mv * ../../accepted/stable/`)
 // may write in the archive queue and the build queues.
 func TestBuilderPublishesNothing(t *testing.T) {
 	a := newAccounts(t)
-	a.control("uploaders", "Name: Up Loader\nFingerprint: "+a.signer.Fingerprint()+"\nAllow: source, packages=hello real mpkg\n\nName: acc\nAccount: acc")
+	a.control("uploaders",
+		"Name: Up Loader\nFingerprint: "+a.signer.Fingerprint()+"\nAllow: source, packages=hello real mpkg\n\n"+
+			"Name: acc\nAccount: acc")
 	build := credential(t, spool.UserBuild)
 	stolen, err := openpgp.ReadSigner(filepath.Join(a.tree, "control/private/builder.key"))
 	a.must(err)
@@ -185,7 +191,8 @@ func TestBuilderPublishesNothing(t *testing.T) {
 	}
 	const item = "archive/incoming/stable/50-20261128T100000.000000Z_bash_99"
 	ticket := func(fields string) string {
-		return "printf 'Source: bash\\nVersion: 99\\nDistribution: stable\\nDsc: bash_99.dsc\\nChanges: bash_99_source.changes\\nArchitecture: any\\n" + fields + "' > $I/ticket\n"
+		return "printf 'Source: bash\\nVersion: 99\\nDistribution: stable\\nDsc: bash_99.dsc\\n" +
+			"Changes: bash_99_source.changes\\nArchitecture: any\\n" + fields + "' > $I/ticket\n"
 	}
 	with := func(dir, fields string) string {
 		return "I=" + item + "\nmkdir -m 775 $I\ncp " + dir + "/bash* $I/\n" + ticket(fields)
@@ -196,11 +203,15 @@ func TestBuilderPublishesNothing(t *testing.T) {
 	for _, tc := range []struct{ what, script string }{
 		{"an unsigned source of a trusted account", with(unsigned, "Account: acc\\n")},
 		{"a source that the builder's key signed", with(byBuilder, "Fingerprint: "+stolen.Fingerprint()+"\\n")},
-		{"a source that a known key signed, for another suite and without the right", with(known, "Fingerprint: "+a.signer.Fingerprint()+"\\nUploader: Up Loader\\n")},
-		{"with the statement of another source", with(known, "Fingerprint: "+a.signer.Fingerprint()+"\\n") + "cp queue/stable/master/*/statement $I/"},
-		{"with a statement that the builder's key signed", with(unsigned, "Account: acc\\n") + "cp " + filepath.Join(a.home, "statement") + " $I/"},
+		{"a source that a known key signed, for another suite and without the right",
+			with(known, "Fingerprint: "+a.signer.Fingerprint()+"\\nUploader: Up Loader\\n")},
+		{"with the statement of another source",
+			with(known, "Fingerprint: "+a.signer.Fingerprint()+"\\n") + "cp queue/stable/master/*/statement $I/"},
+		{"with a statement that the builder's key signed",
+			with(unsigned, "Account: acc\\n") + "cp " + filepath.Join(a.home, "statement") + " $I/"},
 	} {
-		signed, err := stolen.Clearsign([]byte("Source: bash\nVersion: 99\nDistribution: stable\nSuites: stable\nReceived: 2026-11-28T10:00:00Z\nAccount: acc\nUploader: acc\nChanges: bash_99_source.changes\n"), time.Now())
+		signed, err := stolen.Clearsign([]byte("Source: bash\nVersion: 99\nDistribution: stable\nSuites: stable\n"+
+			"Received: 2026-11-28T10:00:00Z\nAccount: acc\nUploader: acc\nChanges: bash_99_source.changes\n"), time.Now())
 		a.must(err)
 		a.must(os.WriteFile(filepath.Join(a.home, "statement"), signed, 0o644))
 		if out, err := a.sh(build, tc.script); err != nil {
@@ -209,12 +220,14 @@ func TestBuilderPublishesNothing(t *testing.T) {
 			continue
 		}
 		published(tc.what)
-		if where := a.where(); strings.Contains(where, "installed source bash") || strings.Contains(where, "uploaded source bash") {
+		if where := a.where(); strings.Contains(where, "installed source bash") ||
+			strings.Contains(where, "uploaded source bash") {
 			t.Errorf("%s: %s", tc.what, where)
 		}
 	}
 	// The source of an upload that was let in, rewritten in place.
-	out, err := a.sh(build, "I=$(echo queue/stable/master/*_real_1.0)\ncp -f "+unsigned+"/bash* $I/\n"+ticket("Account: acc\\n")+"mv $I archive/incoming/stable/50-20261128T100000.000000Z_bash_99")
+	out, err := a.sh(build,
+		"I=$(echo queue/stable/master/*_real_1.0)\ncp -f "+unsigned+"/bash* $I/\n"+ticket("Account: acc\\n")+"mv $I archive/incoming/stable/50-20261128T100000.000000Z_bash_99")
 	t.Logf("rewriting a source in the master queue: %v %s", err, out)
 	published("a source of the master queue, rewritten")
 
@@ -223,7 +236,8 @@ func TestBuilderPublishesNothing(t *testing.T) {
 	a.daemon("reviewd")
 	a.daemon("master-buildd")
 	u := debtest.Upload{Source: debtest.Source{Name: "hello", Version: "1.0"}, NoSource: true, Distribution: "stable",
-		Debs: []debtest.Deb{{Name: "hello", Version: "1.0", Arch: "amd64"}, {Name: "bash", Version: "99", Arch: "amd64", Source: "hello (1.0)"}}}
+		Debs: []debtest.Deb{{Name: "hello", Version: "1.0", Arch: "amd64"},
+			{Name: "bash", Version: "99", Arch: "amd64", Source: "hello (1.0)"}}}
 	dir, err := os.MkdirTemp(filepath.Dir(a.tree), "result")
 	a.must(err)
 	a.must(os.Chmod(dir, 0o755))
@@ -235,9 +249,10 @@ func TestBuilderPublishesNothing(t *testing.T) {
 	a.must(err)
 	a.must(os.WriteFile(name, signed, 0o644))
 	// What buildd itself may do: take the job, and lay it into the archive queue.
-	if out, err := a.sh(build, "I=$(echo queue/stable/amd64/needs-build/*_hello_1.0)\nmkdir -p $I/result\ncp "+dir+"/* $I/result/\n"+
-		"(cat $I/ticket; echo 'Result: "+filepath.Base(name)+"') > $I/new\nmv -f $I/new $I/ticket\n"+
-		"mv $I archive/incoming/stable/$(basename $I)_amd64"); err != nil {
+	if out, err := a.sh(build,
+		"I=$(echo queue/stable/amd64/needs-build/*_hello_1.0)\nmkdir -p $I/result\ncp "+dir+"/* $I/result/\n"+
+			"(cat $I/ticket; echo 'Result: "+filepath.Base(name)+"') > $I/new\nmv -f $I/new $I/ticket\n"+
+			"mv $I archive/incoming/stable/$(basename $I)_amd64"); err != nil {
 		t.Fatalf("the builder's own move: %v\n%s", err, out)
 	}
 	a.daemon("master-buildd")

@@ -39,7 +39,8 @@ func TestNamesOfABuild(t *testing.T) {
 	m.script("mpkg_1.1_amd64", "also mpkg-dbgsym")
 	m.upload(uploadtest.Package{Source: "mpkg", Version: "1.1"})
 	m.settle()
-	if got := m.packmill("archive", "ls", "stable"); strings.Contains(got, "bash") || !strings.Contains(got, "mpkg-dbgsym") {
+	if got := m.packmill("archive", "ls", "stable"); strings.Contains(got, "bash") ||
+		!strings.Contains(got, "mpkg-dbgsym") {
 		t.Errorf("stable:\n%s", got)
 	}
 	m.sound()
@@ -61,9 +62,11 @@ func TestTakesOver(t *testing.T) {
 	m.upload(uploadtest.Package{Source: "mpkg", Version: "2.0", Binary: []string{"mpkg", "tool"}})
 	m.want(m.settle(), "installed amd64 spkg_1.0", "installed source spkg_1.0", "review source mpkg_2.0")
 	m.says(m.reason(spool.Review, "mpkg"), "the binary package tool, which the source spkg builds in stable")
-	m.says(m.packmill("review", "show", "mpkg", "--no-lintian"), "the binary package tool is built by the source spkg in stable")
+	m.says(m.packmill("review", "show", "mpkg", "--no-lintian"),
+		"the binary package tool is built by the source spkg in stable")
 	m.packmill("review", "accept", "mpkg")
-	m.want(m.settle(), "installed amd64 mpkg_2.0", "installed amd64 spkg_1.0", "installed source mpkg_2.0", "installed source spkg_1.0")
+	m.want(m.settle(), "installed amd64 mpkg_2.0", "installed amd64 spkg_1.0", "installed source mpkg_2.0",
+		"installed source spkg_1.0")
 
 	// Who may upload both needs nobody.
 	m.signer = owner
@@ -152,7 +155,8 @@ func TestOlderTree(t *testing.T) {
 	}
 	m.packmill("init")
 	m.packmill("review", "accept", "waits")
-	m.want(m.settle(), "installed amd64 queued_1.0", "installed amd64 waits_1.0", "installed source queued_1.0", "installed source waits_1.0")
+	m.want(m.settle(), "installed amd64 queued_1.0", "installed amd64 waits_1.0", "installed source queued_1.0",
+		"installed source waits_1.0")
 
 	m.upload(uploadtest.Package{Source: "bare", Version: "1.0"})
 	m.once("reviewd")

@@ -53,7 +53,8 @@ func TestRemovedStaysRemoved(t *testing.T) {
 	builder := m.start("buildd-i386")
 	m.until("it is being built for i386", func() bool { return strings.Contains(m.where(), "building i386 bad_1.0") })
 	m.until("the other waits", func() bool { return strings.Contains(m.where(), "dep-wait i386 slow_1.0") })
-	m.has(m.where(), "installed amd64 bad_1.0", "master source bad_1.0", "installed amd64 slow_1.0", "master source slow_1.0")
+	m.has(m.where(), "installed amd64 bad_1.0", "master source bad_1.0", "installed amd64 slow_1.0",
+		"master source slow_1.0")
 	m.packmill("archive", "rm", "stable", "bad", "slow", "--yes")
 	for _, d := range []string{"master-buildd", "archived"} {
 		m.once(d)

@@ -108,13 +108,15 @@ func TestUsers(t *testing.T) {
 	m.must(os.MkdirAll(filepath.Join(dir, "20261121T000000.000000Z"), 0o755))
 	defer os.RemoveAll(dir)
 	own(t, spool.UserBuild, filepath.Dir(dir))
-	m.must(os.WriteFile(filepath.Join(dir, "20261121T000000.000000Z/info"), []byte("Suite: "+strings.TrimSuffix(name, "-amd64")+"\nArchitecture: amd64\nMade: 2026-11-21T00:00:00Z\n"), 0o644))
+	m.must(os.WriteFile(filepath.Join(dir, "20261121T000000.000000Z/info"),
+		[]byte("Suite: "+strings.TrimSuffix(name, "-amd64")+"\nArchitecture: amd64\nMade: 2026-11-21T00:00:00Z\n"), 0o644))
 	for _, args := range [][]string{{"chroot", "ls"}, {"chroot", "ls", "--json"}} {
 		if out := m.packmill(args...); !regexp.MustCompile(`(?m)^.*test\d+.*packmill-build.*` + regexp.QuoteMeta(filepath.Dir(dir))).MatchString(out) {
 			t.Errorf("packmill %q does not have %s of %s:\n%s", args, name, spool.UserBuild, out)
 		}
 	}
-	if out, want := m.packmill("chroot", "rm", strings.TrimSuffix(name, "-amd64"), "amd64", "-n"), "would remove "+name+" from "+filepath.Dir(dir); !strings.Contains(out, want) {
+	if out, want := m.packmill("chroot", "rm", strings.TrimSuffix(name, "-amd64"), "amd64",
+		"-n"), "would remove "+name+" from "+filepath.Dir(dir); !strings.Contains(out, want) {
 		t.Errorf("packmill chroot rm -n: %q, want %q", out, want)
 	}
 
@@ -142,7 +144,8 @@ func TestUsers(t *testing.T) {
 	// A tree of an earlier time has places of archived's and master-buildd's that
 	// buildd's group may write to.
 	m.must(os.MkdirAll(filepath.Join(m.tree, spool.BaseDir, "stable"), 0o755))
-	for _, dir := range []string{spool.KeysDir, spool.BaseDir + "/stable", "archive/installed/stable", "archive/installed/stable/amd64"} {
+	for _, dir := range []string{spool.KeysDir, spool.BaseDir + "/stable", "archive/installed/stable",
+		"archive/installed/stable/amd64"} {
 		m.must(os.Chmod(filepath.Join(m.tree, dir), 0o775))
 	}
 	if out, err := m.try("fsck"); err == nil || strings.Count(out, "packmill init --users") < 4 {
@@ -165,12 +168,14 @@ func TestUsers(t *testing.T) {
 	m.must(err)
 	answer := filepath.Join(m.home, "answer")
 	m.must(os.WriteFile(answer, []byte(clear(t, ann, string(changes))), 0o644))
-	if out, err := as(spool.UserMail, "sh", "-c", filepath.Join(bin, "packmill")+" --tree "+m.tree+" mail <"+answer); err != nil {
+	if out, err := as(spool.UserMail, "sh", "-c",
+		filepath.Join(bin, "packmill")+" --tree "+m.tree+" mail <"+answer); err != nil {
 		t.Errorf("packmill mail as %s: %v\n%s", spool.UserMail, err, out)
 	}
 	daemon(spool.UserMaster, "master-buildd")
 	daemon(spool.UserArchive, "archived")
-	m.want(m.where(), "installed amd64 hello_1.0", "installed source hello_1.0", "installed amd64 sealed_1.0", "installed source sealed_1.0")
+	m.want(m.where(), "installed amd64 hello_1.0", "installed source hello_1.0", "installed amd64 sealed_1.0",
+		"installed source sealed_1.0")
 	m.sound()
 
 	// A second one waits in review, to be reached for.
@@ -192,7 +197,8 @@ func TestUsers(t *testing.T) {
 		{spool.UserBuild, "touch " + m.tree + "/archive/dists/stable/InRelease", false},
 		{spool.UserBuild, "touch " + m.tree + "/archive/published/stable/x", false},
 		{spool.UserBuild, "touch " + m.tree + "/archive/keys/x", false},
-		{spool.UserBuild, "! find " + m.tree + "/archive \\( -path '*/incoming' -o -path '*/installed/*/*/*/*' \\) -prune -o -writable -print | grep .", true},
+		{spool.UserBuild, "! find " + m.tree +
+			"/archive \\( -path '*/incoming' -o -path '*/installed/*/*/*/*' \\) -prune -o -writable -print | grep .", true},
 		{spool.UserMail, "ls " + m.tree + "/spool/review", false},
 		{spool.UserMail, "touch " + m.tree + "/archive/published/stable/x", false},
 		{spool.UserMail, "cat " + m.tree + "/control/private/builder.key", false},
@@ -255,7 +261,8 @@ func TestUsers(t *testing.T) {
 	build.Dir, build.SysProcAttr = "/", &syscall.SysProcAttr{Credential: credential(t, spool.UserBuild)}
 	m.must(build.Start())
 	m.until("it is being built", func() bool { return m.builds()["ended_1.0_amd64"] == 1 })
-	if out, err := as(spool.UserMaster, filepath.Join(bin, "packmill"), "--tree", m.tree, "cancel", "ended", "amd64", "-m", "not wanted"); err != nil {
+	if out, err := as(spool.UserMaster, filepath.Join(bin, "packmill"), "--tree", m.tree, "cancel", "ended", "amd64", "-m",
+		"not wanted"); err != nil {
 		t.Errorf("packmill cancel as %s: %v\n%s", spool.UserMaster, err, out)
 	}
 	m.must(build.Process.Signal(syscall.SIGTERM))
@@ -263,7 +270,8 @@ func TestUsers(t *testing.T) {
 	if out := m.packmill("show", "ended"); !strings.Contains(out, "cancelled by "+spool.UserMaster+": not wanted") {
 		t.Errorf("packmill show:\n%s", out)
 	}
-	if out, err := as("nobody", filepath.Join(bin, "packmill"), "--tree", m.tree, "log", "ended"); err != nil || !strings.Contains(out, "building ended_1.0_amd64") {
+	if out, err := as("nobody", filepath.Join(bin, "packmill"), "--tree", m.tree, "log", "ended"); err != nil ||
+		!strings.Contains(out, "building ended_1.0_amd64") {
 		t.Errorf("packmill log as nobody: %v\n%s", err, out)
 	}
 	// What init made and somebody changed, fsck says and mends: a part, a state
@@ -273,7 +281,8 @@ func TestUsers(t *testing.T) {
 	m.must(os.Lchown(filepath.Join(m.tree, "archive/incoming/stable"), 0, 0))
 	m.must(os.Chmod(waiting[0], 0o700))
 	out, err := m.try("fsck")
-	for _, dir := range []string{"spool/review", "queue/stable/amd64/needs-build", "archive/incoming/stable", strings.TrimPrefix(waiting[0], m.tree+"/")} {
+	for _, dir := range []string{"spool/review", "queue/stable/amd64/needs-build",
+		"archive/incoming/stable", strings.TrimPrefix(waiting[0], m.tree+"/")} {
 		if err == nil || !strings.Contains(out, dir+": wrong right") {
 			t.Errorf("fsck does not say that %s has wrong rights: %v\n%s", dir, err, out)
 		}

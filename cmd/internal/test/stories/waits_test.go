@@ -28,13 +28,16 @@ func TestBase(t *testing.T) {
 	base.upload(uploadtest.Package{Source: "libdeep", Version: "1.0"})
 	base.settle()
 
-	m := newMill(t, "Publish: source-first", fmt.Sprintf("Base: deb [signed-by=%[1]s/archive/keys/stable.asc] file:%[1]s/archive stable main", base.tree))
+	m := newMill(t, "Publish: source-first",
+		fmt.Sprintf("Base: deb [signed-by=%[1]s/archive/keys/stable.asc] file:%[1]s/archive stable main", base.tree))
 	m.script("stubborn_1.0_amd64", "dep-wait libbase (>= 1.0)") // as if the builder saw it otherwise
-	for source, needs := range map[string]string{"fine": "libbase (>= 1.0)", "far": "libbase (>= 2.0)", "deep": "libdeep", "first": "libnone | libbase", "stubborn": "libbase"} {
+	for source, needs := range map[string]string{"fine": "libbase (>= 1.0)", "far": "libbase (>= 2.0)", "deep": "libdeep",
+		"first": "libnone | libbase", "stubborn": "libbase"} {
 		m.upload(uploadtest.Package{Source: source, Version: "1.0", BuildDepends: needs})
 	}
 	got := m.settle()
-	for _, want := range []string{"installed amd64 fine_1.0", "bd-uninstallable amd64 far_1.0", "bd-uninstallable amd64 deep_1.0", "bd-uninstallable amd64 first_1.0"} {
+	for _, want := range []string{"installed amd64 fine_1.0", "bd-uninstallable amd64 far_1.0",
+		"bd-uninstallable amd64 deep_1.0", "bd-uninstallable amd64 first_1.0"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
@@ -49,7 +52,8 @@ func TestBase(t *testing.T) {
 	}
 	// The builder may have seen an older index, so what failed is tried once
 	// more on the one that is known here, and then only on another.
-	if n, why := m.builds()["stubborn_1.0_amd64"], m.packmill("why", "stubborn"); n < 2 || n > 3 || !strings.Contains(why, "it is tried again when one of them changes") {
+	if n, why := m.builds()["stubborn_1.0_amd64"], m.packmill("why", "stubborn"); n < 2 || n > 3 ||
+		!strings.Contains(why, "it is tried again when one of them changes") {
 		t.Errorf("stubborn was tried %d times on two indexes:\n%s", n, why)
 	}
 	base.upload(uploadtest.Package{Source: "libdeep", Version: "1.1"})
@@ -60,7 +64,8 @@ func TestBase(t *testing.T) {
 	// The next fetch, of this hour.
 	m.must(os.Remove(filepath.Join(m.tree, "archive/cache/base/stable/amd64/fetched")))
 	got = m.settle()
-	for _, want := range []string{"installed amd64 far_1.0", "installed amd64 deep_1.0", "bd-uninstallable amd64 first_1.0", "installed amd64 stubborn_1.0"} {
+	for _, want := range []string{"installed amd64 far_1.0", "installed amd64 deep_1.0",
+		"bd-uninstallable amd64 first_1.0", "installed amd64 stubborn_1.0"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s\n%s", want, got, m.packmill("ls"))
 		}
@@ -72,7 +77,8 @@ func TestBase(t *testing.T) {
 func TestOwnSuiteAsBase(t *testing.T) {
 	t.Parallel()
 	m := newMill(t)
-	m.control("suites", m.suites()+"\nSuite: testing\nArchitectures: amd64\nReview: never\nSign-With: private/archive.key\n"+
+	m.control("suites", m.suites()+"\nSuite: testing\nArchitectures: amd64\nReview: never\n"+
+		"Sign-With: private/archive.key\n"+
 		fmt.Sprintf("Base: deb [signed-by=%[1]s/archive/keys/stable.asc] file:%[1]s/archive stable main", m.tree))
 	m.upload(uploadtest.Package{Source: "libbase", Version: "1.0"})
 	m.settle()
@@ -88,7 +94,9 @@ func TestOwnSuiteAsBase(t *testing.T) {
 func TestNotAutomatic(t *testing.T) {
 	t.Parallel()
 	below := newMill(t)
-	below.control("suites", below.suites()+"\nSuite: backports\nArchitectures: amd64\nReview: never\nSign-With: private/archive.key\nNot-Automatic: yes")
+	below.control("suites",
+		below.suites()+"\nSuite: backports\nArchitectures: amd64\nReview: never\nSign-With: private/archive.key\n"+
+			"Not-Automatic: yes")
 	below.upload(uploadtest.Package{Source: "libfoo", Version: "1.0"})
 	below.upload(uploadtest.Package{Source: "libfoo", Version: "3.0", Distribution: "backports"})
 	below.settle()
@@ -108,7 +116,8 @@ func TestNotAutomatic(t *testing.T) {
 	defer web.Close()
 	own := "\n" + fmt.Sprintf(line, m.tree, "stable")
 	for preferences, want := range map[string]string{overlay.Preferences: "2.0", "": "1.0"} {
-		if got := candidate(t, strings.ReplaceAll(lines, "file:"+below.tree+"/archive", web.URL)+own, preferences, "libfoo"); got != want {
+		if got := candidate(t, strings.ReplaceAll(lines, "file:"+below.tree+"/archive", web.URL)+own, preferences,
+			"libfoo"); got != want {
 			t.Errorf("apt with the preferences %q takes libfoo %s, want %s", preferences, got, want)
 		}
 	}
@@ -129,9 +138,12 @@ func candidate(t *testing.T, lines, preferences, name string) string {
 			t.Fatal(err)
 		}
 	}
-	settings := []string{"-o", "Dir::State=" + dir, "-o", "Dir::State::lists=" + dir + "/lists", "-o", "Dir::State::status=" + dir + "/status", "-o", "Dir::Cache=" + dir + "/cache",
-		"-o", "Dir::Etc::sourcelist=" + dir + "/list", "-o", "Dir::Etc::sourceparts=-", "-o", "Dir::Etc::preferences=" + dir + "/preferences", "-o", "Dir::Etc::preferencesparts=-",
-		"-o", "APT::Architecture=amd64", "-o", "APT::Architectures=amd64", "-o", "APT::Sandbox::User=", "-o", "Acquire::Languages=none"}
+	settings := []string{"-o", "Dir::State=" + dir, "-o", "Dir::State::lists=" + dir + "/lists", "-o",
+		"Dir::State::status=" + dir + "/status", "-o", "Dir::Cache=" + dir + "/cache",
+		"-o", "Dir::Etc::sourcelist=" + dir + "/list", "-o", "Dir::Etc::sourceparts=-", "-o",
+		"Dir::Etc::preferences=" + dir + "/preferences", "-o", "Dir::Etc::preferencesparts=-",
+		"-o", "APT::Architecture=amd64", "-o", "APT::Architectures=amd64", "-o", "APT::Sandbox::User=", "-o",
+		"Acquire::Languages=none"}
 	var out []byte
 	for _, argv := range [][]string{{"apt-get", "update"}, {"apt-cache", "policy", name}} {
 		var err error
@@ -207,7 +219,9 @@ func TestRemoved(t *testing.T) {
 	m.upload(uploadtest.Package{Source: "world", Version: "1.1"})
 	m.until("the other suite goes on", func() bool { return strings.Contains(m.where(), "installed amd64 world_1.1") })
 	m.upload(uploadtest.Package{Source: "late", Version: "1.0", Distribution: "testing"})
-	m.until("what is for the dropped suite is refused", func() bool { return strings.Contains(m.where(), "rejected source late_1.0") })
+	m.until("what is for the dropped suite is refused", func() bool {
+		return strings.Contains(m.where(), "rejected source late_1.0")
+	})
 }
 
 // One request for a binNMU on several architectures: one number, one time, one
@@ -237,7 +251,8 @@ func TestBinNMU(t *testing.T) {
 	}
 	m.wb("nmu 0 app . i386")
 	got := m.settle()
-	if strings.Count(got, "installed amd64 app_1.0") != 2 || strings.Count(got, "installed i386 app_1.0") != 1 || !strings.Contains(got, "attic i386 app_1.0") {
+	if strings.Count(got, "installed amd64 app_1.0") != 2 || strings.Count(got, "installed i386 app_1.0") != 1 ||
+		!strings.Contains(got, "attic i386 app_1.0") {
 		t.Errorf("after the cancellation on i386:\n%s", got)
 	}
 	if out := m.packmill("log", "grep", "binNMU by b1 Build Daemon <buildd@"); !strings.Contains(out, "app_1.0") {

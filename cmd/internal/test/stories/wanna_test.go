@@ -65,7 +65,8 @@ func TestSpecificFollows(t *testing.T) {
 	for _, s := range []string{"app", "bin"} {
 		m.upload(uploadtest.Package{Source: s, Version: "1.0"})
 	}
-	m.has(m.step("reviewd", "master-buildd", "archived"), "needs-build i386 app_1.0", "auto-not-for-us i386 bin_1.0", "needs-build amd64 bin_1.0")
+	m.has(m.step("reviewd", "master-buildd", "archived"), "needs-build i386 app_1.0", "auto-not-for-us i386 bin_1.0",
+		"needs-build amd64 bin_1.0")
 	m.control("packages-arch-specific", "bin: !i386\n%app: !i386")
 	m.has(m.step("master-buildd"), "auto-not-for-us i386 app_1.0", "needs-build amd64 app_1.0")
 	got := m.settle()
@@ -93,13 +94,16 @@ func TestTransition(t *testing.T) {
 	}
 	m.settle()
 	m.wb("nmu 3 app . amd64 . stable . -m too early")
-	m.packmill("wb", "nmu", "5", "app", ".", "amd64", ".", "stable", ".", "-m", "rebuild", "--extra-depends", "libfoo (>= 2)")
+	m.packmill("wb", "nmu", "5", "app", ".", "amd64", ".", "stable", ".", "-m", "rebuild", "--extra-depends",
+		"libfoo (>= 2)")
 	list := filepath.Join(t.TempDir(), "transition")
-	m.must(os.WriteFile(list, []byte("# libfoo 2\nnmu 5 app . i386 . stable . -m \"rebuild\" --extra-depends 'libfoo (>= 2)'\n"+
-		"nmu 5 tool . ANY . stable . -m \"rebuild\" --extra-depends 'libfoo (>= 2)'\n"), 0o644))
+	m.must(os.WriteFile(list,
+		[]byte("# libfoo 2\nnmu 5 app . i386 . stable . -m \"rebuild\" --extra-depends 'libfoo (>= 2)'\n"+
+			"nmu 5 tool . ANY . stable . -m \"rebuild\" --extra-depends 'libfoo (>= 2)'\n"), 0o644))
 	m.packmill("wb", "--file", list)
 	got := m.settle()
-	m.has(got, "bd-uninstallable amd64 app_1.0", "bd-uninstallable i386 app_1.0", "bd-uninstallable amd64 tool_1.0", "bd-uninstallable i386 tool_1.0")
+	m.has(got, "bd-uninstallable amd64 app_1.0", "bd-uninstallable i386 app_1.0", "bd-uninstallable amd64 tool_1.0",
+		"bd-uninstallable i386 tool_1.0")
 	if strings.Count(got, "bd-uninstallable") != 4 {
 		t.Errorf("more than four wait:\n%s", got)
 	}
@@ -123,7 +127,8 @@ func TestTransition(t *testing.T) {
 	m.upload(uploadtest.Package{Source: "libfoo", Version: "2.0"})
 	got = m.settle()
 	m.lacks(got, "bd-uninstallable amd64 app_1.0", "bd-uninstallable i386 tool_1.0")
-	for _, deb := range []string{"a/app/app_1.0+b5_amd64.deb", "a/app/app_1.0+b5_i386.deb", "t/tool/tool_1.0+b5_amd64.deb", "t/tool/tool_1.0+b5_i386.deb"} {
+	for _, deb := range []string{"a/app/app_1.0+b5_amd64.deb", "a/app/app_1.0+b5_i386.deb", "t/tool/tool_1.0+b5_amd64.deb",
+		"t/tool/tool_1.0+b5_i386.deb"} {
 		if _, err := os.Stat(filepath.Join(m.tree, "archive/pool/main", deb)); err != nil {
 			t.Error(err)
 		}
@@ -142,7 +147,8 @@ func TestOrdersOnRunningBuilds(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(m.tree, "control/builders"))
 	m.must(err)
 	m.control("builders", strings.Replace(string(text), "Jobs: 2", "Jobs: 6", 1))
-	orders := map[string]string{"fail": "failed", "nfu": "not-for-us", "dw": "dep-wait", "take": "building", "gb": "building"}
+	orders := map[string]string{"fail": "failed", "nfu": "not-for-us", "dw": "dep-wait", "take": "building",
+		"gb": "building"}
 	never := filepath.Join(m.home, "never")
 	for op := range orders {
 		m.script("x"+op+"_1.0_amd64", "wait "+never)

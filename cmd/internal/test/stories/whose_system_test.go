@@ -18,7 +18,8 @@ import (
 // account makes a user of this machine for as long as the test runs.
 func (a *accounts) account(name string) {
 	a.Helper()
-	if out, err := exec.Command("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/", "--shell", "/usr/sbin/nologin", name).CombinedOutput(); err != nil {
+	if out, err := exec.Command("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/", "--shell",
+		"/usr/sbin/nologin", name).CombinedOutput(); err != nil {
 		a.Fatalf("useradd %s: %v\n%s", name, err, out)
 	}
 	a.Cleanup(func() { exec.Command("userdel", name).Run() })
@@ -35,7 +36,8 @@ func TestWhoseUploads(t *testing.T) {
 	own := credential(t, alice)
 	dir := filepath.Join(a.tree, "spool/incoming", alice)
 	// As scripts/sshd/uploader makes it.
-	if out, err := exec.Command("install", "-d", "-o", alice, "-g", spool.GroupReview, "-m", "2770", dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("install", "-d", "-o", alice, "-g", spool.GroupReview, "-m", "2770",
+		dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	put := func(source string) string {
@@ -44,20 +46,25 @@ func TestWhoseUploads(t *testing.T) {
 	if out, err := a.sh(own, put("mine")+"spool/incoming/"+alice+"/"); err != nil {
 		t.Fatalf("alice in her own directory: %v\n%s", err, out)
 	}
-	stranger, reviewer := a.somebody(reviewerUID), a.somebody(secondUID, spool.GroupAll, spool.GroupReview, spool.GroupDesk)
+	stranger, reviewer := a.somebody(reviewerUID), a.somebody(secondUID, spool.GroupAll, spool.GroupReview,
+		spool.GroupDesk)
 	made := "mkdir -m 777 spool/incoming/" + carol + "\n"
 	for _, tc := range []struct {
 		what string
 		who  func() (string, error)
 	}{
-		{what: "a local user makes carol's directory", who: func() (string, error) { return a.sh(stranger, made+put("stranger")+"spool/incoming/"+carol) }},
+		{what: "a local user makes carol's directory", who: func() (string, error) {
+			return a.sh(stranger, made+put("stranger")+"spool/incoming/"+carol)
+		}},
 		{what: "the build account makes carol's directory", who: func() (string, error) {
 			return a.sh(credential(t, spool.UserBuild), made+put("build")+"spool/incoming/"+carol)
 		}},
 		{what: "reviewd's own directory is renamed to carol's", who: func() (string, error) {
 			return a.sh(credential(t, spool.UserReview), made+put("renamed")+"spool/incoming/"+carol)
 		}},
-		{what: "a reviewer puts files into alice's directory", who: func() (string, error) { return a.sh(reviewer, put("planted")+dir) }},
+		{what: "a reviewer puts files into alice's directory", who: func() (string, error) {
+			return a.sh(reviewer, put("planted")+dir)
+		}},
 	} {
 		out, err := tc.who()
 		t.Logf("%s: %v %s", tc.what, err, out)
@@ -65,7 +72,8 @@ func TestWhoseUploads(t *testing.T) {
 		a.want(a.where(), "review source mine_1.0")
 		a.must(os.RemoveAll(filepath.Join(a.tree, "spool/incoming", carol)))
 	}
-	if data, err := os.ReadFile(filepath.Join(a.item(spool.Review, "mine"), "statement")); err != nil || !strings.Contains(string(data), "Account: "+alice) {
+	if data, err := os.ReadFile(filepath.Join(a.item(spool.Review, "mine"), "statement")); err != nil ||
+		!strings.Contains(string(data), "Account: "+alice) {
 		t.Errorf("the statement does not name the account: %v\n%s", err, data)
 	}
 }
@@ -105,7 +113,8 @@ func TestWhoseFiles(t *testing.T) {
 	a.daemon("reviewd")
 	there("dcut rm")
 
-	evil := a.source(uploadtest.Package{Source: "mpkg", Version: "1.0", Signer: mallory, Files: []uploadtest.File{{Name: "hello_1.0.tar.gz", Data: tarball}}})
+	evil := a.source(uploadtest.Package{Source: "mpkg", Version: "1.0", Signer: mallory,
+		Files: []uploadtest.File{{Name: "hello_1.0.tar.gz", Data: tarball}}})
 	a.must(os.Remove(filepath.Join(evil, "hello_1.0.tar.gz")))
 	drop("cp " + evil + "/* spool/incoming/")
 	a.daemon("reviewd")
