@@ -51,13 +51,55 @@ func forged(format string, args ...any) error {
 // and nothing else. A *Forged error says that there is something foreign;
 // any other error that the result is incomplete, as after a full disk.
 func Check(job *Job) (name string, content []byte, err error) {
-	dir := job.Result
-	entries, err := os.ReadDir(dir)
+	changes, present, err := job.resultFiles()
+	if err != nil {
+		return "", nil, err
+	}
+	text, s, err := job.readChanges(changes)
+	if err != nil {
+		return "", nil, err
+	}
+	files, err := fileList(s)
+	if err != nil {
+		return "", nil, forged("%v", err)
+	}
+	packages := 0
+	for _, f := range files {
+		if !present[f.Name] {
+			return "", nil, fmt.Errorf("the result lacks %s, which %s lists", f.Name, changes)
+		}
+		delete(present, f.Name)
+		isPackage, err := job.checkFile(&f, changes)
+		if err != nil {
+			return "", nil, err
+		}
+		if isPackage {
+			packages++
+		}
+	}
+	if packages == 0 {
+		return "", nil, forged("%s lists no package", changes)
+	}
+	delete(present, changes)
+	for name := range present {
+		return "", nil, forged("the result has %s, which %s does not list", name, changes)
+	}
+	usual := fmt.Sprintf("%s_%s_%s.changes", job.Source, policy.WithoutEpoch(job.BinaryVersion()), job.Arch)
+	if changes != usual {
+		if err := durable.Rename(filepath.Join(job.Result, changes), filepath.Join(job.Result, usual)); err != nil {
+			return "", nil, fmt.Errorf("name the .changes: %w", err)
+		}
+	}
+	return usual, text, nil
+}
+
+// resultFiles names the .changes of a result, and all that lies there: plain files.
+func (j *Job) resultFiles() (changes string, present map[string]bool, err error) {
+	entries, err := os.ReadDir(j.Result)
 	if err != nil {
 		return "", nil, fmt.Errorf("results: %w", err)
 	}
-	changes := ""
-	present := map[string]bool{}
+	present = map[string]bool{}
 	for _, e := range entries {
 		if !e.Type().IsRegular() {
 			return "", nil, forged("the result has %q, which is not a plain file", e.Name())
@@ -76,64 +118,43 @@ func Check(job *Job) (name string, content []byte, err error) {
 	if changes == "" {
 		return "", nil, errors.New("the builder says that it succeeded and left no .changes")
 	}
-	text, err := readPlain(filepath.Join(dir, changes), deb822.Hostile.Size)
+	return changes, present, nil
+}
+
+// readChanges reads the .changes, which must be this job's and unsigned.
+func (j *Job) readChanges(changes string) ([]byte, *deb822.Stanza, error) {
+	text, err := readPlain(filepath.Join(j.Result, changes), deb822.Hostile.Size)
 	if err != nil {
-		return "", nil, forged("%v", err)
+		return nil, nil, forged("%v", err)
 	}
 	if len(text) == 0 {
-		return "", nil, fmt.Errorf("%s is empty, as on a full disk", changes)
+		return nil, nil, fmt.Errorf("%s is empty, as on a full disk", changes)
 	}
 	if openpgp.IsSigned(text) {
-		return "", nil, forged("%s: the build signed it", changes)
+		return nil, nil, forged("%s: the build signed it", changes)
 	}
 	s, err := deb822.ParseOne(changes, text, deb822.Hostile)
 	if err != nil {
-		return "", nil, forged("%v", err)
+		return nil, nil, forged("%v", err)
 	}
-	if err := job.checkFields(s); err != nil {
-		return "", nil, forged("%s: %v", changes, err)
+	if err := j.checkFields(s); err != nil {
+		return nil, nil, forged("%s: %v", changes, err)
 	}
-	files, err := fileList(s)
-	if err != nil {
-		return "", nil, forged("%v", err)
+	return text, s, nil
+}
+
+// checkFile checks a file that the .changes lists.
+func (j *Job) checkFile(f *paper.File, changes string) (isPackage bool, err error) {
+	if err := verify(f, filepath.Join(j.Result, f.Name)); err != nil {
+		return false, err
 	}
-	packages := 0
-	for _, f := range files {
-		if !present[f.Name] {
-			return "", nil, fmt.Errorf("the result lacks %s, which %s lists", f.Name, changes)
-		}
-		delete(present, f.Name)
-		if err := verify(&f, filepath.Join(dir, f.Name)); err != nil {
-			return "", nil, err
-		}
-		switch ext := filepath.Ext(f.Name); ext {
-		case ".deb", ".udeb", ".ddeb":
-			packages++
-			if err := job.checkPackage(dir, f.Name); err != nil {
-				return "", nil, err
-			}
-		case ".buildinfo":
-			if err := job.checkBuildinfo(dir, f.Name); err != nil {
-				return "", nil, err
-			}
-		default:
-			return "", nil, forged("%s lists %s; only .deb, .udeb and .buildinfo files are results of a build", changes, f.Name)
-		}
+	switch filepath.Ext(f.Name) {
+	case ".deb", ".udeb", ".ddeb":
+		return true, j.checkPackage(j.Result, f.Name)
+	case ".buildinfo":
+		return false, j.checkBuildinfo(j.Result, f.Name)
 	}
-	if packages == 0 {
-		return "", nil, forged("%s lists no package", changes)
-	}
-	delete(present, changes)
-	for name := range present {
-		return "", nil, forged("the result has %s, which %s does not list", name, changes)
-	}
-	usual := fmt.Sprintf("%s_%s_%s.changes", job.Source, policy.WithoutEpoch(job.BinaryVersion()), job.Arch)
-	if changes != usual {
-		if err := durable.Rename(filepath.Join(dir, changes), filepath.Join(dir, usual)); err != nil {
-			return "", nil, fmt.Errorf("name the .changes: %w", err)
-		}
-	}
-	return usual, text, nil
+	return false, forged("%s lists %s; only .deb, .udeb and .buildinfo files are results of a build", changes, f.Name)
 }
 
 // allowed reports whether a package of this architecture may come out of the

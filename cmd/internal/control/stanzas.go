@@ -62,26 +62,41 @@ func (r *reader) suite() Suite {
 	if x.Dbgsym != "" {
 		r.check("Dbgsym", x.Dbgsym, policy.CheckComponent)
 	}
-	weights := queue.Weights{}
+	x.Weights = r.weights()
+	x.Codename = r.str("Codename", x.Name)
+	r.check("Codename", x.Codename, policy.CheckSuite)
+	r.builtOn(&x)
+	r.checks(x.Checks)
+	return x
+}
+
+// weights reads Weights: nil for the order of acceptance.
+func (r *reader) weights() queue.Weights {
+	kinds := []string{"suite", "priority", "section", "component", "urgency", "note"}
+	own := queue.Weights{}
 	standard, points := weightWords(r.str("Weights", ""))
 	for name, v := range points {
 		n, err := strconv.Atoi(v)
-		if kind, _, _ := strings.Cut(name, "-"); err != nil || !slices.Contains([]string{"suite", "priority", "section", "component", "urgency", "note"}, kind) {
-			r.fail("Weights", "%s=%s: write suite-, priority-, section-, component-, urgency- or note-NAME=points, such as urgency-high=30", name, v)
+		if kind, _, _ := strings.Cut(name, "-"); err != nil || !slices.Contains(kinds, kind) {
+			r.fail("Weights", "%s=%s: write suite-, priority-, section-, component-, urgency- or note-NAME=points, "+
+				"such as urgency-high=30", name, v)
 		}
-		weights[name] = n
+		own[name] = n
 	}
 	switch {
 	case standard:
-		x.Weights = queue.DefaultWeights().With(weights)
-	case len(weights) > 0:
-		x.Weights = weights
+		return queue.DefaultWeights().With(own)
+	case len(own) > 0:
+		return own
 	}
-	x.Codename = r.str("Codename", x.Name)
-	r.check("Codename", x.Codename, policy.CheckSuite)
+	return nil
+}
+
+// builtOn checks the suite's architectures, and reads on which all is built.
+func (r *reader) builtOn(x *Suite) {
 	if len(x.Architectures) == 0 {
 		r.fail("Architectures", "missing; name the architectures that the suite is built for, such as: Architectures: amd64")
-		return x
+		return
 	}
 	for _, a := range x.Architectures {
 		if a == "all" || a == "source" || a == "any" {
@@ -92,7 +107,11 @@ func (r *reader) suite() Suite {
 	if !slices.Contains(x.Architectures, x.IndepOn) {
 		r.fail("Indep-On", "%q is not one of the suite's Architectures (%s)", x.IndepOn, strings.Join(x.Architectures, " "))
 	}
-	for check, level := range x.Checks {
+}
+
+// checks looks whether a suite may give the checks of uploads these levels.
+func (r *reader) checks(levels map[string]string) {
+	for check, level := range levels {
 		if _, err := upload.ParseLevel(level); err != nil {
 			r.fail("Checks", "%s=%s: the level is error, warning, remark or off", check, level)
 		}
@@ -102,7 +121,6 @@ func (r *reader) suite() Suite {
 			r.fail("Checks", "%q is no check; a suite may set: %s", check, strings.Join(known, " "))
 		}
 	}
-	return x
 }
 
 // settable says whether a suite may set the level of a check. If there is no
