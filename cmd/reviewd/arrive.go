@@ -400,6 +400,7 @@ func (in *intake) noteWaiting(d incoming.Dir, name, what string) {
 // renames it has the upload; who comes second finds it gone.
 func (in *intake) claim(d incoming.Dir, name string) (bool, error) {
 	in.waiting.Over(filepath.Join(d.Rel, name))
+	step("complete", name)
 	source, version, err := guess(in.box.Path(d), name)
 	if err != nil {
 		return false, err
@@ -444,6 +445,7 @@ func (in *intake) birth(ticket *queue.Ticket, d incoming.Dir, name string) (bool
 		return false, err
 	}
 	defer it.Release()
+	step("born", name)
 	// Whoever judges it syncs both directories before the original goes.
 	if err := durable.RenameUnsynced(in.box.Path(d, name), it.Path(uploadDir, as)); err != nil &&
 		!errors.Is(err, fs.ErrNotExist) {

@@ -245,11 +245,13 @@ func (in *intake) copy(
 		in: in, it: it, changes: t.Changes, patient: time.Since(t.Received) < in.patience(),
 		sums: world.Sums, told: world.Told,
 	}
+	step("claimed", t.Changes)
 	// Before a byte is read: nobody knows yet which suite's limits hold.
 	if err := taker.take(ctx, own, t.Changes, upload.TakeOptions{MaxSize: upload.MaxChanges}); err != nil ||
 		len(taker.findings) > 0 {
 		return taker.findings, err
 	}
+	step("copied the .changes", t.Changes)
 	key, err := in.signed(it, t, world)
 	signed := key != ""
 	if err != nil {
@@ -268,10 +270,13 @@ func (in *intake) copy(
 		return nil, err
 	}
 	files, mine := in.theirs(d, it, t, files, func(source string) bool { return world.May(key, source) })
+	step("knows whose files", t.Changes)
 	if _, err := durable.MoveAllUnsynced(in.box.Path(d), own, mine); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
+	step("took the files away", t.Changes)
 	err = taker.takeAll(ctx, in.box.Path(d), files)
+	step("copied", t.Changes)
 	return taker.findings, err
 }
 

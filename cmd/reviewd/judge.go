@@ -57,10 +57,21 @@ func (in *intake) judge(ctx context.Context, it *spool.Item) (spool.Verdict, err
 	if upload.Worst(j.findings) >= upload.Error {
 		return j.refuse()
 	}
+	step("judged", t.Changes)
 	if err := j.keep(ctx); err != nil {
 		return spool.Verdict{}, err
 	}
 	return j.letIn(ctx)
+}
+
+// between is for tests, and nil: it is called at each step of intake between a check and
+// the use of what was checked, with the name of the .changes.
+var between func(step, changes string)
+
+func step(name, changes string) {
+	if between != nil {
+		between(name, changes)
+	}
 }
 
 // judgement is what is known of an upload while it is judged.
@@ -138,6 +149,7 @@ func (j *judgement) keep(ctx context.Context) error {
 	if err := markTaken(j.it); err != nil {
 		return err
 	}
+	step("settles", j.t.Changes)
 	said, err := j.state(ctx, j.it, j.t, j.u)
 	if err != nil {
 		return err
@@ -149,11 +161,13 @@ func (j *judgement) keep(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
+	step("stated", j.t.Changes)
 	return emptyTaken(j.it)
 }
 
 // letIn says whether the upload goes to review, or is accepted by the suite's rule.
 func (j *judgement) letIn(ctx context.Context) (spool.Verdict, error) {
+	step("moves", j.t.Changes)
 	v, err := j.takePlace(j.it, j.t, j.older)
 	if err != nil {
 		return spool.Verdict{}, err

@@ -28,6 +28,9 @@ const beReviewd = "PACKMILL_TEST_REVIEWD"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(beReviewd) != "" {
+		if at := os.Getenv(atStep); at != "" {
+			between = striker(at, os.Getenv(inTree))
+		}
 		main()
 		os.Exit(0)
 	}
