@@ -111,7 +111,7 @@ func (t *transaction) settle(f *family, b *built) error {
 			alone++
 			continue
 		}
-		if lacks, err := t.lacks(&b.st, arch, f.packages, nil); err != nil || lacks != "" || f.behind(&b.st, arch) {
+		if unmet, err := t.unmet(&b.st, arch, f.packages, nil); err != nil || unmet != "" || f.behind(&b.st, arch) {
 			if err != nil {
 				return err
 			}
@@ -179,9 +179,9 @@ func (f *family) builds(version, arch string) bool {
 	return true
 }
 
-// lacks is what a package depends on of its own source and an architecture does
+// unmet is what a package depends on of its own source and an architecture does
 // not have, "" if it has all: in what is published, for all, or among the changes.
-func (t *transaction) lacks(st *deb822.Stanza, arch string, packages []string, changes []change) (string, error) {
+func (t *transaction) unmet(st *deb822.Stanza, arch string, packages []string, changes []change) (string, error) {
 	for _, field := range []string{"Pre-Depends", "Depends"} {
 		list, err := policy.ParseRelations(st.Get(field))
 		if err != nil {
@@ -248,9 +248,9 @@ func (in *inclusion) waits() (string, error) {
 				return "", err
 			}
 			for j := range list {
-				lacks, err := in.t.lacks(&list[j], arch, in.names, in.changes)
-				if err != nil || lacks != "" {
-					return ch.key + " needs " + lacks, err
+				unmet, err := in.t.unmet(&list[j], arch, in.names, in.changes)
+				if err != nil || unmet != "" {
+					return ch.key + " needs " + unmet, err
 				}
 			}
 		}

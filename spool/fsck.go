@@ -253,7 +253,7 @@ func (c *checker) item(p Place, n Name) {
 	switch {
 	case errors.Is(err, ErrBusy), errors.Is(err, ErrGone):
 		return
-	case Lacks(err):
+	case Scarce(err):
 		c.trouble = err // ours, not the item's
 		return
 	case err != nil:
@@ -323,7 +323,7 @@ func takenByHand(dir string) bool {
 func misfit(dir string, n Name) (why string, err error) {
 	ticket, err := ReadTicket(dir)
 	switch {
-	case Lacks(err):
+	case Scarce(err):
 		return "", err
 	case errors.Is(err, fs.ErrNotExist):
 		return "it has no ticket", nil

@@ -44,11 +44,11 @@ func (e entry) before(o entry) bool {
 
 // past is what is remembered of an entry's last handling.
 type past struct {
-	by   time.Duration // the delay after the last error
-	err  string
-	busy int  // looks in a row that met a lock
-	stay bool // the handler said that nothing can be done yet
-	lack bool // the error was of a machine that lacks something, see Lacks
+	by     time.Duration // the delay after the last error
+	err    string
+	busy   int  // looks in a row that met a lock
+	stay   bool // the handler said that nothing can be done yet
+	scarce bool // the error was of a machine that has too little of something, see Scarce
 }
 
 type dueItem struct {
@@ -229,12 +229,12 @@ func (s *schedule) locked(e entry) {
 // failed notes that the handling came to an error: when it is tried again, and
 // whether that is another error than the last.
 func (s *schedule) failed(e entry, err error) (by time.Duration, fresh bool) {
-	old, lack := s.past[e], Lacks(err)
+	old, scarce := s.past[e], Scarce(err)
 	by = retry.After(old.by)
-	if lack {
+	if scarce {
 		by = min(by, hinderedRetry)
 	}
-	s.past[e] = past{by: by, err: err.Error(), lack: lack}
+	s.past[e] = past{by: by, err: err.Error(), scarce: scarce}
 	s.delay(e, by)
 	return by, !trouble.Alike(old.err, err.Error())
 }

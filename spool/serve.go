@@ -84,7 +84,7 @@ type Loop struct {
 	// hindered: the last scan did not see all, or an item lies where Via moved it
 	// and Handle could not go on, so that Before must give it back.
 	hindered bool
-	lack     bool // since the last move an error was of what the machine lacks
+	scarce   bool // since the last move an error was of what the machine lacks
 	said     trouble.Said
 }
 
@@ -106,9 +106,9 @@ const (
 // the log.
 var ErrLeft = errors.New("some items could not be handled; the log says which")
 
-// Lacks reports whether an error says that the machine, and not the item, has too
+// Scarce reports whether an error says that the machine, and not the item, has too
 // little of something: other processes give that back without any event.
-func Lacks(err error) bool {
+func Scarce(err error) bool {
 	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
 		if errors.Is(err, e) {
 			return true
@@ -472,17 +472,17 @@ func (l *Loop) finish(r result) error {
 	case r.err != nil:
 		l.failed = true
 		l.hindered = l.hindered || r.moved
-		l.lack = l.lack || Lacks(r.err)
+		l.scarce = l.scarce || Scarce(r.err)
 		if by, fresh := l.plan.failed(r.e, r.err); fresh {
 			l.Log.Error("handle", "item", r.e.name, "state", r.e.place.State, "suite", r.e.place.Suite, "arch", r.e.place.Arch,
 				"err", r.err, "again", by)
 		}
 	case r.moved:
 		delete(l.plan.past, r.e)
-		if l.lack {
+		if l.scarce {
 			// There is some again: what failed need not wait for its time.
-			l.lack = false
-			l.plan.again(func(_ entry, p past) bool { return p.lack })
+			l.scarce = false
+			l.plan.again(func(_ entry, p past) bool { return p.scarce })
 		}
 		l.progress = true
 		l.Moved++

@@ -139,11 +139,11 @@ func (x *File) Save() error {
 		return err
 	}
 	x.st.kept = true
-	return x.sweep()
+	return x.dropStores()
 }
 
-// sweep removes stores that the directory does not name.
-func (x *File) sweep() error {
+// dropStores removes stores that the directory does not name.
+func (x *File) dropStores() error {
 	names, err := filepath.Glob(x.place.Cache + ".text-*")
 	if err != nil {
 		return err

@@ -104,7 +104,7 @@ func (r *Repository) fetch(ctx context.Context, f *File, dir string) error {
 			return verify(to, f)
 		}
 		if _, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) {
-			return lacks(f.Path)
+			return missing(f.Path)
 		}
 		if !errors.Is(err, unix.EXDEV) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EMLINK) {
 			return err
@@ -132,7 +132,7 @@ type ErrBroken struct {
 
 func (e ErrBroken) Error() string { return e.text }
 
-func lacks(name string) error {
+func missing(name string) error {
 	return ErrBroken{text: name + " is not there, though its index names it; the repository is broken: run its own check"}
 }
 
@@ -153,7 +153,7 @@ func mayPass(err error) bool {
 func (r *Repository) copy(ctx context.Context, f *File, to string) error {
 	body, err := r.open(ctx, f.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return lacks(f.Path)
+		return missing(f.Path)
 	}
 	if err != nil {
 		return err

@@ -130,7 +130,7 @@ func (a *attempt) end(res *runner.Result, err error, earlier string) (spool.Verd
 	if v, ended, err := a.taken(a.it, a.t, res); ended || err != nil {
 		return v, err
 	}
-	if spool.Lacks(err) {
+	if spool.Scarce(err) {
 		// No attempt: it goes back at once, and nothing is taken for a while.
 		a.health.lacks(err)
 		a.t.Tries--

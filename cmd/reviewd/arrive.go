@@ -192,7 +192,7 @@ func (in *intake) missing(ctx context.Context, d incoming.Dir, name string, st *
 		missing = append(missing, fmt.Sprintf("%s has %d names", name, st.Nlink))
 	}
 	for _, f := range files {
-		why, at, real := in.lacks(ctx, d, f)
+		why, at, real := in.hinders(ctx, d, f)
 		size += real
 		if why != "" {
 			missing = append(missing, why)
@@ -236,10 +236,10 @@ func (in *intake) lookAgain(last time.Time) {
 	})
 }
 
-// lacks says why a file that a .changes lists cannot be taken yet, "" if it
+// hinders says why a file that a .changes lists cannot be taken yet, "" if it
 // can, when it was last changed, and how many bytes it has there. What can never
 // be taken is not waited for: whoever copies it refuses it.
-func (in *intake) lacks(ctx context.Context, d incoming.Dir, f upload.File) (why string, at time.Time, size int64) {
+func (in *intake) hinders(ctx context.Context, d incoming.Dir, f upload.File) (why string, at time.Time, size int64) {
 	dir := in.box.Path(d)
 	var st unix.Stat_t
 	if err := unix.Lstat(filepath.Join(dir, f.Name), &st); err != nil {

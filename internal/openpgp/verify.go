@@ -107,7 +107,7 @@ func (k *Keyring) verify(
 	if sig.CreationTime.After(now.Add(Skew)) {
 		return nil, refuse(Future, id,
 			"the signature is dated %s, which is in the future (here it is %s); set your clock and sign again",
-			stamp(sig.CreationTime), stamp(now))
+			when(sig.CreationTime), when(now))
 	}
 	// A key made, or a text signed, seconds ago on a machine whose clock is a
 	// little ahead is judged at its own time.
@@ -159,7 +159,7 @@ func (r *ringKey) verify(rawSig []byte, sig *packet.Signature, signed []byte, no
 		}
 		if errors.Is(err, pgperrors.ErrSignatureOlderThanKey) {
 			return nil, refuse(BadKey, id, "the signature is dated %s, before its key was made; set your clock and sign again",
-				stamp(sig.CreationTime))
+				when(sig.CreationTime))
 		}
 		return nil, refuse(Tampered, id, "the signature does not fit the text: the file was changed after it was signed; "+
 			"sign it again and upload it unchanged")
@@ -206,7 +206,7 @@ func (r *ringKey) state(keyID uint64, id string, at time.Time) *Refusal {
 				}
 				if sub.PublicKey.CreationTime.After(at) {
 					return refuse(BadKey, id, "the signature is dated %s, before its key was made; set your clock and sign again",
-						stamp(at))
+						when(at))
 				}
 				return selfRefusal(sub.Bindings, id, "the subkey")
 			}
@@ -217,7 +217,7 @@ func (r *ringKey) state(keyID uint64, id string, at time.Time) *Refusal {
 	}
 	if e.PrimaryKey.CreationTime.After(at) {
 		return refuse(BadKey, id, "the signature is dated %s, before its key was made; set your clock and sign again",
-			stamp(at))
+			when(at))
 	}
 	if e.Revoked(at) {
 		return keyRefusal(pgperrors.ErrKeyRevoked, id, "the key")
@@ -309,7 +309,7 @@ func (k *Keyring) VerifyDetached(data io.Reader, signature []byte, now time.Time
 	return sig, nil
 }
 
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+func when(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
 // VerifyMIME checks the signature of a PGP/MIME part (RFC 3156 section 5), with the
 // rules of VerifyClear: part is the part as it was sent, with CR LF at line

@@ -157,7 +157,7 @@ func checkReplay(r *reading) error {
 func checkSignatureAge(r *reading) error {
 	if s := r.up.Signature; s != nil && r.ctx.Now.Sub(s.Created) > r.lim.Age {
 		r.say("%s: it was signed at %s, more than %d days ago; sign it again",
-			show(r.up.Name), stamp(s.Created), days(r.lim.Age))
+			show(r.up.Name), when(s.Created), days(r.lim.Age))
 	}
 	return nil
 }
@@ -636,7 +636,7 @@ func checkDate(r *reading) error {
 	if err != nil {
 		r.say("Date is %s; write it as date -R does", quote(d))
 	} else if t.After(r.ctx.Now.Add(24 * time.Hour)) {
-		r.say("Date is %s, in the future; set the clock and build again", stamp(t))
+		r.say("Date is %s, in the future; set the clock and build again", when(t))
 	}
 	return nil
 }
@@ -644,7 +644,7 @@ func checkDate(r *reading) error {
 func checkDateOld(r *reading) error {
 	if t, err := mail.ParseDate(r.up.Changes.Date); err == nil && r.ctx.Now.Sub(t) > r.lim.Age {
 		r.say("Date is %s, more than %d days ago; give the changelog entry a new date (dch -r) and build again",
-			stamp(t), days(r.lim.Age))
+			when(t), days(r.lim.Age))
 	}
 	return nil
 }

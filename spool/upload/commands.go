@@ -149,7 +149,7 @@ func (r *commandsReader) verify(data []byte, ctx *Context) ([]byte, bool) {
 		return nil, false
 	}
 	if ctx.Now.Sub(signature.Created) > maxCommandAge {
-		r.say("signature-age", "it was signed at ", stamp(signature.Created),
+		r.say("signature-age", "it was signed at ", when(signature.Created),
 			", more than a day ago; make it again with dcut")
 	}
 	return text, true

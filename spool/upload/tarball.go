@@ -240,10 +240,10 @@ func (t *tarball) entry(h *tar.Header) {
 		t.bad(h, "tar-mode", "has mode %04o: set-user-ID or set-group-ID; remove the bit", mode)
 	}
 	if h.ModTime.After(t.now.Add(24 * time.Hour)) {
-		t.bad(h, "tar-future", "is dated %s, in the future; set the clock and pack the tarball again", stamp(h.ModTime))
+		t.bad(h, "tar-future", "is dated %s, in the future; set the clock and pack the tarball again", when(h.ModTime))
 	}
 	if h.ModTime.Year() < 1975 {
-		t.bad(h, "tar-past", "is dated %s, before 1975; touch it and pack the tarball again", stamp(h.ModTime))
+		t.bad(h, "tar-past", "is dated %s, before 1975; touch it and pack the tarball again", when(h.ModTime))
 	}
 }
 

@@ -312,4 +312,4 @@ func ascii(s string) string {
 }
 
 // stamp is a time in a sentence.
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+func when(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }

@@ -422,11 +422,11 @@ func (s *Sweep) after(tree string, acknowledged bool, where string) ([]string, e
 // CopyTree copies a tree of files, directories and links, with modes and times;
 // names of one file are names of one file again.
 func CopyTree(from, to string) error {
-	type stamp struct {
+	type copied struct {
 		path string
 		info fs.FileInfo
 	}
-	var dirs []stamp
+	var dirs []copied
 	first := map[uint64]string{}
 	err := filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
@@ -439,7 +439,7 @@ func CopyTree(from, to string) error {
 		dst := to + strings.TrimPrefix(path, from)
 		switch {
 		case e.IsDir():
-			dirs = append(dirs, stamp{dst, info})
+			dirs = append(dirs, copied{dst, info})
 			return os.Mkdir(dst, 0o700)
 		case e.Type()&fs.ModeSymlink != 0:
 			target, err := os.Readlink(path)
