@@ -251,7 +251,32 @@ const Unlisted spool.Kind = "unlisted"
 // Every job has its entry before it can be seen, and each is looked for until it
 // was missed five times: it may be on its way. It changes nothing.
 func CheckLedgers(tree *spool.Tree) ([]spool.Finding, error) {
-	var out []spool.Finding
+	out, err := unlistedJobs(tree)
+	if err != nil {
+		return nil, err
+	}
+	entries, strays, err := ledgerEntries(tree)
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, strays...)
+	if err := lookForJobs(tree, entries); err != nil {
+		return nil, err
+	}
+	for ino, path := range entries {
+		rel, _ := filepath.Rel(tree.Root(), path)
+		out = append(out, spool.Finding{
+			Kind: Unlisted, Path: rel,
+			Text: "the job of this entry is nowhere, and no other can be made while the entry is there",
+			Cure: "the entry is removed", Repair: func() error { return strike(path, ino) },
+		})
+	}
+	slices.SortFunc(out, func(a, b spool.Finding) int { return strings.Compare(a.Path, b.Path) })
+	return out, nil
+}
+
+// unlistedJobs are the jobs that no ledger knows.
+func unlistedJobs(tree *spool.Tree) (out []spool.Finding, err error) {
 	places, err := tree.Places(tree.Are(spool.Jobs)...)
 	if err != nil {
 		return nil, err
@@ -273,28 +298,45 @@ func CheckLedgers(tree *spool.Tree) ([]spool.Finding, error) {
 			if _, gone := os.Lstat(dir); gone != nil || err == nil && st.Nlink > 1 {
 				continue
 			}
-			out = append(out, spool.Finding{Kind: Unlisted, Path: f.Dir(), Text: "the ledger does not know the job, so it could be made twice",
-				Cure: "it is written into the ledger, as master-buildd does when it starts", Repair: func() error { return adopt(tree, f) }})
+			out = append(out, spool.Finding{
+				Kind: Unlisted, Path: f.Dir(), Text: "the ledger does not know the job, so it could be made twice",
+				Cure:   "it is written into the ledger, as master-buildd does when it starts",
+				Repair: func() error { return adopt(tree, f) },
+			})
 		}
 	}
-	entries, err := filepath.Glob(tree.Path("queue", "*", "*", spool.LedgerDir, "[^.]*"))
+	return out, nil
+}
+
+// ledgerEntries are the paths of all entries by inode, which an entry shares with its
+// job, and what lies in ledgers and is none.
+func ledgerEntries(tree *spool.Tree) (entries map[uint64]string, strays []spool.Finding, err error) {
+	paths, err := filepath.Glob(tree.Path("queue", "*", "*", spool.LedgerDir, "[^.]*"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	missed := map[uint64]string{}
-	for _, path := range entries {
+	entries = map[uint64]string{}
+	for _, path := range paths {
 		var st unix.Stat_t
 		rel, _ := filepath.Rel(tree.Root(), path)
 		switch err := unix.Lstat(path, &st); {
 		case err != nil:
 		case st.Mode&unix.S_IFMT != unix.S_IFREG:
 			text := "an entry of a ledger is a file, and this is none"
-			out = append(out, spool.Finding{Kind: spool.Stray, Path: rel, Text: text, Cure: "it goes to attic/strays with a REASON",
-				Repair: func() error { return tree.PutAway(rel, text) }})
+			strays = append(strays, spool.Finding{
+				Kind: spool.Stray, Path: rel, Text: text, Cure: "it goes to attic/strays with a REASON",
+				Repair: func() error { return tree.PutAway(rel, text) },
+			})
 		case st.Nlink > 1: // with one name it is of a job that was swept, and hinders nobody
-			missed[st.Ino] = path
+			entries[st.Ino] = path
 		}
 	}
+	return entries, strays, nil
+}
+
+// lookForJobs deletes the entries whose job it finds. A job may be on its way, so what
+// is missed is looked for five times.
+func lookForJobs(tree *spool.Tree, entries map[uint64]string) error {
 	// In the attic, and as an egg in a source that is fanned out, too.
 	births := []string{"tmp/*", "tmp/gone/*"}
 	any := strings.NewReplacer("SUITE", "*", "ARCH", "*", "HASH", "*")
@@ -305,27 +347,21 @@ func CheckLedgers(tree *spool.Tree) ([]spool.Finding, error) {
 			births = append(births, items+"/"+jobsDir+"/*")
 		}
 	}
-	for look := 0; len(missed) > 0 && look < 5; look++ {
+	for look := 0; len(entries) > 0 && look < 5; look++ {
 		if look > 0 {
 			time.Sleep(100 * time.Millisecond)
 		}
 		for _, dir := range births {
 			found, err := filepath.Glob(tree.Path(dir, birthFile))
 			if err != nil {
-				return nil, err
+				return err
 			}
 			for _, f := range found {
-				delete(missed, inodeOf(filepath.Dir(f)))
+				delete(entries, inodeOf(filepath.Dir(f)))
 			}
 		}
 	}
-	for ino, path := range missed {
-		rel, _ := filepath.Rel(tree.Root(), path)
-		out = append(out, spool.Finding{Kind: Unlisted, Path: rel, Text: "the job of this entry is nowhere, and no other can be made while the entry is there",
-			Cure: "the entry is removed", Repair: func() error { return strike(path, ino) }})
-	}
-	slices.SortFunc(out, func(a, b spool.Finding) int { return strings.Compare(a.Path, b.Path) })
-	return out, nil
+	return nil
 }
 
 // strike removes an entry from its ledger, if it is that one still.

@@ -36,30 +36,9 @@ func HaveDose() bool {
 func Dose(ctx context.Context, x *Index, jobs []Job, tmp string) (answers []Answer, err error) {
 	answers = make([]Answer, len(jobs))
 	u := universe{x: x, seen: make(map[string]bool)}
-	var sources bytes.Buffer
-	count := 0
-	for i := range jobs {
-		j := &jobs[i]
-		if err := x.fits(j); err != nil {
-			return nil, err
-		}
-		if depends, conflicts, err := j.Relations(x.Arch); err != nil {
-			answers[i].Why = err.Error()
-		} else {
-			question(&sources, "build", i, depends, conflicts)
-			u.need(depends)
-			count++
-		}
-		if j.Waits == "" {
-			continue
-		}
-		if waits, err := j.waits(); err != nil {
-			answers[i].Wait = err.Error()
-		} else {
-			question(&sources, "wait", i, waits, nil)
-			u.need(waits)
-			count++
-		}
+	sources, count, err := u.questions(jobs, answers)
+	if err != nil {
+		return nil, err
 	}
 	if count == 0 {
 		return answers, nil
@@ -77,7 +56,7 @@ func Dose(ctx context.Context, x *Index, jobs []Job, tmp string) (answers []Answ
 	if err := os.WriteFile(packagesFile, u.packages(), 0o600); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(sourcesFile, sources.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(sourcesFile, sources, 0o600); err != nil {
 		return nil, err
 	}
 	out, err := runDose(ctx, x.Arch, packagesFile, sourcesFile)
@@ -88,11 +67,50 @@ func Dose(ctx context.Context, x *Index, jobs []Job, tmp string) (answers []Answ
 	if err != nil {
 		return nil, err
 	}
+	if err := answer(answers, all); err != nil {
+		return nil, err
+	}
+	return answers, nil
+}
+
+// questions is the text of a Sources file that asks dose about the jobs, and how many
+// entries it has. The universe then needs what they need. A job whose relations cannot
+// be read is not asked about: its answer says so.
+func (u *universe) questions(jobs []Job, answers []Answer) (text []byte, count int, err error) {
+	var sources bytes.Buffer
+	for i := range jobs {
+		j := &jobs[i]
+		if err := u.x.fits(j); err != nil {
+			return nil, 0, err
+		}
+		if depends, conflicts, err := j.Relations(u.x.Arch); err != nil {
+			answers[i].Why = err.Error()
+		} else {
+			question(&sources, "build", i, depends, conflicts)
+			u.need(depends)
+			count++
+		}
+		if j.Waits == "" {
+			continue
+		}
+		if waits, err := j.waits(); err != nil {
+			answers[i].Wait = err.Error()
+		} else {
+			question(&sources, "wait", i, waits, nil)
+			u.need(waits)
+			count++
+		}
+	}
+	return sources.Bytes(), count, nil
+}
+
+// answer writes what is broken into the answers to the questions.
+func answer(answers []Answer, all map[string]broken) error {
 	for name, b := range all {
 		kind, number, _ := strings.Cut(name, "-")
 		i, err := strconv.Atoi(number)
-		if err != nil || i < 0 || i >= len(jobs) {
-			return nil, fmt.Errorf("%s: answer for %q, of which nobody asked", program, name)
+		if err != nil || i < 0 || i >= len(answers) {
+			return fmt.Errorf("%s: answer for %q, of which nobody asked", program, name)
 		}
 		switch kind {
 		case "build":
@@ -102,7 +120,7 @@ func Dose(ctx context.Context, x *Index, jobs []Job, tmp string) (answers []Answ
 		}
 		answers[i].miss(b.missing)
 	}
-	return answers, nil
+	return nil
 }
 
 // question writes the entry of a Sources file that stands for a job. Its name

@@ -149,29 +149,11 @@ func (d *differ) source(src *source) Needed {
 	if !src.complete {
 		return d.byPresence(src, n)
 	}
-	built, listed, excluded := 0, 0, 0
-	for i := range src.binaries {
-		b := &src.binaries[i]
-		if !d.matches[b.archs] || b.udeb && !d.o.Udebs || !d.reads(b.component) {
-			continue
-		}
-		listed++
-		if !d.o.Specific.binary(b.name, d.arch) {
-			excluded++
-			continue
-		}
-		switch version := d.version(b.name, src.name); {
-		case version == "":
-			n.Missing = append(n.Missing, b.name)
-		case policy.CompareVersions(version, src.version) < 0:
-			n.Older = append(n.Older, b.name)
-		default:
-			built++
-		}
-	}
+	built, listed, excluded := d.count(src, &n)
 	switch {
 	case listed == 0:
-		return notFor("the source has no package there, or none that is looked for: installer's packages, other components and build profiles are not")
+		return notFor("the source has no package there, or none that is looked for: " +
+			"installer's packages, other components and build profiles are not")
 	case listed == excluded:
 		return notFor("Packages-arch-specific excludes all its packages")
 	}
@@ -196,6 +178,31 @@ func (d *differ) source(src *source) Needed {
 		n.Older, n.Missing = nil, nil
 	}
 	return n
+}
+
+// count looks for each package that the source's list has on the architecture, and notes
+// those that are missing or older than the source.
+func (d *differ) count(src *source, n *Needed) (built, listed, excluded int) {
+	for i := range src.binaries {
+		b := &src.binaries[i]
+		if !d.matches[b.archs] || b.udeb && !d.o.Udebs || !d.reads(b.component) {
+			continue
+		}
+		listed++
+		if !d.o.Specific.binary(b.name, d.arch) {
+			excluded++
+			continue
+		}
+		switch version := d.version(b.name, src.name); {
+		case version == "":
+			n.Missing = append(n.Missing, b.name)
+		case policy.CompareVersions(version, src.version) < 0:
+			n.Older = append(n.Older, b.name)
+		default:
+			built++
+		}
+	}
+	return built, listed, excluded
 }
 
 // reads reports whether the component's packages were added.
