@@ -212,6 +212,11 @@ func (d *differ) reads(component string) bool {
 
 // byPresence judges a source whose packages' architectures are not known.
 func (d *differ) byPresence(src *source, n Needed) Needed {
+	allowed := func(b binary) bool { return d.o.Specific.binary(b.name, d.arch) }
+	if len(src.binaries) > 0 && !slices.ContainsFunc(src.binaries, allowed) {
+		n.State, n.Reason = NotForArch, "Packages-arch-specific excludes all its packages"
+		return n
+	}
 	for i := range src.binaries {
 		switch version := d.version(src.binaries[i].name, src.name); {
 		case version == "":

@@ -202,7 +202,7 @@ func whoTakes(tree *spool.Tree, all *control.Settings, f spool.Found, t *queue.T
 		}
 		on := f.Arch()
 		if on == "all" {
-			on = s.IndepOn
+			on = s.IndepOf(t)
 		}
 		runs := 0
 		for _, d := range daemons {
