@@ -24,7 +24,8 @@ import (
 
 // The steps of intake, in their order.
 var steps = []string{
-	"complete", "born", "claimed", "copied the .changes", "knows whose files", "took the files away", "copied", "judged", "settles", "stated", "moves",
+	"complete", "born", "claimed", "copied the .changes", "knows whose files", "took the files away",
+	"copied", "judged", "settles", "stated", "moves",
 }
 
 // atStep and inTree tell the daemon of a test at which step somebody strikes.
@@ -108,7 +109,8 @@ func striker(at, tree string) func(step, changes string) {
 		victim := filepath.Join(tree, victims, name)
 		other, _ := os.ReadFile(filepath.Join(tree, "other", name))
 		var held []string
-		for _, dir := range []string{filepath.Dir(path), filepath.Join(tree, "spool/intake/*/upload"), filepath.Join(tree, "spool/intake/*/.taken")} {
+		intake := filepath.Join(tree, "spool/intake/*")
+		for _, dir := range []string{filepath.Dir(path), filepath.Join(intake, "upload"), filepath.Join(intake, ".taken")} {
 			found, _ := filepath.Glob(filepath.Join(dir, name))
 			held = append(held, found...)
 		}
@@ -185,7 +187,8 @@ func (s *site) bait(source string, sent, theirs map[string][]byte) {
 		if e.Name() != changes {
 			// The other .changes lists the victim's file.
 			for _, sum := range []func([]byte) string{
-				func(b []byte) string { return fmt.Sprintf("%x", md5.Sum(b)) }, func(b []byte) string { return fmt.Sprintf("%x", sha1.Sum(b)) },
+				func(b []byte) string { return fmt.Sprintf("%x", md5.Sum(b)) },
+				func(b []byte) string { return fmt.Sprintf("%x", sha1.Sum(b)) },
 				func(b []byte) string { return fmt.Sprintf("%x", sha256.Sum256(b)) },
 			} {
 				text = bytes.ReplaceAll(text, []byte(sum(data)), []byte(sum(secret)))
