@@ -227,10 +227,14 @@ func (r Right) ids() (uid, gid int, err error) {
 
 // SetRights gives the tree to the daemons' accounts: every directory of the
 // list, the directories of suites and architectures below the shared ones, and
-// the items. It must be called by root, and may be called again at any time.
+// the items. A tree that was restored where the accounts have other numbers is given
+// to them first. It must be called by root, and may be called again at any time.
 func (t *Tree) SetRights() error {
 	gids, err := itemGroups()
 	if err != nil {
+		return err
+	}
+	if err := t.reown(); err != nil {
 		return err
 	}
 	for _, r := range t.Rights() {
@@ -269,7 +273,7 @@ func (t *Tree) SetRights() error {
 			}
 		}
 	}
-	return nil
+	return t.recordAccounts()
 }
 
 // itemGroups are the groups of sources and of jobs.
@@ -480,6 +484,15 @@ const WrongRight Kind = "wrong right"
 // rights compares the directories with the list, in a tree to which it
 // applies. The owner of a directory below a shared one is whoever made it first.
 func (c *checker) rights() error {
+	uids, gids, err := c.tree.moved()
+	if err != nil {
+		return err
+	}
+	if n := len(uids) + len(gids); n > 0 {
+		c.report(Finding{WrongRight, AccountsFile, fmt.Sprintf("%d accounts and groups have other numbers here than where the tree was made", n),
+			"packmill init --users gives the files to this machine's", c.tree.SetRights})
+		return nil // every file would be a finding of its own
+	}
 	if !c.separate {
 		return nil
 	}

@@ -1,0 +1,121 @@
+//go:build system
+
+package stories
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"packmill/spool"
+	"packmill/spool/upload/uploadtest"
+)
+
+// TestRestoredElsewhere: a tree comes back on a machine where the accounts have other
+// numbers, two of them each other's. init --users gives every file back to whose it was,
+// and the packages go on where they were.
+func TestRestoredElsewhere(t *testing.T) {
+	a := newAccounts(t, "Review: always")
+	a.drop(uploadtest.Package{Source: "hello", Version: "1.0"})
+	a.daemon("reviewd")
+	reviewer := a.somebody(reviewerUID, spool.GroupAll, spool.GroupReview, spool.GroupDesk)
+	if out, err := a.sh(reviewer, "packmill review accept hello"); err != nil {
+		t.Fatalf("packmill review accept: %v\n%s", err, out)
+	}
+	a.daemon("master-buildd")
+	a.drop(uploadtest.Package{Source: "later", Version: "1.0"})
+	a.daemon("reviewd")
+
+	a.packmill("init", "--users") // what a reviewer made is a daemon's then
+	before := a.owners()
+	a.toOldNumbers()
+	if owners := a.owners(); maps.Equal(owners, before) {
+		t.Fatal("the files did not change hands")
+	}
+	a.packmill("init", "--users")
+	after := a.owners()
+	for path, was := range before {
+		if after[path] != was && path != spool.AccountsFile {
+			t.Errorf("%s is %s after the restore, and was %s", path, after[path], was)
+		}
+	}
+	if a.packmill("init", "--users"); !maps.Equal(a.owners(), after) {
+		t.Error("init --users changed something once more")
+	}
+	a.daemon("buildd", "--arch", "amd64")
+	a.daemon("archived")
+	a.daemon("master-buildd")
+	a.daemon("archived")
+	a.one("archive/installed/stable/amd64/*/*_hello_1.0")
+	a.one("spool/review/stable/*_later_1.0")
+	a.sound()
+}
+
+// owners says of every file under the tree whose it is and with which mode.
+func (a *accounts) owners() map[string]string {
+	a.Helper()
+	list := map[string]string{}
+	a.must(filepath.WalkDir(a.tree, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		st, _ := info.Sys().(*syscall.Stat_t)
+		list[strings.TrimPrefix(path, a.tree+"/")] = fmt.Sprintf("%d:%d %s", st.Uid, st.Gid, info.Mode())
+		return err
+	}))
+	return list
+}
+
+// toOldNumbers makes the tree one of a machine where reviewd's account had the number that
+// buildd's has here, and the other way round, and all others numbers that are nobody's here.
+func (a *accounts) toOldNumbers() {
+	a.Helper()
+	path := filepath.Join(a.tree, spool.AccountsFile)
+	data, err := os.ReadFile(path)
+	a.must(err)
+	ids := map[string]map[int]int{"user": {}, "group": {}}
+	text := ""
+	swap := map[string]string{spool.UserReview: spool.UserBuild, spool.UserBuild: spool.UserReview}
+	for _, line := range strings.Split(strings.TrimSpace(string(data)), "\n")[1:] {
+		var kind, name string
+		var id int
+		_, err := fmt.Sscan(line, &kind, &name, &id)
+		a.must(err)
+		old := id + 70000
+		if other := swap[name]; other != "" && kind == "user" {
+			old = int(credential(a.T, other).Uid)
+		}
+		ids[kind][id] = old
+		text += fmt.Sprintf("%s %s %d\n", kind, name, old)
+	}
+	given := map[uint64]bool{} // a job's files are names of its source's, too
+	a.must(filepath.WalkDir(a.tree, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		st := info.Sys().(*syscall.Stat_t)
+		if given[st.Ino] {
+			return nil
+		}
+		given[st.Ino] = true
+		uid, gid := int(st.Uid), int(st.Gid)
+		if old, ok := ids["user"][uid]; ok {
+			uid = old
+		}
+		if old, ok := ids["group"][gid]; ok {
+			gid = old
+		}
+		return os.Lchown(path, uid, gid)
+	}))
+	a.must(os.WriteFile(path, []byte(text), 0o644))
+}
