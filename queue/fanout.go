@@ -150,7 +150,7 @@ func FanOut(tree *spool.Tree, it *spool.Item, s Suite, who string) (spool.Verdic
 	if err != nil {
 		return spool.Verdict{}, err
 	}
-	if err := hatch(tree, it, t, plan, s, who); err != nil {
+	if err := (&hatching{tree, it, t, plan, s, who}).run(); err != nil {
 		return spool.Verdict{}, err
 	}
 	if err := durable.RemoveAll(it.Path(jobsDir)); err != nil {
@@ -275,81 +275,101 @@ func layEgg(tree *spool.Tree, it *spool.Item, t *Ticket, arch, from string) erro
 	return nil
 }
 
-// hatch renames each job that is still in the source item to its queue.
-func hatch(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite, who string) error {
-	out := func(arch string, p spool.Place, reason string) error {
-		dir := it.Path(jobsDir, arch)
-		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
-			return nil // by an earlier run
-		}
-		name := it.Name
-		name.Class = plan.Class
-		if arch == spool.SourceArch {
-			// Not the name under which the source itself will come
-			// from the master queue.
-			name.Arch = spool.SourceArch
-		} else if err := enter(tree, s.Name, arch, ledgerKey(t.Source, t.Version, 0), dir); errors.Is(err, ErrTwice) {
-			return nil // requeued, or given here by another way: never twice
-		} else if err != nil {
+// hatching is a source whose jobs go out to their queues.
+type hatching struct {
+	tree  *spool.Tree
+	it    *spool.Item
+	t     *Ticket
+	plan  Plan
+	suite Suite
+	who   string
+}
+
+// run renames each job that is still in the source item to its queue.
+func (h *hatching) run() error {
+	if h.suite.SourceFirst && len(h.plan.Jobs) > 0 {
+		if err := h.out(spool.SourceArch, spool.In(spool.Uploaded, h.suite.Name), "the source goes ahead"); err != nil {
 			return err
 		}
-		unwanted, err := Unwanted(tree, s.Name, arch, t.Source)
+		if err := h.it.WriteFile(aheadFile, nil); err != nil {
+			return err
+		}
+	}
+	for _, a := range h.plan.Jobs {
+		if err := h.out(a, spool.In(spool.NeedsBuild, h.suite.Name, a), "accepted"); err != nil {
+			return err
+		}
+	}
+	for _, a := range h.plan.NotForUs {
+		reason, err := notFor(h.t, h.suite, h.it.Path(h.t.Dsc), a)
 		if err != nil {
 			return err
 		}
-		if unwanted != nil && p.State == spool.NeedsBuild {
-			p.State = spool.NotForUs
-			reason = "a person said so of version " + unwanted.Name.Version
-			text := spool.ReadReason(tree.Path(unwanted.Dir()))
-			if err := os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte(text), 0o644); err != nil {
-				return err
-			}
-		}
-		if p.State == spool.NeedsBuild && s.Judge != nil {
-			job := *t
-			job.BuildArch = arch
-			state, text := s.Judge(&job, filepath.Join(dir, t.Dsc))
-			if state != p.State {
-				p.State = state
-				reason, _, _ = strings.Cut(text, "\n")
-				if err := os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte(text+"\n"), 0o644); err != nil {
-					return err
-				}
-			}
-		}
-		err = it.Hatch(filepath.Join(jobsDir, arch), p, name, spool.MasterD, who, reason)
-		if err == nil && unwanted != nil {
-			// The word of the person is in the new one from here on.
-			return supersede(tree, *unwanted, t.Version, who, spool.MasterD)
-		}
-		if errors.Is(err, spool.ErrGone) {
-			return nil
-		}
-		return err
-	}
-	if s.SourceFirst && len(plan.Jobs) > 0 {
-		if err := out(spool.SourceArch, spool.In(spool.Uploaded, s.Name), "the source goes ahead"); err != nil {
-			return err
-		}
-		if err := it.WriteFile(aheadFile, nil); err != nil {
-			return err
-		}
-	}
-	for _, a := range plan.Jobs {
-		if err := out(a, spool.In(spool.NeedsBuild, s.Name, a), "accepted"); err != nil {
-			return err
-		}
-	}
-	for _, a := range plan.NotForUs {
-		reason, err := notFor(t, s, it.Path(t.Dsc), a)
-		if err != nil {
-			return err
-		}
-		if err := out(a, spool.In(spool.AutoNotForUs, s.Name, a), reason); err != nil {
+		if err := h.out(a, spool.In(spool.AutoNotForUs, h.suite.Name, a), reason); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// out renames one job to its place, or to where a person or the suite's judge puts it.
+func (h *hatching) out(arch string, p spool.Place, reason string) error {
+	dir := h.it.Path(jobsDir, arch)
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil // by an earlier run
+	}
+	name := h.it.Name
+	name.Class = h.plan.Class
+	if arch == spool.SourceArch {
+		// Not the name under which the source itself will come
+		// from the master queue.
+		name.Arch = spool.SourceArch
+	} else if err := enter(h.tree, h.suite.Name, arch, ledgerKey(h.t.Source, h.t.Version, 0), dir); errors.Is(err, ErrTwice) {
+		return nil // requeued, or given here by another way: never twice
+	} else if err != nil {
+		return err
+	}
+	unwanted, err := Unwanted(h.tree, h.suite.Name, arch, h.t.Source)
+	if err != nil {
+		return err
+	}
+	if p.State == spool.NeedsBuild {
+		if p.State, reason, err = h.first(arch, dir, reason, unwanted); err != nil {
+			return err
+		}
+	}
+	err = h.it.Hatch(filepath.Join(jobsDir, arch), p, name, spool.MasterD, h.who, reason)
+	if err == nil && unwanted != nil {
+		// The word of the person is in the new one from here on.
+		return supersede(h.tree, *unwanted, h.t.Version, h.who, spool.MasterD)
+	}
+	if errors.Is(err, spool.ErrGone) {
+		return nil
+	}
+	return err
+}
+
+// first is the state in which a job begins that could be built, and why; unless that is
+// needs-build the job gets a REASON. unwanted, if not nil, is an older version's job of
+// which a person said that it is not for this architecture.
+func (h *hatching) first(arch, dir, reason string, unwanted *spool.Found) (spool.State, string, error) {
+	state, text := spool.NeedsBuild, ""
+	switch {
+	case unwanted != nil:
+		state, reason = spool.NotForUs, "a person said so of version "+unwanted.Name.Version
+		text = spool.ReadReason(h.tree.Path(unwanted.Dir()))
+	case h.suite.Judge != nil:
+		job := *h.t
+		job.BuildArch = arch
+		if state, text = h.suite.Judge(&job, filepath.Join(dir, h.t.Dsc)); state != spool.NeedsBuild {
+			reason, _, _ = strings.Cut(text, "\n")
+			text += "\n"
+		}
+	}
+	if state == spool.NeedsBuild {
+		return state, reason, nil
+	}
+	return state, reason, os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte(text), 0o644)
 }
 
 // Unwanted finds the job of any version of a source of which a person said that it

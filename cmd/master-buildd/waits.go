@@ -302,17 +302,7 @@ func (m *master) onward(it *spool.Item, t *queue.Ticket, x *index, a installabil
 		text += "\nThese sources wait for each other, so no builder can begin: " + strings.Join(ring, ", ") +
 			".\nA person must break the ring: with a build profile, or with packages from elsewhere.\n"
 	}
-	stay := func(why string) (spool.Verdict, error) {
-		if it.Place.State == spool.DepWait {
-			why = fmt.Sprintf("Waits for: %s\nIt goes on by itself when the suite has them.\n%s", t.DepWait, why)
-		}
-		if why = strings.TrimRight(why, "\n") + "\n"; why != spool.ReadReason(it.Path()) && strings.TrimSpace(why) != "" {
-			if err := it.WriteFile(spool.ReasonFile, []byte(why)); err != nil {
-				return spool.Verdict{}, err
-			}
-		}
-		return spool.Stay(0, why), nil
-	}
+	stay := func(why string) (spool.Verdict, error) { return stays(it, t, why) }
 	switch {
 	case it.Place.State == spool.DepWait && t.DepWait == "":
 		// By mv: nothing would ever end that.
@@ -358,6 +348,20 @@ func (m *master) onward(it *spool.Item, t *queue.Ticket, x *index, a installabil
 		return spool.Verdict{}, err
 	}
 	return spool.Verdict{To: place(spool.NeedsBuild), Reason: reason}, nil
+}
+
+// stays leaves a job where it is, with a REASON that says why.
+func stays(it *spool.Item, t *queue.Ticket, why string) (spool.Verdict, error) {
+	if it.Place.State == spool.DepWait {
+		why = fmt.Sprintf("Waits for: %s\nIt goes on by itself when the suite has them.\n%s", t.DepWait, why)
+	}
+	why = strings.TrimRight(why, "\n") + "\n"
+	if why != spool.ReadReason(it.Path()) && strings.TrimSpace(why) != "" {
+		if err := it.WriteFile(spool.ReasonFile, []byte(why)); err != nil {
+			return spool.Verdict{}, err
+		}
+	}
+	return spool.Stay(0, why), nil
 }
 
 func firstLine(s string) string {

@@ -48,54 +48,15 @@ func Parse(words []string) (*Order, error) {
 	o.Op = word.Op
 	words = words[1:]
 	part := 0 // 0 packages, 1 architectures, 2 suite
-	value := func(i int) (string, error) {
-		if i+1 >= len(words) {
-			return "", fmt.Errorf("%s wants a value", words[i])
-		}
-		return words[i+1], nil
-	}
-	for i := 0; i < len(words); i++ {
-		w := words[i]
-		var err error
-		switch {
-		case w == ".":
-			part++
-		case w == "-m" || w == "--message":
-			o.Message, err = value(i)
-			i++
-		case w == "--changes":
-			o.Changes, err = value(i)
-			i++
-		case w == "--extra-depends":
-			var list string
-			if list, err = value(i); err == nil {
-				_, err = policy.ParseRelations(list)
-			}
-			o.Extra = &list
-			i++
-		case w == "--override":
-			o.Override = true
-		case w == "--dry-run" || w == "-n":
-			o.Dry = true
-		case w == "--json":
-			o.JSON = true
-		case part == 0 && len(o.Packages) == 0 && !o.Given && (o.Op == queue.BinNMU || o.Op == queue.Priority) && isNumber(w):
-			o.Number, err = strconv.Atoi(w)
-			o.Given = true
-		case strings.HasPrefix(w, "--") || strings.HasPrefix(w, "-") && part != 1:
-			err = fmt.Errorf("%q is not an option; packmill wb --help shows them", w)
-		case part == 0:
-			o.Packages = append(o.Packages, w)
-		case part == 1:
-			o.Archs = append(o.Archs, w)
-		case part == 2:
-			o.Suites = append(o.Suites, w)
-		default:
-			err = fmt.Errorf("%q stands too far behind: PKG... . ARCH... . SUITE", w)
+	for len(words) > 0 {
+		n, err := o.option(words)
+		if n == 0 && err == nil {
+			n, err = 1, o.word(words[0], &part)
 		}
 		if err != nil {
 			return nil, err
 		}
+		words = words[n:]
 	}
 	switch {
 	case len(o.Packages) == 0:
@@ -106,6 +67,63 @@ func Parse(words []string) (*Order, error) {
 		return nil, errors.New("bp wants a number: packmill wb bp 20 PKG . ARCH")
 	}
 	return o, nil
+}
+
+// option takes the option at the beginning of words, and says how many of them it is;
+// 0: the first is no option.
+func (o *Order) option(words []string) (n int, err error) {
+	var value string
+	switch words[0] {
+	case "--override":
+		o.Override = true
+		return 1, nil
+	case "--dry-run", "-n":
+		o.Dry = true
+		return 1, nil
+	case "--json":
+		o.JSON = true
+		return 1, nil
+	case "-m", "--message", "--changes", "--extra-depends":
+		if len(words) == 1 {
+			return 0, fmt.Errorf("%s wants a value", words[0])
+		}
+		value = words[1]
+	default:
+		return 0, nil
+	}
+	switch words[0] {
+	case "--changes":
+		o.Changes = value
+	case "--extra-depends":
+		_, err = policy.ParseRelations(value)
+		o.Extra = &value
+	default:
+		o.Message = value
+	}
+	return 2, err
+}
+
+// word takes a word that is no option that wb knows, in the part of the line where it stands.
+func (o *Order) word(w string, part *int) (err error) {
+	counts := o.Op == queue.BinNMU || o.Op == queue.Priority
+	switch {
+	case w == ".":
+		*part++
+	case *part == 0 && len(o.Packages) == 0 && !o.Given && counts && isNumber(w):
+		o.Number, err = strconv.Atoi(w)
+		o.Given = true
+	case strings.HasPrefix(w, "--") || strings.HasPrefix(w, "-") && *part != 1:
+		err = fmt.Errorf("%q is not an option; packmill wb --help shows them", w)
+	case *part == 0:
+		o.Packages = append(o.Packages, w)
+	case *part == 1:
+		o.Archs = append(o.Archs, w)
+	case *part == 2:
+		o.Suites = append(o.Suites, w)
+	default:
+		err = fmt.Errorf("%q stands too far behind: PKG... . ARCH... . SUITE", w)
+	}
+	return err
 }
 
 // ParseLines reads orders, a line each, in which quotation marks hold words
