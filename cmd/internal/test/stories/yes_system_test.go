@@ -19,7 +19,7 @@ func TestYes(t *testing.T) {
 	a.control("general", "Two-Persons: yes")
 	one := a.somebody(reviewerUID, spool.GroupAll, spool.GroupReview, spool.GroupDesk)
 	two := a.somebody(secondUID, spool.GroupAll, spool.GroupReview, spool.GroupDesk)
-	for _, source := range []string{"hello", "other"} {
+	for _, source := range []string{"hello", "other", "third"} {
 		a.drop(uploadtest.Package{Source: source, Version: "1.0"})
 	}
 	a.daemon("reviewd")
@@ -53,6 +53,13 @@ func TestYes(t *testing.T) {
 	}
 	accept(2, "hello", true)
 	accept(1, "other", true) // the other's yes is still there
-	a.want(a.where(), "accepted source hello_1.0", "accepted source other_1.0")
+	// Root's commands act as reviewd's account, and root's yes is root's, or of who called sudo.
+	for i, sudo := range []string{"", "SUDO_UID=64001 SUDO_USER=rita "} {
+		out, err := a.run("root", "sh", "-c", sudo+filepath.Join(bin, "packmill")+" --tree "+a.tree+" review accept third")
+		if err != nil || strings.Contains(out, "a second person") != (i == 0) {
+			t.Errorf("%sroot accepts: %v\n%s", sudo, err, out)
+		}
+	}
+	a.want(a.where(), "accepted source hello_1.0", "accepted source other_1.0", "accepted source third_1.0")
 	a.sound()
 }
