@@ -80,6 +80,6 @@ func FuzzKeyring(f *testing.F) {
 		if err == nil {
 			_ = k.Fingerprints()
 		}
-		_, _ = ParseSigner(data)
+		_, _ = parseSigner(data)
 	})
 }

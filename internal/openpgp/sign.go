@@ -68,15 +68,15 @@ func ReadSigner(path string) (*Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read signing key %s: %w", path, err)
 	}
-	s, err := ParseSigner(data)
+	s, err := parseSigner(data)
 	if err != nil {
 		return nil, fmt.Errorf("read signing key %s: %w", path, err)
 	}
 	return s, nil
 }
 
-// ParseSigner is ReadSigner for bytes that the caller already has.
-func ParseSigner(data []byte) (*Signer, error) {
+// parseSigner is ReadSigner for bytes that the caller already has.
+func parseSigner(data []byte) (*Signer, error) {
 	blocks, err := dearmor(data, "PGP PRIVATE KEY BLOCK")
 	if err != nil {
 		return nil, err
@@ -155,16 +155,6 @@ func (s *Signer) check(now time.Time) error {
 		return refuse(Expired, id, "the key %s has expired", id)
 	}
 	return fmt.Errorf("the key %s makes no signatures that count; gpg --show-keys says what it may do, and when", id)
-}
-
-// UserID is the key's primary user ID.
-func (s *Signer) UserID() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ident := s.entity.PrimaryIdentity(time.Now(), strict(time.Now())); ident != nil {
-		return ident.Name
-	}
-	return ""
 }
 
 // sign returns one signature packet and the hash it used.

@@ -284,7 +284,7 @@ func TestCheck(t *testing.T) {
 	}
 	for what, key := range map[Kind]*Signer{Expired: short, Revoked: revoked} {
 		var r *Refusal
-		if _, err := ParseSigner(key.Secret()); !errors.As(err, &r) || r.Kind != what ||
+		if _, err := parseSigner(key.Secret()); !errors.As(err, &r) || r.Kind != what ||
 			!strings.Contains(err.Error(), key.Fingerprint()) {
 			t.Errorf("a file with a key that is %s: got %v", what, err)
 		}

@@ -60,17 +60,17 @@ func ArchList(field string) ([]string, error) {
 // field is built on the concrete architecture, or has packages for all.
 func BuildsOn(field []string, arch string) bool {
 	for _, w := range field {
-		if ArchMatches(arch, w) {
+		if archMatches(arch, w) {
 			return true
 		}
 	}
 	return false
 }
 
-// ArchMatches reports whether a concrete architecture is the wildcard or is
+// archMatches reports whether a concrete architecture is the wildcard or is
 // matched by it (Policy 11.1.1), as dpkg-architecture --is does. The pseudo
 // architecture all is matched by itself only.
-func ArchMatches(arch, wildcard string) bool {
+func archMatches(arch, wildcard string) bool {
 	switch {
 	case arch == wildcard:
 		return true

@@ -222,8 +222,8 @@ func TestArchMatches(t *testing.T) {
 		{"amd64", "linux-amd64", true}, {"amd64", "i386", false}, {"amd64", "any-any", true},
 		{"armel", "eabi-any-any-any", true}, {"armhf", "eabi-any-any-any", false},
 	} {
-		if got := ArchMatches(c.arch, c.wildcard); got != c.want {
-			t.Errorf("ArchMatches(%s, %s) = %v, want %v", c.arch, c.wildcard, got, c.want)
+		if got := archMatches(c.arch, c.wildcard); got != c.want {
+			t.Errorf("archMatches(%s, %s) = %v, want %v", c.arch, c.wildcard, got, c.want)
 		}
 	}
 }
@@ -265,8 +265,8 @@ print join(' ', '=', sort keys %wild), "\n";
 			want[w] = true
 		}
 		for _, w := range wild {
-			if got := ArchMatches(words[0], w); got != want[w] {
-				t.Errorf("ArchMatches(%s, %s) = %v, dpkg says %v", words[0], w, got, want[w])
+			if got := archMatches(words[0], w); got != want[w] {
+				t.Errorf("archMatches(%s, %s) = %v, dpkg says %v", words[0], w, got, want[w])
 			}
 		}
 	}

@@ -267,11 +267,11 @@ func Concerns(list []string, arch string) bool {
 	for _, word := range list {
 		word = strings.ToLower(word)
 		if not, ok := strings.CutPrefix(word, "!"); ok {
-			if ArchMatches(arch, not) {
+			if archMatches(arch, not) {
 				return false
 			}
 			applies = true
-		} else if ArchMatches(arch, word) {
+		} else if archMatches(arch, word) {
 			return true
 		}
 	}
