@@ -127,7 +127,7 @@ func supersede(tree *spool.Tree, f spool.Found, version, who string, by spool.Ac
 			return nil
 		}
 	}
-	return it.Move(by, who, spool.Verdict{To: spool.In(spool.Attic), Reason: "superseded by version " + version})
+	return it.Move(by, who, spool.Verdict{To: spool.In(spool.Attic), Reason: SupersededBy + "version " + version})
 }
 
 // Superseded reports the newest version of the source that has come to the

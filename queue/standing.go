@@ -28,10 +28,13 @@ func (s Standing) Over() bool { return s == Replaced || s == Removed }
 // Why is the standing as the reason of a move; version is that of StandingOf.
 func (s Standing) Why(version string) string {
 	if s == Replaced {
-		return "superseded by version " + version
+		return SupersededBy + "version " + version
 	}
 	return "its source was removed from the suite"
 }
+
+// SupersededBy begins the reason of what went to the attic before a newer version.
+const SupersededBy = "superseded by "
 
 // HasAlready is the reason of a job's end that others brought about.
 const HasAlready = "the suite has its packages already"

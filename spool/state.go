@@ -171,7 +171,7 @@ var (
 		Traits: Sources | Jobs | Queued | Active | Settled | Whole,
 	}
 	Installed = &Row{
-		Name: "installed", Dir: "archive/installed/SUITE/ARCH/HASH", Who: "(kept)",
+		Name: "installed", Dir: "archive/installed/SUITE/ARCH/HASH", Who: "(kept)", Tells: "published",
 		Right:  Right{Owner: UserArchive, Group: GroupAll, Mode: fs.ModeSetgid | 0o750},
 		What:   "in the archive",
 		Next:   "nothing: it was published; packmill archive ls: what the suite has now",

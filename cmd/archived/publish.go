@@ -311,10 +311,8 @@ func (p *publisher) twice(e *entry) (bool, error) {
 	return false, nil
 }
 
-// recordsDir has a file SUITE/ITEM for each item that the archive has and that
-// still lies in the archive queue; it lists the pool's files. It is not in the
-// item, where others than this daemon can write.
-const recordsDir = "archive/published"
+// recordsDir is where it is written down what is published already.
+const recordsDir = queue.PublishedDir
 
 func (p *publisher) record(it *spool.Item) string {
 	return p.Tree.Path(recordsDir, it.Place.Suite, it.Name.String())

@@ -72,7 +72,7 @@ func (in *intake) takePlace(it *spool.Item, t *queue.Ticket, older []spool.Found
 	}
 	for i, old := range olds {
 		err := old.Move(spool.Reviewd, in.Name,
-			spool.Verdict{To: spool.In(spool.Attic), Reason: "superseded by " + it.Name.ID()})
+			spool.Verdict{To: spool.In(spool.Attic), Reason: queue.SupersededBy + it.Name.ID()})
 		if err != nil {
 			return v, faster(older[i], err)
 		}

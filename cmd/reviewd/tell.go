@@ -21,21 +21,31 @@ import (
 // newTeller mails people about what became of their uploads, and writes status
 // files.
 func newTeller(env *daemon.Env) *mail.Teller {
-	t := &teller{env, &incoming.Box{Tree: env.Tree}}
+	t := &teller{Env: env, box: &incoming.Box{Tree: env.Tree}}
 	return &mail.Teller{
-		Tree: env.Tree, Settings: env.Settings, Log: env.Log, Once: env.Once, Say: t.say,
-		Places: func() ([]spool.Place, error) {
-			return env.Tree.Places(append(env.Tree.Where(func(s spool.State) bool {
-				return s.Is(spool.Sources) && s.Tells != ""
-			}), spool.Attic)...)
-		},
+		Tree: env.Tree, Settings: env.Settings, Log: env.Log, Once: env.Once, Say: t.say, Places: t.places,
 		Lock: func(spool.Place) string { return env.Tree.Path("spool") },
 	}
 }
 
 type teller struct {
 	*daemon.Env
-	box *incoming.Box
+	box  *incoming.Box
+	next time.Time // when it looks at what was published
+}
+
+// places are those of uploads, and those where their jobs come to an end. What was
+// published has a thousand directories: a hundredth of the time goes into listing them.
+func (t *teller) places() ([]spool.Place, error) {
+	states := append(t.Tree.Where(func(s spool.State) bool {
+		return s.Is(spool.Sources) && s.Tells != "" && s != spool.Installed
+	}), spool.BuildAttempted, spool.Attic)
+	start := time.Now()
+	if !start.Before(t.next) {
+		states = append(states, spool.Installed)
+		defer func() { t.next = time.Now().Add(100 * time.Since(start)) }()
+	}
+	return t.Tree.Places(states...)
 }
 
 // say makes the message about an upload.
@@ -48,8 +58,18 @@ func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Eve
 		return nil, nil // gone, or fsck's business
 	}
 	tk, err := queue.ReadTicket(st)
-	if err != nil || tk.BuildArch != "" {
-		return nil, nil // a build's job is not an upload
+	if err != nil {
+		return nil, nil
+	}
+	switch f := (spool.Found{Place: p, Name: n}); {
+	case tk.BuildArch != "":
+		return t.sayJob(f, tk)
+	case p.State == spool.Installed:
+		return t.sayEnd(f)
+	case p.State == spool.Attic && tk.Changes != "":
+		if ahead, err := t.wentAhead(tk); ahead != nil || err != nil {
+			return nil, err // it has its last word there
+		}
 	}
 	at, last := t.arrival(p, events), events[len(events)-1]
 	text := spool.ReadReason(dir)
@@ -59,6 +79,9 @@ func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Eve
 	event := p.State.Tells
 	if tk.Commands != "" && event == "" {
 		event = "commands" // which were carried out, and put away
+	}
+	if p.State == spool.Attic && n.Arch == "" && strings.HasPrefix(last.Reason, queue.SupersededBy) {
+		event = "superseded"
 	}
 	if event == "" {
 		return nil, nil
@@ -75,6 +98,19 @@ func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Eve
 		m.People[mail.Maintainer] = tk.Maintainer
 	}
 	return m, nil
+}
+
+// wentAhead is the source in the archive of which an item was a copy, in a suite with
+// Publish: source-first; nil: there is none.
+func (t *teller) wentAhead(copy *queue.Ticket) (*spool.Found, error) {
+	f, err := queue.InstalledSource(t.Tree, copy.Suite, copy.Source, copy.Version)
+	if f == nil || err != nil {
+		return nil, err
+	}
+	if tk, err := queue.TicketAt(t.Tree, *f); err != nil || !tk.Received.Equal(copy.Received) {
+		return nil, nil
+	}
+	return f, nil
 }
 
 // goesOn reports whether a refused upload was sent before and the first is on its
@@ -122,6 +158,8 @@ func body(event string, n spool.Name, t *queue.Ticket, at spool.Event, text stri
 	switch event {
 	case "received":
 		fmt.Fprintf(&b, "%s is complete and verified, and waits for a reviewer.\n\n%s\n", t.Changes, at.Reason)
+	case "superseded":
+		fmt.Fprintf(&b, "%s goes no further: it is %s.\n", t.Changes, at.Reason)
 	case "accepted":
 		fmt.Fprintf(&b, "%s was accepted by %s and goes to the build queues.\n\n%s\n", t.Changes, at.Who, at.Reason)
 	default:
@@ -158,14 +196,15 @@ func writeStatus(env *daemon.Env, box *incoming.Box, account, name, where string
 	dir := box.Path(d)
 	path := filepath.Join(dir, name+incoming.StatusSuffix)
 	since = since.UTC().Truncate(time.Second)
+	word := spool.OneLine(fmt.Sprintf("%s since %s: %s", where, since.Format(time.RFC3339), what))
 	if f, _, err := upload.Open(dir, name+incoming.StatusSuffix); err == nil {
-		head := make([]byte, 512)
+		head := make([]byte, 4096)
 		n, _ := f.Read(head)
 		f.Close()
 		line, _, _ := strings.Cut(string(head[:n]), "\n")
 		if old := strings.SplitN(line, " ", 4); len(old) == 4 && old[1] == "since" {
 			at, err := time.Parse(time.RFC3339, strings.TrimSuffix(old[2], ":"))
-			if err == nil && (at.After(since) || at.Equal(since) && old[0] == where) {
+			if err == nil && (at.After(since) || line == word) {
 				return
 			}
 		}
@@ -173,7 +212,7 @@ func writeStatus(env *daemon.Env, box *incoming.Box, account, name, where string
 	if text != "" {
 		text = "\n" + text
 	}
-	data := []byte(spool.OneLine(fmt.Sprintf("%s since %s: %s", where, since.Format(time.RFC3339), what)) + "\n" + text)
+	data := []byte(word + "\n" + text)
 	os.Remove(path)
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o644)
 	if err == nil {

@@ -140,7 +140,7 @@ type Builder struct {
 }
 
 // Events are the words for Event in control/notify.
-var Events = []string{"received", "accepted", "rejected", "commands", "asked", "log", "failed", "aside", "*"}
+var Events = []string{"received", "accepted", "rejected", "commands", "asked", "published", "superseded", "log", "failed", "rebuilt", "aside", "*"}
 
 // People are the words for To in control/notify, beside addresses.
 var People = []string{"signer", "maintainer", "builder", "build-signers"}

@@ -81,7 +81,7 @@ func TestWrong(t *testing.T) {
 		{"builders", "Name: b\n", "builders:1: missing; name what this builder builds"},
 		{"builders", "Name: b\nArchitectures: amd64\nRunner: exec relative\n", "builders:3: "},
 		{"builders", "Name: b\nArchitectures: amd64\nRunner: pbuilder\n", "builders:3: "},
-		{"notify", "Event: logs\nTo: a@example.org\n", `notify:1: "logs" is not known; use received or accepted or rejected or commands or asked or log or failed or aside or *`},
+		{"notify", "Event: logs\nTo: a@example.org\n", `notify:1: "logs" is not known; use received or accepted or rejected or commands or asked or published or superseded or log or failed or rebuilt or aside or *`},
 		{"notify", "To: a@example.org\n", "notify:1: the stanza has no Event"},
 		{"notify", "Event: log\n", "notify:1: missing; write addresses, or signer, maintainer, builder, build-signers, with commas between"},
 		{"notify", "Event: log\nTo: signer, uploader\n", `notify:2: "uploader" is no address and none of signer, maintainer, builder, build-signers; write name@host`},

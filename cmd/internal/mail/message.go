@@ -25,6 +25,10 @@ import (
 const (
 	EventLog    = "log"    // a good build, whose log waits for a person's signature
 	EventFailed = "failed" // a build that came to something else
+	// EventRebuilt is that packages of a source that was published before are in the
+	// archive: a binNMU's, or an architecture's that had none. A mass rebuild makes many.
+	EventRebuilt = "rebuilt"
+
 	eventAnswer = "answer" // what became of a signed reply; it goes to who signed
 )
 
@@ -38,7 +42,7 @@ func NewTeller(env *daemon.Env, places func(spool.State) func() ([]spool.Place, 
 	return &Teller{
 		Tree: env.Tree, Settings: env.Settings, Log: env.Log, Once: env.Once,
 		Places: func() (all []spool.Place, err error) {
-			for _, s := range env.Tree.Where(func(s spool.State) bool { return s.Has("ARCH") && s.Tells != "" }) {
+			for _, s := range env.Tree.Where(func(s spool.State) bool { return s.Has("ARCH") && s != spool.Installed && s.Tells != "" }) {
 				more, e := places(s)()
 				all, err = append(all, more...), errors.Join(err, e)
 			}

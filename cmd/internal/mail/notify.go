@@ -53,6 +53,9 @@ type Message struct {
 	// Answer, of an answer to a mail, is that mail's Message-ID, without its
 	// angle brackets.
 	Answer string
+	// Told is the directory of the item that notes that it was said, if it is not the
+	// one that there was something to say of (Teller).
+	Told string
 	// People are the addresses that the words of To stand for here, with commas
 	// between where it may be several; a word that is missing is nobody.
 	People map[string]string
@@ -88,7 +91,7 @@ type envelope struct {
 func envelopes(notices []control.Notice, m *Message) []envelope {
 	var out []envelope
 	for _, n := range notices {
-		if n.Event != m.Event && n.Event != "*" {
+		if n.Event != m.Event && (n.Event != "*" || m.Event == EventRebuilt) {
 			continue
 		}
 		var to []string

@@ -1,12 +1,15 @@
 package mail
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,6 +26,16 @@ import (
 // event and the time of the move that it told of. It is written after the
 // mail, so a crash between the two mails twice, and never not at all.
 const ToldFile = "told"
+
+// Told are the lines of ToldFile in the item that lies at dir.
+func Told(dir string) []string {
+	data, _ := os.ReadFile(filepath.Join(dir, ToldFile))
+	return strings.Split(strings.TrimSpace(string(data)), "\n")
+}
+
+// ErrSoon is Say's answer when what there is to say is just about to change: it is
+// asked again in the next round.
+var ErrSoon = errors.New("it is just moving")
 
 // Timing of the teller.
 const (
@@ -50,7 +63,7 @@ type Teller struct {
 	Lock func(spool.Place) string
 	// Say makes the message about an item with that history, which ends with the
 	// move that brought it to its place or a note of later. Nil: there is
-	// nothing to tell. An error means again, later.
+	// nothing to tell. ErrSoon means again, every other error again later.
 	Say func(p spool.Place, n spool.Name, dir string, events []spool.Event) (*Message, error)
 	// Also, if set, tells of what is no item, each time round. After an error it
 	// is called again later.
@@ -177,6 +190,11 @@ func (t *Teller) look(what string, err error) {
 // tell says what there is to say of an item, and reports whether that is all.
 func (t *Teller) tell(ctx context.Context, p spool.Place, name string) bool {
 	dir := t.Tree.Path(p.Dir(), name)
+	// A move changes the time of the status of what is moved.
+	var st unix.Stat_t
+	if unix.Lstat(dir, &st) != nil || time.Since(time.Unix(st.Ctim.Unix())) > tellFor {
+		return true
+	}
 	if r, ok := t.again[dir]; ok && time.Now().Before(r.at) {
 		return false
 	}
@@ -189,17 +207,18 @@ func (t *Teller) tell(ctx context.Context, p spool.Place, name string) bool {
 		return true
 	}
 	m, err := t.Say(p, n, dir, events)
+	if errors.Is(err, ErrSoon) {
+		return false
+	}
 	if err != nil {
 		return t.later(ctx, p, n, dir, err)
 	}
 	if m == nil || !m.Of.IsZero() && time.Since(m.Of) > tellFor {
 		return true
 	}
-	told, _ := os.ReadFile(filepath.Join(dir, ToldFile))
-	for line := range strings.Lines(string(told)) {
-		if strings.TrimSpace(line) == m.Key {
-			return true
-		}
+	notes := cmp.Or(m.Told, dir)
+	if slices.Contains(Told(notes), m.Key) {
+		return true
 	}
 	sent, err := Send(ctx, t.Tree, t.Settings.Get().Notify, m)
 	if err != nil {
@@ -210,7 +229,7 @@ func (t *Teller) tell(ctx context.Context, p spool.Place, name string) bool {
 	}
 	delete(t.again, dir)
 	// The item may have moved on: then its next place tells again, once.
-	if f, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err == nil {
+	if f, err := unix.Open(notes, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err == nil {
 		defer unix.Close(f)
 		if err := durable.Append(fmt.Sprintf("/proc/self/fd/%d/%s", f, ToldFile), []byte(m.Key+"\n"), 0o664); err != nil {
 			t.Log.Error("tell", "item", name, "state", p.State, "err", err)

@@ -124,7 +124,7 @@ func Settings(a *Answers) map[string]string {
 		"# Signs what it built.\nKey: private/builder.key\nFingerprint: %s\n", strings.Join(a.Archs, " "), a.Runner, a.Fingerprint)
 	files := map[string]string{"suites": suites.String(), "builders": builders}
 	if a.From != "" {
-		files["notify"] = fmt.Sprintf("# Who hears of what. One stanza an event; * is every event.\nEvent: *\nTo: signer\nFrom: %s\n", a.From)
+		files["notify"] = fmt.Sprintf("# Who hears of what. One stanza an event; * is every event but rebuilt.\nEvent: *\nTo: signer\nFrom: %s\n", a.From)
 	}
 	return files
 }
