@@ -107,9 +107,11 @@ func (a *accounts) through() {
 
 // TestWithoutOrig: a new revision that leaves its upstream tarball to the pool
 // goes its way where the pool is another account's (protected_hardlinks: the
-// kernel lets nobody link a file that he could not write to).
+// kernel lets nobody link a file that he could not write to). reviewd notes in what
+// archived filed that it told of it.
 func TestWithoutOrig(t *testing.T) {
 	a := newAccounts(t)
+	a.told()
 	day := time.Now().Add(-time.Minute) // of the tarball, in both
 	a.drop(uploadtest.Package{Source: "hello", Version: "1.0-1", Date: day})
 	a.through()
@@ -118,5 +120,18 @@ func TestWithoutOrig(t *testing.T) {
 	a.through()
 	a.want(a.where(), "installed amd64 hello_1.0-1", "installed amd64 hello_1.0-2", "installed source hello_1.0-1",
 		"installed source hello_1.0-2")
+	a.daemon("reviewd")
+	a.daemon("reviewd")
+	letters, err := filepath.Glob(filepath.Join(a.tree, spool.LettersDir, "*"))
+	a.must(err)
+	published := 0
+	for _, l := range letters {
+		data, err := os.ReadFile(l)
+		a.must(err)
+		published += strings.Count(string(data), "\nX-Packmill-Event: published\n")
+	}
+	if published != 2 {
+		t.Errorf("%d letters say what is published, want one of each version", published)
+	}
 	a.sound()
 }
