@@ -40,7 +40,10 @@ func SourceOf(tree *spool.Tree, suite string, job spool.Name) (*spool.Found, err
 // it has come to an end.
 func JobsOf(tree *spool.Tree, suite string, archs []string, name spool.Name) (jobs []spool.Found, err error) {
 	name.Arch = ""
-	states, ends := tree.Are(spool.Jobs), []spool.State{spool.Installed, spool.BuildAttempted, spool.Failed}
+	states := tree.Are(spool.Jobs)
+	ends := tree.Where(func(s spool.State) bool { // published, or failed
+		return s.Is(spool.Jobs|spool.Settled) && (s.Is(spool.Kept) || s.Requeue != nil)
+	})
 	for _, a := range archs {
 		f := findNamed(tree, states, suite, a, name)
 		if f == nil {
