@@ -48,23 +48,9 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 	if err != nil {
 		return err
 	}
-	src := mirror.Source{URL: x.From, Suite: x.Dist, Components: x.Components, Architectures: x.Architectures,
-		Unsigned: x.Unsigned, Expired: x.Expired, Link: x.Link}
-	if len(x.Keyring) == 0 && !x.Unsigned {
-		return daemon.Wrong{Err: errors.New("say with --keyring which keys sign the repository, or --unsigned")}
-	}
-	if len(x.Keyring) > 0 {
-		var keys [][]byte
-		for _, n := range x.Keyring {
-			data, err := os.ReadFile(n)
-			if err != nil {
-				return err
-			}
-			keys = append(keys, data)
-		}
-		if src.Keyring, err = openpgp.ReadKeyring(keys...); err != nil {
-			return daemon.Wrong{Err: err}
-		}
+	src, err := x.source()
+	if err != nil {
+		return err
 	}
 	repo, err := mirror.Open(h.ctx, src, time.Now())
 	if r := (*openpgp.Refusal)(nil); errors.As(err, &r) && r.Kind == openpgp.UnknownKey {
@@ -90,15 +76,7 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 		fmt.Fprintf(os.Stderr, "packmill: left out: %v\n", odd)
 	}
 	if c.DryRun {
-		for _, u := range rep.Uploads {
-			text := fmt.Sprintf("would import %s %s (%d files", u.Source, u.Version, len(u.Files))
-			if u.Component != "" {
-				text += ", " + u.Component
-			}
-			c.print(os.Stdout, map[string]any{"source": u.Source, "version": u.Version, "component": u.Component, "bytes": u.Size()}, text+")")
-		}
-		c.print(os.Stdout, map[string]int{"would-import": len(rep.Uploads), "there": rep.There},
-			fmt.Sprintf("%d would be imported, %d there already", len(rep.Uploads), rep.There))
+		x.would(c, rep)
 		return nil
 	}
 	var bad []archive.Result
@@ -117,6 +95,43 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 		err = daemon.Refuse("what has no source package there can be taken with --sourceless")
 	}
 	return err
+}
+
+// source is the other repository, with the keys that must have signed it.
+func (x *archiveImport) source() (src mirror.Source, err error) {
+	src = mirror.Source{URL: x.From, Suite: x.Dist, Components: x.Components, Architectures: x.Architectures,
+		Unsigned: x.Unsigned, Expired: x.Expired, Link: x.Link}
+	if len(x.Keyring) == 0 {
+		if !x.Unsigned {
+			err = daemon.Wrong{Err: errors.New("say with --keyring which keys sign the repository, or --unsigned")}
+		}
+		return src, err
+	}
+	var keys [][]byte
+	for _, n := range x.Keyring {
+		data, err := os.ReadFile(n)
+		if err != nil {
+			return src, err
+		}
+		keys = append(keys, data)
+	}
+	if src.Keyring, err = openpgp.ReadKeyring(keys...); err != nil {
+		err = daemon.Wrong{Err: err}
+	}
+	return src, err
+}
+
+// would says what would be imported.
+func (x *archiveImport) would(c *cli, rep *archive.ImportReport) {
+	for _, u := range rep.Uploads {
+		text := fmt.Sprintf("would import %s %s (%d files", u.Source, u.Version, len(u.Files))
+		if u.Component != "" {
+			text += ", " + u.Component
+		}
+		c.print(os.Stdout, map[string]any{"source": u.Source, "version": u.Version, "component": u.Component, "bytes": u.Size()}, text+")")
+	}
+	c.print(os.Stdout, map[string]int{"would-import": len(rep.Uploads), "there": rep.There},
+		fmt.Sprintf("%d would be imported, %d there already", len(rep.Uploads), rep.There))
 }
 
 type archiveExport struct {

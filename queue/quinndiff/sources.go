@@ -179,24 +179,7 @@ func (s *Sources) packageList(src *source, list []byte) error {
 	for rest := text; rest != ""; {
 		var line string
 		line, rest, _ = strings.Cut(rest, "\n")
-		var words [4]string
-		n := 0
-		arch := ""
-		always := true
-		for line != "" {
-			var word string
-			word, line, _ = strings.Cut(line, " ")
-			switch {
-			case word == "":
-			case n < len(words):
-				words[n] = word
-				n++
-			case strings.HasPrefix(word, "arch="):
-				arch = word[len("arch="):]
-			case strings.HasPrefix(word, "profile="):
-				always = holds(word[len("profile="):], s.profilesOf(src.name))
-			}
-		}
+		words, n, arch, always := s.listed(line, src.name)
 		if n == 0 || !always {
 			continue
 		}
@@ -223,11 +206,8 @@ func (s *Sources) packageList(src *source, list []byte) error {
 			}
 		}
 		src.binaries = append(src.binaries, b)
-		for i, p := range priorities[:best] {
-			if words[3] == p {
-				best = i
-				break
-			}
+		if i := slices.Index(priorities[:best], words[3]); i >= 0 {
+			best = i
 		}
 	}
 	// Sources indexes say "source" for the priority of most entries.
@@ -235,6 +215,27 @@ func (s *Sources) packageList(src *source, list []byte) error {
 		src.priority = priorities[best]
 	}
 	return nil
+}
+
+// listed takes a line apart: its first four words and how many of them there are, the
+// architectures, and whether the package is made with the source's profiles.
+func (s *Sources) listed(line, source string) (words [4]string, n int, arch string, always bool) {
+	always = true
+	for line != "" {
+		var word string
+		word, line, _ = strings.Cut(line, " ")
+		switch {
+		case word == "":
+		case n < len(words):
+			words[n] = word
+			n++
+		case strings.HasPrefix(word, "arch="):
+			arch = word[len("arch="):]
+		case strings.HasPrefix(word, "profile="):
+			always = holds(word[len("profile="):], s.profilesOf(source))
+		}
+	}
+	return words, n, arch, always
 }
 
 // priorities of Policy 2.5, most urgent first.
