@@ -113,6 +113,7 @@ while [ ! -e `+stop+` ]; do
     ln -s `+victim+` "$i" 2>/dev/null && rm -f "$i"
     mv -T away "$i" 2>/dev/null || mv away build-attempted/$(basename "$i")
     n=$((n+1))
+    sleep 0.05
   done
 done
 echo $n`)
@@ -122,7 +123,7 @@ echo $n`)
 		done <- out
 	}()
 	moved := 0
-	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); moved < 3 && time.Now().Before(end); {
 		for _, args := range [][]string{{"requeue", "hello", "-m", "again"},
 			{"wb", "fail", "hello", ".", "amd64", ".", "-m", "bad"}} {
 			if _, err := a.try(args...); err == nil {
