@@ -168,10 +168,9 @@ func (a *Archive) transact(ctx context.Context, suite Suite, now time.Time, rep 
 		return err
 	}
 	if rep.Changed && behind > 0 {
-		rep.Warnings = append(rep.Warnings,
-			fmt.Sprintf("the clock is %s behind the last Release of %s, so this one is dated %s; apt takes no older one: "+
-				"set the clock",
-				behind.Round(time.Second), suite.Name, t.now.Format(time.RFC3339)))
+		rep.Warnings = append(rep.Warnings, fmt.Sprintf("the clock is %s behind the last Release of %s, "+
+			"so this one is dated %s; apt takes no older one: set the clock",
+			behind.Round(time.Second), suite.Name, t.now.Format(time.RFC3339)))
 	}
 	return t.feeds(keys, rep)
 }
