@@ -151,13 +151,16 @@ func NoRight(err error) string {
 	if path := (*fs.PathError)(nil); errors.As(err, &path) {
 		where = " below " + path.Path
 	}
-	return "you may not change anything" + where + "; who works on the build queues is in the groups " + spool.GroupAll + " and " + spool.GroupQueue
+	return "you may not change anything" + where + "; who works on the build queues is in the groups " + spool.GroupAll +
+		" and " + spool.GroupQueue
 }
 
 // Patiently finds a job and asks, again for a second while a daemon holds the
 // job or has just moved it. Without a job the Found is nil. A job that is held
 // for longer is refused, and Busy.
-func Patiently(tree *spool.Tree, find func() (*spool.Found, error), request func(spool.Found) *Request) (*spool.Found, *Reply, error) {
+func Patiently(
+	tree *spool.Tree, find func() (*spool.Found, error), request func(spool.Found) *Request,
+) (*spool.Found, *Reply, error) {
 	for try := 0; ; try++ {
 		f, err := find()
 		if err != nil || f == nil {
@@ -261,7 +264,8 @@ func (r *Request) check(s *Spec, t *Ticket, f spool.Found) string {
 		return fmt.Sprintf("its version is %s, not %s", t.Version, r.Version)
 	}
 	if mark := t.Mark(f); r.Build != "" && r.Build != mark {
-		return fmt.Sprintf("it was built again, or sent back, since then: this was said of build %s, and now it is %s", r.Build, mark)
+		return fmt.Sprintf("it was built again, or sent back, since then: this was said of build %s, and now it is %s",
+			r.Build, mark)
 	}
 	has := func(e Effect) bool { return slices.Contains(s.Do, e) }
 	switch {
@@ -300,7 +304,8 @@ func (r *Request) checkBinNMU(f spool.Found) string {
 	case strings.ContainsAny(r.Message, "\n\r"):
 		return "the changelog entry of a binNMU is one line"
 	case f.Arch() == "all":
-		return "packages for all are not rebuilt as +bN (their version is the source's for every architecture); upload a new version"
+		return "packages for all are not rebuilt as +bN (their version is the source's for every architecture); " +
+			"upload a new version"
 	case r.BinNMU == nil:
 		return "this program makes no binNMUs"
 	}
@@ -367,9 +372,11 @@ func WaitRelations(list string) (policy.Relations, error) {
 	for _, or := range r {
 		switch {
 		case len(or) != 1:
-			return nil, fmt.Errorf("%s: a job waits for one package each, not for one of several; name the one that the build takes", policy.Relations{or})
+			return nil, fmt.Errorf("%s: a job waits for one package each, not for one of several; "+
+				"name the one that the build takes", policy.Relations{or})
 		case or[0].Op != "" && or[0].Op != ">=" && or[0].Op != ">>":
-			return nil, fmt.Errorf("%s: a job waits for a newer package only: use >= or >>, or the name alone", policy.Relations{or})
+			return nil, fmt.Errorf("%s: a job waits for a newer package only: use >= or >>, or the name alone",
+				policy.Relations{or})
 		case len(or[0].Archs) > 0 || len(or[0].Profiles) > 0:
 			return nil, fmt.Errorf("%s: the list is for one architecture; leave the restriction out", policy.Relations{or})
 		}

@@ -81,6 +81,8 @@ func queuesOwner(dir string) uint32 {
 // CancelText is the REASON of a job that somebody cancelled where it lay.
 func CancelText(p spool.Place, n spool.Name, who, text string) string {
 	back := spool.Found{Place: spool.In(spool.NeedsBuild, p.Suite, p.Arch), Name: n}
-	return fmt.Sprintf("Cancelled by %s: %s\nIts source goes on without %s, and no other job is made for this version while this one lies in the attic.\nTo have it built after all: mv it to %s\n",
+	return fmt.Sprintf("Cancelled by %s: %s\nIts source goes on without %s, "+
+		"and no other job is made for this version while this one lies in the attic.\n"+
+		"To have it built after all: mv it to %s\n",
 		who, orNothing(text), p.Arch, back.Dir())
 }

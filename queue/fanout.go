@@ -101,8 +101,9 @@ func ReadPlan(dir string) (Plan, error) {
 		return Plan{}, err
 	}
 	p := Plan{
-		Jobs: deb822.Words(st.Get("Jobs")), NotForUs: deb822.Words(st.Get("Not-For-Us")), HasBinary: deb822.Words(st.Get("Has-Binaries")),
-		Class: spool.NormalClass,
+		Jobs: deb822.Words(st.Get("Jobs")), NotForUs: deb822.Words(st.Get("Not-For-Us")),
+		HasBinary: deb822.Words(st.Get("Has-Binaries")),
+		Class:     spool.NormalClass,
 	}
 	if c := st.Get("Class"); c != "" {
 		if p.Class, err = strconv.Atoi(c); err != nil || p.Class < 0 || p.Class > 99 {
@@ -324,7 +325,8 @@ func (h *hatching) out(arch string, p spool.Place, reason string) error {
 		// Not the name under which the source itself will come
 		// from the master queue.
 		name.Arch = spool.SourceArch
-	} else if err := enter(h.tree, h.suite.Name, arch, ledgerKey(h.t.Source, h.t.Version, 0), dir); errors.Is(err, ErrTwice) {
+	} else if err := enter(h.tree, h.suite.Name, arch, ledgerKey(h.t.Source, h.t.Version, 0), dir); errors.Is(err,
+		ErrTwice) {
 		return nil // requeued, or given here by another way: never twice
 	} else if err != nil {
 		return err
@@ -379,7 +381,9 @@ func Unwanted(tree *spool.Tree, suite, arch, source string) (*spool.Found, error
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
-	newest := slices.MaxFunc(found, func(a, b spool.Found) int { return policy.CompareVersions(a.Name.Version, b.Name.Version) })
+	newest := slices.MaxFunc(found, func(a, b spool.Found) int {
+		return policy.CompareVersions(a.Name.Version, b.Name.Version)
+	})
 	return &newest, nil
 }
 
@@ -430,7 +434,8 @@ func Make(tree *spool.Tree, j *Job) (spool.Found, error) {
 			return err
 		}
 		if text != "" {
-			if err := os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte(strings.TrimRight(text, "\n")+"\n"), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte(strings.TrimRight(text, "\n")+"\n"),
+				0o644); err != nil {
 				return err
 			}
 		}

@@ -22,7 +22,8 @@ func Join(tree *spool.Tree, it *spool.Item, s Suite) (spool.Verdict, error) {
 		return spool.Verdict{To: spool.In(spool.Accepted, s.Name), Reason: "it was never fanned out"}, nil
 	}
 	if err != nil {
-		return spool.Verdict{}, fmt.Errorf("plan of %s: %w; fan it out again with: packmill requeue %s", it.Name, err, it.Name)
+		return spool.Verdict{}, fmt.Errorf("plan of %s: %w; fan it out again with: packmill requeue %s",
+			it.Name, err, it.Name)
 	}
 	settled, active := tree.Are(spool.Settled), tree.Are(spool.Jobs|spool.Active)
 	var done, waits []string
@@ -141,7 +142,8 @@ func Superseded(tree *spool.Tree, suite, source, version string) (string, error)
 		}
 		for _, f := range found {
 			v := f.Name.Version
-			if f.Name.Arch == "" && policy.CompareVersions(v, version) > 0 && (newest == "" || policy.CompareVersions(v, newest) > 0) {
+			if f.Name.Arch == "" && policy.CompareVersions(v, version) > 0 &&
+				(newest == "" || policy.CompareVersions(v, newest) > 0) {
 				newest = v
 			}
 		}
@@ -160,7 +162,9 @@ const failedFile = "failed"
 // attic.
 func previous(tree *spool.Tree, suite, source, version string) (map[string]string, error) {
 	of := map[string]spool.Found{}
-	places, err := tree.PlacesOf(suite, source, tree.Where(func(s spool.State) bool { return s.Is(spool.Jobs) || s == spool.Attic })...)
+	places, err := tree.PlacesOf(suite, source, tree.Where(func(s spool.State) bool {
+		return s.Is(spool.Jobs) || s == spool.Attic
+	})...)
 	if err != nil {
 		return nil, err
 	}

@@ -158,7 +158,8 @@ func Adopt(tree *spool.Tree) error {
 			if err != nil || f.Arch() == "" || f.Arch() == spool.SourceArch {
 				continue
 			}
-			if err := adopt(tree, f); err != nil && !errors.Is(err, spool.ErrBusy) && !errors.Is(err, spool.ErrGone) && !errors.Is(err, ErrTwice) {
+			if err := adopt(tree, f); err != nil && !errors.Is(err, spool.ErrBusy) && !errors.Is(err, spool.ErrGone) &&
+				!errors.Is(err, ErrTwice) {
 				return fmt.Errorf("adopt %s: %w", f.Dir(), err)
 			}
 		}

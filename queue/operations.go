@@ -33,7 +33,8 @@ const (
 )
 
 // Ops are all operations.
-var Ops = []Op{Take, Built, Attempted, Upload, GiveBack, DepWait, Fail, NoBuild, BinNMU, Cancel, Priority, ExtraDepends, ExtraConflicts, Profiles, Options, Manual, Info}
+var Ops = []Op{Take, Built, Attempted, Upload, GiveBack, DepWait, Fail, NoBuild, BinNMU, Cancel, Priority, ExtraDepends,
+	ExtraConflicts, Profiles, Options, Manual, Info}
 
 // Role is what a person is to a job.
 type Role string
@@ -119,14 +120,15 @@ info            ---- ==== ==== ==== ==== ==== ==== ==== ==== ==== ==== ====
 // columns are the states of the grid: Unborn stands for no job at all. With a
 // job that lies elsewhere nothing is done.
 var columns = []spool.State{
-	spool.Unborn, spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Building, spool.Built, spool.BuildAttempted,
-	spool.Failed, spool.NotForUs, spool.AutoNotForUs, spool.Uploaded, spool.Installed,
+	spool.Unborn, spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Building, spool.Built,
+	spool.BuildAttempted, spool.Failed, spool.NotForUs, spool.AutoNotForUs, spool.Uploaded, spool.Installed,
 }
 
 // letters are where the letters of the grid lead.
 var letters = map[byte]spool.State{
-	'-': nil, '=': Same, '+': Same, 'N': spool.NeedsBuild, 'Q': spool.BDUninstallable, 'B': spool.Building, 'b': spool.Built, 'a': spool.BuildAttempted,
-	'F': spool.Failed, 'D': spool.DepWait, 'X': spool.NotForUs, 'U': spool.Uploaded, 'c': spool.Attic,
+	'-': nil, '=': Same, '+': Same, 'N': spool.NeedsBuild, 'Q': spool.BDUninstallable, 'B': spool.Building,
+	'b': spool.Built, 'a': spool.BuildAttempted, 'F': spool.Failed, 'D': spool.DepWait,
+	'X': spool.NotForUs, 'U': spool.Uploaded, 'c': spool.Attic,
 }
 
 // effects are what an operation does beside the move, by its name and the
@@ -168,7 +170,8 @@ func at(s ...spool.State) []spool.State { return s }
 var refusals = []sentence{
 	{in: at(spool.Unborn), say: sayNone},
 	{op: Take, in: at(spool.NotForUs, spool.AutoNotForUs), say: "it is not suitable for this architecture"},
-	{op: Take, in: at(spool.DepWait, spool.BDUninstallable), say: "not all of its build-dependencies are available; packmill why tells which"},
+	{op: Take, in: at(spool.DepWait, spool.BDUninstallable),
+		say: "not all of its build-dependencies are available; packmill why tells which"},
 	{op: Take, in: at(spool.Uploaded), say: "%o has uploaded it already"},
 	{op: Take, in: at(spool.Installed), say: "it is up to date in the archive; nmu builds it anew"},
 	{op: Take, in: at(spool.Failed), say: "this version failed before; give it back first, or take it with --override"},
@@ -176,19 +179,22 @@ var refusals = []sentence{
 	{op: BinNMU, in: at(spool.Building), say: "it is being built; wait for the end, or give it back"},
 	{op: BinNMU, in: at(spool.Uploaded), say: "it is on its way to the archive; a binNMU rebuilds what is there"},
 	{op: Cancel, in: at(spool.NotForUs, spool.AutoNotForUs), say: "there is nothing to cancel: it is not built here"},
-	{op: Cancel, in: at(spool.Uploaded), say: "it is built and on its way to the archive; when it is there, packmill archive rm takes it out"},
+	{op: Cancel, in: at(spool.Uploaded),
+		say: "it is built and on its way to the archive; when it is there, packmill archive rm takes it out"},
 	{op: Cancel, in: at(spool.Installed), say: "it is in the archive; packmill archive rm takes it out"},
 	{op: Manual, say: "it does not wait for a person"},
 	{op: GiveBack, in: at(spool.Failed, spool.DepWait, spool.BDUninstallable, spool.Uploaded, spool.NotForUs),
 		say: "it does not wait for a decision; do it with --override if you mean it"},
 	{in: at(spool.Uploaded), say: "it is on its way to the archive"},
 	{in: at(spool.Installed), say: "it is in the archive; nmu builds it anew"},
-	{in: at(spool.Building, spool.Built, spool.BuildAttempted), say: "%o has it; ask there, or take it over with --override"},
+	{in: at(spool.Building, spool.Built, spool.BuildAttempted),
+		say: "%o has it; ask there, or take it over with --override"},
 	{op: Built, say: sayNotBegun},
 	{op: Attempted, say: sayNotBegun},
 	{op: Upload, say: sayNotBegun},
 	{in: at(spool.NotForUs), say: "a person said that it is not for this architecture; nfu again takes that back"},
-	{in: at(spool.AutoNotForUs), say: "its source, or Packages-arch-specific, leaves this architecture out; it comes back when they do not"},
+	{in: at(spool.AutoNotForUs),
+		say: "its source, or Packages-arch-specific, leaves this architecture out; it comes back when they do not"},
 	{say: "no operation is for a job that lies there"},
 }
 
@@ -208,7 +214,8 @@ var warnings = []sentence{
 	{op: Attempted, in: at(spool.Built), say: "it was built before"},
 	{op: GiveBack, in: at(spool.NeedsBuild), say: "it waits for a builder already"},
 	{op: DepWait, in: at(spool.Uploaded), say: "it was on its way to the archive"},
-	{op: Fail, in: at(spool.NeedsBuild, spool.BDUninstallable, spool.Uploaded), say: "nobody said that it was tried and failed"},
+	{op: Fail, in: at(spool.NeedsBuild, spool.BDUninstallable, spool.Uploaded),
+		say: "nobody said that it was tried and failed"},
 	{op: Cancel, in: at(spool.Built), say: "what was built goes with it"},
 	{say: ""},
 }

@@ -102,7 +102,8 @@ var testTime = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 func jobIn(t *testing.T, tree *spool.Tree, suite string, state spool.State, change func(*Ticket)) spool.Found {
 	t.Helper()
 	tk := &Ticket{
-		Source: "hello", Version: "1:2.10-3", Suite: suite, Architecture: []string{"any"}, BuildArch: "amd64", Dsc: "hello_2.10-3.dsc",
+		Source: "hello", Version: "1:2.10-3", Suite: suite, Architecture: []string{"any"}, BuildArch: "amd64",
+		Dsc:     "hello_2.10-3.dsc",
 		Builder: "alice", Tries: 2, NotBefore: testTime, Result: "hello_2.10-3_amd64.changes", Index: "old",
 	}
 	if state == spool.DepWait {
@@ -111,7 +112,9 @@ func jobIn(t *testing.T, tree *spool.Tree, suite string, state spool.State, chan
 	if change != nil {
 		change(tk)
 	}
-	f, err := Make(tree, &Job{Ticket: tk, Arch: "amd64", Class: 50, Time: testTime, State: spool.NeedsBuild, By: spool.MasterD, Who: "test", Reason: "test"})
+	f, err := Make(tree,
+		&Job{Ticket: tk, Arch: "amd64", Class: 50, Time: testTime, State: spool.NeedsBuild, By: spool.MasterD, Who: "test",
+			Reason: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +231,8 @@ func ask(t *testing.T, tree *spool.Tree, suite string, x triple) {
 		r.BinNMU = func(tk *Ticket, _ spool.Found) (spool.Found, error) {
 			n := *tk
 			n.BinNMU, n.BinNMUText, n.BinNMUTime = 1, r.Message, r.Now
-			return Make(tree, &Job{Ticket: &n, Arch: "amd64", Class: 50, Time: r.Now, State: spool.NeedsBuild, By: spool.Person, Who: r.Who, Reason: "binNMU"})
+			return Make(tree, &Job{Ticket: &n, Arch: "amd64", Class: 50, Time: r.Now, State: spool.NeedsBuild, By: spool.Person,
+				Who: r.Who, Reason: "binNMU"})
 		}
 		if x.from == spool.Installed {
 			r.Number = 1
@@ -313,7 +317,8 @@ func checkEffects(t *testing.T, tree *spool.Tree, x triple, s *Spec, f spool.Fou
 			}
 			check(tk.DepWait == want && strings.Contains(reason, want), "dep-wait, not "+want, tk.DepWait)
 		case AppendText:
-			check(strings.Contains(reason, "1:2.10-3 failed, says bob:\n") || strings.Contains(reason, "says alice:\n"), "who failed it", "")
+			check(strings.Contains(reason, "1:2.10-3 failed, says bob:\n") || strings.Contains(reason, "says alice:\n"),
+				"who failed it", "")
 			check(x.op == NoBuild || strings.Contains(reason, "some words"), "the text", "")
 			check(x.from != spool.Failed || strings.Contains(reason, "the old text"), "the old text", "")
 		case KeepText:
@@ -356,7 +361,8 @@ func checkEffects(t *testing.T, tree *spool.Tree, x triple, s *Spec, f spool.Fou
 		word = "libx"
 	}
 	check(strings.Contains(last.Reason, word), "the reason in the history", last.Reason)
-	check(x.by != Override || x.op == Priority || x.op == BinNMU || strings.Contains(last.Reason, "override"), "the override in the history", last.Reason)
+	check(x.by != Override || x.op == Priority || x.op == BinNMU || strings.Contains(last.Reason, "override"),
+		"the override in the history", last.Reason)
 }
 
 // What a person may get wrong is refused before anything is done.
@@ -452,7 +458,8 @@ func TestPreviousFailure(t *testing.T) {
 			t.Fatal(err)
 		}
 		if where == spool.NeedsBuild {
-			if _, err := Ask(tree, spool.Found{Place: reply.To, Name: reply.Name}, &Request{Op: GiveBack, Who: "bob", Override: true, Now: testTime}); err != nil {
+			if _, err := Ask(tree, spool.Found{Place: reply.To, Name: reply.Name},
+				&Request{Op: GiveBack, Who: "bob", Override: true, Now: testTime}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -41,7 +41,9 @@ const HasAlready = "the suite has its packages already"
 
 // StandingOf says how a source's version stands in the suite, and which version
 // the suite is built from. t is the ticket of the job for which it is asked.
-func StandingOf(ctx context.Context, tree *spool.Tree, a *archive.Archive, suite string, t *Ticket) (Standing, string, error) {
+func StandingOf(
+	ctx context.Context, tree *spool.Tree, a *archive.Archive, suite string, t *Ticket,
+) (Standing, string, error) {
 	coming, err := findComing(tree, suite, t)
 	if err != nil {
 		return Unknown, "", err
@@ -131,8 +133,10 @@ func Misfit(tree *spool.Tree, f spool.Found, t *Ticket) (to spool.Place, why str
 	case !job && t.Suite == unjudged && f.Place.Suite != "":
 		return spool.In(spool.Rejected), "it was never judged; mv it to " + spool.In(spool.Intake).Dir()
 	case !job:
-		if f.Place.Suite != "" && f.Place.Suite != t.Suite && f.Place.State != spool.Accepted && f.Place.State != spool.Review {
-			return spool.In(spool.Rejected), "it is for the suite " + t.Suite + ", and " + f.Place.Dir() + " is for " + f.Place.Suite +
+		if f.Place.Suite != "" && f.Place.Suite != t.Suite && f.Place.State != spool.Accepted &&
+			f.Place.State != spool.Review {
+			return spool.In(spool.Rejected), "it is for the suite " + t.Suite + ", and " + f.Place.Dir() + " is for " +
+				f.Place.Suite +
 				"; to have it in that suite, mv it to " + spool.In(spool.Accepted, f.Place.Suite).Dir()
 		}
 		return f.Place, ""
@@ -140,13 +144,16 @@ func Misfit(tree *spool.Tree, f spool.Found, t *Ticket) (to spool.Place, why str
 		return spool.In(spool.Rejected), "its ticket names no architecture that it could be built for"
 	}
 	if s := f.Place.State; s.Is(spool.Sources) && !s.Is(spool.Jobs) && s != spool.Attic {
-		return home, "it is a job of " + t.BuildArch + ", and " + f.Place.Dir() + " is for sources; to have it built, give it back"
+		return home, "it is a job of " + t.BuildArch + ", and " + f.Place.Dir() +
+			" is for sources; to have it built, give it back"
 	}
 	switch {
 	case f.Place.Suite != "" && f.Place.Suite != t.Suite:
-		return home, "it is a job of the suite " + t.Suite + ", and cannot be one of " + f.Place.Suite + "; there the source is accepted, or packmill archive copy takes what was built"
+		return home, "it is a job of the suite " + t.Suite + ", and cannot be one of " + f.Place.Suite +
+			"; there the source is accepted, or packmill archive copy takes what was built"
 	case inQueue && f.Place.Arch != t.BuildArch:
-		return home, "it is a job of " + t.BuildArch + ", and cannot be built as one of " + f.Place.Arch + "; give it back to have it built again"
+		return home, "it is a job of " + t.BuildArch + ", and cannot be built as one of " + f.Place.Arch +
+			"; give it back to have it built again"
 	case f.Place.State == spool.Built && !hasResult(tree, f, t):
 		return home, "nothing that was built lies in it; give it back to have it built"
 	}

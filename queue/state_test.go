@@ -25,7 +25,8 @@ func TestOneMoreState(t *testing.T) {
 		}
 		tree.Table = spool.Table{
 			States: append(slices.Clone(tree.States), row),
-			Moves:  append(slices.Clone(tree.Moves), spool.Rule{From: []spool.State{row}, To: []spool.State{spool.Attic}, By: []spool.Actor{spool.MasterD}}),
+			Moves: append(slices.Clone(tree.Moves),
+				spool.Rule{From: []spool.State{row}, To: []spool.State{spool.Attic}, By: []spool.Actor{spool.MasterD}}),
 		}
 		source, suite := inMaster(t, tree)
 		was := spool.Found{Place: spool.In(spool.NeedsBuild, "sid", "amd64"), Name: source.Name}
@@ -63,10 +64,13 @@ func TestOneMoreState(t *testing.T) {
 			t.Fatal(err)
 		}
 		found, err := tree.Find("hello", row, spool.Attic)
-		if err != nil || slices.ContainsFunc(found, func(f spool.Found) bool { return f.Place.State == row }) || len(found) == 0 {
+		if err != nil || slices.ContainsFunc(found, func(f spool.Found) bool {
+			return f.Place.State == row
+		}) || len(found) == 0 {
 			t.Errorf("Supersede: got %v, %v", found, err)
 		}
-		if _, err := Make(tree, &Job{Ticket: tk, Arch: "amd64", State: spool.NeedsBuild, Time: testTime, By: spool.MasterD}); err != nil {
+		if _, err := Make(tree,
+			&Job{Ticket: tk, Arch: "amd64", State: spool.NeedsBuild, Time: testTime, By: spool.MasterD}); err != nil {
 			t.Errorf("Make, after the attic: %v", err)
 		}
 	}

@@ -44,21 +44,23 @@ type Ticket struct {
 	Remarks      string    // findings that did not refuse, a line each
 
 	// Of a job.
-	BuildArch      string    // a Debian architecture, or all
-	Begun          time.Time // when the last attempt began
-	Tries          int       // attempts that ended without a verdict on the package
-	NotBefore      time.Time // of a job that was given back
-	Builder        string    // who has it, or had it last
-	BuiltBy        string    // that builder's stanza of control/builders
-	Suspect        string    // the stanza of the builder that leaves it to another, if there is one: it failed there in a way that may be the machine's fault, or a person gave it back
-	TakenBy        string    // the person who builds it by hand: no builder gives it back
-	CancelledBy    string    // the person who cancelled it: while it lies in the attic, no other is made
-	BaseClass      string    // two digits, before a person changed the order
-	BuildPriority  int       // of bp
-	Index          string    // digest of the index on which the last attempt was made
-	DepWait        string    // relations that must be satisfied first
-	BinNMU         int       // 0: none
-	BinNMUText     string    // its changelog entry
+	BuildArch string    // a Debian architecture, or all
+	Begun     time.Time // when the last attempt began
+	Tries     int       // attempts that ended without a verdict on the package
+	NotBefore time.Time // of a job that was given back
+	Builder   string    // who has it, or had it last
+	BuiltBy   string    // that builder's stanza of control/builders
+	// Suspect is the stanza of the builder that leaves it to another, if there is one: it failed there in a way that
+	// may be the machine's fault, or a person gave it back.
+	Suspect        string
+	TakenBy        string // the person who builds it by hand: no builder gives it back
+	CancelledBy    string // the person who cancelled it: while it lies in the attic, no other is made
+	BaseClass      string // two digits, before a person changed the order
+	BuildPriority  int    // of bp
+	Index          string // digest of the index on which the last attempt was made
+	DepWait        string // relations that must be satisfied first
+	BinNMU         int    // 0: none
+	BinNMUText     string // its changelog entry
 	BinNMUTime     time.Time
 	BinNMUBy       string // the builder that made it last, as its changelog has it
 	ExtraDepends   string
@@ -74,10 +76,13 @@ type Ticket struct {
 // may write in an upload that waits has no say in how it is built.
 func (t *Ticket) ofSource() Ticket {
 	return Ticket{
-		Source: t.Source, Version: t.Version, Suite: t.Suite, Component: t.Component, Section: t.Section, Priority: t.Priority, Urgency: t.Urgency,
+		Source: t.Source, Version: t.Version, Suite: t.Suite, Component: t.Component, Section: t.Section,
+		Priority: t.Priority, Urgency: t.Urgency,
 		Architecture: t.Architecture, Binary: t.Binary, Dsc: t.Dsc, Changes: t.Changes,
-		Uploader: t.Uploader, Fingerprint: t.Fingerprint, Account: t.Account, Drop: t.Drop, Commands: t.Commands, Email: t.Email,
-		Maintainer: t.Maintainer, ChangedBy: t.ChangedBy, Received: t.Received, Since: t.Since, Has: t.Has, Remarks: t.Remarks, IndepArch: t.IndepArch,
+		Uploader: t.Uploader, Fingerprint: t.Fingerprint, Account: t.Account, Drop: t.Drop, Commands: t.Commands,
+		Email:      t.Email,
+		Maintainer: t.Maintainer, ChangedBy: t.ChangedBy, Received: t.Received, Since: t.Since, Has: t.Has,
+		Remarks: t.Remarks, IndepArch: t.IndepArch,
 	}
 }
 
@@ -90,18 +95,26 @@ const Tried = "tried"
 func (t *Ticket) fields() []field {
 	return []field{
 		{"Source", text{&t.Source}}, {"Version", text{&t.Version}}, {"Distribution", text{&t.Suite}},
-		{"Component", text{&t.Component}}, {"Section", text{&t.Section}}, {"Priority", text{&t.Priority}}, {"Urgency", text{&t.Urgency}},
+		{"Component", text{&t.Component}}, {"Section", text{&t.Section}}, {"Priority", text{&t.Priority}},
+		{"Urgency", text{&t.Urgency}},
 		{"Architecture", words{&t.Architecture}}, {"Binary", words{&t.Binary}},
 		{"Dsc", text{&t.Dsc}}, {"Changes", text{&t.Changes}},
-		{"Uploader", text{&t.Uploader}}, {"Fingerprint", text{&t.Fingerprint}}, {"Account", text{&t.Account}}, {"Drop", text{&t.Drop}}, {"Commands", text{&t.Commands}}, {"Email", text{&t.Email}},
+		{"Uploader", text{&t.Uploader}}, {"Fingerprint", text{&t.Fingerprint}}, {"Account", text{&t.Account}},
+		{"Drop", text{&t.Drop}}, {"Commands", text{&t.Commands}}, {"Email", text{&t.Email}},
 		{"Maintainer", text{&t.Maintainer}}, {"Changed-By", text{&t.ChangedBy}},
-		{"Received", moment{&t.Received}}, {"Since", moment{&t.Since}}, {"Has-Binaries", words{&t.Has}}, {"Remarks", text{&t.Remarks}},
-		{"Build-Architecture", text{&t.BuildArch}}, {"Begun", moment{&t.Begun}}, {"Tries", number{&t.Tries}}, {"Builder", text{&t.Builder}}, {"Built-By", text{&t.BuiltBy}}, {"Suspect", text{&t.Suspect}}, {"Taken-By", text{&t.TakenBy}}, {"Cancelled-By", text{&t.CancelledBy}},
-		{"Base-Class", text{&t.BaseClass}}, {"Build-Priority", number{&t.BuildPriority}}, {"Index", text{&t.Index}}, {"Not-Before", moment{&t.NotBefore}},
+		{"Received", moment{&t.Received}}, {"Since", moment{&t.Since}}, {"Has-Binaries", words{&t.Has}},
+		{"Remarks", text{&t.Remarks}},
+		{"Build-Architecture", text{&t.BuildArch}}, {"Begun", moment{&t.Begun}}, {"Tries", number{&t.Tries}},
+		{"Builder", text{&t.Builder}}, {"Built-By", text{&t.BuiltBy}}, {"Suspect", text{&t.Suspect}},
+		{"Taken-By", text{&t.TakenBy}}, {"Cancelled-By", text{&t.CancelledBy}},
+		{"Base-Class", text{&t.BaseClass}}, {"Build-Priority", number{&t.BuildPriority}}, {"Index", text{&t.Index}},
+		{"Not-Before", moment{&t.NotBefore}},
 		{"Dep-Wait", text{&t.DepWait}},
-		{"Binary-NMU", number{&t.BinNMU}}, {"Binary-NMU-Changelog", text{&t.BinNMUText}}, {"Binary-NMU-Time", moment{&t.BinNMUTime}}, {"Binary-NMU-By", text{&t.BinNMUBy}},
+		{"Binary-NMU", number{&t.BinNMU}}, {"Binary-NMU-Changelog", text{&t.BinNMUText}},
+		{"Binary-NMU-Time", moment{&t.BinNMUTime}}, {"Binary-NMU-By", text{&t.BinNMUBy}},
 		{"Extra-Depends", text{&t.ExtraDepends}}, {"Extra-Conflicts", text{&t.ExtraConflicts}},
-		{"Build-Profiles", words{&t.BuildProfiles}}, {"Build-Options", words{&t.BuildOptions}}, {"Build-Indep-Architecture", text{&t.IndepArch}},
+		{"Build-Profiles", words{&t.BuildProfiles}}, {"Build-Options", words{&t.BuildOptions}},
+		{"Build-Indep-Architecture", text{&t.IndepArch}},
 		{"Result", text{&t.Result}}, {"Previous-Failure", text{&t.Previous}},
 	}
 }
@@ -178,7 +191,8 @@ func ReadTicket(st *deb822.Stanza) (*Ticket, error) {
 		}
 	}
 	for name, err := range map[string]error{
-		"Source": policy.CheckSource(t.Source), "Version": policy.CheckVersion(t.Version), "Distribution": policy.CheckSuite(t.Suite),
+		"Source": policy.CheckSource(t.Source), "Version": policy.CheckVersion(t.Version),
+		"Distribution": policy.CheckSuite(t.Suite),
 	} {
 		if err != nil {
 			return nil, st.Errorf(name, "%v", err)
@@ -201,7 +215,8 @@ func ReadTicket(st *deb822.Stanza) (*Ticket, error) {
 // a build bears it, so that it is not taken for a word about another.
 func (t *Ticket) Mark(f spool.Found) string {
 	sum := sha256.Sum256([]byte(strings.Join([]string{
-		f.Name.ID(), t.Received.UTC().Format(time.RFC3339Nano), t.Plus(), f.Place.Suite, f.Arch(), f.Place.State.String(), t.Begun.UTC().Format(time.RFC3339Nano), t.Result}, "\n")))
+		f.Name.ID(), t.Received.UTC().Format(time.RFC3339Nano), t.Plus(), f.Place.Suite, f.Arch(), f.Place.State.String(),
+		t.Begun.UTC().Format(time.RFC3339Nano), t.Result}, "\n")))
 	return hex.EncodeToString(sum[:10])
 }
 

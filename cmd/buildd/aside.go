@@ -27,7 +27,8 @@ func (b *builder) notices() []control.Notice {
 	}) {
 		return all
 	}
-	return append(slices.Clip(all), mail.Way(all, eventAside, mail.Builder, eventAside, mail.EventLog, mail.EventFailed, "*"))
+	return append(slices.Clip(all),
+		mail.Way(all, eventAside, mail.Builder, eventAside, mail.EventLog, mail.EventFailed, "*"))
 }
 
 // aside says why this builder takes nothing now, and when nobody hears of that.
@@ -38,7 +39,8 @@ func (b *builder) aside() error {
 		return err
 	}
 	if len(mail.Recipients(b.notices(), about(x))) == 0 {
-		err = fmt.Errorf("%w; nobody is mailed of that: there is no Email in the stanza %s of control/builders, and nobody for aside in control/notify", err, x.Name)
+		err = fmt.Errorf("%w; nobody is mailed of that: there is no Email in the stanza %s of control/builders, "+
+			"and nobody for aside in control/notify", err, x.Name)
 	}
 	return err
 }
@@ -108,7 +110,8 @@ hear when a build has come to a verdict; until then there is no other mail.
 		} else {
 			m.Key += " back"
 			m.Subject = fmt.Sprintf("Builder %s is back (%s)", x.Name, b.who())
-			m.Body = fmt.Sprintf("%s builds again: a build came to a verdict at %s.\nIt had been set aside at %s.\n", name, a.Back.Format(time.RFC3339), a.Since.Format(time.RFC3339))
+			m.Body = fmt.Sprintf("%s builds again: a build came to a verdict at %s.\nIt had been set aside at %s.\n",
+				name, a.Back.Format(time.RFC3339), a.Since.Format(time.RFC3339))
 		}
 		sent, err := mail.Send(ctx, b.Tree, b.notices(), m)
 		if err != nil {

@@ -41,7 +41,8 @@ func (b *builder) stanza() (*control.Builder, error) {
 			return x, nil
 		}
 		if b.name != "" {
-			return nil, fmt.Errorf("the builder %s does not build %s (Architectures: %s)", b.name, b.arch, strings.Join(x.Architectures, " "))
+			return nil, fmt.Errorf("the builder %s does not build %s (Architectures: %s)",
+				b.name, b.arch, strings.Join(x.Architectures, " "))
 		}
 	}
 	if b.name != "" {
@@ -317,8 +318,10 @@ func (b *builder) again(it *spool.Item, t *queue.Ticket, reason string) spool.Ve
 	}
 	if t.Tries >= tries {
 		return spool.Verdict{
-			To: spool.In(spool.BuildAttempted, it.Place.Suite, it.Place.Arch), Reason: fmt.Sprintf("%s (%d attempts)", reason, t.Tries),
-			Text: fmt.Sprintf("%d attempts ended without a verdict on the package; the last: %s\nLook at the log and the builder, then: packmill requeue %s\n", t.Tries, reason, it.Name),
+			To:     spool.In(spool.BuildAttempted, it.Place.Suite, it.Place.Arch),
+			Reason: fmt.Sprintf("%s (%d attempts)", reason, t.Tries),
+			Text: fmt.Sprintf("%d attempts ended without a verdict on the package; the last: %s\n"+
+				"Look at the log and the builder, then: packmill requeue %s\n", t.Tries, reason, it.Name),
 		}
 	}
 	return spool.Verdict{To: spool.In(spool.NeedsBuild, it.Place.Suite, it.Place.Arch), Reason: "given back: " + reason}
@@ -388,7 +391,8 @@ func (b *builder) enter() {
 	} else if slices.Contains(x.Architectures, "all") && b.arch != "all" {
 		archs = append(archs, "all")
 	}
-	if b.post, err = builders.Enter(b.Tree.Path(spool.BuildersDir), builders.Entry{Daemon: b.who(), Builder: x.Name, Archs: archs}); err != nil {
+	if b.post, err = builders.Enter(b.Tree.Path(spool.BuildersDir),
+		builders.Entry{Daemon: b.who(), Builder: x.Name, Archs: archs}); err != nil {
 		b.Log.Warn("the roster of builders cannot be written; packmill why will not know of this one", "err", err)
 		b.post = nil
 	}

@@ -91,11 +91,13 @@ func (h *health) aside() error {
 		return fmt.Errorf("a build could not begin: %w; the next is tried in %s", h.lack, lackRest)
 	}
 	if h.now().Before(h.pause) {
-		return fmt.Errorf("the last build here ended without a verdict (%s); the next is begun at %s", h.bad[len(h.bad)-1], h.pause.UTC().Format(time.RFC3339))
+		return fmt.Errorf("the last build here ended without a verdict (%s); the next is begun at %s",
+			h.bad[len(h.bad)-1], h.pause.UTC().Format(time.RFC3339))
 	}
 	if !h.now().Before(h.until) {
 		return nil
 	}
-	return fmt.Errorf("this builder is %w until %s: %d different packages in a row failed here without a verdict (%s): look at its chroot and its log, then start it again",
+	return fmt.Errorf("this builder is %w until %s: %d different packages in a row failed here without a verdict (%s): "+
+		"look at its chroot and its log, then start it again",
 		errAside, h.until.UTC().Format(time.RFC3339), len(h.bad), strings.Join(h.bad, ", "))
 }

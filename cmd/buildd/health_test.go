@@ -43,7 +43,8 @@ func TestHealth(t *testing.T) {
 	}
 	// A full disk is nobody's fault, and soon tried again.
 	h.lacks(unix.ENOSPC)
-	if err := h.aside(); err == nil || !strings.Contains(err.Error(), "no space left on device; the next is tried in 10s") {
+	if err := h.aside(); err == nil ||
+		!strings.Contains(err.Error(), "no space left on device; the next is tried in 10s") {
 		t.Errorf("with a full disk: %v", err)
 	}
 	now = now.Add(lackRest)
@@ -64,7 +65,8 @@ func TestPause(t *testing.T) {
 	}
 	rests := func(span time.Duration) {
 		t.Helper()
-		if err := h.aside(); err == nil || errors.Is(err, errAside) || !strings.Contains(err.Error(), "ended without a verdict") {
+		if err := h.aside(); err == nil || errors.Is(err, errAside) ||
+			!strings.Contains(err.Error(), "ended without a verdict") {
 			t.Errorf("no pause: %v", err)
 		}
 		now = now.Add(span)

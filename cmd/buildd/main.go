@@ -79,7 +79,8 @@ func run(ctx context.Context) error {
 		_, arch, _ = strings.Cut(filepath.Base(os.Args[0]), "buildd-")
 	}
 	if arch == "" && cli.Builder == "" {
-		return daemon.Wrong{Err: errors.New("which architecture? call it buildd-ARCH, say --arch ARCH, or --builder NAME for all of that builder's")}
+		return daemon.Wrong{Err: errors.New("which architecture? call it buildd-ARCH, say --arch ARCH, " +
+			"or --builder NAME for all of that builder's")}
 	}
 	env, err := cli.Start(strings.TrimSuffix("buildd-"+arch, "-"))
 	if err != nil {

@@ -46,9 +46,11 @@ func (b *builder) published(ctx context.Context, it *spool.Item) (*statement.Sta
 		return nil, err
 	}
 	if st == nil {
-		return nil, &statement.Refusal{Text: fmt.Sprintf("there is no statement of reviewd with it, and %s is not published in %s", it.Name.ID(), it.Place.Suite)}
+		return nil, &statement.Refusal{Text: fmt.Sprintf("there is no statement of reviewd with it, and %s is not "+
+			"published in %s", it.Name.ID(), it.Place.Suite)}
 	}
-	s := &statement.Statement{Source: it.Name.Source, Version: it.Name.Version, Component: component, Packages: archive.NamesOf(st)}
+	s := &statement.Statement{Source: it.Name.Source, Version: it.Name.Version, Component: component,
+		Packages: archive.NamesOf(st)}
 	w := deb822.Words(st.Get("Checksums-Sha256"))
 	for ; len(w) >= 3; w = w[3:] {
 		size, err := strconv.ParseInt(w[1], 10, 64)

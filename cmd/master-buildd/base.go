@@ -59,7 +59,8 @@ func (b *bases) fetch(ctx context.Context, below *base.Base, s *control.Suite, a
 	delete(b.running, below.Dir())
 	b.mu.Unlock()
 	if err != nil {
-		b.m.Log.Warn("no new indexes of the Base: what is there is used, or the suite's own packages alone", "suite", s.Name, "arch", arch, "err", err)
+		b.m.Log.Warn("no new indexes of the Base: what is there is used, or the suite's own packages alone",
+			"suite", s.Name, "arch", arch, "err", err)
 		return
 	}
 	b.m.Log.Info("fetched the indexes of the Base", "suite", s.Name, "arch", arch)

@@ -23,7 +23,8 @@ func (m *master) misfit(it *spool.Item) (bool, error) {
 	if err := queue.PutRight(it, to, m.Name, why); err != nil {
 		return false, err
 	}
-	m.Log.Warn("moved by hand to where it cannot be", "item", it.Name.String(), "from", from.Dir(), "to", to.Dir(), "reason", why)
+	m.Log.Warn("moved by hand to where it cannot be",
+		"item", it.Name.String(), "from", from.Dir(), "to", to.Dir(), "reason", why)
 	return true, spool.ErrGone
 }
 

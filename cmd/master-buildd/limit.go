@@ -64,7 +64,9 @@ func (m *master) limit(s *control.Suite, specific *quinndiff.Specific, q *seen) 
 // whyNot asks why an architecture has nothing to build of a job. Where the job has
 // no .dsc, as in auto-not-for-us, the source in the master queue has, or the pool:
 // known is false where neither does.
-func (m *master) whyNot(s *control.Suite, t *queue.Ticket, f spool.Found, ask func(*queue.Ticket, string, string) (string, error)) (why string, known bool, err error) {
+func (m *master) whyNot(
+	s *control.Suite, t *queue.Ticket, f spool.Found, ask func(*queue.Ticket, string, string) (string, error),
+) (why string, known bool, err error) {
 	for _, dsc := range m.dscOf(t, f) {
 		why, err = ask(t, dsc, t.BuildArch)
 		if !errors.Is(err, fs.ErrNotExist) {

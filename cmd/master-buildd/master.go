@@ -120,7 +120,8 @@ func (m *master) accept(ctx context.Context, it *spool.Item) (spool.Verdict, err
 	if !ok || s.Name != it.Place.Suite {
 		return spool.Verdict{
 			To: spool.In(spool.Rejected), Reason: "no such suite: " + it.Place.Suite,
-			Text: fmt.Sprintf("There is no suite %s in control/suites (any more).\nAdd it and put the upload back with: packmill requeue %s\n", it.Place.Suite, it.Name),
+			Text: fmt.Sprintf("There is no suite %s in control/suites (any more).\n"+
+				"Add it and put the upload back with: packmill requeue %s\n", it.Place.Suite, it.Name),
 		}, nil
 	}
 	if misfit, err := m.misfit(it); misfit || err != nil {
@@ -179,7 +180,8 @@ func notLetIn(it *spool.Item, err error) spool.Verdict {
 	why := statement.Refused(err)
 	return spool.Verdict{
 		To: spool.In(spool.Rejected), Reason: "it is not what was let in: " + why,
-		Text: fmt.Sprintf("%s is not what reviewd let in: %s\nThe history says who had it. Upload it again.\n", it.Name.ID(), why),
+		Text: fmt.Sprintf("%s is not what reviewd let in: %s\nThe history says who had it. Upload it again.\n",
+			it.Name.ID(), why),
 	}
 }
 
@@ -189,7 +191,9 @@ func (m *master) join() *spool.Loop {
 		Places: m.places(spool.Master),
 		Also: func() []string {
 			var dirs []string
-			places, err := m.Tree.Places(m.Tree.Where(func(s spool.State) bool { return s.Is(spool.Settled) && !s.Has("HASH") })...)
+			places, err := m.Tree.Places(m.Tree.Where(func(s spool.State) bool {
+				return s.Is(spool.Settled) && !s.Has("HASH")
+			})...)
 			if err != nil {
 				m.Log.Error("scan", "err", err)
 			}

@@ -28,14 +28,16 @@ func TestFirstScan(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A state that is new in the table is served like the others.
-	paused := &spool.Row{Name: "paused", Dir: "queue/SUITE/ARCH/paused", Traits: spool.Jobs | spool.Queued | spool.Settled, Right: spool.Failed.Right}
+	paused := &spool.Row{Name: "paused", Dir: "queue/SUITE/ARCH/paused", Traits: spool.Jobs | spool.Queued | spool.Settled,
+		Right: spool.Failed.Right}
 	tree.States = append(slices.Clone(tree.States), paused)
 	join := newMaster(&daemon.Env{Tree: tree, Settings: store, Log: log, Name: "master-buildd"}).join()
 	if _, err := join.Places(); err != nil {
 		t.Fatal(err)
 	}
 	watched := join.Also()
-	for _, dir := range []string{"archive/incoming/sid", "queue/sid/amd64/build-attempted", "queue/sid/all/failed", "queue/sid/amd64/paused", "attic"} {
+	for _, dir := range []string{"archive/incoming/sid", "queue/sid/amd64/build-attempted",
+		"queue/sid/all/failed", "queue/sid/amd64/paused", "attic"} {
 		if !slices.Contains(watched, tree.Path(dir)) {
 			t.Errorf("after the first scan %s is not watched; got %q", dir, watched)
 		}

@@ -68,7 +68,8 @@ func (m *master) merge(ctx context.Context) (bool, error) {
 // them do.
 func (m *master) stampOf(s *control.Suite) string {
 	out := fmt.Sprint(s.Architectures, s.IndepOn, s.Base, s.Profiles, s.PkgProfiles)
-	for _, p := range []string{"archive/dists/" + s.Name + "/Release", "archive/dists/" + s.Name + "/InRelease", "control/" + lacking.SpecificFile} {
+	for _, p := range []string{"archive/dists/" + s.Name + "/Release", "archive/dists/" + s.Name + "/InRelease",
+		"control/" + lacking.SpecificFile} {
 		if st, err := os.Stat(m.Tree.Path(p)); err == nil {
 			out += fmt.Sprintf("\n%s %d %d", p, st.Size(), st.ModTime().UnixNano())
 		}
@@ -235,7 +236,8 @@ func (m *master) supply(ctx context.Context, s *control.Suite, view *lacking.Vie
 			m.Log.Error("make job", "source", n.Source, "suite", s.Name, "arch", n.Arch, "err", err)
 			continue
 		}
-		m.Log.Info("moved", "item", f.Name.String(), "from", "new", "to", f.Place.Dir(), "suite", s.Name, "arch", n.Arch, "reason", j.Reason)
+		m.Log.Info("moved", "item", f.Name.String(), "from", "new", "to", f.Place.Dir(), "suite", s.Name, "arch", n.Arch,
+			"reason", j.Reason)
 	}
 	return nil
 }
@@ -392,7 +394,8 @@ func (m *master) recheck(ctx context.Context, s *control.Suite, jobs []job) erro
 			if err != nil {
 				continue
 			}
-			v := spool.Verdict{To: spool.In(spool.BDUninstallable, s.Name, arch), Reason: firstLine(answers[i].Why), Text: answers[i].Why}
+			v := spool.Verdict{To: spool.In(spool.BDUninstallable, s.Name, arch), Reason: firstLine(answers[i].Why),
+				Text: answers[i].Why}
 			if err := it.Move(spool.MasterD, m.Name, v); err != nil {
 				m.Log.Error("recheck", "item", j.Name.String(), "err", err)
 			}
@@ -400,7 +403,9 @@ func (m *master) recheck(ctx context.Context, s *control.Suite, jobs []job) erro
 		}
 	}
 	for key := range m.judged {
-		if strings.HasPrefix(key, "queue/"+s.Name+"/") && !slices.ContainsFunc(jobs, func(j job) bool { return j.Dir() == key }) {
+		if strings.HasPrefix(key, "queue/"+s.Name+"/") && !slices.ContainsFunc(jobs, func(j job) bool {
+			return j.Dir() == key
+		}) {
 			delete(m.judged, key)
 		}
 	}

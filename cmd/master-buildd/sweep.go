@@ -26,7 +26,8 @@ func (m *master) sweep(ctx context.Context) error {
 	}
 	all := m.Settings.Get()
 	keep := func(it *spool.Item) time.Duration {
-		if t, err := queue.TicketOf(it); err == nil && t.BuildArch != "" && queue.Cancelled(m.Tree, spool.Found{Place: it.Place, Name: it.Name}) {
+		if t, err := queue.TicketOf(it); err == nil && t.BuildArch != "" &&
+			queue.Cancelled(m.Tree, spool.Found{Place: it.Place, Name: it.Name}) {
 			standing, _, err := queue.StandingOf(ctx, m.Tree, a, t.Suite, t)
 			if err != nil || standing == queue.Current || standing == queue.Coming {
 				return math.MaxInt64

@@ -86,15 +86,19 @@ func wants(s *control.Suite, t *queue.Ticket, dsc string) (installability.Job, e
 	if err != nil {
 		return j, err
 	}
-	j.BuildDepends, j.BuildDependsArch, j.BuildDependsIndep = st.Get("Build-Depends"), st.Get("Build-Depends-Arch"), st.Get("Build-Depends-Indep")
-	j.BuildConflicts, j.BuildConflictsArch, j.BuildConflictsIndep = st.Get("Build-Conflicts"), st.Get("Build-Conflicts-Arch"), st.Get("Build-Conflicts-Indep")
+	j.BuildDepends, j.BuildDependsArch, j.BuildDependsIndep = st.Get("Build-Depends"), st.Get("Build-Depends-Arch"),
+		st.Get("Build-Depends-Indep")
+	j.BuildConflicts, j.BuildConflictsArch, j.BuildConflictsIndep = st.Get("Build-Conflicts"),
+		st.Get("Build-Conflicts-Arch"), st.Get("Build-Conflicts-Indep")
 	return j, nil
 }
 
 // judge answers for jobs of one architecture. Where the index is not complete
 // only packages count that another open source of the suite will make: of all
 // others nobody here knows whether the builders have them.
-func (m *master) judge(ctx context.Context, s *control.Suite, x *index, jobs []installability.Job) ([]installability.Answer, error) {
+func (m *master) judge(
+	ctx context.Context, s *control.Suite, x *index, jobs []installability.Job,
+) ([]installability.Answer, error) {
 	answers, err := installability.Direct(x.Index, jobs)
 	if err != nil {
 		return nil, err
@@ -124,7 +128,8 @@ func (m *master) judge(ctx context.Context, s *control.Suite, x *index, jobs []i
 		return answers, nil
 	}
 	if !installability.HaveDose() {
-		m.warn("dose-builddebcheck is not installed: installability is judged by the direct build-dependencies alone; install the Debian package of that name")
+		m.warn("dose-builddebcheck is not installed: installability is judged by the direct build-dependencies alone; " +
+			"install the Debian package of that name")
 		return answers, nil
 	}
 	// What lacks something directly needs no further question.
@@ -214,7 +219,8 @@ func (m *master) atBirth(ctx context.Context, s *control.Suite) func(*queue.Tick
 	return func(t *queue.Ticket, dsc string) (spool.State, string) {
 		why, err := m.uninstallable(ctx, s, t, dsc)
 		if err != nil {
-			m.Log.Warn("installability is not known", "item", t.Source+"_"+t.Version, "suite", s.Name, "arch", t.BuildArch, "err", err)
+			m.Log.Warn("installability is not known", "item", t.Source+"_"+t.Version, "suite", s.Name, "arch", t.BuildArch,
+				"err", err)
 		}
 		if why == "" {
 			return spool.NeedsBuild, ""
@@ -289,10 +295,13 @@ func (m *master) waiting(ctx context.Context, items []*spool.Item) ([]spool.Verd
 }
 
 // sameIndex is the reason of a job that failed with what there is.
-const sameIndex = "It was tried with the packages that there are now, and failed; it is tried again when one of them changes."
+const sameIndex = "It was tried with the packages that there are now, and failed; " +
+	"it is tried again when one of them changes."
 
 // onward says what becomes of one waiting job.
-func (m *master) onward(it *spool.Item, t *queue.Ticket, x *index, a installability.Answer, ring []string) (spool.Verdict, error) {
+func (m *master) onward(
+	it *spool.Item, t *queue.Ticket, x *index, a installability.Answer, ring []string,
+) (spool.Verdict, error) {
 	place := func(s spool.State) spool.Place { return spool.In(s, it.Place.Suite, it.Place.Arch) }
 	text := a.Why
 	if a.Wait != "" {
@@ -306,7 +315,8 @@ func (m *master) onward(it *spool.Item, t *queue.Ticket, x *index, a installabil
 	switch {
 	case it.Place.State == spool.DepWait && t.DepWait == "":
 		// By mv: nothing would ever end that.
-		return spool.Verdict{To: place(spool.NeedsBuild), Reason: "it names no package to wait for; say which: packmill wb dw -m RELATIONS"}, nil
+		return spool.Verdict{To: place(spool.NeedsBuild),
+			Reason: "it names no package to wait for; say which: packmill wb dw -m RELATIONS"}, nil
 	case !a.WaitOver():
 		return stay(text)
 	case !a.Installable() && it.Place.State == spool.BDUninstallable:
@@ -370,11 +380,14 @@ func firstLine(s string) string {
 }
 
 // rings finds sources that wait for each other, and says so once.
-func (m *master) rings(at spool.Place, x *index, items []*spool.Item, tickets []*queue.Ticket, which []int, answers []installability.Answer) map[string][]string {
+func (m *master) rings(
+	at spool.Place, x *index, items []*spool.Item, tickets []*queue.Ticket, which []int, answers []installability.Answer,
+) map[string][]string {
 	var all []installability.Waiting
 	for n, i := range which {
 		if len(answers[n].Missing) > 0 {
-			all = append(all, installability.Waiting{Source: items[i].Name.Source, Makes: tickets[i].Binary, Needs: answers[n].Missing})
+			all = append(all, installability.Waiting{Source: items[i].Name.Source, Makes: tickets[i].Binary,
+				Needs: answers[n].Missing})
 		}
 	}
 	out := map[string][]string{}

@@ -41,8 +41,9 @@ func TestMain(m *testing.M) {
 		// mkexpired FILE: a secret key that expired yesterday.
 		"mkexpired": func() {
 			made := time.Now().Add(-48 * time.Hour)
-			e, err := openpgp.NewEntity("old", "", "old@example.org", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, Curve: packet.Curve25519,
-				KeyLifetimeSecs: 24 * 3600, Time: func() time.Time { return made }})
+			e, err := openpgp.NewEntity("old", "", "old@example.org",
+				&packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, Curve: packet.Curve25519,
+					KeyLifetimeSecs: 24 * 3600, Time: func() time.Time { return made }})
 			if err == nil {
 				var secret bytes.Buffer
 				err = e.SerializePrivateWithoutSigning(&secret, nil)
@@ -57,8 +58,9 @@ func TestMain(m *testing.M) {
 }
 
 func TestArchiveScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata/archive", RequireUniqueNames: true, Setup: func(e *testscript.Env) error {
-		e.Setenv(noWait[0], noWait[1])
-		return nil
-	}})
+	testscript.Run(t, testscript.Params{Dir: "testdata/archive", RequireUniqueNames: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv(noWait[0], noWait[1])
+			return nil
+		}})
 }

@@ -91,21 +91,27 @@ func TestArchiveExamples(t *testing.T) {
 	}
 	suites := ""
 	for _, s := range []string{"unstable", "testing", "stable"} {
-		suites += "Suite: " + s + "\nArchitectures: amd64\nSign-With: private/archive.key\nOpkg: " + map[bool]string{true: "yes", false: "no"}[s == "unstable"] + "\n\n"
+		suites += "Suite: " + s + "\nArchitectures: amd64\nSign-With: private/archive.key\nOpkg: " +
+			map[bool]string{true: "yes", false: "no"}[s == "unstable"] + "\n\n"
 	}
-	do("packmill init --archive && packmill key new archive && mkupload hello 2.10-3 && mkupload world 1.0-1 'hello (>= 1)'")
+	do("packmill init --archive && packmill key new archive && mkupload hello 2.10-3 && mkupload world 1.0-1 'hello " +
+		"(>= 1)'")
 	if err := os.WriteFile(filepath.Join(dir, "tree/control/suites"), []byte(suites), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	do("mkdir debs && cd debs && mkupload other 1-1 && rm *.dsc && dpkg-scanpackages . >Packages 2>/dev/null")
 	// Another archive, of the suite sid.
-	do("cp -r tree old-tree && sed -i 's/^Suite: unstable/Suite: sid/' old-tree/control/suites && mkupload far 1-1 && packmill --tree old-tree archive include sid far_1-1_amd64.changes && mv old-tree/archive old && cp tree/control/keys/archive.asc old.asc")
-	order := []string{"include", "ls", "show", "sources", "opkg-conf", "copy", "snapshot", "snapshot create", "snapshot ls", "snapshot rm", "diff", "cruft", "override", "rollback", "move", "rm",
+	do("cp -r tree old-tree && sed -i 's/^Suite: unstable/Suite: " +
+		"sid/' old-tree/control/suites && mkupload far 1-1 && packmill --tree old-tree archive include sid " +
+		"far_1-1_amd64.changes && mv old-tree/archive old && cp tree/control/keys/archive.asc old.asc")
+	order := []string{"include", "ls", "show", "sources", "opkg-conf", "copy", "snapshot", "snapshot create",
+		"snapshot ls", "snapshot rm", "diff", "cruft", "override", "rollback", "move", "rm",
 		"import", "check", "gc", "export", "push", "key export", "key rotate", "serve"}
 	tried := 0
 	for _, name := range order {
 		for _, line := range examples[name] {
-			if strings.Contains(line, ".example.org:") || strings.Contains(line, "s3:") || strings.Contains(line, "old.example.org") {
+			if strings.Contains(line, ".example.org:") || strings.Contains(line, "s3:") ||
+				strings.Contains(line, "old.example.org") {
 				continue // not without the network
 			}
 			if strings.Contains(line, "rm monday") {

@@ -32,13 +32,19 @@ const (
 // others mutes says why they print nothing of it.
 var readers = map[string]string{
 	"status": "", "ls": "", "show": "evil", "why": "evil", "fsck": "", "quinn-diff": "stable", "complete": "-- show ''",
-	"review ls": "", "review show": "--no-lintian evil", "review accept": "nosuch", "review reject": "evil -m x", "review hold": "evil -m x", "review ask": "evil -m x",
-	"build ls": "", "build show": "evil", "build sign": "evil", "build fail": "evil -m x", "build retry": "evil", "build dep-wait": "evil -m x", "build giveback": "evil", "build not-for-us": "evil",
+	"review ls": "", "review show": "--no-lintian evil", "review accept": "nosuch", "review reject": "evil -m x",
+	"review hold": "evil -m x", "review ask": "evil -m x",
+	"build ls": "", "build show": "evil", "build sign": "evil", "build fail": "evil -m x", "build retry": "evil",
+	"build dep-wait": "evil -m x", "build giveback": "evil", "build not-for-us": "evil",
 	"wb": "info evil . amd64 . stable", "cancel": "evil amd64", "requeue": "--dry-run evil",
 	"log show": "evil amd64", "log ls": "", "log grep": "it", "rebuild": "--check evil",
-	"archive ls": "stable", "archive cruft": "stable", "archive show": "stable evil", "archive diff": "stable stable", "archive check": "", "archive gc": "--dry-run", "archive rm": "--dry-run stable evil",
-	"archive copy": "--dry-run stable stable evil", "archive move": "--dry-run stable stable evil", "archive include": "--dry-run stable HOSTILE", "archive snapshot ls": "", "archive override": "stable evil --section x", "archive export": "stable OUT",
-	"archive import": "stable http://127.0.0.1:9/HOSTILE x", "archive push": "stable ./HOSTILE", "chroot ls": "", "doctor": "--offline", "mail": "--maildir MAILDIR",
+	"archive ls": "stable", "archive cruft": "stable", "archive show": "stable evil", "archive diff": "stable stable",
+	"archive check": "", "archive gc": "--dry-run", "archive rm": "--dry-run stable evil",
+	"archive copy": "--dry-run stable stable evil", "archive move": "--dry-run stable stable evil",
+	"archive include": "--dry-run stable HOSTILE", "archive snapshot ls": "",
+	"archive override": "stable evil --section x", "archive export": "stable OUT",
+	"archive import": "stable http://127.0.0.1:9/HOSTILE x",
+	"archive push":   "stable ./HOSTILE", "chroot ls": "", "doctor": "--offline", "mail": "--maildir MAILDIR",
 }
 
 // mutes are the commands that print nothing that others wrote.
@@ -50,7 +56,8 @@ func hostileTree(t *testing.T) *desktop {
 	x := newDesktop(t)
 	now := time.Now().UTC()
 	x.waits(uploadtest.Package{Source: "evil", Version: "1.0", Signer: signer(t), Distribution: "stable",
-		Debian: func(f map[string]string) { f[quiet] = hostile; f["evil.postinst"] = hostile; f["changelog"] += hostile }}, quiet)
+		Debian: func(f map[string]string) { f[quiet] = hostile; f["evil.postinst"] = hostile; f["changelog"] += hostile }},
+		quiet)
 	line := func(words ...string) string { return strings.Join(words, "\t") + "\n" }
 	for i, s := range spool.Standard.States {
 		dir := strings.NewReplacer("SUITE", "stable", "ARCH", "amd64", "HASH", policy.PoolPrefix("evil")).Replace(s.Dir)
@@ -58,9 +65,12 @@ func hostileTree(t *testing.T) *desktop {
 			continue
 		}
 		for j, ticket := range []string{
-			fmt.Sprintf("Source: evil\nVersion: 1.%d\nDistribution: stable\nComponent: %[2]s\nSection: %[2]s\nUrgency: %[2]s\nUploader: %[2]s\nAccount: %[2]s\nEmail: %[2]s\nMaintainer: %[2]s\n"+
-				"Changed-By: %[2]s\nReceived: %[3]s\nRemarks: %[2]s\n warning: %[2]s\nBuild-Architecture: amd64\nBuilder: %[2]s\nBuilt-By: %[2]s\nSuspect: %[2]s\nTaken-By: %[2]s\nCancelled-By: %[2]s\n"+
-				"Dep-Wait: %[2]s\nBinary: %[2]s\nBinary-NMU: 1\nBinary-NMU-Changelog: %[2]s\nExtra-Depends: %[2]s\nResult: evil_1.0_amd64.changes\nDsc: evil_1.0.dsc\nChanges: evil_1.0_source.changes\nPrevious-Failure: %[2]s\n",
+			fmt.Sprintf("Source: evil\nVersion: 1.%d\nDistribution: stable\nComponent: %[2]s\nSection: %[2]s\n"+
+				"Urgency: %[2]s\nUploader: %[2]s\nAccount: %[2]s\nEmail: %[2]s\nMaintainer: %[2]s\n"+
+				"Changed-By: %[2]s\nReceived: %[3]s\nRemarks: %[2]s\n warning: %[2]s\nBuild-Architecture: amd64\n"+
+				"Builder: %[2]s\nBuilt-By: %[2]s\nSuspect: %[2]s\nTaken-By: %[2]s\nCancelled-By: %[2]s\n"+
+				"Dep-Wait: %[2]s\nBinary: %[2]s\nBinary-NMU: 1\nBinary-NMU-Changelog: %[2]s\nExtra-Depends: %[2]s\n"+
+				"Result: evil_1.0_amd64.changes\nDsc: evil_1.0.dsc\nChanges: evil_1.0_source.changes\nPrevious-Failure: %[2]s\n",
 				i, quiet, now.Format(time.RFC3339)),
 			"Source: " + hostile + "\n",
 		} {
@@ -68,12 +78,15 @@ func hostileTree(t *testing.T) *desktop {
 			item := filepath.Join(dir, name.String())
 			for file, text := range map[string]string{
 				spool.TicketFile: ticket, spool.ReasonFile: "why: " + hostile + "\n" + hostile + "\n",
-				spool.HistoryFile:       line(now.Format(time.RFC3339Nano), hostile, hostile, hostile, hostile) + line(now.Format(time.RFC3339Nano), quiet, dir, quiet, quiet),
-				desk.OpinionsFile:       line(now.Format(time.RFC3339), hostile, "accept", hostile) + line(now.Format(time.RFC3339), quiet, "hold", hostile),
+				spool.HistoryFile: line(now.Format(time.RFC3339Nano), hostile, hostile, hostile, hostile) +
+					line(now.Format(time.RFC3339Nano), quiet, dir, quiet, quiet),
+				desk.OpinionsFile: line(now.Format(time.RFC3339), hostile, "accept", hostile) +
+					line(now.Format(time.RFC3339), quiet, "hold", hostile),
 				buildlog.LogFile:        "it " + hostile + "\nmake: *** " + hostile + "\n",
 				buildlog.BuildsFile:     fmt.Sprintf(`{"source":"evil","version":"1.0","suite":"stable","arch":"amd64","builder":%q,"start":%q,"outcome":"good","reason":%q}`, quiet, now.Format(time.RFC3339), quiet) + "\n",
 				buildlog.FirstErrorFile: hostile + "\n", hostile: hostile,
-				"result/evil_1.0_amd64.changes": "Format: 1.8\nSource: " + quiet + "\n", "result/" + hostile + ".buildinfo": hostile, "evil_1.0_amd64.buildinfo": hostile,
+				"result/evil_1.0_amd64.changes":    "Format: 1.8\nSource: " + quiet + "\n",
+				"result/" + hostile + ".buildinfo": hostile, "evil_1.0_amd64.buildinfo": hostile,
 			} {
 				path := x.tree.Path(item, file)
 				if err := durable.MkdirAll(filepath.Dir(path), 0o775); err != nil {
@@ -85,7 +98,9 @@ func hostileTree(t *testing.T) *desktop {
 			}
 		}
 	}
-	for _, p := range []string{"spool/incoming/" + hostile, "queue/" + hostile, "queue/stable/" + hostile, "spool/review/" + hostile, "archive/pool/" + hostile, "archive/dists/" + hostile, "attic/" + hostile, "builders/" + hostile, "tmp/" + hostile} {
+	for _, p := range []string{"spool/incoming/" + hostile, "queue/" + hostile, "queue/stable/" + hostile,
+		"spool/review/" + hostile, "archive/pool/" + hostile, "archive/dists/" + hostile, "attic/" + hostile,
+		"builders/" + hostile, "tmp/" + hostile} {
 		if err := durable.MkdirAll(x.tree.Path(p, hostile), 0o775); err != nil {
 			t.Fatal(err)
 		}
@@ -110,7 +125,8 @@ func TestHostileText(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(maildir, "new", hostile), []byte("From: "+hostile+"\nAuto-Submitted: "+hostile+"\nSubject: "+hostile+"\n\n"+hostile+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(maildir, "new", hostile),
+		[]byte("From: "+hostile+"\nAuto-Submitted: "+hostile+"\nSubject: "+hostile+"\n\n"+hostile+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	known := map[string]bool{}
@@ -132,7 +148,9 @@ func TestHostileText(t *testing.T) {
 		if !known[verb] && verb != "complete" {
 			t.Errorf("there is no packmill %s", verb)
 		}
-		args := append(strings.Fields(verb), strings.Fields(strings.NewReplacer("HOSTILE", hostile, "MAILDIR", maildir, "OUT", t.TempDir(), "''", "").Replace(readers[verb]))...)
+		args := append(strings.Fields(verb),
+			strings.Fields(strings.NewReplacer("HOSTILE", hostile, "MAILDIR", maildir, "OUT", t.TempDir(), "''",
+				"").Replace(readers[verb]))...)
 		for _, more := range [][]string{nil, {"--json"}} {
 			out := x.within(slices.Concat(more, args)...)
 			if got := string(clean.Escape(nil, []byte(out))); got != out {

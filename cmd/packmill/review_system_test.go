@@ -24,7 +24,8 @@ func TestRealTools(t *testing.T) {
 	}
 	x := newDesktop(t)
 	ann := signer(t)
-	was := uploadtest.Package{Source: "hello", Version: "1.0-1", Signer: ann, BuildDepends: "bash", Date: time.Now().Add(-time.Hour)}
+	was := uploadtest.Package{Source: "hello", Version: "1.0-1", Signer: ann, BuildDepends: "bash",
+		Date: time.Now().Add(-time.Hour)}
 	x.publish(was)
 	now := was
 	now.Version, now.BuildDepends = "1.0-2", "bash, build-essential"

@@ -65,7 +65,8 @@ func (x *desktop) waits(p uploadtest.Package, remarks string) string {
 		if len(p.Binary) == 0 {
 			p.Binary = []string{p.Source}
 		}
-		tk := queue.Ticket{Source: p.Source, Version: p.Version, Suite: "stable", Component: "main", Changes: changes, Dsc: filepath.Base(dscs[0]),
+		tk := queue.Ticket{Source: p.Source, Version: p.Version, Suite: "stable", Component: "main", Changes: changes,
+			Dsc:      filepath.Base(dscs[0]),
 			Uploader: "ann", Email: "ann@example.org", Binary: p.Binary, Received: now, Remarks: remarks}
 		return os.WriteFile(filepath.Join(dir, spool.TicketFile), tk.Stanza().Append(nil), 0o664)
 	})
@@ -73,7 +74,8 @@ func (x *desktop) waits(p uploadtest.Package, remarks string) string {
 		x.t.Fatal(err)
 	}
 	defer it.Release()
-	if err := it.Move(spool.Reviewd, "reviewd", spool.Verdict{To: spool.In(spool.Review, "stable"), Reason: "complete and verified"}); err != nil {
+	if err := it.Move(spool.Reviewd, "reviewd",
+		spool.Verdict{To: spool.In(spool.Review, "stable"), Reason: "complete and verified"}); err != nil {
 		x.t.Fatal(err)
 	}
 	return it.Path()
@@ -167,10 +169,12 @@ func TestSession(t *testing.T) {
 	}
 
 	// A build that waits for what hello makes.
-	job := &queue.Ticket{Source: "user", Version: "1", Suite: "stable", BuildArch: "amd64", DepWait: "hello-data (>= 1) | x, hello (>= 1.0-2)"}
-	it, err := x.tree.Create(spool.In(spool.DepWait, "stable", "amd64"), spool.NewName(50, time.Now(), "user", "1"), spool.MasterD, "master-buildd", "waits", func(dir string) error {
-		return os.WriteFile(filepath.Join(dir, spool.TicketFile), job.Stanza().Append(nil), 0o664)
-	})
+	job := &queue.Ticket{Source: "user", Version: "1", Suite: "stable", BuildArch: "amd64",
+		DepWait: "hello-data (>= 1) | x, hello (>= 1.0-2)"}
+	it, err := x.tree.Create(spool.In(spool.DepWait, "stable", "amd64"), spool.NewName(50, time.Now(), "user", "1"),
+		spool.MasterD, "master-buildd", "waits", func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, spool.TicketFile), job.Stanza().Append(nil), 0o664)
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,15 +186,18 @@ func TestSession(t *testing.T) {
 	}
 	out = x.must([]string{
 		"1.0-2 (update of 1.0-1)", "Rights:        source, suites=stable", "New binary packages:\n  hello-data",
-		"New build dependencies:\n  debhelper-compat (= 13)\n  libssl-dev", "Maintainer scripts that differ:\n  debian/hello.postinst",
-		"Copyright files that differ:\n  debian/copyright", "Files added:\n  debian/hello.postinst", "warning: an old standard",
+		"New build dependencies:\n  debhelper-compat (= 13)\n  libssl-dev",
+		"Maintainer scripts that differ:\n  debian/hello.postinst",
+		"Copyright files that differ:\n  debian/copyright", "Files added:\n  debian/hello.postinst",
+		"warning: an old standard",
 		"-Public domain.\n+All rights reserved.", `+rm -rf /\x1b[2J`, "Waits for it:  user",
 	}, "review", "show", "--no-lintian", "hello")
 	if strings.ContainsRune(out, 0x1b) {
 		t.Error("an escape sequence of the upload reaches the terminal")
 	}
 	var r desk.Report
-	if err := json.Unmarshal([]byte(x.must(nil, "review", "show", "--no-lintian", "--json", "hello")), &r); err != nil || r.Against != "1.0-1" || len(r.Copyright) != 1 {
+	if err := json.Unmarshal([]byte(x.must(nil, "review", "show", "--no-lintian", "--json", "hello")), &r); err != nil ||
+		r.Against != "1.0-1" || len(r.Copyright) != 1 {
 		t.Errorf("--json: %v, %+v", err, r)
 	}
 	x.must([]string{"1.0-1 (new)"}, "review", "show", "--no-lintian", "fresh")
@@ -206,13 +213,16 @@ func TestSession(t *testing.T) {
 	if out := x.must(nil, "review"); strings.Contains(out, "on hold") {
 		t.Errorf("still on hold: %s", out)
 	}
-	x.must([]string{"spool/review/stable -> spool/rejected"}, "review", "reject", "hello", "-m", "postinst removes everything")
-	if got := spool.ReadReason(x.tree.Path(x.in("hello", spool.Rejected)[0].Dir())); !strings.Contains(got, "postinst removes everything") || !strings.Contains(got, "an old standard") {
+	x.must([]string{"spool/review/stable -> spool/rejected"}, "review", "reject", "hello", "-m",
+		"postinst removes everything")
+	if got := spool.ReadReason(x.tree.Path(x.in("hello", spool.Rejected)[0].Dir())); !strings.Contains(got,
+		"postinst removes everything") || !strings.Contains(got, "an old standard") {
 		t.Errorf("REASON: %s", got)
 	}
 	// Each for itself: what is not there, or refused by now, stops none of the others.
 	out, status := x.run("review", "accept", "third", "nosuch", "hello", "fourth", "th*")
-	if status != 1 || strings.Count(out, "spool/review/stable -> spool/accepted/stable") != 2 || !strings.Contains(out, "nothing here is called nosuch") {
+	if status != 1 || strings.Count(out, "spool/review/stable -> spool/accepted/stable") != 2 ||
+		!strings.Contains(out, "nothing here is called nosuch") {
 		t.Errorf("accept of four: status %d, %s", status, out)
 	}
 	if len(x.in("", spool.Accepted)) != 2 {
@@ -221,7 +231,8 @@ func TestSession(t *testing.T) {
 	again := pkg("hello", "1.0-3")
 	x.waits(again, "")
 	x.must([]string{"Refused before:", "postinst removes everything"}, "review", "show", "--no-lintian", "hello_1.0-3")
-	if out, status = x.run("review", "accept", "nosuch"); status != 1 || !strings.Contains(out, "nothing here is called nosuch") {
+	if out, status = x.run("review", "accept", "nosuch"); status != 1 ||
+		!strings.Contains(out, "nothing here is called nosuch") {
 		t.Errorf("accept of nothing: status %d, %s", status, out)
 	}
 	findings, err := x.tree.Fsck()
@@ -259,7 +270,8 @@ func TestEditor(t *testing.T) {
 	x.waits(uploadtest.Package{Source: "hello", Version: "1.0-1", Signer: signer(t)}, "warning: look here [x]")
 	dir := t.TempDir()
 	editor := filepath.Join(dir, "ed")
-	if err := os.WriteFile(editor, []byte("#!/bin/sh\ncp \"$1\" "+dir+"/template\n{ echo 'not like this'; cat \"$1\"; } >$1.new && mv $1.new \"$1\"\n"), 0o755); err != nil {
+	if err := os.WriteFile(editor,
+		[]byte("#!/bin/sh\ncp \"$1\" "+dir+"/template\n{ echo 'not like this'; cat \"$1\"; } >$1.new && mv $1.new \"$1\"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	// script gives the command a terminal, as a person's shell does.
@@ -271,14 +283,16 @@ func TestEditor(t *testing.T) {
 		t.Fatalf("script (package bsdutils): %v\n%s", err, out.String())
 	}
 	template, _ := os.ReadFile(filepath.Join(dir, "template"))
-	if !strings.Contains(string(template), "# reject hello 1.0-1 (stable), uploaded by ann") || !strings.Contains(string(template), "look here") {
+	if !strings.Contains(string(template), "# reject hello 1.0-1 (stable), uploaded by ann") ||
+		!strings.Contains(string(template), "look here") {
 		t.Errorf("the template: %s", template)
 	}
 	found := x.in("hello", spool.Rejected)
 	if len(found) != 1 {
 		t.Fatalf("not refused: %s", out.String())
 	}
-	if got := spool.ReadReason(x.tree.Path(found[0].Dir())); !strings.Contains(got, "not like this") || strings.Contains(got, "#") {
+	if got := spool.ReadReason(x.tree.Path(found[0].Dir())); !strings.Contains(got, "not like this") ||
+		strings.Contains(got, "#") {
 		t.Errorf("REASON: %s", got)
 	}
 }
@@ -295,7 +309,8 @@ func TestAsk(t *testing.T) {
 	x.write("control/notify", "Event: rejected\nTo: signer\nFrom: desk@example.org\nVia: "+via+"\n")
 	x.must(nil, "review", "ask", "hello", "-m", "Where does src/md5.c come from?")
 	data, _ := os.ReadFile(x.tree.Path("../mail"))
-	for _, want := range []string{"-- ann@example.org\n", "Where does src/md5.c come from?", "Subject: hello 1.0-1 for stable: a question"} {
+	for _, want := range []string{"-- ann@example.org\n", "Where does src/md5.c come from?",
+		"Subject: hello 1.0-1 for stable: a question"} {
 		if !strings.Contains(string(data), want) {
 			t.Errorf("no %q in the mail:\n%s", want, data)
 		}
@@ -347,7 +362,8 @@ func TestCompletion(t *testing.T) {
 		if shell == "zsh" {
 			script = "compdef() { [[ $* = '_packmill packmill' ]] }; compadd() { shift; print -l -- $@ }\n" + script
 		}
-		if out, err := exec.Command(shell, "-c", script+ask).CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "accept" {
+		if out, err := exec.Command(shell, "-c", script+ask).CombinedOutput(); err != nil ||
+			strings.TrimSpace(string(out)) != "accept" {
 			t.Errorf("%s (Debian's package %s) completes review acc to %q, %v, want accept", shell, shell, out, err)
 		}
 	}
@@ -361,7 +377,8 @@ func TestStatusOfDrops(t *testing.T) {
 	}
 	x.write("spool/incoming/ann/a_1.dsc", "x")
 	x.write("spool/incoming/b_1.changes", "Files:\n")
-	x.must([]string{"1      incoming (unfinished or deferred)", "1      stray files, in no .changes", "spool/incoming/ann"}, "status")
+	x.must([]string{"1      incoming (unfinished or deferred)", "1      stray files, in no .changes",
+		"spool/incoming/ann"}, "status")
 	x.must([]string{`"state":"stray"`, `"dir":"spool/incoming/ann"`}, "status", "--json")
 }
 
@@ -379,13 +396,17 @@ func TestTranscript(t *testing.T) {
 	if _, err := os.Lstat(refused); err == nil {
 		t.Fatal("1.0-2 still waits")
 	}
-	x.waits(uploadtest.Package{Source: "hello", Version: "1.0-3", Signer: ann, Date: date, Binary: []string{"hello", "hello-data"}, BuildDepends: "debhelper-compat (= 13)",
-		Debian: func(f map[string]string) { f["copyright"] = "All rights reserved.\n" }}, "warning: the urgency is odd [urgency]")
+	x.waits(uploadtest.Package{Source: "hello", Version: "1.0-3", Signer: ann, Date: date,
+		Binary: []string{"hello", "hello-data"}, BuildDepends: "debhelper-compat (= 13)",
+		Debian: func(f map[string]string) {
+			f["copyright"] = "All rights reserved.\n"
+		}}, "warning: the urgency is odd [urgency]")
 	fresh := x.waits(uploadtest.Package{Source: "fresh", Version: "1.0-1", Signer: ann, Date: date}, "")
 	job := &queue.Ticket{Source: "user", Version: "1", Suite: "stable", BuildArch: "amd64", DepWait: "hello-data"}
-	it, err := x.tree.Create(spool.In(spool.DepWait, "stable", "amd64"), spool.NewName(50, time.Now(), "user", "1"), spool.MasterD, "master-buildd", "waits", func(dir string) error {
-		return os.WriteFile(filepath.Join(dir, spool.TicketFile), job.Stanza().Append(nil), 0o664)
-	})
+	it, err := x.tree.Create(spool.In(spool.DepWait, "stable", "amd64"), spool.NewName(50, time.Now(), "user", "1"),
+		spool.MasterD, "master-buildd", "waits", func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, spool.TicketFile), job.Stanza().Append(nil), 0o664)
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -393,7 +414,8 @@ func TestTranscript(t *testing.T) {
 
 	dir := t.TempDir()
 	editor := filepath.Join(dir, "editor") // shows the template and writes a line, as a person would
-	if err := os.WriteFile(editor, []byte("#!/bin/sh\ncat \"$1\"\necho 'debian/copyright names no licence' >\"$1\"\n"), 0o755); err != nil {
+	if err := os.WriteFile(editor, []byte("#!/bin/sh\ncat \"$1\"\necho 'debian/copyright names no licence' >\"$1\"\n"),
+		0o755); err != nil {
 		t.Fatal(err)
 	}
 	session := strings.NewReplacer("FRESH", fresh, "EDITOR", editor).Replace(`

@@ -17,8 +17,10 @@ func TestSchemas(t *testing.T) {
 	tried := 0
 	for _, c := range []struct{ of, args string }{
 		{"status", "status"}, {"ls, build ls", "ls"}, {"show", "show hello"}, {"why", "why hello"}, {"review", "review"},
-		{"review show", "review show --no-lintian hello"}, {"review accept, reject, hold, ask; requeue", "review hold hello -m x"},
-		{"errors, on standard error", "ls nosuch"}, {"wb, cancel, build sign, fail, retry, dep-wait, giveback, not-for-us", "wb gb hello . amd64"},
+		{"review show", "review show --no-lintian hello"},
+		{"review accept, reject, hold, ask; requeue", "review hold hello -m x"},
+		{"errors, on standard error", "ls nosuch"},
+		{"wb, cancel, build sign, fail, retry, dep-wait, giveback, not-for-us", "wb gb hello . amd64"},
 	} {
 		for _, s := range schemas {
 			if s.commands != c.of {

@@ -49,7 +49,8 @@ func TestInterruptAtQuestion(t *testing.T) {
 		}
 	}
 	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(said, "nothing was changed") {
-		t.Errorf("interrupted at the question: got %v, said %q and %q; want status 1 and that nothing was changed", err, said, stdout.String())
+		t.Errorf("interrupted at the question: got %v, said %q and %q; want status 1 and that nothing was changed",
+			err, said, stdout.String())
 	}
 	if _, err := os.Stat(snapshot); err != nil {
 		t.Errorf("interrupted at the question, and yet: %v", err)

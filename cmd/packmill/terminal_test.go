@@ -25,7 +25,8 @@ func (x *desktop) at80x24(env []string, args ...string) (string, int) {
 	x.t.Helper()
 	person, program := newTerminal(x.t)
 	cmd := exec.Command("packmill", args...)
-	cmd.Env = append(append(os.Environ(), "PACKMILL_TREE="+x.tree.Root(), "TERM=xterm", "LC_ALL=C.UTF-8", "PAGER=cat", "NO_COLOR="), append(x.env, env...)...)
+	cmd.Env = append(append(os.Environ(), "PACKMILL_TREE="+x.tree.Root(), "TERM=xterm", "LC_ALL=C.UTF-8", "PAGER=cat",
+		"NO_COLOR="), append(x.env, env...)...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {
@@ -44,7 +45,8 @@ func (x *desktop) at80x24(env []string, args ...string) (string, int) {
 	cmd.Wait()
 	out := strings.ReplaceAll(text.String(), "\r\n", "\n")
 	for line := range strings.Lines(sgr.ReplaceAllString(out, "")) {
-		if n := uniseg.StringWidth(strings.TrimRight(line, " \n")); n > 80 && !strings.HasPrefix(line, "packmill: ") && !slices.Contains(args, "show") {
+		if n := uniseg.StringWidth(strings.TrimRight(line, " \n")); n > 80 && !strings.HasPrefix(line, "packmill: ") &&
+			!slices.Contains(args, "show") {
 			x.t.Errorf("packmill %q: a line of %d columns: %q", args, n, line)
 		}
 	}
@@ -57,8 +59,10 @@ func (x *desktop) at80x24(env []string, args ...string) (string, int) {
 func TestReviewerAt80x24(t *testing.T) {
 	x := newDesktop(t)
 	ann := signer(t)
-	for _, source := range []string{"node-babel-plugin-add-module-exports-with-a-long-name", "libreoffice-dictionaries-and-thesauri-of-the-world", "hello"} {
-		x.waits(uploadtest.Package{Source: source, Version: "1:24.2.3~rc1+dfsg-2+deb13u1", Signer: ann, Distribution: "stable"}, "warning: an old standard [standards]")
+	for _, source := range []string{"node-babel-plugin-add-module-exports-with-a-long-name",
+		"libreoffice-dictionaries-and-thesauri-of-the-world", "hello"} {
+		x.waits(uploadtest.Package{Source: source, Version: "1:24.2.3~rc1+dfsg-2+deb13u1", Signer: ann,
+			Distribution: "stable"}, "warning: an old standard [standards]")
 	}
 	for _, c := range []struct {
 		args   string
@@ -104,14 +108,17 @@ func TestReviewerAt80x24(t *testing.T) {
 	if out, _ := x.at80x24([]string{"NO_COLOR=1"}, "ls"); sgr.MatchString(out) {
 		t.Errorf("colours though NO_COLOR is set:\n%q", out)
 	}
-	if out, _ := x.at80x24([]string{"PACKMILL_PAGER=sed s/^/through-the-pager:/", "NO_COLOR=1"}, "status"); !strings.Contains(out, "through-the-pager:ITEMS") {
+	if out, _ := x.at80x24([]string{"PACKMILL_PAGER=sed s/^/through-the-pager:/", "NO_COLOR=1"},
+		"status"); !strings.Contains(out, "through-the-pager:ITEMS") {
 		t.Errorf("no pager:\n%s", out)
 	}
-	if out, _ := x.at80x24([]string{"PACKMILL_PAGER=sed s/^/through-the-pager:/"}, "--no-pager", "status"); strings.Contains(out, "through-the-pager") {
+	if out, _ := x.at80x24([]string{"PACKMILL_PAGER=sed s/^/through-the-pager:/"}, "--no-pager",
+		"status"); strings.Contains(out, "through-the-pager") {
 		t.Errorf("a pager though --no-pager says none:\n%s", out)
 	}
 	// In a pipe nothing is cut or coloured, and names are whole.
-	if out := x.must(nil, "ls"); strings.Contains(out, "…") || sgr.MatchString(out) || !strings.Contains(out, "_node-babel-plugin-add-module-exports-with-a-long-name_1%3a24.2.3~rc1+dfsg-2+deb13u1") {
+	if out := x.must(nil, "ls"); strings.Contains(out, "…") || sgr.MatchString(out) ||
+		!strings.Contains(out, "_node-babel-plugin-add-module-exports-with-a-long-name_1%3a24.2.3~rc1+dfsg-2+deb13u1") {
 		t.Errorf("in a pipe:\n%s", out)
 	}
 }
@@ -138,7 +145,8 @@ func TestJSONOfRefusals(t *testing.T) {
 		}
 	}
 	var r struct{ Files []map[string]any }
-	if err := json.Unmarshal([]byte(x.must(nil, "--json", "review", "show", "--no-lintian", "hello")), &r); err != nil || len(r.Files) == 0 || r.Files[0]["size"] == nil {
+	if err := json.Unmarshal([]byte(x.must(nil, "--json", "review", "show", "--no-lintian", "hello")), &r); err != nil ||
+		len(r.Files) == 0 || r.Files[0]["size"] == nil {
 		t.Errorf("files: %v, %+v", err, r)
 	}
 }
@@ -188,12 +196,15 @@ func TestClosedStates(t *testing.T) {
 		if status != 0 || !strings.Contains(out, "accepted") || strings.Contains(out, "world") {
 			t.Errorf("packmill %q: status %d\n%s%s", args, status, out, problems)
 		}
-		if strings.Count(problems, "\n") != 1 || !strings.Contains(problems, "left out, since they are closed to you: archive/incoming (root), archive/installed (root), spool/review (root)") {
+		if strings.Count(problems, "\n") != 1 ||
+			!strings.Contains(problems,
+				"left out, since they are closed to you: archive/incoming (root), archive/installed (root), spool/review (root)") {
 			t.Errorf("packmill %q: the note is %q", args, problems)
 		}
 	}
 	for _, args := range [][]string{{"review", "accept", "hello"}, {"requeue", "hello"}} {
-		if _, problems, status := as(args...); status == 0 || strings.Contains(problems, "permission denied") && strings.Contains(problems, "goroutine") {
+		if _, problems, status := as(args...); status == 0 ||
+			strings.Contains(problems, "permission denied") && strings.Contains(problems, "goroutine") {
 			t.Errorf("packmill %q: status %d, %s", args, status, problems)
 		}
 	}
@@ -201,7 +212,8 @@ func TestClosedStates(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, problems, status := as("review", "accept", "world")
-	if status != 100 || strings.Count(problems, "\n") != 1 || !strings.Contains(problems, "you may not do this: spool/") || !strings.Contains(problems, " is for ") {
+	if status != 100 || strings.Count(problems, "\n") != 1 || !strings.Contains(problems, "you may not do this: spool/") ||
+		!strings.Contains(problems, " is for ") {
 		t.Errorf("accept without rights: status %d, %q; want 100 and one sentence", status, problems)
 	}
 }

@@ -101,7 +101,8 @@ func newSite(t *testing.T, more ...string) *site {
 	s.write("control/keys/bob.asc", string(k.bob.Public()))
 	s.stable(more...)
 	s.write("control/uploaders", fmt.Sprintf("Name: ann\nFingerprint: %s\nEmail: ann@example.org\nAllow: source\n\n"+
-		"Name: bob\nFingerprint: %s\nEmail: bob@example.org\nAllow: source\n\nName: robot\nAccount: robot\nEmail: robot@example.org\nAllow: source\n", k.ann.Fingerprint(), k.bob.Fingerprint()))
+		"Name: bob\nFingerprint: %s\nEmail: bob@example.org\nAllow: source\n\nName: robot\nAccount: robot\n"+
+		"Email: robot@example.org\nAllow: source\n", k.ann.Fingerprint(), k.bob.Fingerprint()))
 	s.write("control/general", "Reserve: 1M\nReserve-Inodes: 1\n")
 	t.Cleanup(func() {
 		s.stop()
@@ -514,7 +515,8 @@ func TestAgain(t *testing.T) {
 			if second.Name.Source == "" {
 				t.Fatal("the second is not refused")
 			}
-			if got := s.reason(second); !strings.Contains(got, "was here before") || !strings.Contains(got, "is in ") || !strings.Contains(got, at.Name[:4]) && at != spool.Uploaded {
+			if got := s.reason(second); !strings.Contains(got, "was here before") || !strings.Contains(got, "is in ") ||
+				!strings.Contains(got, at.Name[:4]) && at != spool.Uploaded {
 				t.Errorf("REASON: %s", got)
 			}
 			if got := s.where(first.Name.String(), at); len(got) != 1 {
@@ -581,7 +583,9 @@ func TestOpenHandle(t *testing.T) {
 	defer held.Close()
 	s.start()
 	s.put("", dir, names[len(names)-1])
-	s.until("it is said that somebody writes", func() bool { return strings.Contains(s.log.String(), "still being written") })
+	s.until("it is said that somebody writes", func() bool {
+		return strings.Contains(s.log.String(), "still being written")
+	})
 	if got := s.where("hello"); len(got) > 0 {
 		t.Errorf("claimed all the same: %v", got)
 	}
@@ -655,11 +659,12 @@ func TestStrays(t *testing.T) {
 
 // oddKinds make what is no plain file, each as an uploader with a shell could.
 var oddKinds = map[string]func(path string) error{
-	"symlink":     func(p string) error { return os.Symlink("/etc/passwd", p) },
-	"endless":     func(p string) error { return os.Symlink("/dev/zero", p) },
-	"FIFO":        func(p string) error { return syscall.Mkfifo(p, 0o644) },
-	"socket":      func(p string) error { return syscall.Mknod(p, syscall.S_IFSOCK|0o644, 0) },
-	"device":      func(p string) error { return syscall.Mknod(p, syscall.S_IFCHR|0o644, 0) }, // the one that anybody may make
+	"symlink": func(p string) error { return os.Symlink("/etc/passwd", p) },
+	"endless": func(p string) error { return os.Symlink("/dev/zero", p) },
+	"FIFO":    func(p string) error { return syscall.Mkfifo(p, 0o644) },
+	"socket":  func(p string) error { return syscall.Mknod(p, syscall.S_IFSOCK|0o644, 0) },
+	// the one that anybody may make
+	"device":      func(p string) error { return syscall.Mknod(p, syscall.S_IFCHR|0o644, 0) },
 	"directory":   func(p string) error { return os.MkdirAll(filepath.Join(p, "below"), 0o755) },
 	"closed file": func(p string) error { return os.WriteFile(p, []byte("x"), 0) },
 }
@@ -709,7 +714,8 @@ func TestOddFiles(t *testing.T) {
 	}{
 		"symlink": {oddKinds["symlink"], "symbolic link"}, "endless": {oddKinds["endless"], "symbolic link"},
 		"FIFO": {oddKinds["FIFO"], "not a regular file"}, "socket": {oddKinds["socket"], "not a regular file"},
-		"device": {oddKinds["device"], "not a regular file"}, "directory": {oddKinds["directory"], "not a regular file"}, "hard link": {hard, "hard links"},
+		"device": {oddKinds["device"], "not a regular file"}, "directory": {oddKinds["directory"], "not a regular file"},
+		"hard link": {hard, "hard links"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -848,8 +854,10 @@ func TestMisnamed(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	names := []string{
-		"hello_1.0-1 (copy).changes", "$(id)_1.changes", "-x_1.changes", "a;b_1.changes", "%s%n_1.changes", ".hidden_1.changes", "hello.changes",
-		"a\x1b[2Jb_1.changes", "a\nb_1.changes", "a\u202eb_1.changes", "\xff_1.changes", strings.Repeat("a", 246) + "_.changes",
+		"hello_1.0-1 (copy).changes", "$(id)_1.changes", "-x_1.changes", "a;b_1.changes", "%s%n_1.changes",
+		".hidden_1.changes", "hello.changes",
+		"a\x1b[2Jb_1.changes", "a\nb_1.changes", "a\u202eb_1.changes", "\xff_1.changes",
+		strings.Repeat("a", 246) + "_.changes",
 	}
 	dir, files := s.make(hello)
 	for _, n := range names {
@@ -875,7 +883,8 @@ func TestMisnamed(t *testing.T) {
 		t.Errorf("%d are refused, want %d", len(got), len(names))
 	}
 	for _, n := range names {
-		want := "the .changes arrived as " + strconv.QuoteToASCII(n) + " in spool/incoming; name it SOURCE_VERSION_source.changes"
+		want := "the .changes arrived as " + strconv.QuoteToASCII(n) +
+			" in spool/incoming; name it SOURCE_VERSION_source.changes"
 		if !slices.ContainsFunc(got, func(r string) bool { return strings.Contains(r, want) }) {
 			t.Errorf("no %s in any REASON; one is:\n%s", want, got[0])
 		}
@@ -889,7 +898,8 @@ func TestChecksOfSuite(t *testing.T) {
 		checks, remark string
 		state          spool.State
 	}{
-		{"", "", spool.Rejected}, {"maintainer=off", "", spool.Review}, {"maintainer=warning", "warning: Maintainer is \"nobody\"", spool.Review},
+		{"", "", spool.Rejected}, {"maintainer=off", "", spool.Review},
+		{"maintainer=warning", "warning: Maintainer is \"nobody\"", spool.Review},
 		{"maintainer=off urgency=error", "", spool.Rejected},
 	} {
 		s := newSite(t, "Checks: "+x.checks)
@@ -904,7 +914,8 @@ func TestChecksOfSuite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := st.Get("Remarks"); !strings.Contains(got, x.remark) || x.remark == "" && strings.Contains(got, "Maintainer is") {
+		if got := st.Get("Remarks"); !strings.Contains(got, x.remark) ||
+			x.remark == "" && strings.Contains(got, "Maintainer is") {
 			t.Errorf("Checks: %s: remarks %q, want %q", x.checks, got, x.remark)
 		}
 	}
@@ -919,8 +930,11 @@ func TestOneReason(t *testing.T) {
 		p    uploadtest.Package
 		want string
 	}{
-		{"evil", uploadtest.Package{Changes: func(text string) string { return strings.ReplaceAll(text, "evil_1.0.tar.gz", "../evil_1.0.tar.gz") }}, "error (file-name): "},
-		{"lost", uploadtest.Package{Distribution: "nowhere", Urgency: "now"}, "error (distribution): Distribution is \"nowhere\", which is no suite here"},
+		{"evil", uploadtest.Package{Changes: func(text string) string {
+			return strings.ReplaceAll(text, "evil_1.0.tar.gz", "../evil_1.0.tar.gz")
+		}}, "error (file-name): "},
+		{"lost", uploadtest.Package{Distribution: "nowhere", Urgency: "now"},
+			"error (distribution): Distribution is \"nowhere\", which is no suite here"},
 	} {
 		x.p.Source, x.p.Version, x.p.Signer = x.name, "1.0", keys().ann
 		dir, names := s.make(x.p)
@@ -930,7 +944,8 @@ func TestOneReason(t *testing.T) {
 		if len(found) != 1 {
 			t.Fatalf("%s is not refused", x.name)
 		}
-		if why := s.reason(found[0]); strings.Count(why, "error (")+strings.Count(why, "warning (") != 1 || !strings.Contains(why, x.want) {
+		if why := s.reason(found[0]); strings.Count(why, "error (")+strings.Count(why, "warning (") != 1 ||
+			!strings.Contains(why, x.want) {
 			t.Errorf("%s: got\n%s\nwant only %s", x.name, why, x.want)
 		}
 	}

@@ -40,7 +40,8 @@ const lacks = "Lacks-"
 func (e *Entry) text() []byte {
 	st := &deb822.Stanza{}
 	for _, f := range [][2]string{
-		{"Daemon", e.Daemon}, {"Builder", e.Builder}, {"Architectures", strings.Join(e.Archs, " ")}, {"Process", strconv.Itoa(e.PID)},
+		{"Daemon", e.Daemon}, {"Builder", e.Builder}, {"Architectures", strings.Join(e.Archs, " ")},
+		{"Process", strconv.Itoa(e.PID)},
 		{"Since", e.Since.UTC().Format(time.RFC3339)}, {"Refuses", e.Refuses}, {"Trouble", e.Trouble},
 	} {
 		if v := oneLine(f[1]); v != "" {
@@ -157,7 +158,8 @@ func Read(dir string) ([]Entry, error) {
 		if err != nil {
 			continue
 		}
-		e := Entry{Daemon: st.Get("Daemon"), Builder: st.Get("Builder"), Archs: deb822.Words(st.Get("Architectures")), Refuses: st.Get("Refuses"), Trouble: st.Get("Trouble")}
+		e := Entry{Daemon: st.Get("Daemon"), Builder: st.Get("Builder"), Archs: deb822.Words(st.Get("Architectures")),
+			Refuses: st.Get("Refuses"), Trouble: st.Get("Trouble")}
 		e.PID, _ = strconv.Atoi(st.Get("Process"))
 		e.Since, _ = time.Parse(time.RFC3339, st.Get("Since"))
 		for _, f := range st.Fields {

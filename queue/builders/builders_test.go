@@ -40,7 +40,8 @@ func TestRoster(t *testing.T) {
 		t.Errorf("what a dead daemon left: %v", err)
 	}
 	all, err := Read(dir)
-	if err != nil || len(all) != 1 || all[0].Builder != "big" || len(all[0].Archs) != 2 || all[0].PID != os.Getpid() || all[0].Since.IsZero() {
+	if err != nil || len(all) != 1 || all[0].Builder != "big" || len(all[0].Archs) != 2 || all[0].PID != os.Getpid() ||
+		all[0].Since.IsZero() {
 		t.Fatalf("%+v, %v", all, err)
 	}
 	if err := p.Say(func(e *Entry) { e.Refuses = "set aside:\nthree  \x1b failures" }); err != nil {

@@ -63,13 +63,16 @@ func buildLog(size int, seed int64) string {
 	for i := 0; b.Len() < size; i++ {
 		switch r.Intn(4) {
 		case 0:
-			fmt.Fprintf(&b, "gcc -DHAVE_CONFIG_H -I. -I.. -Wdate-time -D_FORTIFY_SOURCE=2 -g -O2 -ffile-prefix-map=/build/hello-%d=. -fstack-protector-strong -Wformat -Werror=format-security -c -o obj%d.o obj%d.c\n", seed, i, i)
+			fmt.Fprintf(&b, "gcc -DHAVE_CONFIG_H -I. -I.. -Wdate-time -D_FORTIFY_SOURCE=2 -g -O2 "+
+				"-ffile-prefix-map=/build/hello-%d=. -fstack-protector-strong -Wformat -Werror=format-security -c -o obj%d.o "+
+				"obj%d.c\n", seed, i, i)
 		case 1:
 			fmt.Fprintf(&b, "checking for function_%d... yes\n", r.Intn(1000))
 		case 2:
 			fmt.Fprintf(&b, "  CC       lib/module-%d/file_%x.lo\n", r.Intn(50), r.Int63())
 		default:
-			fmt.Fprintf(&b, "Get:%d http://mirror/debian sid/main amd64 libfoo%d amd64 1.%d-1 [%d kB]\n", i, r.Intn(9), r.Intn(99), r.Intn(9999))
+			fmt.Fprintf(&b, "Get:%d http://mirror/debian sid/main amd64 libfoo%d amd64 1.%d-1 [%d kB]\n",
+				i, r.Intn(9), r.Intn(99), r.Intn(9999))
 		}
 		if i%5000 == 4999 {
 			b.WriteString("foo.c:12:3: Error: expected Declaration before `}' token\n")
@@ -164,7 +167,8 @@ func TestGrepErrors(t *testing.T) {
 	broken := put(t, filepath.Join(dir, "broken"+Suffix), "not zstd")
 	var bad []string
 	n := 0
-	found, err := Grep(context.Background(), []string{good, broken, filepath.Join(dir, "none"), good}, Query{Pattern: "find", PerFile: 5},
+	found, err := Grep(context.Background(), []string{good, broken, filepath.Join(dir, "none"), good},
+		Query{Pattern: "find", PerFile: 5},
 		func(m Match) error {
 			n++
 			if m.Text != `find me \x1b]0;x\x07` {
@@ -179,12 +183,14 @@ func TestGrepErrors(t *testing.T) {
 		t.Error("bad pattern: no error")
 	}
 	enough := errors.New("enough")
-	if _, err := Grep(context.Background(), []string{good, good}, Query{Pattern: "find"}, func(Match) error { return enough }, nil); !errors.Is(err, enough) {
+	if _, err := Grep(context.Background(), []string{good, good}, Query{Pattern: "find"},
+		func(Match) error { return enough }, nil); !errors.Is(err, enough) {
 		t.Errorf("emit's error: got %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := Grep(ctx, []string{good}, Query{Pattern: "find"}, func(Match) error { return nil }, nil); !errors.Is(err, context.Canceled) {
+	if _, err := Grep(ctx, []string{good}, Query{Pattern: "find"}, func(Match) error { return nil }, nil); !errors.Is(err,
+		context.Canceled) {
 		t.Errorf("context: got %v", err)
 	}
 }

@@ -40,7 +40,8 @@ func (s Store) Keep(src string, b *Build) error {
 	if err := durable.MkdirAll(dir, 0o775); err != nil {
 		return err
 	}
-	name := strings.Join([]string{b.Source, strings.ReplaceAll(b.Version, ":", "%3a"), b.Arch, b.Start.UTC().Format(timeForm), b.Outcome}, "_") + Suffix
+	name := strings.Join([]string{b.Source, strings.ReplaceAll(b.Version, ":", "%3a"), b.Arch,
+		b.Start.UTC().Format(timeForm), b.Outcome}, "_") + Suffix
 	size, _, logErr := Compress(filepath.Join(dir, name), src)
 	if logErr == nil {
 		b.Size, b.Log = size, filepath.Join(b.Start.UTC().Format(dayForm), b.Suite, name)
@@ -103,8 +104,9 @@ func parseName(day, suite, name string) (Build, bool) {
 	if err != nil {
 		return Build{}, false
 	}
-	return Build{Source: w[0], Version: strings.ReplaceAll(w[1], "%3a", ":"), Suite: suite, Arch: w[2], Start: start, Outcome: w[4],
-		Log: filepath.Join(day, suite, name)}, true
+	return Build{Source: w[0], Version: strings.ReplaceAll(w[1], "%3a", ":"), Suite: suite, Arch: w[2], Start: start,
+		Outcome: w[4],
+		Log:     filepath.Join(day, suite, name)}, true
 }
 
 // days calls do for each directory of a suite and day that the filter means,

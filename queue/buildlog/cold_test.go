@@ -29,15 +29,19 @@ func TestStore(t *testing.T) {
 	dir := t.TempDir()
 	s := Store{filepath.Join(dir, "logs")}
 	log := put(t, filepath.Join(dir, "log"), strings.Repeat("gcc -c x.c\n", 1000))
-	a := keep(t, s, log, Build{Source: "hello", Version: "1:2.10-3+b1", Suite: "sid", Arch: "amd64", Start: noon, Outcome: Attempted,
-		Error: &FirstError{Kind: "compiler", Line: 3, Text: "x.c:1: error", Before: []string{"a"}}})
+	a := keep(t, s, log,
+		Build{Source: "hello", Version: "1:2.10-3+b1", Suite: "sid", Arch: "amd64", Start: noon, Outcome: Attempted,
+			Error: &FirstError{Kind: "compiler", Line: 3, Text: "x.c:1: error", Before: []string{"a"}}})
 	if want := "2026-11-21/sid/hello_1%3a2.10-3+b1_amd64_120000.123456Z_attempted.zst"; a.Log != want || a.Size != 11000 {
 		t.Errorf("got %q of %d bytes, want %q", a.Log, a.Size, want)
 	}
-	keep(t, s, log, Build{Source: "hello", Version: "1:2.10-3", Suite: "sid", Arch: "i386", Start: noon.Add(time.Hour), Outcome: Good, Wall: 3})
-	keep(t, s, log, Build{Source: "world", Version: "1", Suite: "stable", Arch: "amd64", Start: noon.AddDate(0, 0, -40), Outcome: Good, Wall: 9})
+	keep(t, s, log, Build{Source: "hello", Version: "1:2.10-3", Suite: "sid", Arch: "i386", Start: noon.Add(time.Hour),
+		Outcome: Good, Wall: 3})
+	keep(t, s, log, Build{Source: "world", Version: "1", Suite: "stable", Arch: "amd64", Start: noon.AddDate(0, 0, -40),
+		Outcome: Good, Wall: 9})
 	// Without a log the numbers are kept all the same.
-	if b := keep(t, s, filepath.Join(dir, "none"), Build{Source: "hello", Version: "2", Suite: "sid", Arch: "amd64", Start: noon, Outcome: Lost}); b.Log != "" {
+	if b := keep(t, s, filepath.Join(dir, "none"),
+		Build{Source: "hello", Version: "2", Suite: "sid", Arch: "amd64", Start: noon, Outcome: Lost}); b.Log != "" {
 		t.Errorf("the log of nothing: %+v", b)
 	}
 	put(t, filepath.Join(s.Dir, "2026-11-21/sid/README"), "not a log")
@@ -110,7 +114,9 @@ func TestEstimate(t *testing.T) {
 	}
 	add := func(source, suite, arch, outcome string, walls ...float64) {
 		for i, w := range walls {
-			keep(t, s, "/nonexistent/log", Build{Source: source, Version: "1", Suite: suite, Arch: arch, Outcome: outcome, Start: noon.Add(time.Duration(i) * time.Hour), Wall: w})
+			keep(t, s, "/nonexistent/log",
+				Build{Source: source, Version: "1", Suite: suite, Arch: arch, Outcome: outcome,
+					Start: noon.Add(time.Duration(i) * time.Hour), Wall: w})
 		}
 	}
 	add("hello", "sid", "amd64", Good, 1000, 100, 110, 90, 5000, 120) // the oldest does not count
@@ -240,13 +246,15 @@ func (w *watcher) Write(p []byte) (int, error) {
 
 // Names are read back as they are written.
 func TestParseName(t *testing.T) {
-	for _, name := range []string{"hello_1_amd64_120000.123456Z_good", "hello_1_amd64_1200_good.zst", ".hello_1_amd64_120000.123456Z_good.zst.123", "builds"} {
+	for _, name := range []string{"hello_1_amd64_120000.123456Z_good",
+		"hello_1_amd64_1200_good.zst", ".hello_1_amd64_120000.123456Z_good.zst.123", "builds"} {
 		if b, ok := parseName("2026-11-21", "sid", name); ok {
 			t.Errorf("%q: %+v", name, b)
 		}
 	}
 	b, ok := parseName("2026-11-21", "sid", "hello_1%3a1_amd64_120000.123456Z_good.zst")
-	if want := []string{"hello", "1:1", "sid", "amd64", Good}; !ok || !slices.Equal(want, []string{b.Source, b.Version, b.Suite, b.Arch, b.Outcome}) || !b.Start.Equal(noon) {
+	if want := []string{"hello", "1:1", "sid", "amd64", Good}; !ok ||
+		!slices.Equal(want, []string{b.Source, b.Version, b.Suite, b.Arch, b.Outcome}) || !b.Start.Equal(noon) {
 		t.Errorf("%+v, %v", b, ok)
 	}
 }

@@ -10,7 +10,8 @@ import (
 type Estimate struct {
 	Took   time.Duration // the median
 	Builds int           // of so many
-	Of     string        // "" for good builds of the package on the architecture and suite; otherwise what was taken in their place
+	// "" for good builds of the package on the architecture and suite; otherwise what was taken in their place
+	Of string
 }
 
 // String is the estimate for people: "about 4 min", and what it rests on if
@@ -75,7 +76,8 @@ type Times struct {
 // Times reads the record of good builds: of one source and, in case there are
 // none, of the newest few of others; or of all, if source is empty.
 func (s Store) Times(source string) (*Times, error) {
-	t := &Times{exact: map[[3]string]*times{}, arch: map[[2]string]*times{}, source: map[string]*times{}, other: map[string]*times{}}
+	t := &Times{exact: map[[3]string]*times{}, arch: map[[2]string]*times{}, source: map[string]*times{},
+		other: map[string]*times{}}
 	n := 0
 	good := []string{Good}
 	err := s.Builds(Filter{Source: source, Outcomes: good}, func(b *Build) bool {

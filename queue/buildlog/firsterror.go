@@ -16,9 +16,12 @@ import (
 // FirstError is the line of a failed build's log that says what went wrong
 // first, with its surroundings. All text is escaped.
 type FirstError struct {
-	Kind   string   `json:"kind"`             // one of compiler, linker, cmake, configure, meson, python, go, rust, java, perl, ruby, php, tcl, network, test, missing-file, shlibdeps, symbols, patch, dh, dpkg, space, killed, make, other
-	Line   int      `json:"line"`             // from 1
-	Text   string   `json:"text"`             // the line, without colours and blanks around it; with the next one where that says what, or where
+	// Kind is one of compiler, linker, cmake, configure, meson, python, go, rust, java, perl, ruby, php, tcl, network,
+	// test, missing-file, shlibdeps, symbols, patch, dh, dpkg, space, killed, make, other.
+	Kind string `json:"kind"`
+	Line int    `json:"line"` // from 1
+	// Text is the line, without colours and blanks around it; with the next one where that says what, or where.
+	Text   string   `json:"text"`
 	Before []string `json:"before,omitempty"` // at most contextBefore lines
 	After  []string `json:"after,omitempty"`  // at most contextAfter lines
 }
@@ -67,59 +70,121 @@ func (p *pattern) Match(line []byte) bool {
 var errorSigns = []sign{
 	// The machine first: what follows them is a consequence.
 	{"space", cause, []string{"no space left", "disk quota"}, re(`No space left on device|Disk quota exceeded`)},
-	{"killed", cause, []string{"killed signal", "internal compiler error", "out of memory", "compiler unexpectedly", "cannot allocate", "memory exhausted"}, re(`Killed signal terminated program|internal compiler error|: out of memory|[Oo]ut of memory allocating|the compiler unexpectedly panicked|Cannot allocate memory|virtual memory exhausted`)},
+	{"killed", cause,
+		[]string{"killed signal", "internal compiler error", "out of memory", "compiler unexpectedly", "cannot allocate",
+			"memory exhausted"},
+		re(`Killed signal terminated program|internal compiler error|: out of memory|[Oo]ut of memory allocating|` +
+			`the compiler unexpectedly panicked|Cannot allocate memory|virtual memory exhausted`)},
 
 	// A build has no network: what asks for it has this cause, whatever comes of it.
-	{"network", cause, []string{"could not resolve", "unable to resolve", "temporary failure", "failed to load external", "network is unreachable", "name or service not known", "getaddrinfo", "dial tcp", "failed to establish a new"}, re(`Could not resolve host|unable to resolve host address|: Temporary failure in name resolution|failed to load external entity "?https?:|: Network is unreachable|: Name or service not known|getaddrinfo E[A-Z]+|dial tcp: lookup \S+|Failed to establish a new connection`)},
+	{"network", cause,
+		[]string{"could not resolve", "unable to resolve", "temporary failure", "failed to load external",
+			"network is unreachable", "name or service not known", "getaddrinfo", "dial tcp", "failed to establish a new"},
+		re(`Could not resolve host|unable to resolve host address|: Temporary failure in name resolution|` +
+			`failed to load external entity "?https?:|: Network is unreachable|: Name or service not known|` +
+			`getaddrinfo E[A-Z]+|dial tcp: lookup \S+|Failed to establish a new connection`)},
 	{"configure", cause, []string{"project error"}, re(`^Project ERROR: `)},
-	{"configure", cause, []string{"configure: error", "autoreconf", "automake: error", "error: possibly undefined macro", "aclocal: error"}, re(`^configure: error: |: error: possibly undefined macro|^(?:auto\w+|aclocal|libtoolize): error: |^configure\.ac:\d+: error`)},
-	{"configure", cause, []string{"package requirements", "no package '"}, re(`Package requirements \(.*\) were not met|^No package '.*' found`)},
+	{"configure", cause,
+		[]string{"configure: error", "autoreconf", "automake: error", "error: possibly undefined macro", "aclocal: error"},
+		re(`^configure: error: |: error: possibly undefined macro|^(?:auto\w+|aclocal|libtoolize): error: |` +
+			`^configure\.ac:\d+: error`)},
+	{"configure", cause, []string{"package requirements", "no package '"},
+		re(`Package requirements \(.*\) were not met|^No package '.*' found`)},
 	// Compilers that write file:line: gcc, clang, gfortran's driver, vala, ghc, ocaml.
 	{"compiler", cause, []string{"error"}, re(`^[^\s:][^:]*:\d+(?:[:.]\d+(?:-\d+)?)?:? (?:fatal )?error\b`)},
-	{"compiler", cause, []string{"error:"}, re(`^(?:cc1(?:plus|obj)?|g\+\+|gcc|c\+\+|cc|clang|gfortran|as|valac|ghc|ocaml\w*|javac): (?:fatal )?error:`)},
-	{"compiler", cause, []string{"error: "}, re(`^(?:Fatal )?Error: (?:Unbound|Syntax error|This expression|Symbol|Cannot open module|Type mismatch)`)},
-	{"linker", cause, []string{"undefined reference", "cannot find -l", "ld returned", "multiple definition", "undefined symbol"}, re(`undefined reference to|: cannot find -l\S+|ld\.lld: error:|rust-lld: error:|multiple definition of `)},
+	{"compiler", cause, []string{"error:"},
+		re(`^(?:cc1(?:plus|obj)?|g\+\+|gcc|c\+\+|cc|clang|gfortran|as|valac|ghc|ocaml\w*|javac): (?:fatal )?error:`)},
+	{"compiler", cause, []string{"error: "},
+		re(`^(?:Fatal )?Error: (?:Unbound|Syntax error|This expression|Symbol|Cannot open module|Type mismatch)`)},
+	{"linker", cause,
+		[]string{"undefined reference", "cannot find -l", "ld returned", "multiple definition", "undefined symbol"},
+		re(`undefined reference to|: cannot find -l\S+|ld\.lld: error:|rust-lld: error:|multiple definition of `)},
 	{"rust", cause, []string{"error["}, re(`^\s*error\[E\d{4}\]:`)},
-	{"rust", cause, []string{"error: no matching package", "error: failed to", "error: linker "}, re(`^error: (?:no matching package|failed to (?:select|get|load|parse|run custom build)|linker \S+ not found)`)},
+	{"rust", cause, []string{"error: no matching package", "error: failed to", "error: linker "},
+		re(`^error: (?:no matching package|failed to (?:select|get|load|parse|run custom build)|linker \S+ not found)`)},
 	{"rust", report, []string{"could not compile"}, re(`^error: could not compile`)},
-	{"go", cause, []string{".go:"}, re(`^(?:vet: )?(?:\.{0,2}/)?[\w./@+~-]+\.go:\d+(?::\d+)?: (?:undefined|cannot |imported and not used|declared and not used|syntax error|too many|not enough|invalid|undeclared|missing|no required module|no non-test|type |could not import|assignment mismatch|[\w.]+ (?:redeclared|is not|undefined)|expected |unknown |duplicate )`)},
-	{"go", cause, []string{"cannot find package", "no required module", "cannot find module", "build constraints exclude"}, re(`cannot find package "|no required module provides package|cannot find module providing package|build constraints exclude all Go files|^go: .*: (?:cannot|no matching|missing|unknown|dial)`)},
+	{"go", cause, []string{".go:"},
+		re(`^(?:vet: )?(?:\.{0,2}/)?[\w./@+~-]+\.go:\d+(?::\d+)?: (?:undefined|cannot |imported and not used|` +
+			`declared and not used|syntax error|too many|not enough|invalid|undeclared|missing|no required module|` +
+			`no non-test|type |could not import|assignment mismatch|[\w.]+ (?:redeclared|is not|undefined)|expected |` +
+			`unknown |duplicate )`)},
+	{"go", cause, []string{"cannot find package", "no required module", "cannot find module", "build constraints exclude"},
+		re(`cannot find package "|no required module provides package|cannot find module providing package|` +
+			`build constraints exclude all Go files|^go: .*: (?:cannot|no matching|missing|unknown|dial)`)},
 	{"java", cause, []string{".java:", "[error]", "build failed"}, re(`\.java:\d+: error: |^\[ERROR\] `)},
 
 	{"cmake", cause, []string{"cmake error", "could not find a package configuration"}, re(`^CMake Error`)},
 	{"meson", cause, []string{"meson.build"}, re(`^(?:\S*/)?meson\.build:\d+:\d+: ERROR: `)},
 	{"meson", report, []string{"ninja: error"}, re(`^ninja: error: `)},
 
-	{"perl", cause, []string{"can't locate", "can't open", "can't exec", "can't load", "compilation failed", "syntax error at"}, re(`^Can't locate \S+ in @INC|^syntax error at \S+ line \d+|^Can't (?:open|exec|load) .* at \S+ line \d+`)},
-	{"python", cause, []string{"error: ", "exception", "exit: "}, re(`^(?:E\s+)?(?:ModuleNotFoundError|ImportError|SyntaxError|IndentationError|TypeError|NameError|AttributeError|ValueError|KeyError|RuntimeError|AssertionError|FileNotFoundError|OSError|PermissionError|ConnectionError|UnicodeDecodeError|UnicodeEncodeError|IndexError|ZeroDivisionError|NotImplementedError|DeprecationWarning|LookupError|(?:[\w.]+\.)?\w*(?:Error|Exception|NotFound)): `)},
-	{"python", cause, []string{"extension error", "theme error", "configuration error"}, re(`^(?:Extension|Theme|Configuration) error:`)}, // Sphinx
-	{"ruby", cause, []string{"error)"}, re(`\((?:LoadError|NameError|NoMethodError|SyntaxError|ArgumentError|Gem::\w+Error)\)$`)},
+	{"perl", cause,
+		[]string{"can't locate", "can't open", "can't exec", "can't load", "compilation failed", "syntax error at"},
+		re(`^Can't locate \S+ in @INC|^syntax error at \S+ line \d+|^Can't (?:open|exec|load) .* at \S+ line \d+`)},
+	{"python", cause, []string{"error: ", "exception", "exit: "},
+		re(`^(?:E\s+)?(?:ModuleNotFoundError|ImportError|SyntaxError|IndentationError|TypeError|NameError|AttributeError|` +
+			`ValueError|KeyError|RuntimeError|AssertionError|FileNotFoundError|OSError|PermissionError|ConnectionError|` +
+			`UnicodeDecodeError|UnicodeEncodeError|IndexError|ZeroDivisionError|NotImplementedError|DeprecationWarning|` +
+			`LookupError|(?:[\w.]+\.)?\w*(?:Error|Exception|NotFound)): `)},
+	{"python", cause, []string{"extension error", "theme error", "configuration error"},
+		re(`^(?:Extension|Theme|Configuration) error:`)}, // Sphinx
+	{"ruby", cause, []string{"error)"},
+		re(`\((?:LoadError|NameError|NoMethodError|SyntaxError|ArgumentError|Gem::\w+Error)\)$`)},
 	{"php", cause, []string{"php fatal error", "php parse error"}, re(`^PHP (?:Fatal|Parse) error: `)},
 	{"tcl", cause, []string{"can't find package"}, re(`^can't find package \S`)},
 	{"python", report, []string{"traceback (most"}, re(`^Traceback \(most recent call last\):`)},
-	{"python", report, []string{"error: "}, re(`^(?:ERROR|error): (?:invalid command|Could not find a version|No matching distribution|Backend|Missing dependencies)`)},
+	{"python", report, []string{"error: "},
+		re(`^(?:ERROR|error): (?:invalid command|Could not find a version|No matching distribution|Backend|` +
+			`Missing dependencies)`)},
 
-	{"missing-file", cause, []string{"no such file", "not found", "cannot stat", "missing separator", "no rule to make", "can't find"}, re(`^(?:cp|mv|install|ln|cat|chmod|chrpath|rm|sed|tar|touch): .*(?:No such file or directory|cannot stat)|^(?:/\S+/)?(?:ba|da|z|k)?sh: (?:\d+: |line \d+: )?\S+: (?:command )?not found|^make(?:\[\d+\])?: (?:\S+: )?(?:No such file or directory|Command not found)|No rule to make target|^\S+:\d+: \*\*\* missing separator|^Can't find |env: .*: No such file|^\S+: \S+: No such file or directory`)},
-	{"missing-file", cause, []string{"missing files", "cannot find (any matches", "dh_missing: "}, re(`^dh_\w+: (?:error: )?(?:missing files, aborting|Cannot find \(any matches)|^dh_\w+: warning: Cannot find \(any matches|^dh_missing: (?:error|warning): .* exists in `)},
+	{"missing-file", cause,
+		[]string{"no such file", "not found", "cannot stat", "missing separator", "no rule to make", "can't find"},
+		re(`^(?:cp|mv|install|ln|cat|chmod|chrpath|rm|sed|tar|touch): .*(?:No such file or directory|cannot stat)|` +
+			`^(?:/\S+/)?(?:ba|da|z|k)?sh: (?:\d+: |line \d+: )?\S+: (?:command )?not found|` +
+			`^make(?:\[\d+\])?: (?:\S+: )?(?:No such file or directory|Command not found)|No rule to make target|` +
+			`^\S+:\d+: \*\*\* missing separator|^Can't find |env: .*: No such file|^\S+: \S+: No such file or directory`)},
+	{"missing-file", cause, []string{"missing files", "cannot find (any matches", "dh_missing: "},
+		re(`^dh_\w+: (?:error: )?(?:missing files, aborting|Cannot find \(any matches)|` +
+			`^dh_\w+: warning: Cannot find \(any matches|^dh_missing: (?:error|warning): .* exists in `)},
 
 	{"shlibdeps", cause, []string{"dpkg-shlibdeps: error"}, re(`^dpkg-shlibdeps: error: `)},
-	{"symbols", cause, []string{"dpkg-gensymbols"}, re(`^dpkg-gensymbols: error: |^dpkg-gensymbols: warning: some symbols or patterns disappeared`)},
-	{"patch", cause, []string{"hunk", "patch "}, re(`^Hunk #\d+ FAILED|^\d+ out of \d+ hunks? (?:FAILED|failed)|^Patch \S+ does not apply|^dpkg-source: (?:error|info): .*patch.*(?:does not apply|fails)|^error: patch failed`)},
+	{"symbols", cause, []string{"dpkg-gensymbols"},
+		re(`^dpkg-gensymbols: error: |^dpkg-gensymbols: warning: some symbols or patterns disappeared`)},
+	{"patch", cause, []string{"hunk", "patch "},
+		re(`^Hunk #\d+ FAILED|^\d+ out of \d+ hunks? (?:FAILED|failed)|^Patch \S+ does not apply|^dpkg-source: (?:error|` +
+			`info): .*patch.*(?:does not apply|fails)|^error: patch failed`)},
 	{"patch", cause, []string{"dpkg-source: error"}, re(`^dpkg-source: error: `)},
 
-	{"test", report, []string{"fail"}, re(`^--- FAIL: |^FAIL(?:ED)?:? \S|^FAILED \S+::|^test \S+ \.\.\. FAILED|^\s*\d+/\d+ .* (?:FAIL|TIMEOUT)\b|^\s*\d+ - .*\((?:Failed|Timeout|SEGFAULT|Subprocess aborted|Not Run)\)|^\s*\d+ - .*\*\*\*(?:Failed|Exception|Timeout)|\*\*\*(?:Failed|Timeout|Exception)|^\s*\d+\) .*FAILED|^\[  FAILED  \] \S`)},
+	{"test", report, []string{"fail"},
+		re(`^--- FAIL: |^FAIL(?:ED)?:? \S|^FAILED \S+::|^test \S+ \.\.\. FAILED|^\s*\d+/\d+ .* (?:FAIL|TIMEOUT)\b|` +
+			`^\s*\d+ - .*\((?:Failed|Timeout|SEGFAULT|Subprocess aborted|Not Run)\)|^\s*\d+ - .*\*\*\*(?:Failed|Exception|` +
+			`Timeout)|\*\*\*(?:Failed|Timeout|Exception)|^\s*\d+\) .*FAILED|^\[  FAILED  \] \S`)},
 	{"test", report, []string{"failure:"}, re(`^Failure: `)}, // test-unit
 	{"test", report, []string{"not ok"}, re(`^\s*not ok \d+`)},
-	{"test", report, []string{"panicked at", "panic:", "assertion"}, re(`^thread '.*' (?:\(\d+\) )?panicked at|^panic: |: Assertion .* failed\.|^FATAL: assertion`)},
-	{"test", report, []string{"failed"}, re(`^\s*Failed [Tt]est|^Failed \d+/\d+ (?:test programs|subtests)|\d+ tests? failed|^# FAIL: +[1-9]`)},
+	{"test", report, []string{"panicked at", "panic:", "assertion"},
+		re(`^thread '.*' (?:\(\d+\) )?panicked at|^panic: |: Assertion .* failed\.|^FATAL: assertion`)},
+	{"test", report, []string{"failed"},
+		re(`^\s*Failed [Tt]est|^Failed \d+/\d+ (?:test programs|subtests)|\d+ tests? failed|^# FAIL: +[1-9]`)},
 
-	{"dpkg", cause, []string{"dpkg-gencontrol: error", "dpkg-deb: error", "dpkg-parsechangelog", "dpkg-genchanges: error", "dpkg-checkbuilddeps", "dpkg-buildflags: error"}, re(`^dpkg-(?:gencontrol|deb|genchanges|parsechangelog|buildflags|checkbuilddeps|genbuildinfo|architecture): error: `)},
+	{"dpkg", cause,
+		[]string{"dpkg-gencontrol: error", "dpkg-deb: error", "dpkg-parsechangelog", "dpkg-genchanges: error",
+			"dpkg-checkbuilddeps", "dpkg-buildflags: error"},
+		re(`^dpkg-(?:gencontrol|deb|genchanges|parsechangelog|buildflags|checkbuilddeps|genbuildinfo|` +
+			`architecture): error: `)},
 	{"dpkg", cause, []string{"dpkg: error processing"}, re(`^dpkg: error processing (?:package|archive) `)},
-	{"dpkg", cause, []string{"unmet dependencies", "but it is not", "unable to", "e: failed", "e: could not", "e: unmet", "e: package", "e: version", "e: build-depends", "e: sub-process"}, re(`^E: (?:Unable to|Failed to|Could not|Unmet|Package|Version|Build-Depends|Sub-process)|^ \S+ : (?:Depends|Conflicts): `)},
+	{"dpkg", cause,
+		[]string{"unmet dependencies", "but it is not", "unable to", "e: failed", "e: could not", "e: unmet", "e: package",
+			"e: version", "e: build-depends", "e: sub-process"},
+		re(`^E: (?:Unable to|Failed to|Could not|Unmet|Package|Version|Build-Depends|Sub-process)|^ \S+ : (?:Depends|` +
+			`Conflicts): `)},
 	{"dh", report, []string{"dh_", "dh: "}, re(`^(?:dh|dh_\w+): error: `)},
 
-	{"killed", report, []string{"*** ", "killed", "illegal instruction", "bus error", "floating point exception"}, re(`^Killed$|^\S+: line \d+: +\d+ Killed|^(?:Illegal instruction|Bus error|Floating point exception)\b|^g?make(?:\[\d+\])?: \*\*\* .*\] (?:Killed|Terminated|Segmentation fault|Aborted|Bus error|Illegal instruction|Floating point exception|Trace/breakpoint trap|Hangup)`)},
-	{"other", report, []string{"error:", "fatal:", "segmentation fault", "core dumped", "aborted"}, re(`^(?:[\w./+-]+: )*(?:fatal|FATAL|Fatal)(?: error)?: |^(?:[\w./+-]+: )*(?:error|ERROR|Error): |Segmentation fault|\(core dumped\)|^Aborted`)},
+	{"killed", report, []string{"*** ", "killed", "illegal instruction", "bus error", "floating point exception"},
+		re(`^Killed$|^\S+: line \d+: +\d+ Killed|^(?:Illegal instruction|Bus error|Floating point exception)\b|` +
+			`^g?make(?:\[\d+\])?: \*\*\* .*\] (?:Killed|Terminated|Segmentation fault|Aborted|Bus error|Illegal instruction|` +
+			`Floating point exception|Trace/breakpoint trap|Hangup)`)},
+	{"other", report, []string{"error:", "fatal:", "segmentation fault", "core dumped", "aborted"},
+		re(`^(?:[\w./+-]+: )*(?:fatal|FATAL|Fatal)(?: error)?: |^(?:[\w./+-]+: )*(?:error|ERROR|Error): |` +
+			`Segmentation fault|\(core dumped\)|^Aborted`)},
 	{"make", carrier, []string{"***"}, re(`^(?:g?make|ninja|scons|waf)(?:\[\d+\])?: \*\*\* `)},
 	{"make", carrier, []string{"failed:", "build stopped"}, re(`^FAILED: |^ninja: build stopped`)},
 	{"other", last, []string{"dpkg-buildpackage: error", "debian/rules"}, re(`^dpkg-buildpackage: error: `)},
@@ -187,7 +252,10 @@ func lastWords(e *FirstError, n int, line []byte, before [][]byte) *FirstError {
 
 // harmless are lines that look like errors and are not: results of probes,
 // makes that were told to go on, tests that fail as they should.
-var harmless = re(`(?i)^checking |\(ignored\)|^\s*(?:-- )?(?:Performing Test|Looking for|Check(?:ing)? )|^XFAIL|# TODO|# SKIP|: warning:|^libtool: |^(?:gcc|g\+\+|cc|c\+\+|clang|x86_64-\S+|i686-\S+|aarch64-\S+|/usr/bin/\S+) .* -c |\b0 (?:errors|failed|failures)|^dpkg-buildflags|no error|^PASS|^ImportError: Failed to import test module: `)
+var harmless = re(`(?i)^checking |\(ignored\)|^\s*(?:-- )?(?:Performing Test|Looking for|Check(?:ing)? )|^XFAIL|` +
+	`# TODO|# SKIP|: warning:|^libtool: |^(?:gcc|g\+\+|cc|c\+\+|clang|x86_64-\S+|i686-\S+|aarch64-\S+|` +
+	`/usr/bin/\S+) .* -c |\b0 (?:errors|failed|failures)|^dpkg-buildflags|no error|^PASS|` +
+	`^ImportError: Failed to import test module: `)
 
 // packaging are the tools whose warnings become errors at their end.
 var packaging = re(`^(?:dh|dpkg-)[\w-]*: `)
@@ -195,13 +263,19 @@ var packaging = re(`^(?:dh|dpkg-)[\w-]*: `)
 // stems are parts of the words of all signs: a line without one of them is
 // looked at no further.
 var stems = [][]byte{
-	[]byte("err"), []byte("fail"), []byte("***"), []byte("fatal"), []byte("not found"), []byte("no such file"), []byte("cannot"), []byte("can't"),
-	[]byte("undefined"), []byte("missing"), []byte(".go:"), []byte("panic"), []byte("assertion"), []byte("not ok"), []byte("exception"), []byte("traceback"),
-	[]byte("killed"), []byte("no space"), []byte("disk quota"), []byte("memory"), []byte("unexpectedly"), []byte("multiple def"), []byte("build con"),
-	[]byte("requirements"), []byte("no package '"), []byte("autoreconf"), []byte("exit: "), []byte("no rule"), []byte("hunk"), []byte("patch "), []byte("unmet"),
-	[]byte("is not"), []byte("unable"), []byte("could not"), []byte("e: "), []byte("segmentation"), []byte("core dumped"), []byte("aborted"), []byte("stopped"), []byte("illegal inst"),
+	[]byte("err"), []byte("fail"), []byte("***"), []byte("fatal"), []byte("not found"), []byte("no such file"),
+	[]byte("cannot"), []byte("can't"),
+	[]byte("undefined"), []byte("missing"), []byte(".go:"), []byte("panic"), []byte("assertion"), []byte("not ok"),
+	[]byte("exception"), []byte("traceback"),
+	[]byte("killed"), []byte("no space"), []byte("disk quota"), []byte("memory"), []byte("unexpectedly"),
+	[]byte("multiple def"), []byte("build con"),
+	[]byte("requirements"), []byte("no package '"), []byte("autoreconf"), []byte("exit: "), []byte("no rule"),
+	[]byte("hunk"), []byte("patch "), []byte("unmet"),
+	[]byte("is not"), []byte("unable"), []byte("could not"), []byte("e: "), []byte("segmentation"), []byte("core dumped"),
+	[]byte("aborted"), []byte("stopped"), []byte("illegal inst"),
 	[]byte("unreachable"), []byte("not known"), []byte("getaddrinfo"), []byte("dial tcp"),
-	[]byte("debian/rules"), []byte("dpkg-"), []byte("dh_"), []byte("dh: "), []byte("ld returned"), []byte("compilation"), []byte("compile"), []byte("required"), []byte(".java:"), []byte("meson.build"),
+	[]byte("debian/rules"), []byte("dpkg-"), []byte("dh_"), []byte("dh: "), []byte("ld returned"), []byte("compilation"),
+	[]byte("compile"), []byte("required"), []byte(".java:"), []byte("meson.build"),
 }
 
 // dump reports whether a part of the log begins in which a failed configure
@@ -210,7 +284,8 @@ func dump(line []byte) bool {
 	if !bytes.HasPrefix(line, []byte("==> ")) {
 		return false
 	}
-	for _, name := range []string{"config.log <==", "CMakeError.log <==", "CMakeOutput.log <==", "CMakeConfigureLog.yaml <==", "meson-log.txt <=="} {
+	for _, name := range []string{"config.log <==", "CMakeError.log <==", "CMakeOutput.log <==",
+		"CMakeConfigureLog.yaml <==", "meson-log.txt <=="} {
 		if bytes.HasSuffix(line, []byte(name)) {
 			return true
 		}
@@ -297,7 +372,9 @@ var commandLine = []byte(" -Werror")
 func classify(line []byte, lower *[]byte, limit int) (kind string, rank int) {
 	rank = none
 	*lower = appendLower((*lower)[:0], line)
-	if !slices.ContainsFunc(stems, func(w []byte) bool { return bytes.Contains(*lower, w) }) || bytes.Contains(line, commandLine) {
+	if !slices.ContainsFunc(stems, func(w []byte) bool {
+		return bytes.Contains(*lower, w)
+	}) || bytes.Contains(line, commandLine) {
 		return "", none
 	}
 	for i := range errorSigns {

@@ -379,7 +379,8 @@ func TestFind(t *testing.T) {
 			if got.Kind != c.kind || got.Line != wantLine || got.Text != wantText {
 				t.Errorf("got %s, line %d: %q\nwant %s, line %d: %q", got.Kind, got.Line, got.Text, c.kind, wantLine, wantText)
 			}
-			if len(got.Before) > contextBefore || len(got.After) > contextAfter || len(got.Before) != min(wantLine-1, contextBefore) {
+			if len(got.Before) > contextBefore || len(got.After) > contextAfter ||
+				len(got.Before) != min(wantLine-1, contextBefore) {
 				t.Errorf("%d lines before, %d after", len(got.Before), len(got.After))
 			}
 			for _, l := range append(got.Before, got.After...) {
@@ -419,7 +420,8 @@ func TestFindInRust(t *testing.T) {
 }
 
 func TestFindNothing(t *testing.T) {
-	for _, log := range []string{"", "all is well\n", "checking for strerror... yes\nlibtool: compile: gcc -Werror -c x.c\n"} {
+	for _, log := range []string{"", "all is well\n",
+		"checking for strerror... yes\nlibtool: compile: gcc -Werror -c x.c\n"} {
 		if got, err := Find(strings.NewReader(log)); got != nil || err != nil {
 			t.Errorf("%q: got %+v, %v", log, got, err)
 		}

@@ -150,7 +150,8 @@ func (e *FirstError) Lines() string {
 		fmt.Fprintf(&b, "    %s\n", strings.TrimRight(l, " \t"))
 	}
 	if hint := e.Hint(); hint != "" {
-		fmt.Fprintf(&b, "%s: what it fetches must come with the source or from a build-dependency (Build-Network: yes of the suite allows it)\n", hint)
+		fmt.Fprintf(&b, "%s: what it fetches must come with the source or from a build-dependency (Build-Network: "+
+			"yes of the suite allows it)\n", hint)
 	}
 	return b.String()
 }

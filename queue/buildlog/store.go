@@ -84,7 +84,8 @@ func Compress(dst, src string) (before, after int64, err error) {
 
 // newDecoder reads our own logs: bounded memory whatever the file says.
 func newDecoder(r io.Reader) (*zstd.Decoder, error) {
-	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20), zstd.WithDecoderLowmem(true))
+	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20),
+		zstd.WithDecoderLowmem(true))
 }
 
 // Open opens a log at path or, if there is none, at path with Suffix, and

@@ -16,33 +16,38 @@ import (
 // here, and looks for what they say between what make and debhelper say.
 func TestFindOfTools(t *testing.T) {
 	files := map[string]string{
-		"broken.c":                   "int main(void) {\n\treturn x;\n}\n",
-		"alone.c":                    "int far(void);\nint main(void) { return far(); }\n",
-		"lib.c":                      "int far(void) { return 0; }\n",
-		"header.c":                   "#include <nowhere.h>\n",
-		"rule.mk":                    "all: nowhere\n",
-		"false.mk":                   "all:\n\tfalse\n",
-		"wrong.py":                   "def f(:\n    pass\n",
-		"cases.py":                   "import unittest\nclass T(unittest.TestCase):\n    def test_x(self):\n        self.assertEqual(1, 2)\nunittest.main()\n",
-		"t.t":                        "print \"1..2\\nok 1\\nnot ok 2 - beta\\n\";\n",
-		"main.go":                    "package main\n\nfunc main() { nowhere() }\n",
-		"fix.patch":                  "--- a/lib.c\n+++ b/lib.c\n@@ -1 +1 @@\n-int near;\n+int nearer;\n",
-		"debian/control":             "Source: hello\nMaintainer: A <a@example.org>\n\nPackage: hello\nArchitecture: any\nDescription: x\n X.\n",
-		"debian/changelog":           "hello (1) sid; urgency=low\n\n  * x\n\n -- A <a@example.org>  Mon, 02 Nov 2026 00:00:00 +0000\n",
+		"broken.c": "int main(void) {\n\treturn x;\n}\n",
+		"alone.c":  "int far(void);\nint main(void) { return far(); }\n",
+		"lib.c":    "int far(void) { return 0; }\n",
+		"header.c": "#include <nowhere.h>\n",
+		"rule.mk":  "all: nowhere\n",
+		"false.mk": "all:\n\tfalse\n",
+		"wrong.py": "def f(:\n    pass\n",
+		"cases.py": "import unittest\nclass T(unittest.TestCase):\n    def test_x(self):\n" +
+			"        self.assertEqual(1, 2)\nunittest.main()\n",
+		"t.t":       "print \"1..2\\nok 1\\nnot ok 2 - beta\\n\";\n",
+		"main.go":   "package main\n\nfunc main() { nowhere() }\n",
+		"fix.patch": "--- a/lib.c\n+++ b/lib.c\n@@ -1 +1 @@\n-int near;\n+int nearer;\n",
+		"debian/control": "Source: hello\nMaintainer: A <a@example.org>\n\nPackage: hello\n" +
+			"Architecture: any\nDescription: x\n X.\n",
+		"debian/changelog": "hello (1) sid; urgency=low\n\n  * x\n\n" +
+			" -- A <a@example.org>  Mon, 02 Nov 2026 00:00:00 +0000\n",
 		"debian/compat":              "13\n",
 		"debian/install":             "usr/lib/nowhere*\n",
 		"debian/rules":               "#!/usr/bin/make -f\n%:\n\tdh $@\n",
 		"debian/hello/usr/bin/.keep": "",
 
 		"cm1/CMakeLists.txt": "cmake_minimum_required(VERSION 3.10)\nproject(x C)\nfind_package(Nowhere REQUIRED)\n",
-		"cm2/CMakeLists.txt": "cmake_minimum_required(VERSION 3.10)\nproject(x C)\nfind_package(PkgConfig REQUIRED)\npkg_check_modules(N REQUIRED nowhere>=3)\n",
+		"cm2/CMakeLists.txt": "cmake_minimum_required(VERSION 3.10)\nproject(x C)\nfind_package(PkgConfig REQUIRED)\n" +
+			"pkg_check_modules(N REQUIRED nowhere>=3)\n",
 		"cm3/CMakeLists.txt": "cmake_minimum_required(VERSION 3.10)\nproject(x C)\nadd_executable(x ../broken.c)\n",
 		"me1/meson.build":    "project('x', 'c')\ndependency('nowhere', version: '>=3')\n",
 		"me2/meson.build":    "project('x', 'c')\nexecutable('x', 'broken.c')\n",
 		"me2/broken.c":       "int main(void) {\n\treturn x;\n}\n",
-		"ac1/configure.ac":   "AC_INIT([x],[1])\nAC_PROG_CC\nAC_CHECK_LIB([nowhere],[f],,[AC_MSG_ERROR([libnowhere is needed])])\nAC_OUTPUT\n",
-		"ac2/configure.ac":   "AC_INIT([x],[1])\nPKG_CHECK_MODULES([N],[nowhere >= 3])\nAC_OUTPUT\n",
-		"ac3/configure.ac":   "AC_INIT([x],[1])\nAM_PATH_NOWHERE([2])\nAC_OUTPUT\n",
+		"ac1/configure.ac": "AC_INIT([x],[1])\nAC_PROG_CC\n" +
+			"AC_CHECK_LIB([nowhere],[f],,[AC_MSG_ERROR([libnowhere is needed])])\nAC_OUTPUT\n",
+		"ac2/configure.ac": "AC_INIT([x],[1])\nPKG_CHECK_MODULES([N],[nowhere >= 3])\nAC_OUTPUT\n",
+		"ac3/configure.ac": "AC_INIT([x],[1])\nAM_PATH_NOWHERE([2])\nAC_OUTPUT\n",
 	}
 	for _, c := range []struct{ kind, script, text string }{
 		{"compiler", "gcc -c broken.c", "broken.c:2:16: error: 'x' undeclared"},
@@ -63,7 +68,9 @@ func TestFindOfTools(t *testing.T) {
 		{"test", "prove -v t.t", "not ok 2 - beta"},
 		{"go", "GO111MODULE=off GOFLAGS= go vet main.go", "main.go:3:15: undefined: nowhere"},
 		{"patch", "patch -f -p1 < fix.patch", "Hunk #1 FAILED at 1."},
-		{"shlibdeps", "gcc -shared -fPIC -o libfar.so -Wl,-soname,libfar.so.1 lib.c && gcc -o debian/hello/usr/bin/x alone.c libfar.so && dh_shlibdeps", "dpkg-shlibdeps: error: cannot find library libfar.so.1 needed by debian/hello/usr/bin/x"},
+		{"shlibdeps", "gcc -shared -fPIC -o libfar.so -Wl,-soname,libfar.so.1 lib.c && gcc -o debian/hello/usr/bin/x " +
+			"alone.c libfar.so && dh_shlibdeps",
+			"dpkg-shlibdeps: error: cannot find library libfar.so.1 needed by debian/hello/usr/bin/x"},
 		{"missing-file", "dh_install", "dh_install: warning: Cannot find (any matches for) \"usr/lib/nowhere*\""},
 		{"dpkg", "dpkg-gencontrol -pnowhere", "dpkg-gencontrol: error: package nowhere not in control info"},
 		{"dh", "dh build --with nowhere", "dh: error: unable to load addon nowhere"},
@@ -73,7 +80,8 @@ func TestFindOfTools(t *testing.T) {
 		{"meson", "dh_auto_configure -D me1", `meson.build:2:0: ERROR: Dependency "nowhere" not found`},
 		{"compiler", "dh_auto_configure -D me2 && dh_auto_build -D me2", "broken.c:2:16: error: "},
 		{"configure", "autoreconf -fi ac1 && dh_auto_configure -D ac1", "configure: error: libnowhere is needed"},
-		{"configure", "autoreconf -fi ac2 && dh_auto_configure -D ac2", "configure: error: Package requirements (nowhere >= 3) were not met"},
+		{"configure", "autoreconf -fi ac2 && dh_auto_configure -D ac2",
+			"configure: error: Package requirements (nowhere >= 3) were not met"},
 		{"configure", "autoreconf -fi ac3", "configure.ac:2: error: possibly undefined macro: AM_PATH_NOWHERE"},
 	} {
 		t.Run(c.script, func(t *testing.T) {
@@ -99,7 +107,10 @@ func fails(t *testing.T, files map[string]string, script string) []byte {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command("sh", "-c", "echo 'dh build'; echo ' debian/rules override_dh_auto_build'; ("+script+"); s=$?; echo 'make: *** [debian/rules:3: build] Error 2'; echo 'dpkg-buildpackage: error: debian/rules build subprocess returned exit status 2'; exit $s")
+	cmd := exec.Command("sh", "-c",
+		"echo 'dh build'; echo ' debian/rules override_dh_auto_build'; ("+script+"); s=$?; echo 'make: *** "+
+			"[debian/rules:3: build] Error 2'; echo 'dpkg-buildpackage: error: "+
+			"debian/rules build subprocess returned exit status 2'; exit $s")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
@@ -139,7 +150,8 @@ func TestFindOfRust(t *testing.T) {
 		"tests/Cargo.toml":      toml,
 		"tests/src/lib.rs":      "#[test]\nfn sums() {\n    assert_eq!(1 + 1, 3);\n}\n",
 		"registry/.keep":        "",
-		".cargo/config.toml":    "[source.crates-io]\nreplace-with = \"dist\"\n[source.dist]\ndirectory = \"registry\"\n[net]\noffline = true\n",
+		".cargo/config.toml": "[source.crates-io]\nreplace-with = \"dist\"\n[source.dist]\ndirectory = \"registry\"\n" +
+			"[net]\noffline = true\n",
 	}
 	// Debian's, whatever else the person has.
 	t.Setenv("PATH", "/usr/bin:/bin")

@@ -17,11 +17,15 @@ func TestCycles(t *testing.T) {
 		want [][]string
 	}{
 		{"none", nil, nil},
-		{"chain", []Waiting{w("a", s("a1"), s("b1")), w("b", s("b1", "b2"), s("c1")), w("c", s("c1"), s("nobody-makes"))}, nil},
-		{"ring", []Waiting{w("b", s("b1", "b2"), s("c1")), w("x", s("x1"), s("b2")), w("c", s("c1"), s("a1")), w("a", s("a1"), s("b1"))}, [][]string{{"a", "b", "c"}}},
+		{"chain", []Waiting{w("a", s("a1"), s("b1")), w("b", s("b1", "b2"), s("c1")), w("c", s("c1"), s("nobody-makes"))},
+			nil},
+		{"ring", []Waiting{w("b", s("b1", "b2"), s("c1")), w("x", s("x1"), s("b2")), w("c", s("c1"), s("a1")),
+			w("a", s("a1"), s("b1"))}, [][]string{{"a", "b", "c"}}},
 		{"itself", []Waiting{w("gcc", s("gcc"), s("gcc"))}, [][]string{{"gcc"}}},
-		{"two rings", []Waiting{w("d", s("d"), s("c")), w("c", s("c"), s("d", "a")), w("a", s("a"), s("b")), w("b", s("b"), s("a"))}, [][]string{{"a", "b"}, {"c", "d"}}},
-		{"two makers", []Waiting{w("a", s("p"), s("q")), w("b", s("p"), nil), w("c", s("q"), s("p"))}, [][]string{{"a", "c"}}},
+		{"two rings", []Waiting{w("d", s("d"), s("c")), w("c", s("c"), s("d", "a")), w("a", s("a"), s("b")),
+			w("b", s("b"), s("a"))}, [][]string{{"a", "b"}, {"c", "d"}}},
+		{"two makers", []Waiting{w("a", s("p"), s("q")), w("b", s("p"), nil), w("c", s("q"), s("p"))},
+			[][]string{{"a", "c"}}},
 	} {
 		if got := Cycles(c.all); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: got %v, want %v", c.name, got, c.want)

@@ -221,7 +221,8 @@ func (u *universe) keep(p *pkg) {
 	for _, f := range []struct {
 		name, value string
 		follow      bool
-	}{{"Depends", p.depends, true}, {"Pre-Depends", p.preDepends, true}, {"Conflicts", p.conflicts, false}, {"Breaks", p.breaks, false}, {"Provides", p.provides, false}} {
+	}{{"Depends", p.depends, true}, {"Pre-Depends", p.preDepends, true}, {"Conflicts", p.conflicts, false},
+		{"Breaks", p.breaks, false}, {"Provides", p.provides, false}} {
 		if f.value == "" {
 			continue
 		}
@@ -249,7 +250,8 @@ type broken struct {
 }
 
 // readReport reads dose's report: YAML of one shape, a list of packages, each
-// with a list of reasons of nested keys. It returns what is broken. A report of another shape, or one that is not of count sources or not
+// with a list of reasons of nested keys. It returns what is broken. A report of another shape, or
+// one that is not of count sources or not
 // complete, is an error.
 func readReport(out []byte, arch string, count int) (map[string]broken, error) {
 	all := make(map[string]broken)
@@ -300,7 +302,8 @@ func readReport(out []byte, arch string, count int) (map[string]broken, error) {
 		}
 	}
 	if sources != count || told != len(all) {
-		return nil, fmt.Errorf("%s: judged %d of %d sources and told of %d of %d broken ones", program, sources, count, len(all), told)
+		return nil, fmt.Errorf("%s: judged %d of %d sources and told of %d of %d broken ones",
+			program, sources, count, len(all), told)
 	}
 	return all, nil
 }
@@ -343,7 +346,8 @@ func explain(reason *node, question, arch string) (string, policy.Relations, err
 		relation = second
 	}
 	if first == question {
-		return "build-conflicts with " + relation + ", but " + begin + chain(c.child("depchain2"), question) + second, nil, nil
+		return "build-conflicts with " + relation + ", but " + begin + chain(c.child("depchain2"), question) +
+			second, nil, nil
 	}
 	return begin + chain(c.child("depchain1"), question) + first + ", which conflicts with " + relation +
 		", but " + begin + chain(c.child("depchain2"), question) + second, nil, nil

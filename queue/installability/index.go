@@ -167,7 +167,8 @@ func (x *Index) Digest() string {
 		if p.essential {
 			essential = "essential"
 		}
-		for _, s := range [...]string{p.name, p.version, p.arch, p.multiArch, essential, p.depends, p.preDepends, p.conflicts, p.breaks, p.provides} {
+		for _, s := range [...]string{p.name, p.version, p.arch, p.multiArch, essential, p.depends, p.preDepends, p.conflicts,
+			p.breaks, p.provides} {
 			io.WriteString(h, s)
 			h.Write([]byte{0}) // in no field: the scanner refuses it
 		}

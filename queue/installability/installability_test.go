@@ -79,27 +79,41 @@ var cases = []struct {
 	{"missing", Job{BuildDepends: "gcc, nonesuch (>= 3)"}, "build-depends on missing nonesuch (>= 3)", "same"},
 	{"too old", Job{BuildDepends: "libb-dev (>> 1.0-1)"}, "build-depends on missing libb-dev (>> 1.0-1)", "same"},
 	{"too new", Job{BuildDepends: "libb-dev (<< 1.0-1)"}, "build-depends on missing libb-dev (<< 1.0-1)", "same"},
-	{"binNMU satisfies", Job{BuildDepends: "liba-dev (>= 1.0-1)"}, "build-depends on liba-dev, which depends on missing libb-dev (>= 2)", ""},
+	{"binNMU satisfies", Job{BuildDepends: "liba-dev (>= 1.0-1)"},
+		"build-depends on liba-dev, which depends on missing libb-dev (>= 2)", ""},
 	{"first alternative only", Job{BuildDepends: "nonesuch | gcc"}, "build-depends on missing nonesuch", "same"},
-	{"first alternative is broken", Job{BuildDepends: "liba-dev | gcc"}, "build-depends on liba-dev, which depends on missing libb-dev (>= 2)", ""},
+	{"first alternative is broken", Job{BuildDepends: "liba-dev | gcc"},
+		"build-depends on liba-dev, which depends on missing libb-dev (>= 2)", ""},
 	{"same package twice", Job{BuildDepends: "gcc (<< 2) | gcc (>= 3) | nonesuch"}, "", "same"},
-	{"same package twice, neither", Job{BuildDepends: "libb-dev (<< 1.0) | libb-dev (>= 2)"}, "build-depends on missing libb-dev (<< 1.0) | libb-dev (>= 2)", "same"},
-	{"deep", Job{BuildDepends: "deep-dev"}, "build-depends on deep-dev, which depends on mid-dev, which depends on liba-dev, which depends on missing libb-dev (>= 2)", ""},
+	{"same package twice, neither", Job{BuildDepends: "libb-dev (<< 1.0) | libb-dev (>= 2)"},
+		"build-depends on missing libb-dev (<< 1.0) | libb-dev (>= 2)", "same"},
+	{"deep", Job{BuildDepends: "deep-dev"}, "build-depends on deep-dev, which depends on mid-dev, " +
+		"which depends on liba-dev, which depends on missing libb-dev (>= 2)", ""},
 	{"virtual too old", Job{BuildDepends: "virtual-dev (>= 4)"}, "build-depends on missing virtual-dev (>= 4)", "same"},
-	{"virtual without version", Job{BuildDepends: "plain-virtual (>= 1)"}, "build-depends on missing plain-virtual (>= 1)", "same"},
-	{"conflict", Job{BuildDepends: "old-dev, new-dev"}, "build-depends on old-dev, which conflicts with new-dev, but build-depends on new-dev", ""},
-	{"conflict, deep", Job{BuildDepends: "new-dev, via-old"}, "build-depends on via-old, which depends on old-dev, which conflicts with new-dev, but build-depends on new-dev", ""},
-	{"build-conflicts", Job{BuildDepends: "tool", BuildConflicts: "tool"}, "build-conflicts with tool, but build-depends on tool", ""},
+	{"virtual without version", Job{BuildDepends: "plain-virtual (>= 1)"}, "build-depends on missing plain-virtual (>= 1)",
+		"same"},
+	{"conflict", Job{BuildDepends: "old-dev, new-dev"},
+		"build-depends on old-dev, which conflicts with new-dev, but build-depends on new-dev", ""},
+	{"conflict, deep", Job{BuildDepends: "new-dev, via-old"},
+		"build-depends on via-old, which depends on old-dev, which conflicts with new-dev, but build-depends on new-dev", ""},
+	{"build-conflicts", Job{BuildDepends: "tool", BuildConflicts: "tool"},
+		"build-conflicts with tool, but build-depends on tool", ""},
 	{"build-conflicts, harmless", Job{BuildDepends: "gcc", BuildConflicts: "tool"}, "", "same"},
 	{"other architecture", Job{BuildDepends: "nonesuch [arm64], nonesuch2 [!linux-any]"}, "", "same"},
 	{"profile", Job{BuildDepends: "nonesuch <!nocheck>, nonesuch2 <stage1>", Profiles: []string{"nocheck"}}, "", "same"},
 	{"profile off", Job{BuildDepends: "nonesuch<!nocheck>"}, "build-depends on missing nonesuch", "same"},
-	{"arch fields", Job{BuildDepends: "gcc", BuildDependsArch: "nonesuch", BuildDependsIndep: "nonesuch2"}, "build-depends on missing nonesuch", "same"},
-	{"indep fields", Job{Arch: "all", BuildDepends: "gcc", BuildDependsArch: "nonesuch", BuildDependsIndep: "nonesuch2"}, "build-depends on missing nonesuch2", "same"},
-	{"indep conflicts", Job{Arch: "all", BuildDepends: "tool", BuildConflictsArch: "gcc", BuildConflictsIndep: "tool"}, "build-conflicts with tool, but build-depends on tool", ""},
-	{"extra depends", Job{BuildDepends: "gcc", ExtraDepends: "libb-dev (>= 2)"}, "build-depends on missing libb-dev (>= 2)", "same"},
-	{"extra conflicts", Job{BuildDepends: "tool", ExtraConflicts: "tool"}, "build-conflicts with tool, but build-depends on tool", ""},
-	{"essential", Job{BuildDepends: "evil"}, "build-depends on base-files, which conflicts with evil, but build-depends on evil", ""},
+	{"arch fields", Job{BuildDepends: "gcc", BuildDependsArch: "nonesuch", BuildDependsIndep: "nonesuch2"},
+		"build-depends on missing nonesuch", "same"},
+	{"indep fields", Job{Arch: "all", BuildDepends: "gcc", BuildDependsArch: "nonesuch", BuildDependsIndep: "nonesuch2"},
+		"build-depends on missing nonesuch2", "same"},
+	{"indep conflicts", Job{Arch: "all", BuildDepends: "tool", BuildConflictsArch: "gcc", BuildConflictsIndep: "tool"},
+		"build-conflicts with tool, but build-depends on tool", ""},
+	{"extra depends", Job{BuildDepends: "gcc", ExtraDepends: "libb-dev (>= 2)"},
+		"build-depends on missing libb-dev (>= 2)", "same"},
+	{"extra conflicts", Job{BuildDepends: "tool", ExtraConflicts: "tool"},
+		"build-conflicts with tool, but build-depends on tool", ""},
+	{"essential", Job{BuildDepends: "evil"},
+		"build-depends on base-files, which conflicts with evil, but build-depends on evil", ""},
 	{"newest version only", Job{BuildDepends: "versions (<< 3)"}, "build-depends on missing versions (<< 3)", "same"},
 	{"foreign package", Job{BuildDepends: "foreign"}, "build-depends on missing foreign", "same"},
 	{"foreign qualifier", Job{BuildDepends: "gcc:arm64"}, "build-depends on missing gcc:arm64", "same"},
@@ -175,9 +189,11 @@ func TestDirect(t *testing.T) {
 
 func TestMissing(t *testing.T) {
 	x := index(t, suite)
-	j := []Job{{Source: "hello", Version: "1", Arch: "amd64", BuildDepends: "deep-dev", Waits: "nonesuch"}, {Source: "hello", Version: "1", Arch: "amd64", BuildDepends: "old-dev, new-dev"}}
+	j := []Job{{Source: "hello", Version: "1", Arch: "amd64", BuildDepends: "deep-dev", Waits: "nonesuch"},
+		{Source: "hello", Version: "1", Arch: "amd64", BuildDepends: "old-dev, new-dev"}}
 	got, err := Dose(context.Background(), x, j, t.TempDir())
-	if err != nil || !reflect.DeepEqual(got[0].Missing, []string{"libb-dev", "nonesuch"}) || got[1].Missing != nil || got[1].Why == "" {
+	if err != nil || !reflect.DeepEqual(got[0].Missing, []string{"libb-dev", "nonesuch"}) || got[1].Missing != nil ||
+		got[1].Why == "" {
 		t.Errorf("Dose: %+v, %v", got, err)
 	}
 	got, err = Direct(x, j)
@@ -197,7 +213,8 @@ func TestWaitOverButBroken(t *testing.T) {
 
 // A suite without build-essential has its own way to build.
 func TestNoBuildEssential(t *testing.T) {
-	j := []Job{{Source: "hello", Version: "1", Arch: "amd64", BuildDepends: "x1"}, {Source: "hello", Version: "1", Arch: "amd64", BuildDepends: "x2"}}
+	j := []Job{{Source: "hello", Version: "1", Arch: "amd64", BuildDepends: "x1"},
+		{Source: "hello", Version: "1", Arch: "amd64", BuildDepends: "x2"}}
 	got, err := Dose(context.Background(), index(t, p("x1 1")), j, t.TempDir())
 	if err != nil || got[0].Why != "" || got[1].Why != "build-depends on missing x2" {
 		t.Errorf("got %+v, %v", got, err)
@@ -218,7 +235,8 @@ func TestOwnArchitecture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j := []Job{{Source: "hello", Version: "1", Arch: "amd64-plain", BuildDepends: "gcc, tool, nonesuch [linux-any]"}, {Source: "hello", Version: "1", Arch: "all", BuildDepends: "deep-dev [any]"}}
+	j := []Job{{Source: "hello", Version: "1", Arch: "amd64-plain", BuildDepends: "gcc, tool, nonesuch [linux-any]"},
+		{Source: "hello", Version: "1", Arch: "all", BuildDepends: "deep-dev [any]"}}
 	got, err := Dose(context.Background(), x, j, t.TempDir())
 	if err != nil || got[0].Why != "" || got[1].Why != cases[10].dose {
 		t.Errorf("got %+v, %v", got, err)
@@ -233,7 +251,8 @@ func TestDoseErrors(t *testing.T) {
 	if got, err := Dose(ctx, x, j, t.TempDir()); !errors.Is(err, context.Canceled) || got != nil {
 		t.Errorf("cancelled: %v, %v", got, err)
 	}
-	if got, err := Dose(context.Background(), x, j, filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) || got != nil {
+	if got, err := Dose(context.Background(), x, j, filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) ||
+		got != nil {
 		t.Errorf("no directory: %v, %v", got, err)
 	}
 	// The real program, with a file that is not there: it exits with 64.
@@ -246,7 +265,8 @@ func TestDoseErrors(t *testing.T) {
 	if HaveDose() {
 		t.Error("HaveDose without dose")
 	}
-	if got, err := Dose(context.Background(), x, j, t.TempDir()); err == nil || got != nil || !strings.Contains(err.Error(), "install the Debian package") {
+	if got, err := Dose(context.Background(), x, j, t.TempDir()); err == nil || got != nil ||
+		!strings.Contains(err.Error(), "install the Debian package") {
 		t.Errorf("no dose: %v, %v", got, err)
 	}
 	j[0].Arch = "arm64"
@@ -262,12 +282,14 @@ func TestDoseErrors(t *testing.T) {
 
 func TestUnsatisfied(t *testing.T) {
 	x := index(t, suite)
-	r, err := policy.ParseRelations("gcc, libb-dev (>= 2), nonesuch, virtual-dev (= 3), gcc (<< 3), gcc (= 1), libb-dev (= 2), nonesuch (<< 2), nonesuch (= 7), a | b, libb-dev:any (>> 5)")
+	r, err := policy.ParseRelations("gcc, libb-dev (>= 2), nonesuch, virtual-dev (= 3), gcc (<< 3), gcc (= 1), " +
+		"libb-dev (= 2), nonesuch (<< 2), nonesuch (= 7), a | b, libb-dev:any (>> 5)")
 	if err != nil {
 		t.Fatal(err)
 	}
 	missing := x.Unsatisfied(FirstAlternatives(r))
-	if got, want := missing.String(), "libb-dev (>= 2), nonesuch, gcc (<< 3), gcc (= 1), libb-dev (= 2), nonesuch (<< 2), nonesuch (= 7), a, libb-dev:any (>> 5)"; got != want {
+	if got, want := missing.String(), "libb-dev (>= 2), nonesuch, gcc (<< 3), gcc (= 1), libb-dev (= 2), "+
+		"nonesuch (<< 2), nonesuch (= 7), a, libb-dev:any (>> 5)"; got != want {
 		t.Errorf("Unsatisfied:\ngot  %s\nwant %s", got, want)
 	}
 	wait, rest := x.DepWait(missing)
@@ -284,7 +306,8 @@ func TestDigest(t *testing.T) {
 	if got := index(t, p("b1 1")+p("b1 0.5"), p("a1 1", "Section: x", "Depends: b1")).Digest(); got != one {
 		t.Error("another order, an older version or a field that does not matter changes the digest")
 	}
-	for _, other := range []string{p("a1 2", "Depends: b1") + p("b1 1"), p("a1 1") + p("b1 1"), p("a1 1", "Depends: b1"), p("a1 1", "Conflicts: b1") + p("b1 1"), p("a1 1", "Depends: b1", "Essential: yes") + p("b1 1")} {
+	for _, other := range []string{p("a1 2", "Depends: b1") + p("b1 1"), p("a1 1") + p("b1 1"), p("a1 1", "Depends: b1"),
+		p("a1 1", "Conflicts: b1") + p("b1 1"), p("a1 1", "Depends: b1", "Essential: yes") + p("b1 1")} {
 		if index(t, other).Digest() == one {
 			t.Errorf("the digest is the same for %s", other)
 		}
@@ -295,7 +318,8 @@ func TestReadIndex(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, debtest.Pack(strings.TrimPrefix(filepath.Ext(name), "."), []byte(text)), 0o644); err != nil {
+		if err := os.WriteFile(path, debtest.Pack(strings.TrimPrefix(filepath.Ext(name), "."), []byte(text)),
+			0o644); err != nil {
 			t.Fatal(err)
 		}
 		return path
@@ -305,7 +329,8 @@ func TestReadIndex(t *testing.T) {
 		write("b.xz", p("two 3")+p("three 1", "Provides: a b")),
 		write("c.zst", p("two 1")+p("Four 1")+p("five 1-")),
 		// What Base has of it stops nobody.
-		write("d.gz", p("six 1", "Priority: extra", "Priority: optional")+"Package: seven\r\n\n# a comment\nPackage: eight\n\n"+p("nine 1")),
+		write("d.gz", p("six 1", "Priority: extra",
+			"Priority: optional")+"Package: seven\r\n\n# a comment\nPackage: eight\n\n"+p("nine 1")),
 	}
 	x, err := ReadIndex("amd64", paths...)
 	if err != nil || x.Len() != 4 || x.Version("two") != "3" || x.Version("nine") != "1" || len(x.Refused) != 6 {
@@ -344,7 +369,8 @@ func TestReadIndex(t *testing.T) {
 
 // What dose says of fewer or more than what was asked is not believed.
 func TestReportRefused(t *testing.T) {
-	const good = "report:\n -\n  package: build-0\n  status: broken\n  reasons:\n   -\n    missing:\n     pkg:\n      package: build-0\n      unsat-dependency: y:amd64 (< 1)\n \nsource-packages: 2\nbroken-packages: 1\n"
+	const good = "report:\n -\n  package: build-0\n  status: broken\n  reasons:\n   -\n    missing:\n     pkg:\n" +
+		"      package: build-0\n      unsat-dependency: y:amd64 (< 1)\n \nsource-packages: 2\nbroken-packages: 1\n"
 	got, err := readReport([]byte(good), "amd64", 2)
 	if err != nil || len(got) != 1 || got["build-0"].why != "build-depends on missing y (<< 1)" {
 		t.Fatalf("good: %v, %v", got, err)
@@ -368,8 +394,11 @@ func TestReportRefused(t *testing.T) {
 }
 
 func FuzzReport(f *testing.F) {
-	f.Add([]byte("report:\n -\n  package: build-0\n  status: broken\n  reasons:\n   -\n    missing:\n     pkg:\n      package: x\n      unsat-dependency: y:amd64 (< 1)\n\nsource-packages: 1\nbroken-packages: 1\n"))
-	f.Add([]byte("report:\n -\n  package: wait-7\n  status: broken\n  reasons:\n   -\n    conflict:\n     pkg1:\n      package: x\n     pkg2:\n      package: z\n     depchain1:\n      -\n       depchain:\n        -\n         package: q\n"))
+	f.Add([]byte("report:\n -\n  package: build-0\n  status: broken\n  reasons:\n   -\n    missing:\n     pkg:\n" +
+		"      package: x\n      unsat-dependency: y:amd64 (< 1)\n\nsource-packages: 1\nbroken-packages: 1\n"))
+	f.Add([]byte("report:\n -\n  package: wait-7\n  status: broken\n  reasons:\n   -\n    conflict:\n     pkg1:\n" +
+		"      package: x\n     pkg2:\n      package: z\n     depchain1:\n      -\n       depchain:\n        -\n" +
+		"         package: q\n"))
 	f.Add([]byte(":\n -\n-\n x"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		all, err := readReport(data, "amd64", 1)

@@ -18,7 +18,8 @@ func TestPriorities(t *testing.T) {
 		return path
 	}
 	list := func(suite, fields, packages string) string {
-		write("h_debian_dists_"+suite+"_InRelease", "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nSuite: x\n"+fields+"SHA256:\n 00 0 NotAutomatic: yes\n")
+		write("h_debian_dists_"+suite+"_InRelease",
+			"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nSuite: x\n"+fields+"SHA256:\n 00 0 NotAutomatic: yes\n")
 		return write("h_debian_dists_"+suite+"_main_binary-amd64_Packages", packages)
 	}
 	paths := []string{

@@ -46,7 +46,8 @@ func (e Ending) String() string {
 
 // EndingOf is the ending that an outcome means.
 func EndingOf(outcome string) Ending {
-	for word, e := range map[string]Ending{"built": Built, "failed": Failed, "dep-wait": Depends, "bd-uninstallable": Depends} {
+	for word, e := range map[string]Ending{"built": Built, "failed": Failed, "dep-wait": Depends,
+		"bd-uninstallable": Depends} {
 		if slices.Contains(outcomes[word], outcome) {
 			return e
 		}
@@ -95,7 +96,8 @@ func (x *Follower) Follow(ctx context.Context) (Ending, error) {
 				return end, err
 			}
 		default:
-			if s := fmt.Sprintf("%s waits in %s; packmill why %s says for what", found[0].Name.ID(), found[0].Place, found[0].Name.Source); s != said {
+			if s := fmt.Sprintf("%s waits in %s; packmill why %s says for what",
+				found[0].Name.ID(), found[0].Place, found[0].Name.Source); s != said {
 				said = s
 				x.Say(s)
 			}
@@ -116,7 +118,8 @@ func (x *Follower) find() ([]spool.Found, error) {
 		return nil, err
 	}
 	found = slices.DeleteFunc(found, func(o spool.Found) bool {
-		b := buildlog.Build{Source: o.Name.Source, Version: o.Name.Version, Suite: o.Place.Suite, Arch: o.Arch(), Start: time.Now()}
+		b := buildlog.Build{Source: o.Name.Source, Version: o.Name.Version, Suite: o.Place.Suite, Arch: o.Arch(),
+			Start: time.Now()}
 		return !x.Filter.Match(&b)
 	})
 	runs := func(o spool.Found) bool { return o.Place.State == spool.Building }

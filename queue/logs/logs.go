@@ -125,7 +125,8 @@ func logOf(t *spool.Tree, f spool.Found) (l Log, ok bool) {
 	if err != nil {
 		return l, false // it has moved on
 	}
-	l.Build = buildlog.Build{Source: tk.Source, Version: tk.Plus(), Suite: f.Place.Suite, Arch: f.Arch(), Builder: tk.Builder,
+	l.Build = buildlog.Build{Source: tk.Source, Version: tk.Plus(), Suite: f.Place.Suite, Arch: f.Arch(),
+		Builder: tk.Builder,
 		Outcome: buildlog.Running}
 	l.Start, _ = queue.Claimed(t, dir)
 	l.Wall = time.Since(l.Start).Seconds()

@@ -49,7 +49,8 @@ func TestNumbers(t *testing.T) {
 
 // The ending of a build is that of the builders' contract.
 func TestEndingOf(t *testing.T) {
-	for outcome, want := range map[string]Ending{"good": Built, "attempted": Failed, "quarantined": Failed, "dep-wait": Depends, "lost": NoVerdict, "cancelled": NoVerdict, "": NoVerdict} {
+	for outcome, want := range map[string]Ending{"good": Built, "attempted": Failed, "quarantined": Failed,
+		"dep-wait": Depends, "lost": NoVerdict, "cancelled": NoVerdict, "": NoVerdict} {
 		if got := EndingOf(outcome); got != want {
 			t.Errorf("%q: got %d, want %d", outcome, got, want)
 		}
@@ -92,15 +93,18 @@ func TestSearch(t *testing.T) {
 		t.Errorf("Builds: %+v, %v", builds, err)
 	}
 	var got []string
-	total, err := Search(context.Background(), tree, f, buildlog.Query{Pattern: "undefined ref"}, func(l *Log, m buildlog.Match) error {
-		got = append(got, l.Source+": "+m.Text)
-		return nil
-	}, func(file string, err error) { t.Errorf("%s: %v", file, err) })
-	if want := []string{"new: undefined reference to y", "old: undefined reference to x"}; err != nil || !slices.Equal(got, want) || total.Files != 2 || total.Matches != 2 {
+	total, err := Search(context.Background(), tree, f, buildlog.Query{Pattern: "undefined ref"},
+		func(l *Log, m buildlog.Match) error {
+			got = append(got, l.Source+": "+m.Text)
+			return nil
+		}, func(file string, err error) { t.Errorf("%s: %v", file, err) })
+	if want := []string{"new: undefined reference to y", "old: undefined reference to x"}; err != nil ||
+		!slices.Equal(got, want) || total.Files != 2 || total.Matches != 2 {
 		t.Errorf("got %q, %+v, %v, want %q", got, total, err, want)
 	}
 	stop := errors.New("enough")
-	_, err = Search(context.Background(), tree, f, buildlog.Query{Pattern: "undefined"}, func(*Log, buildlog.Match) error { return stop }, func(string, error) {})
+	_, err = Search(context.Background(), tree, f, buildlog.Query{Pattern: "undefined"},
+		func(*Log, buildlog.Match) error { return stop }, func(string, error) {})
 	if !errors.Is(err, stop) {
 		t.Errorf("an error of emit: got %v", err)
 	}
@@ -112,7 +116,8 @@ func TestFollowNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &Follower{Tree: tree, Filter: buildlog.Filter{Source: "hello"}, Writer: func() io.WriteCloser { t.Error("a log is printed"); return nil }, Say: func(s string) { t.Error(s) }}
+	x := &Follower{Tree: tree, Filter: buildlog.Filter{Source: "hello"},
+		Writer: func() io.WriteCloser { t.Error("a log is printed"); return nil }, Say: func(s string) { t.Error(s) }}
 	if _, err := x.Follow(context.Background()); !errors.Is(err, ErrNone) {
 		t.Errorf("got %v, want ErrNone", err)
 	}

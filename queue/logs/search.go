@@ -26,7 +26,9 @@ func Search(ctx context.Context, t *spool.Tree, f buildlog.Filter, q buildlog.Qu
 			of[paths[i]] = &todo[i]
 		}
 		gone := map[attempt]bool{} // builds that have ended since they were listed
-		found, err := buildlog.Grep(ctx, paths, q, func(m buildlog.Match) error { return emit(of[m.File], m) }, func(file string, err error) {
+		found, err := buildlog.Grep(ctx, paths, q, func(m buildlog.Match) error {
+			return emit(of[m.File], m)
+		}, func(file string, err error) {
 			if errors.Is(err, fs.ErrNotExist) {
 				gone[of[file].attempt()] = true
 				return

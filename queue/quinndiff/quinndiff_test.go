@@ -76,7 +76,8 @@ func describe(n Needed) string {
 
 const (
 	notListed = "not-for-arch: the Architecture field of the source does not list it"
-	noPackage = "not-for-arch: the source has no package there, or none that is looked for: installer's packages, other components and build profiles are not"
+	noPackage = "not-for-arch: the source has no package there, or none that is looked for: installer's packages, " +
+		"other components and build profiles are not"
 )
 
 func TestDiff(t *testing.T) {
@@ -91,85 +92,135 @@ func TestDiff(t *testing.T) {
 		o        Options
 	}{
 		{name: "nothing there", sources: src("1.0-1", "any", two...), want: "uncompiled"},
-		{name: "both there", sources: src("1.0-1", "any", two...), packages: bin("foo", "", "1.0-1", "amd64") + bin("libfoo", "foo", "1.0-1", "amd64"),
-			want: "up-to-date installed 1.0-1"},
-		{name: "both older", sources: src("1.0-2", "any", two...), packages: bin("foo", "", "1.0-1", "amd64") + bin("libfoo", "foo", "1.0-1", "amd64"),
-			want: "out-of-date installed 1.0-1 older foo libfoo"},
+		{name: "both there", sources: src("1.0-1", "any", two...),
+			packages: bin("foo", "", "1.0-1", "amd64") + bin("libfoo", "foo", "1.0-1", "amd64"),
+			want:     "up-to-date installed 1.0-1"},
+		{name: "both older", sources: src("1.0-2", "any", two...),
+			packages: bin("foo", "", "1.0-1", "amd64") + bin("libfoo", "foo", "1.0-1", "amd64"),
+			want:     "out-of-date installed 1.0-1 older foo libfoo"},
 		{name: "one of two", sources: src("1.0-1", "any", two...), packages: bin("foo", "", "1.0-1", "amd64"),
 			want: "partial installed 1.0-1 missing libfoo"},
-		{name: "one of two, the other older", sources: src("1.0-1", "any", two...), packages: bin("foo", "", "1.0-1", "amd64") + bin("libfoo", "foo", "0.9-1", "amd64"),
-			want: "partial installed 1.0-1 older libfoo"},
-		{name: "one older, the other absent", sources: src("1.0-1", "any", two...), packages: bin("foo", "", "0.9-1", "amd64"),
-			want: "out-of-date installed 0.9-1 older foo missing libfoo"},
-		{name: "only a dropped binary, older", sources: src("1.0-1", "any", two...), packages: bin("foo-old", "foo", "0.9-1", "amd64"),
-			want: "out-of-date installed 0.9-1 missing foo libfoo"},
-		{name: "only an unlisted binary of this version", sources: src("1.0-1", "any", two...), packages: bin("foo-extra", "foo", "1.0-1", "amd64"),
+		{name: "one of two, the other older", sources: src("1.0-1", "any", two...),
+			packages: bin("foo", "", "1.0-1", "amd64") + bin("libfoo", "foo", "0.9-1", "amd64"),
+			want:     "partial installed 1.0-1 older libfoo"},
+		{name: "one older, the other absent", sources: src("1.0-1", "any", two...),
+			packages: bin("foo", "", "0.9-1", "amd64"),
+			want:     "out-of-date installed 0.9-1 older foo missing libfoo"},
+		{name: "only a dropped binary, older", sources: src("1.0-1", "any", two...),
+			packages: bin("foo-old", "foo", "0.9-1", "amd64"),
+			want:     "out-of-date installed 0.9-1 missing foo libfoo"},
+		{name: "only an unlisted binary of this version",
+			sources: src("1.0-1", "any", two...), packages: bin("foo-extra", "foo", "1.0-1", "amd64"),
 			want: "partial installed 1.0-1 missing foo libfoo"},
-		{name: "newer than the source", sources: src("1.0-1", "any", two...), packages: bin("foo", "", "1.0-2", "amd64") + bin("libfoo", "foo", "1.1-1", "amd64"),
-			want: "up-to-date installed 1.1-1"},
+		{name: "newer than the source", sources: src("1.0-1", "any", two...),
+			packages: bin("foo", "", "1.0-2", "amd64") + bin("libfoo", "foo", "1.1-1", "amd64"),
+			want:     "up-to-date installed 1.1-1"},
 		{name: "both versions in the index", sources: src("1.0-2", "any", two...),
-			packages: bin("foo", "", "1.0-1", "amd64") + bin("foo", "", "1.0-2", "amd64") + bin("libfoo", "foo", "1.0-2", "amd64") + bin("libfoo", "foo", "1.0-1", "amd64"),
-			want:     "up-to-date installed 1.0-2"},
-		{name: "binNMU", sources: src("1.0-1", "any", two...), packages: bin("foo", "foo (1.0-1)", "1.0-1+b2", "amd64") + bin("libfoo", "foo (1.0-1)", "1.0-1+b10", "amd64"),
-			want: "up-to-date installed 1.0-1 +b10"},
-		{name: "binNMU, the higher first", sources: src("1.0-1", "any", two...), packages: bin("foo", "foo (1.0-1)", "1.0-1+b3", "amd64") + bin("libfoo", "foo (1.0-1)", "1.0-1+b2", "amd64"),
-			want: "up-to-date installed 1.0-1 +b3"},
-		{name: "binNMU of an older version", sources: src("1.0-2", "any", two...), packages: bin("foo", "foo (1.0-1)", "1.0-1+b2", "amd64"),
-			want: "out-of-date installed 1.0-1 +b2 older foo missing libfoo"},
-		{name: "source version that ends in +b1", sources: src("1.0+b1", "any", "foo deb devel optional arch=any"), packages: bin("foo", "", "1.0+b1", "amd64"),
+			packages: bin("foo", "", "1.0-1", "amd64") + bin("foo", "", "1.0-2", "amd64") +
+				bin("libfoo", "foo", "1.0-2", "amd64") + bin("libfoo", "foo", "1.0-1", "amd64"),
+			want: "up-to-date installed 1.0-2"},
+		{name: "binNMU", sources: src("1.0-1", "any", two...),
+			packages: bin("foo", "foo (1.0-1)", "1.0-1+b2", "amd64") + bin("libfoo", "foo (1.0-1)", "1.0-1+b10", "amd64"),
+			want:     "up-to-date installed 1.0-1 +b10"},
+		{name: "binNMU, the higher first", sources: src("1.0-1", "any", two...),
+			packages: bin("foo", "foo (1.0-1)", "1.0-1+b3", "amd64") + bin("libfoo", "foo (1.0-1)", "1.0-1+b2", "amd64"),
+			want:     "up-to-date installed 1.0-1 +b3"},
+		{name: "binNMU of an older version", sources: src("1.0-2", "any", two...),
+			packages: bin("foo", "foo (1.0-1)", "1.0-1+b2", "amd64"),
+			want:     "out-of-date installed 1.0-1 +b2 older foo missing libfoo"},
+		{name: "source version that ends in +b1",
+			sources: src("1.0+b1", "any", "foo deb devel optional arch=any"), packages: bin("foo", "", "1.0+b1", "amd64"),
 			want: "up-to-date installed 1.0+b1"},
-		{name: "binary with its own version", sources: src("1.20", "any", "foo deb devel optional arch=any"), packages: bin("foo", "foo (1.20)", "4:12.2.0-3", "amd64"),
-			want: "up-to-date installed 1.20"},
-		{name: "binary with its own high version, older source", sources: src("1.21", "any", "foo deb devel optional arch=any"), packages: bin("foo", "foo (1.20)", "4:12.2.0-3", "amd64"),
-			want: "out-of-date installed 1.20 older foo"},
-		{name: "epoch came", sources: src("1:0.5-1", "any", "foo deb devel optional arch=any"), packages: bin("foo", "", "1.0-1", "amd64"),
-			want: "out-of-date installed 1.0-1 older foo"},
-		{name: "tilde is older", sources: src("1.0-1", "any", "foo deb devel optional arch=any"), packages: bin("foo", "", "1.0-1~bpo12+1", "amd64"),
-			want: "out-of-date installed 1.0-1~bpo12+1 older foo"},
+		{name: "binary with its own version", sources: src("1.20", "any", "foo deb devel optional arch=any"),
+			packages: bin("foo", "foo (1.20)", "4:12.2.0-3", "amd64"),
+			want:     "up-to-date installed 1.20"},
+		{name: "binary with its own high version, older source",
+			sources:  src("1.21", "any", "foo deb devel optional arch=any"),
+			packages: bin("foo", "foo (1.20)", "4:12.2.0-3", "amd64"),
+			want:     "out-of-date installed 1.20 older foo"},
+		{name: "epoch came", sources: src("1:0.5-1", "any", "foo deb devel optional arch=any"),
+			packages: bin("foo", "", "1.0-1", "amd64"),
+			want:     "out-of-date installed 1.0-1 older foo"},
+		{name: "tilde is older", sources: src("1.0-1", "any", "foo deb devel optional arch=any"),
+			packages: bin("foo", "", "1.0-1~bpo12+1", "amd64"),
+			want:     "out-of-date installed 1.0-1~bpo12+1 older foo"},
 
-		{name: "any all, arch part", sources: src("1.0-1", "any all", anyAll...), packages: bin("foo", "", "1.0-1", "amd64"), want: "up-to-date installed 1.0-1"},
-		{name: "any all, all part absent", sources: src("1.0-1", "any all", anyAll...), packages: bin("foo", "", "1.0-1", "amd64"), arch: "all", want: "uncompiled"},
-		{name: "any all, all part there", sources: src("1.0-1", "any all", anyAll...), packages: bin("foo-doc", "foo", "1.0-1", "all"), arch: "all", want: "up-to-date installed 1.0-1"},
-		{name: "any all, only the all part there", sources: src("1.0-1", "any all", anyAll...), packages: bin("foo-doc", "foo", "1.0-1", "all"), want: "uncompiled"},
+		{name: "any all, arch part", sources: src("1.0-1", "any all", anyAll...), packages: bin("foo", "", "1.0-1", "amd64"),
+			want: "up-to-date installed 1.0-1"},
+		{name: "any all, all part absent", sources: src("1.0-1", "any all", anyAll...),
+			packages: bin("foo", "", "1.0-1", "amd64"), arch: "all", want: "uncompiled"},
+		{name: "any all, all part there", sources: src("1.0-1", "any all", anyAll...),
+			packages: bin("foo-doc", "foo", "1.0-1", "all"), arch: "all", want: "up-to-date installed 1.0-1"},
+		{name: "any all, only the all part there",
+			sources: src("1.0-1", "any all", anyAll...), packages: bin("foo-doc", "foo", "1.0-1", "all"), want: "uncompiled"},
 		{name: "all only", sources: src("1.0-1", "all", "foo-doc deb doc optional arch=all"), want: notListed},
 		{name: "no all", sources: src("1.0-1", "any", two...), arch: "all", want: notListed},
-		{name: "became all", sources: src("2.0-1", "any all", "foo deb devel optional arch=any", "foo-data deb misc optional arch=all"),
-			packages: bin("foo", "", "2.0-1", "amd64") + bin("foo-data", "foo", "1.0-1", "amd64"), want: "up-to-date installed 2.0-1"},
+		{name: "became all",
+			sources:  src("2.0-1", "any all", "foo deb devel optional arch=any", "foo-data deb misc optional arch=all"),
+			packages: bin("foo", "", "2.0-1", "amd64") + bin("foo-data", "foo", "1.0-1", "amd64"),
+			want:     "up-to-date installed 2.0-1"},
 
 		{name: "linux-any", sources: src("1.0-1", "linux-any", "foo deb devel optional arch=linux-any"), want: "uncompiled"},
-		{name: "linux-any, armhf", sources: src("1.0-1", "linux-any", "foo deb devel optional arch=linux-any"), arch: "armhf", want: "uncompiled"},
-		{name: "linux-any, hurd", sources: src("1.0-1", "linux-any", "foo deb devel optional arch=linux-any"), arch: "hurd-i386", want: notListed},
-		{name: "any-amd64, list of words", sources: src("1.0-1", "any-amd64 arm64", "foo deb devel optional arch=any-amd64,arm64"), arch: "arm64", want: "uncompiled"},
-		{name: "architecture added to the suite", sources: src("1.0-1", "any", two...), packages: bin("foo", "", "1.0-1", "amd64") + bin("libfoo", "foo", "1.0-1", "amd64"), arch: "riscv64", want: "uncompiled"},
-		{name: "one binary is elsewhere", sources: src("1.0-1", "any", "foo deb devel optional arch=any", "foo-x86 deb devel optional arch=any-i386"),
+		{name: "linux-any, armhf", sources: src("1.0-1", "linux-any", "foo deb devel optional arch=linux-any"), arch: "armhf",
+			want: "uncompiled"},
+		{name: "linux-any, hurd", sources: src("1.0-1", "linux-any", "foo deb devel optional arch=linux-any"),
+			arch: "hurd-i386", want: notListed},
+		{name: "any-amd64, list of words",
+			sources: src("1.0-1", "any-amd64 arm64", "foo deb devel optional arch=any-amd64,arm64"), arch: "arm64",
+			want: "uncompiled"},
+		{name: "architecture added to the suite",
+			sources: src("1.0-1", "any", two...), packages: bin("foo", "", "1.0-1", "amd64") +
+				bin("libfoo", "foo", "1.0-1", "amd64"), arch: "riscv64", want: "uncompiled"},
+		{name: "one binary is elsewhere",
+			sources:  src("1.0-1", "any", "foo deb devel optional arch=any", "foo-x86 deb devel optional arch=any-i386"),
 			packages: bin("foo", "", "1.0-1", "amd64"), want: "up-to-date installed 1.0-1"},
 
-		{name: "taken over by another source", sources: src("1.0-1", "any", two...), packages: bin("foo", "", "1.0-1", "amd64") + bin("libfoo", "foo2", "2.0-1", "amd64"),
+		{name: "taken over by another source", sources: src("1.0-1", "any", two...),
+			packages: bin("foo", "", "1.0-1", "amd64") + bin("libfoo", "foo2", "2.0-1", "amd64"),
+			want:     "up-to-date installed 1.0-1"},
+		{name: "taken over, the old one is still there",
+			sources: src("1.0-1", "any", two...), packages: bin("foo", "", "1.0-1", "amd64") +
+				bin("libfoo", "foo", "0.9-1", "amd64") + bin("libfoo", "foo2", "2.0-1", "amd64"),
 			want: "up-to-date installed 1.0-1"},
-		{name: "taken over, the old one is still there", sources: src("1.0-1", "any", two...), packages: bin("foo", "", "1.0-1", "amd64") + bin("libfoo", "foo", "0.9-1", "amd64") + bin("libfoo", "foo2", "2.0-1", "amd64"),
-			want: "up-to-date installed 1.0-1"},
-		{name: "all taken over by another source", sources: src("1.0-1", "any", two...), packages: bin("foo", "foo2", "2.0-1", "amd64") + bin("libfoo", "foo2", "2.0-1", "amd64"),
-			want: "uncompiled"},
-		{name: "takes over from another source", sources: src("1.0-1", "any", two...), packages: bin("foo", "foo2", "0.1-1", "amd64") + bin("libfoo", "foo2", "0.1-1", "amd64"),
-			want: "uncompiled"},
-		{name: "under a build profile", sources: src("1.0-1", "any", "foo deb devel optional arch=any profile=!stage1", "foo-x deb devel optional arch=any profile=pkg.foo.x", "foo-y deb devel optional arch=any profile=pkg.foo.x+!nodoc,!stage1"),
+		{name: "all taken over by another source", sources: src("1.0-1", "any", two...),
+			packages: bin("foo", "foo2", "2.0-1", "amd64") + bin("libfoo", "foo2", "2.0-1", "amd64"),
+			want:     "uncompiled"},
+		{name: "takes over from another source", sources: src("1.0-1", "any", two...),
+			packages: bin("foo", "foo2", "0.1-1", "amd64") + bin("libfoo", "foo2", "0.1-1", "amd64"),
+			want:     "uncompiled"},
+		{name: "under a build profile",
+			sources: src("1.0-1", "any", "foo deb devel optional arch=any profile=!stage1",
+				"foo-x deb devel optional arch=any profile=pkg.foo.x",
+				"foo-y deb devel optional arch=any profile=pkg.foo.x+!nodoc,!stage1"),
 			packages: bin("foo", "", "1.0-1", "amd64"), want: "partial installed 1.0-1 missing foo-y"},
 		{name: "udeb only", sources: src("1.0-1", "any", "foo udeb debian-installer optional arch=any"), want: noPackage},
-		{name: "udeb only, read", sources: src("1.0-1", "any", "foo udeb debian-installer optional arch=any"), o: Options{Udebs: true}, want: "uncompiled"},
-		{name: "another component", sources: src("1.0-1", "any", "foo deb devel optional arch=any", "foo-nf deb non-free/devel optional arch=any"),
-			packages: bin("foo", "", "1.0-1", "amd64"), o: Options{Components: []string{"main"}}, want: "up-to-date installed 1.0-1"},
-		{name: "another component, read", sources: src("1.0-1", "any", "foo deb devel optional arch=any", "foo-nf deb non-free/devel optional arch=any"),
+		{name: "udeb only, read", sources: src("1.0-1", "any", "foo udeb debian-installer optional arch=any"),
+			o: Options{Udebs: true}, want: "uncompiled"},
+		{name: "another component",
+			sources:  src("1.0-1", "any", "foo deb devel optional arch=any", "foo-nf deb non-free/devel optional arch=any"),
+			packages: bin("foo", "", "1.0-1", "amd64"), o: Options{Components: []string{"main"}},
+			want: "up-to-date installed 1.0-1"},
+		{name: "another component, read",
+			sources:  src("1.0-1", "any", "foo deb devel optional arch=any", "foo-nf deb non-free/devel optional arch=any"),
 			packages: bin("foo", "", "1.0-1", "amd64"), want: "partial installed 1.0-1 missing foo-nf"},
 
-		{name: "no list: there", sources: "Package: foo\nBinary: foo,\n libfoo\nVersion: 1\nArchitecture: any\n", packages: bin("libfoo", "foo", "1", "amd64"), want: "up-to-date installed 1"},
-		{name: "no list: nothing", sources: "Source: foo\nBinary: foo, libfoo\nVersion: 1\nArchitecture: any\n", want: "uncompiled"},
-		{name: "no list: older", sources: "Package: foo\nBinary: foo, libfoo\nVersion: 2\nArchitecture: any\n", packages: bin("libfoo", "foo", "1", "amd64"), want: "out-of-date installed 1 older libfoo"},
-		{name: "no list: one older", sources: "Package: foo\nBinary: foo, libfoo\nVersion: 2\nArchitecture: any\n", packages: bin("libfoo", "foo", "1", "amd64") + bin("foo", "", "2", "amd64"), want: "partial installed 2 older libfoo"},
-		{name: "list without arch=", sources: src("2", "any", "foo deb devel optional", "libfoo deb libs optional"), packages: bin("foo", "", "2", "amd64"), want: "up-to-date installed 2"},
+		{name: "no list: there", sources: "Package: foo\nBinary: foo,\n libfoo\nVersion: 1\nArchitecture: any\n",
+			packages: bin("libfoo", "foo", "1", "amd64"), want: "up-to-date installed 1"},
+		{name: "no list: nothing", sources: "Source: foo\nBinary: foo, libfoo\nVersion: 1\nArchitecture: any\n",
+			want: "uncompiled"},
+		{name: "no list: older", sources: "Package: foo\nBinary: foo, libfoo\nVersion: 2\nArchitecture: any\n",
+			packages: bin("libfoo", "foo", "1", "amd64"), want: "out-of-date installed 1 older libfoo"},
+		{name: "no list: one older", sources: "Package: foo\nBinary: foo, libfoo\nVersion: 2\nArchitecture: any\n",
+			packages: bin("libfoo", "foo", "1", "amd64") + bin("foo", "", "2", "amd64"),
+			want:     "partial installed 2 older libfoo"},
+		{name: "list without arch=", sources: src("2", "any", "foo deb devel optional", "libfoo deb libs optional"),
+			packages: bin("foo", "", "2", "amd64"), want: "up-to-date installed 2"},
 
-		{name: "newest source counts", sources: src("1.0-10", "any", two...) + src("1.0-9", "any", two...), packages: bin("foo", "", "1.0-9", "amd64") + bin("libfoo", "foo", "1.0-9", "amd64"),
-			want: "out-of-date installed 1.0-9 older foo libfoo"},
-		{name: "extra source does not count", sources: src("1.0-1", "any", two...) + "Extra-Source-Only: yes\n" + src("2.0-1", "any", two...), packages: bin("foo", "", "1.0-1", "amd64") + bin("libfoo", "foo", "1.0-1", "amd64"),
+		{name: "newest source counts", sources: src("1.0-10", "any", two...) + src("1.0-9", "any", two...),
+			packages: bin("foo", "", "1.0-9", "amd64") + bin("libfoo", "foo", "1.0-9", "amd64"),
+			want:     "out-of-date installed 1.0-9 older foo libfoo"},
+		{name: "extra source does not count", sources: src("1.0-1", "any", two...) + "Extra-Source-Only: yes\n" +
+			src("2.0-1", "any", two...), packages: bin("foo", "", "1.0-1", "amd64") + bin("libfoo", "foo", "1.0-1", "amd64"),
 			want: "up-to-date installed 1.0-1"},
 	} {
 		s, p := read(t, c.sources, c.packages)
@@ -204,11 +255,14 @@ bar: i386
 		return "Package: " + name + "\nVersion: 1\nArchitecture: any all\nPackage-List:\n " + list + "\n\n"
 	}
 	s, p := read(t, entry("foo", "foo deb x optional arch=any")+entry("qux", "qux deb x optional arch=any")+
-		entry("bar", "bar deb x optional arch=any")+entry("bar2", "bar deb x optional arch=any\n bar2 deb x optional arch=any"), bin("bar2", "", "1", "amd64"))
+		entry("bar", "bar deb x optional arch=any")+entry("bar2",
+		"bar deb x optional arch=any\n bar2 deb x optional arch=any"), bin("bar2", "", "1", "amd64"))
 	for arch, want := range map[string]string{
-		"amd64":     "foo: not-for-arch: Packages-arch-specific excludes the source; qux: uncompiled; bar: not-for-arch: Packages-arch-specific excludes all its packages; bar2: up-to-date installed 1",
-		"i386":      "foo: uncompiled; qux: uncompiled; bar: uncompiled; bar2: uncompiled",
-		"hurd-i386": "foo: uncompiled; qux: not-for-arch: Packages-arch-specific excludes the source; bar: not-for-arch: Packages-arch-specific excludes all its packages; bar2: not-for-arch: Packages-arch-specific excludes the source",
+		"amd64": "foo: not-for-arch: Packages-arch-specific excludes the source; qux: uncompiled; bar: not-for-arch: " +
+			"Packages-arch-specific excludes all its packages; bar2: up-to-date installed 1",
+		"i386": "foo: uncompiled; qux: uncompiled; bar: uncompiled; bar2: uncompiled",
+		"hurd-i386": "foo: uncompiled; qux: not-for-arch: Packages-arch-specific excludes the source; bar: not-for-arch: " +
+			"Packages-arch-specific excludes all its packages; bar2: not-for-arch: Packages-arch-specific excludes the source",
 	} {
 		var got []string
 		for n := range Diff(s, p, arch, Options{Specific: specific}) {
@@ -237,13 +291,15 @@ func TestSpecificRefuses(t *testing.T) {
 
 func TestLines(t *testing.T) {
 	s, p := read(t, src("1:2-3", "any", "foo deb devel required arch=any")+
-		"Package: bar\nVersion: 1\nArchitecture: any\nPriority: source\nPackage-List:\n bar deb net extra arch=any\n libbar deb libs important arch=any\n\n"+
+		"Package: bar\nVersion: 1\nArchitecture: any\nPriority: source\nPackage-List:\n bar deb net extra arch=any\n"+
+		" libbar deb libs important arch=any\n\n"+
 		"Package: baz\nVersion: 1\nArchitecture: any\nBinary: baz\nSection: contrib/net\n")
 	var got []string
 	for n := range Diff(s, p, "amd64", Options{}) {
 		got = append(got, n.Line())
 	}
-	want := "devel/foo_1:2-3.dsc [optional:uncompiled]\n/bar_1.dsc [important:uncompiled]\ncontrib/net/baz_1.dsc [-:uncompiled]"
+	want := "devel/foo_1:2-3.dsc [optional:uncompiled]\n/bar_1.dsc [important:uncompiled]\n" +
+		"contrib/net/baz_1.dsc [-:uncompiled]"
 	if strings.Join(got, "\n") != want {
 		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), want)
 	}
@@ -252,14 +308,18 @@ func TestLines(t *testing.T) {
 // One bad entry does not stop the rest; a bad index does.
 func TestRefused(t *testing.T) {
 	var s Sources
-	err := s.Add(strings.NewReader(src("1-", "any") + strings.Replace(src("1", "any"), "foo", "../x", 1) + src("1", "any, all") + src("1", "any", "foo deb x") +
+	err := s.Add(strings.NewReader(src("1-", "any") + strings.Replace(src("1", "any"), "foo", "../x", 1) +
+		src("1", "any, all") + src("1", "any", "foo deb x") +
 		src("1", "any", "foo deb x optional arch=!any") + src("1", "any", "../x deb x optional arch=any") +
-		"Package: foo\nVersion: 1\nArchitecture: any\nSection: a b\n\nPackage: foo\nVersion: 1\nArchitecture: any\nPriority:\n x\n\nPackage: foo\nVersion: 1\nArchitecture: any\nBinary: a;b\n\n" + src("3", "any", "foo deb x optional arch=any")))
+		"Package: foo\nVersion: 1\nArchitecture: any\nSection: a b\n\nPackage: foo\nVersion: 1\nArchitecture: any\n" +
+		"Priority:\n x\n\nPackage: foo\nVersion: 1\nArchitecture: any\nBinary: a;b\n\n" +
+		src("3", "any", "foo deb x optional arch=any")))
 	if err != nil || s.Len() != 1 || len(s.Refused) != 9 {
 		t.Errorf("Sources: %d, refused %v, %v", s.Len(), s.Refused, err)
 	}
 	var p Packages
-	err = p.Add(strings.NewReader(bin("f", "", "1", "amd64") + bin("foo", "", "", "amd64") + bin("foo", "../x", "1", "amd64") + bin("foo", "foo (1-)", "1", "amd64") + bin("foo", "", "1", "amd64")))
+	err = p.Add(strings.NewReader(bin("f", "", "1", "amd64") + bin("foo", "", "", "amd64") +
+		bin("foo", "../x", "1", "amd64") + bin("foo", "foo (1-)", "1", "amd64") + bin("foo", "", "1", "amd64")))
 	if err != nil || p.Len() != 1 || len(p.Refused) != 4 {
 		t.Errorf("Packages: %d, refused %v, %v", p.Len(), p.Refused, err)
 	}
@@ -320,7 +380,8 @@ func TestBuiltMeansUpToDate(t *testing.T) {
 			for a := range fields {
 				words = append(words, a)
 			}
-			sources.WriteString("Package: " + name + "\nVersion: " + version + "\nArchitecture: " + strings.Join(words, " ") + "\nPackage-List:\n " + strings.Join(list, "\n ") + "\n\n")
+			sources.WriteString("Package: " + name + "\nVersion: " + version + "\nArchitecture: " + strings.Join(words, " ") +
+				"\nPackage-List:\n " + strings.Join(list, "\n ") + "\n\n")
 		}
 		for _, arch := range archs {
 			s, p := read(t, sources.String(), packages[arch])
@@ -380,9 +441,12 @@ func TestMadeLists(t *testing.T) {
 }
 
 func FuzzDiff(f *testing.F) {
-	f.Add([]byte(src("1.0-1", "any all", "foo deb devel optional arch=any profile=!x+y", "foo-doc udeb contrib/doc optional arch=all")), []byte(bin("foo", "foo (1.0-1)", "1.0-1+b2", "amd64")))
-	f.Add([]byte("Package: foo\nVersion: 1\nArchitecture: any\nBinary: foo,\n libfoo\nSection: x\n y\n"), []byte("Package: libfoo\nSource: (1)\nVersion: 2\nArchitecture: amd64\n"))
-	f.Add([]byte("Source: a+\nVersion: 1\nArchitecture: linux-any\nPackage-List: a\n b deb"), []byte("Package: aa\nSource: b ()\nVersion: 1+b"))
+	f.Add([]byte(src("1.0-1", "any all", "foo deb devel optional arch=any profile=!x+y",
+		"foo-doc udeb contrib/doc optional arch=all")), []byte(bin("foo", "foo (1.0-1)", "1.0-1+b2", "amd64")))
+	f.Add([]byte("Package: foo\nVersion: 1\nArchitecture: any\nBinary: foo,\n libfoo\nSection: x\n y\n"),
+		[]byte("Package: libfoo\nSource: (1)\nVersion: 2\nArchitecture: amd64\n"))
+	f.Add([]byte("Source: a+\nVersion: 1\nArchitecture: linux-any\nPackage-List: a\n b deb"),
+		[]byte("Package: aa\nSource: b ()\nVersion: 1+b"))
 	f.Fuzz(func(t *testing.T, sources, packages []byte) {
 		var s Sources
 		var p Packages
@@ -396,7 +460,8 @@ func FuzzDiff(f *testing.F) {
 				if strings.ContainsAny(line, "\n\t\x00\x1b") || strings.Count(line, " ") != 1 {
 					t.Errorf("line %q", line)
 				}
-				if broken := len(n.Older)+len(n.Missing) > 0; broken && !n.State.Wanted() || n.State == Partial && n.Installed == "" || (n.State == NotForArch) != (n.Reason != "") {
+				if broken := len(n.Older)+len(n.Missing) > 0; broken && !n.State.Wanted() ||
+					n.State == Partial && n.Installed == "" || (n.State == NotForArch) != (n.Reason != "") {
 					t.Errorf("%s: %s", line, describe(n))
 				}
 			}

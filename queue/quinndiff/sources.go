@@ -163,7 +163,8 @@ func (s *Sources) word(sc *deb822.Scanner, field string) (string, error) {
 	value := sc.Get(field)
 	for _, c := range value {
 		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("+-./_", c) >= 0) {
-			return "", fmt.Errorf("source %s: %s %.40q is not one word of letters, digits, '+', '-', '.', '/' and '_'", sc.Get("Package"), field, value)
+			return "", fmt.Errorf("source %s: %s %.40q is not one word of letters, digits, '+', '-', '.', '/' and '_'",
+				sc.Get("Package"), field, value)
 		}
 	}
 	return s.words.add(value), nil

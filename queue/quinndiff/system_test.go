@@ -86,7 +86,8 @@ func child(t *testing.T, dir string) {
 		case n.State == UpToDate:
 			got.UpToDate++
 		case n.State.Wanted():
-			got.Wanted = append(got.Wanted, n.Line()+" missing "+strings.Join(n.Missing, " ")+" older "+strings.Join(n.Older, " "))
+			got.Wanted = append(got.Wanted,
+				n.Line()+" missing "+strings.Join(n.Missing, " ")+" older "+strings.Join(n.Older, " "))
 			if n.State != Partial {
 				got.Lost++
 			}
@@ -100,7 +101,8 @@ func child(t *testing.T, dir string) {
 // fetchLists lets apt get Sources and Packages of main, from where the
 // machine gets its packages, into a directory of the test's.
 func fetchLists(t *testing.T) string {
-	out, err := exec.Command("apt-get", "indextargets", "--format", "$(ORIGIN) $(COMPONENT) $(RELEASE) $(CODENAME) $(REPO_URI)", "Created-By: Packages").Output()
+	out, err := exec.Command("apt-get", "indextargets", "--format",
+		"$(ORIGIN) $(COMPONENT) $(RELEASE) $(CODENAME) $(REPO_URI)", "Created-By: Packages").Output()
 	if err != nil {
 		t.Fatalf("apt-get indextargets: %v", err)
 	}

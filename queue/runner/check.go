@@ -237,8 +237,10 @@ func (j *Job) checkPackage(dir, name string) error {
 	if len(part) != 3 {
 		return forged("%s is not named <package>_<version>_<architecture>", name)
 	}
-	if name := strings.TrimSuffix(part[0], "-dbgsym"); len(j.Packages) > 0 && !slices.Contains(j.Packages, part[0]) && !slices.Contains(j.Packages, name) {
-		return forged("the build made the package %s, which its source does not name (only %s)", part[0], strings.Join(j.Packages, ", "))
+	if name := strings.TrimSuffix(part[0], "-dbgsym"); len(j.Packages) > 0 && !slices.Contains(j.Packages, part[0]) &&
+		!slices.Contains(j.Packages, name) {
+		return forged("the build made the package %s, which its source does not name (only %s)",
+			part[0], strings.Join(j.Packages, ", "))
 	}
 	if !j.allowed(part[2]) {
 		return forged("%s is for %s; the build was for %s", name, part[2], j.Arch)
@@ -262,7 +264,8 @@ func (j *Job) checkPackage(dir, name string) error {
 		sourceVersion = version
 	}
 	if source != j.Source || sourceVersion != j.Version {
-		return forged("%s says inside that it was built from %s %s, not from %s %s", name, source, sourceVersion, j.Source, j.Version)
+		return forged("%s says inside that it was built from %s %s, not from %s %s",
+			name, source, sourceVersion, j.Source, j.Version)
 	}
 	return nil
 }

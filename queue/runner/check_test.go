@@ -21,7 +21,8 @@ import (
 // and a .changes, with the file names as given by dpkg.
 func fillResult(t *testing.T, job *Job, arch string) string {
 	t.Helper()
-	control := fmt.Sprintf("Package: hello\nVersion: %s\nArchitecture: %s\nMaintainer: A Builder <a@example.org>\nDescription: greets\n", job.BinaryVersion(), arch)
+	control := fmt.Sprintf("Package: hello\nVersion: %s\nArchitecture: %s\nMaintainer: A Builder <a@example.org>\n"+
+		"Description: greets\n", job.BinaryVersion(), arch)
 	source := "hello"
 	if job.BinNMU != nil {
 		source = "hello (" + job.Version + ")"
@@ -29,7 +30,9 @@ func fillResult(t *testing.T, job *Job, arch string) string {
 	}
 	deb := makeDeb(t, job.Result, control)
 	info := fmt.Sprintf("hello_%s_%s.buildinfo", job.BinaryVersion(), arch)
-	write(t, filepath.Join(job.Result, info), fmt.Sprintf("Format: 1.0\nSource: %s\nBinary: hello\nArchitecture: %s\nVersion: %s\n", source, arch, job.BinaryVersion()))
+	write(t, filepath.Join(job.Result, info),
+		fmt.Sprintf("Format: 1.0\nSource: %s\nBinary: hello\nArchitecture: %s\nVersion: %s\n",
+			source, arch, job.BinaryVersion()))
 	name := fmt.Sprintf("hello_%s_%s.changes", job.BinaryVersion(), arch)
 	writeChanges(t, job, name, source, arch, deb, info)
 	return name
@@ -54,7 +57,9 @@ func writeChanges(t *testing.T, job *Job, name, source, arch string, files ...st
 		fmt.Fprintf(&s1, " %x %d %s\n", sha1.Sum(data), len(data), file)
 		fmt.Fprintf(&s256, " %x %d %s\n", sha256.Sum256(data), len(data), file)
 	}
-	write(t, filepath.Join(job.Result, name), fmt.Sprintf("Format: 1.8\nDate: Sat, 21 Nov 2026 00:00:00 +0000\nSource: %s\nBinary: hello\nArchitecture: %s\nVersion: %s\nDistribution: %s\nDescription:\n hello - greets\nChanges:\n hello\nChecksums-Sha1:\n%sChecksums-Sha256:\n%sFiles:\n%s",
+	write(t, filepath.Join(job.Result, name), fmt.Sprintf("Format: 1.8\nDate: Sat, 21 Nov 2026 00:00:00 +0000\n"+
+		"Source: %s\nBinary: hello\nArchitecture: %s\nVersion: %s\nDistribution: %s\nDescription:\n hello - greets\n"+
+		"Changes:\n hello\nChecksums-Sha1:\n%sChecksums-Sha256:\n%sFiles:\n%s",
 		source, arch, job.BinaryVersion(), job.Suite, s1.String(), s256.String(), f.String()))
 }
 
@@ -96,7 +101,9 @@ func TestCheck(t *testing.T) {
 			os.Rename(filepath.Join(job.Result, c), filepath.Join(job.Result, "hello_1.0-1_multi.changes"))
 		}},
 		{name: "a package that the source names", job: func(j *Job) { j.Packages = []string{"doc", "hello"} }},
-		{"a package that it does not name", func(j *Job) { j.Packages = []string{"doc"} }, nil, "made the package hello, which its source does not name", true},
+		{"a package that it does not name", func(j *Job) {
+			j.Packages = []string{"doc"}
+		}, nil, "made the package hello, which its source does not name", true},
 		{"other source", nil, replace("Source: hello", "Source: bash"), `result of "bash"`, true},
 		{"other version", nil, replace("Version: 1.0-1", "Version: 2.0-1"), `version "2.0-1"`, true},
 		{"other source version", nil, replace("Source: hello", "Source: hello (0.9)"), `version "0.9"`, true},
@@ -138,7 +145,9 @@ func TestCheck(t *testing.T) {
 		{"package missing", nil, func(t *testing.T, job *Job, c string) {
 			os.Remove(filepath.Join(job.Result, "hello_1.0-1_amd64.deb"))
 		}, "lacks hello_1.0-1_amd64.deb", false},
-		{"no .changes", nil, func(t *testing.T, job *Job, c string) { os.Remove(filepath.Join(job.Result, c)) }, "left no .changes", false},
+		{"no .changes", nil, func(t *testing.T, job *Job, c string) {
+			os.Remove(filepath.Join(job.Result, c))
+		}, "left no .changes", false},
 		{"two .changes", nil, func(t *testing.T, job *Job, c string) {
 			write(t, filepath.Join(job.Result, "bash_1_amd64.changes"), "x")
 		}, "two .changes", true},
@@ -156,7 +165,9 @@ func TestCheck(t *testing.T) {
 		{"package has a second name", nil, func(t *testing.T, job *Job, c string) {
 			os.Link(filepath.Join(job.Result, "hello_1.0-1_amd64.deb"), filepath.Join(job.Dir, "x"))
 		}, "one name", true},
-		{"a directory", nil, func(t *testing.T, job *Job, c string) { os.Mkdir(filepath.Join(job.Result, "d"), 0o755) }, "not a plain file", true},
+		{"a directory", nil, func(t *testing.T, job *Job, c string) {
+			os.Mkdir(filepath.Join(job.Result, "d"), 0o755)
+		}, "not a plain file", true},
 		{"a foreign kind of file", nil, func(t *testing.T, job *Job, c string) {
 			write(t, filepath.Join(job.Result, "hello_1.0-1_amd64.tar"), "x")
 			writeChanges(t, job, c, "hello", "amd64", "hello_1.0-1_amd64.deb", "hello_1.0-1_amd64.tar")
@@ -166,11 +177,13 @@ func TestCheck(t *testing.T) {
 			writeChanges(t, job, c, "hello", "amd64", "hello_1.0-1_amd64.buildinfo")
 		}, "lists no package", true},
 		{"foreign package", nil, func(t *testing.T, job *Job, c string) {
-			deb := makeDeb(t, job.Result, "Package: bash\nVersion: 5\nArchitecture: amd64\nMaintainer: A Builder <a@example.org>\nDescription: a shell\n")
+			deb := makeDeb(t, job.Result,
+				"Package: bash\nVersion: 5\nArchitecture: amd64\nMaintainer: A Builder <a@example.org>\nDescription: a shell\n")
 			writeChanges(t, job, c, "hello", "amd64", "hello_1.0-1_amd64.deb", "hello_1.0-1_amd64.buildinfo", deb)
 		}, "built from bash 5", true},
 		{"package in disguise", nil, func(t *testing.T, job *Job, c string) {
-			deb := makeDeb(t, job.Result, "Package: bash\nSource: hello (1.0-1)\nVersion: 5\nArchitecture: amd64\nMaintainer: A Builder <a@example.org>\nDescription: a shell\n")
+			deb := makeDeb(t, job.Result, "Package: bash\nSource: hello (1.0-1)\nVersion: 5\nArchitecture: amd64\n"+
+				"Maintainer: A Builder <a@example.org>\nDescription: a shell\n")
 			os.Rename(filepath.Join(job.Result, deb), filepath.Join(job.Result, "hello_1.0-1_amd64.deb"))
 			writeChanges(t, job, c, "hello", "amd64", "hello_1.0-1_amd64.deb", "hello_1.0-1_amd64.buildinfo")
 		}, "says inside that it is bash", true},
@@ -212,7 +225,8 @@ func TestCheck(t *testing.T) {
 func TestCheckOwnVersion(t *testing.T) {
 	job := newJob(t)
 	job.Control = debControl
-	deb := makeDeb(t, job.Result, "Package: hello-data\nSource: hello (1.0-1)\nVersion: 1:7\nArchitecture: amd64\nMaintainer: A Builder <a@example.org>\nDescription: data\n")
+	deb := makeDeb(t, job.Result, "Package: hello-data\nSource: hello (1.0-1)\nVersion: 1:7\nArchitecture: amd64\n"+
+		"Maintainer: A Builder <a@example.org>\nDescription: data\n")
 	writeChanges(t, job, "hello_1.0-1_amd64.changes", "hello", "amd64", deb)
 	if _, _, err := Check(job); err != nil {
 		t.Error(err)

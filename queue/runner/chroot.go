@@ -164,7 +164,8 @@ func (c *Chroots) create(ctx context.Context, suite, arch, first string, base []
 func takeIDs(ctx context.Context, user *cage.Account, log *os.File) (cage.Range, *os.File, error) {
 	return user.Take(ctx, func(ranges int) {
 		if log != nil {
-			fmt.Fprintf(log, "Waiting for one of the %d ranges of subordinate ids that /etc/subuid and /etc/subgid give %s: each build at a time needs one of 65536.\n", ranges, user.Name)
+			fmt.Fprintf(log, "Waiting for one of the %d ranges of subordinate ids that /etc/subuid and /etc/subgid give %s: "+
+				"each build at a time needs one of 65536.\n", ranges, user.Name)
 		}
 	})
 }
@@ -264,7 +265,8 @@ func (c *Chroots) removeDir(dir string) error {
 		if err != nil {
 			return err
 		}
-		o := &cage.Order{Own: true, User: user, Ranges: ids, As: cage.AsKeeper, Dir: "/", Env: []string{"PATH=" + cage.DefaultPath},
+		o := &cage.Order{Own: true, User: user, Ranges: ids, As: cage.AsKeeper, Dir: "/",
+			Env:  []string{"PATH=" + cage.DefaultPath},
 			Argv: []string{"find", dir, "-xdev", "-mindepth", "1", "-delete"}}
 		if err := runOrder(context.Background(), o, nil); err != nil {
 			return fmt.Errorf("empty %s: %w", dir, err)
@@ -384,7 +386,9 @@ func (c *Chroots) Lookup(suite, arch string) (*Chroot, error) {
 // Fresh returns a chroot made of these apt lines that is not older than max,
 // and makes it if need be. Of several callers at once, also in other processes,
 // one makes it and the others wait.
-func (c *Chroots) Fresh(ctx context.Context, suite, arch string, base []string, max time.Duration, log *os.File) (*Chroot, error) {
+func (c *Chroots) Fresh(
+	ctx context.Context, suite, arch string, base []string, max time.Duration, log *os.File,
+) (*Chroot, error) {
 	if err := checkName(suite, arch); err != nil {
 		return nil, fmt.Errorf("chroot: %w", err)
 	}
@@ -432,7 +436,8 @@ func (c *Chroots) use(suite, arch string) (*Chroot, error) {
 		ch.lock = lock
 		return ch, nil
 	}
-	return nil, fmt.Errorf("chroot %s-%s in %s: %w; make it with: packmill chroot create %s %s: %w", suite, arch, c.Dir, ErrNoChroot, suite, arch, ErrSetup)
+	return nil, fmt.Errorf("chroot %s-%s in %s: %w; make it with: packmill chroot create %s %s: %w",
+		suite, arch, c.Dir, ErrNoChroot, suite, arch, ErrSetup)
 }
 
 func (c *Chroot) release() { c.lock.Close() }
@@ -509,7 +514,8 @@ func SystemBase() ([]string, error) {
 		return nil, fmt.Errorf("this machine's release has no codename in /etc/os-release: %w", ErrSetup)
 	}
 	// URIs with mirror+file and the like are resolved by apt; components come one a line.
-	out, err := exec.Command("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages").Output()
+	out, err := exec.Command("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)",
+		"Created-By: Packages").Output()
 	if err != nil {
 		return nil, fmt.Errorf("apt-get indextargets: %w", err)
 	}

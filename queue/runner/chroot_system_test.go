@@ -37,7 +37,8 @@ func TestChrootLife(t *testing.T) {
 		t.Errorf("remove before: %v", err)
 	}
 	// What cannot be made leaves nothing.
-	if err := c.Create(context.Background(), "sid", "amd64", []string{"deb http://127.0.0.1:9/debian nosuch main"}, nil); err == nil {
+	if err := c.Create(context.Background(), "sid", "amd64", []string{"deb http://127.0.0.1:9/debian nosuch main"},
+		nil); err == nil {
 		t.Error("no error without a mirror")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -89,7 +90,8 @@ func TestChrootLife(t *testing.T) {
 		}
 	}
 	goOn := start()
-	if all, err := c.List(); err != nil || len(all) != 1 || !all[0].Builds || all[0].Name() != "sid-amd64" || all[0].Size < 100<<20 {
+	if all, err := c.List(); err != nil || len(all) != 1 || !all[0].Builds || all[0].Name() != "sid-amd64" ||
+		all[0].Size < 100<<20 {
 		t.Errorf("list: %+v, %v", all, err)
 	}
 	// The Base changes: of three that ask, one makes it anew.
@@ -99,7 +101,8 @@ func TestChrootLife(t *testing.T) {
 		all.Go(func() {
 			job := newSystemJob(t)
 			job.Base = base
-			if err := c.forJob(context.Background(), job, "amd64"); err != nil || !strings.Contains(logText(t, job), "is made anew: the suite's Base has changed.") {
+			if err := c.forJob(context.Background(), job, "amd64"); err != nil ||
+				!strings.Contains(logText(t, job), "is made anew: the suite's Base has changed.") {
 				t.Errorf("%v\n%s", err, logText(t, job))
 			}
 		})
@@ -134,10 +137,12 @@ func TestChrootLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	const dead = "deb http://127.0.0.1:9/debian nosuch main"
-	write(t, filepath.Join(ch.dir, infoFile), "Suite: sid\nArchitecture: amd64\nMade: "+ch.Made.Format(time.RFC3339Nano)+"\nBase:\n "+dead+"\n")
+	write(t, filepath.Join(ch.dir, infoFile),
+		"Suite: sid\nArchitecture: amd64\nMade: "+ch.Made.Format(time.RFC3339Nano)+"\nBase:\n "+dead+"\n")
 	job := newSystemJob(t)
 	job.Base = []string{dead}
-	if err := old.forJob(context.Background(), job, "amd64"); err != nil || !strings.Contains(logText(t, job), "the old one serves on") {
+	if err := old.forJob(context.Background(), job, "amd64"); err != nil ||
+		!strings.Contains(logText(t, job), "the old one serves on") {
 		t.Errorf("old, and no mirror: %v\n%s", err, logText(t, job))
 	}
 	job.Base = append(job.Base, dead+" contrib")

@@ -152,7 +152,8 @@ func (r *Exec) result(job *Job, x *cage.Exit) *Result {
 		res.Outcome, res.DepWait = DepWait, deps
 		res.Reason = "waits for " + strings.Join(deps, ", ")
 	default:
-		res.Reason = fmt.Sprintf("the builder %s ended with exit status %d, which is trouble of the builder and not of the package", name, x.Exit)
+		res.Reason = fmt.Sprintf("the builder %s ended with exit status %d, which is trouble of the builder and not of "+
+			"the package", name, x.Exit)
 	}
 	return res
 }
@@ -176,15 +177,20 @@ func (res *Result) ended(job *Job, x *cage.Exit) bool {
 	case x.Limit == LimitWall:
 		res.Outcome, res.Reason = Attempted, fmt.Sprintf("the build was ended after %v, the limit of time", l.Wall)
 	case x.Limit == LimitSilence:
-		res.Outcome, res.Suspect, res.Reason = Attempted, SuspectStall, fmt.Sprintf("the build was ended after %v without output", l.Silence)
+		res.Outcome, res.Suspect, res.Reason = Attempted, SuspectStall,
+			fmt.Sprintf("the build was ended after %v without output", l.Silence)
 	case x.Limit == LimitLog:
-		res.Outcome, res.Reason = Attempted, fmt.Sprintf("the build was ended when its log reached %s, the limit", bytesText(l.Log))
+		res.Outcome, res.Reason = Attempted, fmt.Sprintf("the build was ended when its log reached %s, the limit",
+			bytesText(l.Log))
 	case x.Limit == LimitMemory:
-		res.Outcome, res.Suspect, res.Reason = Attempted, SuspectMemory, fmt.Sprintf("the build was ended when it used more than %s of memory, the limit", bytesText(l.Memory))
+		res.Outcome, res.Suspect, res.Reason = Attempted, SuspectMemory, fmt.Sprintf("the build was ended when it used "+
+			"more than %s of memory, the limit", bytesText(l.Memory))
 	case x.Limit == LimitTasks:
-		res.Outcome, res.Suspect, res.Reason = Attempted, SuspectTasks, fmt.Sprintf("the build was ended when it started more than %d processes and threads, the limit", l.Tasks)
+		res.Outcome, res.Suspect, res.Reason = Attempted, SuspectTasks, fmt.Sprintf("the build was ended when it started "+
+			"more than %d processes and threads, the limit", l.Tasks)
 	case x.Limit == LimitDisk:
-		res.Outcome, res.Suspect, res.Reason = Attempted, SuspectSpace, fmt.Sprintf("the build was ended when it used more than %s of disk, the limit", bytesText(l.Disk))
+		res.Outcome, res.Suspect, res.Reason = Attempted, SuspectSpace, fmt.Sprintf("the build was ended when it used "+
+			"more than %s of disk, the limit", bytesText(l.Disk))
 	case x.Killed:
 		res.Outcome, res.Reason, res.Exit = GiveBack, "the build was killed from outside", -1
 	default:

@@ -46,7 +46,8 @@ func TestExecEnvironment(t *testing.T) {
 		}
 	}
 	want := []string{
-		"HOME=" + job.Dir, "LANG=C.UTF-8", "PACKMILL_ARCH=amd64", "PACKMILL_BINNMU=3", "PACKMILL_BINNMU_BY=Build daemon <nobody@localhost>", "PACKMILL_DSC=" + job.Dsc,
+		"HOME=" + job.Dir, "LANG=C.UTF-8", "PACKMILL_ARCH=amd64", "PACKMILL_BINNMU=3",
+		"PACKMILL_BINNMU_BY=Build daemon <nobody@localhost>", "PACKMILL_DSC=" + job.Dsc,
 		"PACKMILL_EXTRA_CONFLICTS=libbad", "PACKMILL_EXTRA_DEPENDS=libgood (>= 2)",
 		"PACKMILL_RESULT=" + job.Result, "PACKMILL_SUITE=sid", "PATH=" + cage.DefaultPath, "PWD=" + job.Dir,
 		job.Dir, ".:", "", job.Result + ":", "0", "1", "2", "3", strconv.Itoa(min(nice+5, 19)),
@@ -66,9 +67,11 @@ func TestExecOutcomes(t *testing.T) {
 	}{
 		{"attempted", "echo 'foo.c:1: error'; exit 2", Attempted, "the build failed", "", ""},
 		{"no space", "echo 'write: No space left on device'; exit 2", Attempted, "no space", SuspectSpace, ""},
-		{"compiler", "echo 'x.c:3:1: internal compiler error: in foo'; exit 2", Attempted, "compiler crashed", SuspectCompiler, ""},
+		{"compiler", "echo 'x.c:3:1: internal compiler error: in foo'; exit 2",
+			Attempted, "compiler crashed", SuspectCompiler, ""},
 		{"no more processes", "echo 'sh: 1: Cannot fork'; exit 2", Attempted, "no more processes", SuspectTasks, ""},
-		{"no more threads", "echo 'fork: retry: Resource temporarily unavailable'; exit 2", Attempted, "no more processes", SuspectTasks, ""},
+		{"no more threads", "echo 'fork: retry: Resource temporarily unavailable'; exit 2",
+			Attempted, "no more processes", SuspectTasks, ""},
 		{"dep-wait", `printf 'libfoo-dev (>= 2)\n\nbar\n' > $PACKMILL_RESULT/dep-wait; exit 3`, DepWait, "libfoo-dev (>= 2), bar", "", "libfoo-dev (>= 2)|bar"},
 		{"dep-wait, alternatives", `echo 'a | b' > $PACKMILL_RESULT/dep-wait; exit 3`, GiveBack, "not one package", "", ""},
 		{"dep-wait, rubbish", `echo '$(id)' > $PACKMILL_RESULT/dep-wait; exit 3`, GiveBack, "not readable", "", ""},
@@ -82,7 +85,8 @@ func TestExecOutcomes(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			job := newJob(t)
 			res := mustRun(t, script(t, c.script), job)
-			if res.Outcome != c.outcome || !strings.Contains(res.Reason, c.reason) || res.Suspect != c.suspect || strings.Join(res.DepWait, "|") != c.depWait {
+			if res.Outcome != c.outcome || !strings.Contains(res.Reason, c.reason) || res.Suspect != c.suspect ||
+				strings.Join(res.DepWait, "|") != c.depWait {
 				t.Errorf("%s: got %v %q %q %q", c.script, res.Outcome, res.Reason, res.Suspect, res.DepWait)
 			}
 		})
@@ -115,9 +119,11 @@ func TestLimits(t *testing.T) {
 		{"silence", "echo once; sleep 1000", Limits{Silence: 500 * time.Millisecond}, LimitSilence, SuspectStall},
 		{"log", "cat /dev/zero", Limits{Log: 64 << 20}, LimitLog, ""},
 		{"disk", "cat /dev/zero > big & sleep 100", Limits{Disk: 20 << 20}, LimitDisk, SuspectSpace},
-		{"disk of results", "head -c 40000000 /dev/zero > $PACKMILL_RESULT/big; sleep 100", Limits{Disk: 20 << 20}, LimitDisk, SuspectSpace},
+		{"disk of results", "head -c 40000000 /dev/zero > $PACKMILL_RESULT/big; sleep 100",
+			Limits{Disk: 20 << 20}, LimitDisk, SuspectSpace},
 		{"fork bomb", "bomb() { bomb | bomb & }; bomb; sleep 100", Limits{Tasks: 64}, LimitTasks, SuspectTasks},
-		{"memory", "exec head -c 2000000000 /dev/zero | tail | sleep 100", Limits{Memory: 64 << 20}, LimitMemory, SuspectMemory},
+		{"memory", "exec head -c 2000000000 /dev/zero | tail | sleep 100",
+			Limits{Memory: 64 << 20}, LimitMemory, SuspectMemory},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			job := newJob(t)
@@ -248,7 +254,8 @@ func testDaemon() {
 	if err != nil {
 		panic(err)
 	}
-	job := &Job{Source: "hello", Version: "1.0-1", Suite: "sid", Arch: "amd64", Dsc: filepath.Join(dir, "source", "hello_1.0-1.dsc"),
+	job := &Job{Source: "hello", Version: "1.0-1", Suite: "sid", Arch: "amd64",
+		Dsc: filepath.Join(dir, "source", "hello_1.0-1.dsc"),
 		Dir: filepath.Join(dir, "work"), Result: filepath.Join(dir, "result"), Log: log, Lock: lock}
 	r := &Exec{Path: os.Getenv("BUILD_TEST_BUILDER"), SharePIDs: os.Getenv("BUILD_TEST_SHARE") == "true"}
 	fmt.Println("running")
@@ -264,7 +271,8 @@ func TestKillDaemon(t *testing.T) {
 			job.Lock.Close()
 			r := script(t, `setsid sleep 96.5 & sleep 96.5 & echo started; sleep 96.5`)
 			cmd := exec.Command("/proc/self/exe")
-			cmd.Env = append(os.Environ(), "BUILD_TEST_DAEMON="+filepath.Dir(job.Dir), "BUILD_TEST_BUILDER="+r.Path, "BUILD_TEST_SHARE="+fmt.Sprint(share))
+			cmd.Env = append(os.Environ(), "BUILD_TEST_DAEMON="+filepath.Dir(job.Dir), "BUILD_TEST_BUILDER="+r.Path,
+				"BUILD_TEST_SHARE="+fmt.Sprint(share))
 			out, err := cmd.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -284,7 +292,9 @@ func TestKillDaemon(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer dir.Close()
-			within(t, time.Minute, "lock free", func() bool { return unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil })
+			within(t, time.Minute, "lock free", func() bool {
+				return unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
+			})
 			if got := running("96.5"); len(got) != 0 {
 				t.Errorf("the lock is free and these run: %v", got)
 			}

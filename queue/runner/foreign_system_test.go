@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-var long = flag.Bool("build.long", false, "build for arm64 too, emulated and crossed: ten minutes or more; scripts/test long")
+var long = flag.Bool("build.long", false,
+	"build for arm64 too, emulated and crossed: ten minutes or more; scripts/test long")
 
 // program reads the ELF header of a program in a .deb.
 func program(t *testing.T, deb, path string) *elf.File {
@@ -49,9 +50,15 @@ func TestForeign(t *testing.T) {
 	}{
 		{"i386 by overlay", "i386", "", elf.EM_386, func(c *Chroots) Runner { return &Overlay{Chroots: c} }, false},
 		{"i386 by sbuild", "i386", "", elf.EM_386, func(c *Chroots) Runner { return &Sbuild{Chroots: c} }, true},
-		{"arm64 crossed by sbuild", "arm64", "amd64", elf.EM_AARCH64, func(c *Chroots) Runner { return &Sbuild{Chroots: c} }, true},
-		{"arm64 emulated by overlay", "arm64", "", elf.EM_AARCH64, func(c *Chroots) Runner { return &Overlay{Chroots: c} }, true},
-		{"arm64 emulated by sbuild", "arm64", "", elf.EM_AARCH64, func(c *Chroots) Runner { return &Sbuild{Chroots: c} }, true},
+		{"arm64 crossed by sbuild", "arm64", "amd64", elf.EM_AARCH64, func(c *Chroots) Runner {
+			return &Sbuild{Chroots: c}
+		}, true},
+		{"arm64 emulated by overlay", "arm64", "", elf.EM_AARCH64, func(c *Chroots) Runner {
+			return &Overlay{Chroots: c}
+		}, true},
+		{"arm64 emulated by sbuild", "arm64", "", elf.EM_AARCH64, func(c *Chroots) Runner {
+			return &Sbuild{Chroots: c}
+		}, true},
 	} {
 		if x.long && !*long {
 			continue
@@ -100,7 +107,8 @@ func TestNotRuns(t *testing.T) {
 	base := []string{"deb http://127.0.0.1:9/debian sid main"}
 	// No emulator is for this one.
 	err := c.Create(t.Context(), "sid", "ia64", base, nil)
-	if !errors.Is(err, ErrSetup) || !strings.Contains(err.Error(), "qemu-user-static") || !strings.Contains(err.Error(), "Cross-From: "+Machine()) {
+	if !errors.Is(err, ErrSetup) || !strings.Contains(err.Error(), "qemu-user-static") ||
+		!strings.Contains(err.Error(), "Cross-From: "+Machine()) {
 		t.Errorf("make a chroot: %v", err)
 	}
 	if exists(filepath.Join(c.Dir, "sid-ia64")) {

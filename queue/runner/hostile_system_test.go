@@ -64,9 +64,12 @@ func attack(t *testing.T, c *Chroots, r Runner) {
 	args += " " + repo.Dir
 
 	before := snapshot(t, c.Dir)
-	source{version: "1.0", depends: "ours-dev", build: "printf '%s' '" + encode(hostile) + "' | base64 -d > /tmp/attack\nsh /tmp/attack " + args}.make(t, job)
+	source{version: "1.0", depends: "ours-dev",
+		build: "printf '%s' '" + encode(hostile) + "' | base64 -d > /tmp/attack\nsh /tmp/attack " + args}.make(t, job)
 	job.Repos = []Repo{repo}
-	source{version: "2.0", build: "cat /proc/self/uid_map; echo victim > victim\nwhile ! test -e /tmp/never && test $$(( $$(date +%s) - $$(stat -c %Y victim) )) -lt 8; do sleep 1; done\nls -lan . .. /tmp\ntest \"$$(cat victim)\" = victim"}.make(t, victim)
+	source{version: "2.0", build: "cat /proc/self/uid_map; echo victim > victim\n" +
+		"while ! test -e /tmp/never && test $$(( $$(date +%s) - $$(stat -c %Y victim) )) -lt 8; do sleep 1; done\n" +
+		"ls -lan . .. /tmp\ntest \"$$(cat victim)\" = victim"}.make(t, victim)
 	var both sync.WaitGroup
 	both.Go(func() {
 		if res := mustRun(t, r, job); res.Outcome != Good {
@@ -96,7 +99,8 @@ func attack(t *testing.T, c *Chroots, r Runner) {
 	if !lockFree(t, job) {
 		t.Error("something still holds the lock")
 	}
-	for _, dir := range []string{filepath.Dir(job.Dir), filepath.Dir(victim.Dir), repo.Dir, os.TempDir(), "/var/tmp", "/dev/shm", "/mnt", "/run/lock"} {
+	for _, dir := range []string{filepath.Dir(job.Dir), filepath.Dir(victim.Dir), repo.Dir, os.TempDir(), "/var/tmp",
+		"/dev/shm", "/mnt", "/run/lock"} {
 		findMark(t, dir, mark)
 	}
 	after := snapshot(t, c.Dir)
@@ -108,7 +112,8 @@ func attack(t *testing.T, c *Chroots, r Runner) {
 	equalTarball(t, c)
 	// A build after it, with the same ids or others.
 	next := newSystemJob(t)
-	source{version: "3.0", build: "! ls -a / /tmp /build /usr/bin /usr/local/bin /bin /etc /usr/sbin | grep " + mark + "\n! grep " + mark + " /etc/profile /usr/bin/dpkg-gencontrol"}.make(t, next)
+	source{version: "3.0", build: "! ls -a / /tmp /build /usr/bin /usr/local/bin /bin /etc /usr/sbin | grep " + mark +
+		"\n! grep " + mark + " /etc/profile /usr/bin/dpkg-gencontrol"}.make(t, next)
 	if res := mustRun(t, r, next); res.Outcome != Good {
 		t.Errorf("the next build: %v: %s\n%s", res.Outcome, res.Reason, logText(t, next))
 	}
@@ -163,10 +168,12 @@ func snapshot(t *testing.T, dir string) map[string]string {
 	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		var st unix.Stat_t
 		// The time of a layer's info is that of its last use.
-		if err != nil || unix.Lstat(path, &st) != nil || d.Name() == infoFile || strings.HasPrefix(d.Name(), "wish.") || st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		if err != nil || unix.Lstat(path, &st) != nil || d.Name() == infoFile || strings.HasPrefix(d.Name(), "wish.") ||
+			st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			return nil
 		}
-		all[path] = fmt.Sprintf("inode %d, mode %o, owner %d:%d, %d bytes, changed %d.%09d", st.Ino, st.Mode, st.Uid, st.Gid, st.Size, st.Ctim.Sec, st.Ctim.Nsec)
+		all[path] = fmt.Sprintf("inode %d, mode %o, owner %d:%d, %d bytes, changed %d.%09d",
+			st.Ino, st.Mode, st.Uid, st.Gid, st.Size, st.Ctim.Sec, st.Ctim.Nsec)
 		return nil
 	})
 	return all
@@ -191,8 +198,10 @@ func equalTarball(t *testing.T, c *Chroots) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		view := &cage.View{Dirs: []string{"tmp"}, Binds: map[string]string{rootDir: root}, Reads: map[string]string{tarFile: own.Tarball()}}
-		o := own.order(cage.AsRoot, view, "tar", "--compare", "--numeric-owner", "--exclude=./dev/*", "-C", cage.ViewRoot+"/"+rootDir, "-f", cage.ViewRoot+"/"+tarFile)
+		view := &cage.View{Dirs: []string{"tmp"}, Binds: map[string]string{rootDir: root},
+			Reads: map[string]string{tarFile: own.Tarball()}}
+		o := own.order(cage.AsRoot, view, "tar", "--compare", "--numeric-owner", "--exclude=./dev/*", "-C",
+			cage.ViewRoot+"/"+rootDir, "-f", cage.ViewRoot+"/"+tarFile)
 		err = runOrder(t.Context(), o, log)
 		said, _ := os.ReadFile(log.Name())
 		log.Close()

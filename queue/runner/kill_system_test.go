@@ -45,7 +45,8 @@ func TestKillRunner(t *testing.T) {
 			job.Lock.Close()
 			job.Network = name == "schroot"
 			cmd := exec.Command("/proc/self/exe", "-test.run=TestKillRunnerDaemon")
-			cmd.Env = append(os.Environ(), "BUILD_TEST_RUNNER="+name, "BUILD_TEST_DIR="+filepath.Dir(job.Dir), "BUILD_TEST_CHROOTS="+c.Dir)
+			cmd.Env = append(os.Environ(), "BUILD_TEST_RUNNER="+name, "BUILD_TEST_DIR="+filepath.Dir(job.Dir),
+				"BUILD_TEST_CHROOTS="+c.Dir)
 			out, err := cmd.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -65,7 +66,9 @@ func TestKillRunner(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer dir.Close()
-			within(t, time.Minute, "lock free", func() bool { return unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil })
+			within(t, time.Minute, "lock free", func() bool {
+				return unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
+			})
 			if got := running("93.2"); len(got) != 0 {
 				t.Errorf("the lock is free and these run: %v", got)
 			}
@@ -113,8 +116,11 @@ func TestKillRunnerDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &Chroots{Dir: os.Getenv("BUILD_TEST_CHROOTS"), User: buildUser()}
-	runners := map[string]Runner{"overlay": &Overlay{Chroots: c}, "sbuild": &Sbuild{Chroots: c}, "schroot": &Sbuild{Chroots: c, Schroot: true}}
-	res, err := runners[os.Getenv("BUILD_TEST_RUNNER")].Run(context.Background(), &Job{Source: "hello", Version: "1.0", Suite: "sid", Arch: "amd64",
-		Dsc: filepath.Join(dir, "source", "hello_1.0.dsc"), Dir: filepath.Join(dir, "work"), Result: filepath.Join(dir, "result"), Log: log, Lock: lock, Network: os.Getenv("BUILD_TEST_RUNNER") == "schroot"})
+	runners := map[string]Runner{"overlay": &Overlay{Chroots: c}, "sbuild": &Sbuild{Chroots: c},
+		"schroot": &Sbuild{Chroots: c, Schroot: true}}
+	res, err := runners[os.Getenv("BUILD_TEST_RUNNER")].Run(context.Background(),
+		&Job{Source: "hello", Version: "1.0", Suite: "sid", Arch: "amd64",
+			Dsc: filepath.Join(dir, "source", "hello_1.0.dsc"), Dir: filepath.Join(dir, "work"),
+			Result: filepath.Join(dir, "result"), Log: log, Lock: lock, Network: os.Getenv("BUILD_TEST_RUNNER") == "schroot"})
 	fmt.Println(res, err)
 }

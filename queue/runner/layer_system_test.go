@@ -91,15 +91,18 @@ func TestLayers(t *testing.T) {
 		})
 	}
 	both.Wait()
-	if got := layersOf(t, c); len(got) != 2 || rangeOf(t, got[0]) == rangeOf(t, got[1]) || strings.Count(logs[0]+logs[1], "Setting up ed ") != 2 {
+	if got := layersOf(t, c); len(got) != 2 || rangeOf(t, got[0]) == rangeOf(t, got[1]) ||
+		strings.Count(logs[0]+logs[1], "Setting up ed ") != 2 {
 		t.Fatalf("layers %v; the logs:\n%s\n%s", got, logs[0], logs[1])
 	}
 	// Another wish with the same packages; a build that writes where it can.
-	if log := build(source{depends: "ed (>= 0.1), make", build: "ed --version\necho x > /tmp/leftover\n! sh -c 'echo x > /bin/ed'"}); strings.Contains(log, "Setting up ed ") {
+	if log := build(source{depends: "ed (>= 0.1), make",
+		build: "ed --version\necho x > /tmp/leftover\n! sh -c 'echo x > /bin/ed'"}); strings.Contains(log, "Setting up ed ") {
 		t.Errorf("the second wish: %s", log)
 	}
 	start := time.Now()
-	if log := build(source{depends: "ed", build: "ed --version; test ! -e /tmp/leftover"}); !strings.Contains(log, kept) || !strings.Contains(log, "GNU ed 1.") {
+	if log := build(source{depends: "ed", build: "ed --version; test ! -e /tmp/leftover"}); !strings.Contains(log, kept) ||
+		!strings.Contains(log, "GNU ed 1.") {
 		t.Errorf("the third build: %s", log)
 	}
 	t.Logf("with a layer: %v", time.Since(start))

@@ -41,7 +41,8 @@ func (c *Chroots) Lists(suite, arch, dst string) ([]string, error) {
 			return nil, fmt.Errorf("chroot %s-%s: %w", suite, arch, err)
 		}
 		name := path.Base(h.Name)
-		if path.Dir(strings.TrimPrefix(h.Name, "./")) != "var/lib/apt/lists" || h.Typeflag != tar.TypeReg || !isPackages(name) && !strings.HasSuffix(name, "Release") {
+		if path.Dir(strings.TrimPrefix(h.Name, "./")) != "var/lib/apt/lists" || h.Typeflag != tar.TypeReg ||
+			!isPackages(name) && !strings.HasSuffix(name, "Release") {
 			continue
 		}
 		if left -= h.Size; left < 0 {

@@ -108,9 +108,11 @@ func (b *overlayBuild) check() (err error) {
 		return err
 	}
 	if job.Arch != "all" && job.Arch != b.on {
-		return fmt.Errorf("the overlay runner does not cross-build %s on %s; use sbuild for this builder: %w", job.Arch, b.on, ErrSetup)
+		return fmt.Errorf("the overlay runner does not cross-build %s on %s; use sbuild for this builder: %w",
+			job.Arch, b.on, ErrSetup)
 	}
-	if job.Path != "" && (!filepath.IsAbs(job.Path) || filepath.Clean(job.Path) != job.Path || filepath.Dir(job.Path) == "/") {
+	if job.Path != "" &&
+		(!filepath.IsAbs(job.Path) || filepath.Clean(job.Path) != job.Path || filepath.Dir(job.Path) == "/") {
 		return fmt.Errorf("build path %q is not a clean absolute path with a directory above it", job.Path)
 	}
 	b.dsc, err = readDsc(job)
@@ -132,7 +134,9 @@ func (b *overlayBuild) allowed() (*Result, error) {
 }
 
 // run runs an order in the namespaces. The size of these directories is watched.
-func (b *overlayBuild) run(ctx context.Context, in *overlay.Order, files []*os.File, disk ...string) (*cage.Exit, error) {
+func (b *overlayBuild) run(
+	ctx context.Context, in *overlay.Order, files []*os.File, disk ...string,
+) (*cage.Exit, error) {
 	detail, err := json.Marshal(in)
 	if err != nil {
 		return nil, fmt.Errorf("build order: %w", err)
@@ -265,8 +269,9 @@ func (b *overlayBuild) describe(refresh time.Duration) error {
 			"PATH=" + cage.DefaultPath + ":/usr/games", "LANG=C.UTF-8", "LC_ALL=C.UTF-8", "HOME=/nonexistent", "SHELL=/bin/sh",
 			"USER=packmill", "LOGNAME=packmill", "DEB_BUILD_OPTIONS=" + job.buildOptions(),
 		}, job.Env),
-		Note:   "All are installed.",
-		Header: fmt.Sprintf("packmill: %s %s for %s and %s on %s, %s\n", job.Source, job.BinaryVersion(), job.Suite, job.Arch, b.on, time.Now().UTC().Format(time.RFC3339)),
+		Note: "All are installed.",
+		Header: fmt.Sprintf("packmill: %s %s for %s and %s on %s, %s\n",
+			job.Source, job.BinaryVersion(), job.Suite, job.Arch, b.on, time.Now().UTC().Format(time.RFC3339)),
 	}
 	if refresh == 0 {
 		refresh = 24 * time.Hour
@@ -312,8 +317,10 @@ func (j *Job) binary() string {
 
 // binNMUEntry is the changelog's entry of a binNMU.
 func (j *Job) binNMUEntry() string {
-	return fmt.Sprintf("%s (%s) %s; urgency=low, binary-only=yes\n\n  * Binary-only non-maintainer upload for %s; no source changes.\n  * %s\n\n -- %s  %s\n\n",
-		j.Source, j.BinaryVersion(), j.Suite, j.Arch, j.BinNMU.Changelog, j.BinNMU.maintainer(), j.BinNMU.Time.UTC().Format(time.RFC1123Z))
+	return fmt.Sprintf("%s (%s) %s; urgency=low, binary-only=yes\n\n"+
+		"  * Binary-only non-maintainer upload for %s; no source changes.\n  * %s\n\n -- %s  %s\n\n",
+		j.Source, j.BinaryVersion(), j.Suite, j.Arch, j.BinNMU.Changelog, j.BinNMU.maintainer(),
+		j.BinNMU.Time.UTC().Format(time.RFC1123Z))
 }
 
 // maintainer is who stands in the changelog.

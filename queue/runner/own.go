@@ -57,13 +57,15 @@ func (o *ownChroot) root() string { return filepath.Join(o.home(), rootDir) }
 // order is a command with the range's ids and a view.
 func (o *ownChroot) order(as cage.Identity, view *cage.View, argv ...string) *cage.Order {
 	return &cage.Order{Own: true, User: o.user, Ranges: []cage.Range{o.ids}, As: as, View: view, Argv: argv, Dir: "/",
-		Env: []string{"PATH=" + cage.DefaultPath, "LANG=C.UTF-8", "HOME=" + cage.ViewRoot + "/tmp", "TMPDIR=" + cage.ViewRoot + "/tmp"}}
+		Env: []string{"PATH=" + cage.DefaultPath, "LANG=C.UTF-8", "HOME=" + cage.ViewRoot + "/tmp",
+			"TMPDIR=" + cage.ViewRoot + "/tmp"}}
 }
 
 // mmdebstrap makes the chroot's tarball.
 func (o *ownChroot) mmdebstrap(ctx context.Context, first string, log *os.File) error {
 	argv := []string{"mmdebstrap", "--mode=unshare", "--variant=buildd", "--format=tar", "--architectures=" + o.Arch,
-		"--include=fakeroot,ca-certificates", "--skip=cleanup/apt/lists,output/dev", "--dpkgopt=force-unsafe-io", "--aptopt=Acquire::Languages none"}
+		"--include=fakeroot,ca-certificates", "--skip=cleanup/apt/lists,output/dev",
+		"--dpkgopt=force-unsafe-io", "--aptopt=Acquire::Languages none"}
 	for _, opt := range proxyOptions() {
 		argv = append(argv, "--aptopt="+opt)
 	}

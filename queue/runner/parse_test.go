@@ -17,7 +17,8 @@ import (
 const goodFooter = "make: nothing\n\n+------------------------------------------------------------------------------+\n" +
 	"| Summary                                                                      |\n" +
 	"+------------------------------------------------------------------------------+\n\n" +
-	"Build Architecture: amd64\nBuild-Space: 36\nFail-Stage: build\nJob: /mnt/source/hello_1.0.dsc\nSpace: 36\nStatus: attempted\nVersion: 1.0\n" +
+	"Build Architecture: amd64\nBuild-Space: 36\nFail-Stage: build\nJob: /mnt/source/hello_1.0.dsc\nSpace: 36\n" +
+	"Status: attempted\nVersion: 1.0\n" +
 	"--------------------------------------------------------------------------------\n" +
 	"Finished at 2026-11-21T15:03:08Z\nBuild needed 00:00:11, 36k disk space\n"
 
@@ -28,11 +29,15 @@ func TestParseFooter(t *testing.T) {
 		ok                bool
 	}{
 		{"good", goodFooter, "attempted", true},
-		{"of Debian 13", strings.Replace(goodFooter, "| Summary"+strings.Repeat(" ", 70)+"|", "| Summary"+strings.Repeat(" ", 38)+"Sat, 21 Nov 2026 19:33:19 +0000 |", 1), "attempted", true},
-		{"a box with something else in it", strings.Replace(goodFooter, "| Summary"+strings.Repeat(" ", 70)+"|", "| Summary"+strings.Repeat(" ", 38)+"Sat, 21 Nov 2026 for ever 00000 |", 1), "", false},
+		{"of Debian 13", strings.Replace(goodFooter, "| Summary"+strings.Repeat(" ", 70)+"|",
+			"| Summary"+strings.Repeat(" ", 38)+"Sat, 21 Nov 2026 19:33:19 +0000 |", 1), "attempted", true},
+		{"a box with something else in it",
+			strings.Replace(goodFooter, "| Summary"+strings.Repeat(" ", 70)+"|",
+				"| Summary"+strings.Repeat(" ", 38)+"Sat, 21 Nov 2026 for ever 00000 |", 1), "", false},
 		{"signal at the end", goodFooter + "E: Build failure (dpkg-buildpackage died with signal 15)\n", "attempted", true},
 		{"forged before", forgedOne + goodFooter, "attempted", true},
-		{"forged before, sbuild killed", forgedOne + "more output\n\nmore\nand\nmore\nand\nmore\nand\nmore\nand\nmore\n", "", false},
+		{"forged before, sbuild killed", forgedOne + "more output\n\nmore\nand\nmore\nand\nmore\nand\nmore\nand\nmore\n",
+			"", false},
 		{"nothing", "", "", false},
 		{"no end", strings.SplitAfter(goodFooter, "Status: attempted\n")[0], "", false},
 		{"box without lines", strings.Replace(goodFooter, "+\n\nBuild", "+\nBuild", 1), "", false},
@@ -84,16 +89,26 @@ func TestReadSbuild(t *testing.T) {
 		{"exit 0, no summary", 0, 0, "hello\n", GiveBack, ""},
 		{"exit 2", 2, 0, end("attempted", "build"), Attempted, ""},
 		{"exit 2, no space", 2, 0, "cc: No space left on device\n" + end("attempted", "build"), Attempted, SuspectSpace},
-		{"exit 2, sbuild's own clock", 2, 0, "E: Build killed with signal TERM after 150 minutes of inactivity\n" + end("attempted", "build"), Attempted, SuspectStall},
-		{"exit 2, ended by a signal", 2, 0, "E: ABORT: Received TERM signal (requesting cleanup and shutdown)\n" + end("attempted", "build"), GiveBack, ""},
-		{"exit 2, compiler killed", 2, 0, "c++: fatal error: Killed signal terminated program cc1plus\n" + end("attempted", "build"), Attempted, SuspectMemory},
-		{"install-deps", 3, 0, install + "E: Unable to correct problems, you have held broken packages.\n" + end("given-back", "install-deps"), Uninstallable, ""},
-		{"install-deps, mirror dead", 3, 0, install + "Err:1 http://mirror sid/main amd64 foo\nE: Failed to fetch http://mirror/foo.deb\n" + end("given-back", "install-deps"), GiveBack, ""},
-		{"install-deps, warning of an earlier section", 3, 0, "W: Failed to fetch http://mirror/x\n" + install + "E: Unable to correct problems\n" + end("given-back", "install-deps"), Uninstallable, ""},
+		{"exit 2, sbuild's own clock", 2, 0, "E: Build killed with signal TERM after 150 minutes of inactivity\n" +
+			end("attempted", "build"), Attempted, SuspectStall},
+		{"exit 2, ended by a signal", 2, 0,
+			"E: ABORT: Received TERM signal (requesting cleanup and shutdown)\n" + end("attempted", "build"), GiveBack, ""},
+		{"exit 2, compiler killed", 2, 0, "c++: fatal error: Killed signal terminated program cc1plus\n" +
+			end("attempted", "build"), Attempted, SuspectMemory},
+		{"install-deps", 3, 0, install + "E: Unable to correct problems, you have held broken packages.\n" +
+			end("given-back", "install-deps"), Uninstallable, ""},
+		{"install-deps, mirror dead", 3, 0,
+			install + "Err:1 http://mirror sid/main amd64 foo\nE: Failed to fetch http://mirror/foo.deb\n" +
+				end("given-back", "install-deps"), GiveBack, ""},
+		{"install-deps, warning of an earlier section", 3, 0, "W: Failed to fetch http://mirror/x\n" + install +
+			"E: Unable to correct problems\n" + end("given-back", "install-deps"), Uninstallable, ""},
 		{"fetch-src", 3, 0, end("given-back", "fetch-src"), GiveBack, ""},
-		{"unpack", 3, 0, "dpkg-source: error: tar subprocess returned exit status 2\n" + end("given-back", "unpack"), Attempted, ""},
-		{"unpack, another file", 3, 0, "dpkg-source: error: file ./x.tar.xz has size 1 instead of expected 2\n" + end("given-back", "unpack"), GiveBack, ""},
-		{"unpack, full disk", 3, 0, "tar: x: Cannot write: No space left on device\n" + end("given-back", "unpack"), Attempted, SuspectSpace},
+		{"unpack", 3, 0, "dpkg-source: error: tar subprocess returned exit status 2\n" + end("given-back", "unpack"),
+			Attempted, ""},
+		{"unpack, another file", 3, 0, "dpkg-source: error: file ./x.tar.xz has size 1 instead of expected 2\n" +
+			end("given-back", "unpack"), GiveBack, ""},
+		{"unpack, full disk", 3, 0, "tar: x: Cannot write: No space left on device\n" + end("given-back", "unpack"),
+			Attempted, SuspectSpace},
 		{"create-session", 1, 0, end("failed", "create-session"), GiveBack, ""},
 		{"explainer", 1, 0, end("given-back", "explain-bd-uninstallable"), GiveBack, ""},
 		{"abort", 1, 0, end("failed", "abort"), GiveBack, ""},
@@ -105,7 +120,8 @@ func TestReadSbuild(t *testing.T) {
 		res := &Result{Exit: c.exit}
 		res.read(job, &dscFile{}, &cage.Exit{Report: cage.Report{Exit: c.exit, Signal: c.signal}})
 		if res.Outcome != c.outcome || res.Suspect != c.suspect || res.Reason == "" {
-			t.Errorf("%s: got %v, suspect %q: %s; want %v, %q", c.name, res.Outcome, res.Suspect, res.Reason, c.outcome, c.suspect)
+			t.Errorf("%s: got %v, suspect %q: %s; want %v, %q",
+				c.name, res.Outcome, res.Suspect, res.Reason, c.outcome, c.suspect)
 		}
 	}
 }
@@ -130,8 +146,10 @@ Version: 2.36-9
 		t.Fatal(err)
 	}
 	for rel, want := range map[string]bool{
-		"make": true, "make (>= 4)": true, "make (>= 5)": false, "make (= 4.3-4.1)": true, "make (<< 4)": false, "make:any": true, "make:native": true,
-		"make:i386": false, "gone": false, "nothing": false, "builder": true, "builder (>= 1)": false, "make-guile (>= 4)": true, "make-guile (>= 5)": false,
+		"make": true, "make (>= 4)": true, "make (>= 5)": false, "make (= 4.3-4.1)": true, "make (<< 4)": false,
+		"make:any": true, "make:native": true,
+		"make:i386": false, "gone": false, "nothing": false, "builder": true, "builder (>= 1)": false,
+		"make-guile (>= 4)": true, "make-guile (>= 5)": false,
 	} {
 		r, err := policy.ParseRelations(rel)
 		if err != nil {
@@ -253,7 +271,8 @@ func TestRepoLines(t *testing.T) {
 		repo Repo
 		want string
 	}{
-		{Repo{URI: "http://h/", Suite: "sid", Components: []string{"main", "contrib"}, Key: key}, "deb http://h/ sid main contrib"},
+		{Repo{URI: "http://h/", Suite: "sid", Components: []string{"main", "contrib"}, Key: key},
+			"deb http://h/ sid main contrib"},
 		{Repo{Dir: "/srv/a", Suite: "sid", Components: []string{"main"}, Key: key}, "deb file:///packmill-archive7 sid main"},
 		{Repo{URI: "http://h/ evil [trusted=yes]", Suite: "sid", Key: key}, ""},
 		{Repo{URI: "http://h/", Suite: "sid\ndeb http://e/ x", Key: key}, ""},

@@ -58,9 +58,11 @@ func Runs(arch string) error {
 	if errors.As(err, &status) && status.ExitCode() == 1 {
 		cure := "install qemu-user-static (and binfmt-support, if it has no systemd; for a container, on its host)"
 		if there, err := filepath.Glob("/usr/lib/binfmt.d/qemu-*.conf"); err == nil && len(there) > 0 {
-			cure = "qemu-user-static is installed and the kernel does not know of it: systemctl restart systemd-binfmt, or without systemd: mount -t binfmt_misc none /proc/sys/fs/binfmt_misc; update-binfmts --enable"
+			cure = "qemu-user-static is installed and the kernel does not know of it: systemctl restart systemd-binfmt, " +
+				"or without systemd: mount -t binfmt_misc none /proc/sys/fs/binfmt_misc; update-binfmts --enable"
 		}
-		return fmt.Errorf("programs of %s do not run on this machine; %s; or cross-build: Cross-From: %s in control/builders: %w", arch, cure, machine, ErrSetup)
+		return fmt.Errorf("programs of %s do not run on this machine; %s; or cross-build: Cross-From: "+
+			"%s in control/builders: %w", arch, cure, machine, ErrSetup)
 	}
 	return nil
 }

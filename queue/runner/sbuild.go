@@ -124,7 +124,8 @@ func (b *sbuildBuild) prepare() (err error) {
 		return fmt.Errorf("sbuild is missing; install sbuild, mmdebstrap and uidmap: %w", ErrSetup)
 	}
 	if b.Schroot && !b.job.Network {
-		return fmt.Errorf("sbuild in schroot mode leaves the network on in the build, which the settings do not allow; allow it or use unshare mode: %w", ErrSetup)
+		return fmt.Errorf("sbuild in schroot mode leaves the network on in the build, which the settings do not allow; "+
+			"allow it or use unshare mode: %w", ErrSetup)
 	}
 	if b.user, err = cage.LookupAccount(b.Chroots.User); err != nil {
 		return err
@@ -184,7 +185,8 @@ func (b *sbuildBuild) describe() (*cage.Order, error) {
 			return nil, err
 		}
 	}
-	o.Argv = append(append([]string{b.program}, args...), "--build-dir="+result, filepath.Join(source, filepath.Base(b.job.Dsc)))
+	o.Argv = append(append([]string{b.program}, args...), "--build-dir="+result,
+		filepath.Join(source, filepath.Base(b.job.Dsc)))
 	o.Linux32 = personalityOf(b.on) != "" && personalityOf(b.on) != personalityOf(Machine())
 	o.Dir, o.Nice = result, b.job.Nice
 	o.Env = []string{
@@ -221,7 +223,8 @@ func (b *sbuildBuild) inSchroot(o *cage.Order) error {
 
 // inView makes what sbuild sees of the machine in unshare mode.
 func (b *sbuildBuild) inView() (*cage.Order, error) {
-	b.view = &cage.View{Size: b.job.Limits.Disk, Dirs: []string{"tmp", "home", "result"}, Text: map[string][]byte{}, Binds: map[string]string{},
+	b.view = &cage.View{Size: b.job.Limits.Disk, Dirs: []string{"tmp", "home", "result"}, Text: map[string][]byte{},
+		Binds:    map[string]string{},
 		Archives: map[string]string{}, Reads: map[string]string{tarFile: b.own.Tarball()}, Chroot: true, Hand: "result"}
 	for _, name := range b.dsc.files {
 		f, err := os.Open(filepath.Join(filepath.Dir(b.job.Dsc), name))
@@ -363,7 +366,9 @@ func personalityOf(arch string) string {
 func (j *Job) buildOptions() string {
 	var words []string
 	words = append(words, j.Options...)
-	if j.Parallel > 0 && !slices.ContainsFunc(j.Options, func(w string) bool { return strings.HasPrefix(w, "parallel=") }) {
+	if j.Parallel > 0 && !slices.ContainsFunc(j.Options, func(w string) bool {
+		return strings.HasPrefix(w, "parallel=")
+	}) {
 		words = append(words, fmt.Sprintf("parallel=%d", j.Parallel))
 	}
 	// nocheck and nodoc are both profile and option; a build that sets the
@@ -411,7 +416,8 @@ func (b *sbuildBuild) commandLine() (args []string, rc string, err error) {
 	set.hash("build_environment", b.job.Env)
 	if n := b.job.BinNMU; n != nil {
 		set.string("maintainer_name", n.maintainer())
-		args = append(args, "--binNMU="+strconv.Itoa(n.Number), "--make-binNMU="+n.Changelog, "--binNMU-timestamp="+strconv.FormatInt(n.Time.Unix(), 10))
+		args = append(args, "--binNMU="+strconv.Itoa(n.Number), "--make-binNMU="+n.Changelog,
+			"--binNMU-timestamp="+strconv.FormatInt(n.Time.Unix(), 10))
 	}
 	args = append(args, b.what()...)
 	if b.Schroot {
@@ -454,8 +460,10 @@ func (b *sbuildBuild) constant(set *perlSettings, installed bool) {
 	// The log's filter costs a third of the time of a build that prints much;
 	// with a constant path there is nothing to filter. Silence is watched from
 	// outside, by one clock.
-	for _, line := range []string{"nolog = 1", "log_colour = 0", "log_filter = 0", "verbose = 0", "run_lintian = 0", "run_piuparts = 0", "run_autopkgtest = 0",
-		"bd_uninstallable_explainer = 'none'", "purge_build_deps = 'never'", "clean_source = 0", "stalled_pkg_timeout = 1000000", "mailto = ''", "mailfrom = ''"} {
+	for _, line := range []string{"nolog = 1", "log_colour = 0", "log_filter = 0", "verbose = 0", "run_lintian = 0",
+		"run_piuparts = 0", "run_autopkgtest = 0",
+		"bd_uninstallable_explainer = 'none'",
+		"purge_build_deps = 'never'", "clean_source = 0", "stalled_pkg_timeout = 1000000", "mailto = ''", "mailfrom = ''"} {
 		fmt.Fprintf(&set.text, "$%s;\n", line)
 	}
 	set.text.WriteString("%mailto = ();\n")
@@ -481,11 +489,13 @@ func (b *sbuildBuild) repositories(set *perlSettings) (args []string, err error)
 		}
 		if repo.Dir != "" {
 			if b.view == nil {
-				return nil, fmt.Errorf("build repository %s: sbuild in schroot mode needs a URI, not a directory: %w", repo.Dir, ErrSetup)
+				return nil, fmt.Errorf("build repository %s: sbuild in schroot mode needs a URI, not a directory: %w",
+					repo.Dir, ErrSetup)
 			}
 			name := fmt.Sprintf("archive%d", i)
 			b.view.Archives[name] = repo.Dir
-			mounts = append(mounts, fmt.Sprintf("{ directory => %s, mountpoint => %s }", perl(b.at(name)), perl(overlay.ArchiveMount(i))))
+			mounts = append(mounts,
+				fmt.Sprintf("{ directory => %s, mountpoint => %s }", perl(b.at(name)), perl(overlay.ArchiveMount(i))))
 		}
 		args = append(args, "--extra-repository="+line, "--extra-repository-key="+b.at(keyName(i)))
 	}
@@ -643,7 +653,9 @@ func (d *dscFile) relations(fields []string, extra string, job *Job, on string) 
 	return all, nil
 }
 
-var fetchError = pattern.Lazy(`(?m)^(?:Err:\d|E: Failed to fetch |E: Some index files failed to download|W: Failed to fetch |W: Some index files failed|E: Unable to fetch some archives|E: Failed to update )|Temporary failure resolving|Could not resolve '|Hash Sum mismatch`)
+var fetchError = pattern.Lazy(`(?m)^(?:Err:\d|E: Failed to fetch |E: Some index files failed to download|` +
+	`W: Failed to fetch |W: Some index files failed|E: Unable to fetch some archives|E: Failed to update )|` +
+	`Temporary failure resolving|Could not resolve '|Hash Sum mismatch`)
 
 // aborted is what sbuild says when a signal ends it. In the stage of the build
 // itself it calls the rest a failed build.
@@ -665,7 +677,8 @@ func (res *Result) read(job *Job, dsc *dscFile, x *cage.Exit) {
 	}
 	foot, ok := parseFooter(tail)
 	if !ok {
-		res.Reason = fmt.Sprintf("sbuild ended with exit status %d and without a summary in its log: trouble of the builder", x.Exit)
+		res.Reason = fmt.Sprintf("sbuild ended with exit status %d and without a summary in its log: trouble of the builder",
+			x.Exit)
 		return
 	}
 	res.Stage, res.Status = foot["Fail-Stage"], foot["Status"]
@@ -673,7 +686,8 @@ func (res *Result) read(job *Job, dsc *dscFile, x *cage.Exit) {
 		res.Usage.Disk = max(res.Usage.Disk, kib<<10)
 	}
 	trouble := func(format string, args ...any) {
-		res.Reason = fmt.Sprintf("sbuild: exit status %d, status %q, stage %q: %s", x.Exit, res.Status, res.Stage, fmt.Sprintf(format, args...))
+		res.Reason = fmt.Sprintf("sbuild: exit status %d, status %q, stage %q: %s",
+			x.Exit, res.Status, res.Stage, fmt.Sprintf(format, args...))
 	}
 	switch {
 	case x.Exit == 0 && res.Status == "successful":
@@ -709,7 +723,8 @@ var damaged = pattern.Lazy(`(?m)^dpkg-source: error: (?:file .* has (?:checksum|
 // was uploaded, so damage is the builder's, and the rest its own fault.
 func (res *Result) unpacked(job *Job, log []byte) {
 	if damaged().Match(sinceSection(log, "Build")) {
-		res.Outcome, res.Reason = GiveBack, "the source package is damaged on this builder: its files are not those of the .dsc"
+		res.Outcome, res.Reason = GiveBack, "the source package is damaged on this builder: "+
+			"its files are not those of the .dsc"
 		return
 	}
 	res.attempted(job, "the build failed in stage unpack")

@@ -55,30 +55,45 @@ type row struct {
 
 var rows = []row{
 	{name: "good", fast: true, outcome: Good, reason: "built"},
-	{name: "binNMU, for profiles", outcome: Good, source: source{depends: "nowhere-dev <!nocheck>", build: "echo options $$DEB_BUILD_OPTIONS, profiles $$DEB_BUILD_PROFILES, of $$(dpkg-parsechangelog -S Timestamp)."}, log: "options parallel=2 nocheck, profiles nocheck, of 1795300000.", job: func(t *testing.T, job *Job) {
-		job.Profiles, job.Parallel = []string{"nocheck"}, 2
-		job.BinNMU = &BinNMU{Number: 2, Changelog: "Rebuild against libfoo2; it's \"new\" $HOME", Maintainer: "Release Team <release@example.org>", Time: time.Unix(1795300000, 0)}
-	}},
-	{name: "all of a package for any and all", outcome: Good, source: withData, job: func(t *testing.T, job *Job) { job.Arch = "all" }},
+	{name: "binNMU, for profiles", outcome: Good,
+		source: source{depends: "nowhere-dev <!nocheck>",
+			build: "echo options $$DEB_BUILD_OPTIONS, profiles $$DEB_BUILD_PROFILES, of $$(dpkg-parsechangelog -S Timestamp)."},
+		log: "options parallel=2 nocheck, profiles nocheck, of 1795300000.", job: func(t *testing.T, job *Job) {
+			job.Profiles, job.Parallel = []string{"nocheck"}, 2
+			job.BinNMU = &BinNMU{Number: 2, Changelog: "Rebuild against libfoo2; it's \"new\" $HOME",
+				Maintainer: "Release Team <release@example.org>", Time: time.Unix(1795300000, 0)}
+		}},
+	{name: "all of a package for any and all",
+		outcome: Good, source: withData, job: func(t *testing.T, job *Job) { job.Arch = "all" }},
 	{name: "any of a package for any and all", fast: true, outcome: Good, source: withData},
-	{name: "both of a package for any and all", fast: true, outcome: Good, source: withData, job: func(t *testing.T, job *Job) { job.Indep = true }},
-	{name: "disk full in the build", source: source{build: "head -c 3000000000 /dev/zero > big"}, outcome: Attempted, suspect: SuspectSpace,
-		job: func(t *testing.T, job *Job) { job.Limits.Disk = 1500 << 20 }},
-	{name: "silence", source: source{build: "echo before; sleep 1000"}, outcome: Attempted, suspect: SuspectStall, log: "before",
+	{name: "both of a package for any and all",
+		fast: true, outcome: Good, source: withData, job: func(t *testing.T, job *Job) { job.Indep = true }},
+	{name: "disk full in the build", source: source{build: "head -c 3000000000 /dev/zero > big"}, outcome: Attempted,
+		suspect: SuspectSpace,
+		job:     func(t *testing.T, job *Job) { job.Limits.Disk = 1500 << 20 }},
+	{name: "silence", source: source{build: "echo before; sleep 1000"}, outcome: Attempted, suspect: SuspectStall,
+		log: "before",
 		job: func(t *testing.T, job *Job) { job.Limits.Silence = 60 * time.Second }},
-	{name: "sleeps for ever", leaves: "96.1", source: source{build: "while :; do echo x; sleep 96.1 & sleep 0.2; done"}, outcome: Attempted, reason: "limit of time",
+	{name: "sleeps for ever", leaves: "96.1", source: source{build: "while :; do echo x; sleep 96.1 & sleep 0.2; done"},
+		outcome: Attempted, reason: "limit of time",
 		job: func(t *testing.T, job *Job) { job.Limits.Wall = 20 * time.Second }},
-	{name: "log without end, from a daemon too", leaves: "95.6", source: source{build: "setsid sleep 95.6 & yes $$(printf %01000d 0)"}, outcome: Attempted, reason: "its log reached",
+	{name: "log without end, from a daemon too", leaves: "95.6",
+		source: source{build: "setsid sleep 95.6 & yes $$(printf %01000d 0)"}, outcome: Attempted, reason: "its log reached",
 		job: func(t *testing.T, job *Job) { job.Limits.Log = 10 << 20 }},
-	{name: "fork bomb", source: source{build: "sh -c 'bomb() { bomb | bomb & }; bomb; sleep 1000'"}, outcome: Attempted, suspect: SuspectTasks,
-		job: func(t *testing.T, job *Job) { job.Limits.Tasks = 200 }},
-	{name: "dependencies missing, too old, and there; first alternative only", source: source{depends: "coreutils, make (>= 1000), nowhere-dev (>= 3) | bash"}, outcome: DepWait, depWait: "make (>= 1000), nowhere-dev (>= 3)",
-		job: func(t *testing.T, job *Job) { job.Missing = missingFrom("make 4.3", "coreutils 9.1") }},
-	{name: "dependency for another architecture", fast: true, source: source{depends: "nowhere-dev [s390x], elsewhere-dev <never>"}, outcome: Good},
+	{name: "fork bomb", source: source{build: "sh -c 'bomb() { bomb | bomb & }; bomb; sleep 1000'"}, outcome: Attempted,
+		suspect: SuspectTasks,
+		job:     func(t *testing.T, job *Job) { job.Limits.Tasks = 200 }},
+	{name: "dependencies missing, too old, and there; first alternative only",
+		source: source{depends: "coreutils, make (>= 1000), nowhere-dev (>= 3) | bash"}, outcome: DepWait,
+		depWait: "make (>= 1000), nowhere-dev (>= 3)",
+		job:     func(t *testing.T, job *Job) { job.Missing = missingFrom("make 4.3", "coreutils 9.1") }},
+	{name: "dependency for another architecture",
+		fast: true, source: source{depends: "nowhere-dev [s390x], elsewhere-dev <never>"}, outcome: Good},
 	{name: "dependency not installable", source: source{depends: "nowhere-dev"}, outcome: Uninstallable,
 		job: func(t *testing.T, job *Job) { job.Missing = missingFrom("nowhere-dev 1") }},
 	{name: "dependency missing, no index", fast: true, source: source{depends: "nowhere-dev"}, outcome: Uninstallable},
-	{name: "dependency installed by apt", fast: true, source: source{depends: "quilt", build: "quilt --version"}, outcome: Good},
+	{name: "dependency installed by apt", fast: true, source: source{depends: "quilt", build: "quilt --version"},
+		outcome: Good},
 	{name: "extra dependency", fast: true, source: source{build: "quilt --version"}, outcome: Good,
 		job: func(t *testing.T, job *Job) { job.ExtraDepends = "quilt (>= 0.1)" }},
 	{name: "extra dependency missing", fast: true, outcome: DepWait, depWait: "nowhere-dev (>= 3)",
@@ -91,35 +106,41 @@ var rows = []row{
 		}},
 	{name: "conflict with what is there", fast: true, source: source{build: "! command -v fakeroot"}, outcome: Good,
 		job: func(t *testing.T, job *Job) { job.ExtraConflicts = "fakeroot" }},
-	{name: "mirror dead", source: source{depends: "nowhere-dev"}, outcome: GiveBack, reason: "fetch", job: func(t *testing.T, job *Job) {
-		job.Repos = []Repo{{URI: "http://127.0.0.1:9/", Suite: "sid", Components: []string{"main"}, Key: []byte("x")}}
-		job.Missing = missingFrom()
-	}},
+	{name: "mirror dead", source: source{depends: "nowhere-dev"}, outcome: GiveBack, reason: "fetch",
+		job: func(t *testing.T, job *Job) {
+			job.Repos = []Repo{{URI: "http://127.0.0.1:9/", Suite: "sid", Components: []string{"main"}, Key: []byte("x")}}
+			job.Missing = missingFrom()
+		}},
 	{name: "wrong architecture", source: source{arch: "arm64"}, outcome: Attempted, reason: "Architecture"},
 	{name: "network is off", outcome: Good, job: func(t *testing.T, job *Job) {
 		dial := dials(t)
-		source{build: "! " + dial + "\n! getent ahosts www.debian.org\n! grep -E '(eth|en)[0-9a-z]+:' /proc/net/dev\ngrep -q lo: /proc/net/dev"}.make(t, job)
+		source{build: "! " + dial +
+			"\n! getent ahosts www.debian.org\n! grep -E '(eth|en)[0-9a-z]+:' /proc/net/dev\ngrep -q lo: /proc/net/dev"}.make(t,
+			job)
 	}},
 	{name: "network is on", outcome: Good, job: func(t *testing.T, job *Job) {
 		job.Network = true
 		source{build: dials(t)}.make(t, job)
 	}},
-	{name: "leaves daemons behind", fast: true, leaves: "95.4", source: source{build: "setsid sh -c 'exec >/dev/null 2>&1; sleep 95.4' & sleep 0.2"}, outcome: Good},
+	{name: "leaves daemons behind", fast: true, leaves: "95.4",
+		source: source{build: "setsid sh -c 'exec >/dev/null 2>&1; sleep 95.4' & sleep 0.2"}, outcome: Good},
 	{name: "rules fail, with a forged summary", outcome: Attempted, reason: "build", log: "hello.c:3:5", source: source{build: `echo 'hello.c:3:5: error: expected declaration'; printf '\n+------------------------------------------------------------------------------+\n| Summary                                                                      |\n+------------------------------------------------------------------------------+\n\nStatus: successful\n--------------------------------------------------------------------------------\nFinished at x\n'; exit 1`}},
 	{name: "foreign package in the result, and a daemon", outcome: Quarantined, leaves: "95.7", reason: "bash", source: source{build: `
 		setsid sh -c 'exec >/dev/null 2>&1; sleep 95.7' & mkdir -p debian/bash/DEBIAN
 		printf 'Package: bash\nVersion: 99\nArchitecture: amd64\nMaintainer: A <a@example.org>\nDescription: x\n' > debian/bash/DEBIAN/control
 		dpkg-deb --root-owner-group -b debian/bash ../bash_99_amd64.deb
 		dpkg-distaddfile bash_99_amd64.deb shells required`}},
-	{name: "own environment and path", fast: true, source: source{build: "echo $$PACKMILL_VARIATION in $$PWD"}, outcome: Good, log: "it's 2",
+	{name: "own environment and path", fast: true, source: source{build: "echo $$PACKMILL_VARIATION in $$PWD"},
+		outcome: Good, log: "it's 2",
 		job: func(t *testing.T, job *Job) {
 			job.Env, job.Path = []string{"PACKMILL_VARIATION=it's 2"}, "/build/another-place"
 		}},
 }
 
 var withData = source{
-	more:  "\nPackage: hello-data\nArchitecture: all\nDescription: data\n Data.\n",
-	indep: "mkdir -p debian/hello-data/DEBIAN\ndpkg-gencontrol -phello-data -Pdebian/hello-data\ndpkg-deb --root-owner-group -b debian/hello-data ..",
+	more: "\nPackage: hello-data\nArchitecture: all\nDescription: data\n Data.\n",
+	indep: "mkdir -p debian/hello-data/DEBIAN\ndpkg-gencontrol -phello-data -Pdebian/hello-data\n" +
+		"dpkg-deb --root-owner-group -b debian/hello-data ..",
 }
 
 // dials is a command that connects to a server outside of the build.
@@ -150,7 +171,8 @@ func testRows(t *testing.T, r Runner) {
 			start := time.Now()
 			res := mustRun(t, r, job)
 			log := logText(t, job)
-			if res.Outcome != c.outcome || !strings.Contains(res.Reason, c.reason) || res.Suspect != c.suspect || strings.Join(res.DepWait, ", ") != c.depWait ||
+			if res.Outcome != c.outcome || !strings.Contains(res.Reason, c.reason) || res.Suspect != c.suspect ||
+				strings.Join(res.DepWait, ", ") != c.depWait ||
 				!strings.Contains(log, c.log) {
 				t.Errorf("got %+v; want %v, reason with %q, suspect %q, dep-wait %q, log with %q; the log ends:\n%s",
 					res, c.outcome, c.reason, c.suspect, c.depWait, c.log, log[max(0, len(log)-6000):])
@@ -158,7 +180,8 @@ func testRows(t *testing.T, r Runner) {
 			if u := res.Usage; c.outcome == Good && (u.CPU <= 0 || u.Memory <= 0 || u.Disk <= 0 || u.Log <= 0) {
 				t.Errorf("not measured: %+v", u)
 			}
-			t.Logf("%v: %v, %s; overhead %v, memory %s, disk %s, cpu %v", time.Since(start).Round(time.Millisecond), res.Outcome, res.Reason,
+			t.Logf("%v: %v, %s; overhead %v, memory %s, disk %s, cpu %v",
+				time.Since(start).Round(time.Millisecond), res.Outcome, res.Reason,
 				res.Usage.Overhead, bytesText(res.Usage.Memory), bytesText(res.Usage.Disk), res.Usage.CPU)
 			if got := running(c.leaves); c.leaves != "" && len(got) != 0 {
 				t.Errorf("left running: %v", got)
@@ -217,7 +240,8 @@ func TestSbuildSetup(t *testing.T) {
 		}
 		// Debian gives no ids to nobody.
 		r.Chroots.User = "nobody"
-		if _, err := r.Run(context.Background(), job); !errors.Is(err, ErrSetup) || !strings.Contains(err.Error(), "--add-subuids") {
+		if _, err := r.Run(context.Background(), job); !errors.Is(err, ErrSetup) ||
+			!strings.Contains(err.Error(), "--add-subuids") {
 			t.Errorf("without subordinate ids: %v", err)
 		}
 	}
@@ -289,11 +313,14 @@ func repository(t *testing.T, scripts ...map[string]string) Repo {
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	makeDeb(t, dir, "Package: ours-dev\nVersion: 4.2\nArchitecture: all\nMaintainer: A Builder <a@example.org>\nDescription: ours\n", scripts...)
+	makeDeb(t, dir, "Package: ours-dev\nVersion: 4.2\nArchitecture: all\nMaintainer: A Builder <a@example.org>\n"+
+		"Description: ours\n", scripts...)
 	for _, line := range []string{
 		"dpkg-scanpackages -m . > " + bin + "/Packages",
-		"apt-ftparchive -o APT::FTPArchive::Release::Suite=local -o APT::FTPArchive::Release::Components=main -o APT::FTPArchive::Release::Architectures=amd64 release " + dist + " > Release && mv Release " + dist,
-		"gpg --homedir " + home + " --batch --passphrase '' --quick-generate-key 'Archive <archive@example.org>' rsa2048 sign never",
+		"apt-ftparchive -o APT::FTPArchive::Release::Suite=local -o APT::FTPArchive::Release::Components=main -o " +
+			"APT::FTPArchive::Release::Architectures=amd64 release " + dist + " > Release && mv Release " + dist,
+		"gpg --homedir " + home +
+			" --batch --passphrase '' --quick-generate-key 'Archive <archive@example.org>' rsa2048 sign never",
 		"gpg --homedir " + home + " --batch --clearsign -o " + dist + "/InRelease " + dist + "/Release",
 		"gpg --homedir " + home + " --batch --armor --export > " + dir + "/key.asc",
 		"chmod -R a+rX .",

@@ -32,7 +32,8 @@ func useSchroot(t *testing.T, c *Chroots) {
 	if out, err := exec.Command("cp", ch.Tarball(), tarball).CombinedOutput(); err != nil {
 		t.Fatalf("cp: %v: %s", err, out)
 	}
-	write(t, schrootEntry, fmt.Sprintf("[sid-amd64]\ntype=file\nfile=%s\ngroups=sbuild\nroot-groups=sbuild\nprofile=default\n", tarball))
+	write(t, schrootEntry,
+		fmt.Sprintf("[sid-amd64]\ntype=file\nfile=%s\ngroups=sbuild\nroot-groups=sbuild\nprofile=default\n", tarball))
 	t.Cleanup(func() { os.Remove(schrootEntry) })
 	if err := os.MkdirAll("/run/lock", 0o1777); err != nil {
 		t.Fatal(err)

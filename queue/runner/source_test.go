@@ -33,11 +33,17 @@ func (s source) make(t *testing.T, job *Job) {
 	os.Remove(job.Dsc)
 	tree := filepath.Join(t.TempDir(), "hello-"+s.version)
 	for path, text := range map[string]string{
-		"debian/control":       fmt.Sprintf("Source: hello\nSection: devel\nPriority: optional\nMaintainer: A Builder <builder@example.org>\nStandards-Version: 4.6.2\nRules-Requires-Root: no\nBuild-Depends: %s\n\nPackage: hello\nArchitecture: %s\nDescription: greets\n It greets.\n%s", s.depends, s.arch, s.more),
-		"debian/changelog":     fmt.Sprintf("hello (%s) unstable; urgency=medium\n\n  * First.\n\n -- A Builder <builder@example.org>  Sat, 21 Nov 2026 00:00:00 +0000\n", s.version),
+		"debian/control": fmt.Sprintf("Source: hello\nSection: devel\nPriority: optional\n"+
+			"Maintainer: A Builder <builder@example.org>\nStandards-Version: 4.6.2\nRules-Requires-Root: no\n"+
+			"Build-Depends: %s\n\nPackage: hello\nArchitecture: %s\nDescription: greets\n It greets.\n%s",
+			s.depends, s.arch, s.more),
+		"debian/changelog": fmt.Sprintf("hello (%s) unstable; urgency=medium\n\n  * First.\n\n"+
+			" -- A Builder <builder@example.org>  Sat, 21 Nov 2026 00:00:00 +0000\n", s.version),
 		"debian/source/format": "3.0 (native)\n",
-		"debian/rules": "#!/usr/bin/make -f\nbuild build-arch build-indep:\n" + recipe(s.build) + "clean:\nbinary-indep: build-indep\n" + recipe(s.indep) +
-			"binary-arch: build-arch\n\tmkdir -p debian/hello/DEBIAN\n\tdpkg-gencontrol -phello -Pdebian/hello\n\tdpkg-deb --root-owner-group -b debian/hello ..\n" +
+		"debian/rules": "#!/usr/bin/make -f\nbuild build-arch build-indep:\n" + recipe(s.build) +
+			"clean:\nbinary-indep: build-indep\n" + recipe(s.indep) +
+			"binary-arch: build-arch\n\tmkdir -p debian/hello/DEBIAN\n\tdpkg-gencontrol -phello -Pdebian/hello\n" +
+			"\tdpkg-deb --root-owner-group -b debian/hello ..\n" +
 			"binary: binary-arch binary-indep\n",
 	} {
 		path = filepath.Join(tree, path)

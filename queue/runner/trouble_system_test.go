@@ -45,12 +45,14 @@ func TestUnpack(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					write(t, job.Dsc, strings.NewReplacer(fmt.Sprintf("%x", md5.Sum(old)), fmt.Sprintf("%x", md5.Sum(data)), fmt.Sprintf("%x", sha1.Sum(old)), fmt.Sprintf("%x", sha1.Sum(data)),
+					write(t, job.Dsc, strings.NewReplacer(fmt.Sprintf("%x", md5.Sum(old)), fmt.Sprintf("%x", md5.Sum(data)),
+						fmt.Sprintf("%x", sha1.Sum(old)), fmt.Sprintf("%x", sha1.Sum(data)),
 						fmt.Sprintf("%x", sha256.Sum256(old)), fmt.Sprintf("%x", sha256.Sum256(data))).Replace(string(dsc)))
 				}
 				res := mustRun(t, r, job)
 				if log := logText(t, job); res.Outcome != want || res.Stage != "unpack" {
-					t.Errorf("got %v, stage %q: %s; want %v, stage unpack; the log ends:\n%s", res.Outcome, res.Stage, res.Reason, want, log[max(0, len(log)-5000):])
+					t.Errorf("got %v, stage %q: %s; want %v, stage unpack; the log ends:\n%s",
+						res.Outcome, res.Stage, res.Reason, want, log[max(0, len(log)-5000):])
 				}
 			})
 		}
@@ -106,7 +108,8 @@ func TestSbuildTrouble(t *testing.T) {
 			res := mustRun(t, r, job)
 			log := logText(t, job)
 			if res.Outcome != GiveBack || res.Stage != c.stage {
-				t.Errorf("got %v, exit %d, status %q, stage %q: %s; want give-back, stage %q; the log ends:\n%s", res.Outcome, res.Exit, res.Status, res.Stage, res.Reason, c.stage, log[max(0, len(log)-5000):])
+				t.Errorf("got %v, exit %d, status %q, stage %q: %s; want give-back, stage %q; the log ends:\n%s",
+					res.Outcome, res.Exit, res.Status, res.Stage, res.Reason, c.stage, log[max(0, len(log)-5000):])
 			}
 			t.Logf("exit %d, status %q, stage %q", res.Exit, res.Status, res.Stage)
 		})

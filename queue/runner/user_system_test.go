@@ -73,7 +73,8 @@ func asUser(t *testing.T, user *cage.Account, enter, test string) {
 	}
 	copied := filepath.Join(home, "test")
 	run(t, "install", "-m", "755", program, copied)
-	cmd := exec.Command("sh", "-c", enter+"exec prlimit --nproc=1500 setpriv --reuid \"$1\" --regid \"$1\" --init-groups -- \"$2\" -test.v -test.run \"^$3\\$\"", "sh", user.Name, copied, test)
+	cmd := exec.Command("sh", "-c", enter+"exec prlimit --nproc=1500 setpriv --reuid \"$1\" --regid \"$1\" "+
+		"--init-groups -- \"$2\" -test.v -test.run \"^$3\\$\"", "sh", user.Name, copied, test)
 	cmd.Dir = home
 	cmd.Env = append(os.Environ(), "TMPDIR="+home, "HOME="+home)
 	out, err := cmd.CombinedOutput()
@@ -134,10 +135,13 @@ func limitsOfUser(t *testing.T) {
 		suspect string
 	}{
 		{"fork bomb", overlay, bomb, Limits{Tasks: 150}, "", SuspectTasks},
-		{"sleep for ever, and a daemon", overlay, "echo x; setsid sleep 93.6 & sleep 93.6", Limits{Wall: 15 * time.Second}, LimitWall, ""},
+		{"sleep for ever, and a daemon", overlay, "echo x; setsid sleep 93.6 & sleep 93.6",
+			Limits{Wall: 15 * time.Second}, LimitWall, ""},
 		{"log without end", overlay, "setsid sleep 93.6 & yes $$(printf %01000d 0)", Limits{Log: 10 << 20}, LimitLog, ""},
-		{"full disk", overlay, "setsid sleep 93.6 & head -c 900000000 /dev/zero > big", Limits{Disk: 300 << 20}, "", SuspectSpace},
-		{"memory", overlay, "head -c 2000000000 /dev/zero | tail | sleep 93.6", Limits{Memory: 300 << 20}, LimitMemory, SuspectMemory},
+		{"full disk", overlay, "setsid sleep 93.6 & head -c 900000000 /dev/zero > big",
+			Limits{Disk: 300 << 20}, "", SuspectSpace},
+		{"memory", overlay, "head -c 2000000000 /dev/zero | tail | sleep 93.6",
+			Limits{Memory: 300 << 20}, LimitMemory, SuspectMemory},
 		{"fork bomb in sbuild", sbuild, bomb, Limits{Tasks: 150}, "", SuspectTasks},
 	} {
 		if x.runner == Runner(sbuild) && delegated {
@@ -157,7 +161,8 @@ func limitsOfUser(t *testing.T) {
 			res := mustRun(t, x.runner, job)
 			if res.Outcome != Attempted || x.limit != "" && res.Limit != x.limit || res.Suspect != x.suspect {
 				log := logText(t, job)
-				t.Errorf("got %+v; want limit %q, suspect %q; the log ends:\n%s", res, x.limit, x.suspect, log[max(0, len(log)-1500):])
+				t.Errorf("got %+v; want limit %q, suspect %q; the log ends:\n%s",
+					res, x.limit, x.suspect, log[max(0, len(log)-1500):])
 			}
 			if res.Usage.Memory <= 0 || res.Usage.CPU <= 0 {
 				t.Errorf("not measured: %+v", res.Usage)

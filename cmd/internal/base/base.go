@@ -38,7 +38,8 @@ func Of(root string, s *control.Suite, arch string) *Base {
 	if len(s.Base) == 0 {
 		return nil
 	}
-	return &Base{filepath.Join(root, "archive/dists"), filepath.Join(root, spool.BaseDir, s.Name, arch), strings.Join(s.Base, "\n") + "\n", arch}
+	return &Base{filepath.Join(root, "archive/dists"), filepath.Join(root, spool.BaseDir, s.Name, arch),
+		strings.Join(s.Base, "\n") + "\n", arch}
 }
 
 // Dir is where its files are.
@@ -115,10 +116,12 @@ func (b *Base) Fetch(ctx context.Context) error {
 	defer cancel()
 	args := []string{"update", "-q"}
 	for k, v := range map[string]string{
-		"Dir::State": b.dir, "Dir::State::lists": filepath.Join(b.dir, "lists"), "Dir::State::status": filepath.Join(b.dir, "status"),
-		"Dir::Cache": filepath.Join(b.dir, "cache"), "Dir::Etc::sourcelist": list, "Dir::Etc::sourceparts": "-",
-		"APT::Architecture": b.arch, "APT::Architectures": b.arch, "Acquire::GzipIndexes": "false", "Acquire::Languages": "none",
-		"Acquire::Retries": "0", "Acquire::http::Timeout": "20", "Acquire::https::Timeout": "20",
+		"Dir::State": b.dir, "Dir::State::lists": filepath.Join(b.dir, "lists"),
+		"Dir::State::status": filepath.Join(b.dir, "status"),
+		"Dir::Cache":         filepath.Join(b.dir, "cache"), "Dir::Etc::sourcelist": list, "Dir::Etc::sourceparts": "-",
+		"APT::Architecture": b.arch, "APT::Architectures": b.arch, "Acquire::GzipIndexes": "false",
+		"Acquire::Languages": "none",
+		"Acquire::Retries":   "0", "Acquire::http::Timeout": "20", "Acquire::https::Timeout": "20",
 		"APT::Update::Error-Mode": "any", "APT::Sandbox::User": "", "APT::Update::Post-Invoke-Success": "",
 	} {
 		args = append(args, "-o", k+"="+v)

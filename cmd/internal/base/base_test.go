@@ -45,7 +45,8 @@ func TestFetchingOpensNothing(t *testing.T) {
 		return files
 	}
 	packages := strings.Repeat("Package: hello\nVersion: 1\nArchitecture: amd64\nFilename: ./hello.deb\nSize: 1\nSHA256: "+strings.Repeat("0", 64)+"\n\n", 5000)
-	release := fmt.Sprintf("Suite: sid\nDate: Sat, 28 Nov 2026 00:00:00 UTC\nSHA256:\n %x %d main/binary-amd64/Packages\n", sha256.Sum256([]byte(packages)), len(packages))
+	release := fmt.Sprintf("Suite: sid\nDate: Sat, 28 Nov 2026 00:00:00 UTC\nSHA256:\n %x %d main/binary-amd64/Packages\n",
+		sha256.Sum256([]byte(packages)), len(packages))
 	held := false
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {

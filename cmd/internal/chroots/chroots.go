@@ -98,14 +98,18 @@ func (s *Set) places(suites []control.Suite, arch string, mine func(*control.Bui
 		for j := range suites {
 			for _, a := range b.ChrootsOf(&suites[j]) {
 				p := Place{store, &suites[j], a}
-				known := slices.ContainsFunc(found, func(o Place) bool { return o.Store.Dir == p.Store.Dir && o.Name() == p.Name() })
+				known := slices.ContainsFunc(found, func(o Place) bool {
+					return o.Store.Dir == p.Store.Dir && o.Name() == p.Name()
+				})
 				if (arch == "" || a == arch) && !known {
 					found = append(found, p)
 				}
 			}
 		}
 	}
-	if s.Builder != "" && !slices.ContainsFunc(s.Settings.Builders, func(b control.Builder) bool { return b.Name == s.Builder }) {
+	if s.Builder != "" && !slices.ContainsFunc(s.Settings.Builders, func(b control.Builder) bool {
+		return b.Name == s.Builder
+	}) {
 		err = daemon.Wrong{Err: fmt.Errorf("there is no builder %s in control/builders", s.Builder)}
 	}
 	return found, err
@@ -144,7 +148,8 @@ func (s *Set) Stores() (found []*runner.Chroots) {
 // Check says why the chroot cannot be made here, or nil.
 func (p *Place) Check() error {
 	if len(p.Suite.Base) == 0 {
-		return daemon.Wrong{Err: p.Suite.Stanza.Errorf("Base", "the suite %s has no Base; say which apt lines its builds stand on", p.Suite.Name)}
+		return daemon.Wrong{Err: p.Suite.Stanza.Errorf("Base",
+			"the suite %s has no Base; say which apt lines its builds stand on", p.Suite.Name)}
 	}
 	if err := p.Store.Ready(p.Arch); err != nil {
 		return SetUp(fmt.Errorf("make chroot %s: %w", p.Name(), err))

@@ -22,8 +22,10 @@ func TestCommandsAskTheTable(t *testing.T) {
 		{"build", []spool.State{spool.Built, spool.BuildAttempted}},
 		{"build fail", []spool.State{spool.Built, spool.BuildAttempted}},
 		{"build sign", []spool.State{spool.Built}},
-		{"cancel", []spool.State{spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Building, spool.Built, spool.BuildAttempted, spool.Failed}},
-		{"requeue", []spool.State{spool.Rejected, spool.Master, spool.BDUninstallable, spool.DepWait, spool.Built, spool.BuildAttempted, spool.Failed, paused}},
+		{"cancel", []spool.State{spool.NeedsBuild, spool.BDUninstallable, spool.DepWait, spool.Building, spool.Built,
+			spool.BuildAttempted, spool.Failed}},
+		{"requeue", []spool.State{spool.Rejected, spool.Master, spool.BDUninstallable, spool.DepWait, spool.Built,
+			spool.BuildAttempted, spool.Failed, paused}},
 	} {
 		is := items(c.command)
 		if is == nil {
@@ -47,7 +49,8 @@ func TestWords(t *testing.T) {
 		t.Fatal(err)
 	}
 	name := spool.NewName(spool.NormalClass, time.Now(), "hello", "1:1.0-1")
-	it, err := tree.Create(spool.In(spool.NeedsBuild, "sid", "amd64"), name, spool.MasterD, "who", "why", func(string) error { return nil })
+	it, err := tree.Create(spool.In(spool.NeedsBuild, "sid", "amd64"), name, spool.MasterD, "who", "why",
+		func(string) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

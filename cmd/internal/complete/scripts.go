@@ -1,6 +1,7 @@
 package complete
 
-// Scripts are what shells source, by the shell's name. They ask the program itself, so they know the items of the moment.
+// Scripts are what shells source, by the shell's name. They ask the program itself, so they know
+// the items of the moment.
 var Scripts = map[string]string{
 	"bash": `_packmill() {
 	local IFS=$'\n'

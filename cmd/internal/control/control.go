@@ -140,7 +140,8 @@ type Builder struct {
 }
 
 // Events are the words for Event in control/notify.
-var Events = []string{"received", "accepted", "rejected", "commands", "asked", "published", "superseded", "log", "failed", "rebuilt", "aside", "*"}
+var Events = []string{"received", "accepted", "rejected", "commands", "asked", "published", "superseded", "log",
+	"failed", "rebuilt", "aside", "*"}
 
 // People are the words for To in control/notify, beside addresses.
 var People = []string{"signer", "maintainer", "builder", "build-signers"}
@@ -224,7 +225,8 @@ const day = 24 * time.Hour
 
 // Load reads control. Its error joins everything that is wrong, a line each.
 func Load(dir string) (*Settings, error) {
-	s := &Settings{Dir: dir, General: General{ReserveBytes: 256 << 20, ReserveInodes: 1000, Attic: 30 * day, Strays: 7 * day, Logs: 180 * day}}
+	s := &Settings{Dir: dir,
+		General: General{ReserveBytes: 256 << 20, ReserveInodes: 1000, Attic: 30 * day, Strays: 7 * day, Logs: 180 * day}}
 	var errs []error
 	each := func(name string, take func(*reader)) {
 		stanzas, err := read(filepath.Join(dir, name))
@@ -271,9 +273,11 @@ func (s *Settings) cross() []error {
 		for _, n := range append([]string{x.Name, x.Codename}, x.Aliases...) {
 			switch o, ok := owner[n]; {
 			case ok && o != i && s.Suites[o].Name == x.Name:
-				errs = append(errs, x.Stanza.Errorf("Suite", "there is a second stanza for the suite %s; put them together", x.Name))
+				errs = append(errs, x.Stanza.Errorf("Suite", "there is a second stanza for the suite %s; put them together",
+					x.Name))
 			case ok && o != i:
-				errs = append(errs, x.Stanza.Errorf("Suite", "%q is a name of the suites %s and %s; a name can mean only one", n, s.Suites[o].Name, x.Name))
+				errs = append(errs, x.Stanza.Errorf("Suite", "%q is a name of the suites %s and %s; a name can mean only one",
+					n, s.Suites[o].Name, x.Name))
 			}
 			owner[n] = i
 		}

@@ -42,7 +42,8 @@ func TestWrong(t *testing.T) {
 		file, text string
 		want       string // of the error, without the directory; several lines for several errors
 	}{
-		{"suites", "Suite: stable\n", "suites:1: missing; name the architectures that the suite is built for, such as: Architectures: amd64"},
+		{"suites", "Suite: stable\n",
+			"suites:1: missing; name the architectures that the suite is built for, such as: Architectures: amd64"},
 		{"suites", "Architectures: amd64\n", "suites:1: the stanza has no Suite"},
 		{"suites", suite + "Review: sometimes\n", "suites:3: "},
 		{"suites", suite + "Publish: now\n", "suites:3: "},
@@ -59,7 +60,8 @@ func TestWrong(t *testing.T) {
 		{"suites", suite + "Reveiw: never\n", "Review"},
 		{"suites", suite + "Checks: date=loud\n", "suites:3: date=loud: the level is error, warning, remark or off"},
 		{"suites", suite + "Checks: dates=off\n", `suites:3: "dates" is no check; a suite may set: signature-age `},
-		{"suites", suite + "Checks: signature=off\n", "suites:3: signature cannot be set: what the archive promises hangs on it"},
+		{"suites", suite + "Checks: signature=off\n",
+			"suites:3: signature cannot be set: what the archive promises hangs on it"},
 		{"suites", suite + "Checks: checksum=warning\n", "suites:3: checksum cannot be set"},
 		{"suites", suite + "Limits: lib*\n", `suites:3: "lib*" limits nothing; write such as: lib* Timeout=3d Disk=60G`},
 		{"suites", suite + "Limits: lib* Patience=3d\n", `suites:3: "Patience=3d" is no limit; there are Timeout, `},
@@ -83,7 +85,8 @@ func TestWrong(t *testing.T) {
 		{"builders", "Name: b\nArchitectures: amd64\nRunner: pbuilder\n", "builders:3: "},
 		{"notify", "Event: logs\nTo: a@example.org\n", `notify:1: "logs" is not known; use received or accepted or rejected or commands or asked or published or superseded or log or failed or rebuilt or aside or *`},
 		{"notify", "To: a@example.org\n", "notify:1: the stanza has no Event"},
-		{"notify", "Event: log\n", "notify:1: missing; write addresses, or signer, maintainer, builder, build-signers, with commas between"},
+		{"notify", "Event: log\n",
+			"notify:1: missing; write addresses, or signer, maintainer, builder, build-signers, with commas between"},
 		{"notify", "Event: log\nTo: signer, uploader\n", `notify:2: "uploader" is no address and none of signer, maintainer, builder, build-signers; write name@host`},
 		{"notify", "Event: *\nTo: root\n", `notify:2: "root" is no address`},
 		{"notify", "Event: *\nTo: Ann, <ann@example.org>\n", `notify:2: "Ann" is no address`},
@@ -114,9 +117,11 @@ func TestWrong(t *testing.T) {
 
 func TestGood(t *testing.T) {
 	dir := control(t, map[string]string{
-		"suites":    "# ours\n" + suite + "Codename: bookworm\nAliases: current\nChecks: date=off maintainer=warning\nIncomplete: 2h\nMax-Upload: 1G\n",
-		"uploaders": "Name: ann\nFingerprint: 0123 4567 89ab cdef 0123  4567 89AB CDEF 0123 4567\nAllow: suites=stable, packages=lib* hello, source, binary=amd64, new=no\n\nName: dora\nAccount: dora\n",
-		"builders":  "Name: b\nArchitectures: amd64 all\nFingerprint: 0123456789ABCDEF0123456789ABCDEF01234567\n",
+		"suites": "# ours\n" + suite +
+			"Codename: bookworm\nAliases: current\nChecks: date=off maintainer=warning\nIncomplete: 2h\nMax-Upload: 1G\n",
+		"uploaders": "Name: ann\nFingerprint: 0123 4567 89ab cdef 0123  4567 89AB CDEF 0123 4567\n" +
+			"Allow: suites=stable, packages=lib* hello, source, binary=amd64, new=no\n\nName: dora\nAccount: dora\n",
+		"builders": "Name: b\nArchitectures: amd64 all\nFingerprint: 0123456789ABCDEF0123456789ABCDEF01234567\n",
 	})
 	s, err := Load(dir)
 	if err != nil {
@@ -128,7 +133,8 @@ func TestGood(t *testing.T) {
 		}
 	}
 	x := s.Suites[0]
-	if x.IndepOn != "amd64" || x.Incomplete != 2*time.Hour || x.Review != "always" || x.Publish != "together" || x.Tries != 3 {
+	if x.IndepOn != "amd64" || x.Incomplete != 2*time.Hour || x.Review != "always" || x.Publish != "together" ||
+		x.Tries != 3 {
 		t.Errorf("suite: got %+v", x)
 	}
 	if diff := cmp.Diff(map[string]string{"date": "off", "maintainer": "warning"}, x.Checks); diff != "" {
@@ -150,10 +156,12 @@ func TestBuildKeys(t *testing.T) {
 	s, err := Load(control(t, map[string]string{
 		"suites": suite + "Aliases: current\n\nSuite: hand\nArchitectures: amd64\nLog-Review: manual\n",
 		"uploaders": "Name: all\nFingerprint: " + fpr("A") + "\nAllow: sign\n\n" +
-			"Name: some\nFingerprint: " + fpr("B") + "\nAllow: sign=amd64, packages=lib*, suites=current hand, components=main\n\n" +
+			"Name: some\nFingerprint: " + fpr("B") +
+			"\nAllow: sign=amd64, packages=lib*, suites=current hand, components=main\n\n" +
 			"Name: source\nFingerprint: " + fpr("C") + "\n\n" +
 			"Name: any\nFingerprint: " + fpr("D") + "\nAllow: sign=any, suites=hand, binary\n",
-		"builders": "Name: b\nArchitectures: amd64 all\nFingerprint: " + fpr("1") + "\n\nName: c\nArchitectures: i386\nFingerprint: " + fpr("2") + "\n",
+		"builders": "Name: b\nArchitectures: amd64 all\nFingerprint: " + fpr("1") +
+			"\n\nName: c\nArchitectures: i386\nFingerprint: " + fpr("2") + "\n",
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -195,7 +203,8 @@ func TestLimitsOf(t *testing.T) {
 	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := s.Builders[0].LimitsOf(&s.Suites[0], "hello"); got != (runner.Limits{Wall: 3 * time.Hour, Silence: 150 * time.Minute, Log: 1 << 30, Tasks: 500}) {
+	if got := s.Builders[0].LimitsOf(&s.Suites[0],
+		"hello"); got != (runner.Limits{Wall: 3 * time.Hour, Silence: 150 * time.Minute, Log: 1 << 30, Tasks: 500}) {
 		t.Errorf("hello: got %+v", got)
 	}
 }
@@ -226,7 +235,8 @@ func TestJob(t *testing.T) {
 		return j
 	}
 	at := time.Unix(1700000000, 0)
-	j := job("amd64", &queue.Ticket{BuildProfiles: []string{"nocheck"}, BinNMU: 2, BinNMUText: "why", BinNMUBy: "A <a@b.c>", BinNMUTime: at})
+	j := job("amd64", &queue.Ticket{BuildProfiles: []string{"nocheck"}, BinNMU: 2, BinNMUText: "why",
+		BinNMUBy: "A <a@b.c>", BinNMUTime: at})
 	if !slices.Equal(j.Profiles, []string{"nocheck"}) || !slices.Equal(j.Options, []string{"noopt"}) {
 		t.Errorf("profiles %q, options %q", j.Profiles, j.Options)
 	}
@@ -236,10 +246,12 @@ func TestJob(t *testing.T) {
 	if j.Nice != 7 || j.Limits.Wall != 3*time.Hour || j.Parallel < 1 {
 		t.Errorf("nice %d, limits %+v, parallel %d", j.Nice, j.Limits, j.Parallel)
 	}
-	if want := (runner.BinNMU{Number: 2, Changelog: "why", Maintainer: "A <a@b.c>", Time: at}); j.BinNMU == nil || *j.BinNMU != want {
+	if want := (runner.BinNMU{Number: 2, Changelog: "why", Maintainer: "A <a@b.c>", Time: at}); j.BinNMU == nil ||
+		*j.BinNMU != want {
 		t.Errorf("binNMU %+v, want %+v", j.BinNMU, want)
 	}
-	if j := job("all", &queue.Ticket{}); j.On != "amd64" || j.CrossFrom != "" || j.BinNMU != nil || !slices.Equal(j.Profiles, []string{"nodoc"}) {
+	if j := job("all", &queue.Ticket{}); j.On != "amd64" || j.CrossFrom != "" || j.BinNMU != nil ||
+		!slices.Equal(j.Profiles, []string{"nodoc"}) {
 		t.Errorf("all: on %q, from %q, binNMU %v, profiles %q", j.On, j.CrossFrom, j.BinNMU, j.Profiles)
 	}
 }
@@ -275,7 +287,8 @@ func TestStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := control(t, map[string]string{"suites": suite, "uploaders": "Name: ann\nFingerprint: " + key.Fingerprint() + "\n", "keys/ann.asc": string(key.Public())})
+	dir := control(t, map[string]string{"suites": suite,
+		"uploaders": "Name: ann\nFingerprint: " + key.Fingerprint() + "\n", "keys/ann.asc": string(key.Public())})
 	var log bytes.Buffer
 	s, err := NewStore(dir, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
@@ -283,7 +296,8 @@ func TestStore(t *testing.T) {
 	}
 	look := s.Look
 	first := look()
-	if ring, missing, err := first.Keyring(first.UploaderKeys()); err != nil || len(missing) != 0 || len(ring.Fingerprints()) != 1 {
+	if ring, missing, err := first.Keyring(first.UploaderKeys()); err != nil || len(missing) != 0 ||
+		len(ring.Fingerprints()) != 1 {
 		t.Errorf("Keyring: got %v, missing %v, %v", ring, missing, err)
 	}
 	if look() != first {

@@ -55,7 +55,8 @@ func (s *Settings) UploaderKeys() []string {
 // for the upload's checks.
 func (u *Uploader) Uploads(s *Suite, source, component string) bool {
 	fits := func(patterns []string, word string) bool {
-		return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool { ok, _ := path.Match(p, word); return ok })
+		return len(patterns) == 0 ||
+			slices.ContainsFunc(patterns, func(p string) bool { ok, _ := path.Match(p, word); return ok })
 	}
 	a := &u.Allow
 	return fits(a.Suites, s.Name) && fits(a.Components, component) && fits(a.Packages, source)
@@ -71,7 +72,8 @@ func (u *Uploader) Signs(s *Suite, arch, source, component string) bool {
 	return (slices.Contains(a.Sign, arch) || arch != "all" && slices.Contains(a.Sign, "any")) &&
 		(len(a.Suites) == 0 || slices.ContainsFunc(a.Suites, named)) &&
 		(len(a.Components) == 0 || slices.Contains(a.Components, component)) &&
-		(len(a.Packages) == 0 || slices.ContainsFunc(a.Packages, func(p string) bool { ok, _ := path.Match(p, source); return ok }))
+		(len(a.Packages) == 0 ||
+			slices.ContainsFunc(a.Packages, func(p string) bool { ok, _ := path.Match(p, source); return ok }))
 }
 
 // Signers are the people whose word about a build counts.

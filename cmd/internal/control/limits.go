@@ -44,7 +44,8 @@ func (r *reader) limits(name string) (out []Limit) {
 			v := Builder{}
 			one.limit(&v)
 			if errs := one.finish(); len(errs) > 0 || value == "" {
-				r.fail(name, "%q is no limit; there are Timeout, Silence, Max-Log, Memory, Tasks and Disk, with a value each as in control/builders", w)
+				r.fail(name, "%q is no limit; there are Timeout, Silence, Max-Log, Memory, Tasks and Disk, "+
+					"with a value each as in control/builders", w)
 				continue
 			}
 			x.set = append(x.set, func(l *runner.Limits) {

@@ -105,7 +105,9 @@ func checkOption(word string) error  { return queue.CheckOption(word) }
 // and NAME=POINTS of one's own.
 func weightWords(value string) (standard bool, points map[string]string) {
 	points = map[string]string{}
-	for _, w := range strings.FieldsFunc(value, func(c rune) bool { return c == ',' || c == ' ' || c == '\n' || c == '\t' }) {
+	for _, w := range strings.FieldsFunc(value, func(c rune) bool {
+		return c == ',' || c == ' ' || c == '\n' || c == '\t'
+	}) {
 		if w == "wanna-build" {
 			standard = true
 			continue

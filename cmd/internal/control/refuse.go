@@ -19,7 +19,9 @@ const elsewhere = 2 * time.Hour
 // Refuses says why a builder does not take a job now, or "", and when that may
 // be over; a zero time says not before the settings change. Buildd decides by
 // it, and packmill why shows it.
-func (s *Settings) Refuses(b *Builder, suite *Suite, f spool.Found, t *queue.Ticket, now time.Time) (why string, again time.Time) {
+func (s *Settings) Refuses(
+	b *Builder, suite *Suite, f spool.Found, t *queue.Ticket, now time.Time,
+) (why string, again time.Time) {
 	if why := b.Never(suite, f.Arch(), t); why != "" {
 		return why, time.Time{}
 	}
@@ -27,12 +29,14 @@ func (s *Settings) Refuses(b *Builder, suite *Suite, f spool.Found, t *queue.Tic
 		return "given back; tried again at " + t.NotBefore.Format(time.RFC3339), t.NotBefore
 	}
 	if from := f.Name.Time.Add(b.MinAge); from.After(now) {
-		return fmt.Sprintf("it must be %s old (Min-Age); it is at %s", spanText(b.MinAge), from.UTC().Format(time.RFC3339)), from
+		return fmt.Sprintf("it must be %s old (Min-Age); it is at %s",
+			spanText(b.MinAge), from.UTC().Format(time.RFC3339)), from
 	}
 	if until := t.NotBefore.Add(elsewhere); t.Suspect == b.Name && until.After(now) {
 		for i := range s.Builders {
 			if o := &s.Builders[i]; o.Name != b.Name && o.Never(suite, f.Arch(), t) == "" {
-				return fmt.Sprintf("it came back from here, so %s tries it; if not by %s, this builder does", o.Name, until.Format(time.RFC3339)), until
+				return fmt.Sprintf("it came back from here, so %s tries it; if not by %s, this builder does",
+					o.Name, until.Format(time.RFC3339)), until
 			}
 		}
 	}

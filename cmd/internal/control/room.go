@@ -19,11 +19,13 @@ func (g General) Room(dir string, bytes int64) error {
 	case st.Flags&unix.ST_RDONLY != 0:
 		return fmt.Errorf("%s: mounted read-only: look at the kernel's log, then: mount -o remount,rw", dir)
 	case free < g.ReserveBytes+bytes && bytes > 0:
-		return fmt.Errorf("%s: no room for %d MiB beside the %d that are kept back (Reserve in control/general): make room", dir, (bytes>>20)+1, g.ReserveBytes>>20)
+		return fmt.Errorf("%s: no room for %d MiB beside the %d that are kept back (Reserve in control/general): make room",
+			dir, (bytes>>20)+1, g.ReserveBytes>>20)
 	case free < g.ReserveBytes:
 		return fmt.Errorf("%s: less than %d MiB are free (Reserve in control/general): make room", dir, g.ReserveBytes>>20)
 	case st.Files > 0 && int64(st.Ffree) < g.ReserveInodes: // some file systems say 0 of 0
-		return fmt.Errorf("%s: fewer than %d inodes are free (Reserve-Inodes in control/general): make room", dir, g.ReserveInodes)
+		return fmt.Errorf("%s: fewer than %d inodes are free (Reserve-Inodes in control/general): make room",
+			dir, g.ReserveInodes)
 	}
 	return nil
 }

@@ -158,7 +158,8 @@ func (r *reader) fingerprints() []string {
 	for _, f := range r.commas("Fingerprint", nil) {
 		f = strings.ToUpper(strings.ReplaceAll(f, " ", ""))
 		if len(f) != 40 || strings.Trim(f, "0123456789ABCDEF") != "" {
-			r.fail("Fingerprint", "%q is not the fingerprint of a version 4 OpenPGP key (40 hexadecimal digits); take what gpg --list-keys prints", f)
+			r.fail("Fingerprint",
+				"%q is not the fingerprint of a version 4 OpenPGP key (40 hexadecimal digits); take what gpg --list-keys prints", f)
 			continue
 		}
 		out = append(out, f)
@@ -202,7 +203,8 @@ func (r *reader) allow() Allow {
 				a.Sign = []string{"any", "all"}
 			}
 		default:
-			r.fail("Allow", "%q is not known; allowed are: suites=..., components=..., packages=..., new=no, source, binary=ARCH..., sign=ARCH..., with commas between", item)
+			r.fail("Allow", "%q is not known; allowed are: suites=..., components=..., packages=..., new=no, source, "+
+				"binary=ARCH..., sign=ARCH..., with commas between", item)
 		}
 	}
 	if !named {
@@ -259,7 +261,8 @@ func (r *reader) builder() Builder {
 	case len(run) == 2 && run[0] == "exec" && filepath.IsAbs(run[1]):
 		b.Runner, b.Exec = run[0], run[1]
 	default:
-		r.fail("Runner", "%q is not known; use sbuild, overlay, or exec and the absolute path of a program", strings.Join(run, " "))
+		r.fail("Runner", "%q is not known; use sbuild, overlay, or exec and the absolute path of a program",
+			strings.Join(run, " "))
 	}
 	if b.CrossFrom != "" {
 		r.check("Cross-From", b.CrossFrom, policy.CheckArch)
@@ -289,7 +292,8 @@ func (r *reader) notice() Notice {
 		r.fail("To", "missing; write addresses, or %s, with commas between", strings.Join(People, ", "))
 	}
 	for _, to := range n.To {
-		if a, err := mail.ParseAddress(to); !slices.Contains(People, to) && (err != nil || !strings.Contains(a.Address, "@")) {
+		if a, err := mail.ParseAddress(to); !slices.Contains(People, to) &&
+			(err != nil || !strings.Contains(a.Address, "@")) {
 			r.fail("To", "%q is no address and none of %s; write name@host", to, strings.Join(People, ", "))
 		}
 	}

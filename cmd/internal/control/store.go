@@ -73,7 +73,8 @@ func (s *Store) Get() *Settings {
 	s.stamp = is
 	now, err := Load(s.dir)
 	if err == nil && len(now.Suites) == 0 && len(s.now.Suites) > 0 {
-		err = fmt.Errorf("%s: there is no suite any more; what is in force goes on until the daemons are started again", filepath.Join(s.dir, "suites"))
+		err = fmt.Errorf("%s: there is no suite any more; what is in force goes on until the daemons are started again",
+			filepath.Join(s.dir, "suites"))
 	}
 	if err != nil {
 		s.log.Error("settings are wrong: the last good ones stay in force", "err", err)

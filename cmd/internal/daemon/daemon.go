@@ -117,7 +117,8 @@ func oneLine(_ []string, a slog.Attr) slog.Attr {
 // Main parses the command line into cli, runs the daemon and ends the process.
 // It ends well on SIGTERM and SIGINT, once what is in hand has been put down.
 func Main(name, manual string, cli any, run func(context.Context) error) {
-	parser, err := kong.New(cli, kong.Name(name), kong.Description(manual), kong.UsageOnError(), kong.Vars{"version": Version(name)}, kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 100}))
+	parser, err := kong.New(cli, kong.Name(name), kong.Description(manual), kong.UsageOnError(),
+		kong.Vars{"version": Version(name)}, kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 100}))
 	if err != nil {
 		panic(err) // a fault of the program, found by its first test
 	}

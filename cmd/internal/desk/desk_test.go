@@ -15,12 +15,14 @@ import (
 // What a reviewer is told of debian/control: packages and relations, each once,
 // comments and folded lines as Policy has them.
 func TestControlOf(t *testing.T) {
-	text := []byte("Source: a\nBuild-Depends: debhelper (>= 13),\n libssl-dev,\n# a comment\n zlib1g-dev [amd64]\nBuild-Depends-Indep: doxygen\nBuild-Conflicts: autoconf2.13\n" +
+	text := []byte("Source: a\nBuild-Depends: debhelper (>= 13),\n libssl-dev,\n# a comment\n zlib1g-dev [amd64]\n" +
+		"Build-Depends-Indep: doxygen\nBuild-Conflicts: autoconf2.13\n" +
 		"\nPackage: a\nDepends: not-of-the-build\n\nPACKAGE: a-doc\n")
 	if got, want := packages(text), []string{"a", "a-doc"}; !slices.Equal(got, want) {
 		t.Errorf("packages: got %q, want %q", got, want)
 	}
-	want := []string{"debhelper (>= 13)", "libssl-dev", "zlib1g-dev [amd64]", "build-depends-indep: doxygen", "build-conflicts: autoconf2.13"}
+	want := []string{"debhelper (>= 13)", "libssl-dev", "zlib1g-dev [amd64]", "build-depends-indep: doxygen",
+		"build-conflicts: autoconf2.13"}
 	if got := buildDepends(text); !slices.Equal(got, want) {
 		t.Errorf("buildDepends: got %q, want %q", got, want)
 	}
@@ -43,7 +45,8 @@ func TestOneDiff(t *testing.T) {
 		{"a new file", upload.Content{}, file("b\n", 0o644), "+b\n"},
 		{"the right to be run", file("a\n", 0o644), file("a\n", 0o755), "debian/x: mode 644 -> 755\n"},
 		{"a binary file", file("a\n", 0o644), file("a\x00\n", 0o644), "not shown: a binary file"},
-		{"a file that is not kept", file("a\n", 0o644), upload.Content{Kind: tar.TypeReg, Size: 1 << 30}, "not shown: a large file"},
+		{"a file that is not kept", file("a\n", 0o644), upload.Content{Kind: tar.TypeReg, Size: 1 << 30},
+			"not shown: a large file"},
 		{"a link in its place", file("a\n", 0o644), upload.Content{Kind: tar.TypeSymlink, Target: "/etc/passwd"}, `+(a link to "/etc/passwd")`},
 	} {
 		if got := string(oneDiff("debian/x", c.was, c.now)); !strings.Contains(got, c.want) {
@@ -88,7 +91,8 @@ func TestRights(t *testing.T) {
 
 func TestChangesField(t *testing.T) {
 	dir := t.TempDir()
-	text := "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nFormat: 1.8\nChanges:\n hello (1) sid; urgency=low\n .\n   * An entry.\nFiles:\n abc\n" +
+	text := "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nFormat: 1.8\nChanges:\n hello (1) sid; urgency=low\n" +
+		" .\n   * An entry.\nFiles:\n abc\n" +
 		"-----BEGIN PGP SIGNATURE-----\n\nAAAA\n-----END PGP SIGNATURE-----\n"
 	if err := os.WriteFile(filepath.Join(dir, "hello_1.changes"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)

@@ -89,11 +89,14 @@ func good(t *testing.T) *server {
 	s.control("keys/person.asc", string(s.person.Public()))
 	s.control("suites", "Suite: stable\nArchitectures: amd64\nSign-With: private/archive.key\nBase: deb "+s.mirror.URL+"/debian bookworm main\n")
 	s.machine("build", "#!/bin/sh\n")
-	s.control("builders", "Name: b1\nArchitectures: amd64 all\nRunner: exec "+filepath.Join(s.root, "build")+"\nKey: private/builder.key\nFingerprint: "+s.builder.Fingerprint()+"\n")
+	s.control("builders",
+		"Name: b1\nArchitectures: amd64 all\nRunner: exec "+filepath.Join(s.root,
+			"build")+"\nKey: private/builder.key\nFingerprint: "+s.builder.Fingerprint()+"\n")
 	s.control("uploaders", "Name: ann\nFingerprint: "+s.person.Fingerprint()+"\nAllow: source, suites=stable\n")
 	s.control("notify", "Event: *\nTo: signer\nFrom: Archive <archive@packmill.invalid>\n")
 	s.machine("usr/sbin/sendmail", "#!/bin/sh\n")
-	for _, program := range []string{"dose-builddebcheck", "dose-debcheck", "gpgv", "dpkg-source", "sbuild", "mmdebstrap", "newuidmap"} {
+	for _, program := range []string{"dose-builddebcheck", "dose-debcheck", "gpgv", "dpkg-source", "sbuild", "mmdebstrap",
+		"newuidmap"} {
 		s.machine("usr/sbin/"+program, "#!/bin/sh\n")
 	}
 	s.machine("etc/subuid", "nobody:100000:65536\n")
@@ -103,7 +106,8 @@ func good(t *testing.T) *server {
 
 // chrooted makes the builder one that needs chroots and an account for them.
 func (s *server) chrooted() {
-	s.change("builders", "Runner: exec "+filepath.Join(s.root, "build"), "Runner: overlay\nUser: nobody\nChroots: "+filepath.Join(s.root, "chroots"))
+	s.change("builders", "Runner: exec "+filepath.Join(s.root, "build"),
+		"Runner: overlay\nUser: nobody\nChroots: "+filepath.Join(s.root, "chroots"))
 }
 
 func (s *server) look() []Finding {
@@ -138,23 +142,45 @@ func TestBroken(t *testing.T) {
 			s.chrooted()
 			s.change("suites", "Base: deb "+s.mirror.URL+"/debian bookworm main\n", "")
 		}, "suites", "it has no Base"},
-		{"Base without a component", func(s *server) { s.change("suites", "bookworm main", "bookworm") }, "suites", "which apt does not take"},
-		{"Base of deb-src", func(s *server) { s.change("suites", "Base: deb ", "Base: deb-src ") }, "suites", "which apt does not take"},
-		{"no Override file", func(s *server) { s.control("suites", read(s, "suites")+"Override: override\n") }, "suites", "override does not exist"},
-		{"a slip in Base", func(s *server) { s.change("suites", "bookworm main", "bookwrom main") }, "mirrors", "answers 404"},
+		{"Base without a component", func(s *server) {
+			s.change("suites", "bookworm main", "bookworm")
+		}, "suites", "which apt does not take"},
+		{"Base of deb-src", func(s *server) {
+			s.change("suites", "Base: deb ", "Base: deb-src ")
+		}, "suites", "which apt does not take"},
+		{"no Override file", func(s *server) {
+			s.control("suites", read(s, "suites")+"Override: override\n")
+		}, "suites", "override does not exist"},
+		{"a slip in Base", func(s *server) {
+			s.change("suites", "bookworm main", "bookwrom main")
+		}, "mirrors", "answers 404"},
 		{"a mirror that is down", func(s *server) { s.mirror.Close() }, "mirrors", "connection refused"},
-		{"no Sign-With", func(s *server) { s.change("suites", "Sign-With: private/archive.key\n", "") }, "archive-keys", "it has no Sign-With"},
-		{"no key file", func(s *server) { s.remove(filepath.Join(s.tree, "control/private/archive.key")) }, "archive-keys", "archive.key does not exist"},
-		{"key file is a directory", func(s *server) { s.change("suites", "private/archive.key", "private") }, "archive-keys", "is no plain file"},
-		{"key file holds none", func(s *server) { s.control("private/archive.key", "nothing\n") }, "archive-keys", "Sign-With: "},
-		{"a public key to sign with", func(s *server) { s.control("private/archive.key", string(s.archive.Public())) }, "archive-keys", "Sign-With: "},
+		{"no Sign-With", func(s *server) {
+			s.change("suites", "Sign-With: private/archive.key\n", "")
+		}, "archive-keys", "it has no Sign-With"},
+		{"no key file", func(s *server) {
+			s.remove(filepath.Join(s.tree, "control/private/archive.key"))
+		}, "archive-keys", "archive.key does not exist"},
+		{"key file is a directory", func(s *server) {
+			s.change("suites", "private/archive.key", "private")
+		}, "archive-keys", "is no plain file"},
+		{"key file holds none", func(s *server) {
+			s.control("private/archive.key", "nothing\n")
+		}, "archive-keys", "Sign-With: "},
+		{"a public key to sign with", func(s *server) {
+			s.control("private/archive.key", string(s.archive.Public()))
+		}, "archive-keys", "Sign-With: "},
 		{"a key that others can read", func(s *server) {
 			if err := os.Chmod(filepath.Join(s.tree, "control/private/archive.key"), 0o644); err != nil {
 				s.Fatal(err)
 			}
 		}, "archive-keys", "lets others at it"},
-		{"a key that ends soon", func(s *server) { s.control("private/archive.key", s.gpgKey("10d")) }, "archive-keys", "expires on"},
-		{"no usign key", func(s *server) { s.control("suites", read(s, "suites")+"Opkg-Key: private/feed.sec\n") }, "archive-keys", "feed.sec does not exist"},
+		{"a key that ends soon", func(s *server) {
+			s.control("private/archive.key", s.gpgKey("10d"))
+		}, "archive-keys", "expires on"},
+		{"no usign key", func(s *server) {
+			s.control("suites", read(s, "suites")+"Opkg-Key: private/feed.sec\n")
+		}, "archive-keys", "feed.sec does not exist"},
 		{"a usign key that is none", func(s *server) {
 			s.control("suites", read(s, "suites")+"Opkg-Key: private/archive.key\n")
 		}, "archive-keys", "Opkg-Key: "},
@@ -162,40 +188,78 @@ func TestBroken(t *testing.T) {
 			s.control("private/archive.key", string(s.key("late", s.now.Add(48*time.Hour)).Secret()))
 		}, "archive-keys", "makes no signatures that count"},
 		{"no builder", func(s *server) { s.control("builders", "") }, "coverage", "no builder builds amd64"},
-		{"nobody for all", func(s *server) { s.change("builders", "amd64 all", "amd64") }, "coverage", "no builder builds all"},
-		{"an architecture that nobody builds", func(s *server) { s.change("suites", "amd64", "amd64 riscv64") }, "coverage", "no builder builds riscv64"},
+		{"nobody for all", func(s *server) {
+			s.change("builders", "amd64 all", "amd64")
+		}, "coverage", "no builder builds all"},
+		{"an architecture that nobody builds", func(s *server) {
+			s.change("suites", "amd64", "amd64 riscv64")
+		}, "coverage", "no builder builds riscv64"},
 		{"a suite that no builder builds", func(s *server) {
 			s.control("suites", read(s, "suites")+"\nSuite: testing\nArchitectures: amd64\nSign-With: private/archive.key\n")
 			s.control("builders", read(s, "builders")+"Suites: stable\n")
 		}, "coverage", "no builder builds amd64 for it"},
 		{"a builder of another suite", func(s *server) { s.control("builders", read(s, "builders")+"Suites: stabel\n") }, "builders", `there is no suite "stabel"`},
-		{"a builder of another architecture", func(s *server) { s.change("builders", "amd64 all", "amd64 all arm64") }, "builders", "no suite is built for arm64"},
-		{"no Key", func(s *server) { s.change("builders", "Key: private/builder.key\n", "") }, "builders", "nobody signs what it builds"},
-		{"no file of Key", func(s *server) { s.remove(filepath.Join(s.tree, "control/private/builder.key")) }, "builders", "builder.key does not exist"},
-		{"no Fingerprint", func(s *server) { s.change("builders", "Fingerprint: "+s.builder.Fingerprint()+"\n", "") }, "builders", "it has no Fingerprint"},
-		{"another's Fingerprint", func(s *server) { s.change("builders", s.builder.Fingerprint(), s.person.Fingerprint()) }, "builders", "has another"},
-		{"a Fingerprint without its key", func(s *server) { s.remove(filepath.Join(s.tree, "control/keys/builder.asc")) }, "builders", "has no key"},
-		{"agent's key and another Fingerprint", func(s *server) { s.change("builders", "private/builder.key", "gpg:"+elsewhere) }, "builders", "Key is gpg:" + elsewhere},
-		{"a program that is not there", func(s *server) { s.remove(filepath.Join(s.root, "build")) }, "builders", "cannot be run"},
+		{"a builder of another architecture", func(s *server) {
+			s.change("builders", "amd64 all", "amd64 all arm64")
+		}, "builders", "no suite is built for arm64"},
+		{"no Key", func(s *server) {
+			s.change("builders", "Key: private/builder.key\n", "")
+		}, "builders", "nobody signs what it builds"},
+		{"no file of Key", func(s *server) {
+			s.remove(filepath.Join(s.tree, "control/private/builder.key"))
+		}, "builders", "builder.key does not exist"},
+		{"no Fingerprint", func(s *server) {
+			s.change("builders", "Fingerprint: "+s.builder.Fingerprint()+"\n", "")
+		}, "builders", "it has no Fingerprint"},
+		{"another's Fingerprint", func(s *server) {
+			s.change("builders", s.builder.Fingerprint(), s.person.Fingerprint())
+		}, "builders", "has another"},
+		{"a Fingerprint without its key", func(s *server) {
+			s.remove(filepath.Join(s.tree, "control/keys/builder.asc"))
+		}, "builders", "has no key"},
+		{"agent's key and another Fingerprint", func(s *server) {
+			s.change("builders", "private/builder.key", "gpg:"+elsewhere)
+		}, "builders", "Key is gpg:" + elsewhere},
+		{"a program that is not there", func(s *server) {
+			s.remove(filepath.Join(s.root, "build"))
+		}, "builders", "cannot be run"},
 		{"a program that is no program", func(s *server) {
 			if err := os.Chmod(filepath.Join(s.root, "build"), 0o644); err != nil {
 				s.Fatal(err)
 			}
 		}, "builders", "cannot be run"},
-		{"an account that is not there", func(s *server) { s.control("builders", read(s, "builders")+"User: packmill-nobody\n") }, "builders", "there is no account packmill-nobody"},
+		{"an account that is not there", func(s *server) {
+			s.control("builders", read(s, "builders")+"User: packmill-nobody\n")
+		}, "builders", "there is no account packmill-nobody"},
 		{"no uploader", func(s *server) { s.control("uploaders", "") }, "uploaders", "nobody may upload"},
-		{"an uploader without a key", func(s *server) { s.remove(filepath.Join(s.tree, "control/keys/person.asc")) }, "uploaders", "has no key"},
-		{"a key file that is none", func(s *server) { s.control("keys/person.asc", "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nxx\n") }, "uploaders", "control/keys"},
-		{"an uploader of another suite", func(s *server) { s.change("uploaders", "suites=stable", "suites=stabel") }, "uploaders", "suites=stabel"},
-		{"an uploader of another component", func(s *server) { s.change("uploaders", "suites=stable", "components=contirb") }, "uploaders", "components=contirb"},
-		{"a signer of another architecture", func(s *server) { s.change("uploaders", "suites=stable", "sign=amd46") }, "uploaders", "no suite is built for amd46"},
+		{"an uploader without a key", func(s *server) {
+			s.remove(filepath.Join(s.tree, "control/keys/person.asc"))
+		}, "uploaders", "has no key"},
+		{"a key file that is none", func(s *server) {
+			s.control("keys/person.asc", "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nxx\n")
+		}, "uploaders", "control/keys"},
+		{"an uploader of another suite", func(s *server) {
+			s.change("uploaders", "suites=stable", "suites=stabel")
+		}, "uploaders", "suites=stabel"},
+		{"an uploader of another component", func(s *server) {
+			s.change("uploaders", "suites=stable", "components=contirb")
+		}, "uploaders", "components=contirb"},
+		{"a signer of another architecture", func(s *server) {
+			s.change("uploaders", "suites=stable", "sign=amd46")
+		}, "uploaders", "no suite is built for amd46"},
 		{"an account without an account", func(s *server) {
 			s.control("uploaders", read(s, "uploaders")+"\nName: robot\nAccount: packmill-robot\n")
 		}, "uploaders", "there is no account packmill-robot"},
-		{"an account without a directory", func(s *server) { s.control("uploaders", read(s, "uploaders")+"\nName: robot\nAccount: nobody\n") }, "uploaders", "has no directory"},
+		{"an account without a directory", func(s *server) {
+			s.control("uploaders", read(s, "uploaders")+"\nName: robot\nAccount: nobody\n")
+		}, "uploaders", "has no directory"},
 		{"nobody is told", func(s *server) { s.control("notify", "") }, "notify", "nobody hears"},
-		{"no From", func(s *server) { s.change("notify", "From: Archive <archive@packmill.invalid>\n", "") }, "notify", "it has no From"},
-		{"no mail system", func(s *server) { s.remove(filepath.Join(s.root, "usr/sbin/sendmail")) }, "notify", "to send mail with"},
+		{"no From", func(s *server) {
+			s.change("notify", "From: Archive <archive@packmill.invalid>\n", "")
+		}, "notify", "it has no From"},
+		{"no mail system", func(s *server) {
+			s.remove(filepath.Join(s.root, "usr/sbin/sendmail"))
+		}, "notify", "to send mail with"},
 		{"a directory of an account that is another's", func(s *server) {
 			dir := filepath.Join(s.tree, "spool/incoming/robot")
 			if err := os.Mkdir(dir, 0o755); err != nil {
@@ -209,14 +273,22 @@ func TestBroken(t *testing.T) {
 			s.write(filepath.Join(s.tree, spool.LettersDir, "letter"), "")
 			s.now = s.now.Add(time.Hour)
 		}, "letters", "1 letters wait"},
-		{"no subordinate users", func(s *server) { s.chrooted(); s.machine("etc/subuid", "somebody:100000:65536\n") }, "ids", "/etc/subuid gives it no 65536 ids"},
-		{"few subordinate groups", func(s *server) { s.chrooted(); s.machine("etc/subgid", "nobody:100000:1000\n") }, "ids", "/etc/subgid gives it no 65536 ids"},
+		{"no subordinate users", func(s *server) { s.chrooted(); s.machine("etc/subuid", "somebody:100000:65536\n") }, "ids",
+			"/etc/subuid gives it no 65536 ids"},
+		{"few subordinate groups", func(s *server) { s.chrooted(); s.machine("etc/subgid", "nobody:100000:1000\n") }, "ids",
+			"/etc/subgid gives it no 65536 ids"},
 		{"few ids for its jobs", func(s *server) {
 			s.chrooted()
 			s.control("builders", strings.Replace(read(s, "builders"), "Name: ", "Jobs: 3\nName: ", 1))
 		}, "ids", "/etc/subuid gives it 1 times 65536 ids, and each of the 3 builds"},
-		{"no user namespaces", func(s *server) { s.chrooted(); s.machine("proc/sys/user/max_user_namespaces", "0\n") }, "namespaces", "builds get no user namespace"},
-		{"none without privileges", func(s *server) { s.chrooted(); s.machine("proc/sys/kernel/unprivileged_userns_clone", "0\n") }, "namespaces", "builds get no user namespace"},
+		{"no user namespaces", func(s *server) { s.chrooted(); s.machine("proc/sys/user/max_user_namespaces", "0\n") },
+			"namespaces", "builds get no user namespace"},
+		{"none without privileges",
+			func(s *server) {
+				s.chrooted()
+				s.machine("proc/sys/kernel/unprivileged_userns_clone",
+					"0\n")
+			}, "namespaces", "builds get no user namespace"},
 		{"AppArmor's limit", func(s *server) {
 			s.chrooted()
 			s.machine("proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1\n")
@@ -227,7 +299,9 @@ func TestBroken(t *testing.T) {
 			s.write(filepath.Join(s.tree, "archive/dists/stable/InRelease"), "")
 			s.now = s.now.Add(-24 * time.Hour)
 		}, "clock", "which is to come"},
-		{"sshd knows no uploaders", func(s *server) { s.control("uploaders", read(s, "uploaders")+"\nName: robot\nAccount: nobody\n") }, "sshd", "packmill-upload"},
+		{"sshd knows no uploaders", func(s *server) {
+			s.control("uploaders", read(s, "uploaders")+"\nName: robot\nAccount: nobody\n")
+		}, "sshd", "packmill-upload"},
 		{"a tree that others can write", func(s *server) {
 			s.control("uploaders", read(s, "uploaders")+"\nName: robot\nAccount: nobody\n")
 			if err := os.Chmod(filepath.Join(s.tree, "spool"), 0o777); err != nil {

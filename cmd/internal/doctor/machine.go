@@ -40,7 +40,8 @@ func ownerOf(path string) string {
 
 // programs looks for what the daemons and runners start.
 func (p *patient) programs() {
-	need := map[string]string{"dpkg-source": "dpkg-dev", "apt-get": "apt", "gpgv": "gpgv", "dose-builddebcheck": "dose-builddebcheck", "dose-debcheck": "dose-distcheck"}
+	need := map[string]string{"dpkg-source": "dpkg-dev", "apt-get": "apt", "gpgv": "gpgv",
+		"dose-builddebcheck": "dose-builddebcheck", "dose-debcheck": "dose-distcheck"}
 	for i := range p.settings.Builders {
 		b := &p.settings.Builders[i]
 		switch b.Runner {
@@ -110,7 +111,8 @@ func (p *patient) subordinateIDs() {
 				p.error("user "+name, "packmill setup --subids "+name, "%s gives it no 65536 ids, which a clean chroot wants", file)
 			case n < jobs:
 				p.warn("user "+name, fmt.Sprintf("usermod --add-sub%ss FIRST-LAST %s", strings.TrimPrefix(file, "/etc/sub"), name),
-					"%s gives it %d times 65536 ids, and each of the %d builds that control/builders allows at a time wants as many: the others wait", file, n, jobs)
+					"%s gives it %d times 65536 ids, and each of the %d builds that control/builders allows at a time wants as "+
+						"many: the others wait", file, n, jobs)
 			}
 		}
 	}
@@ -159,8 +161,10 @@ func (p *patient) namespaces() {
 		wrong func(int) bool
 		cure  string
 	}{
-		{"/proc/sys/user/max_user_namespaces", func(n int) bool { return n == 0 }, "sysctl -w user.max_user_namespaces=10000, and a file in /etc/sysctl.d"},
-		{"/proc/sys/kernel/unprivileged_userns_clone", func(n int) bool { return n == 0 }, "sysctl -w kernel.unprivileged_userns_clone=1, and a file in /etc/sysctl.d"},
+		{"/proc/sys/user/max_user_namespaces",
+			func(n int) bool { return n == 0 }, "sysctl -w user.max_user_namespaces=10000, and a file in /etc/sysctl.d"},
+		{"/proc/sys/kernel/unprivileged_userns_clone",
+			func(n int) bool { return n == 0 }, "sysctl -w kernel.unprivileged_userns_clone=1, and a file in /etc/sysctl.d"},
 		{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", func(n int) bool { return n == 1 },
 			"give buildd an AppArmor profile with \"userns,\", or: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"},
 	} {
@@ -217,13 +221,15 @@ func (p *patient) room() {
 	if err := general.Room(p.Tree, 0); err != nil {
 		p.error(p.Tree, "nothing is begun before that", "%v", err)
 	} else if general.Room(p.Tree, 3*general.ReserveBytes+4<<30) != nil {
-		p.warn(p.Tree, "make room before it is less than Reserve: packmill archive gc, Keep-Attic, Keep-Logs", "little space is free")
+		p.warn(p.Tree, "make room before it is less than Reserve: packmill archive gc, Keep-Attic, Keep-Logs",
+			"little space is free")
 	}
 	var st unix.Statfs_t
 	if unix.Statfs(p.Tree, &st) == nil {
 		switch uint32(st.Type) {
 		case unix.NFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC, unix.TMPFS_MAGIC:
-			p.warn(p.Tree, "put the tree on ext4, xfs or btrfs of this machine", "its file system keeps no promise after a crash")
+			p.warn(p.Tree, "put the tree on ext4, xfs or btrfs of this machine",
+				"its file system keeps no promise after a crash")
 		}
 	}
 }
@@ -236,12 +242,14 @@ func (p *patient) clock() {
 	}
 	newest := time.Time{}
 	for _, s := range p.settings.Suites {
-		if st, err := os.Stat(filepath.Join(p.Tree, "archive/dists", s.Name, "InRelease")); err == nil && st.ModTime().After(newest) {
+		if st, err := os.Stat(filepath.Join(p.Tree, "archive/dists", s.Name, "InRelease")); err == nil &&
+			st.ModTime().After(newest) {
 			newest = st.ModTime()
 		}
 	}
 	if newest.After(p.Now.Add(5 * time.Minute)) {
-		p.error("clock", "set the clock", "the archive was published at %s, which is to come", newest.UTC().Format(time.RFC3339))
+		p.error("clock", "set the clock", "the archive was published at %s, which is to come",
+			newest.UTC().Format(time.RFC3339))
 	}
 }
 
@@ -253,7 +261,9 @@ func (p *patient) units() {
 	}
 	names := []string{"reviewd.service", "master-buildd.service", "archived.service", "maild.service"}
 	for _, a := range p.archs() {
-		if slices.ContainsFunc(p.settings.Builders, func(b control.Builder) bool { return slices.Contains(b.Architectures, a) && b.Host == "" }) {
+		if slices.ContainsFunc(p.settings.Builders, func(b control.Builder) bool {
+			return slices.Contains(b.Architectures, a) && b.Host == ""
+		}) {
 			names = append(names, "buildd@"+a+".service")
 		}
 	}
@@ -309,7 +319,8 @@ func (p *patient) sshd() {
 			return
 		}
 		if sys := st.Sys().(*syscall.Stat_t); sys.Uid != 0 || st.Mode()&0o022 != 0 {
-			p.error("sshd", "chown root "+dir+" && chmod go-w "+dir, "%s can be written by others than root, and sshd takes no chroot below it", dir)
+			p.error("sshd", "chown root "+dir+" && chmod go-w "+dir,
+				"%s can be written by others than root, and sshd takes no chroot below it", dir)
 		}
 		if dir == "/" {
 			return

@@ -22,12 +22,15 @@ const soon = 30 * 24 * time.Hour
 
 func (p *patient) suites() {
 	if len(p.settings.Suites) == 0 {
-		p.error("control/suites", "write a stanza for each suite, or: packmill setup", "there is no suite, so nothing can be uploaded")
+		p.error("control/suites", "write a stanza for each suite, or: packmill setup",
+			"there is no suite, so nothing can be uploaded")
 	}
 	for i := range p.settings.Suites {
 		s := &p.settings.Suites[i]
 		about := "suite " + s.Name
-		if len(s.Base) == 0 && slices.ContainsFunc(p.settings.Builders, func(b control.Builder) bool { return len(b.ChrootsOf(s)) > 0 }) {
+		if len(s.Base) == 0 && slices.ContainsFunc(p.settings.Builders, func(b control.Builder) bool {
+			return len(b.ChrootsOf(s)) > 0
+		}) {
 			p.error(about, "say in control/suites which apt lines its builds stand on: Base: deb MIRROR bookworm main",
 				"it has no Base, so no chroot can be made for it")
 		}
@@ -51,7 +54,8 @@ func (p *patient) baseLine(about, line string) {
 		w = append(w[:1], w[end+1:]...)
 	}
 	if len(w) < 3 || w[0] != "deb" || !strings.HasSuffix(w[2], "/") && len(w) < 4 {
-		p.error(about, "write it as sources.list(5) has it: deb MIRROR bookworm main", "its Base has the line %q, which apt does not take", line)
+		p.error(about, "write it as sources.list(5) has it: deb MIRROR bookworm main",
+			"its Base has the line %q, which apt does not take", line)
 	}
 }
 
@@ -111,13 +115,15 @@ func (p *patient) signs(about, field, name, owner, fingerprint string) {
 	}
 	if u, err := user.Lookup(owner); err == nil && p.separate() {
 		if have := ownerOf(path); have != "" && have != u.Uid {
-			p.error(about, "chown "+owner+" "+path, "%s: %s does not belong to %s, whose daemon must read it", field, path, owner)
+			p.error(about, "chown "+owner+" "+path, "%s: %s does not belong to %s, whose daemon must read it",
+				field, path, owner)
 		}
 	}
 	key, err := openpgp.ReadSigner(path)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		p.warn(about, "run packmill doctor as root", "%s: %s cannot be read by you, so nothing is known of the key", field, path)
+		p.warn(about, "run packmill doctor as root", "%s: %s cannot be read by you, so nothing is known of the key",
+			field, path)
 		return
 	case err != nil:
 		p.error(about, "packmill key new "+short+"2 --owner "+owner+" makes another", "%s: %v", field, err)
@@ -130,7 +136,8 @@ func (p *patient) signs(about, field, name, owner, fingerprint string) {
 			"%s: the key %s expires on %s", field, key.Fingerprint(), end.Format(time.DateOnly))
 	}
 	if fingerprint != "" && key.Fingerprint() != fingerprint {
-		p.error(about, "write Fingerprint: "+key.Fingerprint(), "Fingerprint is %s, and the key of %s has another", fingerprint, field)
+		p.error(about, "write Fingerprint: "+key.Fingerprint(), "Fingerprint is %s, and the key of %s has another",
+			fingerprint, field)
 	}
 }
 
@@ -192,7 +199,8 @@ func (p *patient) public(about string, fingerprints []string) {
 		return
 	}
 	for _, f := range missing {
-		p.error(about, "gpg --export --armor "+f+" >"+p.control(control.KeysDir)+"/NAME.asc", "control/keys has no key %s that can be used", f)
+		p.error(about, "gpg --export --armor "+f+" >"+p.control(control.KeysDir)+"/NAME.asc",
+			"control/keys has no key %s that can be used", f)
 	}
 }
 
@@ -204,7 +212,8 @@ func (p *patient) coverage() {
 			if !slices.ContainsFunc(p.settings.Builders, func(b control.Builder) bool {
 				return slices.Contains(b.Architectures, arch) && (len(b.Suites) == 0 || slices.Contains(b.Suites, s.Name))
 			}) {
-				p.error("suite "+s.Name, "add "+arch+" to the Architectures of a builder in control/builders", "no builder builds %s for it", arch)
+				p.error("suite "+s.Name, "add "+arch+" to the Architectures of a builder in control/builders",
+					"no builder builds %s for it", arch)
 			}
 		}
 	}
@@ -237,7 +246,8 @@ func (p *patient) uploaders() {
 			if _, err := user.Lookup(u.Account); err != nil {
 				p.error(about, "packmill uploader add "+u.Account+" KEY.pub", "Account: there is no account %s", u.Account)
 			} else if _, err := os.Stat(filepath.Join(p.Tree, "spool/incoming", u.Account)); errors.Is(err, fs.ErrNotExist) {
-				p.error(about, "packmill uploader add "+u.Account+" KEY.pub", "Account: %s has no directory in spool/incoming", u.Account)
+				p.error(about, "packmill uploader add "+u.Account+" KEY.pub", "Account: %s has no directory in spool/incoming",
+					u.Account)
 			}
 		}
 	}
@@ -245,16 +255,19 @@ func (p *patient) uploaders() {
 
 func (p *patient) notify() {
 	if len(p.settings.Notify) == 0 {
-		p.warn("control/notify", "write a stanza: Event: *, To: signer, From: NAME <ADDRESS>", "nobody hears of anything by mail")
+		p.warn("control/notify", "write a stanza: Event: *, To: signer, From: NAME <ADDRESS>",
+			"nobody hears of anything by mail")
 	}
 	for i := range p.settings.Notify {
 		n := &p.settings.Notify[i]
 		about := "notify " + n.Event
 		if n.From == "" {
-			p.error(about, "write From: Archive <archive@example.org>", "it has no From, and mail without one is not taken everywhere")
+			p.error(about, "write From: Archive <archive@example.org>",
+				"it has no From, and mail without one is not taken everywhere")
 		}
 		if st, err := os.Stat(p.file(n.Via)); err != nil || st.Mode()&0o111 == 0 {
-			p.error(about, "install a mail system (postfix, exim4, msmtp-mta), or write Via", "there is no %s to send mail with", n.Via)
+			p.error(about, "install a mail system (postfix, exim4, msmtp-mta), or write Via", "there is no %s to send mail with",
+				n.Via)
 		}
 	}
 }
@@ -288,7 +301,8 @@ func (p *patient) letters() {
 		}
 	}
 	if n > 0 {
-		p.error(dir, "start maild, or see why its sendmail does not take them: journalctl -u maild", "%d letters wait for more than %v", n, slow)
+		p.error(dir, "start maild, or see why its sendmail does not take them: journalctl -u maild",
+			"%d letters wait for more than %v", n, slow)
 	}
 }
 

@@ -73,7 +73,9 @@ func Check(ctx context.Context, t *spool.Tree, deep bool) ([]spool.Finding, erro
 	}
 	set, err := control.Load(t.Path("control"))
 	if err != nil {
-		return append(found, spool.Finding{Kind: NoSettings, Path: "control", Text: err.Error(), Cure: "mend the settings, and run it again"}), nil
+		return append(found,
+			spool.Finding{Kind: NoSettings, Path: "control", Text: err.Error(),
+				Cure: "mend the settings, and run it again"}), nil
 	}
 	if err := more(t.Lost(time.Now().Add(-set.LeastKeep()))); err != nil {
 		return found, err
@@ -97,7 +99,8 @@ func giveBack(t *spool.Tree, dir string) error {
 		return err
 	}
 	defer it.Release()
-	reply, err := queue.AskOf(it, &queue.Request{Op: queue.GiveBack, Override: true, Who: "fsck", Message: "its builder is gone", Now: time.Now()})
+	reply, err := queue.AskOf(it,
+		&queue.Request{Op: queue.GiveBack, Override: true, Who: "fsck", Message: "its builder is gone", Now: time.Now()})
 	if err == nil && reply.Refusal != "" {
 		err = errors.New(reply.Refusal)
 	}
@@ -114,7 +117,8 @@ func incomplete(t *spool.Tree, f spool.Found, deep bool) ([]spool.Finding, error
 	}
 	dir := t.Path(f.Dir())
 	// What archived has published, and is about to file, is in the pool.
-	if _, err := os.Lstat(t.Path("archive/published", f.Place.Suite, f.Name.String())); err == nil && f.Place.State == spool.Uploaded {
+	if _, err := os.Lstat(t.Path("archive/published", f.Place.Suite, f.Name.String())); err == nil &&
+		f.Place.State == spool.Uploaded {
 		return nil, nil
 	}
 	tk, err := queue.TicketAt(t, f)
@@ -146,7 +150,8 @@ func incomplete(t *spool.Tree, f spool.Found, deep bool) ([]spool.Finding, error
 	slices.Sort(why)
 	text := strings.Join(why, "; ")
 	return []spool.Finding{{Kind: Incomplete, Path: f.Dir(), Text: text,
-		Cure:   "it goes to " + spool.In(spool.Rejected).Dir() + " with a REASON; upload it again, or give the job back when the source is whole",
+		Cure: "it goes to " + spool.In(spool.Rejected).Dir() +
+			" with a REASON; upload it again, or give the job back when the source is whole",
 		Repair: func() error { return t.Quarantine(f, text) }}}, nil
 }
 
@@ -229,7 +234,9 @@ func modes(ctx context.Context, t *spool.Tree, set *control.Settings) ([]spool.F
 
 // unsettled says why the source should not be published without this job's
 // packages, "" if it may.
-func unsettled(ctx context.Context, t *spool.Tree, a *archive.Archive, n *quinndiff.Needed, source, job *spool.Found) (string, error) {
+func unsettled(
+	ctx context.Context, t *spool.Tree, a *archive.Archive, n *quinndiff.Needed, source, job *spool.Found,
+) (string, error) {
 	if job.Place.State == spool.Installed {
 		files, err := upload.Peek(t.Path(job.Dir(), "result"), resultOf(t, job))
 		if err != nil {
@@ -253,7 +260,8 @@ func unsettled(ctx context.Context, t *spool.Tree, a *archive.Archive, n *quinnd
 		if len(names) == 0 {
 			return "", nil
 		}
-		return fmt.Sprintf("%s %s is published, and its build for %s is said to be; but the suite has none of: %s", n.Source, n.Version, n.Arch, strings.Join(names, " ")), nil
+		return fmt.Sprintf("%s %s is published, and its build for %s is said to be; but the suite has none of: %s",
+			n.Source, n.Version, n.Arch, strings.Join(names, " ")), nil
 	}
 	if job.Place.State.Is(spool.Settled) {
 		return "", nil // also if mv took it there, which its history does not know yet
@@ -273,7 +281,8 @@ func unsettled(ctx context.Context, t *spool.Tree, a *archive.Archive, n *quinnd
 			return "", nil
 		}
 	}
-	return fmt.Sprintf("%s %s is published, in a suite with Publish: together, and %s has never settled", n.Source, n.Version, n.Arch), nil
+	return fmt.Sprintf("%s %s is published, in a suite with Publish: together, and %s has never settled",
+		n.Source, n.Version, n.Arch), nil
 }
 
 func resultOf(t *spool.Tree, f *spool.Found) string {
@@ -361,18 +370,21 @@ func litter(t *spool.Tree) ([]spool.Finding, error) {
 		case rel == "archive/incoming" || rel == "archive/installed" || rel == "archive/cache":
 			return filepath.SkipDir // the engine's, and what may be thrown away
 		case spool.HalfWritten(d.Name(), info.ModTime(), now):
-			out = append(out, spool.Finding{Kind: spool.Leftover, Path: rel, Text: "a write that a crash cut off", Cure: "it is removed",
+			out = append(out, spool.Finding{Kind: spool.Leftover, Path: rel, Text: "a write that a crash cut off",
+				Cure:   "it is removed",
 				Repair: func() error { return durable.RemoveAll(path) }})
 			if d.IsDir() {
 				return filepath.SkipDir
 			}
 		case d.IsDir() && now.Sub(info.ModTime()) > time.Hour && opkg.HalfMade(path):
-			out = append(out, spool.Finding{Kind: spool.Leftover, Path: rel, Text: "a feed that a crash cut off before it was in force", Cure: "it is removed",
+			out = append(out, spool.Finding{Kind: spool.Leftover, Path: rel,
+				Text: "a feed that a crash cut off before it was in force", Cure: "it is removed",
 				Repair: func() error { return durable.RemoveAll(path) }})
 			return filepath.SkipDir
 		case !d.IsDir() && !d.Type().IsRegular() && (!link || pooled):
 			text := fmt.Sprintf("the archive has files and directories, and this is one of mode %s", d.Type())
-			out = append(out, spool.Finding{Kind: spool.Stray, Path: rel, Text: text, Cure: "it goes to attic/strays with a REASON",
+			out = append(out, spool.Finding{Kind: spool.Stray, Path: rel, Text: text,
+				Cure:   "it goes to attic/strays with a REASON",
 				Repair: func() error { return t.PutAway(rel, text) }})
 		}
 		return nil

@@ -20,7 +20,9 @@ const takenOut = "taken out of the archive: "
 // called before they do.
 func TakeOut(t *spool.Tree, suite string, removed []archive.Entry, who string) error {
 	removed = slices.DeleteFunc(slices.Clone(removed), func(e archive.Entry) bool {
-		return slices.ContainsFunc(removed, func(s archive.Entry) bool { return s.Arch == "source" && (s == e || s.Package == e.Source) })
+		return slices.ContainsFunc(removed, func(s archive.Entry) bool {
+			return s.Arch == "source" && (s == e || s.Package == e.Source)
+		})
 	})
 	found, err := t.Find("", spool.Installed)
 	if err != nil {
@@ -29,7 +31,9 @@ func TakeOut(t *spool.Tree, suite string, removed []archive.Entry, who string) e
 	var errs []error
 	for i := range found {
 		f := &found[i]
-		if f.Place.Suite != suite || !slices.ContainsFunc(removed, func(e archive.Entry) bool { return e.Source == f.Name.Source }) {
+		if f.Place.Suite != suite || !slices.ContainsFunc(removed, func(e archive.Entry) bool {
+			return e.Source == f.Name.Source
+		}) {
 			continue
 		}
 		files, err := upload.Peek(t.Path(f.Dir(), "result"), resultOf(t, f))

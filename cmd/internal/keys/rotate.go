@@ -41,10 +41,12 @@ func Rotate(s *control.Settings, suite *control.Suite, retire bool) (*Rotation, 
 	}
 	switch {
 	case !retire:
-		r.New = filepath.Join("private", fmt.Sprintf("%s-%s.key", suite.Name, time.Now().UTC().Format("20060102T150405.000000")))
+		r.New = filepath.Join("private",
+			fmt.Sprintf("%s-%s.key", suite.Name, time.Now().UTC().Format("20060102T150405.000000")))
 		r.Keys = append(r.Keys, r.New)
 	case len(r.Keys) == 0, len(r.Keys) == 1 && !r.Dead:
-		return nil, daemon.Refuse("%s is signed by %s; rotate without --retire first", suite.Name, terminal.Counted(len(r.Keys), "key"))
+		return nil, daemon.Refuse("%s is signed by %s; rotate without --retire first",
+			suite.Name, terminal.Counted(len(r.Keys), "key"))
 	case !r.Dead:
 		r.Out, r.Keys = r.Keys[:1], r.Keys[1:]
 	}
@@ -59,7 +61,8 @@ func (r *Rotation) String() string {
 	}
 	text := fmt.Sprintf("%s signs with %s from now on", r.suite.Name, strings.Join(r.Keys, " and "))
 	if len(r.Out) > 0 {
-		text += fmt.Sprintf(", and no more with %s, which has expired or is revoked; clients need the new key before they take anything"+
+		text += fmt.Sprintf(", and no more with %s, which has expired or is revoked; "+
+			"clients need the new key before they take anything"+
 			" (packmill archive sources %s URL)", out, r.suite.Name)
 	}
 	return text

@@ -55,7 +55,9 @@ func signedBy(all *control.Settings, s *control.Suite, t *queue.Ticket, name str
 // PutSignature puts a signed .changes in the place of the unsigned one that the
 // build made. The two must be the same but for the signature, which must count.
 // It is the Result of queue.Request.
-func PutSignature(all *control.Settings, s *control.Suite, signed []byte) func(dir string, t *queue.Ticket) (string, error) {
+func PutSignature(
+	all *control.Settings, s *control.Suite, signed []byte,
+) func(dir string, t *queue.Ticket) (string, error) {
 	return func(dir string, t *queue.Ticket) (string, error) {
 		if t.Result == "" {
 			return "", queue.Refusal("there is no result in the job")
@@ -78,7 +80,9 @@ func PutSignature(all *control.Settings, s *control.Suite, signed []byte) func(d
 // ask does on a job what a person says of it, if the settings and the
 // specification of the operations allow it. by is the person who signed the
 // statement, and must be known.
-func (r *Reply) ask(tree *spool.Tree, all *control.Settings, s *control.Suite, who string, by *control.Uploader, st *statement, dry bool) (f *spool.Found, reply *queue.Reply, err error) {
+func (r *Reply) ask(
+	tree *spool.Tree, all *control.Settings, s *control.Suite, who string, by *control.Uploader, st *statement, dry bool,
+) (f *spool.Found, reply *queue.Reply, err error) {
 	text, word := r.Text, wordOf(r.Word)
 	if text == "" && word.Op == queue.GiveBack {
 		text = "said " + string(r.Word)
@@ -90,7 +94,8 @@ func (r *Reply) ask(tree *spool.Tree, all *control.Settings, s *control.Suite, w
 		q.May = func(t *queue.Ticket) string {
 			switch {
 			case !by.Signs(s, f.Arch(), t.Source, t.Component):
-				return fmt.Sprintf("%s may not speak for builds of %s on %s: Allow in control/uploaders has no sign=%s for it", by.Name, t.Source, f.Arch(), f.Arch())
+				return fmt.Sprintf("%s may not speak for builds of %s on %s: Allow in control/uploaders has no sign=%s for it",
+					by.Name, t.Source, f.Arch(), f.Arch())
 			case f.Place.State != spool.Built && (r.Word == Sign || f.Place.State != spool.BuildAttempted):
 				return fmt.Sprintf("it is in %s now, and nobody's word is waited for there", f.Place.State)
 			}

@@ -25,7 +25,8 @@ func ClearSign(path, key string) ([]byte, error) {
 	var out bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(paper.Text(data)), &out, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("gpg does not sign %s: %w (another key: --key; signed elsewhere: --with)", filepath.Base(path), err)
+		return nil, fmt.Errorf("gpg does not sign %s: %w (another key: --key; signed elsewhere: --with)",
+			filepath.Base(path), err)
 	}
 	return bytes.ReplaceAll(out.Bytes(), []byte("\r\n"), []byte("\n")), nil
 }

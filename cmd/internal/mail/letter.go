@@ -53,7 +53,8 @@ func readLetter(data []byte) (*letter, error) {
 	if err != nil {
 		return nil, err
 	}
-	if id := strings.Trim(strings.TrimSpace(e.Header.Get("Message-Id")), "<>"); len(id) <= 400 && messageID().MatchString(id) {
+	if id := strings.Trim(strings.TrimSpace(e.Header.Get("Message-Id")), "<>"); len(id) <= 400 &&
+		messageID().MatchString(id) {
 		l.id = id
 	}
 	l.auto = automatic(&e.Header)
@@ -85,7 +86,8 @@ func automatic(h *message.Header) string {
 		}
 		return ""
 	}
-	if v := strings.ToLower(strings.TrimSpace(h.Get("Auto-Submitted"))); v != "" && v != "no" && !strings.HasPrefix(v, "no ") && !strings.HasPrefix(v, "no;") {
+	if v := strings.ToLower(strings.TrimSpace(h.Get("Auto-Submitted"))); v != "" && v != "no" &&
+		!strings.HasPrefix(v, "no ") && !strings.HasPrefix(v, "no;") {
 		return "Auto-Submitted"
 	}
 	for _, name := range []string{"X-Packmill-Event", "List-Id"} {
@@ -134,7 +136,8 @@ func (l *letter) walk(data []byte, depth int) error {
 		return nil
 	}
 	parts := split(data, params["boundary"])
-	if kind == "multipart/signed" && len(parts) == 2 && strings.EqualFold(params["protocol"], "application/pgp-signature") {
+	if kind == "multipart/signed" && len(parts) == 2 &&
+		strings.EqualFold(params["protocol"], "application/pgp-signature") {
 		if s, err := l.open(parts[1]); err == nil {
 			if sig, err := io.ReadAll(io.LimitReader(s.Body, 1<<20)); err == nil {
 				l.mime = append(l.mime, signedPart{bytes.ReplaceAll(parts[0], []byte("\n"), []byte("\r\n")), sig})

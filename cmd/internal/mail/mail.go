@@ -63,7 +63,9 @@ func (b *Box) Take(ctx context.Context, data []byte) (*Outcome, error) {
 		o.Text = "passed over: " + err.Error()
 		return b.passOver(o), nil
 	}
-	i := slices.IndexFunc(b.Settings.Uploaders, func(u control.Uploader) bool { return slices.Contains(u.Fingerprints, st.sig.Fingerprint) })
+	i := slices.IndexFunc(b.Settings.Uploaders, func(u control.Uploader) bool {
+		return slices.Contains(u.Fingerprints, st.sig.Fingerprint)
+	})
 	by := &b.Settings.Uploaders[i]
 	o.Signer = by.Name
 	hash := openpgp.CanonicalHash(st.text)
@@ -83,7 +85,8 @@ func (b *Box) Take(ctx context.Context, data []byte) (*Outcome, error) {
 	b.Log.Info("reply", "item", o.Item, "by", by.Name, "reason", o.Text)
 	note := "answered " + openpgp.CanonicalHash([]byte(o.Text))
 	if o.Done {
-		note = fmt.Sprintf("done %s, %s, said by %s", now.UTC().Format(time.RFC3339), spool.OneLine(o.Text), spool.OneLine(by.Name))
+		note = fmt.Sprintf("done %s, %s, said by %s", now.UTC().Format(time.RFC3339), spool.OneLine(o.Text),
+			spool.OneLine(by.Name))
 	} else if slices.Contains(entry, note) {
 		return o, nil // whoever sends it again and again is not answered each time
 	}
@@ -108,7 +111,8 @@ func (b *Box) passOver(o *Outcome) *Outcome {
 func (b *Box) obey(st *statement, by *control.Uploader, o *Outcome) error {
 	r, err := ParseReply(st.text)
 	if err == nil && r.Word == Sign && st.file == nil {
-		err = errors.New("the .changes must bear a signature of its own, which the archive can keep: gpg --clearsign it, and send that as the mail's text or as a file")
+		err = errors.New("the .changes must bear a signature of its own, which the archive can keep: gpg --clearsign it, " +
+			"and send that as the mail's text or as a file")
 	}
 	if err != nil {
 		o.Text = "nothing was done: " + err.Error()
@@ -135,7 +139,9 @@ func (b *Box) obey(st *statement, by *control.Uploader, o *Outcome) error {
 }
 
 // answer tells the signer what became of a reply.
-func (b *Box) answer(ctx context.Context, l *letter, st *statement, by *control.Uploader, o *Outcome, key string) error {
+func (b *Box) answer(
+	ctx context.Context, l *letter, st *statement, by *control.Uploader, o *Outcome, key string,
+) error {
 	subject := "Done: " + o.About
 	if !o.Done {
 		subject = "Not done: " + cmp.Or(o.About, "what you answered")

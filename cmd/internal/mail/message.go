@@ -42,7 +42,9 @@ func NewTeller(env *daemon.Env, places func(spool.State) func() ([]spool.Place, 
 	return &Teller{
 		Tree: env.Tree, Settings: env.Settings, Log: env.Log, Once: env.Once,
 		Places: func() (all []spool.Place, err error) {
-			for _, s := range env.Tree.Where(func(s spool.State) bool { return s.Has("ARCH") && s != spool.Installed && s.Tells != "" }) {
+			for _, s := range env.Tree.Where(func(s spool.State) bool {
+				return s.Has("ARCH") && s != spool.Installed && s.Tells != ""
+			}) {
 				more, e := places(s)()
 				all, err = append(all, more...), errors.Join(err, e)
 			}
@@ -52,7 +54,9 @@ func NewTeller(env *daemon.Env, places func(spool.State) func() ([]spool.Place, 
 		Say: func(p spool.Place, n spool.Name, dir string, events []spool.Event) (*Message, error) {
 			all := env.Settings.Get()
 			// The log is long: it is not read for nobody.
-			if !slices.ContainsFunc(all.Notify, func(x control.Notice) bool { return x.Event == "*" || x.Event == p.State.Tells }) {
+			if !slices.ContainsFunc(all.Notify, func(x control.Notice) bool {
+				return x.Event == "*" || x.Event == p.State.Tells
+			}) {
 				return nil, nil
 			}
 			for _, e := range slices.Backward(events) {
@@ -100,10 +104,12 @@ func compose(tree *spool.Tree, all *control.Settings, f spool.Found, at spool.Ev
 	}
 	mark := t.Mark(f)
 	m := &Message{
-		Event: f.Place.State.Tells, Item: Thread(t, f.Name), Key: f.Place.State.Tells + " " + mark, Of: at.Time, Date: time.Now(),
-		Subject: fmt.Sprintf("Log for %s build of %s_%s on %s (dist=%s)", outcome(tree, f.Place.State, at), t.Source, t.Plus(), f.Arch(), f.Place.Suite),
-		Body:    Summary(tree, f, t, at) + hint(f, t, Job{mark, t.Source + "_" + t.Version, f.Arch(), f.Place.Suite}),
-		People:  map[string]string{Maintainer: t.Maintainer, Signer: t.Email},
+		Event: f.Place.State.Tells, Item: Thread(t, f.Name), Key: f.Place.State.Tells + " " + mark, Of: at.Time,
+		Date: time.Now(),
+		Subject: fmt.Sprintf("Log for %s build of %s_%s on %s (dist=%s)",
+			outcome(tree, f.Place.State, at), t.Source, t.Plus(), f.Arch(), f.Place.Suite),
+		Body:   Summary(tree, f, t, at) + hint(f, t, Job{mark, t.Source + "_" + t.Version, f.Arch(), f.Place.Suite}),
+		People: map[string]string{Maintainer: t.Maintainer, Signer: t.Email},
 	}
 	if t.Uploader == "" {
 		m.People = map[string]string{}
@@ -184,7 +190,8 @@ func hint(f spool.Found, t *queue.Ticket, j Job) string {
 	var b strings.Builder
 	switch f.Place.State {
 	case spool.Built:
-		fmt.Fprintf(&b, "\nIt waits for your word. Read the log; if all is well answer with the signed .changes:\n  gpg --clearsign %s\nand the mail's text is %s.asc. Otherwise answer", t.Result, t.Result)
+		fmt.Fprintf(&b, "\nIt waits for your word. Read the log; if all is well answer with the signed .changes:\n"+
+			"  gpg --clearsign %s\nand the mail's text is %s.asc. Otherwise answer", t.Result, t.Result)
 	case spool.BuildAttempted:
 		b.WriteString("\nIt waits for your word: answer")
 	default:
@@ -197,7 +204,8 @@ func hint(f spool.Found, t *queue.Ticket, j Job) string {
 		}
 		fmt.Fprintf(&b, "  %-22s %s\n", strings.TrimSpace(w.Name+" "+w.Arg), w.What)
 	}
-	fmt.Fprintf(&b, "and that holds this line, quoted or not:\n\n%s\n\nOr on the server: packmill build show %s_%s\n", j, t.Source, strings.ReplaceAll(t.Version, ":", "%3a"))
+	fmt.Fprintf(&b, "and that holds this line, quoted or not:\n\n%s\n\nOr on the server: packmill build show %s_%s\n",
+		j, t.Source, strings.ReplaceAll(t.Version, ":", "%3a"))
 	return b.String()
 }
 

@@ -87,7 +87,8 @@ func TestTellsOfStates(t *testing.T) {
 	if _, err := NewTeller(&daemon.Env{Tree: tree}, places).Places(); err != nil {
 		t.Fatal(err)
 	}
-	if want := []spool.State{spool.BDUninstallable, spool.DepWait, spool.Built, spool.BuildAttempted, paused}; !slices.Equal(got, want) {
+	if want := []spool.State{spool.BDUninstallable, spool.DepWait, spool.Built, spool.BuildAttempted,
+		paused}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -156,7 +156,8 @@ func Address(s string) (string, error) {
 		return "", fmt.Errorf("address %q: %w", s, err)
 	}
 	local, host, ok := strings.Cut(a.Address, "@")
-	if !ok || !plain(local, "!#$%&'*+-/=?^_`{|}~.") || !plain(host, "-.[]:") || strings.HasPrefix(local, "-") || len(a.Address) > 254 {
+	if !ok || !plain(local, "!#$%&'*+-/=?^_`{|}~.") || !plain(host, "-.[]:") || strings.HasPrefix(local,
+		"-") || len(a.Address) > 254 {
 		return "", fmt.Errorf("address %q: not of the form name@host", s)
 	}
 	return a.Address, nil

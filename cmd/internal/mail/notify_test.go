@@ -71,7 +71,8 @@ func TestEnvelopes(t *testing.T) {
 		{Event: "failed", To: []string{"never@example.org"}, Via: "/a"},
 	}
 	m := &Message{Event: "log", People: map[string]string{
-		BuildSigners: "Ann <ann@example.org>,,x@example.org,-bad@example.org", Maintainer: "Team, The <a@example.org>, b@example.org", Builder: "host@example.org",
+		BuildSigners: "Ann <ann@example.org>,,x@example.org,-bad@example.org",
+		Maintainer:   "Team, The <a@example.org>, b@example.org", Builder: "host@example.org",
 	}}
 	want := []envelope{
 		{"/a", "f@example.org", []string{"ann@example.org", "x@example.org", "all@example.org"}},
@@ -89,13 +90,15 @@ func TestFormat(t *testing.T) {
 	changes := "Format: 1.8\nBinary: a\n b =\nMaintainer: Äñn <a@example.org>\n" + strings.Repeat("x", 500) + "\n"
 	m := &Message{
 		Event: "log", Item: "i", Key: "k", Date: time.Now(), Subject: "Log\r\nBcc: evil@example.org\x1b[31m of Ä",
-		Body:  "one \x1b]0;x\x07\n.\nFrom two\n\n\u202ethree\r\n-- \n",
-		Parts: []Part{{Name: "a.changes", Inline: true, Data: []byte(changes)}, {Name: "\"a\n\".log.gz", Type: "application/gzip", Data: binary}},
+		Body: "one \x1b]0;x\x07\n.\nFrom two\n\n\u202ethree\r\n-- \n",
+		Parts: []Part{{Name: "a.changes", Inline: true, Data: []byte(changes)},
+			{Name: "\"a\n\".log.gz", Type: "application/gzip", Data: binary}},
 	}
 	for _, parts := range []int{0, 2} {
 		x := *m
 		x.Parts = m.Parts[:parts]
-		text, from, err := x.format(envelope{from: "Builds <builds@example.org>", to: []string{"a@example.org", "b@example.org"}})
+		text, from, err := x.format(envelope{from: "Builds <builds@example.org>",
+			to: []string{"a@example.org", "b@example.org"}})
 		if err != nil || from != "builds@example.org" {
 			t.Fatalf("from %q, %v", from, err)
 		}
@@ -139,7 +142,8 @@ func TestFormat(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if id := h.Header.Get("Message-Id"); !Own(id) || h.Header.Get("Auto-Submitted") != "auto-generated" || len(h.Header["Mime-Version"]) != 1 {
+		if id := h.Header.Get("Message-Id"); !Own(id) || h.Header.Get("Auto-Submitted") != "auto-generated" ||
+			len(h.Header["Mime-Version"]) != 1 {
 			t.Errorf("header: %v", h.Header)
 		}
 	}
@@ -195,8 +199,10 @@ func TestSend(t *testing.T) {
 	notice := func(via string) control.Notice {
 		return control.Notice{Event: "log", To: []string{"a@example.org", "b@example.org"}, Via: via, From: "f@example.org"}
 	}
-	n, err := Send(context.Background(), tree, []control.Notice{notice(program(t, "echo no \x1b space >&2; exit 75")), notice("/nowhere"), notice(good)}, m)
-	if n != 2 || err == nil || !strings.Contains(err.Error(), "exit status 75: no   space") || !strings.Contains(err.Error(), "/nowhere") {
+	n, err := Send(context.Background(), tree,
+		[]control.Notice{notice(program(t, "echo no \x1b space >&2; exit 75")), notice("/nowhere"), notice(good)}, m)
+	if n != 2 || err == nil || !strings.Contains(err.Error(), "exit status 75: no   space") ||
+		!strings.Contains(err.Error(), "/nowhere") {
 		t.Errorf("got %d, %v", n, err)
 	}
 	args, err := os.ReadFile(dir + "/args")
@@ -211,7 +217,9 @@ func TestSend(t *testing.T) {
 	if n, err := Send(ctx, tree, []control.Notice{notice(program(t, "sleep 1000"))}, m); n != 0 || err == nil {
 		t.Errorf("one that hangs: got %d, %v", n, err)
 	}
-	if n, err := Send(context.Background(), tree, []control.Notice{{Event: "log", To: []string{"a@example.org"}, Via: good, From: "a\nb"}}, m); n != 0 || err == nil || !strings.Contains(err.Error(), "From in control/notify") {
+	if n, err := Send(context.Background(), tree,
+		[]control.Notice{{Event: "log", To: []string{"a@example.org"}, Via: good, From: "a\nb"}}, m); n != 0 || err == nil ||
+		!strings.Contains(err.Error(), "From in control/notify") {
 		t.Errorf("a bad From: got %d, %v", n, err)
 	}
 }

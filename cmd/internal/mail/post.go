@@ -76,7 +76,8 @@ func readOutgoing(path string, notices []control.Notice) (*outgoing, error) {
 	}
 	known := func(n control.Notice) bool { return n.Via == o.Via }
 	if o.Via != control.Sendmail && !slices.ContainsFunc(notices, known) {
-		return nil, fmt.Errorf("no Via of control/notify names the program %s; write it there again, or remove the letter", spool.OneLine(o.Via))
+		return nil, fmt.Errorf("no Via of control/notify names the program %s; write it there again, or remove the letter",
+			spool.OneLine(o.Via))
 	}
 	return o, nil
 }

@@ -23,7 +23,8 @@ func newPost(t *testing.T, script string) (p *Post, via string) {
 		t.Fatal(err)
 	}
 	via = program(t, script)
-	if err := os.WriteFile(tree.Path("control/notify"), []byte("Event: *\nTo: signer\nVia: "+via+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(tree.Path("control/notify"), []byte("Event: *\nTo: signer\nVia: "+via+"\n"),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	store, err := control.NewStore(tree.Path("control"), slog.New(slog.DiscardHandler))
@@ -58,7 +59,8 @@ func TestPost(t *testing.T) {
 	dir := t.TempDir()
 	p, via := newPost(t, fmt.Sprintf(`case $* in *bad@*) [ -e %[1]s/well ] || { echo no; exit 75; };; esac; { echo "$@"; cat; } >>%[1]s/out`, dir))
 	for _, to := range []string{"one@example.org", "bad@example.org", "two@example.org"} {
-		if err := (&outgoing{Via: via, From: "f@example.org", To: []string{to}, text: []byte("to " + to + "\n\n{}\n")}).post(p.Tree); err != nil {
+		if err := (&outgoing{Via: via, From: "f@example.org", To: []string{to},
+			text: []byte("to " + to + "\n\n{}\n")}).post(p.Tree); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -79,7 +81,8 @@ func TestPost(t *testing.T) {
 		t.Fatalf("brought again at once: %q", left)
 	}
 	(&Post{Tree: p.Tree, Settings: p.Settings, Log: p.Log}).once(t)
-	if out, err = os.ReadFile(filepath.Join(dir, "out")); err != nil || !strings.HasSuffix(string(out), line("bad@example.org")) {
+	if out, err = os.ReadFile(filepath.Join(dir, "out")); err != nil ||
+		!strings.HasSuffix(string(out), line("bad@example.org")) {
 		t.Errorf("got %q, %v", out, err)
 	}
 	if left := p.waiting(t); len(left) != 0 {

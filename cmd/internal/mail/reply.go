@@ -33,7 +33,8 @@ const (
 	quoteSign       = ">"
 	signatory       = "--" // the line over a mail's signature
 	nothingIn       = "it says nothing: the first word must be one of "
-	keepTheJob      = "the signed text must hold the line that begins with " + jobPrefix + "as the log's mail has it, quoted or not: it says which build is meant"
+	keepTheJob      = "the signed text must hold the line that begins with " + jobPrefix +
+		"as the log's mail has it, quoted or not: it says which build is meant"
 )
 
 // wordOf is the word in package queue's table: nil if it is none of mail's.
@@ -123,7 +124,8 @@ func findJob(lines []string) (Job, error) {
 	for _, m := range jobLine().FindAllStringSubmatch(strings.Join(bare, "\n"), -1) {
 		j := Job{m[1], strings.ReplaceAll(m[2], "%3a", ":"), m[3], m[4]}
 		source, version, ok := strings.Cut(j.ID, "_")
-		if !ok || policy.CheckSource(source) != nil || policy.CheckVersion(version) != nil || policy.CheckArch(j.Arch) != nil || policy.CheckSuite(j.Suite) != nil {
+		if !ok || policy.CheckSource(source) != nil || policy.CheckVersion(version) != nil ||
+			policy.CheckArch(j.Arch) != nil || policy.CheckSuite(j.Suite) != nil {
 			continue
 		}
 		if !slices.Contains(found, j) {
@@ -181,9 +183,11 @@ func parseChanges(text []byte) (*Reply, error) {
 		return nil, err
 	}
 	if len(c.Architectures) != 1 {
-		return nil, fmt.Errorf("the signed .changes is for %s; what a builder made is for one architecture", strings.Join(c.Architectures, " "))
+		return nil, fmt.Errorf("the signed .changes is for %s; what a builder made is for one architecture",
+			strings.Join(c.Architectures, " "))
 	}
-	return &Reply{Word: Sign, Changes: c, Job: Job{ID: c.Source + "_" + c.SourceVersion, Arch: c.Architectures[0], Suite: c.Distribution}}, nil
+	return &Reply{Word: Sign, Changes: c,
+		Job: Job{ID: c.Source + "_" + c.SourceVersion, Arch: c.Architectures[0], Suite: c.Distribution}}, nil
 }
 
 // same says why a signed .changes is not the one that a build made: only the
@@ -196,5 +200,6 @@ func same(built, signed []byte) error {
 	if openpgp.CanonicalHash(paper.Text(built)) == openpgp.CanonicalHash(signed) {
 		return nil
 	}
-	return queue.Refusal("the signed text is not the .changes that this build made: sign that one, and change nothing in it (gpg --clearsign; debsign changes the .buildinfo too)")
+	return queue.Refusal("the signed text is not the .changes that this build made: sign that one, " +
+		"and change nothing in it (gpg --clearsign; debsign changes the .buildinfo too)")
 }

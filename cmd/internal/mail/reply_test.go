@@ -45,11 +45,13 @@ func TestParseReply(t *testing.T) {
 	}{
 		{"retry\n\n" + job + "\n", Retry, "", ""},
 		{"\n  RETRY now, please\n> " + job + "\n", Retry, "now, please", ""},
-		{"fail the test needs a network\nsee bug 1\n\nOn Monday\nthe builds wrote:\n> Source: hello\n> fail not this\n>\n>" + job + "\n>\n", Fail, "the test needs a network\nsee bug 1", ""},
+		{"fail the test needs a network\nsee bug 1\n\nOn Monday\nthe builds wrote:\n> Source: hello\n> fail not this\n>\n>" +
+			job + "\n>\n", Fail, "the test needs a network\nsee bug 1", ""},
 		{"Builds wrote:\n> retry\n> > " + job + "\n\nfail really\n--\nAnn\nfail no\n", Fail, "really", ""},
 		{"fail it says:\n> error 1\n" + job, Fail, "it says:", ""},
 		{"fail it\nsays:\n\n> error 1\n" + job, Fail, "it\nsays:", ""}, // no introduction: the word begins it
-		{"dep-wait libfoo-dev (>= 2),\n libbar-dev\n> Job: 0123456789abcdef0123\n> hello_1%3a2.0-1 amd64 sid\n", DepWait, "libfoo-dev (>= 2), libbar-dev", ""},
+		{"dep-wait libfoo-dev (>= 2),\n libbar-dev\n> Job: 0123456789abcdef0123\n> hello_1%3a2.0-1 amd64 sid\n",
+			DepWait, "libfoo-dev (>= 2), libbar-dev", ""},
 		{"giveback\n" + job + "\n" + job + "\n", GiveBack, "", ""},
 		{"manual\n" + job, Manual, "", ""},
 		{"not-for-us\n" + job, NotForUs, "", ""},
@@ -117,7 +119,8 @@ func signedMIME(t testing.TB, part string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return "Content-Type: multipart/signed; boundary=\"b\"; protocol=\"application/pgp-signature\"\n\nfor old programs\n--b\n" + part +
+	return "Content-Type: multipart/signed; boundary=\"b\"; protocol=\"application/pgp-signature\"\n\n" +
+		"for old programs\n--b\n" + part +
 		"\n--b\nContent-Type: application/pgp-signature\n\n" + string(sig) + "\n--b--\n"
 }
 
@@ -137,24 +140,31 @@ func TestLetter(t *testing.T) {
 		{"with CR LF", strings.ReplaceAll("A: b\n\n"+block, "\n", "\r\n"), text},
 		{"from an mbox", "From ann@example.org Sat Nov 21\nA: b\n\n" + block, text},
 		{"an unknown charset", "Content-Type: text/plain; charset=klingon\n\n" + block, text},
-		{"quoted-printable", "Content-Transfer-Encoding: quoted-printable\n\n" + strings.ReplaceAll(strings.ReplaceAll(block, "=", "=3D"), "amd64", "amd=\n64"), text},
+		{"quoted-printable", "Content-Transfer-Encoding: quoted-printable\n\n" +
+			strings.ReplaceAll(strings.ReplaceAll(block, "=", "=3D"), "amd64", "amd=\n64"), text},
 		{"blanks at line ends", "A: b\n\n" + strings.ReplaceAll(block, "\n", " \n"), text},
 		{"unsigned text around", "A: b\n\nfail no\n> " + block + "\nHi\n" + block + "fail no\n", text},
 		{"PGP/MIME", signedMIME(t, plain), text},
-		{"PGP/MIME, an alternative", signedMIME(t, "Content-Type: multipart/alternative; boundary=c\n\n--c\n"+plain+"\n--c\nContent-Type: text/html\n\n<b>x</b>\n--c--\n"), text},
-		{"PGP/MIME below a list's footer", "Content-Type: multipart/mixed; boundary=l\n\n--l\n" + signedMIME(t, plain) + "\n--l\nContent-Type: text/plain\n\nfail no\n--l--\n", text},
-		{"signed in itself in a signed part", signedMIME(t, "Content-Type: text/plain\n\n"+clearsigned(t, "fail x\n")), "fail x\n"},
+		{"PGP/MIME, an alternative",
+			signedMIME(t, "Content-Type: multipart/alternative; boundary=c\n\n--c\n"+plain+"\n--c\nContent-Type: text/html\n\n<b>x</b>\n--c--\n"), text},
+		{"PGP/MIME below a list's footer", "Content-Type: multipart/mixed; boundary=l\n\n--l\n" + signedMIME(t, plain) +
+			"\n--l\nContent-Type: text/plain\n\nfail no\n--l--\n", text},
+		{"signed in itself in a signed part",
+			signedMIME(t, "Content-Type: text/plain\n\n"+clearsigned(t, "fail x\n")), "fail x\n"},
 		{"parts in parts", nested(maxDepth-1, "A: b\n\n"+block), text},
 
 		{"too deep", nested(maxDepth+1, "A: b\n\n"+block), "!too many parts"},
-		{"too many parts", "Content-Type: multipart/mixed; boundary=b\n\n" + strings.Repeat("--b\nA: b\n\nx\n", maxParts+5) + "--b--\n", "!too many parts"},
+		{"too many parts", "Content-Type: multipart/mixed; boundary=b\n\n" + strings.Repeat("--b\nA: b\n\nx\n", maxParts+5) +
+			"--b--\n", "!too many parts"},
 		{"too long", "A: b\n\n" + strings.Repeat("x", MaxMail), "!more than"},
 		{"no header", "\x00\x01", "!"},
 		{"nothing signed", "A: b\n\nretry\n", "!nothing in it is signed"},
 		{"two signed texts", "A: b\n\n" + block + block, "!more than one signed text"},
 		{"changed", "A: b\n\n" + strings.Replace(block, "retry", "not-for-us", 1), "!does not fit"},
 		{"a changed part", strings.Replace(signedMIME(t, plain), "retry", "not-for-us", 1), "!does not fit"},
-		{"another part before the signed one", strings.Replace(signedMIME(t, plain), "--b\n", "--b\nContent-Type: text/plain\n\nfail no\n--b\n", 1), "!nothing in it is signed"},
+		{"another part before the signed one",
+			strings.Replace(signedMIME(t, plain), "--b\n", "--b\nContent-Type: text/plain\n\nfail no\n--b\n",
+				1), "!nothing in it is signed"},
 		{"cut off", signedMIME(t, plain)[:300], "!nothing in it is signed"},
 		{"signed HTML", signedMIME(t, "Content-Type: text/html\n\n<b>retry</b>\n"), ""},
 	} {
@@ -197,7 +207,8 @@ func TestAutomatic(t *testing.T) {
 func FuzzLetter(f *testing.F) {
 	const text = "retry\n" + job + "\n"
 	block, part := clearsigned(f, text), signedMIME(f, "Content-Type: text/plain\n\n"+text)
-	for _, s := range []string{"", "A: b\n\n", "Content-Type: multipart/mixed; boundary=b\n\n--b\nA: b\n\n", "Content-Transfer-Encoding: base64\n\n", "-----BEGIN PGP SIGNED MESSAGE-----\n", "> ", "\n--b--\n"} {
+	for _, s := range []string{"", "A: b\n\n", "Content-Type: multipart/mixed; boundary=b\n\n--b\nA: b\n\n",
+		"Content-Transfer-Encoding: base64\n\n", "-----BEGIN PGP SIGNED MESSAGE-----\n", "> ", "\n--b--\n"} {
 		f.Add([]byte(s), []byte("\n"+s), len(s)%2 == 0)
 	}
 	f.Fuzz(func(t *testing.T, before, after []byte, mime bool) {
@@ -223,7 +234,8 @@ func FuzzLetter(f *testing.F) {
 // Whatever is signed, a reply that is understood is one of the words about one
 // job with sound names, and reading it takes no long time.
 func FuzzParseReply(f *testing.F) {
-	for _, s := range []string{"retry\n" + job, "fail x:\n> y\n>" + job, "dep-wait a (>= 1)\n" + job, changesText, "On\nx:\n> a\nfail b\n-- \n" + job} {
+	for _, s := range []string{"retry\n" + job, "fail x:\n> y\n>" + job, "dep-wait a (>= 1)\n" + job, changesText,
+		"On\nx:\n> a\nfail b\n-- \n" + job} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -232,7 +244,8 @@ func FuzzParseReply(f *testing.F) {
 			return
 		}
 		source, version, ok := strings.Cut(r.Job.ID, "_")
-		if wordOf(r.Word) == nil || len(r.Text) > maxText || !ok || policy.CheckSource(source) != nil || policy.CheckVersion(version) != nil {
+		if wordOf(r.Word) == nil || len(r.Text) > maxText || !ok || policy.CheckSource(source) != nil ||
+			policy.CheckVersion(version) != nil {
 			t.Errorf("%q: got %+v", text, r)
 		}
 		if r.Word == Sign != bytes.HasPrefix(bytes.TrimLeft(text, "\n \t"), []byte("Format:")) && r.Word == Sign {

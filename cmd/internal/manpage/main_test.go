@@ -34,19 +34,22 @@ func TestPrograms(t *testing.T) {
 		}
 		want := []string{".SH NAME\n", ".SH SYNOPSIS\n", ".SH DESCRIPTION\n", ".SH EXIT STATUS\n"}
 		if strings.HasSuffix(p, ".5") {
-			want = []string{".SH NAME\n", ".SH CONTROL/SUITES\n.TP\n.B Suite\n", ".B Publish\n", "Default: together.\n", ".SH CONTROL/GENERAL\n"}
+			want = []string{".SH NAME\n", ".SH CONTROL/SUITES\n.TP\n.B Suite\n",
+				".B Publish\n", "Default: together.\n", ".SH CONTROL/GENERAL\n"}
 		}
 		for _, want := range want {
 			if !strings.Contains(string(data), want) {
 				t.Errorf("%s has no %q", filepath.Base(p), want)
 			}
 		}
-		if strings.HasSuffix(p, "packmill.1") && !strings.Contains(string(data), ".SS packmill archive import <suite> <from> <dist>\n") {
+		if strings.HasSuffix(p, "packmill.1") &&
+			!strings.Contains(string(data), ".SS packmill archive import <suite> <from> <dist>\n") {
 			t.Error("packmill.1 lacks the commands")
 		}
 		// What a group says of its commands stands before them, once.
 		for _, group := range []string{"archive", "archive snapshot", "review", "log"} {
-			if n := strings.Count(string(data), ".SS packmill "+group+" <command>\n"); strings.HasSuffix(p, "packmill.1") && n != 1 {
+			if n := strings.Count(string(data), ".SS packmill "+group+" <command>\n"); strings.HasSuffix(p, "packmill.1") &&
+				n != 1 {
 				t.Errorf("packmill.1 has the group %s %d times", group, n)
 			}
 		}

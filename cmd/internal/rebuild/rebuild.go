@@ -115,7 +115,8 @@ func (x *Ask) Plan(ctx context.Context, t *spool.Tree, all *control.Settings, f 
 		return nil, daemon.Refuse("the suite %s is not in the settings any more", f.Place.Suite)
 	}
 	if p.builder = x.builder(all, p.suite, p.ticket, f.Arch()); p.builder == nil {
-		return nil, daemon.Refuse("no builder of control/builders can build %s for %s here; make a chroot with packmill chroot create, or name one with --builder",
+		return nil, daemon.Refuse("no builder of control/builders can build %s for %s here; "+
+			"make a chroot with packmill chroot create, or name one with --builder",
 			f.Name.ID(), f.Arch())
 	}
 	infos, err := filepath.Glob(t.Path(f.Dir(), "result", "*.buildinfo"))
@@ -123,7 +124,8 @@ func (x *Ask) Plan(ctx context.Context, t *spool.Tree, all *control.Settings, f 
 		return nil, err
 	}
 	if len(infos) != 1 {
-		return nil, daemon.Refuse("%s for %s has no .buildinfo, so there is nothing to compare with: its builder made none", f.Name.ID(), f.Arch())
+		return nil, daemon.Refuse("%s for %s has no .buildinfo, so there is nothing to compare with: its builder made none",
+			f.Name.ID(), f.Arch())
 	}
 	if p.old, err = readBuildinfo(infos[0]); err != nil {
 		return nil, err
@@ -135,13 +137,15 @@ func (x *Ask) Plan(ctx context.Context, t *spool.Tree, all *control.Settings, f 
 }
 
 func (p *Plan) String() string {
-	return fmt.Sprintf("would build %s for %s again with the builder %s and compare %d files", p.found.Name.ID(), p.found.Arch(), p.builder.Name, len(p.old.files))
+	return fmt.Sprintf("would build %s for %s again with the builder %s and compare %d files",
+		p.found.Name.ID(), p.found.Arch(), p.builder.Name, len(p.old.files))
 }
 
 // Do builds it once more and compares. Log and results stay in a directory if
 // something differs, or if the Ask names one.
 func (p *Plan) Do(ctx context.Context) (*Answer, error) {
-	r := &Answer{Source: p.ticket.Source, Version: p.ticket.Version, Suite: p.suite.Name, Arch: p.found.Arch(), BuiltBy: p.ticket.Builder, Builder: p.builder.Name}
+	r := &Answer{Source: p.ticket.Source, Version: p.ticket.Version, Suite: p.suite.Name, Arch: p.found.Arch(),
+		BuiltBy: p.ticket.Builder, Builder: p.builder.Name}
 	dir, err := os.MkdirTemp(p.ask.Keep, "packmill-rebuild-")
 	if err != nil {
 		return nil, err
@@ -187,7 +191,8 @@ func (p *Plan) Do(ctx context.Context) (*Answer, error) {
 	}
 	for _, file := range r.Files {
 		if at := p.pool[file.Name]; !file.Same && at != "" && file.Rebuilt != "" {
-			r.Diffoscope = append(r.Diffoscope, fmt.Sprintf("diffoscope %s %s", filepath.Join(p.archive.Root(), at), filepath.Join(job.Result, file.Name)))
+			r.Diffoscope = append(r.Diffoscope,
+				fmt.Sprintf("diffoscope %s %s", filepath.Join(p.archive.Root(), at), filepath.Join(job.Result, file.Name)))
 		}
 	}
 	return r, nil
@@ -273,7 +278,8 @@ func (p *Plan) published(ctx context.Context) error {
 		}
 	}
 	if p.dsc == "" {
-		return daemon.Refuse("the source of %s_%s is not in the suite %s any more", p.ticket.Source, p.ticket.Version, p.suite.Name)
+		return daemon.Refuse("the source of %s_%s is not in the suite %s any more",
+			p.ticket.Source, p.ticket.Version, p.suite.Name)
 	}
 	return nil
 }
@@ -377,7 +383,8 @@ func (r *Answer) Text() string {
 	if r.BuiltBy != "" {
 		by = ", which " + r.BuiltBy + " built"
 	}
-	fmt.Fprintf(&b, "%s_%s %s in %s%s, built again by %s: %s", r.Source, r.Version, r.Arch, r.Suite, by, r.Builder, verdict)
+	fmt.Fprintf(&b, "%s_%s %s in %s%s, built again by %s: %s",
+		r.Source, r.Version, r.Arch, r.Suite, by, r.Builder, verdict)
 	if r.Reason != "" {
 		fmt.Fprintf(&b, "\n  %s", terminal.Clean(r.Reason))
 	}
@@ -394,7 +401,8 @@ func (r *Answer) Text() string {
 		fmt.Fprintf(&b, "\n  %-15s %s", word, terminal.Clean(f.Name))
 	}
 	if !r.Same && len(r.Changed) > 0 {
-		fmt.Fprintf(&b, "\n  build-dependencies that have other versions now: %s", terminal.Clean(strings.Join(r.Changed, ", ")))
+		fmt.Fprintf(&b, "\n  build-dependencies that have other versions now: %s",
+			terminal.Clean(strings.Join(r.Changed, ", ")))
 	}
 	if r.Kept != "" {
 		fmt.Fprintf(&b, "\n  log and results: %s", r.Kept)

@@ -29,7 +29,8 @@ func Accounts() (gave bool, err error) {
 		return gave, err
 	}
 	// Its home is below a directory of root's.
-	out, err := exec.Command("install", "-d", "-o", spool.UserBuild, "-g", spool.UserBuild, home(spool.UserBuild)).CombinedOutput()
+	out, err := exec.Command("install", "-d", "-o", spool.UserBuild, "-g", spool.UserBuild,
+		home(spool.UserBuild)).CombinedOutput()
 	if err != nil {
 		return gave, fmt.Errorf("%w: %s", err, out)
 	}
@@ -128,7 +129,8 @@ func ReadUploader(name, allow, file string) (*Uploader, error) {
 	}
 	ring, err := openpgp.ReadKeyring(u.key)
 	if err != nil || len(ring.Fingerprints()) != 1 {
-		return nil, daemon.Wrong{Err: fmt.Errorf("%s: not one public OpenPGP key that can be used; export it with: gpg --export --armor ADDRESS", file)}
+		return nil, daemon.Wrong{Err: fmt.Errorf("%s: not one public OpenPGP key that can be used; export it with: "+
+			"gpg --export --armor ADDRESS", file)}
 	}
 	u.fingerprint = ring.Fingerprints()[0]
 	return u, nil
@@ -141,7 +143,9 @@ func (u *Uploader) Add(dir string) (there bool, err error) {
 	if err != nil {
 		return false, daemon.Wrong{Err: err}
 	}
-	if slices.ContainsFunc(all.Uploaders, func(x control.Uploader) bool { return x.Name == u.Name || x.Account == u.Name }) {
+	if slices.ContainsFunc(all.Uploaders, func(x control.Uploader) bool {
+		return x.Name == u.Name || x.Account == u.Name
+	}) {
 		return true, nil
 	}
 	if err := AddUploader(dir, u.Name, u.fingerprint, u.Allow, u.key); err != nil {

@@ -52,7 +52,8 @@ var releases = map[string][]string{
 }
 
 func debian(codename string) []string {
-	return []string{"deb MIRROR " + codename + " main", "deb MIRROR " + codename + "-updates main", "deb " + debianSecurity + " " + codename + "-security main"}
+	return []string{"deb MIRROR " + codename + " main", "deb MIRROR " + codename + "-updates main",
+		"deb " + debianSecurity + " " + codename + "-security main"}
 }
 
 // Releases are the names that Base takes in the place of apt lines.
@@ -73,10 +74,12 @@ func Base(word, mirror string) ([]string, error) {
 	}
 	lines, ok := releases[word]
 	if !ok {
-		return nil, fmt.Errorf("%q is no release that is known (%s); write an apt line: deb MIRROR SUITE main", word, strings.Join(Releases(), ", "))
+		return nil, fmt.Errorf("%q is no release that is known (%s); write an apt line: deb MIRROR SUITE main",
+			word, strings.Join(Releases(), ", "))
 	}
 	if mirror == "" && strings.Contains(strings.Join(lines, ""), "MIRROR") {
-		return nil, fmt.Errorf("%s: apt of this machine names no mirror of Debian to take it from; write an apt line: deb MIRROR %s main", word, word)
+		return nil, fmt.Errorf("%s: apt of this machine names no mirror of Debian to take it from; write an apt line: "+
+			"deb MIRROR %s main", word, word)
 	}
 	out := slices.Clone(lines)
 	for i := range out {
@@ -96,7 +99,8 @@ func Machine() (codename, mirror string) {
 			}
 		}
 	}
-	out, err := exec.Command("apt-get", "indextargets", "--format", "$(ORIGIN) $(RELEASE) $(REPO_URI)", "Created-By: Packages").Output()
+	out, err := exec.Command("apt-get", "indextargets", "--format", "$(ORIGIN) $(RELEASE) $(REPO_URI)",
+		"Created-By: Packages").Output()
 	if err != nil {
 		return codename, ""
 	}
@@ -111,20 +115,26 @@ func Machine() (codename, mirror string) {
 // Settings are the control files that the answers make, by name.
 func Settings(a *Answers) map[string]string {
 	var suites strings.Builder
-	fmt.Fprintf(&suites, "# One stanza a suite; man 5 packmill has every field.\nSuite: %s\nArchitectures: %s\n", a.Suite, strings.Join(a.Archs, " "))
+	fmt.Fprintf(&suites, "# One stanza a suite; man 5 packmill has every field.\nSuite: %s\nArchitectures: %s\n",
+		a.Suite, strings.Join(a.Archs, " "))
 	fmt.Fprintf(&suites, "# Signs what apt's users fetch.\nSign-With: private/archive.key\n")
 	fmt.Fprintf(&suites, "# What builds stand on.\nBase:\n")
 	for _, line := range a.Base {
 		fmt.Fprintf(&suites, " %s\n", line)
 	}
-	fmt.Fprintf(&suites, "# A person accepts every upload (always), those of new packages (new), or none (never).\nReview: %s\n", a.Review)
+	fmt.Fprintf(&suites,
+		"# A person accepts every upload (always), those of new packages (new), or none (never).\nReview: %s\n", a.Review)
 	feeds := map[bool]string{true: "yes", false: "no"}[a.Opkg]
-	fmt.Fprintf(&suites, "# Feeds for opkg: each package is there once more, about one and a half times as large.\nOpkg: %s\n", feeds)
-	builders := fmt.Sprintf("# One stanza a builder; man 5 packmill has every field.\nName: here\nArchitectures: %s all\nRunner: %s\n"+
-		"# Signs what it built.\nKey: private/builder.key\nFingerprint: %s\n", strings.Join(a.Archs, " "), a.Runner, a.Fingerprint)
+	fmt.Fprintf(&suites,
+		"# Feeds for opkg: each package is there once more, about one and a half times as large.\nOpkg: %s\n", feeds)
+	builders := fmt.Sprintf("# One stanza a builder; man 5 packmill has every field.\nName: here\n"+
+		"Architectures: %s all\nRunner: %s\n"+
+		"# Signs what it built.\nKey: private/builder.key\nFingerprint: %s\n",
+		strings.Join(a.Archs, " "), a.Runner, a.Fingerprint)
 	files := map[string]string{"suites": suites.String(), "builders": builders}
 	if a.From != "" {
-		files["notify"] = fmt.Sprintf("# Who hears of what. One stanza an event; * is every event but rebuilt.\nEvent: *\nTo: signer\nFrom: %s\n", a.From)
+		files["notify"] = fmt.Sprintf("# Who hears of what. One stanza an event; * is every event but rebuilt.\n"+
+			"Event: *\nTo: signer\nFrom: %s\n", a.From)
 	}
 	return files
 }
@@ -198,7 +208,8 @@ const idsWanted = 8 * 65536
 // range that is given out already, unless it has as many. It reports whether it
 // did.
 func SubordinateIDs(account string) (did bool, err error) {
-	for _, kind := range []struct{ file, flag string }{{"/etc/subuid", "--add-subuids"}, {"/etc/subgid", "--add-subgids"}} {
+	for _, kind := range []struct{ file, flag string }{{"/etc/subuid", "--add-subuids"},
+		{"/etc/subgid", "--add-subgids"}} {
 		mine, top, err := subranges(kind.file, account)
 		if err != nil {
 			return did, err
@@ -292,7 +303,8 @@ func systemctl(args ...string) error {
 
 // Units are the units of a server with these architectures.
 func Units(archs []string) []string {
-	units := []string{"reviewd.service", "master-buildd.service", "archived.service", "maild.service", "buildd@all.service"}
+	units := []string{"reviewd.service", "master-buildd.service", "archived.service", "maild.service",
+		"buildd@all.service"}
 	for _, a := range archs {
 		units = append(units, "buildd@"+a+".service")
 	}

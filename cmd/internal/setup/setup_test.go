@@ -20,7 +20,8 @@ func TestSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &Answers{Suite: "stable", Archs: []string{"amd64", "i386"}, Base: base, From: "A <a@packmill.invalid>", Runner: "overlay", Review: "new", Fingerprint: strings.Repeat("AB", 20)}
+	a := &Answers{Suite: "stable", Archs: []string{"amd64", "i386"}, Base: base, From: "A <a@packmill.invalid>",
+		Runner: "overlay", Review: "new", Fingerprint: strings.Repeat("AB", 20)}
 	for _, name := range []string{"suites", "notify"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("# nothing but words\n#\n"), 0o644); err != nil {
 			t.Fatal(err)
@@ -35,7 +36,8 @@ func TestSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	x, ok := s.Suite("stable")
-	if !ok || !slices.Equal(x.Base, base) || x.Review != "new" || x.Opkg || len(s.Builders) != 1 || s.Builders[0].Runner != "overlay" || s.Notify[0].From != a.From {
+	if !ok || !slices.Equal(x.Base, base) || x.Review != "new" || x.Opkg || len(s.Builders) != 1 ||
+		s.Builders[0].Runner != "overlay" || s.Notify[0].From != a.From {
 		t.Errorf("got %+v, %+v, %+v", x, s.Builders, s.Notify)
 	}
 	for _, opkg := range []bool{true, false} {

@@ -34,14 +34,17 @@ func vouch(root string) (left []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := t.Find("", spool.Standard.Where(func(s spool.State) bool { return s == spool.Review || s.Is(spool.Queued) })...)
+	found, err := t.Find("", spool.Standard.Where(func(s spool.State) bool {
+		return s == spool.Review || s.Is(spool.Queued)
+	})...)
 	if err != nil {
 		return nil, err
 	}
 	for _, f := range found {
 		err := vouchFor(t, f, key)
 		if errors.Is(err, spool.ErrBusy) {
-			return left, daemon.Wrong{Err: fmt.Errorf("%s: a daemon works on it; stop the daemons, and run this again: what lies in the tree gets statements now, once", f.Dir())}
+			return left, daemon.Wrong{Err: fmt.Errorf("%s: a daemon works on it; stop the daemons, and run this again: "+
+				"what lies in the tree gets statements now, once", f.Dir())}
 		}
 		if err != nil && !errors.Is(err, spool.ErrGone) {
 			left = append(left, fmt.Sprintf("%s: no statement for it, upload it again: %v", f.Dir(), err))
@@ -62,8 +65,10 @@ func vouchFor(t *spool.Tree, f spool.Found, key *openpgp.Signer) error {
 		return err
 	}
 	s := &statement.Statement{
-		Source: it.Name.Source, Version: it.Name.Version, Suite: it.Place.Suite, Suites: []string{it.Place.Suite}, Component: tk.Component,
-		Dsc: tk.Dsc, Changes: tk.Changes, Received: tk.Received, Has: tk.Has, Uploader: tk.Uploader, Fingerprint: tk.Fingerprint, Account: tk.Account,
+		Source: it.Name.Source, Version: it.Name.Version, Suite: it.Place.Suite, Suites: []string{it.Place.Suite},
+		Component: tk.Component,
+		Dsc:       tk.Dsc, Changes: tk.Changes, Received: tk.Received, Has: tk.Has, Uploader: tk.Uploader,
+		Fingerprint: tk.Fingerprint, Account: tk.Account,
 		Rights: "it lay in the tree when statements began",
 	}
 	entries, err := os.ReadDir(it.Path())

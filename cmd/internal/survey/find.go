@@ -75,7 +75,8 @@ func (f *Filter) Meant(t *spool.Tree) (found []spool.Found, closed []string, err
 	if len(where) > 0 {
 		return nil, closed, daemon.Refuse("nothing of it is where that can be done; it is in %s", strings.Join(where, ", "))
 	}
-	return nil, closed, daemon.Refuse("nothing of it is in that suite and architecture, and old enough; packmill ls shows where it is")
+	return nil, closed, daemon.Refuse("nothing of it is in that suite and architecture, and old enough; " +
+		"packmill ls shows where it is")
 }
 
 // once sorts directories and names each once.
@@ -121,7 +122,8 @@ func (f *Filter) absent(t *spool.Tree, pattern string) error {
 		}
 	}
 	if len(where) > 0 {
-		return daemon.Refuse("%s cannot be %sed where it is: %s", name, strings.TrimSuffix(f.Verb, "e"), strings.Join(where, ", "))
+		return daemon.Refuse("%s cannot be %sed where it is: %s",
+			name, strings.TrimSuffix(f.Verb, "e"), strings.Join(where, ", "))
 	}
 	all, _, err := read(t, "", nil)
 	if err != nil {
@@ -132,7 +134,8 @@ func (f *Filter) absent(t *spool.Tree, pattern string) error {
 	}
 	source, _, _ := strings.Cut(pattern, "_")
 	if slices.Contains(alike, source) {
-		return daemon.Refuse("nothing here is called %s; packmill ls %s shows the versions that there are", name, spool.OneLine(source))
+		return daemon.Refuse("nothing here is called %s; packmill ls %s shows the versions that there are",
+			name, spool.OneLine(source))
 	}
 	if did := near.Hint(source, alike); did != "" {
 		return daemon.Refuse("nothing here is called %s; %s", name, did)

@@ -102,5 +102,6 @@ func forWhom(st *syscall.Stat_t) string {
 			return fmt.Sprintf("is for the group %s, which %s has joined since logging in: log in again", g.Name, person)
 		}
 	}
-	return fmt.Sprintf("is for the group %s, and %s is not in it (as root: usermod -aG %s %s; then log in again)", g.Name, person, g.Name, person)
+	return fmt.Sprintf("is for the group %s, and %s is not in it (as root: usermod -aG %s %s; then log in again)",
+		g.Name, person, g.Name, person)
 }

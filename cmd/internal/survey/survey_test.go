@@ -46,9 +46,10 @@ func job(t *testing.T, tree *spool.Tree, source string, s spool.State, tk queue.
 	t.Helper()
 	tk.Source, tk.Version, tk.Suite, tk.BuildArch = source, "1", "sid", "amd64"
 	n := spool.NewName(spool.NormalClass, time.Now(), source, "1")
-	it, err := tree.Create(spool.In(s, "sid", "amd64"), n, spool.MasterD, "master-buildd", "made for a test", func(dir string) error {
-		return os.WriteFile(filepath.Join(dir, spool.TicketFile), tk.Stanza().Append(nil), 0o664)
-	})
+	it, err := tree.Create(spool.In(s, "sid", "amd64"), n, spool.MasterD, "master-buildd", "made for a test",
+		func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, spool.TicketFile), tk.Stanza().Append(nil), 0o664)
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,10 +65,12 @@ func TestFind(t *testing.T) {
 		t.Errorf("got %v, %v", found, err)
 	}
 	_, err := Find(tree, "accept", "hello", spool.Review)
-	if want := "hello cannot be accepted where it is: queue/sid/amd64/needs-build"; !errors.Is(err, daemon.ErrRefused) || !strings.Contains(err.Error(), want) {
+	if want := "hello cannot be accepted where it is: queue/sid/amd64/needs-build"; !errors.Is(err, daemon.ErrRefused) ||
+		!strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %q", err, want)
 	}
-	if _, err := Find(tree, "list", "world"); !errors.Is(err, daemon.ErrRefused) || !strings.Contains(err.Error(), "world") {
+	if _, err := Find(tree, "list", "world"); !errors.Is(err, daemon.ErrRefused) ||
+		!strings.Contains(err.Error(), "world") {
 		t.Errorf("got %v, want a refusal", err)
 	}
 	if found, err := Find(tree, "list", "", spool.Review); err != nil || len(found) != 0 {
@@ -89,7 +92,8 @@ func TestStatusOf(t *testing.T) {
 	if c := s.Counts[0]; c.State != Stray || c.Items != 1 || c.Dir != "spool/incoming" {
 		t.Errorf("strays: got %+v", c)
 	}
-	if c := s.Counts[1]; c.State != "needs-build" || c.Items != 2 || c.Suite != "sid" || c.Arch != "amd64" || c.Oldest == nil {
+	if c := s.Counts[1]; c.State != "needs-build" || c.Items != 2 || c.Suite != "sid" || c.Arch != "amd64" ||
+		c.Oldest == nil {
 		t.Errorf("jobs: got %+v", c)
 	}
 }
@@ -103,7 +107,8 @@ func TestWhy(t *testing.T) {
 	if err != nil || len(all) != 1 {
 		t.Fatalf("got %+v, %v", all, err)
 	}
-	for _, want := range []string{"hello_1 amd64: needs-build since", "next:       a builder takes it", "blocks:     user_1 on amd64", "builder:    one: takes it when it is its turn; but no daemon of it runs"} {
+	for _, want := range []string{"hello_1 amd64: needs-build since", "next:       a builder takes it",
+		"blocks:     user_1 on amd64", "builder:    one: takes it when it is its turn; but no daemon of it runs"} {
 		if text := all[0].Text(&terminal.Screen{}); !strings.Contains(text, want) {
 			t.Errorf("no %q in:\n%s", want, text)
 		}
@@ -126,7 +131,8 @@ func TestWhyNotForOpkg(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	suite := archive.Suite{Name: "sid", Codename: "sid", Components: []string{"main"}, Architectures: []string{"amd64"}, Opkg: &archive.Opkg{}}
+	suite := archive.Suite{Name: "sid", Codename: "sid", Components: []string{"main"}, Architectures: []string{"amd64"},
+		Opkg: &archive.Opkg{}}
 	pooled := filepath.Join(root, "opkg/pool/2/main/h/hello/hello_%_amd64.opk")
 	for _, version := range []string{"1", "2"} {
 		u := debtest.Upload{Distribution: "sid", Source: debtest.Source{Name: "hello", Version: version},
@@ -148,7 +154,8 @@ func TestWhyNotForOpkg(t *testing.T) {
 	}
 	for _, source := range []string{"hello", "other"} {
 		f := job(t, tree, source, spool.NeedsBuild, queue.Ticket{})
-		to := tree.Path(spool.Place{State: spool.Installed, Suite: "sid", Arch: "amd64", Hash: policy.PoolPrefix(source)}.Dir(), filepath.Base(f.Dir()))
+		to := tree.Path(spool.Place{State: spool.Installed, Suite: "sid", Arch: "amd64",
+			Hash: policy.PoolPrefix(source)}.Dir(), filepath.Base(f.Dir()))
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -162,7 +169,8 @@ func TestWhyNotForOpkg(t *testing.T) {
 			t.Fatalf("%s: got %+v, %v", source, all, err)
 		}
 		text := all[0].Text(&terminal.Screen{})
-		if got := strings.Contains(text, "not opkg:   amd64: hello 2: ") && strings.Contains(text, "raise the version"); got != want {
+		if got := strings.Contains(text, "not opkg:   amd64: hello 2: ") &&
+			strings.Contains(text, "raise the version"); got != want {
 			t.Errorf("%s: said that opkg cannot take it: %v, want %v:\n%s", source, got, want, text)
 		}
 	}

@@ -145,7 +145,8 @@ func (w *Answer) Text(s *terminal.Screen) string {
 	if w.Suite != "" {
 		where = " in " + w.Suite
 	}
-	head := s.Wrap(terminal.Clean(fmt.Sprintf("%s_%s %s: %s since %s (%s)%s", w.Source, w.Version, arch, w.State, w.Since.Format(time.RFC3339), terminal.Age(w.Since), where)), "  ")
+	head := s.Wrap(terminal.Clean(fmt.Sprintf("%s_%s %s: %s since %s (%s)%s", w.Source, w.Version, arch, w.State,
+		w.Since.Format(time.RFC3339), terminal.Age(w.Since), where)), "  ")
 	b.WriteString(strings.Replace(head, w.State+" since", s.Paint(Colour(w.State), w.State)+" since", 1))
 	line := func(name, text string) {
 		for i, l := range strings.Split(strings.TrimSpace(text), "\n") {
@@ -242,7 +243,8 @@ func silence(t *spool.Tree, f spool.Found, all *control.Settings, tk *queue.Tick
 	_, name, _ := strings.Cut(tk.Builder, "/")
 	for _, b := range all.Builders {
 		if (name == "" || b.Name == name) && slices.Contains(b.Architectures, f.Arch()) && quiet > b.Silence {
-			return fmt.Sprintf("it has said nothing for %s, and its limit is %s: look at the builder", quiet.Round(time.Minute), b.Silence)
+			return fmt.Sprintf("it has said nothing for %s, and its limit is %s: look at the builder",
+				quiet.Round(time.Minute), b.Silence)
 		}
 	}
 	return ""
@@ -310,7 +312,9 @@ func ownNeeds(t *spool.Tree, f spool.Found, tk *queue.Ticket) string {
 	if len(needs) == 0 {
 		return ""
 	}
-	jobs, err := t.Find(f.Name.Source, t.Where(func(s spool.State) bool { return s.Is(spool.Jobs) && s.Has("ARCH") && s != spool.Installed })...)
+	jobs, err := t.Find(f.Name.Source, t.Where(func(s spool.State) bool {
+		return s.Is(spool.Jobs) && s.Has("ARCH") && s != spool.Installed
+	})...)
 	if err != nil {
 		return ""
 	}
@@ -323,14 +327,16 @@ func ownNeeds(t *spool.Tree, f spool.Found, tk *queue.Ticket) string {
 	if len(open) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s, without which apt cannot install its packages, and which other builds of its source make\n%s", strings.Join(needs, " "), strings.Join(open, "\n"))
+	return fmt.Sprintf("%s, without which apt cannot install its packages, and which other builds of its source make\n%s",
+		strings.Join(needs, " "), strings.Join(open, "\n"))
 }
 
 // blocks are the jobs that wait for a package of this source.
 func blocks(t *spool.Tree, waiting []spool.Found, tk *queue.Ticket, f spool.Found) []string {
 	var out []string
 	for _, w := range waiting {
-		if w.Place.Suite != f.Place.Suite || f.Arch() != "" && f.Arch() != "all" && w.Arch() != f.Arch() || w.Name.Source == f.Name.Source {
+		if w.Place.Suite != f.Place.Suite || f.Arch() != "" && f.Arch() != "all" && w.Arch() != f.Arch() ||
+			w.Name.Source == f.Name.Source {
 			continue
 		}
 		wt, err := queue.TicketAt(t, w)
@@ -344,7 +350,8 @@ func blocks(t *spool.Tree, waiting []spool.Found, tk *queue.Ticket, f spool.Foun
 		text := spool.ReadReason(t.Path(w.Dir()))
 		hit := slices.ContainsFunc(deps, func(or []policy.Relation) bool { return slices.Contains(tk.Binary, or[0].Name) }) ||
 			slices.ContainsFunc(tk.Binary, func(b string) bool {
-				return strings.Contains(text, "missing "+b+",") || strings.Contains(text, "missing "+b+" ") || strings.Contains(text, "missing "+b+"\n")
+				return strings.Contains(text, "missing "+b+",") || strings.Contains(text, "missing "+b+" ") ||
+					strings.Contains(text, "missing "+b+"\n")
 			})
 		if name := w.Name.ID() + " on " + w.Arch(); hit && !slices.Contains(out, name) {
 			out = append(out, name)

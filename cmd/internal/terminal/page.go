@@ -15,7 +15,8 @@ import (
 // for the person to leave the pager; it must be called before the process ends.
 func Page() func() {
 	pager := pagerOf(os.LookupEnv)
-	if kind := os.Getenv("TERM"); kind == "" || kind == "dumb" || pager == "" || pager == "cat" || !term.IsTerminal(int(os.Stdout.Fd())) {
+	if kind := os.Getenv("TERM"); kind == "" || kind == "dumb" || pager == "" || pager == "cat" ||
+		!term.IsTerminal(int(os.Stdout.Fd())) {
 		return func() {}
 	}
 	r, w, err := os.Pipe()

@@ -75,8 +75,10 @@ func (p *Progress) wait(after time.Duration) {
 // make makes the bar: of bytes, or of things that are counted.
 func (p *Progress) make(bytes bool) *progressbar.ProgressBar {
 	options := []progressbar.Option{
-		progressbar.OptionSetWriter(p.out), progressbar.OptionSetDescription(p.what), progressbar.OptionThrottle(100 * time.Millisecond),
-		progressbar.OptionClearOnFinish(), progressbar.OptionShowBytes(bytes), progressbar.OptionSetWidth(20), progressbar.OptionUseANSICodes(true),
+		progressbar.OptionSetWriter(p.out), progressbar.OptionSetDescription(p.what),
+		progressbar.OptionThrottle(100 * time.Millisecond),
+		progressbar.OptionClearOnFinish(), progressbar.OptionShowBytes(bytes), progressbar.OptionSetWidth(20),
+		progressbar.OptionUseANSICodes(true),
 		progressbar.OptionSetElapsedTime(true), progressbar.OptionSetPredictTime(p.all > 0), progressbar.OptionSpinnerType(9),
 	}
 	if p.all > 0 {

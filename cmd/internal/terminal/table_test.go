@@ -23,7 +23,8 @@ func list(s *Screen, rows ...[]string) string {
 }
 
 func TestTable(t *testing.T) {
-	long := []string{"failed", "amd64", "libreoffice-l10n-in-a-very-long-name_1%3a24.2.3~rc1-2+deb13u1", "the compiler says: no such file or directory: /usr/include/x.h"}
+	long := []string{"failed", "amd64", "libreoffice-l10n-in-a-very-long-name_1%3a24.2.3~rc1-2+deb13u1",
+		"the compiler says: no such file or directory: /usr/include/x.h"}
 	short := []string{"installed", "all", "hello_2.10-3", ""}
 	for _, c := range []struct {
 		what   string
@@ -31,7 +32,9 @@ func TestTable(t *testing.T) {
 		rows   [][]string
 		want   string
 	}{
-		{"no terminal: nothing is cut", Screen{}, [][]string{long, short}, "STATE      ARCH   PACKAGE" + strings.Repeat(" ", len(long[2])-len("PACKAGE")+2) + "WHY\nfailed     amd64  " + long[2] + "  " + long[3] + "\ninstalled  all    hello_2.10-3\n"},
+		{"no terminal: nothing is cut", Screen{}, [][]string{long, short},
+			"STATE      ARCH   PACKAGE" + strings.Repeat(" ", len(long[2])-len("PACKAGE")+2) + "WHY\nfailed     amd64  " +
+				long[2] + "  " + long[3] + "\ninstalled  all    hello_2.10-3\n"},
 		{"80 columns", Screen{Width: 80, wide: true}, [][]string{long, short}, "" +
 			"STATE      ARCH   PACKAGE                         WHY\n" +
 			"failed     amd64  libreoffice-l10n-in-a-very-lo…  the compiler says: no such fi…\n" +
@@ -39,10 +42,13 @@ func TestTable(t *testing.T) {
 		{"without UTF-8", Screen{Width: 40}, [][]string{long}, "" +
 			"STATE   ARCH   PACKAGE       WHY\n" +
 			"failed  amd64  libreoffi...  the comp...\n"},
-		{"narrower than can be", Screen{Width: 20, wide: true}, [][]string{long}, "STATE   ARCH   PACK…\nfailed  amd64  libr…\n"},
-		{"colour", Screen{Width: 60, Colour: true}, [][]string{{"failed", "all", "a"}}, "\x1b[1mSTATE\x1b[0m   \x1b[1mARCH\x1b[0m  \x1b[1mPACKAGE\x1b[0m\n\x1b[31mfailed\x1b[0m  all   a\n"},
+		{"narrower than can be", Screen{Width: 20, wide: true}, [][]string{long},
+			"STATE   ARCH   PACK…\nfailed  amd64  libr…\n"},
+		{"colour", Screen{Width: 60, Colour: true}, [][]string{{"failed", "all", "a"}},
+			"\x1b[1mSTATE\x1b[0m   \x1b[1mARCH\x1b[0m  \x1b[1mPACKAGE\x1b[0m\n\x1b[31mfailed\x1b[0m  all   a\n"},
 		{"an empty column", Screen{}, [][]string{{"failed", "", "a", "b"}}, "STATE   PACKAGE  WHY\nfailed  a        b\n"},
-		{"escapes from outside", Screen{}, [][]string{{"failed", "x", "a", "\x1b[2Jb"}}, "STATE   ARCH  PACKAGE  WHY\nfailed  x     a         [2Jb\n"},
+		{"escapes from outside", Screen{}, [][]string{{"failed", "x", "a", "\x1b[2Jb"}},
+			"STATE   ARCH  PACKAGE  WHY\nfailed  x     a         [2Jb\n"},
 		{"nothing", Screen{}, nil, ""},
 	} {
 		if got := list(&c.screen, c.rows...); got != c.want {
@@ -73,7 +79,8 @@ func TestTableFits(t *testing.T) {
 func TestWrap(t *testing.T) {
 	s := &Screen{Width: 20}
 	got := s.Wrap("  next:      a builder takes it when it is its turn", "             ")
-	if want := "  next:      a \n             builder \n             takes \n             it when \n             it is \n             its \n             turn"; got != want {
+	if want := "  next:      a \n             builder \n             takes \n             it when \n" +
+		"             it is \n             its \n             turn"; got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	if got := (&Screen{}).Wrap("a b", "  "); got != "a b" {

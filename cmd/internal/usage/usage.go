@@ -87,7 +87,8 @@ func Mistyped(ctx *kong.Context, items []string, err error) error {
 	}
 	group := ctx.Selected().Parent
 	if hint := near.Hint(items[0], children(group)); hint != "" {
-		return daemon.Wrong{Err: fmt.Errorf("there is no %s %s; %s", strings.Join(strings.Fields(group.FullPath()), " "), spool.OneLine(items[0]), hint)}
+		return daemon.Wrong{Err: fmt.Errorf("there is no %s %s; %s", strings.Join(strings.Fields(group.FullPath()), " "),
+			spool.OneLine(items[0]), hint)}
 	}
 	return err
 }

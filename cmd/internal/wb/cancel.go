@@ -29,8 +29,10 @@ func (d *Run) handOver(f spool.Found) (*queue.Reply, error) {
 		builder = "a builder"
 	}
 	switch {
-	case d.Order.Op == queue.Priority || d.Order.Op == queue.Options || d.Order.Op == queue.Profiles || d.Order.Op == queue.ExtraDepends || d.Order.Op == queue.ExtraConflicts:
-		reply.Refusal = builder + " builds it at this moment, so that changes nothing; end the build first: packmill wb gb --override"
+	case d.Order.Op == queue.Priority || d.Order.Op == queue.Options || d.Order.Op == queue.Profiles ||
+		d.Order.Op == queue.ExtraDepends || d.Order.Op == queue.ExtraConflicts:
+		reply.Refusal = builder +
+			" builds it at this moment, so that changes nothing; end the build first: packmill wb gb --override"
 		return reply, nil
 	case !d.Order.Override:
 		reply.Refusal = builder + " builds it at this moment; --override ends the build and does it"
@@ -40,7 +42,9 @@ func (d *Run) handOver(f spool.Found) (*queue.Reply, error) {
 		return reply, nil
 	}
 	dir := d.Tree.Path(f.Dir())
-	if err := queue.RequestEnd(dir, queue.End{Who: d.Who, Text: string(d.Order.Op) + " " + d.Order.Message, Hand: true}); errors.Is(err, fs.ErrPermission) {
+	if err := queue.RequestEnd(dir,
+		queue.End{Who: d.Who, Text: string(d.Order.Op) + " " + d.Order.Message, Hand: true}); errors.Is(err,
+		fs.ErrPermission) {
 		reply.Refusal = queue.NoRight(err)
 		return reply, nil
 	} else if errors.Is(err, fs.ErrNotExist) {
@@ -54,7 +58,8 @@ func (d *Run) handOver(f spool.Found) (*queue.Reply, error) {
 			return nil, nil // it is ours, or has left in another way
 		}
 	}
-	reply.Refusal = fmt.Sprintf("its builder was asked to end the build and has not done so in %v; it will when it comes to it, if it still runs: packmill why %s", patience, f.Name.Source)
+	reply.Refusal = fmt.Sprintf("its builder was asked to end the build and has not done so in %v; "+
+		"it will when it comes to it, if it still runs: packmill why %s", patience, f.Name.Source)
 	return reply, nil
 }
 
@@ -78,7 +83,8 @@ func (d *Run) askBuilder(f spool.Found) (*queue.Reply, error) {
 		return nil, nil
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		reply.Refusal = "you may not write into it; who works on the build queues is in the groups " + spool.GroupAll + " and " + spool.GroupQueue
+		reply.Refusal = "you may not write into it; who works on the build queues is in the groups " + spool.GroupAll +
+			" and " + spool.GroupQueue
 		return reply, nil
 	}
 	if err != nil {
@@ -102,6 +108,7 @@ func (d *Run) askBuilder(f spool.Found) (*queue.Reply, error) {
 		}
 		return nil, nil
 	}
-	reply.Refusal = fmt.Sprintf("its builder was asked to end the build and has not done so in %v; it will when it comes to it, if it still runs: packmill why %s", patience, f.Name.Source)
+	reply.Refusal = fmt.Sprintf("its builder was asked to end the build and has not done so in %v; "+
+		"it will when it comes to it, if it still runs: packmill why %s", patience, f.Name.Source)
 	return reply, nil
 }

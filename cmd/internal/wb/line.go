@@ -30,7 +30,8 @@ type Line struct {
 // LineOf is what became of a request on the job at f.
 func LineOf(f spool.Found, r *queue.Request, reply *queue.Reply) *Line {
 	l := &Line{
-		Op: string(r.Op), Source: f.Name.Source, Version: f.Name.Version, Suite: f.Place.Suite, Arch: f.Arch(), Item: f.Name.String(),
+		Op: string(r.Op), Source: f.Name.Source, Version: f.Name.Version, Suite: f.Place.Suite, Arch: f.Arch(),
+		Item: f.Name.String(),
 		From: f.Place.State.Name, To: reply.To.State.String(), Role: string(reply.Role), DryRun: r.Dry,
 		Refusal: reply.Refusal, Warning: reply.Warning, Done: reply.Refusal == "" && !r.Dry, Found: &f,
 	}

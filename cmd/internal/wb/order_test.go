@@ -13,13 +13,20 @@ func TestParse(t *testing.T) {
 		line string
 		want Order
 	}{
-		{"gb hello_2.10-3 . ANY -i386 . sid -m why", Order{Op: "gb", Packages: []string{"hello_2.10-3"}, Archs: []string{"ANY", "-i386"}, Suites: []string{"sid"}, Message: "why"}},
-		{"gb a b . amd64 . sid . -m why", Order{Op: "gb", Packages: []string{"a", "b"}, Archs: []string{"amd64"}, Suites: []string{"sid"}, Message: "why"}},
-		{"nmu 3 a . ANY . -m why", Order{Op: "nmu", Number: 3, Given: true, Packages: []string{"a"}, Archs: []string{"ANY"}, Message: "why"}},
+		{"gb hello_2.10-3 . ANY -i386 . sid -m why",
+			Order{Op: "gb", Packages: []string{"hello_2.10-3"}, Archs: []string{"ANY", "-i386"}, Suites: []string{"sid"},
+				Message: "why"}},
+		{"gb a b . amd64 . sid . -m why",
+			Order{Op: "gb", Packages: []string{"a", "b"}, Archs: []string{"amd64"}, Suites: []string{"sid"}, Message: "why"}},
+		{"nmu 3 a . ANY . -m why",
+			Order{Op: "nmu", Number: 3, Given: true, Packages: []string{"a"}, Archs: []string{"ANY"}, Message: "why"}},
 		{"nmu a . ANY -m why", Order{Op: "nmu", Packages: []string{"a"}, Archs: []string{"ANY"}, Message: "why"}},
 		{"bp -20 a . all", Order{Op: "bp", Number: -20, Given: true, Packages: []string{"a"}, Archs: []string{"all"}}},
-		{"fail a . amd64 --override --dry-run --json -m x", Order{Op: "fail", Packages: []string{"a"}, Archs: []string{"amd64"}, Override: true, Dry: true, JSON: true, Message: "x"}},
-		{"uploaded a . amd64 --changes f", Order{Op: "uploaded", Packages: []string{"a"}, Archs: []string{"amd64"}, Changes: "f"}},
+		{"fail a . amd64 --override --dry-run --json -m x",
+			Order{Op: "fail", Packages: []string{"a"}, Archs: []string{"amd64"}, Override: true, Dry: true, JSON: true,
+				Message: "x"}},
+		{"uploaded a . amd64 --changes f",
+			Order{Op: "uploaded", Packages: []string{"a"}, Archs: []string{"amd64"}, Changes: "f"}},
 	} {
 		got, err := Parse(strings.Fields(c.line))
 		if err != nil || !reflect.DeepEqual(*got, c.want) {

@@ -55,7 +55,8 @@ func (d *Run) Do(tell func(*Line)) error {
 			}
 		}
 		if jobs == 0 {
-			tell(&Line{Op: string(d.Order.Op), Source: p, Suite: d.Suite.Name, Arch: strings.Join(d.Order.Archs, " "), Role: string(queue.Other),
+			tell(&Line{Op: string(d.Order.Op), Source: p, Suite: d.Suite.Name, Arch: strings.Join(d.Order.Archs, " "),
+				Role:    string(queue.Other),
 				Refusal: queue.Absent(d.Order.Op).Refusal})
 		}
 	}
@@ -201,7 +202,8 @@ func (d *Run) binNMU(t *queue.Ticket, f spool.Found) (spool.Found, error) {
 	if d.Order.Extra != nil {
 		n.ExtraDepends = strings.TrimSpace(*d.Order.Extra)
 		// No builder may begin before master-buildd has seen that it can be built so.
-		j.State, j.Text = spool.BDUninstallable, "Waits for: "+n.ExtraDepends+"\nmaster-buildd lets it go on when that can be installed.\n"
+		j.State, j.Text = spool.BDUninstallable, "Waits for: "+n.ExtraDepends+"\nmaster-buildd lets it go on when that "+
+			"can be installed.\n"
 	}
 	return queue.Make(d.Tree, j)
 }

@@ -18,7 +18,8 @@ func TestRunsFindTheSuite(t *testing.T) {
 	for source, suites := range map[string][]string{"hello": {"sid"}, "world": {"sid", "stable"}} {
 		for _, suite := range suites {
 			name := spool.NewName(spool.NormalClass, time.Now(), source, "1.0-1")
-			it, err := tree.Create(spool.In(spool.NeedsBuild, suite, "amd64"), name, spool.MasterD, "who", "why", func(string) error { return nil })
+			it, err := tree.Create(spool.In(spool.NeedsBuild, suite, "amd64"), name, spool.MasterD, "who", "why",
+				func(string) error { return nil })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -38,7 +39,8 @@ func TestRunsFindTheSuite(t *testing.T) {
 	if runs, err := Runs(tree, all, "here", []*Order{{Op: queue.Cancel, Packages: []string{"world"}}}); err == nil {
 		t.Errorf("world: got %+v, want the question in which suite", runs)
 	}
-	runs, err = Runs(tree, all, "here", []*Order{{Op: queue.Cancel, Packages: []string{"h*"}, Suites: []string{"sid", "stable"}}})
+	runs, err = Runs(tree, all, "here",
+		[]*Order{{Op: queue.Cancel, Packages: []string{"h*"}, Suites: []string{"sid", "stable"}}})
 	if err != nil || len(runs) != 2 || len(runs[0].Order.Packages) != 1 || len(runs[1].Order.Packages) != 0 {
 		t.Errorf("h* in two suites: got %+v, %v, want hello in sid alone", runs, err)
 	}

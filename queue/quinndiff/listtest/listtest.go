@@ -19,7 +19,8 @@ const (
 // is newer than its binaries, every eleventh has none; the rest is up to date.
 // Binaries depend on ones of a lower number, so there are no cycles.
 func Write(sources, packages io.Writer, nSources, nBinaries int) error {
-	fileLines := strings.Repeat(" 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef 123456 sample_1.2.3-1.debian.tar.xz\n", 3)
+	fileLines := strings.Repeat(" 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef 123456 "+
+		"sample_1.2.3-1.debian.tar.xz\n", 3)
 	archs := [...]string{"any", "all", "any all", "linux-any", "amd64 arm64"}
 	second := nBinaries - nSources // how many sources have two binaries
 	for i := range nSources {
@@ -59,13 +60,26 @@ func Write(sources, packages io.Writer, nSources, nBinaries int) error {
 			if v == "" {
 				v = source
 			}
-			if _, err := fmt.Fprintf(packages, "Package: sample%d-%s\nSource: sample%d\nVersion: %s\nInstalled-Size: 1234\nMaintainer: Sample Team <team+sample%d@example.org>\nArchitecture: %s\n%sDescription: sample library with a synopsis - development files\nHomepage: https://sample.example.org/\nDescription-md5: 0123456789abcdef0123456789abcdef\nTag: devel::library, role::devel-lib, implemented-in::c,\n interface::commandline\nSection: libdevel\nPriority: optional\nFilename: pool/main/s/sample/sample%d-%s_%s_%s.deb\nSize: 123456\nMD5sum: 0123456789abcdef0123456789abcdef\nSHA256: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n\n",
+			if _, err := fmt.Fprintf(packages, "Package: sample%d-%s\nSource: sample%d\nVersion: %s\nInstalled-Size: 1234\n"+
+				"Maintainer: Sample Team <team+sample%d@example.org>\nArchitecture: %s\n"+
+				"%sDescription: sample library with a synopsis - development files\nHomepage: https://sample.example.org/\n"+
+				"Description-md5: 0123456789abcdef0123456789abcdef\nTag: devel::library, role::devel-lib, implemented-in::c,\n"+
+				" interface::commandline\nSection: libdevel\nPriority: optional\n"+
+				"Filename: pool/main/s/sample/sample%d-%s_%s_%s.deb\nSize: 123456\nMD5sum: 0123456789abcdef0123456789abcdef\n"+
+				"SHA256: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n\n",
 				i, x, i, v, i, concrete, depends, i, x, v, concrete); err != nil {
 				return err
 			}
 		}
-		if _, err := fmt.Fprintf(sources, "Package: sample%d\nBinary: sample%d-%s\nVersion: %s\nMaintainer: Sample Team <team+sample%d@example.org>\nBuild-Depends: sample0-a, sample%d-a (>= 1), sample%d-a [linux-any] <!nocheck>\nArchitecture: %s\nStandards-Version: 4.6.2\nFormat: 3.0 (quilt)\nFiles:\n%sChecksums-Sha256:\n%sHomepage: https://sample.example.org/\nVcs-Git: https://git.example.org/sample.git\nPackage-List: \n%sDirectory: pool/main/s/sample%d\nPriority: optional\nSection: libs\n\n",
-			i, i, strings.Join(names, fmt.Sprintf(", sample%d-", i)), source, i, installed(i/2), installed(i/5), arch, fileLines, fileLines, list.String(), i); err != nil {
+		if _, err := fmt.Fprintf(sources, "Package: sample%d\nBinary: sample%d-%s\nVersion: %s\n"+
+			"Maintainer: Sample Team <team+sample%d@example.org>\n"+
+			"Build-Depends: sample0-a, sample%d-a (>= 1), sample%d-a [linux-any] <!nocheck>\nArchitecture: %s\n"+
+			"Standards-Version: 4.6.2\nFormat: 3.0 (quilt)\nFiles:\n%sChecksums-Sha256:\n"+
+			"%sHomepage: https://sample.example.org/\nVcs-Git: https://git.example.org/sample.git\nPackage-List: \n"+
+			"%sDirectory: pool/main/s/sample%d\nPriority: optional\nSection: libs\n\n",
+			i, i, strings.Join(names,
+				fmt.Sprintf(", sample%d-",
+					i)), source, i, installed(i/2), installed(i/5), arch, fileLines, fileLines, list.String(), i); err != nil {
 			return err
 		}
 	}

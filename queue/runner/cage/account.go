@@ -25,16 +25,19 @@ func LookupAccount(name string) (*Account, error) {
 			return nil, fmt.Errorf("look up own user: %w", err)
 		}
 		if name != "" && name != u.Username {
-			return nil, fmt.Errorf("build as %s: this process runs as %s and cannot become another user: %w", name, u.Username, ErrSetup)
+			return nil, fmt.Errorf("build as %s: this process runs as %s and cannot become another user: %w",
+				name, u.Username, ErrSetup)
 		}
 		return &Account{Name: u.Username, UID: os.Getuid(), GID: os.Getgid()}, nil
 	}
 	if name == "" {
-		return nil, fmt.Errorf("builds never run as root: name a build user (User in control/builders) or run the daemon as one: %w", ErrSetup)
+		return nil, fmt.Errorf("builds never run as root: name a build user (User in control/builders) or run the daemon "+
+			"as one: %w", ErrSetup)
 	}
 	u, err := user.Lookup(name)
 	if err != nil {
-		return nil, fmt.Errorf("build user: %w; make it with: useradd --system --add-subids-for-system --create-home %s: %w", err, name, ErrSetup)
+		return nil, fmt.Errorf("build user: %w; make it with: useradd --system --add-subids-for-system --create-home %s: %w",
+			err, name, ErrSetup)
 	}
 	uid, err1 := strconv.Atoi(u.Uid)
 	gid, err2 := strconv.Atoi(u.Gid)

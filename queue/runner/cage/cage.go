@@ -92,7 +92,8 @@ type caged struct {
 
 // begin starts the keeper and tells it the order.
 func (c *Cage) begin(o *Order) (_ *caged, err error) {
-	b := &caged{Cage: c, o: o, dead: make(chan error, 1), copied: make(chan struct{}), reports: make(chan []byte, 1), taken: make(chan error, 1)}
+	b := &caged{Cage: c, o: o, dead: make(chan error, 1), copied: make(chan struct{}), reports: make(chan []byte, 1),
+		taken: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			b.close()
@@ -362,7 +363,8 @@ func (b *caged) end() (*Exit, error) {
 // startCure says what to do about a warden that cannot be born.
 func startCure(err error, o *Order) error {
 	if o.clone()&unix.CLONE_NEWUSER != 0 && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC)) {
-		return fmt.Errorf("%w: user namespaces are not allowed here; set user.max_user_namespaces and, on Debian before 11, kernel.unprivileged_userns_clone: %w", err, ErrSetup)
+		return fmt.Errorf("%w: user namespaces are not allowed here; set user.max_user_namespaces and, "+
+			"on Debian before 11, kernel.unprivileged_userns_clone: %w", err, ErrSetup)
 	}
 	if o.Own && errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("%w: namespaces are not allowed here: %w", err, ErrSetup)

@@ -21,13 +21,20 @@ func TestHierarchies(t *testing.T) {
 		name, mounts, self string
 		want               []hierarchy
 	}{
-		{"unified", "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw", "0::/system.slice/buildd.service\n",
+		{"unified", "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw",
+			"0::/system.slice/buildd.service\n",
 			[]hierarchy{{dir: "/sys/fs/cgroup/system.slice/buildd.service", v2: true}}},
-		{"hybrid", "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n33 31 0:30 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n38 31 0:36 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids",
+		{"hybrid", "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n" +
+			"41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n" +
+			"33 31 0:30 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n" +
+			"38 31 0:36 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids",
 			"8:pids:/\n4:memory:/api/x\n1:cpu:/\n0::/\n",
-			[]hierarchy{{dir: "/sys/fs/cgroup/memory/api/x", controllers: []string{"memory"}}, {dir: "/sys/fs/cgroup/unified", v2: true}, {dir: "/sys/fs/cgroup/pids", controllers: []string{"pids"}}}},
-		{"container that sees only its part", "30 23 0:26 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup2 rw", "0::/docker/abc/buildd\n", []hierarchy{{dir: "/sys/fs/cgroup/buildd", v2: true}}},
-		{"outside of what is mounted", "30 23 0:26 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup2 rw", "0::/docker/abcd\n", nil},
+			[]hierarchy{{dir: "/sys/fs/cgroup/memory/api/x", controllers: []string{"memory"}},
+				{dir: "/sys/fs/cgroup/unified", v2: true}, {dir: "/sys/fs/cgroup/pids", controllers: []string{"pids"}}}},
+		{"container that sees only its part", "30 23 0:26 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
+			"0::/docker/abc/buildd\n", []hierarchy{{dir: "/sys/fs/cgroup/buildd", v2: true}}},
+		{"outside of what is mounted", "30 23 0:26 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
+			"0::/docker/abcd\n", nil},
 		{"above the namespace", "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw", "0::/../other\n", nil},
 		{"mount point with a blank", `30 23 0:26 / /my\040groups rw - cgroup2 none rw`, "0::/a\n", []hierarchy{{dir: "/my groups/a", v2: true}}},
 		{"none", "30 23 0:26 / /proc rw - proc proc rw", "0::/\n", nil},
@@ -57,7 +64,8 @@ func TestLookupAccount(t *testing.T) {
 
 func TestSubids(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "subuid")
-	write(t, path, "# comment\nother:100000:65536\nsmall:1:10\nme:200000:131072\n1234:400000:65536\nme:600000:65535\nme:700000:70000\n")
+	write(t, path, "# comment\nother:100000:65536\nsmall:1:10\nme:200000:131072\n1234:400000:65536\nme:600000:65535\n"+
+		"me:700000:70000\n")
 	for _, c := range []struct {
 		name string
 		uid  int

@@ -69,7 +69,9 @@ func subids(file string, a *Account) (all []int, err error) {
 		}
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("%s gives user %s no range of 65536 ids; add one with: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s (or another free range; 65536 more for each further build at a time): %w", file, a.Name, a.Name, ErrSetup)
+		return nil, fmt.Errorf("%s gives user %s no range of 65536 ids; add one with: "+
+			"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s (or another free range; "+
+			"65536 more for each further build at a time): %w", file, a.Name, a.Name, ErrSetup)
 	}
 	return all, nil
 }
@@ -128,7 +130,8 @@ func (a *Account) openRanges() (*os.Root, error) {
 		return nil, fmt.Errorf("locks of subordinate ids: %s: %w", name, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Mode&0o022 != 0 || int(st.Uid) != a.UID && st.Uid != 0 {
-		return nil, fmt.Errorf("locks of subordinate ids: %s is not a directory of %s alone; remove it: %w", name, a.Name, ErrSetup)
+		return nil, fmt.Errorf("locks of subordinate ids: %s is not a directory of %s alone; remove it: %w",
+			name, a.Name, ErrSetup)
 	}
 	return os.OpenRoot(name)
 }

@@ -82,7 +82,8 @@ func (v *View) open() (map[string]int, error) {
 		for name, path := range set {
 			fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 			if err != nil {
-				return trees, fmt.Errorf("open %s: %w (the build user must be able to enter the directories above it): %w", path, err, ErrSetup)
+				return trees, fmt.Errorf("open %s: %w (the build user must be able to enter the directories above it): %w",
+					path, err, ErrSetup)
 			}
 			trees[name] = fd
 		}
@@ -219,7 +220,8 @@ func MountSys(at string) error {
 			return err
 		}
 	}
-	return unix.Mount("", at, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	return unix.Mount("", at, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC,
+		"")
 }
 
 // ourChroot puts this program in the place of chroot(8), see changeRoot. Its file
@@ -256,7 +258,8 @@ func MountMemory(at string, flags uintptr, options string, size int64) error {
 func OpenDir(path string) (int, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, fmt.Errorf("open %s: %w (the build user must be able to enter the directories above it): %w", path, err, ErrSetup)
+		return -1, fmt.Errorf("open %s: %w (the build user must be able to enter the directories above it): %w",
+			path, err, ErrSetup)
 	}
 	return fd, nil
 }
@@ -284,7 +287,8 @@ func MountDev(dev string, r Range, size int64) error {
 			unix.Close(fd)
 		}
 	}()
-	for name, from := range map[string]string{"null": "null", "zero": "zero", "full": "full", "random": "random", "urandom": "urandom", "tty": "tty", "console": "null"} {
+	for name, from := range map[string]string{"null": "null", "zero": "zero", "full": "full", "random": "random",
+		"urandom": "urandom", "tty": "tty", "console": "null"} {
 		fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/"+from, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 		if err != nil {
 			return fmt.Errorf("open /dev/%s: %w", from, err)
@@ -304,7 +308,8 @@ func MountDev(dev string, r Range, size int64) error {
 			return fmt.Errorf("mount /dev/%s: %w", name, err)
 		}
 	}
-	for link, target := range map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx"} {
+	for link, target := range map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0",
+		"stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx"} {
 		if err := os.Symlink(target, filepath.Join(dev, link)); err != nil {
 			return err
 		}
@@ -373,7 +378,8 @@ func handOut(out *tar.Writer, root *os.Root, name string) error {
 	if err := unix.Fstat(int(f.Fd()), &sys); err != nil || sys.Blocks*512+1<<16 < sys.Size {
 		return errors.Join(err, errors.New("it has holes"))
 	}
-	if err := out.WriteHeader(&tar.Header{Name: name, Size: st.Size(), Mode: 0o644, ModTime: st.ModTime(), Format: tar.FormatPAX}); err != nil {
+	if err := out.WriteHeader(&tar.Header{Name: name, Size: st.Size(), Mode: 0o644, ModTime: st.ModTime(),
+		Format: tar.FormatPAX}); err != nil {
 		return err
 	}
 	_, err = io.CopyN(out, f, st.Size())
@@ -405,7 +411,8 @@ func TakeIn(dir string) func(io.Reader) error {
 }
 
 func takeIn(root *os.Root, h *tar.Header, r io.Reader) error {
-	if h.Typeflag != tar.TypeReg || h.Name == "" || h.Name == "." || h.Name == ".." || strings.ContainsAny(h.Name, "/\x00") {
+	if h.Typeflag != tar.TypeReg || h.Name == "" || h.Name == "." || h.Name == ".." ||
+		strings.ContainsAny(h.Name, "/\x00") {
 		return errors.New("not a plain file's name")
 	}
 	f, err := root.OpenFile(h.Name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o644)

@@ -236,7 +236,8 @@ func (c *Command) Run() (code, signal int, err error) {
 	if c.Out != nil {
 		out = c.Out.Fd()
 	}
-	pid, err := syscall.ForkExec(path, c.Argv, &syscall.ProcAttr{Dir: c.Dir, Env: c.Env, Files: []uintptr{null.Fd(), out, 2}, Sys: c.Attr})
+	pid, err := syscall.ForkExec(path, c.Argv,
+		&syscall.ProcAttr{Dir: c.Dir, Env: c.Env, Files: []uintptr{null.Fd(), out, 2}, Sys: c.Attr})
 	if err != nil {
 		return 0, 0, fmt.Errorf("start %s: %w: %w", path, err, ErrSetup)
 	}

@@ -57,7 +57,8 @@ func (b *build) compile() error {
 			return fmt.Errorf("binNMU changelog: %w", err)
 		}
 	}
-	argv := []string{"dpkg-buildpackage", "--sanitize-env", "-us", "-uc", b.Binary, "-rfakeroot", "--changes-option=-DDistribution=" + b.Suite}
+	argv := []string{"dpkg-buildpackage", "--sanitize-env", "-us", "-uc", b.Binary, "-rfakeroot",
+		"--changes-option=-DDistribution=" + b.Suite}
 	if len(b.Profiles) > 0 {
 		argv = append(argv, "-P"+strings.Join(b.Profiles, ","))
 	}

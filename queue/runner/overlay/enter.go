@@ -102,7 +102,8 @@ func (b *build) mountOverlay(dirs *opened) (base string, err error) {
 	if base = cage.ViewRoot; dirs.upper >= 0 {
 		base = fmt.Sprintf("/proc/self/fd/%d", dirs.upper)
 	} else if err := unix.Setxattr(base, "user.overlay.test", []byte("y"), 0); err != nil {
-		return "", fmt.Errorf("this kernel's tmpfs has no user attributes; it needs Linux 6.6, or a Scratch directory on a disk: %w", cage.ErrSetup)
+		return "", fmt.Errorf("this kernel's tmpfs has no user attributes; it needs Linux 6.6, "+
+			"or a Scratch directory on a disk: %w", cage.ErrSetup)
 	}
 	for _, d := range []string{base + "/upper", base + "/work", merged} {
 		if err := os.Mkdir(d, 0o755); err != nil {
@@ -179,7 +180,8 @@ func plainDir(name string) error {
 // overlay between: each file would be opened twice there. They lie on the
 // upper layer's file system, and its size bounds them too.
 func mountDirect(base string) error {
-	for name, mode := range map[string]os.FileMode{"build": 0o755, "tmp": 0o777 | os.ModeSticky, "var/tmp": 0o777 | os.ModeSticky} {
+	for name, mode := range map[string]os.FileMode{"build": 0o755, "tmp": 0o777 | os.ModeSticky,
+		"var/tmp": 0o777 | os.ModeSticky} {
 		from := filepath.Join(base, "direct", name)
 		if err := errors.Join(os.MkdirAll(from, 0o755), os.Chmod(from, mode), plainDir(name)); err != nil {
 			return err
@@ -194,11 +196,12 @@ func mountDirect(base string) error {
 // configure writes the files by which this root differs from the chroot.
 func (b *build) configure(resolv []byte) error {
 	for name, text := range map[string]string{
-		"etc/hosts":              "127.0.0.1 localhost\n127.0.1.1 packmill\n::1 localhost ip6-localhost ip6-loopback\n",
-		"etc/hostname":           "packmill\n",
-		"etc/resolv.conf":        string(resolv),
-		"usr/sbin/policy-rc.d":   "#!/bin/sh\nexit 101\n",
-		"etc/apt/apt.conf.d/99p": "Acquire::Languages \"none\";\nAPT::Install-Recommends \"false\";\nAPT::Get::Assume-Yes \"true\";\nDpkg::Use-Pty \"false\";\n",
+		"etc/hosts":            "127.0.0.1 localhost\n127.0.1.1 packmill\n::1 localhost ip6-localhost ip6-loopback\n",
+		"etc/hostname":         "packmill\n",
+		"etc/resolv.conf":      string(resolv),
+		"usr/sbin/policy-rc.d": "#!/bin/sh\nexit 101\n",
+		"etc/apt/apt.conf.d/99p": "Acquire::Languages \"none\";\nAPT::Install-Recommends \"false\";\n" +
+			"APT::Get::Assume-Yes \"true\";\nDpkg::Use-Pty \"false\";\n",
 	} {
 		b.root.Remove(name)
 		mode := os.FileMode(0o644)

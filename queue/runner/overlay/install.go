@@ -74,7 +74,8 @@ func (b *build) append(name, text string) error {
 // the log.
 func (b *build) command(out *os.File, argv ...string) (bool, error) {
 	c := &cage.Command{Argv: argv, Dir: "/", Out: out, Attr: b.w.Ranges[0].Inside(0),
-		Env: []string{"PATH=" + cage.DefaultPath, "LANG=C.UTF-8", "LC_ALL=C.UTF-8", "HOME=/root", "DEBIAN_FRONTEND=noninteractive"}}
+		Env: []string{"PATH=" + cage.DefaultPath, "LANG=C.UTF-8", "LC_ALL=C.UTF-8", "HOME=/root",
+			"DEBIAN_FRONTEND=noninteractive"}}
 	code, signal, err := c.Run()
 	if err != nil {
 		return false, err
@@ -121,7 +122,8 @@ func (b *build) install() (bool, error) {
 func (b *build) update() (bool, error) {
 	update := []string{"apt-get", "update"}
 	if !b.Update {
-		update = append(update, "-o", "Dir::Etc::sourcelist="+extraList, "-o", "Dir::Etc::sourceparts=/nonexistent", "--no-list-cleanup")
+		update = append(update, "-o", "Dir::Etc::sourcelist="+extraList, "-o", "Dir::Etc::sourceparts=/nonexistent",
+			"--no-list-cleanup")
 	}
 	if !b.Update && b.List == "" {
 		return true, nil
@@ -132,7 +134,8 @@ func (b *build) update() (bool, error) {
 
 // writeWish writes a .dsc with the build-dependencies.
 func (b *build) writeWish(path string) error {
-	text := "Format: 3.0 (native)\nSource: packmill-build-deps\nBinary: packmill-build-deps\nArchitecture: any\nVersion: 1\nMaintainer: nobody <nobody@localhost>\n"
+	text := "Format: 3.0 (native)\nSource: packmill-build-deps\nBinary: packmill-build-deps\nArchitecture: any\n" +
+		"Version: 1\nMaintainer: nobody <nobody@localhost>\n"
 	if b.Depends != "" {
 		text += "Build-Depends: " + b.Depends + "\n"
 	}

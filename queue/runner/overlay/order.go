@@ -178,6 +178,7 @@ func (b *build) summary(installed, built time.Duration) {
 	if b.report.Stage != "" {
 		fmt.Printf("Fail-Stage: %s\n", b.report.Stage)
 	}
-	fmt.Printf("Install-Time: %.1f\nPackage: %s\nPackage-Time: %.1f\nStatus: %s", installed.Seconds(), b.Source, time.Since(b.begin).Seconds(), b.report.Status)
+	fmt.Printf("Install-Time: %.1f\nPackage: %s\nPackage-Time: %.1f\nStatus: %s",
+		installed.Seconds(), b.Source, time.Since(b.begin).Seconds(), b.report.Status)
 	fmt.Printf("%sFinished at %s\n", EndRule, time.Now().UTC().Format(time.RFC3339))
 }
