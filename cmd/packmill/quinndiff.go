@@ -2,14 +2,12 @@ package main
 
 import (
 	"errors"
-	"io"
 	"os"
 	"slices"
 
 	"packmill/archive"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/terminal"
-	"packmill/internal/compression"
 	"packmill/internal/policy"
 	"packmill/queue/lacking"
 	"packmill/queue/quinndiff"
@@ -41,7 +39,8 @@ func (q *quinnDiffCmd) Run(c *cli) error {
 			return
 		}
 		if q.WarnOlder && n.Installed != "" && policy.CompareVersions(n.Installed, n.Version) > 0 {
-			terminal.Print(os.Stderr, "packmill: %s: %s is there of %s, and the source is of %s\n", n.Arch, n.Installed, n.Source, n.Version)
+			terminal.Print(os.Stderr, "packmill: %s: %s is there of %s, and the source is of %s\n",
+				n.Arch, n.Installed, n.Source, n.Version)
 		}
 		if !n.State.Wanted() && !q.All {
 			return
@@ -91,52 +90,30 @@ func (q *quinnDiffCmd) suite(c *cli, each func(quinndiff.Needed)) error {
 // files compares files.
 func (q *quinnDiffCmd) files(each func(quinndiff.Needed)) error {
 	if len(q.Arch) != 1 || len(q.Sources) == 0 || q.Suite != "" {
-		return daemon.Wrong{Err: errors.New("to compare files name them with --sources and --packages, and with --arch the one architecture that they are of")}
+		return daemon.Wrong{Err: errors.New("to compare files name them with --sources and --packages, " +
+			"and with --arch the one architecture that they are of")}
 	}
-	var sources quinndiff.Sources
-	var packages quinndiff.Packages
-	for _, f := range q.Sources {
-		if err := unpacked(f, sources.Add); err != nil {
-			return err
-		}
-	}
-	for _, f := range q.Packages {
-		if err := unpacked(f, packages.Add); err != nil {
-			return err
-		}
-	}
-	var specific *quinndiff.Specific
+	f := quinndiff.Files{Sources: q.Sources, Packages: q.Packages, Arch: q.Arch[0]}
 	if q.Specific != "" {
 		data, err := os.ReadFile(q.Specific)
 		if err != nil {
 			return err
 		}
-		if specific, err = quinndiff.ParseSpecific(q.Specific, data); err != nil {
+		if f.Specific, err = quinndiff.ParseSpecific(q.Specific, data); err != nil {
 			return daemon.Wrong{Err: err}
 		}
 	}
-	for _, err := range append(sources.Refused, packages.Refused...) {
+	needed, refused, err := f.Diff()
+	if err != nil {
+		return err
+	}
+	for _, err := range refused {
 		terminal.Print(os.Stderr, "packmill: left out: %v\n", err)
 	}
-	for n := range quinndiff.Diff(&sources, &packages, q.Arch[0], quinndiff.Options{Specific: specific}) {
+	for n := range needed {
 		each(n)
 	}
 	return nil
-}
-
-// unpacked reads an index file, compressed or not.
-func unpacked(path string, read func(io.Reader) error) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	r, err := compression.Sniff(f)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	return read(r)
 }
 
 func (q *quinnDiffCmd) print(c *cli, n *quinndiff.Needed) {
