@@ -6,11 +6,9 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/alecthomas/kong"
 
-	"packmill/cmd/internal/account"
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/mail"
@@ -102,29 +100,16 @@ func (b *buildShow) Run(c *cli) error {
 			Error  string `json:"error,omitempty"`
 			Log    string `json:"log"`
 		}{r, tk.Result, buildlog.ErrorAt(t.Path(f.Dir())), t.Path(f.Dir(), buildlog.LogFile)},
-			text+"\nThe log: "+t.Path(f.Dir(), buildlog.LogFile)+"\n"+choice(f))
+			text+"\nThe log: "+t.Path(f.Dir(), buildlog.LogFile)+"\n"+wb.Choice(f))
 		return nil
 	})
 }
 
-// choice says what can be said of a build.
-func choice(f spool.Found) string {
-	var words []string
-	for _, w := range queue.WordsAt(queue.AtBuild) {
-		if w.Op == queue.Upload && f.Place.State != spool.Built {
-			continue
-		}
-		if w.Arg != "" {
-			w.Name += " -m " + w.Arg
-		}
-		words = append(words, w.Name)
-	}
-	return fmt.Sprintf("What you can say: packmill build %s  %s -a %s\n", strings.Join(words, " | "), strings.ReplaceAll(f.Name.ID(), ":", "%3a"), f.Arch())
-}
-
 // each calls do for each build that the arguments name. A name that fits
 // nothing is refused before anything is done.
-func (j *jobs) each(c *cli, states func(spool.State) bool, do func(*spool.Tree, *control.Settings, spool.Found) error) error {
+func (j *jobs) each(
+	c *cli, states func(spool.State) bool, do func(*spool.Tree, *control.Settings, spool.Found) error,
+) error {
 	t, err := c.open()
 	if err != nil {
 		return err
@@ -159,19 +144,11 @@ func (j *jobs) say(c *cli, node *kong.Context, text string) error {
 
 // ask asks for one operation on the build at f and prints what became of it.
 func (c *cli) ask(t *spool.Tree, f spool.Found, r *queue.Request) error {
-	r.Who, r.Now, r.Dry = terminal.Who(), time.Now().UTC(), c.DryRun
-	var reply *queue.Reply
-	err := account.As(t.Root(), f.Dir(), func() (err error) {
-		_, reply, err = queue.Patiently(t, func() (*spool.Found, error) { return &f, nil }, func(spool.Found) *queue.Request { return r })
-		return err
-	})
-	if errors.Is(err, spool.ErrGone) {
-		reply, err = &queue.Reply{From: f.Place, Refusal: "it has moved; look with packmill ls"}, nil
-	}
+	r.Who, r.Dry = terminal.Who(), c.DryRun
+	l, err := wb.Say(t, f, r)
 	if err != nil {
 		return err
 	}
-	l := wb.LineOf(f, r, reply)
 	c.tell(l)
 	if l.Refusal != "" {
 		return daemon.ErrRefused
@@ -209,7 +186,7 @@ type buildSign struct {
 }
 
 func (b *buildSign) Run(c *cli) error {
-	return b.each(c, only(spool.Built), func(t *spool.Tree, set *control.Settings, f spool.Found) error {
+	return b.each(c, survey.Only(spool.Built), func(t *spool.Tree, set *control.Settings, f spool.Found) error {
 		s, ok := set.Suite(f.Place.Suite)
 		if !ok {
 			return daemon.Wrong{Err: fmt.Errorf("there is no suite %s in control/suites (any more)", f.Place.Suite)}

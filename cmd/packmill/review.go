@@ -64,7 +64,7 @@ func (x *reviewLs) Run(c *cli, ctx *kong.Context) error {
 		return err
 	}
 	err = x.show(c, func(s *terminal.Screen) error {
-		return c.reviews(t, s, x.filter("review", x.Items, only(spool.Review)))
+		return c.reviews(t, s, x.filter("review", x.Items, survey.Only(spool.Review)))
 	})
 	return usage.Mistyped(ctx, x.Items, err)
 }
@@ -79,8 +79,9 @@ func (c *cli) reviews(t *spool.Tree, s *terminal.Screen, f *survey.Filter) error
 	if err != nil {
 		return err
 	}
-	l := c.list(s, terminal.Column{Name: "AGE"}, terminal.Column{Name: "SOURCE", Least: 10}, terminal.Column{Name: "VERSION", Least: 8}, suiteColumn,
-		terminal.Column{Name: "WHO", Least: 6}, terminal.Column{Name: "KIND", Least: 6, Paint: desk.KindColour}, terminal.Column{Name: "WAITS FOR IT", Least: 12},
+	l := c.list(s, terminal.Column{Name: "AGE"}, terminal.Column{Name: "SOURCE", Least: 10},
+		terminal.Column{Name: "VERSION", Least: 8}, suiteColumn, terminal.Column{Name: "WHO", Least: 6},
+		terminal.Column{Name: "KIND", Least: 6, Paint: desk.KindColour}, terminal.Column{Name: "WAITS FOR IT", Least: 12},
 		terminal.Column{Name: "REMARKS", Least: 7})
 	for _, f := range found {
 		x, _, err := d.Look(f)
@@ -111,7 +112,7 @@ func (s *reviewShow) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	found, err := c.find(t, &survey.Filter{Verb: "review", Patterns: []string{s.Item}, States: only(spool.Review)})
+	found, err := c.find(t, &survey.Filter{Verb: "review", Patterns: []string{s.Item}, States: survey.Only(spool.Review)})
 	if err != nil {
 		return err
 	}
@@ -153,7 +154,8 @@ func (r *remark) text(c *cli, verb string, items []string) (string, error) {
 		return "", err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n# Why? This goes to the uploader. Lines with # in front are left out; an empty text changes nothing.\n#\n")
+	fmt.Fprintf(&b, "\n# Why? This goes to the uploader. Lines with # in front are left out; "+
+		"an empty text changes nothing.\n#\n")
 	for _, i := range items {
 		found, err := survey.Find(t, verb, i, spool.Review)
 		if err != nil {
@@ -188,9 +190,10 @@ func (a *reviewAccept) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	return c.act(&a.pick, a.Items, only(spool.Review), "accept", func(it *spool.Item) (string, error) {
+	return c.act(&a.pick, a.Items, survey.Only(spool.Review), "accept", func(it *spool.Item) (string, error) {
 		if o, ok := desk.Held(desk.ReadOpinions(it.Path())); ok {
-			terminal.Print(os.Stderr, "packmill: %s was on hold by %s: %s\n", it.Name.ID(), terminal.Clean(o.Who), terminal.Clean(o.Text))
+			terminal.Print(os.Stderr, "packmill: %s was on hold by %s: %s\n",
+				it.Name.ID(), terminal.Clean(o.Who), terminal.Clean(o.Text))
 		}
 		more, err := d.Accept(it, terminal.Who(), a.Message)
 		if more {
@@ -211,7 +214,7 @@ func (r *reviewReject) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	return c.act(&r.pick, r.Items, only(spool.Review), "reject", func(it *spool.Item) (string, error) {
+	return c.act(&r.pick, r.Items, survey.Only(spool.Review), "reject", func(it *spool.Item) (string, error) {
 		return "", desk.Reject(it, terminal.Who(), text)
 	})
 }
@@ -232,7 +235,7 @@ func (h *reviewHold) Run(c *cli) error {
 		}
 		do, did = desk.Hold, "on hold: "+text
 	}
-	return c.act(&h.pick, h.Items, only(spool.Review), "hold", func(it *spool.Item) (string, error) {
+	return c.act(&h.pick, h.Items, survey.Only(spool.Review), "hold", func(it *spool.Item) (string, error) {
 		if _, ok := desk.Held(desk.ReadOpinions(it.Path())); h.Off && !ok {
 			return "", daemon.Refuse("it is not on hold")
 		}
@@ -255,7 +258,7 @@ func (a *reviewAsk) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	return c.act(&a.pick, a.Items, only(spool.Review), "ask", func(it *spool.Item) (string, error) {
+	return c.act(&a.pick, a.Items, survey.Only(spool.Review), "ask", func(it *spool.Item) (string, error) {
 		return "asked by mail", d.Ask(it, terminal.Who(), text)
 	})
 }

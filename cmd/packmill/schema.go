@@ -14,18 +14,7 @@ import (
 	"packmill/cmd/internal/wb"
 	"packmill/queue/buildlog"
 	"packmill/queue/logs"
-	"packmill/spool"
 )
-
-// shownItem is an item as packmill show prints it.
-type shownItem struct {
-	survey.Row
-	History    []spool.Event    `json:"history"`
-	Text       string           `json:"text,omitempty"`
-	FirstError string           `json:"first_error,omitempty"`
-	Builds     []buildlog.Build `json:"builds,omitempty"`
-	Buildinfo  []string         `json:"buildinfo,omitempty"`
-}
 
 // schemas are the objects that commands print with --json, one a line.
 var schemas = []struct {
@@ -35,7 +24,7 @@ var schemas = []struct {
 	{"errors, on standard error", failed{}},
 	{"status", survey.Count{}},
 	{"ls, build ls", survey.Row{}},
-	{"show", shownItem{}},
+	{"show", survey.Item{}},
 	{"why", survey.Answer{}},
 	{"review", desk.Waiting{}},
 	{"review show", desk.Report{}},

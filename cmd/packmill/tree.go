@@ -6,9 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,10 +16,8 @@ import (
 	"packmill/cmd/internal/setup"
 	"packmill/cmd/internal/survey"
 	"packmill/cmd/internal/terminal"
-	"packmill/internal/near"
 	"packmill/queue"
 	"packmill/queue/buildlog"
-	"packmill/queue/logs"
 	"packmill/spool"
 )
 
@@ -113,10 +109,11 @@ func (c *cli) status(t *spool.Tree, s *terminal.Screen) error {
 	}
 	c.note(status.Closed)
 	if refused != nil && !c.JSON {
-		terminal.Print(s.Out, "The settings are refused, and the last good ones in force: %s\n", terminal.Clean(refused.Error()))
+		terminal.Print(s.Out, "The settings are refused, and the last good ones in force: %s\n",
+			terminal.Clean(refused.Error()))
 	}
-	l := c.list(s, terminal.Column{Name: "ITEMS"}, terminal.Column{Name: "STATE", Least: 16, Paint: survey.Colour}, suiteColumn, archColumn,
-		terminal.Column{Name: "OLDEST"}, terminal.Column{Least: 8})
+	l := c.list(s, terminal.Column{Name: "ITEMS"}, terminal.Column{Name: "STATE", Least: 16, Paint: survey.Colour},
+		suiteColumn, archColumn, terminal.Column{Name: "OLDEST"}, terminal.Column{Least: 8})
 	for _, n := range status.Counts {
 		cells := []string{strconv.Itoa(n.Items), n.State, n.Suite, n.Arch, "", n.Dir}
 		if n.Oldest != nil {
@@ -173,36 +170,13 @@ func (l *lsCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	states, err := statesOf(t, l.State)
+	states, err := survey.States(t, l.State)
 	if err != nil {
 		return err
 	}
-	f := &survey.Filter{Verb: "list", Patterns: l.Items, States: states, Suite: l.Suite, Arch: l.Arch, Older: time.Duration(l.Older)}
+	f := &survey.Filter{Verb: "list", Patterns: l.Items, States: states, Suite: l.Suite, Arch: l.Arch,
+		Older: time.Duration(l.Older)}
 	return l.show(c, func(s *terminal.Screen) error { return c.ls(t, s, f, "") })
-}
-
-// statesOf are the states of these names, or all without any.
-func statesOf(t *spool.Tree, names []string) (func(spool.State) bool, error) {
-	var states []spool.State
-	for _, name := range names {
-		state := t.Named(name)
-		if state == nil {
-			var all []string
-			for _, s := range t.States {
-				all = append(all, s.Name)
-			}
-			text := near.Hint(name, all)
-			if text == "" {
-				text = "there are: " + strings.Join(all, " ")
-			}
-			return nil, daemon.Wrong{Err: fmt.Errorf("there is no state %q; %s", name, text)}
-		}
-		states = append(states, state)
-	}
-	if states == nil {
-		return nil, nil
-	}
-	return only(states...), nil
 }
 
 // ls lists the items that are meant.
@@ -211,22 +185,16 @@ func (c *cli) ls(t *spool.Tree, s *terminal.Screen, f *survey.Filter, nothing st
 	if err != nil {
 		return err
 	}
-	source := ""
-	if len(f.Patterns) == 1 && !spool.IsPattern(f.Patterns[0]) && len(found) > 0 {
-		source = found[0].Name.Source
-	}
-	waits := survey.NewWaits(t, source)
+	waits := survey.NewWaitsOf(t, found)
 	item := itemColumn
 	if !s.Terminal() {
 		item.Name = "ITEM"
 	}
 	l := c.list(s, stateColumn, suiteColumn, archColumn, item, sinceColumn, whyColumn)
 	for _, x := range found {
-		r := survey.RowOf(t, x)
-		if x.Place.State == spool.NeedsBuild {
-			if err := waits.Tell(x, &r); err != nil {
-				return err
-			}
+		r, err := waits.Row(x)
+		if err != nil {
+			return err
 		}
 		l.add(r, r.State, r.Suite, r.Arch, itemCell(s, &r), terminal.Age(r.Since), r.Reason)
 	}
@@ -248,65 +216,38 @@ func (s *showCmd) Run(c *cli) error {
 		return err
 	}
 	for _, f := range found {
-		dir := t.Path(f.Dir())
-		events, _ := spool.ReadHistory(dir)
-		builds, _ := buildlog.BuildsAt(dir)
-		infos, err := filepath.Glob(filepath.Join(dir, "result", "*.buildinfo"))
+		x, err := survey.ItemOf(t, f)
 		if err != nil {
 			return err
 		}
 		if c.JSON {
-			c.print(os.Stdout, shownItem{survey.RowOf(t, f), events, spool.ReadReason(dir), buildlog.ErrorAt(dir), builds, infos}, "")
+			c.print(os.Stdout, x, "")
 			continue
 		}
-		terminal.Print(os.Stdout, "%s\n", f.Dir())
-		if st, err := spool.ReadTicket(dir); err == nil {
-			for line := range strings.Lines(string(st.Append(nil))) {
-				terminal.Print(os.Stdout, "  %s\n", terminal.Clean(line))
-			}
-		}
-		terminal.Print(os.Stdout, "\n")
-		for _, e := range events {
-			terminal.Print(os.Stdout, "  %s  %s -> %s  by %s  %s\n", e.Time.Format(time.RFC3339), terminal.Clean(e.From), terminal.Clean(e.To), terminal.Clean(e.Who), terminal.Clean(e.Reason))
-		}
-		for _, b := range builds {
-			terminal.Print(os.Stdout, "  %s  build on %s: %s\n", b.Start.Format(time.RFC3339), terminal.Clean(b.Builder), terminal.Clean(logs.Numbers(&b)))
-		}
-		for _, name := range infos {
-			terminal.Print(os.Stdout, "  built with: %s\n", terminal.Clean(name))
-		}
-		text := spool.ReadReason(dir)
-		// REASON has the first error while a person is asked.
-		if first := buildlog.ErrorAt(dir); !strings.Contains(text, first) {
-			text += "\n" + first
-		}
-		if text = strings.TrimSpace(text); text != "" {
-			terminal.Print(os.Stdout, "\n")
-			for line := range strings.Lines(text) {
-				terminal.Print(os.Stdout, "  %s\n", terminal.Clean(line))
-			}
-		}
-		terminal.Print(os.Stdout, "\n")
+		x.Print(os.Stdout)
 	}
 	return nil
-}
-
-// only is true of these states.
-func only(states ...spool.State) func(spool.State) bool {
-	return func(s spool.State) bool { return slices.Contains(states, s) }
 }
 
 // act claims each item that the patterns name in the given states, as far as
 // the flags mean it, and calls do on it, which says what it did with what it
 // did not move. A pattern that names nothing is refused before anything is done.
-func (c *cli) act(p *pick, patterns []string, states func(spool.State) bool, verb string, do func(*spool.Item) (string, error)) error {
+func (c *cli) act(
+	p *pick, patterns []string, states func(spool.State) bool, verb string, do func(*spool.Item) (string, error),
+) error {
 	t, err := c.open()
 	if err != nil {
 		return err
 	}
-	found, bad, err := c.each(t, p, patterns, states, verb)
+	found, refused, closed, err := p.filter(verb, patterns, states).MeantEach(t)
+	c.note(closed)
 	if err != nil {
 		return err
+	}
+	var bad error
+	for _, err := range refused {
+		bad = daemon.ErrRefused
+		c.tellError(err, daemon.ExitRefused)
 	}
 	for _, f := range found {
 		r := acted{Row: survey.RowOf(t, f), Did: "would " + verb, DryRun: c.DryRun}
@@ -324,31 +265,6 @@ func (c *cli) act(p *pick, patterns []string, states func(spool.State) bool, ver
 		}
 	}
 	return bad
-}
-
-// each finds what the patterns mean, each for itself: of several, one that means
-// nothing here is told of and stops none of the others.
-func (c *cli) each(t *spool.Tree, p *pick, patterns []string, states func(spool.State) bool, verb string) (found []spool.Found, bad, err error) {
-	if len(patterns) < 2 {
-		found, err = c.meant(t, p.filter(verb, patterns, states))
-		return found, nil, err
-	}
-	for _, one := range patterns {
-		some, err := c.meant(t, p.filter(verb, []string{one}, states))
-		if err != nil && !errors.Is(err, daemon.ErrRefused) {
-			return nil, nil, err
-		}
-		if err != nil {
-			bad = daemon.ErrRefused
-			c.tellError(fmt.Errorf("%s: %w", one, err), daemon.ExitRefused)
-		}
-		for _, f := range some {
-			if !slices.Contains(found, f) {
-				found = append(found, f)
-			}
-		}
-	}
-	return found, bad, nil
 }
 
 // acted is what became of an item, for JSON.
@@ -395,24 +311,9 @@ func again(s spool.State) bool { return s.Requeue != nil }
 
 func (r *requeueCmd) Run(c *cli) error {
 	return c.act(&r.pick, r.Items, again, "requeue", func(it *spool.Item) (string, error) {
-		if it.Place.State.Is(spool.Jobs) {
-			// Who had it, and how often it was tried, is over.
-			r := queue.WordAt(queue.Alone, "requeue").Ask(r.Message)
-			r.Who, r.Now = terminal.Who(), time.Now()
-			reply, err := queue.AskOf(it, r)
-			if err == nil && reply.Refusal != "" {
-				err = daemon.Refuse("%s", reply.Refusal)
-			}
-			return "", err
-		}
-		to := it.Place
-		to.State = it.Place.State.Requeue
-		replan := it.Place.State == spool.Master
-		err := it.Move(spool.Person, terminal.Who(), spool.Verdict{To: to, Reason: r.Message})
-		if err == nil && replan {
-			// Nobody takes it before the lock drops. A source without a
-			// plan in the master queue would be stuck there.
-			err = queue.Replan(it)
+		err := queue.Requeue(it, terminal.Who(), r.Message)
+		if why := queue.Refusal(""); errors.As(err, &why) {
+			err = daemon.Refuse("%s", why)
 		}
 		return "", err
 	})

@@ -4,6 +4,8 @@
 package survey
 
 import (
+	"errors"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -79,6 +81,33 @@ func (f *Filter) Meant(t *spool.Tree) (found []spool.Found, closed []string, err
 		"packmill ls shows where it is")
 }
 
+// MeantEach is Meant of each pattern for itself: of several, one that means nothing
+// here is among the refused, and stops none of the others.
+func (f *Filter) MeantEach(t *spool.Tree) (found []spool.Found, refused []error, closed []string, err error) {
+	if len(f.Patterns) < 2 {
+		found, closed, err = f.Meant(t)
+		return found, nil, closed, err
+	}
+	for _, p := range f.Patterns {
+		one := *f
+		one.Patterns = []string{p}
+		some, shut, err := one.Meant(t)
+		closed = append(closed, shut...)
+		if err != nil && !errors.Is(err, daemon.ErrRefused) {
+			return nil, nil, closed, err
+		}
+		if err != nil {
+			refused = append(refused, fmt.Errorf("%s: %w", p, err))
+		}
+		for _, x := range some {
+			if !slices.Contains(found, x) {
+				found = append(found, x)
+			}
+		}
+	}
+	return found, refused, once(closed), nil
+}
+
 // once sorts directories and names each once.
 func once(dirs []string) []string {
 	slices.Sort(dirs)
@@ -147,10 +176,39 @@ func (f *Filter) absent(t *spool.Tree, pattern string) error {
 func Find(t *spool.Tree, verb, pattern string, states ...spool.State) ([]spool.Found, error) {
 	f := &Filter{Verb: verb, Patterns: []string{pattern}}
 	if len(states) > 0 {
-		f.States = func(s spool.State) bool { return slices.Contains(states, s) }
+		f.States = Only(states...)
 	}
 	found, _, err := f.Find(t)
 	return found, err
+}
+
+// Only is true of these states.
+func Only(states ...spool.State) func(spool.State) bool {
+	return func(s spool.State) bool { return slices.Contains(states, s) }
+}
+
+// States is true of the states of these names; nil, which means all, without any.
+func States(t *spool.Tree, names []string) (func(spool.State) bool, error) {
+	var states []spool.State
+	for _, name := range names {
+		state := t.Named(name)
+		if state == nil {
+			var all []string
+			for _, s := range t.States {
+				all = append(all, s.Name)
+			}
+			text := near.Hint(name, all)
+			if text == "" {
+				text = "there are: " + strings.Join(all, " ")
+			}
+			return nil, daemon.Wrong{Err: fmt.Errorf("there is no state %q; %s", name, text)}
+		}
+		states = append(states, state)
+	}
+	if states == nil {
+		return nil, nil
+	}
+	return Only(states...), nil
 }
 
 // Colour is how a state is shown: red where something has failed, yellow where

@@ -79,6 +79,18 @@ func NewWaits(t *spool.Tree, source string) *Waits {
 	return &Waits{tree: t, source: source, queues: map[spool.Place][]string{}}
 }
 
+// NewWaitsOf makes Waits of the jobs that were found.
+func NewWaitsOf(t *spool.Tree, found []spool.Found) *Waits {
+	source := ""
+	for i, f := range found {
+		if i > 0 && f.Name.Source != source {
+			return NewWaits(t, "")
+		}
+		source = f.Name.Source
+	}
+	return NewWaits(t, source)
+}
+
 // Of estimates one job: known says that there is an estimate, ahead how many
 // jobs are before it.
 func (w *Waits) Of(f spool.Found) (e buildlog.Estimate, known bool, ahead int, err error) {
@@ -100,9 +112,18 @@ func (w *Waits) Of(f spool.Found) (e buildlog.Estimate, known bool, ahead int, e
 	return e, known, ahead, nil
 }
 
-// Tell adds the estimate to the row of a job in needs-build, and to its reason
+// Row is RowOf, with the estimate of a job in needs-build.
+func (w *Waits) Row(f spool.Found) (Row, error) {
+	r := RowOf(w.tree, f)
+	if f.Place.State != spool.NeedsBuild {
+		return r, nil
+	}
+	return r, w.tell(f, &r)
+}
+
+// tell adds the estimate to the row of a job in needs-build, and to its reason
 // in words: "about 4 min, 3 before it".
-func (w *Waits) Tell(f spool.Found, r *Row) error {
+func (w *Waits) tell(f spool.Found, r *Row) error {
 	e, known, ahead, err := w.Of(f)
 	if err != nil {
 		return err

@@ -53,7 +53,7 @@ func Why(t *spool.Tree, set *control.Settings, pattern, suite string) (out []*An
 	if err != nil {
 		return nil, closed, err
 	}
-	q := &inquiry{tree: t, set: set, waiting: waiting, waits: NewWaits(t, sourceOf(found))}
+	q := &inquiry{tree: t, set: set, waiting: waiting, waits: NewWaitsOf(t, found)}
 	for _, f := range found {
 		a, err := q.answer(f)
 		if err != nil {
@@ -62,16 +62,6 @@ func Why(t *spool.Tree, set *control.Settings, pattern, suite string) (out []*An
 		out = append(out, a)
 	}
 	return out, closed, nil
-}
-
-// sourceOf is the one source of what was found; "" if there are several.
-func sourceOf(found []spool.Found) string {
-	for _, f := range found[1:] {
-		if f.Name.Source != found[0].Name.Source {
-			return ""
-		}
-	}
-	return found[0].Name.Source
 }
 
 // inquiry is what every answer needs.

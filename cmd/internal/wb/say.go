@@ -1,0 +1,47 @@
+package wb
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"packmill/cmd/internal/account"
+	"packmill/queue"
+	"packmill/spool"
+)
+
+// Say asks for one operation on the build at f, which lies and waits for a
+// person's word. One that has moved since it was found is refused.
+func Say(t *spool.Tree, f spool.Found, r *queue.Request) (*Line, error) {
+	r.Now = time.Now().UTC()
+	find := func() (*spool.Found, error) { return &f, nil }
+	var reply *queue.Reply
+	err := account.As(t.Root(), f.Dir(), func() (err error) {
+		_, reply, err = queue.Patiently(t, find, func(spool.Found) *queue.Request { return r })
+		return err
+	})
+	if errors.Is(err, spool.ErrGone) {
+		reply, err = &queue.Reply{From: f.Place, Refusal: "it has moved; look with packmill ls"}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return LineOf(f, r, reply), nil
+}
+
+// Choice says what can be said of the build at f.
+func Choice(f spool.Found) string {
+	var words []string
+	for _, w := range queue.WordsAt(queue.AtBuild) {
+		if w.Op == queue.Upload && f.Place.State != spool.Built {
+			continue
+		}
+		if w.Arg != "" {
+			w.Name += " -m " + w.Arg
+		}
+		words = append(words, w.Name)
+	}
+	item := strings.ReplaceAll(f.Name.ID(), ":", "%3a")
+	return fmt.Sprintf("What you can say: packmill build %s  %s -a %s\n", strings.Join(words, " | "), item, f.Arch())
+}
