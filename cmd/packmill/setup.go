@@ -11,8 +11,6 @@ import (
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/setup"
 	"packmill/cmd/internal/terminal"
-	"packmill/internal/policy"
-	"packmill/queue/runner"
 	"packmill/spool"
 )
 
@@ -56,10 +54,12 @@ func (s *setupCmd) Run(c *cli) error {
 		_, err := setup.Sshd(setup.File("packmill.conf"))
 		return err
 	}
-	a, err := s.answers()
+	given := setup.Given{Suite: s.Suite, Base: s.Base, Archs: s.Arch, From: s.From, Opkg: s.Opkg}
+	a, err := given.Ask(bufio.NewReader(os.Stdin))
 	if err != nil {
 		return err
 	}
+	a.Runner, a.Review = s.Runner, s.Review
 	for _, step := range []struct {
 		name string
 		do   func(*cli, *setup.Answers) error
@@ -80,56 +80,6 @@ Ready. What comes next:
   packmill doctor                                            looks it all over
 `, filepath.Join(c.Tree, "archive"), a.Suite)
 	return nil
-}
-
-// answers are the flags', with questions for what they leave open.
-func (s *setupCmd) answers() (*setup.Answers, error) {
-	codename, mirror := setup.Machine()
-	in := bufio.NewReader(os.Stdin)
-	suite, err := terminal.Answer(in, s.Suite, "Name of the suite", "stable", policy.CheckSuite)
-	if err != nil {
-		return nil, err
-	}
-	base := s.Base
-	if len(base) == 0 {
-		word, err := terminal.Answer(in, "", "What builds stand on ("+strings.Join(setup.Releases(), ", ")+", or an apt line)", codename,
-			func(w string) error { _, err := setup.Base(w, mirror); return err })
-		if err != nil {
-			return nil, err
-		}
-		base = []string{word}
-	}
-	arch, err := terminal.Answer(in, strings.Join(s.Arch, " "), "Architectures to build", runner.Machine(), func(w string) error {
-		for _, a := range strings.Fields(w) {
-			if err := policy.CheckArch(a); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	from, err := terminal.Answer(in, s.From, "Address that mail comes from (- for no mail)", "-", func(string) error { return nil })
-	if err != nil {
-		return nil, err
-	}
-	feeds, err := terminal.Answer(in, s.Opkg, "Feeds for opkg beside apt's indexes; each package is there once more, about one and a half times as large (yes, no)", "no", terminal.YesOrNo)
-	if err != nil {
-		return nil, err
-	}
-	a := &setup.Answers{Suite: suite, Archs: strings.Fields(arch), Runner: s.Runner, Review: s.Review, Opkg: feeds == "yes"}
-	if from != "-" {
-		a.From = from
-	}
-	for _, word := range base {
-		lines, err := setup.Base(word, mirror)
-		if err != nil {
-			return nil, daemon.Wrong{Err: err}
-		}
-		a.Base = append(a.Base, lines...)
-	}
-	return a, nil
 }
 
 func (s *setupCmd) accounts(*cli, *setup.Answers) error {

@@ -1,0 +1,80 @@
+package setup
+
+import (
+	"bufio"
+	"strings"
+
+	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/terminal"
+	"packmill/internal/policy"
+	"packmill/queue/runner"
+)
+
+// Given is what the command line says of a server; a terminal is asked for the rest.
+type Given struct {
+	Suite string
+	Base  []string // names of releases, or apt lines
+	Archs []string
+	From  string // of mail: - sends none
+	Opkg  string // yes or no
+}
+
+// Ask makes answers of what is given, with questions for what it leaves open.
+func (g *Given) Ask(in *bufio.Reader) (*Answers, error) {
+	codename, mirror := Machine()
+	suite, err := terminal.Answer(in, g.Suite, "Name of the suite", "stable", policy.CheckSuite)
+	if err != nil {
+		return nil, err
+	}
+	base, err := g.base(in, codename, mirror)
+	if err != nil {
+		return nil, err
+	}
+	archs, err := terminal.Answer(in, strings.Join(g.Archs, " "), "Architectures to build", runner.Machine(), areArchs)
+	if err != nil {
+		return nil, err
+	}
+	from, err := terminal.Answer(in, g.From, "Address that mail comes from (- for no mail)", "-",
+		func(string) error { return nil })
+	if err != nil {
+		return nil, err
+	}
+	feeds, err := terminal.Answer(in, g.Opkg, "Feeds for opkg beside apt's indexes; each package is there once more, "+
+		"about one and a half times as large (yes, no)", "no", terminal.YesOrNo)
+	if err != nil {
+		return nil, err
+	}
+	a := &Answers{Suite: suite, Archs: strings.Fields(archs), Opkg: feeds == "yes"}
+	if from != "-" {
+		a.From = from
+	}
+	for _, word := range base {
+		lines, err := Base(word, mirror)
+		if err != nil {
+			return nil, daemon.Wrong{Err: err}
+		}
+		a.Base = append(a.Base, lines...)
+	}
+	return a, nil
+}
+
+// base is what builds stand on, as a person says it.
+func (g *Given) base(in *bufio.Reader, codename, mirror string) ([]string, error) {
+	if len(g.Base) > 0 {
+		return g.Base, nil
+	}
+	question := "What builds stand on (" + strings.Join(Releases(), ", ") + ", or an apt line)"
+	word, err := terminal.Answer(in, "", question, codename,
+		func(w string) error { _, err := Base(w, mirror); return err })
+	return []string{word}, err
+}
+
+// areArchs checks a line of architectures.
+func areArchs(line string) error {
+	for _, a := range strings.Fields(line) {
+		if err := policy.CheckArch(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
