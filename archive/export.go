@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"path"
@@ -280,6 +281,19 @@ func (a *Archive) Handler() http.Handler {
 		}
 		files.ServeHTTP(w, r)
 	})
+}
+
+// Serve answers at the listener with Handler until the context ends.
+func (a *Archive) Serve(ctx context.Context, l net.Listener) error {
+	s := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	go func() {
+		<-ctx.Done()
+		s.Close()
+	}()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }
 
 // forClients is what of an archive's directory clients may see, decided by the name

@@ -165,14 +165,6 @@ func (a *Archive) Diff(ctx context.Context, from, to string) ([]Difference, erro
 	return out, nil
 }
 
-// Plan says what a change of a suite does, or would do.
-type Plan struct {
-	Added, Removed []Entry
-	Notes          []string // a sentence each
-	Refused        []string // what was asked for and cannot be, a sentence each
-	Changed        bool     // clients see something new
-}
-
 // ChangeOptions say how a suite is changed.
 type ChangeOptions struct {
 	Dry   bool // nothing is written; the Plan says what would be

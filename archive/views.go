@@ -130,3 +130,16 @@ func (a *Archive) Snapshots() ([]Snapshot, error) {
 	slices.SortFunc(out, func(x, y Snapshot) int { return strings.Compare(x.Name+"/"+x.Suite, y.Name+"/"+y.Suite) })
 	return out, nil
 }
+
+// Views lists what can be looked at: the suites, and the snapshots as NAME/SUITE.
+func (a *Archive) Views() ([]string, error) {
+	out, err := a.Suites()
+	if err != nil {
+		return nil, err
+	}
+	snapshots, err := a.Snapshots()
+	for _, s := range snapshots {
+		out = append(out, s.Name+"/"+s.Suite)
+	}
+	return out, err
+}

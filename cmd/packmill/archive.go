@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -103,7 +102,8 @@ func (c *cli) alone() error {
 	unix.Umask(0o002)
 	for _, d := range []string{"control", "archive"} {
 		if err := durable.SyncFS(filepath.Join(c.Tree, d)); err != nil {
-			return daemon.Wrong{Err: fmt.Errorf("no archive in %s: %w; make one with: packmill init --archive --tree %[1]s, or the whole tree without --archive", c.Tree, err)}
+			return daemon.Wrong{Err: fmt.Errorf("no archive in %s: %w; make one with: packmill init --archive --tree %[1]s, "+
+				"or the whole tree without --archive", c.Tree, err)}
 		}
 	}
 	return nil
@@ -167,7 +167,8 @@ func (c *cli) changes(verb string, p *archive.Plan, would bool) {
 // missing turns a suite that is not there into a refusal.
 func missing(err error) error {
 	if errors.Is(err, archive.ErrNoSuite) {
-		err = fmt.Errorf("%w: nothing is published under this name (packmill archive include SUITE publishes one that is configured; packmill archive ls lists what there is, snapshots as NAME/SUITE)", err)
+		err = fmt.Errorf("%w: nothing is published under this name (packmill archive include SUITE publishes one that is "+
+			"configured; packmill archive ls lists what there is, snapshots as NAME/SUITE)", err)
 	}
 	if errors.Is(err, archive.ErrNoSuite) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("%w: %w", daemon.ErrRefused, err)
@@ -202,18 +203,11 @@ func (archiveLs) Help() string {
 
 func (x *archiveLs) Run(c *cli, h *hand) error {
 	if x.View == "" {
-		suites, err := h.Suites()
+		views, err := h.Views()
 		if err != nil {
 			return err
 		}
-		snapshots, err := h.Snapshots()
-		if err != nil {
-			return err
-		}
-		for _, s := range snapshots {
-			suites = append(suites, s.Name+"/"+s.Suite)
-		}
-		for _, view := range suites {
+		for _, view := range views {
 			c.print(os.Stdout, map[string]string{"view": view}, view)
 		}
 		return nil
@@ -222,8 +216,8 @@ func (x *archiveLs) Run(c *cli, h *hand) error {
 	if err != nil {
 		return missing(err)
 	}
-	l := c.list(c.screen(), itemColumn, terminal.Column{Name: "VERSION", Least: 8}, archColumn, terminal.Column{Name: "COMPONENT", Least: 4},
-		terminal.Column{Name: "SOURCE", Least: 8})
+	l := c.list(c.screen(), itemColumn, terminal.Column{Name: "VERSION", Least: 8}, archColumn,
+		terminal.Column{Name: "COMPONENT", Least: 4}, terminal.Column{Name: "SOURCE", Least: 8})
 	for _, e := range list {
 		l.add(entryOf(e), e.Package, e.Version, e.Arch, e.Component, e.Source)
 	}
@@ -277,7 +271,9 @@ func (x *archiveInclude) Run(c *cli, h *hand) error {
 	var batch []archive.Inclusion
 	for _, n := range x.Changes {
 		if deb.IsFile(n) || filepath.Ext(n) == ".dsc" {
-			return daemon.Wrong{Err: fmt.Errorf("%s is no .changes file: name the one that dpkg-buildpackage made beside it; packages without one come from a directory (dpkg-scanpackages . >Packages, then packmill archive import %s DIR ./ --unsigned --sourceless)", n, x.Suite)}
+			return daemon.Wrong{Err: fmt.Errorf("%s is no .changes file: name the one that dpkg-buildpackage made beside it; "+
+				"packages without one come from a directory (dpkg-scanpackages . >Packages, "+
+				"then packmill archive import %s DIR ./ --unsigned --sourceless)", n, x.Suite)}
 		}
 		batch = append(batch, archive.Inclusion{Dir: filepath.Dir(n), Changes: filepath.Base(n), Force: x.Force})
 	}
@@ -295,7 +291,8 @@ func (x *archiveInclude) Run(c *cli, h *hand) error {
 		if c.DryRun {
 			text = "would be brought in line with its settings"
 		}
-		c.print(os.Stdout, map[string]any{"suite": suite.Name, "published": rep.Changed, "done": !c.DryRun}, suite.Name+": "+text)
+		c.print(os.Stdout, map[string]any{"suite": suite.Name, "published": rep.Changed, "done": !c.DryRun},
+			suite.Name+": "+text)
 	}
 	return c.results(rep.Results)
 }
@@ -321,7 +318,8 @@ func (c *cli) results(list []archive.Result) error {
 		for _, n := range r.Notes {
 			text += "\n  note: " + n
 		}
-		c.print(os.Stdout, map[string]any{"changes": r.Changes, "outcome": outcome, "reason": r.Reason, "notes": r.Notes, "files": r.Files}, text)
+		c.print(os.Stdout, map[string]any{"changes": r.Changes, "outcome": outcome, "reason": r.Reason,
+			"notes": r.Notes, "files": r.Files}, text)
 		bad = bad || r.Outcome == archive.Refused
 	}
 	if bad {
@@ -351,7 +349,8 @@ func (x *archiveCopy) Run(c *cli, h *hand) error {
 	if err != nil {
 		return err
 	}
-	return c.outcome(h.Copy(h.ctx, x.From, to, x.Packages, archive.ChangeOptions{Force: x.Force, Dry: c.DryRun}, time.Now()))
+	o := archive.ChangeOptions{Force: x.Force, Dry: c.DryRun}
+	return c.outcome(h.Copy(h.ctx, x.From, to, x.Packages, o, time.Now()))
 }
 
 type archiveMove struct {
@@ -389,7 +388,8 @@ func (x *archiveMove) Run(c *cli, h *hand) error {
 		}
 		if len(broken) > 0 {
 			c.breaks(broken)
-			if err := x.Ask(h.ctx, fmt.Sprintf("Move %s out of %s, and break %s?", strings.Join(x.Packages, ", "), from.Name, staying(broken))); err != nil {
+			if err := x.Ask(h.ctx, fmt.Sprintf("Move %s out of %s, and break %s?",
+				strings.Join(x.Packages, ", "), from.Name, staying(broken))); err != nil {
 				return err
 			}
 		}
@@ -448,7 +448,8 @@ func (x *archiveRm) Run(c *cli, h *hand) error {
 			return err
 		}
 	case len(broken) > 0:
-		return daemon.Refuse("%s would not be installable, or could not be built, any more; remove them too, or use --force", terminal.Counted(len(broken), "package"))
+		return daemon.Refuse("%s would not be installable, or could not be built, any more; remove them too, or use --force",
+			terminal.Counted(len(broken), "package"))
 	}
 	if _, err := os.Lstat(filepath.Join(c.Tree, "queue")); err == nil {
 		t, err := c.open()
@@ -460,7 +461,7 @@ func (x *archiveRm) Run(c *cli, h *hand) error {
 		}
 	}
 	// What was shown, and not what has come since.
-	return c.outcome(h.Remove(h.ctx, suite, shown(x.Packages, plan.Removed), archive.ChangeOptions{}, time.Now()))
+	return c.outcome(h.Remove(h.ctx, suite, plan.Shown(x.Packages), archive.ChangeOptions{}, time.Now()))
 }
 
 // breaks finds what a removal breaks, with the suite's Base in sight: as master-buildd
@@ -474,7 +475,8 @@ func (h *hand) breaks(suite string, removed []archive.Entry) ([]archive.Broken, 
 		}
 		if below.Due() {
 			if err := below.Fetch(h.ctx); err != nil && below.Lists() == nil {
-				terminal.Print(os.Stderr, "packmill: the Base of %s cannot be read, so what the suite lacks is taken to be there: %v\n", suite, err)
+				terminal.Print(os.Stderr,
+					"packmill: the Base of %s cannot be read, so what the suite lacks is taken to be there: %v\n", suite, err)
 			}
 		}
 		return below.Lists()
@@ -491,39 +493,15 @@ func (c *cli) breaks(broken []archive.Broken) {
 		if b.Wants != "" && b.Arch == "source" {
 			text += " to be built"
 		}
-		c.print(os.Stdout, map[string]string{"breaks": b.Package, "version": b.Version, "arch": b.Arch, "needs": b.Wants}, text)
+		c.print(os.Stdout, map[string]string{"breaks": b.Package, "version": b.Version, "arch": b.Arch, "needs": b.Wants},
+			text)
 	}
 }
 
 // staying is "1 other that stays" or "2 others that stay".
 func staying(broken []archive.Broken) string {
-	return terminal.Counted(len(broken), "other") + map[bool]string{true: " that stays", false: " that stay"}[len(broken) == 1]
-}
-
-// shown are the packages that were asked for, as sources or else as binaries, in
-// the versions that a plan removes; of a source without its source package, the name.
-func shown(asked []string, removed []archive.Entry) []string {
-	var out []string
-	for _, name := range asked {
-		before := len(out)
-		for _, source := range []bool{true, false} {
-			for _, e := range removed {
-				full := e.Package + "_" + e.Version
-				if (e.Arch == "source") == source && (name == e.Package || name == full) && !slices.Contains(out, full) {
-					out = append(out, full)
-				}
-			}
-			if len(out) > before {
-				break
-			}
-		}
-		source, _, _ := strings.Cut(name, "_")
-		whole := !slices.ContainsFunc(removed, func(e archive.Entry) bool { return e.Arch == "source" && e.Package == source })
-		if whole && slices.ContainsFunc(removed, func(e archive.Entry) bool { return e.Source == source }) {
-			out = append(out[:before], name)
-		}
-	}
-	return out
+	return terminal.Counted(len(broken), "other") +
+		map[bool]string{true: " that stays", false: " that stay"}[len(broken) == 1]
 }
 
 type archiveCruft struct {
@@ -549,8 +527,8 @@ func (x *archiveCruft) Run(c *cli, h *hand) error {
 	if err != nil {
 		return missing(err)
 	}
-	l := c.list(c.screen(), itemColumn, terminal.Column{Name: "VERSION", Least: 8}, archColumn, terminal.Column{Name: "SOURCE", Least: 8},
-		terminal.Column{Name: "NEWEST", Least: 8})
+	l := c.list(c.screen(), itemColumn, terminal.Column{Name: "VERSION", Least: 8}, archColumn,
+		terminal.Column{Name: "SOURCE", Least: 8}, terminal.Column{Name: "NEWEST", Least: 8})
 	for _, e := range list {
 		l.add(cruft{entryOf(e.Entry), e.Newest}, e.Package, e.Version, e.Arch, e.Source, e.Newest)
 	}
@@ -617,7 +595,8 @@ func (x *archiveDiff) Run(c *cli, h *hand) error {
 
 // differences prints what changes from one suite or snapshot to another.
 func (c *cli) differences(list []archive.Difference, from, to string) error {
-	l := c.list(c.screen(), itemColumn, archColumn, terminal.Column{Name: strings.ToUpper(from), Least: 8}, terminal.Column{Name: strings.ToUpper(to), Least: 8})
+	l := c.list(c.screen(), itemColumn, archColumn, terminal.Column{Name: strings.ToUpper(from), Least: 8},
+		terminal.Column{Name: strings.ToUpper(to), Least: 8})
 	dash := func(v string) string {
 		if v == "" {
 			return "-"
@@ -625,7 +604,8 @@ func (c *cli) differences(list []archive.Difference, from, to string) error {
 		return v
 	}
 	for _, d := range list {
-		l.add(map[string]string{"package": d.Package, "arch": d.Arch, "from": d.Old, "to": d.New}, d.Package, d.Arch, dash(d.Old), dash(d.New))
+		l.add(map[string]string{"package": d.Package, "arch": d.Arch, "from": d.Old, "to": d.New},
+			d.Package, d.Arch, dash(d.Old), dash(d.New))
 	}
 	return l.end("")
 }
@@ -663,14 +643,16 @@ func (x *archiveRollback) Run(c *cli, h *hand) error {
 		}
 	}
 	if !c.DryRun {
-		if err := x.Ask(h.ctx, fmt.Sprintf("Make %s what it was in %s: change %s?", suite.Name, x.Snapshot, terminal.Counted(len(list), "package"))); err != nil {
+		if err := x.Ask(h.ctx, fmt.Sprintf("Make %s what it was in %s: change %s?",
+			suite.Name, x.Snapshot, terminal.Counted(len(list), "package"))); err != nil {
 			return err
 		}
 		if err := h.Rollback(h.ctx, suite, x.Snapshot, time.Now()); err != nil {
 			return missing(err)
 		}
 	}
-	c.print(os.Stdout, map[string]any{"suite": suite.Name, "snapshot": x.Snapshot, "packages": len(list), "done": !c.DryRun},
+	c.print(os.Stdout, map[string]any{"suite": suite.Name, "snapshot": x.Snapshot, "packages": len(list),
+		"done": !c.DryRun},
 		fmt.Sprintf("%s %s what it was in %s: %d packages differ", did, suite.Name, x.Snapshot, len(list)))
 	return nil
 }
@@ -767,7 +749,8 @@ func (x *snapshotRm) Run(c *cli, h *hand) error {
 	if c.DryRun {
 		text = "would have " + text
 	} else {
-		if err := x.Ask(h.ctx, fmt.Sprintf("Remove snapshots/%s (%s), for clients too?", x.Name, strings.Join(suites, ", "))); err != nil {
+		if err := x.Ask(h.ctx,
+			fmt.Sprintf("Remove snapshots/%s (%s), for clients too?", x.Name, strings.Join(suites, ", "))); err != nil {
 			return err
 		}
 		if err := h.RemoveSnapshot(h.ctx, x.Name); err != nil {
@@ -791,7 +774,8 @@ Examples:
 }
 
 func (x *archiveGc) Run(c *cli, h *hand) error {
-	did, err := h.Collect(h.ctx, archive.CollectOptions{Attic: filepath.Join(c.Tree, "attic"), Stay: x.Stay, Dry: c.DryRun, Now: time.Now()})
+	did, err := h.Collect(h.ctx,
+		archive.CollectOptions{Attic: filepath.Join(c.Tree, "attic"), Stay: x.Stay, Dry: c.DryRun, Now: time.Now()})
 	if err != nil {
 		return err
 	}
@@ -807,8 +791,10 @@ func (x *archiveGc) Run(c *cli, h *hand) error {
 			terminal.Print(os.Stdout, "%sdeleted from the attic: %s\n", would, n)
 		}
 	}
-	c.print(os.Stdout, map[string]any{"waiting": did.Waiting, "moved": did.Moved, "deleted": did.Deleted, "bytes": did.Bytes, "done": !c.DryRun},
-		fmt.Sprintf("%d files that nothing names wait, %d %sput into the attic, %d %sdeleted (%d bytes)", len(did.Waiting), len(did.Moved), would, len(did.Deleted), would, did.Bytes))
+	c.print(os.Stdout, map[string]any{"waiting": did.Waiting, "moved": did.Moved, "deleted": did.Deleted,
+		"bytes": did.Bytes, "done": !c.DryRun},
+		fmt.Sprintf("%d files that nothing names wait, %d %sput into the attic, %d %sdeleted (%d bytes)",
+			len(did.Waiting), len(did.Moved), would, len(did.Deleted), would, did.Bytes))
 	return nil
 }
 

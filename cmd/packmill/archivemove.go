@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -54,7 +53,8 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 	}
 	repo, err := mirror.Open(h.ctx, src, time.Now())
 	if r := (*openpgp.Refusal)(nil); errors.As(err, &r) && r.Kind == openpgp.UnknownKey {
-		return daemon.Refuse("%s %s is signed by the key %s, which is in none of the files of --keyring", x.From, x.Dist, r.KeyID)
+		return daemon.Refuse("%s %s is signed by the key %s, which is in none of the files of --keyring",
+			x.From, x.Dist, r.KeyID)
 	} else if r != nil {
 		return fmt.Errorf("%w: %w", daemon.ErrRefused, err)
 	}
@@ -65,8 +65,8 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 		return missing(err)
 	}
 	progress := terminal.Begin("importing")
-	rep, err := h.Import(h.ctx, suite, repo, archive.ImportOptions{Sourceless: x.Sourceless, Packages: x.Packages, DryRun: c.DryRun,
-		Progress: func(p archive.ImportProgress) { progress.Bytes(p.Bytes, p.AllBytes) }}, time.Now())
+	rep, err := h.Import(h.ctx, suite, repo, archive.ImportOptions{Sourceless: x.Sourceless, Packages: x.Packages,
+		DryRun: c.DryRun, Progress: func(p archive.ImportProgress) { progress.Bytes(p.Bytes, p.AllBytes) }}, time.Now())
 	progress.End()
 	if err != nil {
 		return err
@@ -128,7 +128,8 @@ func (x *archiveImport) would(c *cli, rep *archive.ImportReport) {
 		if u.Component != "" {
 			text += ", " + u.Component
 		}
-		c.print(os.Stdout, map[string]any{"source": u.Source, "version": u.Version, "component": u.Component, "bytes": u.Size()}, text+")")
+		c.print(os.Stdout, map[string]any{"source": u.Source, "version": u.Version, "component": u.Component,
+			"bytes": u.Size()}, text+")")
 	}
 	c.print(os.Stdout, map[string]int{"would-import": len(rep.Uploads), "there": rep.There},
 		fmt.Sprintf("%d would be imported, %d there already", len(rep.Uploads), rep.There))
@@ -194,17 +195,17 @@ func (x *archivePush) Run(c *cli, h *hand) error {
 		if x.S3URL == "" {
 			return daemon.Wrong{Err: errors.New("say with --s3-url where the store is")}
 		}
-		to = &push.S3{Endpoint: x.S3URL, Region: x.Region, Bucket: bucket, Prefix: strings.Trim(prefix, "/"), Virtual: x.Virtual,
-			Credentials: push.Credentials{Access: os.Getenv("AWS_ACCESS_KEY_ID"), Secret: os.Getenv("AWS_SECRET_ACCESS_KEY"), Token: os.Getenv("AWS_SESSION_TOKEN")}}
+		to = &push.S3{Endpoint: x.S3URL, Region: x.Region, Bucket: bucket, Prefix: strings.Trim(prefix, "/"),
+			Virtual: x.Virtual, Credentials: push.Credentials{Access: os.Getenv("AWS_ACCESS_KEY_ID"),
+				Secret: os.Getenv("AWS_SECRET_ACCESS_KEY"), Token: os.Getenv("AWS_SESSION_TOKEN")}}
 	}
 	view := x.View
 	if view == "all" {
 		view = ""
 	}
 	progress := terminal.Begin("pushing")
-	rep, err := h.Push(h.ctx, view, to, push.Options{DryRun: c.DryRun, TakeOver: x.TakeIt, Stay: x.Stay, Progress: func(p push.Progress) {
-		progress.Bytes(p.Bytes, p.AllBytes)
-	}}, time.Now())
+	rep, err := h.Push(h.ctx, view, to, push.Options{DryRun: c.DryRun, TakeOver: x.TakeIt, Stay: x.Stay,
+		Progress: func(p push.Progress) { progress.Bytes(p.Bytes, p.AllBytes) }}, time.Now())
 	progress.End()
 	if errors.Is(err, push.ErrFence) || errors.Is(err, archive.ErrPushing) {
 		return fmt.Errorf("%w: %w", daemon.ErrRefused, err)
@@ -218,7 +219,8 @@ func (x *archivePush) Run(c *cli, h *hand) error {
 		if c.DryRun {
 			would = "would be "
 		}
-		c.print(os.Stdout, map[string]any{"removed": rep.Removed, "done": !c.DryRun}, fmt.Sprintf("%d files %sremoved from %s", len(rep.Removed), would, x.Target))
+		c.print(os.Stdout, map[string]any{"removed": rep.Removed, "done": !c.DryRun},
+			fmt.Sprintf("%d files %sremoved from %s", len(rep.Removed), would, x.Target))
 	}
 	return nil
 }
@@ -237,16 +239,9 @@ func (x *archiveServe) Run(c *cli, h *hand) error {
 	if err != nil {
 		return err
 	}
-	c.print(os.Stdout, map[string]string{"url": "http://" + l.Addr().String() + "/"}, fmt.Sprintf("serving %s at http://%s/ until interrupted", h.Root(), l.Addr()))
-	s := &http.Server{Handler: h.Handler(), ReadHeaderTimeout: 10 * time.Second}
-	go func() {
-		<-h.ctx.Done()
-		s.Close()
-	}()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	c.print(os.Stdout, map[string]string{"url": "http://" + l.Addr().String() + "/"},
+		fmt.Sprintf("serving %s at http://%s/ until interrupted", h.Root(), l.Addr()))
+	return h.Serve(h.ctx, l)
 }
 
 type archiveSources struct {
@@ -336,7 +331,8 @@ func (x *keyExport) Run(c *cli, h *hand) error {
 		if err != nil {
 			return err
 		}
-		c.print(os.Stdout, map[string]string{"fingerprint": k.Fingerprint(), "file": n, "public": string(k.Public())}, strings.TrimRight(string(k.Public()), "\n"))
+		c.print(os.Stdout, map[string]string{"fingerprint": k.Fingerprint(), "file": n, "public": string(k.Public())},
+			strings.TrimRight(string(k.Public()), "\n"))
 	}
 	return nil
 }
@@ -375,7 +371,8 @@ func (x *keyRotate) Run(c *cli) error {
 	text := "would do: " + r.String()
 	if !c.DryRun {
 		if x.Retire && !r.Dead {
-			question := fmt.Sprintf("Retire %s? Clients that have only this key take nothing from %s any more.", r.Out[0], set.Name)
+			question := fmt.Sprintf("Retire %s? Clients that have only this key take nothing from %s any more.",
+				r.Out[0], set.Name)
 			if err := x.Ask(context.Background(), question); err != nil {
 				return err
 			}
