@@ -101,7 +101,8 @@ func (x *chrootCreate) Run(c *cli) error {
 	if !ok {
 		return noSuite(set.Settings, x.Suite)
 	}
-	none := daemon.Wrong{Err: fmt.Errorf("no builder of control/builders builds for %s in a chroot of %s: Architectures, Suites, Cross-From and Runner say who does", x.Suite, x.Arch)}
+	none := daemon.Wrong{Err: fmt.Errorf("no builder of control/builders builds for %s in a chroot of %s: "+
+		"Architectures, Suites, Cross-From and Runner say who does", x.Suite, x.Arch)}
 	return set.Each([]control.Suite{*s}, x.Arch, none, func(places []chroots.Place) error {
 		var errs []error
 		for i := range places {
@@ -140,8 +141,8 @@ func (chrootLs) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	l := c.list(c.screen(), terminal.Column{Name: "CHROOT"}, terminal.Column{Name: "AGE"}, terminal.Column{Name: "MB"}, terminal.Column{Name: "IN USE"},
-		terminal.Column{Name: "OWNER"}, terminal.Column{Name: "DIRECTORY", Least: 12})
+	l := c.list(c.screen(), terminal.Column{Name: "CHROOT"}, terminal.Column{Name: "AGE"}, terminal.Column{Name: "MB"},
+		terminal.Column{Name: "IN USE"}, terminal.Column{Name: "OWNER"}, terminal.Column{Name: "DIRECTORY", Least: 12})
 	for _, store := range set.Stores() {
 		list, err := store.List()
 		if err != nil {
@@ -149,14 +150,14 @@ func (chrootLs) Run(c *cli) error {
 		}
 		owner := account.OwnerOf(store.Dir)
 		for _, ch := range list {
-			used := ""
+			used, size := "", strconv.FormatInt(ch.Size>>20, 10)
 			if ch.Builds {
 				used = "yes"
 			}
 			l.add(struct {
 				runner.Chroot
 				Owner, Dir string
-			}{ch, owner, store.Dir}, ch.Name(), terminal.Age(ch.Made), strconv.FormatInt(ch.Size>>20, 10), used, owner, store.Dir)
+			}{ch, owner, store.Dir}, ch.Name(), terminal.Age(ch.Made), size, used, owner, store.Dir)
 		}
 	}
 	return l.end("")
@@ -187,7 +188,8 @@ func (x *chrootRm) Run(c *cli) error {
 			continue
 		}
 		if err = chroots.SetUp(store.Remove(x.Suite, x.Arch)); err == nil {
-			c.print(os.Stdout, ch, fmt.Sprintf("removed %s from %s; a build that runs in it goes on to its end", ch.Name(), store.Dir))
+			c.print(os.Stdout, ch,
+				fmt.Sprintf("removed %s from %s; a build that runs in it goes on to its end", ch.Name(), store.Dir))
 		}
 		errs = append(errs, err)
 	}

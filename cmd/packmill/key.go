@@ -37,7 +37,8 @@ func (k *keyNew) Run(c *cli) error {
 	if c.DryRun {
 		secret, public, err := n.Files(c.Tree)
 		if err == nil {
-			c.print(os.Stdout, map[string]any{"secret": secret, "public": public, "done": false}, fmt.Sprintf("would make %s and %s", secret, public))
+			c.print(os.Stdout, map[string]any{"secret": secret, "public": public, "done": false},
+				fmt.Sprintf("would make %s and %s", secret, public))
 		}
 		return err
 	}
@@ -45,6 +46,7 @@ func (k *keyNew) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	c.print(os.Stdout, m, fmt.Sprintf("Fingerprint: %s\nKey: private/%s\n(the public half is %s)", m.Fingerprint, filepath.Base(m.Secret), m.Public))
+	c.print(os.Stdout, m, fmt.Sprintf("Fingerprint: %s\nKey: private/%s\n(the public half is %s)",
+		m.Fingerprint, filepath.Base(m.Secret), m.Public))
 	return nil
 }

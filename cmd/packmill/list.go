@@ -102,7 +102,8 @@ func (o *olderThan) UnmarshalText(text []byte) error {
 
 // filter is what the flags mean.
 func (p *pick) filter(verb string, patterns []string, states func(spool.State) bool) *survey.Filter {
-	return &survey.Filter{Verb: verb, Patterns: patterns, States: states, Suite: p.Suite, Arch: p.Arch, Older: time.Duration(p.Older)}
+	return &survey.Filter{Verb: verb, Patterns: patterns, States: states, Suite: p.Suite, Arch: p.Arch,
+		Older: time.Duration(p.Older)}
 }
 
 // find looks for items, and notes which directories are closed to the person.
@@ -123,7 +124,8 @@ func (c *cli) meant(t *spool.Tree, f *survey.Filter) ([]spool.Found, error) {
 func (c *cli) note(closed []string) {
 	if len(closed) > 0 && !c.noted {
 		c.noted = true
-		terminal.Print(os.Stderr, "packmill: left out, since they are closed to you: %s\n", terminal.Clean(strings.Join(closed, ", ")))
+		terminal.Print(os.Stderr, "packmill: left out, since they are closed to you: %s\n",
+			terminal.Clean(strings.Join(closed, ", ")))
 	}
 }
 

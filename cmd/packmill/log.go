@@ -92,7 +92,8 @@ func (x *logShow) Run(c *cli) error {
 		return err
 	}
 	if x.Raw && term.IsTerminal(int(os.Stdout.Fd())) {
-		return daemon.Wrong{Err: errors.New("what a build printed goes to no terminal as it is; leave --raw out, or write to a file")}
+		return daemon.Wrong{Err: errors.New("what a build printed goes to no terminal as it is; leave --raw out, " +
+			"or write to a file")}
 	}
 	if x.Follow {
 		if err := x.follow(t, f); !errors.Is(err, logs.ErrNone) {
@@ -114,7 +115,8 @@ func (x *logShow) newest(c *cli, t *spool.Tree, f buildlog.Filter) (*logs.Log, e
 			return nil, err
 		}
 		if len(all) == 0 {
-			return nil, daemon.Refuse("there is no log of %s; packmill why %s says where it is", spool.OneLine(x.Package), spool.OneLine(x.Package))
+			return nil, daemon.Refuse("there is no log of %s; packmill why %s says where it is",
+				spool.OneLine(x.Package), spool.OneLine(x.Package))
 		}
 		l := &all[0]
 		if c.JSON {
@@ -130,8 +132,9 @@ func (x *logShow) newest(c *cli, t *spool.Tree, f buildlog.Filter) (*logs.Log, e
 		}
 		defer r.Close()
 		if others := len(all) - 1; others > 0 {
-			terminal.Print(os.Stderr, "%s on %s in %s, begun %s: %s (%d more: packmill log ls %s)\n", terminal.Clean(l.ID()), l.Arch, l.Suite,
-				l.Start.Format(time.RFC3339), l.Outcome, others, spool.OneLine(x.Package))
+			terminal.Print(os.Stderr, "%s on %s in %s, begun %s: %s (%d more: packmill log ls %s)\n",
+				terminal.Clean(l.ID()), l.Arch, l.Suite, l.Start.Format(time.RFC3339),
+				l.Outcome, others, spool.OneLine(x.Package))
 		}
 		out := x.writer()
 		_, err = io.Copy(out, r)
@@ -164,7 +167,9 @@ func ended(e logs.Ending) error {
 func (x *logShow) follow(t *spool.Tree, f buildlog.Filter) error {
 	ctx, stop := interruptible()
 	defer stop()
-	follower := &logs.Follower{Tree: t, Filter: f, Writer: x.writer, Say: func(text string) { terminal.Print(os.Stderr, "%s\n", text) }}
+	follower := &logs.Follower{Tree: t, Filter: f, Writer: x.writer, Say: func(text string) {
+		terminal.Print(os.Stderr, "%s\n", text)
+	}}
 	end, err := follower.Follow(ctx)
 	if several := (*logs.SeveralError)(nil); errors.As(err, &several) {
 		return daemon.Refuse("%w; name the architecture, or the suite with -s", err)
@@ -287,7 +292,8 @@ func (x *logGrep) Run(c *cli) error {
 	out := bufio.NewWriter(os.Stdout)
 	start := time.Now()
 	total, err := logs.Search(ctx, t, f, q, func(l *logs.Log, m buildlog.Match) error {
-		text := fmt.Sprintf("%s %s %s %s %s", terminal.Clean(l.ID()), l.Arch, l.Suite, l.Start.Format("2006-01-02T15:04:05Z"), l.Outcome)
+		text := fmt.Sprintf("%s %s %s %s %s", terminal.Clean(l.ID()), l.Arch, l.Suite,
+			l.Start.Format("2006-01-02T15:04:05Z"), l.Outcome)
 		if !x.List {
 			text += fmt.Sprintf(":%d: %s", m.Line, m.Text)
 		}
@@ -300,7 +306,8 @@ func (x *logGrep) Run(c *cli) error {
 	if err = errors.Join(out.Flush(), err); err != nil {
 		return err
 	}
-	terminal.Print(os.Stderr, "%d matches in %d logs: %.1f MB in %.2f s\n", total.Matches, total.Files, float64(total.Bytes)/1e6, time.Since(start).Seconds())
+	terminal.Print(os.Stderr, "%d matches in %d logs: %.1f MB in %.2f s\n",
+		total.Matches, total.Files, float64(total.Bytes)/1e6, time.Since(start).Seconds())
 	if total.Matches == 0 {
 		return daemon.ErrRefused
 	}

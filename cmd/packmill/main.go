@@ -101,7 +101,8 @@ type cli struct {
 
 // grammar is the parser of the command line.
 func grammar(c *cli) (*kong.Kong, error) {
-	return kong.New(c, kong.Name("packmill"), kong.Description(manual), kong.UsageOnError(), kong.Vars{"logstates": strings.Join(logs.Words(), ", "), "version": daemon.Version("packmill")},
+	return kong.New(c, kong.Name("packmill"), kong.Description(manual), kong.UsageOnError(),
+		kong.Vars{"logstates": strings.Join(logs.Words(), ", "), "version": daemon.Version("packmill")},
 		buildHelp(), kong.BindToProvider(c.hand),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}))
 }
@@ -128,7 +129,8 @@ func run(args []string) int {
 		return c.tellError(usage.Of(err), status)
 	}
 	c.screen() // what it is before a pager comes between
-	if _, ok := ctx.Selected().Target.Addr().Interface().(interface{ isPaged() }); ok && c.Pager && !c.JSON && !c.live(ctx) {
+	_, long := ctx.Selected().Target.Addr().Interface().(interface{ isPaged() })
+	if long && c.Pager && !c.JSON && !c.live(ctx) {
 		leave := terminal.Page()
 		defer leave()
 	}

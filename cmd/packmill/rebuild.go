@@ -33,7 +33,8 @@ Examples:
 
 func (x *rebuildCmd) Run(c *cli) error {
 	if !x.Check {
-		return daemon.Wrong{Err: errors.New("say --check: the result is compared and never published; for a new binary version there is packmill wb nmu")}
+		return daemon.Wrong{Err: errors.New("say --check: the result is compared and never published; " +
+			"for a new binary version there is packmill wb nmu")}
 	}
 	t, err := c.open()
 	if err != nil {

@@ -100,7 +100,9 @@ Examples:
 }
 
 func (x *cancelCmd) Run(c *cli) error {
-	return c.order("name one with -s", &wb.Order{Op: queue.Cancel, Packages: []string{x.Package}, Archs: x.Arch, Suites: suites(x.Suite), Message: x.Message, Override: x.Override})
+	return c.order("name one with -s",
+		&wb.Order{Op: queue.Cancel, Packages: []string{x.Package}, Archs: x.Arch, Suites: suites(x.Suite),
+			Message: x.Message, Override: x.Override})
 }
 
 // suites is a list of one, or of none.
