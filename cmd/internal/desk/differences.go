@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -19,39 +20,80 @@ import (
 var scriptFile = pattern.Lazy(`^debian/([^/]+\.)?(preinst|postinst|prerm|postrm|config)$`)
 var copyrightFile = pattern.Lazy(`(?i)(^|/)(copyright|copying|licen[cs]e)[^/]*$`)
 
+// comparison is what an upload has beside what the suite has.
+type comparison struct {
+	dir, dsc       string // of the upload
+	oldDir, oldDsc string // of the suite's version, which there need not be
+	now, was       map[string]upload.Content
+}
+
 // compare fills in what the upload changes in the sources that the suite has.
 func (r *Report) compare(dir string, tk *queue.Ticket, pool, oldDsc string) error {
-	debian := func(name string) bool { return strings.HasPrefix(name, "debian/") }
-	now, err := upload.Tree(context.Background(), dir, tk.Dsc, upload.Limits{}, debian)
-	if err != nil {
-		return fmt.Errorf("%s: %w", tk.Dsc, err)
+	c := &comparison{dir: dir, dsc: tk.Dsc, oldDir: pool, oldDsc: oldDsc}
+	// Every file is summed up, and only those below debian are kept as texts.
+	if err := c.read(func(name string) bool { return strings.HasPrefix(name, "debian/") }); err != nil {
+		return err
 	}
-	was := map[string]upload.Content{}
-	if oldDsc != "" {
-		if was, err = upload.Tree(context.Background(), pool, oldDsc, upload.Limits{}, debian); err != nil {
-			return fmt.Errorf("%s: %w", oldDsc, err)
-		}
+	differ := r.files(c)
+	r.roles(differ)
+	r.control(c.was["debian/control"].Text, c.now["debian/control"].Text)
+	if oldDsc == "" {
+		return nil // all of it is new: no differences to show
 	}
-	differ := map[string]bool{}
-	for name, c := range now {
-		o, ok := was[name]
+	// A second pass keeps the texts of just the files that differ.
+	if err := c.read(func(name string) bool { return differ[name] }); err != nil {
+		return err
+	}
+	r.Diff = c.text(differ)
+	return nil
+}
+
+// read reads both trees, with the texts of the files that are to be kept.
+func (c *comparison) read(keep func(name string) bool) (err error) {
+	if c.now, err = upload.Tree(context.Background(), c.dir, c.dsc, upload.Limits{}, keep); err != nil {
+		return fmt.Errorf("%s: %w", c.dsc, err)
+	}
+	c.was = map[string]upload.Content{}
+	if c.oldDsc == "" {
+		return nil
+	}
+	if c.was, err = upload.Tree(context.Background(), c.oldDir, c.oldDsc, upload.Limits{}, keep); err != nil {
+		return fmt.Errorf("%s: %w", c.oldDsc, err)
+	}
+	return nil
+}
+
+// files fills in which files were added, removed and changed, and gives all of them.
+func (r *Report) files(c *comparison) (differ map[string]bool) {
+	differ = map[string]bool{}
+	for name, now := range c.now {
+		was, ok := c.was[name]
 		switch {
 		case !ok:
 			r.Added = append(r.Added, name)
-		case o.Kind != c.Kind || o.SHA256 != c.SHA256 || o.Target != c.Target || o.Mode&0o111 != c.Mode&0o111:
+		case was.Kind != now.Kind || was.SHA256 != now.SHA256 || was.Target != now.Target || was.Mode&0o111 != now.Mode&0o111:
 			r.Changed = append(r.Changed, name)
 		default:
 			continue
 		}
 		differ[name] = true
 	}
-	for name := range was {
-		if _, ok := now[name]; !ok {
+	for name := range c.was {
+		if _, ok := c.now[name]; !ok {
 			r.Removed = append(r.Removed, name)
 			differ[name] = true
 		}
 	}
-	for name := range differ {
+	for _, list := range [][]string{r.Added, r.Removed, r.Changed} {
+		slices.Sort(list)
+	}
+	return differ
+}
+
+// roles fills in which of the files that differ are maintainer scripts, and which
+// are about copyright.
+func (r *Report) roles(differ map[string]bool) {
+	for _, name := range slices.Sorted(maps.Keys(differ)) {
 		if scriptFile().MatchString(name) {
 			r.Scripts = append(r.Scripts, name)
 		}
@@ -59,38 +101,25 @@ func (r *Report) compare(dir string, tk *queue.Ticket, pool, oldDsc string) erro
 			r.Copyright = append(r.Copyright, name)
 		}
 	}
-	for _, list := range [][]string{r.Added, r.Removed, r.Changed, r.Scripts, r.Copyright} {
-		slices.Sort(list)
-	}
-	r.NewBinaries, r.GoneBinaries = apart(packages(was["debian/control"].Text), packages(now["debian/control"].Text))
-	r.NewDepends, r.GoneDepends = apart(buildDepends(was["debian/control"].Text), buildDepends(now["debian/control"].Text))
-	if oldDsc == "" {
-		return nil // all of it is new: no differences to show
-	}
-	// A second pass keeps the texts of just the files that differ.
-	keep := func(name string) bool { return differ[name] }
-	if now, err = upload.Tree(context.Background(), dir, tk.Dsc, upload.Limits{}, keep); err != nil {
-		return err
-	}
-	if was, err = upload.Tree(context.Background(), pool, oldDsc, upload.Limits{}, keep); err != nil {
-		return err
-	}
+}
+
+// control fills in what changes from one debian/control to the other.
+func (r *Report) control(was, now []byte) {
+	r.NewBinaries, r.GoneBinaries = apart(packages(was), packages(now))
+	r.NewDepends, r.GoneDepends = apart(buildDepends(was), buildDepends(now))
+}
+
+// text is the unified difference of the files, or the beginning of a very long one.
+func (c *comparison) text(differ map[string]bool) string {
 	var b bytes.Buffer
-	for _, name := range slices.Sorted(func(yield func(string) bool) {
-		for n := range differ {
-			if !yield(n) {
-				return
-			}
-		}
-	}) {
+	for _, name := range slices.Sorted(maps.Keys(differ)) {
 		if b.Len() > maxDiff {
 			fmt.Fprintf(&b, "... and more: this is the first %d MB\n", maxDiff>>20)
 			break
 		}
-		b.Write(oneDiff(name, was[name], now[name]))
+		b.Write(oneDiff(name, c.was[name], c.now[name]))
 	}
-	r.Diff = b.String()
-	return nil
+	return b.String()
 }
 
 // maxDiff bounds the differences that are shown, in bytes.
@@ -114,10 +143,12 @@ func oneDiff(name string, was, now upload.Content) []byte {
 	a, oddA := text(was)
 	b, oddB := text(now)
 	if oddA+oddB != "" {
-		return []byte(fmt.Sprintf("%s: %d bytes -> %d bytes, not shown: a %s file\n", name, was.Size, now.Size, max(oddA, oddB)))
+		return []byte(fmt.Sprintf("%s: %d bytes -> %d bytes, not shown: a %s file\n",
+			name, was.Size, now.Size, max(oddA, oddB)))
 	}
 	if was.Mode&0o111 != now.Mode&0o111 && was.Kind != 0 && now.Kind != 0 {
-		return append([]byte(fmt.Sprintf("%s: mode %o -> %o\n", name, was.Mode, now.Mode)), diff.Diff("a/"+name, a, "b/"+name, b)...)
+		return append([]byte(fmt.Sprintf("%s: mode %o -> %o\n", name, was.Mode, now.Mode)),
+			diff.Diff("a/"+name, a, "b/"+name, b)...)
 	}
 	return diff.Diff("a/"+name, a, "b/"+name, b)
 }

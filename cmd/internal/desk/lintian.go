@@ -135,7 +135,9 @@ func cage(ctx context.Context, dir, name string, args ...string) ([]byte, error)
 	cmd.WaitDelay = time.Second
 	if os.Geteuid() == 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
-		err := filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error { return errors.Join(err, os.Chown(p, nobody, nobody)) })
+		err := filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
+			return errors.Join(err, os.Chown(p, nobody, nobody))
+		})
 		if err != nil {
 			return nil, err
 		}

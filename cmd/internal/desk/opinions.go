@@ -67,7 +67,8 @@ func Held(opinions []Opinion) (Opinion, bool) {
 // Say writes a reviewer's word that moves nothing: an opinion, and a line in
 // the history.
 func Say(it *spool.Item, who, verb, text string) error {
-	line := fmt.Sprintf("%s\t%s\t%s\t%s\n", time.Now().UTC().Format(time.RFC3339), spool.OneLine(who), verb, spool.OneLine(text))
+	line := fmt.Sprintf("%s\t%s\t%s\t%s\n",
+		time.Now().UTC().Format(time.RFC3339), spool.OneLine(who), verb, spool.OneLine(text))
 	if err := durable.Append(it.Path(OpinionsFile), []byte(line), 0o664); err != nil {
 		return err
 	}
@@ -133,8 +134,9 @@ func (d *Desk) Ask(it *spool.Item, who, text string) error {
 	m := &mail.Message{
 		Event: "asked", Item: it.Name.String(), Key: time.Now().UTC().Format(time.RFC3339Nano), Date: time.Now(),
 		Subject: fmt.Sprintf("%s %s for %s: a question", it.Name.Source, it.Name.Version, it.Place.Suite),
-		Body:    fmt.Sprintf("%s asks about %s %s, which waits for review:\n\n%s\n", who, it.Name.Source, it.Name.Version, text),
-		People:  map[string]string{mail.Signer: st.Get("Email"), mail.Maintainer: st.Get("Maintainer")},
+		Body: fmt.Sprintf("%s asks about %s %s, which waits for review:\n\n%s\n",
+			who, it.Name.Source, it.Name.Version, text),
+		People: map[string]string{mail.Signer: st.Get("Email"), mail.Maintainer: st.Get("Maintainer")},
 	}
 	sent, err := mail.Send(context.Background(), d.tree, d.askers(), m)
 	if err != nil {

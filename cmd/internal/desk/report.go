@@ -22,27 +22,28 @@ import (
 // Report is all that a reviewer is shown of an upload.
 type Report struct {
 	Waiting
-	Fingerprint  string      `json:"fingerprint,omitempty"`
-	ChangedBy    string      `json:"changed_by,omitempty"`
-	Rights       string      `json:"rights,omitempty"` // the stanza of control/uploaders that applied
-	Files        []File      `json:"files"`
-	Against      string      `json:"against,omitempty"` // the suite's version
-	Added        []string    `json:"added,omitempty"`
-	Removed      []string    `json:"removed,omitempty"`
-	Changed      []string    `json:"changed,omitempty"`
-	Scripts      []string    `json:"scripts,omitempty"`   // maintainer scripts that differ
-	Copyright    []string    `json:"copyright,omitempty"` // copyright files that differ
-	NewBinaries  []string    `json:"new_binaries,omitempty"`
-	GoneBinaries []string    `json:"gone_binaries,omitempty"`
-	NewDepends   []string    `json:"new_build_depends,omitempty"`
-	GoneDepends  []string    `json:"gone_build_depends,omitempty"`
-	Elsewhere    []string    `json:"elsewhere,omitempty"` // suites that have this very source, and what brings it here with what was built of it
-	Lintian      []string    `json:"lintian,omitempty"`   // tags that the suite's version has not
-	LintianNote  string      `json:"lintian_note,omitempty"`
-	Opinions     []Opinion   `json:"opinions,omitempty"`
-	Earlier      []Rejection `json:"earlier,omitempty"`
-	Changelog    string      `json:"changelog,omitempty"` // what Changes says
-	Diff         string      `json:"diff,omitempty"`
+	Fingerprint  string   `json:"fingerprint,omitempty"`
+	ChangedBy    string   `json:"changed_by,omitempty"`
+	Rights       string   `json:"rights,omitempty"` // the stanza of control/uploaders that applied
+	Files        []File   `json:"files"`
+	Against      string   `json:"against,omitempty"` // the suite's version
+	Added        []string `json:"added,omitempty"`
+	Removed      []string `json:"removed,omitempty"`
+	Changed      []string `json:"changed,omitempty"`
+	Scripts      []string `json:"scripts,omitempty"`   // maintainer scripts that differ
+	Copyright    []string `json:"copyright,omitempty"` // copyright files that differ
+	NewBinaries  []string `json:"new_binaries,omitempty"`
+	GoneBinaries []string `json:"gone_binaries,omitempty"`
+	NewDepends   []string `json:"new_build_depends,omitempty"`
+	GoneDepends  []string `json:"gone_build_depends,omitempty"`
+	// suites that have this very source, and what brings it here with what was built of it
+	Elsewhere   []string    `json:"elsewhere,omitempty"`
+	Lintian     []string    `json:"lintian,omitempty"` // tags that the suite's version has not
+	LintianNote string      `json:"lintian_note,omitempty"`
+	Opinions    []Opinion   `json:"opinions,omitempty"`
+	Earlier     []Rejection `json:"earlier,omitempty"`
+	Changelog   string      `json:"changelog,omitempty"` // what Changes says
+	Diff        string      `json:"diff,omitempty"`
 }
 
 // File is a file of an upload.
@@ -127,8 +128,8 @@ func (d *Desk) elsewhere(f spool.Found, dsc string) (out []string, err error) {
 		}
 		theirs, err := os.ReadFile(filepath.Join(d.archive.Root(), pool.Dir(v.Component, f.Name.Source), dsc))
 		if err == nil && bytes.Equal(theirs, mine) {
-			out = append(out, fmt.Sprintf("%s has this source, with what was built of it; to have the same here: packmill archive copy %s %s %s",
-				v.Suite, v.Suite, f.Place.Suite, f.Name.ID()))
+			out = append(out, fmt.Sprintf("%s has this source, with what was built of it; to have the same here: "+
+				"packmill archive copy %s %s %s", v.Suite, v.Suite, f.Place.Suite, f.Name.ID()))
 		}
 	}
 	return out, nil
@@ -140,7 +141,8 @@ func rights(a control.Allow) string {
 	if a.Source {
 		out = append(out, "source")
 	}
-	for k, v := range map[string][]string{"binary": a.Binary, "sign": a.Sign, "suites": a.Suites, "components": a.Components, "packages": a.Packages} {
+	for k, v := range map[string][]string{"binary": a.Binary, "sign": a.Sign, "suites": a.Suites,
+		"components": a.Components, "packages": a.Packages} {
 		if len(v) > 0 {
 			out = append(out, k+"="+strings.Join(v, " "))
 		}
