@@ -48,11 +48,11 @@ func run(dir string) error {
 		}
 		return os.WriteFile(filepath.Join(d, name+"."+section), []byte(text), 0o644)
 	}
-	list, err := os.ReadFile("doc/settings.md")
+	table, err := os.ReadFile("doc/settings.md")
 	if err != nil {
 		return err
 	}
-	text, err := settings(string(list))
+	text, err := settings(string(table))
 	if err != nil {
 		return fmt.Errorf("doc/settings.md: %w", err)
 	}
@@ -136,7 +136,8 @@ func settings(list string) (string, error) {
 // checks is the section of packmill(5) that names what an upload is held to.
 func checks() string {
 	var b strings.Builder
-	b.WriteString(".SH CHECKS OF UPLOADS\n.PP\nChecks in control/suites gives one another level, as in date-old=off, dsc-key=remark: " +
+	b.WriteString(".SH CHECKS OF UPLOADS\n.PP\n" +
+		"Checks in control/suites gives one another level, as in date-old=off, dsc-key=remark: " +
 		"an error refuses the upload, a warning and a remark are told, off says nothing. What is fixed stays as it is.\n")
 	for _, c := range upload.Checks() {
 		fixed := ""
@@ -152,72 +153,95 @@ func checks() string {
 // synopsis as its first indented block, into a manual page.
 func page(name, section, text string) (string, error) {
 	var p comment.Parser
-	doc := p.Parse(text)
-	if len(doc.Content) < 2 {
+	blocks := p.Parse(text).Content
+	if len(blocks) < 2 {
 		return "", fmt.Errorf("the package comment is no manual page: a sentence and a synopsis are the least")
 	}
-	first, ok := doc.Content[0].(*comment.Paragraph)
-	if !ok {
-		return "", fmt.Errorf("the package comment does not begin with a sentence")
-	}
-	intro := flat(first.Text)
-	what, found := strings.CutPrefix(intro, "Command "+name+" ")
-	if !found {
-		return "", fmt.Errorf("the package comment does not begin with %q", "Command "+name)
-	}
-	what, _, _ = strings.Cut(what, ".")
-	if short, _, ok := strings.Cut(what, ":"); ok {
-		what = short
+	intro, what, err := sentence(name, blocks[0])
+	if err != nil {
+		return "", err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, ".TH %s %s \"\" Packmill\n.SH NAME\n%s \\- %s\n", strings.ToUpper(name), section, escape(name), escape(imperative(what)))
-	blocks := doc.Content[1:]
+	fmt.Fprintf(&b, ".TH %s %s \"\" Packmill\n.SH NAME\n%s \\- %s\n",
+		strings.ToUpper(name), section, escape(name), escape(imperative(what)))
+	blocks = blocks[1:]
 	if code, ok := blocks[0].(*comment.Code); ok {
 		b.WriteString(".SH SYNOPSIS\n" + verbatim(code.Text))
 		blocks = blocks[1:]
 	}
-	b.WriteString(".SH DESCRIPTION\n")
-	fmt.Fprintf(&b, "%s\n", escape(intro[len("Command "):]))
+	fmt.Fprintf(&b, ".SH DESCRIPTION\n%s\n", escape(intro))
 	for _, block := range blocks {
-		switch x := block.(type) {
-		case *comment.Heading:
-			fmt.Fprintf(&b, ".SH %s\n", escape(strings.ToUpper(flat(x.Text))))
-		case *comment.Paragraph:
-			// "Exit status: ..." is a section of its own by man's custom.
-			t := flat(x.Text)
-			if r, ok := strings.CutPrefix(t, "Exit status: "); ok {
-				fmt.Fprintf(&b, ".SH EXIT STATUS\n%s\n", escape(r))
-				continue
-			}
-			if r, ok := strings.CutPrefix(t, "Settings: "); ok {
-				fmt.Fprintf(&b, ".SH FILES\n%s\n", escape(r))
-				continue
-			}
-			fmt.Fprintf(&b, ".PP\n%s\n", escape(t))
-		case *comment.Code:
-			b.WriteString(".PP\n" + verbatim(x.Text))
-		case *comment.List:
-			for _, it := range x.Items {
-				mark := "\\(bu"
-				if it.Number != "" {
-					mark = it.Number + "."
-				}
-				fmt.Fprintf(&b, ".IP %s 4\n", mark)
-				for _, c := range it.Content {
-					if para, ok := c.(*comment.Paragraph); ok {
-						fmt.Fprintf(&b, "%s\n", escape(flat(para.Text)))
-					}
-				}
+		b.WriteString(roff(block))
+	}
+	return b.String(), nil
+}
+
+// sentence is the first paragraph of a command's comment, without the word Command,
+// and what of it says in short what the command does.
+func sentence(name string, block comment.Block) (intro, what string, err error) {
+	first, ok := block.(*comment.Paragraph)
+	if !ok {
+		return "", "", fmt.Errorf("the package comment does not begin with a sentence")
+	}
+	intro, ok = strings.CutPrefix(flat(first.Text), "Command ")
+	what, found := strings.CutPrefix(intro, name+" ")
+	if !ok || !found {
+		return "", "", fmt.Errorf("the package comment does not begin with %q", "Command "+name)
+	}
+	what, _, _ = strings.Cut(what, ".")
+	what, _, _ = strings.Cut(what, ":")
+	return intro, what, nil
+}
+
+// roff is a block of a comment, as man(7) has it.
+func roff(block comment.Block) string {
+	switch x := block.(type) {
+	case *comment.Heading:
+		return fmt.Sprintf(".SH %s\n", escape(strings.ToUpper(flat(x.Text))))
+	case *comment.Paragraph:
+		return paragraph(flat(x.Text))
+	case *comment.Code:
+		return ".PP\n" + verbatim(x.Text)
+	case *comment.List:
+		return list(x)
+	}
+	return ""
+}
+
+// paragraph is a paragraph, or by man's custom a section of its own.
+func paragraph(text string) string {
+	if rest, ok := strings.CutPrefix(text, "Exit status: "); ok {
+		return fmt.Sprintf(".SH EXIT STATUS\n%s\n", escape(rest))
+	}
+	if rest, ok := strings.CutPrefix(text, "Settings: "); ok {
+		return fmt.Sprintf(".SH FILES\n%s\n", escape(rest))
+	}
+	return fmt.Sprintf(".PP\n%s\n", escape(text))
+}
+
+// list is a list with bullets, or with its numbers.
+func list(x *comment.List) string {
+	var b strings.Builder
+	for _, it := range x.Items {
+		mark := "\\(bu"
+		if it.Number != "" {
+			mark = it.Number + "."
+		}
+		fmt.Fprintf(&b, ".IP %s 4\n", mark)
+		for _, c := range it.Content {
+			if para, ok := c.(*comment.Paragraph); ok {
+				fmt.Fprintf(&b, "%s\n", escape(flat(para.Text)))
 			}
 		}
 	}
-	return b.String(), nil
+	return b.String()
 }
 
 // objects turns what commands print with --json into a section.
 func objects(schema string) string {
 	var b strings.Builder
-	b.WriteString(".SH JSON\nWith --json each command prints one object a line. A ? marks a field that may be missing; further fields may come.\n")
+	b.WriteString(".SH JSON\nWith --json each command prints one object a line. A ? marks a field that may be missing; " +
+		"further fields may come.\n")
 	for line := range strings.Lines(schema) {
 		who, what, _ := strings.Cut(strings.TrimSpace(line), ": ")
 		fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", escape(who), escape(what))
@@ -236,7 +260,8 @@ func imperative(what string) string {
 // flags that all of them have are left out.
 func commands(help string) string {
 	var b strings.Builder
-	b.WriteString(".SH COMMANDS\nEvery command takes --help, --tree=DIR, --json and, if it changes something, --dry-run (-n).\n")
+	b.WriteString(".SH COMMANDS\nEvery command takes --help, --tree=DIR, --json and, if it changes something, " +
+		"--dry-run (-n).\n")
 	for _, text := range strings.Split("\n"+help, "\nUsage: ")[1:] {
 		usage, rest, _ := strings.Cut(text, "\n")
 		rest, _, _ = strings.Cut(rest, "\nCommands:\n") // of a group: they follow
