@@ -45,7 +45,9 @@ const maxLine = 4 << 10
 // each match, one at a time, in the order of files and lines. A log that
 // cannot be read is told to bad and does not end the search; an error of emit
 // or of the pattern, and the end of the context, do.
-func Grep(ctx context.Context, files []string, q Query, emit func(Match) error, bad func(file string, err error)) (Found, error) {
+func Grep(
+	ctx context.Context, files []string, q Query, emit func(Match) error, bad func(file string, err error),
+) (Found, error) {
 	m, err := newMatcher(q)
 	if err != nil {
 		return Found{}, err
@@ -53,78 +55,97 @@ func Grep(ctx context.Context, files []string, q Query, emit func(Match) error, 
 	if q.PerFile <= 0 {
 		q.PerFile = 1000
 	}
-	workers := q.Workers
-	if workers <= 0 {
-		workers = runtime.GOMAXPROCS(0)
+	if q.Workers <= 0 {
+		q.Workers = runtime.GOMAXPROCS(0)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	type answer struct {
-		matches []Match
-		err     error
-	}
-	// Answers wait for their turn in a window, so that a slow first file does
-	// not let the answers of all others pile up.
-	answers := make([]chan answer, len(files))
-	for i := range answers {
-		answers[i] = make(chan answer, 1)
-	}
-	window := make(chan struct{}, 16*workers)
-	var next, read atomic.Int64
+	s := newSearch(files, q.Workers)
 	var wg sync.WaitGroup
-	for range workers {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			s := &searcher{m: m, limit: q.PerFile}
-			defer s.in.Close()
-			for {
-				select {
-				case window <- struct{}{}:
-				case <-ctx.Done():
-					return
-				}
-				i := int(next.Add(1) - 1)
-				if i >= len(files) || ctx.Err() != nil {
-					return
-				}
-				matches, n, err := s.file(ctx, files[i])
-				read.Add(n)
-				answers[i] <- answer{matches, err}
-			}
-		}()
+	for range q.Workers {
+		wg.Go(func() { s.work(ctx, &searcher{m: m, limit: q.PerFile}) })
 	}
-	found := Found{}
-	for i := range answers {
+	found := s.collect(ctx, cancel, emit, bad)
+	err = context.Cause(ctx)
+	cancel(nil)
+	wg.Wait()
+	found.Bytes = s.read.Load()
+	return found, err
+}
+
+// search is the work of one Grep: its workers take file after file, and each answer
+// waits at its file's place for its turn.
+type search struct {
+	files   []string
+	next    atomic.Int64 // file to be taken
+	read    atomic.Int64 // bytes
+	answers []chan answer
+	// window has room for the answers that wait: a slow first file does not let
+	// those of all others pile up.
+	window chan struct{}
+}
+
+// answer is what one file has.
+type answer struct {
+	matches []Match
+	err     error
+}
+
+func newSearch(files []string, workers int) *search {
+	s := &search{files: files, answers: make([]chan answer, len(files)), window: make(chan struct{}, 16*workers)}
+	for i := range s.answers {
+		s.answers[i] = make(chan answer, 1)
+	}
+	return s
+}
+
+// work searches files until there are no more.
+func (s *search) work(ctx context.Context, one *searcher) {
+	defer one.in.Close()
+	for {
+		select {
+		case s.window <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		i := int(s.next.Add(1) - 1)
+		if i >= len(s.files) || ctx.Err() != nil {
+			return
+		}
+		matches, n, err := one.file(ctx, s.files[i])
+		s.read.Add(n)
+		s.answers[i] <- answer{matches, err}
+	}
+}
+
+// collect tells the answers in the order of the files. An error of emit ends the
+// search.
+func (s *search) collect(
+	ctx context.Context, end context.CancelCauseFunc, emit func(Match) error, bad func(file string, err error),
+) (found Found) {
+	for i, file := range s.files {
 		var a answer
 		select {
-		case a = <-answers[i]:
+		case a = <-s.answers[i]:
 		case <-ctx.Done():
 		}
 		if ctx.Err() != nil {
-			break
+			return found
 		}
-		<-window
+		<-s.window
 		found.Files++
 		for _, match := range a.matches {
 			if err := emit(match); err != nil {
-				cancel(err)
+				end(err)
 				break
 			}
 			found.Matches++
 		}
 		if a.err != nil && bad != nil {
-			bad(files[i], a.err)
-		}
-		if ctx.Err() != nil {
-			break
+			bad(file, a.err)
 		}
 	}
-	err = context.Cause(ctx)
-	cancel(nil)
-	wg.Wait()
-	found.Bytes = read.Load()
-	return found, err
+	return found
 }
 
 // matcher finds lines. Texts of which every match must contain one, if there
