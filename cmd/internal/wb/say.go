@@ -3,6 +3,8 @@ package wb
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 	"time"
 
@@ -15,15 +17,20 @@ import (
 // person's word. One that has moved since it was found is refused.
 func Say(t *spool.Tree, f spool.Found, r *queue.Request) (*Line, error) {
 	r.Now = time.Now().UTC()
-	find := func() (*spool.Found, error) { return &f, nil }
-	var reply *queue.Reply
-	err := account.As(t.Root(), f.Dir(), func() (err error) {
-		_, reply, err = queue.Patiently(t, find, func(spool.Found) *queue.Request { return r })
+	find := func() (*spool.Found, error) {
+		if _, err := os.Lstat(t.Path(f.Dir())); errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		return &f, nil
+	}
+	reply := &queue.Reply{From: f.Place, Refusal: "it has moved; look with packmill ls"}
+	err := account.As(t.Root(), f.Dir(), func() error {
+		there, answer, err := queue.Patiently(t, find, func(spool.Found) *queue.Request { return r })
+		if there != nil {
+			reply = answer
+		}
 		return err
 	})
-	if errors.Is(err, spool.ErrGone) {
-		reply, err = &queue.Reply{From: f.Place, Refusal: "it has moved; look with packmill ls"}, nil
-	}
 	if err != nil {
 		return nil, err
 	}
