@@ -36,7 +36,7 @@ type Report struct {
 	GoneBinaries []string `json:"gone_binaries,omitempty"`
 	NewDepends   []string `json:"new_build_depends,omitempty"`
 	GoneDepends  []string `json:"gone_build_depends,omitempty"`
-	// suites that have this very source, and what brings it here with what was built of it
+	// Elsewhere are suites that have this very source, and what brings it here with what was built of it
 	Elsewhere   []string    `json:"elsewhere,omitempty"`
 	Lintian     []string    `json:"lintian,omitempty"` // tags that the suite's version has not
 	LintianNote string      `json:"lintian_note,omitempty"`
