@@ -24,7 +24,8 @@ func newSet(t *testing.T) *Set {
 	files := map[string]string{
 		"suites": "Suite: sid\nArchitectures: amd64 i386\nBase: deb http://mirror.invalid sid main\n\n" +
 			"Suite: bare\nArchitectures: amd64\n",
-		"builders": "Name: one\nArchitectures: amd64\nRunner: overlay\n\nName: two\nArchitectures: amd64 i386\nRunner: overlay\n\n" +
+		"builders": "Name: one\nArchitectures: amd64\nRunner: overlay\n\nName: two\nArchitectures: amd64 i386\n" +
+			"Runner: overlay\n\n" +
 			"Name: own\nArchitectures: i386\nSuites: sid\nRunner: overlay\nChroots: " + root + "/own\n\n" +
 			"Name: none\nArchitectures: amd64\nRunner: exec /bin/true\n",
 	}
@@ -119,7 +120,8 @@ func TestPlace(t *testing.T) {
 		t.Errorf("got %q, %v", why, err)
 	}
 	var wrong daemon.Wrong
-	if err := (&Place{store, bare, "amd64"}).Check(); !errors.As(err, &wrong) || !strings.Contains(err.Error(), "no Base") {
+	if err := (&Place{store, bare, "amd64"}).Check(); !errors.As(err, &wrong) ||
+		!strings.Contains(err.Error(), "no Base") {
 		t.Errorf("without a Base: got %v", err)
 	}
 }

@@ -17,7 +17,8 @@ func TestLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	it, err := tree.Create(spool.In(spool.NeedsBuild, "sid", "amd64"), spool.NewName(spool.NormalClass, time.Now(), "hello", "1"),
+	it, err := tree.Create(spool.In(spool.NeedsBuild, "sid", "amd64"),
+		spool.NewName(spool.NormalClass, time.Now(), "hello", "1"),
 		spool.MasterD, "who", "why", func(string) error { return nil })
 	if err != nil {
 		t.Fatal(err)

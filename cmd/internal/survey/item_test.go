@@ -70,7 +70,8 @@ func TestMeantEach(t *testing.T) {
 	if err != nil || len(found) != 2 {
 		t.Errorf("got %v, %v, want each job once", found, err)
 	}
-	if len(refused) != 1 || !errors.Is(refused[0], daemon.ErrRefused) || !strings.HasPrefix(refused[0].Error(), "nosuch: ") {
+	if len(refused) != 1 || !errors.Is(refused[0], daemon.ErrRefused) ||
+		!strings.HasPrefix(refused[0].Error(), "nosuch: ") {
 		t.Errorf("refused: got %v", refused)
 	}
 	f.Patterns = []string{"nosuch"}

@@ -79,7 +79,8 @@ func TestMistyped(t *testing.T) {
 	for _, c := range []struct {
 		items []string
 		err   error
-	}{{[]string{"hello"}, refused}, {[]string{"secre"}, refused}, {nil, refused}, {[]string{"acept"}, trouble}, {[]string{"acept"}, nil}} {
+	}{{[]string{"hello"}, refused}, {[]string{"secre"}, refused}, {nil, refused}, {[]string{"acept"}, trouble},
+		{[]string{"acept"}, nil}} {
 		if got := Mistyped(ctx, c.items, c.err); got != c.err {
 			t.Errorf("%q: got %v, want %v", c.items, got, c.err)
 		}
