@@ -31,7 +31,7 @@ const (
 // readers are all commands that print what others wrote, with arguments; of the
 // others mutes says why they print nothing of it.
 var readers = map[string]string{
-	"status": "", "ls": "", "show": "evil", "why": "evil", "fsck": "", "quinn-diff": "stable", "complete": "-- show ''",
+	"status": "", "ls": "", "show": "evil", "why": "evil", "wait": "evil --timeout 1ms", "fsck": "", "quinn-diff": "stable", "complete": "-- show ''",
 	"review ls": "", "review show": "--no-lintian evil", "review accept": "nosuch", "review reject": "evil -m x",
 	"review hold": "evil -m x", "review ask": "evil -m x",
 	"build ls": "", "build show": "evil", "build sign": "evil", "build fail": "evil -m x", "build retry": "evil",

@@ -11,6 +11,7 @@
 //	packmill mail [--maildir DIR]
 //	packmill cancel PACKAGE[_VERSION] ARCH
 //	packmill why PACKAGE
+//	packmill wait PACKAGE
 //	packmill rebuild --check PACKAGE
 //	packmill log [-f] PACKAGE [ARCH] | log ls [PACKAGE] | log grep PATTERN
 //	packmill quinn-diff [SUITE]
@@ -31,7 +32,8 @@
 // Exit status: 0 done, 1 refused (nothing fits, or the table forbids it), 100
 // wrong use or settings, 111 may pass (try again). packmill mail: 0 taken, 75
 // may pass (the mail system tries again). packmill log -f ends as the build did:
-// 0 built, 2 it failed, 3 it waits for dependencies, 4 without a verdict.
+// 0 built, 2 it failed, 3 it waits for dependencies, 4 without a verdict; packmill
+// wait: 0 published, 1 refused or replaced, 2 a build failed, 4 the time is over.
 package main
 
 import (
@@ -84,6 +86,7 @@ type cli struct {
 	Mail    mailCmd      `cmd:"" help:"Take signed replies to build logs."`
 	Cancel  cancelCmd    `cmd:"" help:"End a build, or take a job that waits out of the queue."`
 	Why     whyCmd       `cmd:"" help:"Say why a package is where it is, and what must happen next."`
+	Wait    waitCmd      `cmd:"" help:"Wait until a package is published, or is not going to be."`
 	Rebuild rebuildCmd   `cmd:"" help:"Build a published package again and compare the bits."`
 	Log     logCmd       `cmd:"" help:"Print, follow and search the logs of builds."`
 	Quinn   quinnDiffCmd `cmd:"" name:"quinn-diff" help:"Print what the archive lacks."`

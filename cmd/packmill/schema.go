@@ -26,6 +26,7 @@ var schemas = []struct {
 	{"ls, build ls", survey.Row{}},
 	{"show", survey.Item{}},
 	{"why", survey.Answer{}},
+	{"wait", survey.Progress{}},
 	{"review", desk.Waiting{}},
 	{"review show", desk.Report{}},
 	{"review accept, reject, hold, ask; requeue", acted{}},
