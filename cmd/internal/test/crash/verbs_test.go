@@ -178,7 +178,7 @@ var verbs = []scenario{
 var looks = map[string]int{
 	"status": 0, "ls": 0, "show hello": 0, "why hello": 0, "wait nosuch --timeout 1ms": 4, "quinn-diff sid": 0,
 	"completion bash": 0,
-	"review ls": 0, "review show hello": 1, "build ls": 0, "build show hello": 1,
+	"review ls":       0, "review show hello": 1, "build ls": 0, "build show hello": 1,
 	"log show hello amd64": 0, "log ls": 0, "log grep building": 0, "wb info hello . amd64 . sid": 0,
 	"archive ls sid": 0, "archive cruft sid": 0, "archive show sid hello": 0, "archive diff sid stable": 0,
 	"archive check": 0, "archive snapshot ls": 0,
