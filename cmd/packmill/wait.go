@@ -28,12 +28,6 @@ Examples:
   dput mill hello_2.10-3_source.changes && packmill wait hello_2.10-3 --timeout 2h`
 }
 
-// waitLooks are the pauses between looks: the last stays.
-var waitLooks = []time.Duration{time.Second, time.Second, time.Second, 2 * time.Second, 5 * time.Second}
-
-// timeUp is the status of a wait that came to no end.
-const timeUp = 4
-
 func (w *waitCmd) Run(c *cli) error {
 	t, err := c.open()
 	if err != nil {
@@ -48,50 +42,26 @@ func (w *waitCmd) Run(c *cli) error {
 	}
 	ctx, stop := interruptible()
 	defer stop()
-	var over <-chan time.Time
-	if w.Timeout > 0 {
-		over = time.After(w.Timeout)
+	p, err := survey.Await(ctx, t, w.Package, w.Suite, w.Timeout, func(p *survey.Progress) {
+		if !c.JSON {
+			fmt.Fprintf(os.Stderr, "%s: %s\n", clean.Line(p.Source), clean.Line(p.Text))
+		}
+	})
+	if err != nil {
+		return err
 	}
-	said, last := "", survey.Progress{}
-	for look := 0; ; look++ {
-		p, err := survey.ProgressOf(t, w.Package, w.Suite)
-		if err != nil {
-			return err
-		}
-		if p == nil {
-			p = &survey.Progress{Source: w.Package, Suite: w.Suite, Text: "nothing of it is here yet"}
-		}
-		// An item that is moved during a look may be seen nowhere: the end is seen twice.
-		if p.Ended && *p == last {
-			return w.end(c, p)
-		}
-		if last = *p; !c.JSON && p.Text != said && !p.Ended {
-			said = p.Text
-			fmt.Fprintf(os.Stderr, "%s: %s\n", clean.Line(p.Source), clean.Line(said))
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-over:
-			p.Text = "the time is over: " + p.Text
-			p.Status = timeUp
-			return w.end(c, p)
-		case <-time.After(waitLooks[min(look, len(waitLooks)-1)]):
-		}
-	}
+	return w.end(c, p)
 }
 
 // end says how it ended, with the exit status.
 func (w *waitCmd) end(c *cli, p *survey.Progress) error {
 	text := fmt.Sprintf("%s %s: %s", p.Source, p.Version, p.Text)
-	switch {
-	case c.JSON:
+	if c.JSON {
 		c.print(os.Stdout, p, "")
-		if p.Status == 0 {
-			return nil
-		}
-	case p.Status == 0:
+	} else if p.Status == 0 {
 		fmt.Println(clean.Line(text))
+	}
+	if p.Status == 0 {
 		return nil
 	}
 	return exitError{p.Status, errors.New(spool.OneLine(text))}

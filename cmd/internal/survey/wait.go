@@ -1,9 +1,11 @@
 package survey
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"packmill/cmd/internal/daemon"
 	"packmill/internal/policy"
@@ -47,6 +49,49 @@ func ProgressOf(t *spool.Tree, pattern, suite string) (*Progress, error) {
 	found = slices.DeleteFunc(found, func(f spool.Found) bool { return f.Name.Version != newest.Name.Version })
 	p.judge(t, found)
 	return p, nil
+}
+
+// waitLooks are the pauses between looks: the last stays.
+var waitLooks = []time.Duration{time.Second, time.Second, time.Second, 2 * time.Second, 5 * time.Second}
+
+// TimeUp is the status of a wait that came to no end.
+const TimeUp = 4
+
+// Await looks again and again until the package has come to its end or, if it is not 0,
+// the patience is over. What it sees is told when it changes.
+func Await(
+	ctx context.Context, t *spool.Tree, pattern, suite string, patience time.Duration, tell func(*Progress),
+) (*Progress, error) {
+	var over <-chan time.Time
+	if patience > 0 {
+		over = time.After(patience)
+	}
+	var last Progress
+	for look := 0; ; look++ {
+		p, err := ProgressOf(t, pattern, suite)
+		if err != nil {
+			return nil, err
+		}
+		if p == nil {
+			p = &Progress{Source: pattern, Suite: suite, Text: "nothing of it is here yet"}
+		}
+		// An item that is moved during a look may be seen nowhere: the end is seen twice.
+		if p.Ended && *p == last {
+			return p, nil
+		}
+		if p.Text != last.Text && !p.Ended {
+			tell(p)
+		}
+		last = *p
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-over:
+			p.Text, p.Status = "the time is over: "+p.Text, TimeUp
+			return p, nil
+		case <-time.After(waitLooks[min(look, len(waitLooks)-1)]):
+		}
+	}
 }
 
 // sourcesOf are the names of the sources among what was found.
