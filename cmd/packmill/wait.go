@@ -50,11 +50,6 @@ func (w *waitCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	return w.end(c, p)
-}
-
-// end says how it ended, with the exit status.
-func (w *waitCmd) end(c *cli, p *survey.Progress) error {
 	text := fmt.Sprintf("%s %s: %s", p.Source, p.Version, p.Text)
 	if c.JSON {
 		c.print(os.Stdout, p, "")
