@@ -58,7 +58,7 @@ func (in *intake) judge(ctx context.Context, it *spool.Item) (spool.Verdict, err
 		return j.refuse()
 	}
 	step("judged", t.Changes)
-	if err := j.keep(ctx); err != nil {
+	if err := j.keep(); err != nil {
 		return spool.Verdict{}, err
 	}
 	return j.letIn(ctx)
@@ -138,7 +138,7 @@ func (j *judgement) refuse() (spool.Verdict, error) {
 
 // keep makes the item complete in itself and signs for it: what the uploader
 // left to the pool (an upstream tarball) is linked beside the rest.
-func (j *judgement) keep(ctx context.Context) error {
+func (j *judgement) keep() error {
 	for _, f := range j.u.Pool {
 		if err := j.fromPool(j.it, f.Name); err != nil {
 			return err
@@ -150,7 +150,7 @@ func (j *judgement) keep(ctx context.Context) error {
 		return err
 	}
 	step("settles", j.t.Changes)
-	said, err := j.state(ctx, j.it, j.t, j.u)
+	said, err := j.state(j.t, j.u)
 	if err != nil {
 		return err
 	}

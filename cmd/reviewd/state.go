@@ -1,19 +1,18 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
 
 	"packmill/queue"
-	"packmill/spool"
 	"packmill/spool/statement"
 	"packmill/spool/upload"
 )
 
-// state signs what is let in: the statement that everybody downstream verifies.
-func (in *intake) state(ctx context.Context, it *spool.Item, t *queue.Ticket, u *upload.Upload) ([]byte, error) {
+// state signs what is let in: the statement that everybody downstream verifies. The sums
+// are those of the bytes that were judged.
+func (in *intake) state(t *queue.Ticket, u *upload.Upload) ([]byte, error) {
 	s := statement.Statement{
 		Source: t.Source, Version: t.Version, Suite: t.Suite, Suites: u.Suites, Component: t.Component, Dsc: t.Dsc,
 		Changes:  t.Changes,
@@ -26,11 +25,7 @@ func (in *intake) state(ctx context.Context, it *spool.Item, t *queue.Ticket, u 
 	if u.Dsc != nil {
 		s.Packages = u.Dsc.Packages
 	}
-	changes, err := upload.Sum(ctx, it.Path(), t.Changes, upload.TakeOptions{})
-	if err != nil {
-		return nil, err
-	}
-	s.Files = append(s.Files, statement.Sum{Name: t.Changes, Size: changes.Size, SHA256: changes.SHA256})
+	s.Files = append(s.Files, statement.Sum{Name: t.Changes, Size: u.Read.Size, SHA256: u.Read.SHA256})
 	for _, f := range u.Changes.Files {
 		sum, ok := u.Sums[f.Name]
 		if !ok {

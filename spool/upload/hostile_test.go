@@ -232,6 +232,41 @@ func TestSums(t *testing.T) {
 	}
 }
 
+// TestSwappedDsc: who can write to the item puts another .dsc, of the same key, into the place of
+// the one whose sum was taken. What is judged is what is stated: it is refused, and the sum of
+// the .changes is that of the bytes that were read.
+func TestSwappedDsc(t *testing.T) {
+	w := theWorld()
+	c, dirs, names := w.Context(), [2]string{t.TempDir(), t.TempDir()}, [2]string{}
+	for i, section := range []string{"misc", "admin"} {
+		var err error
+		p := pkg{Source: "fresh", Version: "1.0-1", Section: section, Signer: w.Ann, Date: now}
+		if names[i], err = p.Write(dirs[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dsc := filepath.Join(dirs[0], "fresh_1.0-1.dsc")
+	sum, err := upload.Sum(t.Context(), dirs[0], "fresh_1.0-1.dsc", upload.TakeOptions{MD5: true, SHA1: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Sums = map[string]upload.Sums{"fresh_1.0-1.dsc": sum}
+	up, findings, err := upload.Read(t.Context(), dirs[0], names[0], c)
+	if err != nil || len(findings) > 0 {
+		t.Fatal(findings, err)
+	}
+	if want, err := upload.Sum(t.Context(), dirs[0], names[0], upload.TakeOptions{}); err != nil || up.Read != want {
+		t.Errorf("the sum of the .changes is %v, want %v (%v)", up.Read, want, err)
+	}
+	if err := os.Rename(filepath.Join(dirs[1], "fresh_1.0-1.dsc"), dsc); err != nil {
+		t.Fatal(err)
+	}
+	up, findings, err = upload.Read(t.Context(), dirs[0], names[0], c)
+	if err != nil || upload.Worst(findings) < upload.Error || up.Dsc != nil {
+		t.Errorf("another .dsc in the place of the one that was summed: got %v, %v", findings, err)
+	}
+}
+
 // TestBombIsCheap: a bomb costs neither memory nor time in proportion to what it claims.
 func TestBombIsCheap(t *testing.T) {
 	t.Parallel()

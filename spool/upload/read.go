@@ -146,7 +146,7 @@ func (r *reading) verify() (bool, error) {
 		r.up.Text, r.up.Signature = text, sig
 		r.up.Uploader = r.ctx.byKey(sig.Fingerprint)
 	}
-	r.up.Hash = openpgp.CanonicalHash(r.up.Text)
+	r.up.Hash, r.up.Read = openpgp.CanonicalHash(r.up.Text), sumsOf(data)
 
 	r.now = find("fields")
 	c, bad, err := parseChanges(name, r.up.Text)
@@ -240,6 +240,11 @@ func (r *reading) readDsc(name string) error {
 	}
 	if err != nil {
 		return err
+	}
+	// Who may write to the item could change the file after its sum was taken.
+	if r.sums[name].SHA256 != sumsOf(data).SHA256 {
+		r.dscErr = &FileError{Name: name, Text: show(name) + ": it was changed while it was read; upload it again"}
+		return nil
 	}
 	text := data
 	if openpgp.IsSigned(data) {

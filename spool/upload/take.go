@@ -377,6 +377,12 @@ func (g *ring) close() {
 // transfer was cut off.
 var ErrUnfinished = errors.New("the file is not complete yet")
 
+// sumsOf are the size and the SHA-256 of a file's bytes.
+func sumsOf(data []byte) Sums {
+	sum := sha256.Sum256(data)
+	return Sums{Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:])}
+}
+
 // readSmall reads a whole control file of an upload.
 func readSmall(dir, name string) ([]byte, error) {
 	if err := policy.CheckFile(name); err != nil {

@@ -77,6 +77,7 @@ type Upload struct {
 	Name         string             // of the .changes
 	Text         []byte             // what the signature covers; the whole file if it is not signed
 	Hash         string             // of Text, for the ledger: openpgp.CanonicalHash
+	Read         Sums               // of the .changes, as it was read
 	Signature    *openpgp.Signature // of the .changes; nil if it came unsigned from a trusted account
 	DscSignature *openpgp.Signature // of the .dsc; nil if not signed
 	Changes      *Changes
