@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/user"
 	"slices"
@@ -37,7 +38,7 @@ func (t *Tree) accounts() ([]account, error) {
 		return nil, err
 	}
 	for _, d := range drops {
-		if d.IsDir() && !slices.Contains(names, d.Name()) {
+		if u, err := user.Lookup(d.Name()); err == nil && !slices.Contains(names, d.Name()) && t.dropOf(u) {
 			names = append(names, d.Name())
 		}
 	}
@@ -59,12 +60,26 @@ func (t *Tree) accounts() ([]account, error) {
 	return list, nil
 }
 
+// dropOf reports whether a directory in spool/incoming is the account's of its name. Anybody
+// can make one there with any name.
+func (t *Tree) dropOf(u *user.User) bool {
+	info, err := os.Lstat(t.Path("spool/incoming", u.Username))
+	if err != nil || !info.IsDir() || u.Uid == "0" {
+		return false
+	}
+	return strconv.FormatUint(uint64(info.Sys().(*syscall.Stat_t).Uid), 10) == u.Uid
+}
+
 // recordAccounts writes the file as the machine has them.
 func (t *Tree) recordAccounts() error {
 	list, err := t.accounts()
 	if err != nil {
 		return err
 	}
+	return t.writeAccounts(list)
+}
+
+func (t *Tree) writeAccounts(list []account) error {
 	text := "# Made by packmill init --users: whose the tree's files are, should it be restored where the numbers are others.\n"
 	for _, a := range list {
 		text += fmt.Sprintf("%s %s %d\n", a.kind, a.name, a.id)
@@ -75,57 +90,130 @@ func (t *Tree) recordAccounts() error {
 	return durable.WriteFile(t.Path(AccountsFile), []byte(text), 0o644)
 }
 
-// moved are the numbers of the tree's users and groups that belong to others here, or to
-// nobody, and what they are here. Whom this machine does not know becomes root: a
-// number that is free today may be a stranger's tomorrow. Both are empty on the
-// machine that the tree was made on.
-func (t *Tree) moved() (uids, gids map[int]int, err error) {
+// readAccounts reads the file; a tree that has none has an empty list.
+func (t *Tree) readAccounts() (list []account, err error) {
 	data, err := os.ReadFile(t.Path(AccountsFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil
+		return nil, nil
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	list, err := t.accounts()
-	if err != nil {
-		return nil, nil, err
-	}
-	ids := map[string]map[int]int{"user": {}, "group": {}}
-	elsewhere := false // who is merely gone, as a removed uploader, moves nothing
 	for i, line := range strings.Split(strings.TrimSuffix(string(data), "\n"), "\n") {
 		if strings.HasPrefix(line, "#") {
 			continue
 		}
-		var was account
-		if n, err := fmt.Sscanf(line, "%s %s %d", &was.kind, &was.name, &was.id); n != 3 || ids[was.kind] == nil || was.id <= 0 {
-			return nil, nil, fmt.Errorf("%s:%d: %q is not \"user NAME NUMBER\" or \"group NAME NUMBER\" (%v)",
+		var a account
+		n, err := fmt.Sscanf(line, "%s %s %d", &a.kind, &a.name, &a.id)
+		if n != 3 || a.kind != "user" && a.kind != "group" || a.id <= 0 {
+			return nil, fmt.Errorf("%s:%d: %q is not \"user NAME NUMBER\" or \"group NAME NUMBER\" (%v)",
 				t.Path(AccountsFile), i+1, line, err)
 		}
-		now := 0
-		for _, a := range list {
-			if a.kind == was.kind && a.name == was.name {
-				now = a.id
-				elsewhere = elsewhere || now != was.id
-			}
-		}
-		if now != was.id {
-			ids[was.kind][was.id] = now
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+// here is the number that an account or group has on this machine, 0 if there is none.
+func (a account) here() int {
+	if a.kind == "group" {
+		id, _ := groupID(a.name)
+		return id
+	}
+	u, err := user.Lookup(a.name)
+	if err != nil {
+		return 0
+	}
+	id, _ := strconv.Atoi(u.Uid)
+	return id
+}
+
+// numbers are what numbers of users and of groups become.
+type numbers struct{ users, groups map[int]int }
+
+func (n *numbers) of(kind string) map[int]int {
+	if kind == "user" {
+		return n.users
+	}
+	return n.groups
+}
+
+func (n *numbers) none() bool { return len(n.users)+len(n.groups) == 0 }
+
+// moved are the numbers of those in the list that belong to others here, or to
+// nobody, and what they are here. Whom this machine does not know becomes root: a
+// number that is free today may be a stranger's tomorrow. On the machine that the tree
+// was made on there are none: who is merely gone, as a removed uploader, moves nothing.
+func moved(list []account) numbers {
+	m, elsewhere := numbers{map[int]int{}, map[int]int{}}, false
+	for _, a := range list {
+		if now := a.here(); now != a.id {
+			m.of(a.kind)[a.id] = now
+			elsewhere = elsewhere || now != 0
 		}
 	}
 	if !elsewhere {
-		return nil, nil, nil
+		return numbers{}
 	}
-	return ids["user"], ids["group"], nil
+	return m
+}
+
+// firstSpare is where numbers are looked for that are nobody's: Debian Policy section
+// 9.2.2 keeps them for allocations that no machine makes by itself.
+const firstSpare = 60000
+
+// spares are numbers that are nobody's for those that one has there and another here.
+func spares(ids map[int]int, nobody func(id int) bool) map[int]int {
+	taken := slices.Collect(maps.Values(ids))
+	out, next := map[int]int{}, firstSpare
+	for _, was := range slices.Sorted(maps.Keys(ids)) {
+		if !slices.Contains(taken, was) {
+			continue
+		}
+		for _, used := ids[next]; used || !nobody(next) || slices.Contains(taken, next); _, used = ids[next] {
+			next++
+		}
+		out[was] = next
+		next++
+	}
+	return out
 }
 
 // reown gives every file of a tree that was restored from another machine to the accounts
-// whose it was there. Each changes hands once, so that two accounts may have swapped their numbers.
+// whose it was there. Two that have swapped their numbers go by way of spare ones, which are
+// noted before the rest is done: a run that was cut off goes on where it was.
 func (t *Tree) reown() error {
-	uids, gids, err := t.moved()
-	if err != nil || len(uids)+len(gids) == 0 {
+	list, err := t.readAccounts()
+	if err != nil {
 		return err
 	}
+	way := moved(list)
+	if way.none() {
+		return nil
+	}
+	by := numbers{
+		spares(way.users, func(id int) bool { _, err := user.LookupId(strconv.Itoa(id)); return err != nil }),
+		spares(way.groups, func(id int) bool { _, err := user.LookupGroupId(strconv.Itoa(id)); return err != nil }),
+	}
+	if by.none() {
+		return t.renumber(way)
+	}
+	if err := t.renumber(by); err != nil {
+		return err
+	}
+	for i, a := range list {
+		if spare, ok := by.of(a.kind)[a.id]; ok {
+			list[i].id = spare
+		}
+	}
+	if err := t.writeAccounts(list); err != nil {
+		return err
+	}
+	return t.renumber(moved(list))
+}
+
+// renumber changes the owners and groups of all files of the tree.
+func (t *Tree) renumber(n numbers) error {
 	root, err := os.OpenRoot(t.Root())
 	if err != nil {
 		return err
@@ -141,8 +229,8 @@ func (t *Tree) reown() error {
 			return err
 		}
 		st := info.Sys().(*syscall.Stat_t)
-		uid, newUser := uids[int(st.Uid)]
-		gid, newGroup := gids[int(st.Gid)]
+		uid, newUser := n.users[int(st.Uid)]
+		gid, newGroup := n.groups[int(st.Gid)]
 		if !newUser && !newGroup || seen[st.Ino] {
 			return nil
 		}

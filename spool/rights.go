@@ -484,13 +484,16 @@ const WrongRight Kind = "wrong right"
 // rights compares the directories with the list, in a tree to which it
 // applies. The owner of a directory below a shared one is whoever made it first.
 func (c *checker) rights() error {
-	uids, gids, err := c.tree.moved()
+	list, err := c.tree.readAccounts()
 	if err != nil {
 		return err
 	}
-	if n := len(uids) + len(gids); n > 0 {
-		c.report(Finding{WrongRight, AccountsFile, fmt.Sprintf("%d accounts and groups have other numbers here than where the tree was made", n),
-			"packmill init --users gives the files to this machine's", c.tree.SetRights})
+	if way := moved(list); !way.none() {
+		c.report(Finding{
+			WrongRight, AccountsFile,
+			fmt.Sprintf("%d accounts and groups have other numbers here than where the tree was made", len(way.users)+len(way.groups)),
+			"packmill init --users gives the files to this machine's", c.tree.SetRights,
+		})
 		return nil // every file would be a finding of its own
 	}
 	if !c.separate {

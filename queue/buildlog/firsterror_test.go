@@ -338,7 +338,7 @@ make: *** [debian/rules:3: binary] Error 2`},
 > Killed
 make[1]: *** [Makefile:4: table.c] Error 137`},
 	{"go without network", "network", `
-> go: example.org/x@v1.0.0: Get "https://proxy.golang.org/example.org/x": dial tcp: lookup proxy.golang.org: no such host
+> go: example.org/x@v1.0.0: Get "https://goproxy.example.org/x": dial tcp: lookup goproxy.example.org: no such host
 make: *** [debian/rules:3: binary] Error 2`},
 	{"pip without network", "network", `
 > WARNING: Retrying after connection broken by 'NewConnectionError': Failed to establish a new connection: [Errno -3] Temporary failure in name resolution'

@@ -27,10 +27,15 @@ type Progress struct {
 // suite or with "" wherever it is. Nil says that nothing of it is here (yet).
 //
 // It has ended when all of it is published, with the first build that failed, or when the
-// upload was refused or another has taken its place.
+// upload was refused or another has taken its place. A person who may not see where uploads
+// wait must name the version, or an older one would be taken for the newest; one who may
+// not see the jobs is refused: what is not seen is not published.
 func ProgressOf(t *spool.Tree, pattern, suite string) (*Progress, error) {
-	found, _, err := read(t, pattern, nil)
+	found, closed, err := read(t, pattern, nil)
 	if err != nil {
+		return nil, err
+	}
+	if err := enough(pattern, closed); err != nil {
 		return nil, err
 	}
 	found = slices.DeleteFunc(found, func(f spool.Found) bool {
@@ -92,6 +97,20 @@ func Await(
 		case <-time.After(waitLooks[min(look, len(waitLooks)-1)]):
 		}
 	}
+}
+
+// enough reports whether what a person may see is enough to say how far a package is.
+func enough(pattern string, closed []string) error {
+	for _, dir := range closed {
+		if !strings.HasPrefix(dir, "spool/") {
+			return daemon.Refuse("%s is closed to you, so how far %s is cannot be said", dir, spool.OneLine(pattern))
+		}
+	}
+	if len(closed) > 0 && !strings.Contains(pattern, "_") {
+		return daemon.Refuse("where uploads wait is closed to you (%s): name the version, %s_VERSION",
+			strings.Join(closed, ", "), spool.OneLine(pattern))
+	}
+	return nil
 }
 
 // sourcesOf are the names of the sources among what was found.

@@ -3,6 +3,7 @@
 package stories
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"packmill/spool"
 	"packmill/spool/upload/uploadtest"
@@ -21,6 +23,11 @@ import (
 // and the packages go on where they were.
 func TestRestoredElsewhere(t *testing.T) {
 	a := newAccounts(t, "Review: always")
+	// A local user makes a directory of root's name where uploads come: it is nobody's account.
+	if out, err := a.run("nobody", "mkdir", filepath.Join(a.tree, "spool/incoming/root")); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	a.packmill("init", "--users")
 	a.drop(uploadtest.Package{Source: "hello", Version: "1.0"})
 	a.daemon("reviewd")
 	reviewer := a.somebody(reviewerUID, spool.GroupAll, spool.GroupReview, spool.GroupDesk)
@@ -36,6 +43,11 @@ func TestRestoredElsewhere(t *testing.T) {
 	a.toOldNumbers()
 	if owners := a.owners(); maps.Equal(owners, before) {
 		t.Fatal("the files did not change hands")
+	}
+	for cut := time.Millisecond; cut < 200*time.Millisecond; cut *= 2 { // wherever it is killed, it goes on from there
+		ctx, stop := context.WithTimeout(t.Context(), cut)
+		_ = a.command(ctx, "packmill", "init", "--users").Run()
+		stop()
 	}
 	a.packmill("init", "--users")
 	after := a.owners()
