@@ -236,12 +236,18 @@ func (t *Tree) places(only map[string]string, states []State) ([]Place, error) {
 // expand walks the directories that fit the rest of a shape below rel.
 func (t *Tree) expand(rel string, rest []string, only map[string]string) ([]Place, error) {
 	if len(rest) == 0 {
-		if p, ok := t.PlaceOf(rel); ok {
-			if st, err := os.Lstat(t.Path(rel)); err == nil && st.IsDir() {
-				return []Place{p}, nil
-			}
+		p, ok := t.PlaceOf(rel)
+		if !ok {
+			return nil, nil
 		}
-		return nil, nil
+		st, err := os.Lstat(t.Path(rel))
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			return nil, err // closed, which is not absent
+		case err != nil || !st.IsDir():
+			return nil, nil
+		}
+		return []Place{p}, nil
 	}
 	word := rest[0]
 	if one := only[word]; one != "" {

@@ -3,6 +3,7 @@
 package stories
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -35,8 +36,11 @@ func TestWaitOfOneWhoSeesLittle(t *testing.T) {
 	a.daemon("master-buildd")
 	a.daemon("archived")
 	tells(0, "hello_1.0", "hello 1.0: published: amd64 installed, source installed")
-	a.must(os.Chmod(filepath.Join(a.tree, "queue/stable/amd64/building"), 0o700))
-	tells(1, "hello_1.0", "queue/stable/amd64/building", "is closed to you, so how far hello_1.0 is cannot be said")
+	for _, dir := range []string{"queue/stable/amd64/building", "queue/stable/amd64"} {
+		a.must(os.Chmod(filepath.Join(a.tree, dir), 0o700))
+		tells(1, "hello_1.0", dir, "is closed to you, so how far hello_1.0 is cannot be said")
+		a.must(os.Chmod(filepath.Join(a.tree, dir), fs.ModeSetgid|0o775))
+	}
 	looker = a.credential("nobody")
 	tells(100, "hello_1.0 --timeout 10ms", "you may not do this")
 }
