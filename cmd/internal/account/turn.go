@@ -82,7 +82,7 @@ func back(groups []int) {
 }
 
 // turn is the owner of the first directory on the way from the tree to rel that is not
-// root's, nil if all are.
+// root's, or of a link that somebody put in its place; nil if all are root's.
 func turn(tree, rel string) *syscall.Stat_t {
 	path := tree
 	for _, word := range append([]string{"."}, strings.Split(filepath.Clean(rel), "/")...) {
@@ -92,11 +92,14 @@ func turn(tree, rel string) *syscall.Stat_t {
 			look = os.Stat // the tree itself may be behind a link of root's
 		}
 		info, err := look(path)
-		if err != nil || !info.IsDir() {
+		if err != nil {
 			return nil
 		}
 		if st := info.Sys().(*syscall.Stat_t); st.Uid != 0 {
 			return st
+		}
+		if !info.IsDir() {
+			return nil
 		}
 	}
 	return nil
