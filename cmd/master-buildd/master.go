@@ -20,6 +20,7 @@ import (
 	"packmill/queue/quinndiff"
 	"packmill/spool"
 	"packmill/spool/statement"
+	"packmill/spool/upload"
 )
 
 // master is the master build daemon: three loops over one tree.
@@ -161,7 +162,11 @@ func (m *master) asLetIn(it *spool.Item, said *statement.Statement) error {
 	t.Component, t.Has, t.Dsc, t.Changes = said.Component, said.Has, said.Dsc, said.Changes
 	t.Uploader, t.Fingerprint, t.Account = said.Uploader, said.Fingerprint, cmp.Or(said.Account, t.Account)
 	if said.Dsc != "" {
-		dsc, err := paper.Read(it.Path(), said.Dsc)
+		text, err := said.Text(it.Path(), said.Dsc, upload.MaxChanges)
+		if err != nil {
+			return err
+		}
+		dsc, err := paper.Parse(said.Dsc, text)
 		if err != nil {
 			return err
 		}
