@@ -99,7 +99,8 @@ func (a *attempt) openLog() (*os.File, error) {
 	if err := forgetAttempt(a.it, a.t.Tries); err != nil {
 		return nil, err
 	}
-	log, err := os.OpenFile(a.it.Path(buildlog.LogFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o644)
+	// O_EXCL follows no link that who may write in the item has put in the log's place.
+	log, err := os.OpenFile(a.it.Path(buildlog.LogFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
 	}
