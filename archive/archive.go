@@ -166,6 +166,10 @@ func (s *Suite) check() error {
 // Archive is an archive's directory. Its methods may be called by several
 // goroutines and processes at once; publications wait for each other.
 type Archive struct {
+	// Progress, if set, hears how many of the packages that are new in a feed for opkg are made: the first time each is
+	// packed anew, which takes long.
+	Progress func(done, all int)
+
 	root string
 
 	mu     sync.Mutex

@@ -36,6 +36,8 @@ func (f Fault) String() string { return f.Path + ": " + f.Text }
 // CheckOptions say how an archive is checked.
 type CheckOptions struct {
 	Deep bool // every byte is read, and the snapshots are checked too
+	// Progress, if set, hears how many bytes of how many in the pool are read.
+	Progress func(done, all int64)
 }
 
 // Check reads the archive as a client does and reports what does not fit:
@@ -54,6 +56,11 @@ func (a *Archive) Check(ctx context.Context, opt CheckOptions) ([]Fault, error) 
 		return nil, fmt.Errorf("check %s: %w", a.root, err)
 	}
 	c := &check{a: a, CheckOptions: opt, pool: map[string]string{}}
+	if opt.Deep && opt.Progress != nil {
+		if c.all, err = poolSize(a.root); err != nil {
+			return nil, fmt.Errorf("check %s: %w", a.root, err)
+		}
+	}
 	for i := range suites {
 		suites[i] = filepath.Join("dists", suites[i])
 	}
@@ -91,6 +98,25 @@ type check struct {
 	a      *Archive
 	pool   map[string]string // file -> checksum it was checked for
 	faults []Fault
+
+	done, all int64 // bytes of the pool that were read, and that there are
+}
+
+// poolSize is how many bytes the pool has.
+func poolSize(root string) (n int64, err error) {
+	err = filepath.WalkDir(filepath.Join(root, "pool"), func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if info, err := d.Info(); err == nil {
+			n += info.Size()
+		}
+		return nil
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	return n, err
 }
 
 func (c *check) fault(path, format string, args ...any) {
@@ -287,6 +313,9 @@ func (c *check) file(from, name, size, sum string) {
 		c.fault(name, "%d bytes, and %s says %d", info.Size(), from, want)
 	case c.Deep:
 		got, err := sumFile(c.a.path(name))
+		if c.done += want; c.all > 0 {
+			c.Progress(c.done, max(c.all, c.done))
+		}
 		if err != nil {
 			c.fault(name, "%v", err)
 		} else if got.SHA256 != sum {

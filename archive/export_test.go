@@ -199,7 +199,23 @@ func TestHandler(t *testing.T) {
 		}
 		return r.StatusCode, string(text)
 	}
+	// All that is refused is there, and has a file: the daemons' places, a view that is being made, and what lies
+	// beside the archive.
 	inner := []string{"cache", "incoming", "installed", "published", ".lock"}
+	beside := filepath.Base(f.a.Root()) + "-beside"
+	t.Cleanup(func() { os.RemoveAll(filepath.Join(filepath.Dir(f.a.Root()), beside)) })
+	for _, dir := range []string{"cache", "incoming", "installed", "published", "dists/.new-unstable", "../" + beside} {
+		dir = filepath.Join(f.a.Root(), dir)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "file"), []byte("secret"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(f.a.Root(), ".lock")); err != nil {
+		t.Fatal(err)
+	}
 	for _, p := range []string{"/", "//", "/./", "/dists/..", "/pool//../"} {
 		_, text := get(p)
 		for _, n := range inner {
@@ -208,12 +224,23 @@ func TestHandler(t *testing.T) {
 			}
 		}
 	}
-	for _, n := range append(inner, "dists/.new-unstable", "../archive.go") {
+	outer := append(inner, "dists/.new-unstable", "../"+beside)
+	for _, n := range outer[:len(outer):len(outer)] {
+		if n != ".lock" {
+			outer = append(outer, n+"/file")
+		}
+	}
+	for _, n := range outer {
 		for _, way := range []string{"/%s", "//%s", "/%s/", "//%s/", "/./%s/", "/dists/../%s/", "/dists//../%s",
 			"/pool/%%2e%%2e/%s/", "/%%2f%s/", "/%%2e/%s", "/dists/..//%s/"} {
 			p := fmt.Sprintf(way, n)
-			if code, text := get(p); code == http.StatusOK || strings.Contains(text, "<a href") && code/100 != 3 {
+			// A client that is sent to the clean name is refused there.
+			code, text := get(p)
+			if code == http.StatusOK || strings.Contains(text, "<a href") && code/100 != 3 || strings.Contains(text, "secret") {
 				t.Errorf("%s: got %d, want none of it", p, code)
+			}
+			if way == "/%s" && !strings.HasPrefix(n, "..") && code != http.StatusNotFound {
+				t.Errorf("%s: got %d, want %d", p, code, http.StatusNotFound)
 			}
 		}
 	}

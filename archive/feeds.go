@@ -47,7 +47,7 @@ func (t *transaction) feeds(keys signing, rep *Report) error {
 	links := map[string]string{}
 	for _, arch := range archs {
 		feed := opkg.Feed{Root: t.a.root, Suite: t.suite.Name, Arch: arch, Options: t.suite.Opkg.Options,
-			Usign: keys.usign, OpenPGP: signersOf(keys.openpgp), Manifest: t.suite.Opkg.Layout != ""}
+			Usign: keys.usign, OpenPGP: signersOf(keys.openpgp), Manifest: t.suite.Opkg.Layout != "", Progress: t.a.Progress}
 		of := feed.Of(arch)
 		parts, err := t.parts(p, arch, of)
 		if err != nil {

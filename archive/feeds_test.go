@@ -30,10 +30,6 @@ func TestFeeds(t *testing.T) {
 	if err := os.WriteFile(file, key.Secret(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	pub, err := opkg.ParsePublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
 	public, err := os.ReadFile(f.key)
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +44,7 @@ func TestFeeds(t *testing.T) {
 	// check holds the feeds to opkg's rules, and to what they must list.
 	check := func(want map[string]string) {
 		t.Helper()
-		opt := opkg.CheckOptions{Usign: []*opkg.PublicKey{pub}, OpenPGP: ring, Now: time.Now().Add(time.Hour)}
+		opt := opkg.CheckOptions{Usign: []*opkg.Key{key}, OpenPGP: ring, Now: time.Now().Add(time.Hour)}
 		wrong, err := checkFeeds(context.Background(), f.a.root, f.suite, opt)
 		if err != nil || wrong != nil {
 			t.Errorf("check: %v: %s", err, strings.Join(wrong, "\n"))

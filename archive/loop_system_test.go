@@ -6,5 +6,5 @@ import "testing"
 
 func TestClientsNeverFailLong(t *testing.T) {
 	t.Parallel()
-	loop(t, 500)
+	loop(t, 200)
 }

@@ -103,15 +103,20 @@ func TestSkew(t *testing.T) {
 	f.wantHave("main/binary-i386/Packages", "app 2, app-data 2, bb-data 2")
 }
 
-// TestAlwaysInstallable publishes the builds of some sources in any order, some
-// never, and asks dose after each publication.
+// TestAlwaysInstallable asks dose after each publication.
 func TestAlwaysInstallable(t *testing.T) {
 	t.Parallel()
-	const steps = 40
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
 	f := newFixture(t)
+	f.publishAtRandom(40, f.debcheck)
+}
+
+// publishAtRandom publishes the builds of some sources in any order, some never, and
+// looks after each publication.
+func (f *fixture) publishAtRandom(steps int, look func(when string)) {
+	f.Helper()
+	seed := rand.Uint64()
+	f.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
 	f.suite.Components = []string{"main"}
 	names := []string{"aa", "bb", "cc"}
 	version := map[string]int{}
@@ -144,7 +149,7 @@ func TestAlwaysInstallable(t *testing.T) {
 		rep := f.publish(batch...)
 		for i, res := range rep.Results {
 			if res.Outcome == Refused {
-				t.Fatalf("%s: %s\n%s", filepath.Base(batch[i].Changes), res.Reason, strings.Join(log, "\n"))
+				f.Fatalf("%s: %s\n%s", filepath.Base(batch[i].Changes), res.Reason, strings.Join(log, "\n"))
 			}
 			log = append(log, fmt.Sprintf("step %d: %s: %v %s", step, batch[i].Changes, res.Outcome, res.Reason))
 		}
@@ -153,7 +158,7 @@ func TestAlwaysInstallable(t *testing.T) {
 				delete(pending, key)
 			}
 		}
-		f.debcheck(strings.Join(log, "\n"))
+		look(strings.Join(log, "\n"))
 	}
 }
 

@@ -54,6 +54,7 @@ type Plan struct {
 	NotForUs  []string // architectures of the suite that the Architecture field leaves out
 	HasBinary []string // architectures whose binaries came with the source
 	Class     int      // of the source and its jobs
+	Of        string   // SUITE/SOURCE_VERSION; "" in those of an earlier time
 }
 
 // MakePlan compares the .dsc's Architecture list with the suite (wildcards as
@@ -96,6 +97,25 @@ func ReadPlan(dir string) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
+	return parsePlan(data)
+}
+
+// planOf is ReadPlan of a claimed item. A plan decides when the source is published: one
+// that is not master-buildd's own, or was made for another source, is none. (A reviewer
+// may write in the directory, and has plans in reach.)
+func planOf(it *spool.Item, suite string) (Plan, error) {
+	data, err := it.ReadBy(planFile, spool.UserMaster)
+	if err != nil {
+		return Plan{}, err
+	}
+	p, err := parsePlan(data)
+	if err == nil && p.Of != "" && p.Of != suite+"/"+it.Name.ID() {
+		return Plan{}, fmt.Errorf("plan of %s: %w", p.Of, fs.ErrNotExist)
+	}
+	return p, err
+}
+
+func parsePlan(data []byte) (Plan, error) {
 	st, err := deb822.ParseOne(planFile, data, deb822.Hostile)
 	if err != nil {
 		return Plan{}, err
@@ -103,7 +123,7 @@ func ReadPlan(dir string) (Plan, error) {
 	p := Plan{
 		Jobs: deb822.Words(st.Get("Jobs")), NotForUs: deb822.Words(st.Get("Not-For-Us")),
 		HasBinary: deb822.Words(st.Get("Has-Binaries")),
-		Class:     spool.NormalClass,
+		Class:     spool.NormalClass, Of: st.Get("Of"),
 	}
 	if c := st.Get("Class"); c != "" {
 		if p.Class, err = strconv.Atoi(c); err != nil || p.Class < 0 || p.Class > 99 {
@@ -123,6 +143,7 @@ func (p Plan) text() []byte {
 	st.Set("Not-For-Us", strings.Join(p.NotForUs, " "))
 	st.Set("Has-Binaries", strings.Join(p.HasBinary, " "))
 	st.Set("Class", fmt.Sprintf("%02d", p.Class))
+	st.Set("Of", p.Of)
 	return st.Append(nil)
 }
 
@@ -140,12 +161,12 @@ func FanOut(tree *spool.Tree, it *spool.Item, s Suite, who string) (spool.Verdic
 	if err != nil {
 		return spool.Verdict{}, err
 	}
-	plan, err := ReadPlan(it.Path())
+	plan, err := planOf(it, s.Name)
 	if errors.Is(err, fs.ErrNotExist) {
 		if plan, err = MakePlan(t, s, it.Path(t.Dsc)); err != nil {
 			return spool.Verdict{}, err
 		}
-		plan.Class = s.class(t, it.Name.Class, note(tree, s.Name, t))
+		plan.Class, plan.Of = s.class(t, it.Name.Class, note(tree, s.Name, t)), s.Name+"/"+it.Name.ID()
 		err = layEggs(tree, it, t, plan, s)
 	}
 	if err != nil {
@@ -187,7 +208,7 @@ func (s *Suite) ClassFor(t *Ticket, note string) int { return s.class(t, spool.N
 // note is what quinn-diff would say: an older version of the source is in the
 // archive, or none.
 func note(tree *spool.Tree, suite string, t *Ticket) string {
-	found, err := sourceItems(tree, spool.In(spool.Installed, suite, spool.SourceArch).Of(t.Source), t.Source)
+	found, err := tree.Of(t.Source, spool.In(spool.Installed, suite, spool.SourceArch))
 	if err == nil && len(found) > 0 {
 		return NoteOutOfDate
 	}
@@ -199,7 +220,7 @@ func layEggs(tree *spool.Tree, it *spool.Item, t *Ticket, plan Plan, s Suite) er
 	if err := durable.RemoveAll(it.Path(jobsDir)); err != nil {
 		return err
 	}
-	failures, err := previous(tree, s.Name, t.Source, t.Version)
+	failures, err := previous(tree, s.Name, t.version())
 	if err != nil {
 		return err
 	}
@@ -343,7 +364,7 @@ func (h *hatching) out(arch string, p spool.Place, reason string) error {
 	err = h.it.Hatch(filepath.Join(jobsDir, arch), p, name, spool.MasterD, h.who, reason)
 	if err == nil && unwanted != nil {
 		// The word of the person is in the new one from here on.
-		return supersede(h.tree, *unwanted, h.t.Version, h.who, spool.MasterD)
+		return supersede(h.tree, *unwanted, h.t.Version, h.who)
 	}
 	if errors.Is(err, spool.ErrGone) {
 		return nil
@@ -377,7 +398,7 @@ func (h *hatching) first(arch, dir, reason string, unwanted *spool.Found) (spool
 // Unwanted finds the job of any version of a source of which a person said that it
 // is not for an architecture, which holds for all versions; nil: nobody did.
 func Unwanted(tree *spool.Tree, suite, arch, source string) (*spool.Found, error) {
-	found, err := sourceItems(tree, spool.In(spool.NotForUs, suite, arch), source)
+	found, err := tree.Of(source, spool.In(spool.NotForUs, suite, arch))
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
@@ -408,13 +429,13 @@ func Make(tree *spool.Tree, j *Job) (spool.Found, error) {
 	t := *j.Ticket
 	t.BuildArch = j.Arch
 	key := ledgerKey(t.Source, t.Version, t.BinNMU)
-	if have, err := FindJob(tree, t.Suite, j.Arch, t.Source, t.Version); err != nil {
+	if have, err := FindJob(tree, t.Suite, j.Arch, t.version()); err != nil {
 		return spool.Found{}, err
 	} else if have != nil && (t.BinNMU == 0 || have.Place.State != spool.Installed) {
 		return *have, fmt.Errorf("%s on %s in %s: %w", key, j.Arch, t.Suite, ErrTwice)
 	}
 	if t.Previous == "" && t.BinNMU == 0 {
-		failures, err := previous(tree, t.Suite, t.Source, t.Version)
+		failures, err := previous(tree, t.Suite, t.version())
 		if err != nil {
 			return spool.Found{}, err
 		}
@@ -454,7 +475,7 @@ func Make(tree *spool.Tree, j *Job) (spool.Found, error) {
 	}
 	defer it.Release()
 	if unwanted != nil {
-		if err := supersede(tree, *unwanted, t.Version, j.Who, j.By); err != nil {
+		if err := supersede(tree, *unwanted, t.Version, j.Who); err != nil {
 			return spool.Found{}, err
 		}
 	}

@@ -1,49 +1,12 @@
 package queue
 
 import (
-	"errors"
-	"io"
-	"io/fs"
 	"os"
-	"slices"
 	"strings"
 
 	"packmill/internal/policy"
 	"packmill/spool"
 )
-
-// sourceItems lists the items of one source in a place, in order. Queues are
-// long: names of other sources cost one comparison each, and are not sorted.
-func sourceItems(tree *spool.Tree, p spool.Place, source string) ([]spool.Found, error) {
-	dir, err := os.Open(tree.Path(p.Dir()))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	var found []spool.Found
-	for part := "_" + source + "_"; ; {
-		names, err := dir.Readdirnames(4096)
-		for _, name := range names {
-			if !strings.Contains(name, part) {
-				continue
-			}
-			if n, err := spool.ParseName(name); err == nil && n.Source == source {
-				found = append(found, spool.Found{Place: p, Name: n})
-			}
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	slices.SortFunc(found, func(a, b spool.Found) int { return strings.Compare(a.Name.String(), b.Name.String()) })
-	return found, nil
-}
 
 // findNamed looks where a job is under its source's own name, which it has
 // unless a person changed its order: one call for each state, and no listing
@@ -64,30 +27,39 @@ func findNamed(tree *spool.Tree, states []spool.State, suite, arch string, name 
 // FindJob looks for the job of exactly this source version on an
 // architecture; nil says that it was not seen, which while jobs move is no
 // proof that there is none.
-func FindJob(tree *spool.Tree, suite, arch, source, version string) (*spool.Found, error) {
-	return findJob(tree, tree.Are(spool.Jobs), suite, arch, source, version)
+func FindJob(tree *spool.Tree, suite, arch string, name spool.Name) (*spool.Found, error) {
+	return findJob(tree, tree.Are(spool.Jobs), suite, arch, name)
 }
 
 // Retired looks for the source of a version in the attic: binaries that wait
 // for it wait in vain. nil says that it was not seen there.
-func Retired(tree *spool.Tree, suite, source, version string) (*spool.Found, error) {
-	return findJob(tree, []spool.State{spool.Attic}, suite, "", source, version)
+func Retired(tree *spool.Tree, suite string, name spool.Name) (*spool.Found, error) {
+	return findJob(tree, []spool.State{spool.Attic}, suite, "", name)
 }
 
-func findJob(tree *spool.Tree, states []spool.State, suite, arch, source, version string) (*spool.Found, error) {
-	for _, s := range states {
-		found, err := sourceItems(tree, spool.In(s, suite, arch).Of(source), source)
-		if err != nil {
-			return nil, err
-		}
-		for i := range found {
-			f := &found[i]
-			if f.Name.Version == version && archOf(tree, f) == arch && (f.Place.Suite == suite || sameSuite(tree, f, suite)) {
-				return f, nil
-			}
+// findJob looks for the item of exactly the source and version of a name.
+func findJob(tree *spool.Tree, states []spool.State, suite, arch string, name spool.Name) (*spool.Found, error) {
+	found, err := tree.Of(name.Source, in(states, suite, arch)...)
+	if err != nil {
+		return nil, err
+	}
+	for i := range found {
+		f := &found[i]
+		if f.Name.Version == name.Version && archOf(tree, f) == arch &&
+			(f.Place.Suite == suite || sameSuite(tree, f, suite)) {
+			return f, nil
 		}
 	}
 	return nil, nil
+}
+
+// in are the places of several states.
+func in(states []spool.State, where ...string) []spool.Place {
+	places := make([]spool.Place, len(states))
+	for i, s := range states {
+		places[i] = spool.In(s, where...)
+	}
+	return places
 }
 
 // archOf is Found.Arch of what a person's mv may have brought to a place whose
@@ -118,16 +90,14 @@ func Lookup(tree *spool.Tree, suite, arch, pattern string) (*spool.Found, error)
 	if policy.CheckSource(source) != nil {
 		return nil, nil
 	}
+	found, err := tree.Seek(source, in(tree.Are(spool.Jobs), suite, arch)...)
+	if err != nil {
+		return nil, err
+	}
 	var best *spool.Found
-	for _, s := range tree.Are(spool.Jobs) {
-		found, err := sourceItems(tree, spool.In(s, suite, arch).Of(source), source)
-		if err != nil {
-			return nil, err
-		}
-		for i := range found {
-			if f := &found[i]; f.Arch() == arch && f.Name.Matches(pattern) && (best == nil || ahead(f, best)) {
-				best = f
-			}
+	for i := range found {
+		if f := &found[i]; f.Arch() == arch && f.Name.Matches(pattern) && (best == nil || ahead(f, best)) {
+			best = f
 		}
 	}
 	return best, nil
@@ -148,18 +118,16 @@ func ahead(a, b *spool.Found) bool {
 // on any of the architectures; nil: there is none.
 func BinNMUOf(tree *spool.Tree, suite string, archs []string, t *Ticket) (*Ticket, error) {
 	for _, arch := range archs {
-		for _, s := range tree.Are(spool.Jobs) {
-			found, err := sourceItems(tree, spool.In(s, suite, arch).Of(t.Source), t.Source)
-			if err != nil {
-				return nil, err
+		found, err := tree.Of(t.Source, in(tree.Are(spool.Jobs), suite, arch)...)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range found {
+			if f.Name.Version != t.Version {
+				continue
 			}
-			for _, f := range found {
-				if f.Name.Version != t.Version {
-					continue
-				}
-				if o, err := TicketAt(tree, f); err == nil && o.BinNMU == t.BinNMU {
-					return o, nil
-				}
+			if o, err := TicketAt(tree, f); err == nil && o.BinNMU == t.BinNMU {
+				return o, nil
 			}
 		}
 	}

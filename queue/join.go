@@ -17,7 +17,7 @@ import (
 // was not seen, because it was just moving or for whatever reason, keeps the
 // source here.
 func Join(tree *spool.Tree, it *spool.Item, s Suite) (spool.Verdict, error) {
-	plan, err := ReadPlan(it.Path())
+	plan, err := planOf(it, s.Name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return spool.Verdict{To: spool.In(spool.Accepted, s.Name), Reason: "it was never fanned out"}, nil
 	}
@@ -31,7 +31,7 @@ func Join(tree *spool.Tree, it *spool.Item, s Suite) (spool.Verdict, error) {
 		f := findNamed(tree, settled, s.Name, a, it.Name)
 		if f == nil && findNamed(tree, active, s.Name, a, it.Name) == nil {
 			// Somebody gave it another order.
-			if f, err = findJob(tree, settled, s.Name, a, it.Name.Source, it.Name.Version); err != nil {
+			if f, err = findJob(tree, settled, s.Name, a, it.Name); err != nil {
 				return spool.Verdict{}, err
 			}
 		}
@@ -54,23 +54,21 @@ func Join(tree *spool.Tree, it *spool.Item, s Suite) (spool.Verdict, error) {
 // suite: their jobs and their sources go to the attic. A build that is running
 // ends by itself (its builder asks Superseded then). What a person said is not
 // for an architecture holds for the next version too: see hatch.
-func Supersede(tree *spool.Tree, suite, source, version, who string, by spool.Actor) error {
-	places, err := tree.PlacesOf(suite, source, append(tree.Are(spool.Stale), spool.Building)...)
+func Supersede(tree *spool.Tree, suite string, newer spool.Name, who string) error {
+	places, err := tree.PlacesOf(suite, newer.Source, append(tree.Are(spool.Stale), spool.Building)...)
 	if err != nil {
 		return err
 	}
-	for _, p := range places {
-		found, err := sourceItems(tree, p, source)
-		if err != nil {
-			return err
+	found, err := tree.Of(newer.Source, places...)
+	if err != nil {
+		return err
+	}
+	for _, f := range found {
+		if policy.CompareVersions(f.Name.Version, newer.Version) >= 0 {
+			continue
 		}
-		for _, f := range found {
-			if policy.CompareVersions(f.Name.Version, version) >= 0 {
-				continue
-			}
-			if err := supersede(tree, f, version, who, by); err != nil {
-				return err
-			}
+		if err := supersede(tree, f, newer.Version, who); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -81,7 +79,7 @@ func Supersede(tree *spool.Tree, suite, source, version, who string, by spool.Ac
 // ahead. The jobs stay, and are those of the new one. An item that was moved to
 // another suite by hand is of that suite from here on.
 func AcceptedAgain(tree *spool.Tree, it *spool.Item, who string) error {
-	found, err := sourceItems(tree, spool.In(spool.Master, it.Place.Suite), it.Name.Source)
+	found, err := tree.Of(it.Name.Source, spool.In(spool.Master, it.Place.Suite))
 	if err != nil {
 		return err
 	}
@@ -113,7 +111,7 @@ func AcceptedAgain(tree *spool.Tree, it *spool.Item, who string) error {
 	return it.SetTicket(t.Stanza())
 }
 
-func supersede(tree *spool.Tree, f spool.Found, version, who string, by spool.Actor) error {
+func supersede(tree *spool.Tree, f spool.Found, version, who string) error {
 	it, err := tree.Claim(f.Place, f.Name.String())
 	if err != nil {
 		// Busy or gone: its holder moves it, and the next pass meets it
@@ -128,24 +126,23 @@ func supersede(tree *spool.Tree, f spool.Found, version, who string, by spool.Ac
 			return nil
 		}
 	}
-	return it.Move(by, who, spool.Verdict{To: spool.In(spool.Attic), Reason: SupersededBy + "version " + version})
+	return it.Move(spool.MasterD, who,
+		spool.Verdict{To: spool.In(spool.Attic), Reason: SupersededBy + "version " + version})
 }
 
 // Superseded reports the newest version of the source that has come to the
 // suite's queues after the given one, or "".
 func Superseded(tree *spool.Tree, suite, source, version string) (string, error) {
+	found, err := tree.Of(source, spool.In(spool.Master, suite), spool.In(spool.Uploaded, suite))
+	if err != nil {
+		return "", err
+	}
 	newest := ""
-	for _, s := range []spool.State{spool.Master, spool.Uploaded} {
-		found, err := sourceItems(tree, spool.In(s, suite), source)
-		if err != nil {
-			return "", err
-		}
-		for _, f := range found {
-			v := f.Name.Version
-			if f.Name.Arch == "" && policy.CompareVersions(v, version) > 0 &&
-				(newest == "" || policy.CompareVersions(v, newest) > 0) {
-				newest = v
-			}
+	for _, f := range found {
+		v := f.Name.Version
+		if f.Name.Arch == "" && policy.CompareVersions(v, version) > 0 &&
+			(newest == "" || policy.CompareVersions(v, newest) > 0) {
+			newest = v
 		}
 	}
 	return newest, nil
@@ -160,31 +157,29 @@ const failedFile = "failed"
 // its own job was told of the versions before, until one is good. What of older
 // versions waited in the long queues was superseded before this, and lies in the
 // attic.
-func previous(tree *spool.Tree, suite, source, version string) (map[string]string, error) {
+func previous(tree *spool.Tree, suite string, newer spool.Name) (map[string]string, error) {
 	of := map[string]spool.Found{}
-	places, err := tree.PlacesOf(suite, source, tree.Where(func(s spool.State) bool {
+	places, err := tree.PlacesOf(suite, newer.Source, tree.Where(func(s spool.State) bool {
 		return s.Is(spool.Jobs) || s == spool.Attic
 	})...)
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range places {
-		found, err := sourceItems(tree, p, source)
-		if err != nil {
-			return nil, err
+	found, err := tree.Of(newer.Source, places...)
+	if err != nil {
+		return nil, err
+	}
+	for i := range found {
+		f := &found[i]
+		arch := archOf(tree, f)
+		if arch == "" || arch == spool.SourceArch || policy.CompareVersions(f.Name.Version, newer.Version) >= 0 {
+			continue
 		}
-		for i := range found {
-			f := &found[i]
-			arch := archOf(tree, f)
-			if arch == "" || arch == spool.SourceArch || policy.CompareVersions(f.Name.Version, version) >= 0 {
-				continue
-			}
-			if have, ok := of[arch]; ok && !ahead(f, &have) {
-				continue
-			}
-			if p.Suite == suite || sameSuite(tree, f, suite) {
-				of[arch] = *f
-			}
+		if have, ok := of[arch]; ok && !ahead(f, &have) {
+			continue
+		}
+		if f.Place.Suite == suite || sameSuite(tree, f, suite) {
+			of[arch] = *f
 		}
 	}
 	out := map[string]string{}

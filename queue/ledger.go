@@ -106,7 +106,7 @@ func lockLedger(dir string) (io.Closer, error) {
 // or with mv, does not count: it would be made again at once.
 func inAttic(tree *spool.Tree, arch, key string, ino uint64) bool {
 	source, _, _ := strings.Cut(key, "_")
-	found, err := sourceItems(tree, spool.In(spool.Attic), source)
+	found, err := tree.Of(source, spool.In(spool.Attic))
 	if err != nil {
 		return false
 	}
@@ -155,7 +155,7 @@ func Adopt(tree *spool.Tree) error {
 		for _, name := range names {
 			n, err := spool.ParseName(name)
 			f := spool.Found{Place: p, Name: n}
-			if err != nil || f.Arch() == "" || f.Arch() == spool.SourceArch {
+			if err != nil || !f.IsJob() {
 				continue
 			}
 			if err := adopt(tree, f); err != nil && !errors.Is(err, spool.ErrBusy) && !errors.Is(err, spool.ErrGone) &&
@@ -264,16 +264,21 @@ func CheckLedgers(tree *spool.Tree) ([]spool.Finding, error) {
 	if err := lookForJobs(tree, entries); err != nil {
 		return nil, err
 	}
-	for ino, path := range entries {
-		rel, _ := filepath.Rel(tree.Root(), path)
-		out = append(out, spool.Finding{
-			Kind: Unlisted, Path: rel,
-			Text: "the job of this entry is nowhere, and no other can be made while the entry is there",
-			Cure: "the entry is removed", Repair: func() error { return strike(path, ino) },
+	if len(entries) > 0 {
+		err = eachEntry(tree, func(path string, st *unix.Stat_t) {
+			ino, rel := st.Ino, below(tree, path)
+			if !entries[ino] {
+				return
+			}
+			out = append(out, spool.Finding{
+				Kind: Unlisted, Path: rel,
+				Text: "the job of this entry is nowhere, and no other can be made while the entry is there",
+				Cure: "the entry is removed", Repair: func() error { return strike(path, ino) },
+			})
 		})
 	}
 	slices.SortFunc(out, func(a, b spool.Finding) int { return strings.Compare(a.Path, b.Path) })
-	return out, nil
+	return out, err
 }
 
 // unlistedJobs are the jobs that no ledger knows.
@@ -283,45 +288,40 @@ func unlistedJobs(tree *spool.Tree) (out []spool.Finding, err error) {
 		return nil, err
 	}
 	for _, p := range places {
-		names, err := tree.List(p)
-		if err != nil {
-			return nil, err
+		if p.State == spool.Installed {
+			continue
 		}
-		for _, name := range names {
+		if err := tree.Each(p, func(name string) {
 			n, err := spool.ParseName(name)
 			f := spool.Found{Place: p, Name: n}
-			if err != nil || p.State == spool.Installed || f.Arch() == "" || f.Arch() == spool.SourceArch {
-				continue
+			if err != nil || !f.IsJob() {
+				return
 			}
 			dir := tree.Path(f.Dir())
 			var st unix.Stat_t
 			err = unix.Lstat(filepath.Join(dir, birthFile), &st)
 			if _, gone := os.Lstat(dir); gone != nil || err == nil && st.Nlink > 1 {
-				continue
+				return
 			}
 			out = append(out, spool.Finding{
 				Kind: Unlisted, Path: f.Dir(), Text: "the ledger does not know the job, so it could be made twice",
 				Cure:   "it is written into the ledger, as master-buildd does when it starts",
 				Repair: func() error { return adopt(tree, f) },
 			})
+		}); err != nil {
+			return nil, err
 		}
 	}
 	return out, nil
 }
 
-// ledgerEntries are the paths of all entries by inode, which an entry shares with its
-// job, and what lies in ledgers and is none.
-func ledgerEntries(tree *spool.Tree) (entries map[uint64]string, strays []spool.Finding, err error) {
-	paths, err := filepath.Glob(tree.Path("queue", "*", "*", spool.LedgerDir, "[^.]*"))
-	if err != nil {
-		return nil, nil, err
-	}
-	entries = map[uint64]string{}
-	for _, path := range paths {
-		var st unix.Stat_t
-		rel, _ := filepath.Rel(tree.Root(), path)
-		switch err := unix.Lstat(path, &st); {
-		case err != nil:
+// ledgerEntries are the inodes of all entries, which an entry shares with its job, and
+// what lies in ledgers and is none.
+func ledgerEntries(tree *spool.Tree) (entries map[uint64]bool, strays []spool.Finding, err error) {
+	entries = map[uint64]bool{}
+	err = eachEntry(tree, func(path string, st *unix.Stat_t) {
+		rel := below(tree, path)
+		switch {
 		case st.Mode&unix.S_IFMT != unix.S_IFREG:
 			text := "an entry of a ledger is a file, and this is none"
 			strays = append(strays, spool.Finding{
@@ -329,37 +329,76 @@ func ledgerEntries(tree *spool.Tree) (entries map[uint64]string, strays []spool.
 				Repair: func() error { return tree.PutAway(rel, text) },
 			})
 		case st.Nlink > 1: // with one name it is of a job that was swept, and hinders nobody
-			entries[st.Ino] = path
+			entries[st.Ino] = true
+		}
+	})
+	return entries, strays, err
+}
+
+// below is a path as it is said to people, below the tree.
+func below(tree *spool.Tree, path string) string { return strings.TrimPrefix(path, tree.Root()+"/") }
+
+// eachEntry calls do with each entry of all ledgers.
+func eachEntry(tree *spool.Tree, do func(path string, st *unix.Stat_t)) error {
+	return eachIn(tree.Path("queue", "*", "*", spool.LedgerDir), func(path string) {
+		var st unix.Stat_t
+		if filepath.Base(path)[0] != '.' && unix.Lstat(path, &st) == nil {
+			do(path, &st)
+		}
+	})
+}
+
+// eachIn calls do with each name in the directories that fit a pattern; they may be
+// long, and are not held.
+func eachIn(pattern string, do func(path string)) error {
+	dirs, err := filepath.Glob(pattern)
+	if err != nil {
+		return err
+	}
+	for _, path := range dirs {
+		dir, err := os.Open(path)
+		if err != nil {
+			continue // it has gone, or is none
+		}
+		for err == nil {
+			var names []string
+			names, err = dir.Readdirnames(1024)
+			for _, name := range names {
+				do(path + "/" + name)
+			}
+		}
+		dir.Close()
+		// (readdir(3) of a directory that is removed meanwhile fails with ENOENT.)
+		if err != io.EOF && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ENOENT) {
+			return err
 		}
 	}
-	return entries, strays, nil
+	return nil
 }
 
 // lookForJobs deletes the entries whose job it finds. A job may be on its way, so what
 // is missed is looked for five times.
-func lookForJobs(tree *spool.Tree, entries map[uint64]string) error {
+func lookForJobs(tree *spool.Tree, entries map[uint64]bool) error {
+	found := func(dir string) { delete(entries, inodeOf(dir)) }
 	// In the attic, and as an egg in a source that is fanned out, too.
-	births := []string{"tmp/*", "tmp/gone/*"}
 	any := strings.NewReplacer("SUITE", "*", "ARCH", "*", "HASH", "*")
-	for _, s := range tree.States {
-		items := any.Replace(s.Dir) + "/*"
-		births = append(births, items)
-		if s.Is(spool.Sources | spool.Queued) {
-			births = append(births, items+"/"+jobsDir+"/*")
-		}
-	}
 	for look := 0; len(entries) > 0 && look < 5; look++ {
 		if look > 0 {
 			time.Sleep(100 * time.Millisecond)
 		}
-		for _, dir := range births {
-			found, err := filepath.Glob(tree.Path(dir, birthFile))
-			if err != nil {
-				return err
-			}
-			for _, f := range found {
-				delete(entries, inodeOf(filepath.Dir(f)))
-			}
+		err := errors.Join(eachIn(tree.Path("tmp"), found), eachIn(tree.Path("tmp/gone"), found))
+		for _, s := range tree.States {
+			var eggs error
+			items := eachIn(tree.Path(any.Replace(s.Dir)), func(item string) {
+				found(item)
+				if s.Is(spool.Sources | spool.Queued) {
+					eggs = errors.Join(eggs, eachIn(item+"/"+jobsDir, found))
+				}
+			})
+			err = errors.Join(err, items, eggs)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -452,7 +452,7 @@ func TestPreviousFailure(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := jobIn(t, tree, "sid", spool.BuildAttempted, nil)
+		f, newer := jobIn(t, tree, "sid", spool.BuildAttempted, nil), spool.Name{Source: "hello", Version: "1:3"}
 		reply, err := Ask(tree, f, &Request{Op: Fail, Who: "bob", Message: "gcc says no\n\nbug 4711", Now: testTime})
 		if err != nil {
 			t.Fatal(err)
@@ -464,11 +464,11 @@ func TestPreviousFailure(t *testing.T) {
 			}
 		}
 		if where != spool.Failed { // by a build that ended meanwhile
-			if err := Supersede(tree, "sid", "hello", "1:3", "test", spool.MasterD); err != nil {
+			if err := Supersede(tree, "sid", newer, "test"); err != nil {
 				t.Fatal(err)
 			}
 		}
-		got, err := previous(tree, "sid", "hello", "1:3")
+		got, err := previous(tree, "sid", newer)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -480,7 +480,7 @@ func TestPreviousFailure(t *testing.T) {
 		if err != nil || back.Previous != tk.Previous {
 			t.Errorf("in a ticket: %v, %v", back, err)
 		}
-		if got, err := previous(tree, "other", "hello", "1:3"); err != nil || len(got) != 0 {
+		if got, err := previous(tree, "other", newer); err != nil || len(got) != 0 {
 			t.Errorf("of another suite: %v, %v", got, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -8,8 +9,9 @@ import (
 )
 
 // beside is wanna-build's and buildd's word beside ours, a row each: of a state its name
-// there, of an operation from which state, by whom and to where, of a mail its word. Where
-// we differ the last column says why.
+// there, of an operation from which state, by whom and to where, of a mail its word, of
+// buildd's settings a field of ours, of wanna-build's options a word or an option of wb or a
+// setting, of those of its list those of packmill ls; "-" is what one of the two does not have. Where we differ the last column says why.
 const beside = `
 state      Needs-Build        needs-build
 state      BD-Uninstallable   bd-uninstallable
@@ -98,14 +100,82 @@ mail       dep-wait           dep-wait
 mail       giveback           giveback
 mail       manual             manual
 mail       not-for-us         not-for-us
-mail       newvers            -                  the queues know the newest version; nobody is asked
-mail       purge              -                  a builder keeps nothing that could be purged
-mail       upload-rem         -                  gb of what is on its way takes it back
+mail       newvers            newvers
+mail       purge              purge
+mail       upload-rem         upload-rem
+setting    no_auto_build              Not-Packages
+setting    weak_no_auto_build         Last
+setting    no_build_regex             Not-Packages
+setting    build_regex                Packages
+setting    take_from_dists            Suites
+setting    min_free_space             Reserve
+setting    nice_level                 Nice
+setting    sbuild_chroot              Chroots
+setting    sign_with                  Key
+setting    admin_mail                 Email
+setting    logs_mailed_to             To
+setting    warning_age                Remind
+setting    build_log_keep             Keep-Logs
+setting    EXIT-DAEMON-PLEASE         Stop
+setting    DEB_BUILD_OPTIONS          Options
+setting    DEB_BUILD_PROFILES         Profiles
+setting    idle_sleep_time            -        a builder is woken by what comes
+setting    delay_after_give_back      -        a minute, then longer; giveback leaves it to another builder
+setting    max_sbuild_fails           -        three packages in a row, whose builds a probe tells from a broken builder
+setting    secondary_daemon_threshold -        a builder takes what its settings let it, whoever else runs
+setting    should_build_msgs          -        nobody is asked whether to build after a failure: the job says it
+setting    statistics_mail            -        packmill status, and what each build took in logs/DAY/SUITE/builds
+setting    daemon_log_rotate          -        the supervisor keeps the daemon's log
+setting    dupload_to                 -        archived publishes; packmill archive push brings it elsewhere
+setting    NO-DAEMON-PLEASE           -        the supervisor stops it
+option     --message          --message
+option     --override         --override
+option     --simulate         --dry-run
+option     --extra-depends    --extra-depends
+option     --extra-conflicts  extra-conflicts
+option     --binNMU           nmu
+option     --build-priority   bp
+option     --permanent-build-priority  Build-Priority
+option     --no-build         nfu
+option     --forget           cancel
+option     --info             info
+option     --pretend-avail    -                  the next merge sees what is there; gb --override is for who knows better
+option     --dist             -                  the third part of wb's own grammar: . SUITE
+option     --arch             -                  its second part: . ARCH
+option     --user             -                  the system knows who asks
+option     --merge-v3         -                  master-buildd merges by itself when an archive changes
+option     --export           -                  the tree is the database: cp, or packmill backup
+option     --import           -                  packmill archive import, of any archive
+option     --manual-edit      -                  mv, and an editor on the ticket
+option     --create-maintenance-lock  -          each job has a lock of its own
+option     --distribution-architectures  -       control/suites says it
+option     --verbose          -                  packmill why
+list       --list=STATE       --state
+list       --arch             --arch
+list       --dist             --suite
+list       --min-age          --older
+list       --format           --json
+list       --max-age          -                  the list is in the order of its time
+list       --order            -                  a queue's names are in the order in which it is built
+list       --user             -                  packmill why says who has a job; --json too
+list       --category         -                  there are no categories; a failure's text says what it was
 `
+
+// page is a page of the documentation, whose settings and options other tests hold against
+// the code.
+func page(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
 
 // Each row is what the specification says, and each difference has a reason.
 func TestBesideWannaBuild(t *testing.T) {
-	seen := map[Op]bool{}
+	seen, states := map[Op]bool{}, map[string]bool{}
+	settings, readme, wb := page(t, "../doc/settings.md"), page(t, "../README.md"), page(t, "../cmd/internal/wb/order.go")
 	for line := range strings.Lines(beside) {
 		f := strings.Fields(line)
 		if len(f) == 0 {
@@ -113,12 +183,28 @@ func TestBesideWannaBuild(t *testing.T) {
 		}
 		switch kind, ours := f[0], f[2]; kind {
 		case "state":
-			if s := spool.Standard.Named(ours); (s == nil) != (ours == "-") || ours == "-" && len(f) < 4 {
+			states[ours] = true
+			differs := ours == "-" || f[1] == "-"
+			if s := spool.Standard.Named(ours); (s == nil) != (ours == "-") || differs && len(f) < 4 {
 				t.Errorf("%s: ours is %v, and no reason", line, s)
 			}
 		case "mail":
 			if w := WordAt(ByMail, f[1]); (w == nil) != (ours == "-") || ours == "-" && len(f) < 4 {
 				t.Errorf("%s: ours is %v, and no reason", line, w)
+			}
+		case "setting":
+			if ours == "-" && len(f) < 4 || ours != "-" && !strings.Contains(settings, "`"+ours+"`") {
+				t.Errorf("%s: no such setting, and no reason", line)
+			}
+		case "option":
+			known := WordAt(AtWb, ours) != nil || strings.Contains(wb, `"`+ours+`"`) ||
+				strings.Contains(settings, "`"+ours+"`")
+			if ours != "-" && !known || ours == "-" && len(f) < 4 {
+				t.Errorf("%s: wb has no such word or option, and there is no reason", line)
+			}
+		case "list":
+			if ours == "-" && len(f) < 4 || ours != "-" && !strings.Contains(readme, ours) {
+				t.Errorf("%s: README.md has no such option, and there is no reason", line)
 			}
 		default:
 			op := Op(kind)
@@ -135,8 +221,8 @@ func TestBesideWannaBuild(t *testing.T) {
 		}
 	}
 	for _, s := range spool.Standard.ArchStates() {
-		if !strings.Contains(beside, " "+s.Name+"\n") {
-			t.Errorf("the state %s has no row", s)
+		if !states[s.Name] {
+			t.Errorf("the state %s has no row; one that wanna-build lacks: state - %s and the reason", s, s)
 		}
 	}
 	for _, op := range Ops {

@@ -20,14 +20,14 @@ func Filing(tree *spool.Tree, f spool.Found) bool {
 
 // InstalledSource looks for a version of a source among what was published; nil
 // says that it was not seen there.
-func InstalledSource(tree *spool.Tree, suite, source, version string) (*spool.Found, error) {
-	return findJob(tree, []spool.State{spool.Installed}, suite, spool.SourceArch, source, version)
+func InstalledSource(tree *spool.Tree, suite string, name spool.Name) (*spool.Found, error) {
+	return findJob(tree, []spool.State{spool.Installed}, suite, spool.SourceArch, name)
 }
 
 // SourceOf looks for the source of a job: where it was published, or else where it
 // waits for its jobs. Nil says that it was in neither.
 func SourceOf(tree *spool.Tree, suite string, job spool.Name) (*spool.Found, error) {
-	f, err := InstalledSource(tree, suite, job.Source, job.Version)
+	f, err := InstalledSource(tree, suite, job)
 	if f == nil && err == nil {
 		job.Arch = ""
 		f = findNamed(tree, []spool.State{spool.Master}, suite, "", job)
@@ -47,7 +47,7 @@ func JobsOf(tree *spool.Tree, suite string, archs []string, name spool.Name) (jo
 	for _, a := range archs {
 		f := findNamed(tree, states, suite, a, name)
 		if f == nil {
-			if f, err = findJob(tree, ends, suite, a, name.Source, name.Version); err != nil {
+			if f, err = findJob(tree, ends, suite, a, name); err != nil {
 				return nil, err
 			}
 		}

@@ -71,11 +71,11 @@ func StandingOf(
 // ahead of its binaries: in the order of its moves, so that what moves meanwhile is
 // not missed everywhere.
 func findComing(tree *spool.Tree, suite string, t *Ticket) (*spool.Found, error) {
-	f, err := findJob(tree, tree.Are(spool.Sources|spool.Queued), suite, "", t.Source, t.Version)
+	f, err := findJob(tree, tree.Are(spool.Sources|spool.Queued), suite, "", t.version())
 	if f != nil || err != nil {
 		return f, err
 	}
-	return findJob(tree, []spool.State{spool.Uploaded}, suite, spool.SourceArch, t.Source, t.Version)
+	return findJob(tree, []spool.State{spool.Uploaded}, suite, spool.SourceArch, t.version())
 }
 
 // wasPublished reports whether the source of a job was in the archive at some time,
@@ -85,11 +85,11 @@ func wasPublished(tree *spool.Tree, suite string, t *Ticket) (bool, error) {
 	if FromArchive(t) {
 		return true, nil
 	}
-	f, err := findJob(tree, []spool.State{spool.Installed}, suite, spool.SourceArch, t.Source, t.Version)
+	f, err := findJob(tree, []spool.State{spool.Installed}, suite, spool.SourceArch, t.version())
 	if f != nil || err != nil {
 		return f != nil, err
 	}
-	f, err = Retired(tree, suite, t.Source, t.Version)
+	f, err = Retired(tree, suite, t.version())
 	return f != nil, err
 }
 
@@ -100,7 +100,7 @@ func WentAhead(tree *spool.Tree, f spool.Found) (bool, error) {
 	if err != nil {
 		return false, nil // it has moved, or fsck says it
 	}
-	filed, err := sourceItems(tree, spool.In(spool.Installed, f.Place.Suite, spool.SourceArch).Of(t.Source), t.Source)
+	filed, err := tree.Of(t.Source, spool.In(spool.Installed, f.Place.Suite, spool.SourceArch))
 	if err != nil {
 		return false, err
 	}

@@ -33,7 +33,7 @@ func TestOneMoreState(t *testing.T) {
 		f := spool.Found{Place: spool.In(row, "sid", "amd64"), Name: source.Name}
 		byHand(t, tree, was, f)
 
-		if got, err := FindJob(tree, "sid", "amd64", "hello", "1"); err != nil || got == nil || *got != f {
+		if got, err := FindJob(tree, "sid", "amd64", f.Name); err != nil || got == nil || *got != f {
 			t.Errorf("FindJob: got %v, %v", got, err)
 		}
 		if got, err := Lookup(tree, "sid", "amd64", "hello"); err != nil || got == nil || *got != f {
@@ -60,7 +60,7 @@ func TestOneMoreState(t *testing.T) {
 			}
 		}
 		source.Release()
-		if err := Supersede(tree, "sid", "hello", "2", "test", spool.MasterD); err != nil {
+		if err := Supersede(tree, "sid", spool.Name{Source: "hello", Version: "2"}, "test"); err != nil {
 			t.Fatal(err)
 		}
 		found, err := tree.Find("hello", row, spool.Attic)

@@ -220,6 +220,9 @@ func (t *Ticket) Mark(f spool.Found) string {
 	return hex.EncodeToString(sum[:10])
 }
 
+// version names what the ticket is of.
+func (t *Ticket) version() spool.Name { return spool.Name{Source: t.Source, Version: t.Version} }
+
 // Plus is the version of a job's binaries: the source's, with +bN of a binNMU.
 func (t *Ticket) Plus() string {
 	if t.BinNMU > 0 {

@@ -80,7 +80,8 @@ func (t *Tree) recordAccounts() error {
 }
 
 func (t *Tree) writeAccounts(list []account) error {
-	text := "# Made by packmill init --users: whose the tree's files are, should it be restored where the numbers are others.\n"
+	text := "# Made by packmill init --users: whose the tree's files are, " +
+		"should it be restored where the numbers are others.\n"
 	for _, a := range list {
 		text += fmt.Sprintf("%s %s %d\n", a.kind, a.name, a.id)
 	}

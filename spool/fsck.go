@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,6 +33,7 @@ const (
 	Abandoned Kind = "abandoned" // an item that a dead process claimed: its daemon will take it up
 	Unready   Kind = "unready"   // a part of the tree is missing, or lies on another file system
 	Lost      Kind = "lost"      // the journal tells of it, and it is nowhere
+	Unknown   Kind = "unknown"   // its name is not among those of its source
 )
 
 // Finding is one thing that breaks a promise.
@@ -87,7 +90,8 @@ func HalfWritten(name string, changed, now time.Time) bool {
 // on its way: an item that is locked is left out. Each of look is called for
 // each item while Fsck has its lock, and adds what it finds.
 func (t *Tree) Fsck(look ...func(Found) []Finding) ([]Finding, error) {
-	c := &checker{tree: t, look: look, seen: map[uint64]bool{}, items: map[string][]Found{}}
+	c := &checker{tree: t, look: look, seen: map[uint64]bool{}, once: map[uint64]bool{}, again: map[string]bool{}}
+	c.unread, c.named = t.namesComplete()
 	if c.separate = t.Separate(); c.separate {
 		var err error
 		if c.groups, err = itemGroups(); err != nil {
@@ -101,8 +105,7 @@ func (t *Tree) Fsck(look ...func(Found) []Finding) ([]Finding, error) {
 		return nil, err
 	}
 	c.births()
-	c.twice()
-	if err := cmp.Or(c.rights(), c.trouble); err != nil {
+	if err := cmp.Or(c.twice(), c.rights(), c.trouble); err != nil {
 		return nil, fmt.Errorf("fsck: %w", err)
 	}
 	// What is put away first may be in the way of another repair.
@@ -122,11 +125,34 @@ type checker struct {
 	groups   map[bool]int // of sources and of jobs, then
 	trouble  error
 	findings []Finding
-	seen     map[uint64]bool    // inodes of items: one that moves while we look is met twice
-	items    map[string][]Found // by what may exist only once
+	named    bool            // the names of items are all written down
+	unread   []string        // but for those in these states
+	seen     map[uint64]bool // inodes of items: one that moves while we look is met twice
+	once     map[uint64]bool // hashes of what may exist only once, and was met
+	again    map[string]bool // what was met again
 }
 
 func (c *checker) report(f Finding) { c.findings = append(c.findings, f) }
+
+// Misowned says what is wrong with whose an item is, so that the account that is to move it perhaps
+// cannot: a sentence, or "".
+func (t *Tree) Misowned(f Found) string {
+	info, err := os.Lstat(t.Path(f.Dir()))
+	if err != nil || !f.Place.State.shared() {
+		return ""
+	}
+	c := &checker{tree: t, separate: t.Separate()}
+	if c.separate {
+		if c.groups, err = itemGroups(); err != nil {
+			return ""
+		}
+	}
+	c.mine(f, info.Sys().(*syscall.Stat_t).Uid)
+	if len(c.findings) == 0 {
+		return ""
+	}
+	return c.findings[0].Text
+}
 
 // parts checks what Open checks, and says all of it.
 func (c *checker) parts() error {
@@ -206,31 +232,45 @@ func (c *checker) leads(rel string) bool {
 
 // place looks at everything in one state's directory.
 func (c *checker) place(p Place) error {
-	entries, err := os.ReadDir(c.tree.Path(p.Dir()))
+	dir, err := os.Open(c.tree.Path(p.Dir()))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("fsck %s: %w", p, err)
 	}
-	for _, e := range entries {
-		rel := filepath.Join(p.Dir(), e.Name())
-		if slices.Contains(foreign, rel) {
-			continue
+	defer dir.Close()
+	for {
+		entries, err := dir.ReadDir(1024)
+		for _, e := range entries {
+			c.entry(p, e)
 		}
-		n, err := ParseName(e.Name())
-		switch {
-		case err != nil:
-			c.stray(rel, err.Error())
-		case !e.IsDir():
-			c.stray(rel, "it has an item's name and is not a directory")
-		case p.State.Has("HASH") && p.Hash != policy.PoolPrefix(n.Source):
-			c.stray(rel, fmt.Sprintf("an %s %s lies below %s", p.State, n.Source, policy.PoolPrefix(n.Source)))
-		default:
-			c.item(p, n)
+		if err == io.EOF || errors.Is(err, fs.ErrNotExist) { // it ended, or is removed meanwhile
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("fsck %s: %w", p, err)
 		}
 	}
-	return nil
+}
+
+// entry looks at one thing in a state's directory.
+func (c *checker) entry(p Place, e fs.DirEntry) {
+	rel := filepath.Join(p.Dir(), e.Name())
+	if slices.Contains(foreign, rel) {
+		return
+	}
+	n, err := ParseName(e.Name())
+	switch {
+	case err != nil:
+		c.stray(rel, err.Error())
+	case !e.IsDir():
+		c.stray(rel, "it has an item's name and is not a directory")
+	case p.State.Has("HASH") && p.Hash != policy.PoolPrefix(n.Source):
+		c.stray(rel, fmt.Sprintf("an %s %s lies below %s", p.State, n.Source, policy.PoolPrefix(n.Source)))
+	default:
+		c.item(p, n)
+	}
 }
 
 // item looks into one item, under its lock.
@@ -301,7 +341,12 @@ func (c *checker) locked(f Found, rel string, info fs.FileInfo) {
 				return err
 			}})
 	}
-	if p.State == Building && !takenByHand(dir) {
+	if names, known := c.tree.names(n.Source); c.named && !slices.Contains(c.unread, p.State.Name) && known &&
+		!slices.Contains(names, n.born()) {
+		c.report(Finding{Unknown, rel, "its name is not written down, so who asks for " + n.Source + " does not see it",
+			"the name is written down", func() error { return c.tree.Note(n) }})
+	}
+	if p.State == Building && !takenByHand(dir) && Leased(dir, time.Now()) == nil {
 		c.report(Finding{Abandoned, rel, "no process has its lock, so its builder is gone",
 			"buildd gives it back when it looks next", nil})
 	}
@@ -383,46 +428,68 @@ func (c *checker) inside(p Place, n Name, any bool) (strays bool) {
 	return strays
 }
 
-// count notes the item under each thing of which there may be only one.
-func (c *checker) count(p Place, n Name) {
-	f := Found{p, n}
+// single names what the item is and may exist only once; "": there may be more of it.
+func single(p Place, n Name) string {
 	id := n.ID() + " in " + p.Suite
-	switch arch := f.Arch(); {
-	case arch != "" && arch != "source":
-		id += " for " + arch
+	switch arch := (Found{p, n}).Arch(); {
+	case arch != "" && arch != SourceArch:
 		// What is in the archive may be built anew there (a binNMU).
-		if p.State != Installed {
-			c.items["job "+id] = append(c.items["job "+id], f)
+		if p.State == Installed {
+			return ""
 		}
+		return "job " + id + " for " + arch
 	case p.State == Uploaded:
 		// In source-first the source goes ahead, and comes again when all
 		// architectures have settled.
+		return ""
 	case p.State == Installed:
-		c.items["installed source "+id] = append(c.items["installed source "+id], f)
-	default:
-		c.items["source "+id] = append(c.items["source "+id], f)
+		return "installed source " + id
 	}
+	return "source " + id
 }
 
-// twice reports what lies in two states. Both are looked at again: one that
-// moved while the tree was read is not two.
-func (c *checker) twice() {
-	for what, list := range c.items {
+// count notes what the item is. Of the many that are met once only a hash is held.
+func (c *checker) count(p Place, n Name) {
+	id := single(p, n)
+	if id == "" {
+		return
+	}
+	h := fnv.New64a()
+	h.Write([]byte(id))
+	if c.once[h.Sum64()] {
+		c.again[id] = true
+	}
+	c.once[h.Sum64()] = true
+}
+
+// twice reports what lies in two states. It is looked for again: one that moved while
+// the tree was read is not two.
+func (c *checker) twice() error {
+	there := map[string][]Found{}
+	places, err := c.tree.Places(c.tree.Where(func(s State) bool { return !s.Is(Raw) })...)
+	if err != nil || len(c.again) == 0 {
+		return err
+	}
+	for _, p := range places {
+		if err := c.tree.Each(p, func(name string) {
+			if n, err := ParseName(name); err == nil && c.again[single(p, n)] {
+				there[single(p, n)] = append(there[single(p, n)], Found{p, n})
+			}
+		}); err != nil {
+			return err
+		}
+	}
+	for what, list := range there {
+		list = slices.DeleteFunc(list, func(f Found) bool {
+			_, err := os.Lstat(c.tree.Path(f.Dir()))
+			return err != nil
+		})
 		if len(list) < 2 {
 			continue
 		}
-		var there []Found
-		for _, f := range list {
-			if _, err := os.Lstat(c.tree.Path(f.Dir())); err == nil {
-				there = append(there, f)
-			}
-		}
-		if len(there) < 2 {
-			continue
-		}
 		// The one that came further stays.
-		last := slices.MaxFunc(there, func(a, b Found) int { return c.rank(a) - c.rank(b) })
-		for _, f := range there {
+		last := slices.MaxFunc(list, func(a, b Found) int { return c.rank(a) - c.rank(b) })
+		for _, f := range list {
 			if f == last {
 				continue
 			}
@@ -431,6 +498,7 @@ func (c *checker) twice() {
 				func() error { return c.tree.makeWay(f, last, why) }})
 		}
 	}
+	return nil
 }
 
 // rank is how far an item is in a package's life.
@@ -534,10 +602,13 @@ func (it *Item) PutRight(to Place, who, why, text string) error {
 		return err
 	}
 	e := Event{Time: it.tree.now().UTC(), From: it.Place.Dir(), To: to.Dir(), Who: who, Reason: why}
-	if err := durable.Append(it.at(HistoryFile), e.line(), 0o664); err != nil {
+	if err := durable.Append(it.At(HistoryFile), e.line(), 0o664); err != nil {
 		return err
 	}
 	name := it.nameAt(to)
+	if st, err := it.Ticket(); err == nil && st.Get(ArchField) == "" && to.State == Rejected {
+		name.Arch = it.Name.Arch // a source: the place's architecture is not its own
+	}
 	if err := it.rename(it.Path(), to, &name); err != nil {
 		return err
 	}

@@ -130,8 +130,12 @@ func TestFsck(t *testing.T) {
 		{"a dead builder's job", func(t *testing.T, tree *Tree) { sound(t, tree, building, name) },
 			"abandoned " + building.Dir() + "/" + name.String(), "abandoned " + building.Dir() + "/" + name.String(), ""},
 		{"a part is missing", func(t *testing.T, tree *Tree) {
-			os.Remove(tree.Path("journal"))
+			os.RemoveAll(tree.Path("journal"))
 		}, "unready journal", "", "journal"},
+		{"an item whose name nobody wrote down", func(t *testing.T, tree *Tree) {
+			sound(t, tree, needs, name)
+			os.Remove(tree.Path(NamesDir, "hello"))
+		}, "unknown " + needs.Dir() + "/" + name.String(), "", NamesDir + "/hello"},
 		{"installed elsewhere than it should be", func(t *testing.T, tree *Tree) {
 			sound(t, tree, Place{State: Installed, Suite: "sid", Arch: "amd64", Hash: "x"}, name)
 		}, "stray archive/installed/sid/amd64/x/" + name.String(), "", ""},

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,7 +55,7 @@ func (it *Item) tidy() {
 		if !strings.HasPrefix(name, durable.NewPrefix) {
 			continue
 		}
-		path := it.at(name)
+		path := it.At(name)
 		if st, err := os.Lstat(path); err == nil && it.tree.now().Sub(st.ModTime()) > leftoverAge {
 			durable.RemoveAll(path) // if it cannot be removed, the next one will try
 		}
@@ -87,6 +88,20 @@ func BroughtByHand(dir string, at Place) bool {
 	return ok && last.Who == ByHand
 }
 
+// Unnoticed reports whether a person's mv brought the item that lies at dir to the place, and
+// nothing has claimed it since; and whether its REASON says why it lies there all the same: that
+// of a move does, whose line in the history a power cut took away, or a person's own. Such a
+// REASON is younger than the history's last line.
+func Unnoticed(dir string, at Place) (unnoticed, explained bool) {
+	if _, moved := handMove(dir, at); !moved {
+		return false, false
+	}
+	last, _ := lastEvent(dir)
+	said, err := os.Lstat(filepath.Join(dir, ReasonFile))
+	// (What mv brought gets its REASON after its line.)
+	return true, err == nil && last.Who != ByHand && said.ModTime().After(last.Time)
+}
+
 // Arrivals tells what has come to places since they were looked at last, by
 // whatever way: of the states that no loop serves, in which a person's mv would
 // go unnoticed.
@@ -96,7 +111,13 @@ type Arrivals struct {
 	// the first time; the zero time: everything.
 	First time.Time
 
-	looked map[Place]time.Time
+	looked map[Place]look
+}
+
+// A look is when a place was listed, and what was in it.
+type look struct {
+	at    time.Time
+	names []string // sorted
 }
 
 // coarse is by how much the clock of files may run behind.
@@ -105,11 +126,11 @@ const coarse = 50 * time.Millisecond
 // In lists what has come to the place. Again makes the next look list it anew.
 func (a *Arrivals) In(p Place) (found []Found, err error) {
 	now := a.Tree.now()
-	since, before := a.looked[p]
+	last, before := a.looked[p]
 	if !before {
-		since = a.First
+		last.at = a.First
 	}
-	since = since.Add(-coarse)
+	since := last.at.Add(-coarse)
 	var st unix.Stat_t
 	if err := unix.Lstat(a.Tree.Path(p.Dir()), &st); errors.Is(err, unix.ENOENT) {
 		return nil, nil
@@ -124,6 +145,10 @@ func (a *Arrivals) In(p Place) (found []Found, err error) {
 		return nil, err
 	}
 	for _, name := range names {
+		// (What went away and came back between two looks is as it was.)
+		if _, known := slices.BinarySearch(last.names, name); known {
+			continue
+		}
 		n, err := ParseName(name)
 		if err != nil {
 			continue
@@ -132,18 +157,33 @@ func (a *Arrivals) In(p Place) (found []Found, err error) {
 		if unix.Lstat(filepath.Join(a.Tree.Path(p.Dir()), name), &st) != nil || time.Unix(st.Ctim.Unix()).Before(since) {
 			continue
 		}
+		if news, _ := Unnoticed(filepath.Join(a.Tree.Path(p.Dir()), name), p); news {
+			if err := a.Tree.Note(n); err != nil {
+				return nil, err
+			}
+		}
 		found = append(found, Found{p, n})
 	}
 	if a.looked == nil {
-		a.looked = map[Place]time.Time{}
+		a.looked = map[Place]look{}
 	}
-	a.looked[p] = now
+	a.looked[p] = look{now, names}
 	return found, nil
 }
 
 // Again makes the next look at a place list what this one did: something there
 // was busy.
 func (a *Arrivals) Again(p Place) { delete(a.looked, p) }
+
+// ForeignItem is what a daemon says once of an item that it cannot work on, where each is an account: see
+// Item.Foreign.
+const ForeignItem = "moved by hand to where this account may not write in it; if it stays there: packmill fsck --repair, as root"
+
+// Foreign reports whether who runs the program may not write in the item: a job's directory
+// is the queues' group's, and a source's the desk's, wherever mv brings it.
+func (it *Item) Foreign() bool {
+	return errors.Is(unix.Faccessat(unix.AT_FDCWD, it.At(), unix.W_OK, unix.AT_EACCESS), unix.EACCES)
+}
 
 // Writable says why who runs the program may not move the item to a place, or
 // nil: it is asked before the first write, so that what is refused leaves no

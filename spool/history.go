@@ -19,6 +19,7 @@ const (
 	TicketFile  = "ticket"  // deb822: the facts
 	HistoryFile = "history" // one line a move, append only, for people
 	ReasonFile  = "REASON"  // why it lies where a person must act
+	LeaseFile   = "lease"   // of a job that a builder on another machine has, see Lease
 	triesFile   = ".tries"  // the handlings that have not ended, see unfinished
 )
 

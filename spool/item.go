@@ -52,6 +52,7 @@ func (t *Tree) Claim(p Place, name string) (*Item, error) {
 	it := &Item{tree: t, Place: p, Name: n, lock: lock}
 	it.tidy()
 	if it.noticeHandMove() {
+		t.Note(n) // if it cannot be written, fsck says so
 		if err := it.adopt(); err != nil {
 			it.Release()
 			return nil, err
@@ -142,14 +143,14 @@ func lockFile(f *os.File, there func(*unix.Stat_t) error) (*os.File, error) {
 // noticeHandMove writes the history line that mv did not write, and reports
 // whether there was one to write.
 func (it *Item) noticeHandMove() bool {
-	e, ok := handMove(it.at(), it.Place)
+	e, ok := handMove(it.At(), it.Place)
 	if !ok {
 		return false
 	}
 	e.Time = it.tree.now().UTC()
 	// The history is for people: that it could not be written must not
 	// keep the item from being served.
-	if durable.Append(it.at(HistoryFile), e.line(), 0o664) == nil {
+	if durable.Append(it.At(HistoryFile), e.line(), 0o664) == nil {
 		it.tree.record(it.Name.String(), e)
 	}
 	return true
@@ -176,10 +177,11 @@ func (it *Item) Path(elem ...string) string {
 	return it.tree.Path(append([]string{it.Place.Dir(), it.Name.String()}, elem...)...)
 }
 
-// at names something in the item by the descriptor that holds the lock: it stays
+// At names something in the item by the descriptor that holds the lock: it stays
 // in the item, also if somebody who may write there puts another directory, or a
-// link, in its place. All that the engine itself reads and writes goes by it.
-func (it *Item) at(elem ...string) string {
+// link, in its place. All that the engine itself reads and writes goes by it. It is
+// for this process alone, and until Release.
+func (it *Item) At(elem ...string) string {
 	if it.lock == nil {
 		return it.Path(elem...)
 	}
@@ -215,7 +217,7 @@ func (it *Item) Release() {
 
 // Ticket reads the item's facts.
 func (it *Item) Ticket() (*deb822.Stanza, error) {
-	return ReadTicket(it.at())
+	return ReadTicket(it.At())
 }
 
 // ReadTicket reads the ticket of the item that lies at dir.
@@ -237,7 +239,7 @@ func (it *Item) SetTicket(t *deb822.Stanza) error {
 
 // WriteFile writes a file of the item in one step; on return it is on the disk.
 func (it *Item) WriteFile(name string, data []byte) error {
-	return durable.WriteFile(it.at(name), data, 0o644)
+	return durable.WriteFile(it.At(name), data, 0o644)
 }
 
 // Dirty says that the caller changed names in the item and left the sync to
@@ -248,7 +250,7 @@ func (it *Item) Dirty() { it.dirty = true }
 // builder refused, an attempt was counted.
 func (it *Item) Note(who, text string) error {
 	e := Event{Time: it.tree.now().UTC(), From: it.Place.Dir(), To: it.Place.Dir(), Who: who, Reason: text}
-	return durable.Append(it.at(HistoryFile), e.line(), 0o664)
+	return durable.Append(it.At(HistoryFile), e.line(), 0o664)
 }
 
 // Verdict is what a handler thinks should become of an item. The engine makes
@@ -290,9 +292,9 @@ func (it *Item) Move(by Actor, who string, v Verdict) error {
 		if err := it.WriteFile(ReasonFile, []byte(text)); err != nil {
 			return fmt.Errorf("move %s: %w", it.Name, err)
 		}
-	} else if _, err := os.Lstat(it.at(ReasonFile)); err == nil {
+	} else if _, err := os.Lstat(it.At(ReasonFile)); err == nil {
 		// (To ask first is cheaper for the many that have none.)
-		if err := os.Remove(it.at(ReasonFile)); err != nil {
+		if err := os.Remove(it.At(ReasonFile)); err != nil {
 			return fmt.Errorf("move %s: %w", it.Name, err)
 		}
 		it.dirty = true
@@ -307,13 +309,13 @@ func (it *Item) Move(by Actor, who string, v Verdict) error {
 		}
 	}
 	if it.dirty {
-		if err := durable.SyncTree(it.at()); err != nil {
+		if err := durable.SyncTree(it.At()); err != nil {
 			return fmt.Errorf("move %s: %w", it.Name, err)
 		}
 		it.dirty = false
 	}
 	e := Event{Time: it.tree.now().UTC(), From: it.Place.Dir(), To: to.Dir(), Who: who, Reason: v.Reason}
-	if err := durable.Append(it.at(HistoryFile), e.line(), 0o664); err != nil {
+	if err := durable.Append(it.At(HistoryFile), e.line(), 0o664); err != nil {
 		return fmt.Errorf("move %s: %w", it.Name, err)
 	}
 	name := it.nameAt(to)
@@ -352,7 +354,13 @@ func (it *Item) rename(from string, to Place, name *Name) error {
 	if it.lock != nil && !sameAs(it.lock, src, old) {
 		return ErrGone
 	}
-	for {
+	for noted, looks := old, 0; ; {
+		if birth := name.birth(); !bears(noted, birth) {
+			if err := t.Note(*name); err != nil {
+				return err
+			}
+			noted = birth
+		}
 		err := t.renameInto(to, src, old, name.String())
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && !made:
@@ -365,10 +373,23 @@ func (it *Item) rename(from string, to Place, name *Name) error {
 			made = true
 		case errors.Is(err, fs.ErrExist) && to.State.Is(Kept):
 			name.Time = name.Time.Add(time.Microsecond)
+		case errors.Is(err, fs.ErrExist) && looks < 3 && t.givesWay(to, *name):
+			looks++
 		default:
 			return err
 		}
 	}
+}
+
+// givesWay reports whether what lay under the name no longer does: a job that a person's mv
+// brought there under its source's name gets its own.
+func (t *Tree) givesWay(p Place, name Name) bool {
+	it, err := t.ClaimSoon(p, name.String())
+	if err != nil {
+		return errors.Is(err, ErrGone)
+	}
+	defer it.Release()
+	return it.Name != name
 }
 
 // sameAs reports whether what bears the name in the directory is the open item.
@@ -430,13 +451,16 @@ func (t *Tree) Create(p Place, name Name, by Actor, who, reason string, fill fun
 	return it, nil
 }
 
+// birthPrefix begins the names of births.
+const birthPrefix = "new-"
+
 // birthDir makes a directory under tmp for an item that is to be. It is made
 // with its final mode and never changed: where the daemons are different users
 // it has group and setgid bit from tmp, and a service that may not set such
 // bits itself still gets them.
 func (t *Tree) birthDir() (string, error) {
 	for {
-		dir := t.Path("tmp", fmt.Sprintf("new-%016x", rand.Uint64()))
+		dir := t.Path("tmp", birthPrefix+fmt.Sprintf("%016x", rand.Uint64()))
 		if err := os.Mkdir(dir, 0o775); !errors.Is(err, fs.ErrExist) {
 			return dir, err
 		}

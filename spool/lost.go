@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,7 +22,13 @@ const goneFrom = "gone"
 // What moves while the tree is read can be missed in all of it. So what was
 // missed is looked for again, and again.
 func (t *Tree) Lost(since time.Time) ([]Finding, error) {
-	told, err := t.told(since)
+	// Of the many whose lives are told of only a hash is held until they are found.
+	told := map[uint64]bool{}
+	err := t.told(since, func(life uint64, l journalLine) {
+		if told[life] = true; l.To == goneFrom {
+			delete(told, life)
+		}
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read the journal: %w", err)
 	}
@@ -29,16 +36,27 @@ func (t *Tree) Lost(since time.Time) ([]Finding, error) {
 		if look > 0 {
 			time.Sleep(busyRetry)
 		}
-		found, err := t.Find("")
-		if err != nil {
+		if err := t.strike(told); err != nil {
 			return nil, err
 		}
-		for _, f := range found {
-			delete(told, lifeOf(f.Name, f.Arch()))
+	}
+	if len(told) == 0 {
+		return nil, nil
+	}
+	last := map[uint64]journalLine{}
+	err = t.told(since, func(life uint64, l journalLine) {
+		if told[life] {
+			last[life] = l
 		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the journal: %w", err)
 	}
 	var out []Finding
-	for _, l := range told {
+	for _, l := range last {
+		if l.To == goneFrom {
+			continue // meanwhile
+		}
 		text := fmt.Sprintf("%s moved it there on %s, and it is nowhere in the tree",
 			l.Who, l.Time.UTC().Format(time.RFC3339))
 		out = append(out, Finding{Lost, filepath.Join(l.To, l.Item), text,
@@ -53,21 +71,42 @@ func (t *Tree) Lost(since time.Time) ([]Finding, error) {
 	return out, nil
 }
 
-// lifeOf names what an item is, whatever order it has in whichever queue.
-func lifeOf(n Name, arch string) string {
+// strike takes the lives out of told that are somewhere in the tree.
+func (t *Tree) strike(told map[uint64]bool) error {
+	places, err := t.Places()
+	if err != nil {
+		return err
+	}
+	for _, p := range places {
+		err := t.Each(p, func(name string) {
+			if n, err := ParseName(name); err == nil {
+				delete(told, lifeOf(n, Found{p, n}.Arch()))
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lifeOf is what an item is, whatever order it has in whichever queue.
+func lifeOf(n Name, arch string) uint64 {
 	if arch == SourceArch {
 		arch = ""
 	}
-	return n.ID() + " " + arch
+	h := fnv.New64a()
+	h.Write([]byte(n.ID() + " " + arch))
+	return h.Sum64()
 }
 
-// told reads the last line of each item in the journals of the days since then.
-func (t *Tree) told(since time.Time) (map[string]journalLine, error) {
+// told calls do with each line of the journals of the days since then, and whose life it
+// is of.
+func (t *Tree) told(since time.Time, do func(life uint64, l journalLine)) error {
 	days, err := os.ReadDir(t.Path("journal"))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	out := map[string]journalLine{}
 	for _, day := range days {
 		if at, err := time.Parse("2006-01-02", day.Name()); err != nil || !day.Type().IsRegular() ||
 			at.Add(24*time.Hour).Before(since) {
@@ -79,20 +118,18 @@ func (t *Tree) told(since time.Time) (map[string]journalLine, error) {
 			if err != nil || l.Time.Before(since) || !ok && l.To != goneFrom {
 				return
 			}
-			key := lifeOf(n, Found{place, n}.Arch())
-			if l.To == goneFrom {
-				if from, ok := t.PlaceOf(l.From); ok {
-					key = lifeOf(n, Found{from, n}.Arch())
-				}
-				delete(out, key)
-				return
+			life := lifeOf(n, Found{place, n}.Arch())
+			// A person's mv brings a source to where only jobs are, or a job to another
+			// architecture's: what it is says the place that it came from.
+			if from, ok := t.PlaceOf(l.From); ok && (l.To == goneFrom || l.Who == ByHand) {
+				life = lifeOf(n, Found{from, n}.Arch())
 			}
-			out[key] = l
+			do(life, l)
 		}); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return out, nil
+	return nil
 }
 
 // eachLine calls do with each whole line of a journal.

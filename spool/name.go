@@ -87,6 +87,13 @@ func ParseName(s string) (Name, error) {
 	return n, nil
 }
 
+// SourceOf cuts the source out of an item's name, which it does not check.
+func SourceOf(name string) string {
+	_, rest, _ := strings.Cut(name, "_")
+	source, _, _ := strings.Cut(rest, "_")
+	return source
+}
+
 func digit(c byte) bool { return c >= '0' && c <= '9' }
 
 // Matches reports whether a person who says pattern means this item: hello,

@@ -3,6 +3,7 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -14,6 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/internal/below"
+	"packmill/internal/regular"
 	"packmill/spool/statement"
 )
 
@@ -23,7 +26,8 @@ const (
 	UserMaster  = "packmill-master"
 	UserBuild   = "packmill-build"
 	UserArchive = "packmill-archive"
-	UserMail    = "packmill-mail" // maild; and mail to it is read by packmill mail
+	UserMail    = "packmill-mail"   // maild; and mail to it is read by packmill mail
+	UserStatus  = "packmill-status" // statusd, which looks and writes nowhere
 )
 
 // The groups that open directories to them and to people. An item is writable for
@@ -37,6 +41,7 @@ const (
 	// master-buildd, buildd, and who works on the build queues; archived, which gives back refused binaries
 	GroupQueue   = "packmill-queue"
 	GroupPublish = "packmill-publish" // the archive queue: master-buildd, buildd, archived
+	GroupStatus  = "packmill-status"  // statusd, and who else looks everywhere and changes nothing
 )
 
 // ItemGroup is the group that may write in a source, and in a job: in its directory,
@@ -56,7 +61,7 @@ func (t *Tree) Give(dir string, job bool) error {
 	if !t.Separate() {
 		return nil
 	}
-	gid, err := groupID(ItemGroup(job))
+	gid, err := t.groupID(ItemGroup(job))
 	if err != nil {
 		return err
 	}
@@ -64,6 +69,19 @@ func (t *Tree) Give(dir string, job bool) error {
 		return fmt.Errorf("rights: %w", err)
 	}
 	return nil
+}
+
+// groupID is the function of that name for what daemons do with each item: a group
+// that was found once is not looked up again while they run.
+func (t *Tree) groupID(name string) (int, error) {
+	if gid, ok := t.groups.Load(name); ok {
+		return gid.(int), nil
+	}
+	gid, err := groupID(name)
+	if err == nil {
+		t.groups.Store(name, gid)
+	}
+	return gid, err
 }
 
 func groupID(name string) (int, error) {
@@ -85,6 +103,7 @@ var Members = []struct {
 	{UserBuild, []string{GroupAll, GroupQueue, GroupPublish}},
 	{UserArchive, []string{GroupAll, GroupDesk, GroupQueue, GroupPublish}},
 	{UserMail, []string{GroupAll, GroupQueue, GroupPublish}},
+	{UserStatus, nil}, // the others' groups write
 }
 
 // Right is the owner, group and mode of one directory of the tree, or a file.
@@ -99,6 +118,9 @@ type Right struct {
 	// Inner is the group of these, which writes there, where the directory itself only
 	// lets Group in.
 	Inner string
+	// Look lets GroupStatus read, where strangers may not: by an access control list, since
+	// the one group that a directory has writes there.
+	Look bool
 }
 
 // Below is the right of the directories below a shared one: where the group may
@@ -188,12 +210,14 @@ func (t Table) Rights() []Right {
 // beside are the rights of what is beside the states, or above them.
 var beside = []Right{
 	{Dir: ".", Owner: "root", Group: "root", Mode: 0o755},
-	{Dir: "control", Owner: "root", Group: GroupAll, Mode: 0o750},
+	{Dir: "control", Owner: "root", Group: GroupAll, Mode: 0o750, Look: true},
 	{Dir: "control/private", Owner: "root", Group: GroupAll, Mode: 0o710},
 	{Dir: statement.SecretFile, Owner: UserReview, Group: UserReview, Mode: 0o600},
 	{Dir: statement.PublicFile, Owner: "root", Group: GroupAll, Mode: 0o644},
+	{Dir: formatFile, Owner: "root", Group: GroupAll, Mode: 0o644},
 	{Dir: "tmp", Owner: "root", Group: GroupAll, Mode: fs.ModeSetgid | fs.ModeSticky | 0o770},
-	{Dir: "journal", Owner: "root", Group: GroupAll, Mode: fs.ModeSetgid | 0o770},
+	{Dir: "journal", Owner: "root", Group: GroupAll, Mode: fs.ModeSetgid | 0o770, Look: true},
+	{Dir: NamesDir, Owner: "root", Group: GroupAll, Mode: fs.ModeSetgid | 0o770, Look: true},
 	{Dir: LogsDir, Owner: "root", Group: GroupAll, Mode: fs.ModeSetgid | 0o775},
 	{Dir: BuildersDir, Owner: "root", Group: GroupAll, Mode: fs.ModeSetgid | 0o775},
 	{Dir: "spool", Owner: "root", Group: "root", Mode: 0o755},
@@ -201,7 +225,8 @@ var beside = []Right{
 	{Dir: filepath.Dir(LettersDir), Owner: "root", Group: GroupAll, Mode: 0o750},
 	// All of that group add letters, and read only their own.
 	{Dir: LettersDir, Owner: UserMail, Group: UserMail, Mode: fs.ModeSetgid | fs.ModeSticky | 0o777},
-	// reviewd sweeps it.
+	// reviewd forgets, and sweeps.
+	{Dir: RemovedDir, Owner: UserReview, Group: GroupAll, Mode: fs.ModeSetgid | fs.ModeSticky | 0o770},
 	{Dir: YesDir, Owner: UserReview, Group: GroupReview, Mode: fs.ModeSticky | 0o770},
 	{Dir: "archive", Owner: UserArchive, Group: UserArchive, Mode: 0o755},
 	{Dir: "archive/pool", Owner: UserArchive, Group: UserArchive, Mode: 0o755},
@@ -268,7 +293,7 @@ func (t *Tree) SetRights() error {
 				continue // fsck says it
 			}
 			f := Found{p, n}
-			if err := giveItem(t.Path(f.Dir()), gids[f.IsJob()]); err != nil {
+			if err := giveItem(t.Path(f.Dir()), f.IsJob(), gids); err != nil {
 				return err
 			}
 		}
@@ -298,18 +323,33 @@ func (t *Tree) setRight(r Right) error {
 		if i == 1 {
 			r = r.Below()
 		}
-		uid, gid, err := r.ids()
-		if err != nil {
-			return err
-		}
-		if err := os.Lchown(t.Path(d), uid, gid); err != nil {
-			return fmt.Errorf("rights: %w", err)
-		}
-		if err := os.Chmod(t.Path(d), r.Mode); err != nil {
+		if err := r.set(t.Root(), d); err != nil {
 			return fmt.Errorf("rights: %w", err)
 		}
 	}
 	return nil
+}
+
+// set gives one directory, or file, what the right says. Some lie below directories of
+// accounts, which may put a link in the way, to something of root's in the tree too: none
+// is followed (os.Root follows those that stay in it, whatever O_NOFOLLOW says).
+func (r Right) set(root, rel string) error {
+	uid, gid, err := r.ids()
+	if err != nil {
+		return err
+	}
+	above, err := below.Open(root, filepath.Dir(rel))
+	if err != nil {
+		return err
+	}
+	defer above.Close()
+	fd, err := unix.Openat(above.FD(), filepath.Base(rel), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: filepath.Join(root, rel), Err: err}
+	}
+	f := os.NewFile(uintptr(fd), rel)
+	defer f.Close()
+	return errors.Join(f.Chown(uid, gid), f.Chmod(r.Mode), letLook(f, r))
 }
 
 // share gives a directory that was just made, below one that only lets people in, to
@@ -320,13 +360,8 @@ func (t *Tree) share(p Place) error {
 		return nil
 	}
 	var st unix.Stat_t
-	g, err := user.LookupGroup(group)
-	if err != nil || unix.Stat(t.Path(p.Dir()), &st) != nil || strconv.Itoa(int(st.Gid)) == g.Gid ||
-		int(st.Uid) != os.Geteuid() {
-		return err
-	}
-	gid, err := strconv.Atoi(g.Gid)
-	if err != nil {
+	gid, err := t.groupID(group)
+	if err != nil || unix.Stat(t.Path(p.Dir()), &st) != nil || int(st.Gid) == gid || int(st.Uid) != os.Geteuid() {
 		return err
 	}
 	return os.Lchown(t.Path(p.Dir()), -1, gid)
@@ -409,15 +444,24 @@ func (t *Tree) shared(r Right) ([]string, error) {
 // made anew when it changes.
 var records = []string{HistoryFile, triesFile, "opinions", "told", "builds", "birth"}
 
-// giveItem makes an item the group's. Its owner stays who made it: that is a
-// fact that others decide by (see MadeBy).
-func giveItem(dir string, gid int) error {
+// giveItem makes an item its kind's group's. Its owner stays who made it: that is a
+// fact that others decide by (see MadeBy). So what was made as a job, in which the
+// queues' group writes, becomes no source by a name that somebody gave it.
+func giveItem(dir string, job bool, gids map[bool]int) error {
 	// The group may swap a name meanwhile: nothing outside of the item is touched.
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return fmt.Errorf("rights: %w", err)
 	}
 	defer root.Close()
+	st, err := root.Lstat(".")
+	if err != nil {
+		return fmt.Errorf("rights: %w", err)
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); !job && ok && int(sys.Gid) == gids[true] {
+		return nil // archived refuses it, and says so
+	}
+	gid := gids[job]
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -451,27 +495,59 @@ func (t *Tree) Separate() bool {
 	return err == nil && unix.Stat(t.Path("tmp"), &st) == nil && int(st.Gid) == gid
 }
 
-// MadeBy reports whether one of the accounts, or root, made the item: its
-// directory is theirs. In a tree of one user everything is made by that one, and
-// the answer is yes.
+// MadeBy reports whether one of the accounts, or root, made the item as what it is: its
+// directory is theirs, and of its kind's group. (A job's directory is master-buildd's too,
+// but who may write in it can put a source's files there.) In a tree of one user
+// everything is made by that one, and the answer is yes.
 func (it *Item) MadeBy(users ...string) (bool, error) {
 	if !it.tree.Separate() {
 		return true, nil
+	}
+	gid, err := groupID(ItemGroup(Found{it.Place, it.Name}.IsJob()))
+	if err != nil {
+		return false, err
 	}
 	st, err := it.lock.Stat()
 	if err != nil {
 		return false, err
 	}
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	if !ok {
+	if sys, ok := st.Sys().(*syscall.Stat_t); !ok || int(sys.Gid) != gid {
 		return false, nil
 	}
+	return isOf(st, users)
+}
+
+// ReadBy reads a small file of the item if one of the accounts, or root, made it, as
+// MadeBy reports of the item itself; of any other it says fs.ErrNotExist.
+func (it *Item) ReadBy(name string, users ...string) ([]byte, error) {
+	f, err := regular.Open(it.At(name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if it.tree.Separate() {
+		st, err := f.Stat()
+		if err != nil {
+			return nil, err
+		}
+		if ours, err := isOf(st, users); err != nil {
+			return nil, err
+		} else if !ours {
+			return nil, &fs.PathError{Op: "trust", Path: it.Path(name), Err: fs.ErrNotExist}
+		}
+	}
+	return io.ReadAll(io.LimitReader(f, maxSmall))
+}
+
+// isOf reports whether something belongs to one of the accounts, or to root.
+func isOf(st fs.FileInfo, users []string) (bool, error) {
+	sys, ok := st.Sys().(*syscall.Stat_t)
 	for _, name := range append(users, "root") {
 		u, err := user.Lookup(name)
 		if err != nil {
 			return false, err
 		}
-		if u.Uid == strconv.FormatUint(uint64(sys.Uid), 10) {
+		if ok && u.Uid == strconv.FormatUint(uint64(sys.Uid), 10) {
 			return true, nil
 		}
 	}
@@ -491,7 +567,8 @@ func (c *checker) rights() error {
 	if way := moved(list); !way.none() {
 		c.report(Finding{
 			WrongRight, AccountsFile,
-			fmt.Sprintf("%d accounts and groups have other numbers here than where the tree was made", len(way.users)+len(way.groups)),
+			fmt.Sprintf("%d accounts and groups have other numbers here than where the tree was made",
+				len(way.users)+len(way.groups)),
 			"packmill init --users gives the files to this machine's", c.tree.SetRights,
 		})
 		return nil // every file would be a finding of its own
@@ -508,6 +585,9 @@ func (c *checker) rights() error {
 		mend := func() error { return c.tree.setRight(r) }
 		if !c.fits(r.Dir, uid, gid, r.Mode) {
 			c.report(Finding{WrongRight, r.Dir, fmt.Sprintf("it must be %s, of %s and group %s", r.Mode, r.Owner, r.Group),
+				"packmill init --users makes it so", mend})
+		} else if c.tree.lacksLook(r.Dir, r) {
+			c.report(Finding{WrongRight, r.Dir, fmt.Sprintf("the group %s, which may read it (getfacl), cannot", GroupStatus),
 				"packmill init --users makes it so", mend})
 		}
 		dirs, err := c.tree.shared(r)
@@ -528,6 +608,11 @@ func (c *checker) rights() error {
 			}
 		}
 	}
+	return c.shut()
+}
+
+// shut looks into the directories that nobody but their owners may write in.
+func (c *checker) shut() error {
 	for _, dir := range closed {
 		paths, err := c.tree.writable(dir)
 		if err != nil {
@@ -564,7 +649,7 @@ func (c *checker) mine(f Found, uid uint32) {
 	case c.separate && !c.fits(rel, -1, group, sharedMode):
 		c.report(Finding{WrongRight, rel, fmt.Sprintf("it must be %s, of group %s: who else could write in it is not who may",
 			sharedMode, ItemGroup(f.IsJob())),
-			"it is made so (by root, or its owner)", func() error { return giveItem(dir, group) }})
+			"it is made so (by root, or its owner)", func() error { return giveItem(dir, f.IsJob(), c.groups) }})
 	case !c.separate && uid != c.tree.id.Uid:
 		c.report(Finding{WrongRight, rel,
 			fmt.Sprintf("it belongs to the user %d, and the tree to %d, who may not be able to move it", uid, c.tree.id.Uid),

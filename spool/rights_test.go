@@ -1,7 +1,9 @@
 package spool
 
 import (
+	"errors"
 	"os"
+	"os/user"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -54,6 +56,39 @@ func TestArchiveIsOpen(t *testing.T) {
 		}
 		if got := st.Mode()&0o005 == 0o005; got != open {
 			t.Errorf("%s: %s, want open to everybody %t", dir, st.Mode(), open)
+		}
+	}
+}
+
+// TestRightsFollowNoLink sees that root gives nothing of the tree away for a link that an
+// account put in the place of its own directory.
+func TestRightsFollowNoLink(t *testing.T) {
+	who, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	group, err := user.LookupGroupId(who.Gid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := newTree(t)
+	const mode = 0o700
+	right := Right{Dir: "archive/pool", Owner: who.Username, Group: group.Name, Mode: 0o755}
+	for _, rel := range []string{"archive/pool", "archive/dists/stable"} {
+		secret, link := tree.Path("control/private"), tree.Path(rel)
+		to := "../control/private"
+		if rel != right.Dir { // a directory above the last one
+			link, to = filepath.Dir(link), "../control"
+			secret = tree.Path("control/stable")
+		}
+		if err := errors.Join(os.MkdirAll(secret, mode), os.Chmod(secret, mode), os.RemoveAll(link), os.Symlink(to, link)); err != nil {
+			t.Fatal(err)
+		}
+		if err := right.set(tree.Root(), rel); err == nil {
+			t.Errorf("%s: root followed a link", rel)
+		}
+		if st, err := os.Stat(secret); err != nil || st.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v", secret, st.Mode(), err)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package spool
 import (
 	"container/heap"
 	"math/rand/v2"
+	"slices"
 	"sort"
 	"time"
 
@@ -18,6 +19,10 @@ type schedule struct {
 	later map[entry]time.Time // not before then; zero: when something happens
 	past  map[entry]past
 	due   dueHeap // the times of later; what is not in later any more does not count
+
+	stayed map[string][]entry // by source; what has not stayed any more does not count
+
+	same func(entry) bool // of what stayed: it would stay again
 }
 
 // Timing of the schedule.
@@ -46,9 +51,10 @@ func (e entry) before(o entry) bool {
 type past struct {
 	by     time.Duration // the delay after the last error
 	err    string
-	busy   int  // looks in a row that met a lock
-	stay   bool // the handler said that nothing can be done yet
-	scarce bool // the error was of a machine that has too little of something, see Scarce
+	busy   int       // looks in a row that met a lock
+	stay   bool      // the handler said that nothing can be done yet
+	at     time.Time // when it said so
+	scarce bool      // the error was of a machine that has too little of something, see Scarce
 }
 
 type dueItem struct {
@@ -69,7 +75,8 @@ func (h *dueHeap) Pop() any {
 }
 
 func newSchedule() *schedule {
-	return &schedule{busy: map[entry]bool{}, later: map[entry]time.Time{}, past: map[entry]past{}}
+	return &schedule{busy: map[entry]bool{}, later: map[entry]time.Time{}, past: map[entry]past{},
+		stayed: map[string][]entry{}}
 }
 
 // clear begins a scan: nothing is ready but what is found again.
@@ -83,6 +90,15 @@ func (s *schedule) found(e entry, now time.Time) {
 	}
 	delete(s.later, e)
 	s.ready = append(s.ready, e)
+}
+
+// sameRest is how long what would stay again is not looked at.
+const sameRest = 10 * time.Minute
+
+// idle reports whether an entry stayed a while ago, waits for something to happen, and would stay again.
+func (s *schedule) idle(e entry, now time.Time) bool {
+	p, at := s.past[e], s.later[e]
+	return s.same != nil && p.stay && at.IsZero() && now.Sub(p.at) < sameRest && !s.busy[e] && s.same(e)
 }
 
 func (s *schedule) sort() {
@@ -127,7 +143,7 @@ func (s *schedule) next() (entry, bool) {
 // order; also those that stayed: what one of them waited for may be e.
 func (s *schedule) together(e entry) []entry {
 	for o := range s.later {
-		if o.place == e.place && s.past[o].stay {
+		if o.place == e.place && s.past[o].stay && !s.idle(o, time.Now()) {
 			s.put(o)
 		}
 	}
@@ -191,14 +207,12 @@ func (s *schedule) again(which func(entry, past) bool) {
 
 // stir makes the items ready that stayed and are of the named item's source.
 func (s *schedule) stir(name string) {
-	n, err := ParseName(name)
-	if err != nil {
-		return
+	for _, e := range s.stayed[SourceOf(name)] {
+		if s.past[e].stay {
+			delete(s.later, e)
+			s.put(e)
+		}
 	}
-	s.again(func(e entry, p past) bool {
-		m, err := ParseName(e.name)
-		return p.stay && err == nil && m.Source == n.Source
-	})
 }
 
 // delay notes that an entry is not looked at before its time; 0 is "when
@@ -241,7 +255,10 @@ func (s *schedule) failed(e entry, err error) (by time.Duration, fresh bool) {
 
 // stays notes that nothing can be done with the item yet.
 func (s *schedule) stays(e entry, again time.Duration) {
-	s.past[e] = past{stay: true}
+	if source := SourceOf(e.name); !slices.Contains(s.stayed[source], e) {
+		s.stayed[source] = append(s.stayed[source], e)
+	}
+	s.past[e] = past{stay: true, at: time.Now()}
 	s.delay(e, again)
 }
 
@@ -251,6 +268,12 @@ func (s *schedule) forget(there func(entry) bool) {
 		if _, known := s.find(e); !known && !s.busy[e] && !there(e) {
 			delete(s.past, e)
 			delete(s.later, e)
+		}
+	}
+	for source, list := range s.stayed {
+		list = slices.DeleteFunc(list, func(e entry) bool { return !s.past[e].stay })
+		if s.stayed[source] = list; len(list) == 0 {
+			delete(s.stayed, source)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"runtime"
@@ -47,6 +48,9 @@ type Loop struct {
 	// that are there at the moment (at most maxBatch), claimed, in order,
 	// and gives a verdict for each. An error is for all of them.
 	Batch func(context.Context, []*Item) ([]Verdict, error)
+	// Same, if set, says of an item that stayed that it would stay again. A scan, or a batch of its place, passes it
+	// over then, but for one look in sameRest; an event that names it, or its source, does not.
+	Same func(Place, string) bool
 	// Also are further directories whose changes matter. An item's name
 	// there makes the loop look again at the items that stayed and are of
 	// the same source; any other name makes it scan.
@@ -58,6 +62,8 @@ type Loop struct {
 	// Nudge, if set, asks for a scan with each token: for what no event tells,
 	// such as a writer that closes its file.
 	Nudge <-chan struct{}
+	// Rules, if set, is what judgements depend on beside the item: when it is another, what stayed is looked at again.
+	Rules func() any
 	// Ready, if set, says why nothing can be begun now (a full disk). It is
 	// asked before each item.
 	Ready func() error
@@ -76,6 +82,7 @@ type Loop struct {
 	places  map[string]Place // of the last scan, by directory
 	plan    *schedule
 	results chan result
+	rules   any  // of the last scan
 	failed  bool // in Once: something was left because of an error
 
 	lastScan time.Time
@@ -123,6 +130,7 @@ type result struct {
 	verdict Verdict
 	moved   bool
 	err     error
+	foreign bool // and err says that this account may not write in the item
 }
 
 // Run serves until ctx ends (then it waits for the handlers, whose context has
@@ -139,6 +147,9 @@ func (l *Loop) Run(ctx context.Context) error {
 		l.Who = string(l.By)
 	}
 	l.plan, l.results = newSchedule(), make(chan result, l.Workers)
+	if l.Same != nil {
+		l.plan.same = func(e entry) bool { return l.Same(e.place, e.name) }
+	}
 	l.Moved, l.failed = 0, false
 	l.watch = newWatcher(l.Tree.root, l.Log)
 	defer l.watch.close()
@@ -287,6 +298,7 @@ func (l *Loop) workBatch(ctx context.Context, batch []entry) {
 			r.verdict = verdicts[n]
 			l.obey(it, r, start)
 		}
+		r.foreign = errors.Is(r.err, fs.ErrPermission) && it.Foreign()
 		it.Release()
 	}
 	for _, r := range results {
@@ -370,6 +382,7 @@ func (l *Loop) scan(ctx context.Context) error {
 	l.before(ctx)
 	now := time.Now()
 	l.plan.clear()
+	idle := map[entry]bool{}
 	for _, p := range places {
 		names, err := l.Tree.List(p)
 		if err != nil {
@@ -379,19 +392,37 @@ func (l *Loop) scan(ctx context.Context) error {
 		}
 		l.unsay("scan " + p.Dir())
 		for _, n := range names {
-			l.plan.found(entry{p, n}, now)
+			if e := (entry{p, n}); l.plan.idle(e, now) {
+				idle[e] = true
+			} else {
+				l.plan.found(e, now)
+			}
 		}
 	}
 	if len(places) > 1 {
 		l.plan.sort()
 	}
+	l.byRules()
+	l.byRules()
 	l.Log.Debug("scanned", "places", len(places), "items", len(l.plan.ready))
 	l.plan.forget(func(e entry) bool {
+		if idle[e] {
+			return true
+		}
 		_, err := os.Lstat(l.Tree.Path(e.place.Dir(), e.name))
 		return err == nil
 	})
 	l.lastScan, l.progress = time.Now(), false
 	return nil
+}
+
+// byRules looks again at what stayed when the rules are new.
+func (l *Loop) byRules() {
+	if l.Rules == nil || l.Rules() == l.rules {
+		return
+	}
+	l.rules = l.Rules()
+	l.plan.again(func(_ entry, p past) bool { return p.stay })
 }
 
 func (l *Loop) before(ctx context.Context) {
@@ -469,6 +500,13 @@ func (l *Loop) finish(r result) error {
 		l.Log.Debug("busy", "item", r.e.name, "state", r.e.place.State, "suite", r.e.place.Suite, "arch", r.e.place.Arch)
 	case errors.Is(r.err, ErrGone):
 		delete(l.plan.past, r.e)
+	case r.foreign:
+		// A person's mv asks nobody, and trying again is of no use.
+		if n, _ := ParseName(r.e.name); l.said.New(ForeignItem+n.ID(), "") {
+			l.Log.Error(ForeignItem, "item", r.e.name, "state", r.e.place.State, "suite", r.e.place.Suite, "arch", r.e.place.Arch,
+				"err", r.err)
+		}
+		l.plan.stays(r.e, time.Hour)
 	case r.err != nil:
 		l.failed = true
 		l.hindered = l.hindered || r.moved
@@ -507,6 +545,7 @@ func (l *Loop) work(ctx context.Context, e entry) {
 	// The rename wakes the reader of the next state before this lock drops:
 	// to it, busy means "soon again".
 	defer func() {
+		r.foreign = errors.Is(r.err, fs.ErrPermission) && it.Foreign()
 		it.Release()
 		l.results <- r
 	}()
@@ -543,7 +582,7 @@ func (l *Loop) handle(ctx context.Context, it *Item) (v Verdict, err error) {
 	if l.Poison == nil {
 		return l.Handle(ctx, it)
 	}
-	tries := it.at(triesFile)
+	tries := it.At(triesFile)
 	if data, err := regular.Read(tries, maxSmall); err == nil {
 		if deaths, panics := unfinished(string(data)); deaths >= maxDeaths || panics >= maxPanics {
 			return Verdict{
@@ -588,7 +627,7 @@ func unfinished(text string) (deaths, panics int) {
 }
 
 func (it *Item) clearTries() error {
-	err := os.Remove(it.at(triesFile))
+	err := os.Remove(it.At(triesFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -110,6 +111,7 @@ func TestMoveWritesHistoryReasonAndJournal(t *testing.T) {
 		t.Errorf("history: got %+v", e)
 	}
 	days, _ := os.ReadDir(tree.Path("journal"))
+	days = slices.DeleteFunc(days, func(e os.DirEntry) bool { return e.IsDir() })
 	if len(days) != 1 {
 		t.Fatalf("journal: got %d files, want 1", len(days))
 	}
@@ -637,6 +639,45 @@ func TestBatchTakesWhatStayed(t *testing.T) {
 	until(t, "the first look", func() bool { return count(tree, In(Intake)) == 1 && looks.Load() > 0 })
 	born(t, tree, In(Intake), Reviewd, NewName(50, t0, "source", "1"))
 	until(t, "both went together", func() bool { return count(tree, In(Rejected)) == 2 })
+}
+
+// What would stay again is not opened because something else of its place comes, or at a scan; and is when it would not
+// stay any more, or when an event names it.
+func TestWhatWouldStayIsPassedOver(t *testing.T) {
+	tree := newTree(t)
+	nudge, seen := make(chan struct{}), make(chan []string, 100)
+	var over atomic.Bool
+	l := testLoop(tree)
+	l.Tick, l.Nudge = time.Hour, nudge
+	l.Same = func(Place, string) bool { return !over.Load() }
+	l.Batch = func(_ context.Context, items []*Item) ([]Verdict, error) {
+		var names []string
+		for _, it := range items {
+			names = append(names, it.Name.Source)
+		}
+		seen <- names
+		return make([]Verdict, len(items)), nil
+	}
+	next := func(want ...string) {
+		t.Helper()
+		if got := <-seen; !slices.Equal(got, want) {
+			t.Fatalf("looked at %v, want %v", got, want)
+		}
+	}
+	born(t, tree, In(Intake), Reviewd, NewName(50, t0, "one", "1"))
+	serve(t, l)
+	next("one")
+	nudge <- struct{}{} // a scan that finds nothing to do
+	born(t, tree, In(Intake), Reviewd, NewName(50, t0, "two", "1"))
+	next("two")
+	name := tree.Path(In(Intake).Dir(), NewName(50, t0, "one", "1").String())
+	if err := errors.Join(os.Rename(name, tree.Path("tmp/x")), os.Rename(tree.Path("tmp/x"), name)); err != nil {
+		t.Fatal(err)
+	}
+	next("one")
+	over.Store(true)
+	nudge <- struct{}{}
+	next("one", "two")
 }
 
 // With --debug a loop says what it looked at, and why it left an item where it is.

@@ -62,8 +62,8 @@ const (
 const ofArch = "queue/SUITE/ARCH/"
 
 var (
-	reviewed = Right{Owner: UserReview, Group: GroupReview, Mode: fs.ModeSetgid | 0o770}
-	desk     = Right{Owner: UserReview, Group: GroupDesk, Mode: fs.ModeSetgid | 0o770}
+	reviewed = Right{Owner: UserReview, Group: GroupReview, Mode: fs.ModeSetgid | 0o770, Look: true}
+	desk     = Right{Owner: UserReview, Group: GroupDesk, Mode: fs.ModeSetgid | 0o770, Look: true}
 	queues   = Right{Owner: UserMaster, Group: GroupQueue, Mode: fs.ModeSetgid | 0o775}
 )
 
@@ -165,21 +165,21 @@ var (
 	}
 	Uploaded = &Row{
 		Name: "uploaded", Dir: "archive/incoming/SUITE", Who: "archived", Tells: "accepted",
-		Right:  Right{Owner: UserArchive, Group: GroupAll, Mode: fs.ModeSetgid | 0o750, Inner: GroupPublish},
+		Right:  Right{Owner: UserArchive, Group: GroupAll, Mode: fs.ModeSetgid | 0o750, Inner: GroupPublish, Look: true},
 		What:   "in the archive queue: sources and signed binaries",
 		Next:   "archived publishes it",
 		Traits: Sources | Jobs | Queued | Active | Settled | Whole,
 	}
 	Installed = &Row{
 		Name: "installed", Dir: "archive/installed/SUITE/ARCH/HASH", Who: "(kept)", Tells: "published",
-		Right:  Right{Owner: UserArchive, Group: GroupAll, Mode: fs.ModeSetgid | 0o750},
+		Right:  Right{Owner: UserArchive, Group: GroupAll, Mode: fs.ModeSetgid | 0o750, Look: true},
 		What:   "in the archive",
 		Next:   "nothing: it was published; packmill archive ls: what the suite has now",
 		Traits: Sources | Jobs | Settled | Kept,
 	}
 	Attic = &Row{
 		Name: "attic", Dir: "attic", Who: "(swept by age)",
-		Right:  Right{Owner: "root", Group: GroupAll, Mode: fs.ModeSetgid | 0o770},
+		Right:  Right{Owner: "root", Group: GroupAll, Mode: fs.ModeSetgid | 0o770, Look: true},
 		What:   "superseded, cancelled or removed",
 		Next:   "nothing; it is swept when it is old",
 		Traits: Sources | Settled | Raw | Kept,
@@ -420,6 +420,8 @@ var moves = []Rule{
 	{[]State{Building}, []State{Built, BuildAttempted, DepWait, BDUninstallable, NeedsBuild, Uploaded, Attic},
 		[]Actor{Buildd}},
 	{[]State{Building}, []State{Built, BuildAttempted, NeedsBuild, Failed, DepWait, Uploaded, NotForUs}, []Actor{Person}},
+	// A builder on another machine is gone, and no build daemon is there that would say so.
+	{[]State{Building}, []State{NeedsBuild}, []Actor{MasterD}},
 	{[]State{Built, BuildAttempted}, []State{Built, BuildAttempted, Uploaded}, []Actor{Person}},
 	{[]State{Built}, []State{Uploaded}, []Actor{Buildd}},
 	// Give back, and with override.

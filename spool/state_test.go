@@ -29,7 +29,8 @@ func TestOneMoreState(t *testing.T) {
 	if !slices.Contains(tree.parts(), "spool/held") {
 		t.Errorf("init would not make its directory: %v", tree.parts())
 	}
-	want := Right{Dir: "spool/held", Owner: UserReview, Group: GroupReview, Mode: reviewed.Mode, Shared: true}
+	want := Right{Dir: "spool/held", Owner: UserReview, Group: GroupReview, Mode: reviewed.Mode, Shared: true,
+		Look: true}
 	if !slices.Contains(tree.Rights(), want) {
 		t.Errorf("its directory has no owner: %v", tree.Rights())
 	}

@@ -39,7 +39,7 @@ func (t *Tree) Sweep(
 		if err != nil {
 			continue // somebody works on it, or it has gone
 		}
-		events, err := ReadHistory(it.at())
+		events, err := ReadHistory(it.At())
 		if err == nil && len(events) > 0 && time.Since(events[len(events)-1].Time) >= keep(it) {
 			err = do(it)
 		}

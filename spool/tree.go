@@ -3,12 +3,14 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,8 +26,11 @@ type Tree struct {
 	Table // its states and moves: Standard, of all trees but those of tests
 	root  string
 	id    unix.Stat_t // of the root, when it was opened
+	since time.Time   // see Since
 	group durable.Group
 	now   func() time.Time
+
+	groups sync.Map // see groupID: name to int
 }
 
 // parts are the directories that a tree has even when it is empty: what begins
@@ -59,6 +64,9 @@ const LettersDir = "spool/mail/new"
 // YesDir holds reviewers' words for uploads, a file each that is the person's, where two
 // persons must accept and the daemons have accounts of their own.
 const YesDir = "spool/yes"
+
+// RemovedDir holds what a person takes out of the archive, a file each, until reviewd has told of it.
+const RemovedDir = "spool/mail/removed"
 
 // KeysDir holds the keys that clients verify suites with. A tree that lost it gets
 // it back with the next publication.
@@ -96,6 +104,11 @@ func Init(root string) (*Tree, error) {
 
 // Complete is Init without the key: the directories alone.
 func Complete(root string) (*Tree, error) {
+	_, err := os.Lstat(filepath.Join(root, Accepted.root()))
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if _, n, err := formats(root); err == nil && n > Format {
+		return nil, newer(root, n)
+	}
 	if err := durable.MkdirAll(filepath.Join(root, "archive"), 0o775); err != nil {
 		return nil, fmt.Errorf("init %s: %w", root, err)
 	}
@@ -105,12 +118,19 @@ func Complete(root string) (*Tree, error) {
 			return nil, fmt.Errorf("init %s: %w", root, err)
 		}
 	}
-	for _, p := range append(Standard.parts(), BaseDir, KeysDir, LettersDir, YesDir) {
+	for _, p := range append(Standard.parts(), BaseDir, KeysDir, LettersDir, RemovedDir, YesDir, NamesDir) {
 		if err := durable.MkdirAll(filepath.Join(root, p), 0o775); err != nil {
 			return nil, fmt.Errorf("init %s: %w", root, err)
 		}
 	}
-	return Open(root)
+	if err := bringAlong(root, fresh); err != nil {
+		return nil, fmt.Errorf("init %s: %w", root, err)
+	}
+	t, err := Open(root)
+	if err == nil && fresh {
+		err = t.completeNames(nil)
+	}
+	return t, err
 }
 
 // Open checks that root is a tree on one file system and that what is visible
@@ -135,6 +155,9 @@ func Open(root string) (*Tree, error) {
 			return nil, fmt.Errorf("%s: %s is on another file system; a move must be one rename, "+
 				"so the whole tree lies on one (mount the file system at %s)", abs, p, abs)
 		}
+	}
+	if err := t.checkFormat(); err != nil {
+		return nil, err
 	}
 	if err := durable.SyncFS(abs); err != nil {
 		return nil, err
@@ -278,28 +301,48 @@ func (t *Tree) expand(rel string, rest []string, only map[string]string) ([]Plac
 // It opens and stats none of them. Names that are no item's are left out. A
 // place that does not exist is empty.
 func (t *Tree) List(p Place) ([]string, error) {
-	f, err := os.Open(t.Path(p.Dir()))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
+	var names []string
+	if err := t.Each(p, func(name string) { names = append(names, name) }); err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	n := 0
-	for _, name := range names {
-		if likeItem(name) {
-			names[n] = name
-			n++
-		}
-	}
-	names = names[:n]
 	sort.Strings(names)
 	return names, nil
+}
+
+// Each is List in whatever order they come, without holding them all.
+func (t *Tree) Each(p Place, do func(name string)) error {
+	dir, err := os.Open(t.Path(p.Dir()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	for {
+		names, err := dir.Readdirnames(1024)
+		for _, name := range names {
+			if likeItem(name) {
+				do(name)
+			}
+		}
+		if err == io.EOF || errors.Is(err, fs.ErrNotExist) { // it ended, or is removed meanwhile
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Before counts the items of a place that are served before the named one.
+func (t *Tree) Before(p Place, name string) (n int, err error) {
+	err = t.Each(p, func(other string) {
+		if other < name {
+			n++
+		}
+	})
+	return n, err
 }
 
 // likeItem is the cheap part of ParseName, for scans of long queues.
@@ -323,6 +366,12 @@ func (t *Tree) Ensure(p Place) error {
 // hello_2.10-3 or a whole name, with wildcards or not), in the given states or
 // in all. After an error it has what could be read: see Closed.
 func (t *Tree) Find(pattern string, states ...State) ([]Found, error) {
+	if source := sourceIn(pattern); source != "" {
+		places, err := t.places(map[string]string{"HASH": policy.PoolPrefix(source)}, states)
+		out, oerr := t.Seek(source, places...)
+		out = slices.DeleteFunc(out, func(f Found) bool { return !f.Name.Matches(pattern) })
+		return out, errors.Join(err, oerr)
+	}
 	places, err := t.Places(states...)
 	errs := []error{err}
 	var out []Found

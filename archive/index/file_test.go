@@ -94,6 +94,9 @@ func TestChangesGiveWhatAFullBuildGives(t *testing.T) {
 			dir := t.TempDir()
 			w := world{}
 			var st State
+			if testing.Short() {
+				tc.rounds = min(tc.rounds, 5) // each kind of edit once
+			}
 			for round := range tc.rounds {
 				edits := map[string][]byte{}
 				n := []int{tc.keys, 1, 3, 30, 300}[min(round, 4)]
@@ -397,5 +400,35 @@ func TestReadersNeedNotWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 		read("with a cache that is not ours")
+	}
+}
+
+// BenchmarkMerge changes some records of an index of 20,000: in place, all over it.
+func BenchmarkMerge(b *testing.B) {
+	for _, n := range []int{1, 100, 20_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			r := rand.New(rand.NewPCG(1, 1))
+			edits := map[string][]byte{}
+			var keys []string
+			for i := range 20_000 {
+				key := fmt.Sprintf("p%05d", i)
+				edits[key] = []byte(stanza(r, key))
+				if i%(20_000/n) == 0 {
+					keys = append(keys, key)
+				}
+			}
+			x := open(b, b.TempDir(), Stanzas, State{})
+			if err := x.Edit(edits); err != nil {
+				b.Fatal(err)
+			}
+			for round := 0; b.Loop(); round++ {
+				err := x.Merge(keys, func(key string, old []byte) []byte {
+					return fmt.Appendf(nil, "Package: %s\nRound: %d\n\n", key, round)
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

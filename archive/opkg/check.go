@@ -26,7 +26,7 @@ type CheckOptions struct {
 
 	// Usign and OpenPGP are the keys of which one must have signed
 	// Packages.sig and Packages.asc. nil: the file is not looked at.
-	Usign   []*PublicKey
+	Usign   []*Key
 	OpenPGP *openpgp.Keyring
 	Now     time.Time // of the check of Packages.asc
 
@@ -380,7 +380,7 @@ func (c *checker) file(e *claim) error {
 	if c.opt.SkipPackages {
 		return nil
 	}
-	p, err := ReadPackage(full)
+	p, err := readPackage(full)
 	if e := (*fs.PathError)(nil); errors.As(err, &e) {
 		return err
 	}

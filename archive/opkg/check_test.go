@@ -20,10 +20,6 @@ func TestCheckFinds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub, err := opkg.ParsePublicKey(usign.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
 	replace := func(from, to string) func(string) string {
 		return func(s string) string {
 			if !strings.Contains(s, from) {
@@ -121,7 +117,7 @@ func TestCheckFinds(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			wrong := a.check(feed, opkg.CheckOptions{Archs: []string{"amd64", "all"}, Usign: []*opkg.PublicKey{pub}})
+			wrong := a.check(feed, opkg.CheckOptions{Archs: []string{"amd64", "all"}, Usign: []*opkg.Key{usign}})
 			got := strings.Join(wrong, "\n")
 			if tt.want == "" && wrong != nil || !strings.Contains(got, tt.want) {
 				t.Errorf("got\n%s\nwant %s", got, tt.want)
@@ -138,10 +134,6 @@ func TestCheckFindsFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	other, err := opkg.GenerateKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pub, err := opkg.ParsePublicKey(usign.Public())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +173,7 @@ func TestCheckFindsFiles(t *testing.T) {
 			} else if err := os.WriteFile(path, tt.edit(data), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.Join(a.check(feed, opkg.CheckOptions{Usign: []*opkg.PublicKey{pub}}), "\n"); !strings.Contains(got,
+			if got := strings.Join(a.check(feed, opkg.CheckOptions{Usign: []*opkg.Key{usign}}), "\n"); !strings.Contains(got,
 				tt.want) {
 				t.Errorf("got\n%s\nwant %s", got, tt.want)
 			}

@@ -48,8 +48,8 @@ func FuzzKeys(f *testing.F) {
 	f.Add(k.Secret())
 	f.Add(k.Public())
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if p, err := opkg.ParsePublicKey(data); err == nil && p.Verify(data, k.Sign(data)) == nil && string(data) == "" {
-			t.Fatal("an empty key verifies")
+		if k.Verify([]byte("Package: hello\n"), data) == nil {
+			t.Fatalf("%q is a signature", data)
 		}
 		if k, err := opkg.ParseKey(data); err == nil {
 			if again, err := opkg.ParseKey(k.Secret()); err != nil || again.Fingerprint() != k.Fingerprint() {

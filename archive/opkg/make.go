@@ -44,6 +44,8 @@ type maker struct {
 	slots   chan struct{} // one for each job that runs
 	running sync.WaitGroup
 	count   atomic.Int64 // of files in the stage
+	all     int          // packages of blocks that the last generation has not
+	done    atomic.Int64 // of them
 	mu      sync.Mutex
 	moves   []move
 	settled bool // some were so many that the file system was synced as a whole
@@ -132,6 +134,7 @@ func (m *maker) plan(ctx context.Context, indexes []Index) ([]part, error) {
 			parts = append(parts, at)
 		}
 	}
+	m.all = len(fresh.own)
 	return parts, m.compare(parts, &fresh)
 }
 
@@ -308,6 +311,7 @@ func (m *maker) jobs(ctx context.Context, b *making, block []byte) error {
 	s := deb822.NewScanner(bytes.NewReader(block))
 	for s.Next() && ctx.Err() == nil {
 		if m.feed.Section != "" && Section(string(s.Get("Section"))) != m.feed.Section {
+			m.tell()
 			continue
 		}
 		text := bytes.TrimRight(s.Raw(), "\n")
@@ -326,6 +330,7 @@ func (m *maker) jobs(ctx context.Context, b *making, block []byte) error {
 				return err
 			}
 			if !m.mentions(j.text, j.provides) {
+				m.tell()
 				continue
 			}
 		}
@@ -334,11 +339,19 @@ func (m *maker) jobs(ctx context.Context, b *making, block []byte) error {
 		b.done.Add(1)
 		m.running.Go(func() {
 			j.err = m.make(j, stanza)
+			m.tell()
 			<-m.slots
 			b.done.Done()
 		})
 	}
 	return errors.Join(s.Err(), ctx.Err())
+}
+
+// tell says that one more package is done.
+func (m *maker) tell() {
+	if n := int(m.done.Add(1)); m.feed.Progress != nil {
+		m.feed.Progress(min(n, m.all), m.all)
+	}
 }
 
 // make makes the entry of a stanza, and packs its package file if the pool has
@@ -599,7 +612,7 @@ func sameContent(made *os.File, pooled string) (Info, error) {
 		return Info{}, err
 	}
 	defer old.Close()
-	if _, err := ReadPackage(pooled); err != nil {
+	if _, err := readPackage(pooled); err != nil {
 		return Info{}, fmt.Errorf("%w: %w", errBroken, err)
 	}
 	sum := newSummer(io.Discard)

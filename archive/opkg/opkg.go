@@ -66,6 +66,9 @@ type Feed struct {
 	// directory "next" in the feed is the same feed with the last ones in front.
 	Usign   []*Key
 	OpenPGP []*openpgp.Signer
+
+	// Progress, if set, hears how many of the packages that are new in the feed are made. Several goroutines call it.
+	Progress func(done, all int)
 }
 
 // An Index is a Packages index of the archive (of Sources, for the feed of the

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"path"
 	"strings"
 
+	"packmill/internal/compression"
 	"packmill/internal/deb822"
 	"packmill/internal/regular"
 )
@@ -24,15 +24,14 @@ type PackageFile struct {
 	Info
 }
 
-// ReadPackage reads an opkg package by the rules that all clients need: a
+// readPackage reads an opkg package by the rules that all clients need: a
 // gzipped tar of ./debian-binary, ./control.tar.gz and ./data.tar.gz in this
 // order, one gzip member each, USTAR or GNU headers with whole seconds. Each tar
 // archive is whole blocks and ends with two of zeros: upstream's client reads it
 // with libarchive, for which a cut one is "Truncated input file"
 // (archive_read_support_format_tar.c), OpenWrt's installs nothing of it and says
-// that it did (libbb/get_header_tar.c). It uses the standard library only, not
-// what Repack is made of.
-func ReadPackage(filename string) (*PackageFile, error) {
+// that it did (libbb/get_header_tar.c).
+func readPackage(filename string) (*PackageFile, error) {
 	f, err := regular.Open(filename)
 	if err != nil {
 		return nil, err
@@ -107,11 +106,11 @@ func (p *PackageFile) read(r *bufio.Reader) error {
 
 // tarball walks over a gzipped tar archive that must be one gzip member.
 func tarball(r *bufio.Reader, name string, f func(*tar.Header, io.Reader) error, end ...func() error) error {
-	z, err := gzip.NewReader(r)
+	z, err := oneMember(r)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	z.Multistream(false)
+	defer z.Close()
 	e := &ending{r: z}
 	tr := tar.NewReader(e)
 	for {
@@ -195,14 +194,23 @@ func errTail(err error) error {
 	return errors.New("opkg reads one member only")
 }
 
+// oneMember unpacks the one gzip member that opkg reads.
+func oneMember(r io.Reader) (io.ReadCloser, error) {
+	z, err := compression.Gzip.Reader(r)
+	if err == nil {
+		compression.OneMember(z)
+	}
+	return z, err
+}
+
 // readIndex reads a gzipped index of one member.
 func readIndex(data []byte) ([]byte, error) {
 	r := bytes.NewReader(data)
-	z, err := gzip.NewReader(r)
+	z, err := oneMember(r)
 	if err != nil {
 		return nil, err
 	}
-	z.Multistream(false)
+	defer z.Close()
 	text, err := io.ReadAll(z)
 	if err != nil {
 		return nil, err
@@ -214,15 +222,16 @@ func readIndex(data []byte) ([]byte, error) {
 }
 
 // contentSum sums up what a package file holds, whatever way it was packed: the
-// names of the members and their unpacked bytes. The file is one that ReadPackage takes.
+// names of the members and their unpacked bytes. The file is one that readPackage takes.
 func contentSum(r io.Reader) ([32]byte, error) {
 	h := sha256.New()
 	err := tarball(bufio.NewReader(r), "the package", func(hdr *tar.Header, body io.Reader) error {
 		if strings.HasSuffix(hdr.Name, ".gz") {
-			z, err := gzip.NewReader(body)
+			z, err := compression.Gzip.Reader(body)
 			if err != nil {
 				return err
 			}
+			defer z.Close()
 			body = z
 		}
 		part := sha256.New()

@@ -98,9 +98,9 @@ func (o Options) FileName(name, version, debianArch string) string {
 	return name + "_" + policy.WithoutEpoch(version) + "_" + o.arch(debianArch) + "." + o.extension()
 }
 
-// Repack writes the .deb at debPath as an opkg package to dst, which must be a
-// new name (fs.ErrExist), and returns what the .deb says beside the new file's
-// size and sums. The same .deb gives the same bytes.
+// repack writes the .deb at debPath as an opkg package to f, which is neither
+// synced nor named, and returns what the .deb says beside the new file's size
+// and sums. The same .deb gives the same bytes.
 //
 // The new file is a gzipped tar of debian-binary, control.tar.gz and
 // data.tar.gz, the only form that all opkg clients install. The archives in it
@@ -108,27 +108,6 @@ func (o Options) FileName(name, version, debianArch string) string {
 // member, which stays; the control file says in opkg's words what the .deb's
 // says (see control). The error is a *deb.Refusal if the
 // .deb is at fault.
-func Repack(debPath, dst string, opt Options) (*deb.Package, Info, error) {
-	if _, err := os.Lstat(dst); err == nil {
-		return nil, Info{}, &os.PathError{Op: "repack to", Path: dst, Err: os.ErrExist}
-	}
-	f, err := os.CreateTemp(filepath.Dir(dst), durable.NewPrefix+"*")
-	if err != nil {
-		return nil, Info{}, err
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	p, info, err := repack(debPath, f, opt)
-	if err == nil {
-		err = durable.SyncFile(f)
-	}
-	if err == nil {
-		err = durable.Rename(f.Name(), dst)
-	}
-	return p, info, err
-}
-
-// repack is Repack into an open file, which is neither synced nor named.
 func repack(debPath string, f *os.File, opt Options) (*deb.Package, Info, error) {
 	in, err := regular.Open(debPath)
 	if err != nil {

@@ -22,12 +22,6 @@ type Key struct {
 	secret ed25519.PrivateKey
 }
 
-// A PublicKey verifies what a Key has signed.
-type PublicKey struct {
-	number [8]byte
-	key    ed25519.PublicKey
-}
-
 const comment = "untrusted comment: "
 
 // GenerateKey makes a new key. Its number is taken from the key itself.
@@ -48,17 +42,17 @@ func ReadKey(path string) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := ParseKey(data)
+	k, err := parseKey(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return k, nil
 }
 
-// ParseKey reads a secret key as signify -G -n and usign -G write it: "Ed", "BK",
+// parseKey reads a secret key as signify -G -n and usign -G write it: "Ed", "BK",
 // rounds (0: no passphrase), salt, the first 8 bytes of the key's SHA-512, the
 // key's number, the key.
-func ParseKey(data []byte) (*Key, error) {
+func parseKey(data []byte) (*Key, error) {
 	raw, err := decode(data, 104)
 	if err != nil {
 		return nil, err
@@ -91,9 +85,11 @@ func (k *Key) Secret() []byte {
 // Public is the public key's file, to be given to clients: OpenWrt's opkg
 // looks for it as /etc/opkg/keys/FINGERPRINT.
 func (k *Key) Public() []byte {
-	raw := append(append([]byte("Ed"), k.number[:]...), k.secret.Public().(ed25519.PublicKey)...)
+	raw := append(append([]byte("Ed"), k.number[:]...), k.public()...)
 	return encode("packmill public key "+k.Fingerprint(), raw)
 }
+
+func (k *Key) public() ed25519.PublicKey { return k.secret.Public().(ed25519.PublicKey) }
 
 // Fingerprint is the key's number as usign prints it: 16 hexadecimal digits.
 func (k *Key) Fingerprint() string { return hex.EncodeToString(k.number[:]) }
@@ -104,27 +100,16 @@ func (k *Key) Sign(data []byte) []byte {
 	return encode("signed by key "+k.Fingerprint(), raw)
 }
 
-// ParsePublicKey reads a public key's file.
-func ParsePublicKey(data []byte) (*PublicKey, error) {
-	raw, err := decode(data, 42)
-	if err != nil {
-		return nil, err
-	}
-	p := &PublicKey{key: ed25519.PublicKey(bytes.Clone(raw[10:]))}
-	copy(p.number[:], raw[2:])
-	return p, nil
-}
-
 // Verify checks a signature file over data.
-func (p *PublicKey) Verify(data, signature []byte) error {
+func (k *Key) Verify(data, signature []byte) error {
 	raw, err := decode(signature, 74)
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(raw[2:10], p.number[:]) {
-		return fmt.Errorf("signed by key %x, want %x", raw[2:10], p.number)
+	if !bytes.Equal(raw[2:10], k.number[:]) {
+		return fmt.Errorf("signed by key %x, want %x", raw[2:10], k.number)
 	}
-	if !ed25519.Verify(p.key, data, raw[10:]) {
+	if !ed25519.Verify(k.public(), data, raw[10:]) {
 		return errors.New("the signature does not fit the data")
 	}
 	return nil

@@ -288,23 +288,16 @@ func (p *publisher) twice(e *entry) (bool, error) {
 	if p.filed[id] {
 		return true, nil
 	}
-	installed := spool.In(spool.Installed, e.item.Place.Suite, spool.SourceArch)
-	installed.Hash = policy.PoolPrefix(e.item.Name.Source)
 	// In the order of its move, which another daemon may be making: so it is
 	// not missed in both.
-	for _, at := range []spool.Place{e.item.Place, installed} {
-		names, err := p.Tree.List(at)
-		if err != nil {
-			return false, err
-		}
-		for _, name := range names {
-			n, err := spool.ParseName(name)
-			if err != nil || n.ID() != e.item.Name.ID() {
-				continue
-			}
-			if at == installed || n.Arch == spool.SourceArch && n != e.item.Name {
-				return true, nil
-			}
+	found, err := p.Tree.Of(e.item.Name.Source, e.item.Place, spool.In(spool.Installed, e.item.Place.Suite, spool.SourceArch))
+	if err != nil {
+		return false, err
+	}
+	for _, f := range found {
+		if f.Name.ID() == e.item.Name.ID() && (f.Place.State == spool.Installed ||
+			f.Name.Arch == spool.SourceArch && f.Name != e.item.Name) {
+			return true, nil
 		}
 	}
 	p.filed[id] = true
@@ -327,15 +320,12 @@ func (p *publisher) sweepRecords(suite string) error {
 		}
 		return err
 	}
-	waiting, err := p.Tree.List(spool.In(spool.Uploaded, suite))
-	if err != nil {
-		return err
-	}
 	for _, r := range records {
-		if !slices.Contains(waiting, r.Name()) {
-			if err := durable.Remove(p.Tree.Path(recordsDir, suite, r.Name())); err != nil {
-				return err
-			}
+		if exists(p.Tree.Path(spool.In(spool.Uploaded, suite).Dir(), r.Name())) {
+			continue
+		}
+		if err := durable.Remove(p.Tree.Path(recordsDir, suite, r.Name())); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -351,20 +341,20 @@ func (p *publisher) ready(
 		return o.item.Name.Source == e.item.Name.Source && o.item.Name.Version == e.item.Name.Version
 	}
 	if e.arch == "" {
+		if why, err := p.wentAway(ctx, s, e); why != "" || err != nil {
+			return false, spool.Verdict{To: spool.In(spool.Attic), Reason: why}, err
+		}
 		if s.Publish != "together" {
 			return true, spool.Verdict{}, nil
 		}
-		names, err := p.Tree.List(e.item.Place)
+		found, err := p.Tree.Of(e.item.Name.Source, e.item.Place)
 		if err != nil {
 			return false, spool.Verdict{}, err
 		}
-		for _, name := range names {
-			n, err := spool.ParseName(name)
-			if err != nil || n.Source != e.item.Name.Source || n.Version != e.item.Name.Version {
-				continue
-			}
-			if !slices.ContainsFunc(entries, func(o *entry) bool { return o.item.Name == n }) {
-				return false, spool.Stay(100*time.Millisecond, name+" is busy"), nil
+		for _, f := range found {
+			if f.Name.Version == e.item.Name.Version &&
+				!slices.ContainsFunc(entries, func(o *entry) bool { return o.item.Name == f.Name }) {
+				return false, spool.Stay(100*time.Millisecond, f.Name.String()+" is busy"), nil
 			}
 		}
 		return true, spool.Verdict{}, nil
@@ -384,6 +374,24 @@ func (p *publisher) ready(
 		return false, spool.Verdict{To: spool.In(spool.Attic), Reason: standing.Why(current)}, nil
 	}
 	return false, spool.Stay(0, "waits for its source"), nil
+}
+
+// wentAway says why a source that waited for its jobs is not published: it went ahead of
+// them, and the suite has it no more. master-buildd drops such a copy; the last job may
+// have settled before it did.
+func (p *publisher) wentAway(ctx context.Context, s *control.Suite, e *entry) (string, error) {
+	was, err := queue.WentAhead(p.Tree, spool.Found{Place: e.item.Place, Name: e.item.Name})
+	if err != nil || !was {
+		return "", err
+	}
+	current, err := p.archive.Current(ctx, s.Name, e.item.Name.Source)
+	switch c := policy.CompareVersions(current, e.item.Name.Version); {
+	case err != nil || current != "" && c == 0:
+		return "", err
+	case current != "" && c > 0:
+		return queue.Replaced.Why(current), nil
+	}
+	return queue.Removed.Why(""), nil
 }
 
 // inclusion checks the right of whoever signed, now and not when the item was
@@ -443,7 +451,7 @@ func (p *publisher) source(all *control.Settings, s *control.Suite, e *entry) (i
 	if ok, err := e.item.MadeBy(spool.UserReview, spool.UserMaster); err != nil {
 		return inc, err
 	} else if !ok {
-		return refused("neither %s nor %s made it: a source comes to the archive by reviewd and master-buildd",
+		return refused("neither %s nor %s made it as a source: that comes to the archive by reviewd and master-buildd",
 			spool.UserReview, spool.UserMaster)
 	}
 	said, err := p.Vouched(e.item)

@@ -49,10 +49,12 @@ func (p *publisher) putOutOne(f spool.Found) error {
 	if err != nil {
 		return err
 	}
+	t, broken := queue.TicketOf(it)
+	job := broken == nil && t.BuildArch != ""
 	// What archived files has no packages in it any more: they are in the pool, and
 	// were taken out before the move. A history may lack its last line after a
-	// power cut, so it alone says nothing.
-	if has, err := holdsPackages(it.Path()); err != nil || !has {
+	// power cut, so it alone says nothing. A job that was never built has none either.
+	if has, err := holdsPackages(it.Path()); err != nil || !has && (!job || t.Result != "") {
 		return err
 	}
 	filed := func(e spool.Event) bool { return e.To == at.Dir() && e.Who != spool.ByHand }
@@ -60,7 +62,7 @@ func (p *publisher) putOutOne(f spool.Found) error {
 		return nil // it was published, and has come back
 	}
 	to := spool.In(spool.Rejected)
-	if t, err := queue.TicketOf(it); err == nil && t.BuildArch != "" {
+	if job {
 		to = spool.In(spool.BuildAttempted, t.Suite, t.BuildArch)
 	}
 	return queue.PutRight(it, to, p.Name, "nothing of it was published: only archived files here what it has published")

@@ -12,11 +12,14 @@ import (
 	"time"
 
 	"packmill/cmd/internal/control"
+	"packmill/cmd/internal/mail"
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
 	"packmill/queue"
 	"packmill/queue/buildlog"
 	"packmill/queue/runner"
+	"packmill/queue/runner/remote"
+	"packmill/queue/runner/slurm"
 	"packmill/spool"
 	"packmill/spool/statement"
 )
@@ -30,14 +33,25 @@ type attempt struct {
 	x     *control.Builder
 	suite *control.Suite
 	all   *control.Settings
+
+	dir  string   // its workplace, see spool.Tree.Workplace
+	held *os.File // the lock on that; nil: there is none yet
+
+	lease  *spool.Lease // of a builder on another machine; nil: not yet, or here
+	signed string       // the .changes, signed with the key of such a builder
 }
 
-// The names inside a job's item.
+// The names in an attempt's workplace. The result goes into the item at the end.
 const (
 	workDir   = "work"
 	resultDir = "result"
 	sourceDir = "source" // the verified copy of the source, which the runner gets
 )
+
+// path names something in the workplace.
+func (a *attempt) path(elem ...string) string {
+	return filepath.Join(append([]string{a.dir}, elem...)...)
+}
 
 // begin counts the attempt before it is made: a job that kills its builder comes to
 // a person, not round for ever.
@@ -52,14 +66,18 @@ func (a *attempt) begin() error {
 	return a.it.SetTicket(t.Stanza())
 }
 
-// run builds the job: in its item, with the source as it was let in.
+// run builds the job, with the source as it was let in: where nobody else writes,
+// since who works on the queues may write in the item, and a runner goes by paths.
 func (a *attempt) run(ctx context.Context) (*runner.Result, error) {
 	log, err := a.openLog()
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	src, err := a.source(ctx, a.it)
+	if err := a.settleIn(); err != nil {
+		return nil, err
+	}
+	src, err := a.source(ctx, a.it, a.path(sourceDir))
 	if why := statement.Refused(err); why != "" {
 		return a.notLetIn(log, why)
 	}
@@ -70,48 +88,79 @@ func (a *attempt) run(ctx context.Context) (*runner.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := a.x.NewRunner()
+	r, err := a.runner(ctx, job)
 	if err != nil {
 		return nil, err
 	}
-	if a.x.Stop == "wait" {
-		// Stopping the daemon ends it when its builds have ended.
+	if a.x.Stop == "wait" || a.lease != nil {
+		// Stopping the daemon ends it when its builds have ended, or are left to their builder.
 		ctx = context.WithoutCancel(ctx)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	begun, _ := a.claimed(a.it)
-	go watchItem(ctx, a.it.Path(), begun, cancel)
-	res, err := r.Run(ctx, job)
-	if err != nil {
-		return nil, err
+	go watchItem(ctx, a.it.Lock(), a.it.Path(), begun, cancel)
+	return r.Run(ctx, job)
+}
+
+// settleIn makes the workplace, with what an earlier session with the builder has
+// brought.
+func (a *attempt) settleIn() (err error) {
+	if a.dir, a.held, err = a.Tree.Workplace(); err != nil || a.lease == nil {
+		return err
 	}
-	for _, dir := range []string{workDir, sourceDir} {
-		if err := durable.RemoveAll(a.it.Path(dir)); err != nil {
-			a.Log.Warn("work directory stays", "item", a.it.Name.String(), "err", err)
+	for _, name := range brought {
+		if err := durable.RenameUnsynced(a.it.At(name), a.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		// It lay where others write.
+		if _, err := runner.Own(a.path(name)); err == nil {
+			continue
+		}
+		if err := errors.Join(durable.RemoveAll(a.path(name)), os.Mkdir(a.path(name), 0o755)); err != nil {
+			return err
 		}
 	}
-	return res, nil
+	return nil
+}
+
+// brought are the directories in which a builder's results come.
+var brought = []string{workDir, resultDir}
+
+// clearOut removes the workplace.
+func (a *attempt) clearOut() {
+	if a.held == nil {
+		return
+	}
+	if err := durable.RemoveAll(a.dir); err != nil {
+		a.Log.Warn("work directory stays", "item", a.it.Name.String(), "err", err)
+	}
+	a.held.Close()
 }
 
 // openLog puts an earlier attempt's log aside and begins another.
 func (a *attempt) openLog() (*os.File, error) {
+	if a.lease != nil {
+		return os.OpenFile(a.it.At(buildlog.LogFile), os.O_WRONLY|os.O_APPEND|syscall.O_NOFOLLOW, 0)
+	}
 	if err := forgetAttempt(a.it, a.t.Tries); err != nil {
 		return nil, err
 	}
 	// O_EXCL follows no link that who may write in the item has put in the log's place.
-	log, err := os.OpenFile(a.it.Path(buildlog.LogFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o644)
+	log, err := os.OpenFile(a.it.At(buildlog.LogFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	a.it.Dirty()
 	if a.t.Previous != "" {
-		fmt.Fprintf(log, "Packmill: a version before did not build here; packmill show %s says why\n", a.t.Source)
+		said := strings.TrimSpace(a.t.Previous)
+		fmt.Fprintf(log, "%s: %.200s; packmill show %s says more\n", buildlog.Before,
+			spool.OneLine(said[strings.LastIndex(said, "\n")+1:]), a.t.Source)
 	}
 	return log, nil
 }
 
-// job is what the runner builds, in directories of the item.
+// job is what the runner builds, in the workplace.
 func (a *attempt) job(src *statement.Statement, log *os.File) (*runner.Job, error) {
 	job, err := a.x.Job(a.Tree, spool.Found{Place: a.it.Place, Name: a.it.Name}, a.t, a.suite)
 	if err != nil {
@@ -120,16 +169,29 @@ func (a *attempt) job(src *statement.Statement, log *os.File) (*runner.Job, erro
 	if job.Arch == "all" && (a.arch == "all" || !a.serves(a.x, job.On)) {
 		job.On = "" // this machine's
 	}
-	job.Dsc, job.Packages = a.it.Path(sourceDir, src.Dsc), src.Packages
-	job.Dir, job.Result = a.it.Path(workDir), a.it.Path(resultDir)
-	job.Log, job.Lock = log, a.it.Lock()
+	job.Dsc, job.Packages = a.path(sourceDir, src.Dsc), src.Packages
+	job.Dir, job.Result, job.Key = a.path(workDir), a.path(resultDir), a.it.Path()
+	job.Log, job.Locks = log, []*os.File{a.it.Lock(), a.held}
 	return job, nil
 }
 
 // end says what becomes of the job. earlier is the builder of the attempt before.
 func (a *attempt) end(res *runner.Result, err error, earlier string) (spool.Verdict, error) {
+	if errors.Is(err, remote.ErrAway) {
+		return a.away()
+	}
+	if errors.Is(err, slurm.ErrLeft) {
+		return a.leaves()
+	}
+	if oerr := a.over(); oerr != nil {
+		return spool.Verdict{}, oerr
+	}
 	if v, ended, err := a.taken(a.it, a.t, res); ended || err != nil {
 		return v, err
+	}
+	if errors.Is(err, remote.ErrLost) {
+		a.record(a.it, a.t, buildlog.Lost, err.Error(), runner.Usage{})
+		return a.again(a.it, a.t, err.Error()), nil
 	}
 	if spool.Scarce(err) {
 		// No attempt: it goes back at once, and nothing is taken for a while.
@@ -213,11 +275,17 @@ func (a *attempt) good(res *runner.Result) (spool.Verdict, error) {
 	if err := a.it.SetTicket(t.Stanza()); err != nil {
 		return spool.Verdict{}, err
 	}
-	if err := share(a.it, a.it.Path(resultDir)); err != nil {
+	if err := share(a.it, a.path(resultDir)); err != nil {
 		return spool.Verdict{}, err
 	}
-	a.it.Dirty()
+	if err := a.handIn(); err != nil {
+		return spool.Verdict{}, err
+	}
 	if signs {
+		if err := mail.TellGood(context.Background(), a.Tree, a.all,
+			spool.Found{Place: a.it.Place, Name: a.it.Name}); err != nil {
+			a.Log.Warn("mail the log", "item", a.it.Name.String(), "err", err) // it is in the store
+		}
 		return spool.Verdict{To: spool.In(spool.Uploaded, a.suite.Name), Reason: "built and signed"}, nil
 	}
 	return spool.Verdict{
@@ -231,6 +299,9 @@ func (a *attempt) good(res *runner.Result) (spool.Verdict, error) {
 // machine's fault, or for a person.
 func (a *attempt) bad(res *runner.Result, first *buildlog.FirstError) (spool.Verdict, error) {
 	t := a.t
+	if err := a.handIn(); err != nil {
+		return spool.Verdict{}, err
+	}
 	// The first attempt after a person's giveback is no second one.
 	if res.Suspect != "" && (t.Suspect == "" || t.Tries == 1) && t.Tries < a.suite.Tries {
 		t.Suspect = a.x.Name
@@ -257,6 +328,13 @@ func (a *attempt) uncount() error {
 // sign puts the builder's signature on the result's .changes: on text, as it was
 // checked, whatever the file says by now.
 func (a *attempt) sign(text []byte) error {
+	if a.signed != "" {
+		signed, err := a.signedThere(text)
+		if err != nil {
+			return err
+		}
+		return durable.WriteFile(a.path(resultDir, a.t.Result), signed, 0o644)
+	}
 	if a.x.Key == "" {
 		return fmt.Errorf("the builder %s has no Key in control/builders, and Log-Review is auto", a.x.Name)
 	}
@@ -268,13 +346,26 @@ func (a *attempt) sign(text []byte) error {
 	if err != nil {
 		return err
 	}
-	return a.it.WriteFile(filepath.Join(resultDir, a.t.Result), signed)
+	return durable.WriteFile(a.path(resultDir, a.t.Result), signed, 0o644)
+}
+
+// handIn puts the result, of which nothing is to be checked any more, into the item.
+func (a *attempt) handIn() error {
+	a.it.Dirty()
+	err := durable.RemoveAll(a.it.At(resultDir))
+	if err == nil {
+		err = durable.RenameUnsynced(a.path(resultDir), a.it.At(resultDir))
+	}
+	if errors.Is(err, fs.ErrNotExist) { // nothing was run
+		return nil
+	}
+	return err
 }
 
 // share opens a result to the item's group: the daemon
 // that publishes it may be another user, and empties the directory then.
 func share(it *spool.Item, dir string) error {
-	st, err := os.Stat(it.Path())
+	st, err := it.Lock().Stat()
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"packmill/cmd/internal/control"
@@ -14,6 +16,7 @@ import (
 	"packmill/queue/builders"
 	"packmill/queue/buildlog"
 	"packmill/queue/runner"
+	"packmill/queue/runner/slurm"
 	"packmill/spool"
 )
 
@@ -27,6 +30,17 @@ type builder struct {
 	ready  readiness
 	post   *builders.Post // nil: it could not be written
 	begun  time.Time
+	far    *far // nil: it builds on this machine, or gives its jobs to a cluster
+
+	lookedLost time.Time // when one of many looked for lost jobs
+
+	running atomic.Int32 // jobs that a builder on another machine or the cluster has, as far as this process knows
+	wait    sync.WaitGroup
+	tended  time.Time // when jobs of the cluster that nobody waits for were last looked for
+
+	mu        sync.Mutex // of the next two
+	slurm     *slurm.Cluster
+	clusterOf *control.Builder
 }
 
 // stanza finds the builder's own settings.
@@ -35,6 +49,9 @@ func (b *builder) stanza() (*control.Builder, error) {
 	for i := range all.Builders {
 		x := &all.Builders[i]
 		if b.name != "" && x.Name != b.name {
+			continue
+		}
+		if b.name == "" && x.Elsewhere() {
 			continue
 		}
 		if b.arch == "" || slices.Contains(x.Architectures, b.arch) {
@@ -61,6 +78,7 @@ func (b *builder) who() string {
 
 func (b *builder) loop() *spool.Loop {
 	b.health.now = time.Now
+	b.forgetWork()
 	l := b.Loop(spool.Buildd, &spool.Loop{
 		Ready: func() error {
 			err := b.aside()
@@ -74,7 +92,10 @@ func (b *builder) loop() *spool.Loop {
 			})
 			return err
 		},
-		Places: b.places(spool.NeedsBuild),
+		Places: func() ([]spool.Place, error) {
+			b.leaveIf()
+			return b.places(spool.NeedsBuild)()
+		},
 		Via:    b.take,
 		Handle: b.handle,
 		Before: b.giveBackLost,
@@ -84,8 +105,12 @@ func (b *builder) loop() *spool.Loop {
 		},
 	})
 	l.Who = b.who()
+	if b.far != nil {
+		// They are many, and what another one lost its own --linger, or a local daemon, gives back.
+		l.Before = b.giveBackSometimes
+	}
 	if x, err := b.stanza(); err == nil {
-		l.Workers = x.Jobs
+		l.Workers = b.jobs(x)
 	}
 	return l
 }
@@ -131,9 +156,13 @@ func (b *builder) places(state spool.State) func() ([]spool.Place, error) {
 }
 
 // buildingDirs are watched, so that a job that another builder lost is seen
-// when it is touched; the regular scan finds it anyway.
+// when it is touched; the regular scan finds it anyway. Of the many that serve
+// builders on other machines none does.
 func (b *builder) buildingDirs() []string {
 	var dirs []string
+	if b.far != nil {
+		return nil
+	}
 	places, _ := b.places(spool.Building)() // the loop has asked too, and said why not
 	for _, p := range places {
 		dirs = append(dirs, b.Tree.Path(p.Dir()))
@@ -178,6 +207,9 @@ func (b *builder) refusal(it *spool.Item) *notNow {
 	}
 	if on := s.IndepOf(t); it.Place.Arch == "all" && b.arch != "all" && !b.serves(x, on) {
 		return &notNow{"all of it is built on " + on, time.Hour}
+	}
+	if why := b.full(x); why != "" {
+		return &notNow{why, 10 * time.Second}
 	}
 	if err := b.lacks(x, s, it.Place.Arch); err != nil {
 		return &notNow{err.Error(), askAgain}
@@ -231,17 +263,19 @@ func (b *builder) firstOther(x *control.Builder, all *control.Settings, now time
 	return ""
 }
 
-// giveBackLost returns the jobs whose builder is gone: their lock is free.
+// giveBackLost returns the jobs whose builder is gone: their lock is free. One that cannot be read stops no other.
 func (b *builder) giveBackLost(context.Context) (bool, error) {
 	places, err := b.places(spool.Building)()
 	if err != nil {
 		return false, err
 	}
 	did := false
+	var errs []error
 	for _, p := range places {
 		names, err := b.Tree.List(p)
 		if err != nil {
-			return did, err
+			errs = append(errs, err)
+			continue
 		}
 		for _, name := range names {
 			it, err := b.Tree.Claim(p, name)
@@ -249,17 +283,27 @@ func (b *builder) giveBackLost(context.Context) (bool, error) {
 				continue
 			}
 			if err != nil {
-				return did, err
+				errs = append(errs, err)
+				continue
 			}
 			gave, err := b.giveBack(it)
 			it.Release()
 			if err != nil {
-				return did, err
+				errs = append(errs, fmt.Errorf("give back %s: %w", it.Name, err))
 			}
 			did = did || gave
 		}
 	}
-	return did, nil
+	return did, errors.Join(errs...)
+}
+
+// giveBackSometimes is giveBackLost of one process of many.
+func (b *builder) giveBackSometimes(ctx context.Context) (bool, error) {
+	if time.Since(b.lookedLost) < time.Minute {
+		return false, nil
+	}
+	b.lookedLost = time.Now()
+	return b.giveBackLost(ctx)
 }
 
 // lostEvery is how soon a job is given back after its builder died: the kernel
@@ -276,6 +320,7 @@ func (b *builder) watchLost(ctx context.Context) {
 		case <-time.After(lostEvery):
 		}
 		if _, err := b.stanza(); err == nil {
+			b.tend(ctx)
 			b.giveBackLost(ctx)
 		}
 	}
@@ -293,20 +338,42 @@ func (b *builder) giveBack(it *spool.Item) (bool, error) {
 		return false, nil // master-buildd puts it right
 	}
 	begun, _ := b.claimed(it)
-	if e, asked := queue.EndRequest(it.Path(), begun); asked {
+	e, asked := queue.EndRequest(it.Path(), begun)
+	l, err := spool.ReadLease(it.At())
+	if err != nil || l != nil && !asked && time.Now().Before(l.Until()) {
+		return false, err // its builder is away, and may come back
+	}
+	if l != nil {
+		if err := l.End(it.At()); err != nil {
+			return false, err
+		}
+	}
+	if asked {
 		v, err := b.ended(it, t, e, runner.Usage{})
 		if err == nil && v.To.State != nil {
 			err = it.Move(spool.Buildd, b.who(), v)
 		}
 		return true, err
 	}
-	v := b.again(it, t, "its builder ("+t.Builder+") is gone")
+	why := "its builder (" + t.Builder + ") is gone"
+	if l != nil {
+		why = fmt.Sprintf("its builder (%s) was away for %s and its lease has ended", t.Builder, l.Span)
+	}
+	b.forgetWork()
+	v := b.again(it, t, why)
 	b.record(it, t, buildlog.Lost, v.Reason, runner.Usage{})
 	if err := it.Move(spool.Buildd, b.who(), v); err != nil {
 		return false, err
 	}
 	b.Log.Warn("gave back", "item", it.Name.String(), "to", it.Place.Dir(), "reason", v.Reason)
 	return true, nil
+}
+
+// forgetWork removes what was built in by processes of this account that are dead.
+func (b *builder) forgetWork() {
+	if err := b.Tree.ForgetWork(); err != nil {
+		b.Log.Warn("work directory of a dead builder stays", "err", err)
+	}
 }
 
 // again sends a job back to needs-build, or, when that has happened Tries
@@ -335,29 +402,43 @@ func (b *builder) handle(ctx context.Context, it *spool.Item) (spool.Verdict, er
 		}
 		return spool.Stay(time.Second, "changed while it was looked at"), nil
 	}
+	a, v, err := b.attempt(it)
+	if a == nil || err != nil {
+		return v, err
+	}
+	defer b.running.Add(-1)
+	// Two workers may have found the last place free, or a job of an earlier session has it now.
+	if n := b.jobs(a.x); int(b.running.Add(1)) > n && b.counts(a.x) {
+		return spool.Verdict{To: a.to(spool.NeedsBuild), Reason: fmt.Sprintf("its builder has %d jobs already", n)}, nil
+	}
+	earlier := a.t.Builder
+	if err := a.begin(); err != nil {
+		return spool.Verdict{}, err
+	}
+	defer a.clearOut()
+	res, err := a.run(ctx)
+	return a.end(res, err, earlier)
+}
+
+// attempt is one at a claimed job, with the settings of now; nil: the verdict says why not.
+func (b *builder) attempt(it *spool.Item) (*attempt, spool.Verdict, error) {
 	x, err := b.stanza()
 	if err != nil {
-		return spool.Verdict{}, err
+		return nil, spool.Verdict{}, err
 	}
 	all := b.Settings.Get()
 	s, ok := all.Suite(it.Place.Suite)
 	if !ok {
-		return spool.Verdict{To: spool.In(spool.Attic), Reason: "the suite is not in the settings any more"}, nil
+		return nil, spool.Verdict{To: spool.In(spool.Attic), Reason: "the suite is not in the settings any more"}, nil
 	}
 	t, err := queue.TicketOf(it)
 	if err != nil && !queue.Damaged(err) {
-		return spool.Verdict{}, err
+		return nil, spool.Verdict{}, err
 	}
 	if err != nil {
-		return b.unreadable(it, err), nil
+		return nil, b.unreadable(it, err), nil
 	}
-	a := &attempt{b, it, t, x, s, all}
-	earlier := t.Builder
-	if err := a.begin(); err != nil {
-		return spool.Verdict{}, err
-	}
-	res, err := a.run(ctx)
-	return a.end(res, err, earlier)
+	return &attempt{builder: b, it: it, t: t, x: x, suite: s, all: all}, spool.Verdict{}, nil
 }
 
 // failed counts a build without a verdict against this builder, unless the

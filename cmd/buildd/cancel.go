@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"packmill/internal/durable"
 	"packmill/queue"
 	"packmill/queue/buildlog"
 	"packmill/queue/runner"
@@ -19,9 +18,9 @@ import (
 // lookEvery is how often a running build's item is looked at.
 const lookEvery = 200 * time.Millisecond
 
-// watchItem ends a build whose item somebody moved away by hand, or asked its
-// builder to cancel. It returns when ctx ends.
-func watchItem(ctx context.Context, dir string, begun time.Time, end func()) {
+// watchItem ends a build whose item, held by its lock, somebody moved away by hand, or
+// asked its builder to cancel. It returns when ctx ends.
+func watchItem(ctx context.Context, held *os.File, dir string, begun time.Time, end func()) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -31,18 +30,19 @@ func watchItem(ctx context.Context, dir string, begun time.Time, end func()) {
 		case <-tick.C:
 		}
 		_, asked := queue.EndRequest(dir, begun)
-		if asked || movedAway(dir) {
+		if asked || movedAway(held, dir) {
 			end()
 			return
 		}
 	}
 }
 
-// movedAway reports whether an item that this process holds has left its
-// place.
-func movedAway(dir string) bool {
-	_, err := os.Lstat(dir)
-	return errors.Is(err, fs.ErrNotExist)
+// movedAway reports whether the item that this process holds has left its
+// place, or another lies there.
+func movedAway(held *os.File, dir string) bool {
+	now, err := os.Lstat(dir)
+	mine, herr := held.Stat()
+	return errors.Is(err, fs.ErrNotExist) || err == nil && herr == nil && !os.SameFile(now, mine)
 }
 
 // taken says what becomes of a build that a person ended, whatever it came to:
@@ -58,17 +58,12 @@ func (b *builder) taken(it *spool.Item, t *queue.Ticket, res *runner.Result) (v 
 		v, err := b.ended(it, t, e, usage)
 		return v, true, err
 	}
-	if !movedAway(it.Path()) {
+	if !movedAway(it.Lock(), it.Path()) {
 		return spool.Verdict{}, false, nil
 	}
-	// The lock's descriptor knows where it is now. What the build left there
-	// is of no use to anybody.
-	now, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", it.Lock().Fd()))
-	if err == nil {
-		err = durable.RemoveAll(filepath.Join(now, workDir))
-	}
+	now, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", it.Lock().Fd())) // where it is now
 	if err != nil {
-		return spool.Verdict{}, true, fmt.Errorf("clean up after a build that was moved away: %w", err)
+		return spool.Verdict{}, true, err
 	}
 	b.Log.Warn("the build was ended: its item was moved away by hand", "item", it.Name.String(), "to", filepath.Dir(now))
 	return spool.Verdict{}, true, spool.ErrGone
@@ -86,17 +81,20 @@ func (b *builder) ended(it *spool.Item, t *queue.Ticket, e queue.End, u runner.U
 // it: it stays in building, and nobody gives it back.
 func (b *builder) handOver(it *spool.Item, t *queue.Ticket, e queue.End, u runner.Usage) (spool.Verdict, error) {
 	b.record(it, t, buildlog.Cancelled, "ended by "+e.Who+": "+e.Text, u)
-	for _, dir := range []string{workDir, resultDir} {
-		if err := durable.RemoveAll(it.Path(dir)); err != nil {
-			b.Log.Warn("directory of a build that was ended stays", "item", it.Name.String(), "err", err)
-		}
-	}
+	b.clearAway(it)
 	t.Tries, t.Builder, t.TakenBy, t.BuiltBy = 0, e.Who, e.Who, ""
 	if err := it.SetTicket(t.Stanza()); err != nil {
 		return spool.Verdict{}, err
 	}
 	reason := "the build was ended for " + e.Who
 	return spool.Stay(0, reason), it.Note(b.who(), reason)
+}
+
+// clearAway removes what a builder that was away had brought.
+func (b *builder) clearAway(it *spool.Item) {
+	if err := forgetResult(it); err != nil {
+		b.Log.Warn("directory of a build that was ended stays", "item", it.Name.String(), "err", err)
+	}
 }
 
 // cancelled is the verdict on a job whose build somebody asked to end.
@@ -106,11 +104,7 @@ func (b *builder) cancelled(it *spool.Item, t *queue.Ticket, who, text string, u
 		reason += ": " + text
 	}
 	b.record(it, t, buildlog.Cancelled, reason, u)
-	for _, dir := range []string{workDir, resultDir} {
-		if err := durable.RemoveAll(it.Path(dir)); err != nil {
-			b.Log.Warn("directory of a cancelled build stays", "item", it.Name.String(), "err", err)
-		}
-	}
+	b.clearAway(it)
 	t.CancelledBy = who
 	if err := it.SetTicket(t.Stanza()); err != nil {
 		b.Log.Warn("ticket of a cancelled build", "item", it.Name.String(), "err", err)

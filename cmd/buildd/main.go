@@ -4,6 +4,7 @@
 //
 //	buildd-ARCH [--tree DIR] [--once] [--builder NAME]
 //	buildd --arch ARCH ...
+//	buildd --master USER@HOST [--tree DIR] [--builder NAME] [--work DIR] [--ssh COMMAND]
 //
 // It is one program, installed under a name for each architecture. A package
 // goes from queue/SUITE/ARCH/needs-build to building, and from there to
@@ -33,6 +34,11 @@
 // again, also if the daemon was started anew meanwhile. Where there is no
 // address, packmill status says so beside the builder that is set aside.
 //
+// With --master it builds for the master on another machine, which it calls by ssh(1) again and again: the
+// master hands out jobs, follows their logs and fetches what was built. What is being built goes on when the line
+// breaks. The settings are this machine's own. Packmill builder add, at the master, makes the account; doc/remote.md
+// has the whole.
+//
 // Settings: control/builders (the stanza that --builder names, or the first of
 // this architecture), control/suites, control/notify.
 //
@@ -44,6 +50,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/syslog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,12 +67,19 @@ Examples:
   buildd-amd64 --tree /srv/packmill           run for ever
   buildd --arch i386 --once                   build what waits for i386, and end
   buildd-amd64 --builder big --tree DIR       as the builder "big" of control/builders
+  buildd --master packmill-build@HOST         build for the master on another machine
   buildd --builder big                        the same for all architectures of its stanza, Jobs at once together`
 
 var cli struct {
 	daemon.Flags
 	Arch    string `help:"The architecture (default: from the program's name, buildd-ARCH)." placeholder:"ARCH"`
 	Builder string `help:"The stanza of control/builders (default: the first of the architecture)." placeholder:"NAME"`
+	Master  string `help:"Build for the master on another machine, which is called by ssh." placeholder:"USER@HOST"`
+	SSH     string `name:"ssh" help:"The command that calls the master." default:"ssh" placeholder:"COMMAND"`
+	Work    string `help:"With --master: where its jobs lie (default: ~/remote/of-USER_HOST)." placeholder:"DIR" type:"path"`
+	Linger  bool   `hidden:"" help:"Wait for a builder that is away: buildd --serve starts this."`
+	Node    string `hidden:"" help:"Be a job of the cluster, on its node: Slurm starts this." type:"path"`
+	Serve   bool   `hidden:"" help:"Serve the builder that has called: packmill serve-builder starts this."`
 }
 
 func main() {
@@ -74,6 +88,24 @@ func main() {
 }
 
 func run(ctx context.Context) error {
+	if cli.Work == "" {
+		cli.Work = defaultWork(cli.Master)
+	}
+	switch {
+	case cli.Node != "":
+		return node(ctx)
+	case cli.Master != "":
+		return call(ctx)
+	case cli.Serve, cli.Linger:
+		// Its log must not go to the builder, where standard error ends.
+		if w, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_INFO, "buildd/"+cli.Builder); err == nil {
+			cli.LogTo = w
+		}
+		if cli.Linger {
+			return linger(ctx)
+		}
+		return serve(ctx)
+	}
 	arch := cli.Arch
 	if arch == "" {
 		_, arch, _ = strings.Cut(filepath.Base(os.Args[0]), "buildd-")
@@ -93,6 +125,8 @@ func run(ctx context.Context) error {
 	b.enter()
 	defer b.leave()
 	b.lookAround()
+	b.tend(ctx)
+	defer b.wait.Wait()
 	if !env.Once {
 		go b.watchLost(ctx)
 	}

@@ -1,20 +1,22 @@
 package main
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"packmill/cmd/internal/control"
+	"packmill/internal/openpgp"
 	"packmill/queue/builders"
 )
 
 // readiness is what the machine lacks to build for its architectures: an
-// emulator, a user, a program. A job is not taken then, and costs no attempt.
+// emulator, a user, a program, the key that signs. A job is not taken then, and costs no attempt.
 type readiness struct {
 	mu    sync.Mutex
-	asked map[string]asked // by architecture
+	asked map[string]asked // by architecture, and who signs
 }
 
 type asked struct {
@@ -30,18 +32,19 @@ const askAgain = time.Minute
 func (b *builder) lacks(x *control.Builder, s *control.Suite, arch string) error {
 	b.ready.mu.Lock()
 	defer b.ready.mu.Unlock()
-	old, found := b.ready.asked[arch]
+	about := arch + " " + s.LogReview
+	old, found := b.ready.asked[about]
 	if found && time.Since(old.at) < askAgain {
 		return old.err
 	}
-	r, err := x.NewRunner()
+	err := b.readyFor(x, x.On(s, arch))
 	if err == nil {
-		err = r.Ready(x.On(s, arch))
+		err = b.signs(x, s)
 	}
 	if b.ready.asked == nil {
 		b.ready.asked = map[string]asked{}
 	}
-	b.ready.asked[arch] = asked{time.Now(), err}
+	b.ready.asked[about] = asked{time.Now(), err}
 	if err != nil && (old.err == nil || old.err.Error() != err.Error()) {
 		b.Log.Error("this machine cannot build", "arch", arch, "err", err)
 	} else if err == nil && old.err != nil {
@@ -57,6 +60,18 @@ func (b *builder) lacks(x *control.Builder, s *control.Suite, arch string) error
 			e.Lacks[arch] = err.Error()
 		}
 	})
+	return err
+}
+
+// signs says why what is built for the suite could not be signed here, or nil.
+func (b *builder) signs(x *control.Builder, s *control.Suite) error {
+	if b.far != nil || s.LogReview != "auto" {
+		return nil
+	}
+	if x.Key == "" {
+		return fmt.Errorf("the builder %s has no Key in control/builders, and Log-Review is auto", x.Name)
+	}
+	_, err := openpgp.OpenSigner(b.Settings.Get().Path(x.Key))
 	return err
 }
 

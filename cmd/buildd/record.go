@@ -36,17 +36,17 @@ func (b *builder) record(it *spool.Item, t *queue.Ticket, outcome, reason string
 		r.Overhead = (u.Start.Sub(begun) + time.Since(u.End)).Seconds()
 	}
 	if !slices.Contains([]string{buildlog.Good, buildlog.Lost, buildlog.Cancelled}, outcome) {
-		first, err := buildlog.FindIn(it.Path(buildlog.LogFile))
+		first, err := buildlog.FindIn(it.At(buildlog.LogFile))
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
 		warn("first error", err)
 		if r.Error = first; first != nil {
-			warn("first error", os.WriteFile(it.Path(buildlog.FirstErrorFile), []byte(first.Lines()), 0o644))
+			warn("first error", os.WriteFile(it.At(buildlog.FirstErrorFile), []byte(first.Lines()), 0o644))
 		}
 	}
-	warn("keep log", b.logs().Keep(it.Path(buildlog.LogFile), r))
-	warn("record of the build", r.AddTo(it.Path()))
+	warn("keep log", b.logs().Keep(it.At(buildlog.LogFile), r))
+	warn("record of the build", r.AddTo(it.At()))
 	it.Dirty()
 	return r.Error
 }
@@ -92,14 +92,28 @@ func explain(first *buildlog.FirstError) string {
 }
 
 // forgetAttempt removes what an earlier attempt said of itself, and puts its
-// log aside.
+// log aside. A lease of it, whose job a person moved by hand, would give this attempt to that builder.
 func forgetAttempt(it *spool.Item, tries int) error {
-	if err := durable.Remove(it.Path(buildlog.FirstErrorFile)); err != nil {
+	for _, name := range []string{spool.LeaseFile, buildlog.FirstErrorFile} {
+		if err := durable.Remove(it.At(name)); err != nil {
+			return err
+		}
+	}
+	if err := forgetResult(it); err != nil {
 		return err
 	}
-	err := durable.Replace(it.Path(buildlog.LogFile), it.Path(fmt.Sprintf("%s.%d", buildlog.LogFile, tries-1)))
+	err := durable.Replace(it.At(buildlog.LogFile), it.At(fmt.Sprintf("%s.%d", buildlog.LogFile, tries-1)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
+}
+
+// forgetResult removes a result, and what else earlier attempts left in directories.
+func forgetResult(it *spool.Item) error {
+	var errs []error
+	for _, dir := range append([]string{sourceDir}, brought...) {
+		errs = append(errs, durable.RemoveAll(it.At(dir)))
+	}
+	return errors.Join(errs...)
 }

@@ -9,29 +9,25 @@ import (
 
 	"packmill/archive"
 	"packmill/internal/deb822"
-	"packmill/internal/durable"
 	"packmill/internal/policy"
 	"packmill/queue/runner"
 	"packmill/spool"
 	"packmill/spool/statement"
 )
 
-// source copies the job's source, as it was let in, into a directory of this
-// daemon's own: what the runner gets is what was verified. What vouches for it is
+// source copies the job's source, as it was let in, into the new directory to, where
+// nobody else writes: what the runner gets is what was verified. What vouches for it is
 // reviewd's statement; for a job that quinn-diff made of the archive, where no
 // statement came with the source, the archive's own signed index.
-func (b *builder) source(ctx context.Context, it *spool.Item) (*statement.Statement, error) {
-	if err := durable.RemoveAll(it.Path(sourceDir)); err != nil {
-		return nil, err
-	}
+func (b *builder) source(ctx context.Context, it *spool.Item, to string) (*statement.Statement, error) {
 	s, err := b.Vouched(it)
-	if _, serr := os.Lstat(it.Path(statement.File)); os.IsNotExist(serr) {
+	if _, serr := os.Lstat(it.At(statement.File)); os.IsNotExist(serr) {
 		s, err = b.published(ctx, it)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return s, s.CopySource(it.Path(), it.Path(sourceDir))
+	return s, s.CopySource(it.At(), to)
 }
 
 // published is what the suite's signed index says of the job's source, in the

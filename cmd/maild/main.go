@@ -5,11 +5,12 @@
 // Where the daemons run as accounts of their own (packmill init --users), what
 // they and reviewers mail is a file in spool/mail/new. maild gives each to the
 // program that Via of control/notify names, and removes it when that has taken
-// it. What it does not take stays and is brought again, after a minute and later
+// it. The calls of hooks (Hook of control/notify) lie there too, in any tree, and maild
+// makes them. What is not taken stays and is brought again, after a minute and later
 // after an hour at most; packmill doctor says what has waited for long. So only
 // maild runs a sendmail, which has rights of its own, and the daemons that read
-// what strangers sent can be locked up. In a tree of one user there is no maild:
-// each daemon runs the sendmail itself.
+// what strangers sent can be locked up. In a tree of one user each daemon runs the
+// sendmail itself, and only hooks need maild.
 //
 // Settings: control/notify.
 //

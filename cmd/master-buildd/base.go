@@ -64,6 +64,11 @@ func (b *bases) fetch(ctx context.Context, below *base.Base, s *control.Suite, a
 		return
 	}
 	b.m.Log.Info("fetched the indexes of the Base", "suite", s.Name, "arch", arch)
+	b.ask()
+}
+
+// ask asks release for a scan.
+func (b *bases) ask() {
 	select {
 	case b.nudge <- struct{}{}:
 	default:

@@ -60,8 +60,9 @@ func (m *master) putRightOne(f spool.Found) error {
 		return nil // it has moved, or fsck says it
 	}
 	_, why := queue.Misfit(m.Tree, f, t)
-	text := f.Place.State.ByHand
-	if why == "" && (text == "" || spool.ReadReason(dir) != "" || !spool.BroughtByHand(dir, f.Place)) {
+	text, before := f.Place.State.ByHand, spool.ReadReason(dir)
+	unnoticed, explained := spool.Unnoticed(dir, f.Place)
+	if why == "" && (text == "" || !unnoticed && (before != "" || !spool.BroughtByHand(dir, f.Place))) {
 		return nil
 	}
 	it, err := m.Tree.Claim(f.Place, f.Name.String())
@@ -73,5 +74,12 @@ func (m *master) putRightOne(f spool.Found) error {
 		_, err := m.misfit(it)
 		return err
 	}
-	return it.WriteFile(spool.ReasonFile, fmt.Appendf(nil, text, it.Name))
+	if explained {
+		return nil // the claim has written the history's line
+	}
+	reason := fmt.Appendf(nil, text, it.Name)
+	if before != "" {
+		reason = append(reason, "Before that:\n"+before...)
+	}
+	return it.WriteFile(spool.ReasonFile, reason)
 }

@@ -26,6 +26,7 @@ package main
 
 import (
 	"context"
+	"runtime/debug"
 
 	"packmill/cmd/internal/daemon"
 	"packmill/queue"
@@ -52,6 +53,8 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// What it holds are the indexes of the Base, and two of each while one is read anew.
+	debug.SetGCPercent(40)
 	m := newMaster(env)
 	if err := queue.Adopt(env.Tree); err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"packmill/internal/paper"
 	"packmill/internal/trouble"
 	"packmill/queue"
+	"packmill/queue/installability"
 	"packmill/queue/lacking"
 	"packmill/queue/quinndiff"
 	"packmill/spool"
@@ -36,18 +37,26 @@ type master struct {
 	swept     time.Time         // when sweep ran last
 	judged    map[string]string // jobs in needs-build, with the index's digest
 	limited   map[string]string // of each suite: what its jobs were held against last, see limit
+	idling    map[spool.Place]map[string]*idler
+	newest    *index // that idle asked last
+	newestOf  spool.Place
+	newestAt  time.Time
 
-	arrivals spool.Arrivals // of the loop that joins: in the states of jobs
+	// Of the loop that joins.
+	arrivals spool.Arrivals // in the states of jobs
+	learned  bool           // the names of all items are written down
 
 	mu       sync.Mutex
 	indexes  map[string]*index
 	binaries map[string][]string // of open sources
+	unborn   map[string]installability.Answer
 }
 
 func newMaster(env *daemon.Env) *master {
 	m := &master{
 		Env: env, merged: map[string]string{}, judged: map[string]string{}, limited: map[string]string{},
-		indexes: map[string]*index{}, binaries: map[string][]string{},
+		indexes: map[string]*index{}, binaries: map[string][]string{}, unborn: map[string]installability.Answer{},
+		idling: map[spool.Place]map[string]*idler{},
 	}
 	m.arrivals.Tree = env.Tree
 	m.bases = &bases{m: m, nudge: make(chan struct{}, 1), running: map[string]bool{}, tried: map[string]time.Time{}}
@@ -138,7 +147,7 @@ func (m *master) accept(ctx context.Context, it *spool.Item) (spool.Verdict, err
 	if err != nil {
 		return spool.Verdict{}, err
 	}
-	if err := queue.Supersede(m.Tree, s.Name, it.Name.Source, it.Name.Version, m.Name, spool.MasterD); err != nil {
+	if err := queue.Supersede(m.Tree, s.Name, it.Name, m.Name); err != nil {
 		return spool.Verdict{}, err
 	}
 	if err := queue.AcceptedAgain(m.Tree, it, m.Name); err != nil {
@@ -190,6 +199,17 @@ func notLetIn(it *spool.Item, err error) spool.Verdict {
 	}
 }
 
+// learn writes down the names of all items, once in a process' life. Until it could,
+// whoever asks for a source's items reads directories.
+func (m *master) learn() error {
+	if m.learned {
+		return nil
+	}
+	err := m.Tree.LearnNames()
+	m.learned = err == nil
+	return err
+}
+
 // join serves the sources that wait for their architectures.
 func (m *master) join() *spool.Loop {
 	return m.Loop(spool.MasterD, &spool.Loop{
@@ -207,7 +227,9 @@ func (m *master) join() *spool.Loop {
 			}
 			return dirs
 		},
-		Before: func(context.Context) (bool, error) { return false, m.putRight() },
+		Before: func(context.Context) (bool, error) {
+			return false, errors.Join(m.learn(), m.putRight(), m.giveBackLapsed())
+		},
 		Handle: func(_ context.Context, it *spool.Item) (spool.Verdict, error) {
 			if misfit, err := m.misfit(it); misfit || err != nil {
 				return spool.Verdict{}, err
@@ -245,6 +267,7 @@ func (m *master) release() *spool.Loop {
 		Before: m.merge,
 		Nudge:  m.bases.nudge,
 		Batch:  m.waiting,
+		Same:   m.idle,
 	})
 }
 

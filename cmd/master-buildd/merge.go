@@ -46,12 +46,7 @@ func (m *master) merge(ctx context.Context) (bool, error) {
 			continue
 		}
 		if rest := time.Until(m.lastMerge.Add(max(mergeRest, 3*m.tookMerge))); rest > 0 && !m.Once {
-			time.AfterFunc(rest, func() {
-				select {
-				case m.bases.nudge <- struct{}{}:
-				default:
-				}
-			})
+			time.AfterFunc(rest, m.bases.ask)
 			return did, nil
 		}
 		start := time.Now()
@@ -363,7 +358,7 @@ func (m *master) recheck(ctx context.Context, s *control.Suite, jobs []job) erro
 		var which []job
 		for _, j := range jobs {
 			key := j.Dir()
-			if j.Place.State != spool.NeedsBuild || j.Place.Arch != arch || m.judged[key] == x.digest || !x.complete {
+			if j.Place.State != spool.NeedsBuild || j.Place.Arch != arch || m.judged[key] == x.grownOf || !x.complete {
 				continue
 			}
 			t, err := queue.TicketAt(m.Tree, j.Found)
@@ -386,7 +381,7 @@ func (m *master) recheck(ctx context.Context, s *control.Suite, jobs []job) erro
 			return err
 		}
 		for i, j := range which {
-			m.judged[j.Dir()] = x.digest
+			m.judged[j.Dir()] = x.grownOf
 			if answers[i].Installable() {
 				continue
 			}
@@ -402,12 +397,15 @@ func (m *master) recheck(ctx context.Context, s *control.Suite, jobs []job) erro
 			it.Release()
 		}
 	}
+	there := map[string]bool{}
+	for _, j := range jobs {
+		there[j.Dir()] = true
+	}
 	for key := range m.judged {
-		if strings.HasPrefix(key, "queue/"+s.Name+"/") && !slices.ContainsFunc(jobs, func(j job) bool {
-			return j.Dir() == key
-		}) {
+		if strings.HasPrefix(key, "queue/"+s.Name+"/") && !there[key] {
 			delete(m.judged, key)
 		}
 	}
+	m.forgetIdlers(s.Name, there)
 	return nil
 }

@@ -25,7 +25,8 @@ type index struct {
 	*installability.Index
 	stamp    string // of the files that it was read from
 	digest   string
-	complete bool // the suite's Base is in it: what is not there is nowhere
+	grownOf  string // the digest of an earlier one, since which packages only came
+	complete bool   // the suite's Base is in it: what is not there is nowhere
 }
 
 // indexOf reads the suite's own packages and its Base's, if they have changed
@@ -71,6 +72,10 @@ func (m *master) indexOf(ctx context.Context, s *control.Suite, arch string) (*i
 		m.warn(fmt.Sprintf("left out of what builds of %s may be given: %v", s.Name, err))
 	}
 	x := &index{Index: read, stamp: stamp, digest: read.Digest(), complete: complete}
+	x.grownOf = x.digest
+	if old := m.indexes[key]; old != nil && old.complete && complete && x.Grew(old.Index) {
+		x.grownOf = old.grownOf
+	}
 	m.indexes[key] = x
 	return x, nil
 }
@@ -238,11 +243,8 @@ func (m *master) uninstallable(ctx context.Context, s *control.Suite, t *queue.T
 	if err != nil {
 		return "", err
 	}
-	answers, err := m.judge(ctx, s, x, []installability.Job{j})
-	if err != nil {
-		return "", err
-	}
-	return answers[0].Why, nil
+	a, err := m.judgeBirth(ctx, s, x, j)
+	return a.Why, err
 }
 
 // waiting serves the jobs of one suite, architecture and state that wait: the
@@ -283,14 +285,25 @@ func (m *master) waiting(ctx context.Context, items []*spool.Item) ([]spool.Verd
 	if err != nil {
 		return nil, err
 	}
-	rings := m.rings(at, x, items, tickets, which, answers)
+	var lack []installability.Waiting
+	for n, i := range which {
+		if len(answers[n].Missing) > 0 {
+			lack = append(lack, installability.Waiting{Source: items[i].Name.Source, Makes: tickets[i].Binary,
+				Needs: answers[n].Missing})
+		}
+	}
+	rings := m.rings(at, append(lack, m.idlers(at, items)...))
 	for n, i := range which {
 		v, err := m.onward(items[i], tickets[i], x, answers[n], rings[items[i].Name.Source])
 		if err != nil {
 			return nil, err
 		}
 		verdicts[i] = v
+		if v.To.State == spool.Unborn && x.complete {
+			m.rests(items[i], tickets[i], answers[n], len(rings[items[i].Name.Source]) > 0)
+		}
 	}
+	m.wake(at, rings)
 	return verdicts, nil
 }
 
@@ -380,16 +393,7 @@ func firstLine(s string) string {
 }
 
 // rings finds sources that wait for each other, and says so once.
-func (m *master) rings(
-	at spool.Place, x *index, items []*spool.Item, tickets []*queue.Ticket, which []int, answers []installability.Answer,
-) map[string][]string {
-	var all []installability.Waiting
-	for n, i := range which {
-		if len(answers[n].Missing) > 0 {
-			all = append(all, installability.Waiting{Source: items[i].Name.Source, Makes: tickets[i].Binary,
-				Needs: answers[n].Missing})
-		}
-	}
+func (m *master) rings(at spool.Place, all []installability.Waiting) map[string][]string {
 	out := map[string][]string{}
 	for _, ring := range installability.Cycles(all) {
 		for _, s := range ring {

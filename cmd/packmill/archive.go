@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -11,17 +10,11 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"packmill/archive"
-	"packmill/cmd/internal/account"
-	"packmill/cmd/internal/base"
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
-	"packmill/cmd/internal/fsck"
+	"packmill/cmd/internal/hand"
 	"packmill/cmd/internal/terminal"
-	"packmill/internal/deb"
-	"packmill/internal/durable"
 )
 
 // archiveCmd is the archive by hand. VIEW is a suite, or a snapshot of one as
@@ -65,65 +58,14 @@ A new one begins with packmill init --archive, packmill key new archive, a stanz
 Who knows reprepro: include is include, list is ls, copysrc is copy, removesrc is rm, gensnapshot is snapshot create, deleteunreferenced is gc, checkpool is check, and its export is include without uploads. Who knows aptly: repo add is include or import, repo search is ls, repo copy is copy, repo remove is rm, snapshot create is the same and published at once, publish switch is rollback, db cleanup is gc, mirror is import.`
 }
 
-// hand is what every command of the archive works with.
-type hand struct {
-	*archive.Archive
-	settings *control.Settings
-	who      string          // the person
-	ctx      context.Context // ends with an interrupt; a publication in its midst leaves nothing visible
-}
-
 // hand opens the tree's archive and its settings.
-func (c *cli) hand() (*hand, error) {
-	if err := c.alone(); err != nil {
-		return nil, err
-	}
-	s, err := c.control()
-	if err != nil {
-		return nil, err
-	}
-	person := terminal.Who()
-	dir := filepath.Join(c.Tree, "archive")
-	if err := account.BecomeOwner(dir); err != nil {
-		return nil, err
-	}
-	a, err := archive.Open(dir)
-	if err != nil {
-		return nil, err
-	}
+func (c *cli) hand() (*hand.Hand, error) {
 	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM) // until the process ends
-	return &hand{a, s, person, ctx}, nil
-}
-
-// alone checks that what an archive needs is there: of the tree, control and
-// archive. It syncs them, for an earlier process may have been killed between a
-// change and its sync.
-func (c *cli) alone() error {
-	unix.Umask(0o002)
-	for _, d := range []string{"control", "archive"} {
-		if err := durable.SyncFS(filepath.Join(c.Tree, d)); err != nil {
-			return daemon.Wrong{Err: fmt.Errorf("no archive in %s: %w; make one with: packmill init --archive --tree %[1]s, "+
-				"or the whole tree without --archive", c.Tree, err)}
-		}
-	}
-	return nil
+	return hand.Open(ctx, c.Tree, func(err error) { terminal.Print(os.Stderr, "packmill: %v\n", err) })
 }
 
 // noSuite says that the settings do not know the suite, and what they know.
 func noSuite(s *control.Settings, name string) error { return daemon.Wrong{Err: s.NoSuite(name)} }
-
-// suite is a suite of the settings as the archive wants it.
-func (h *hand) suite(name string) (archive.Suite, error) {
-	x, ok := h.settings.Suite(name)
-	if !ok {
-		return archive.Suite{}, noSuite(h.settings, name)
-	}
-	out, err := h.settings.Archive(x)
-	if err != nil {
-		return out, daemon.Wrong{Err: err}
-	}
-	return out, nil
-}
 
 // outcome prints what a change did: it added packages and removed others.
 func (c *cli) outcome(p *archive.Plan, err error) error { return c.outcomeOf("add", p, err) }
@@ -131,7 +73,7 @@ func (c *cli) outcome(p *archive.Plan, err error) error { return c.outcomeOf("ad
 // outcomeOf is outcome of a change that did something else than to add packages.
 func (c *cli) outcomeOf(verb string, p *archive.Plan, err error) error {
 	if err != nil {
-		return missing(err)
+		return hand.Missing(err)
 	}
 	c.changes(verb, p, c.DryRun || len(p.Refused) > 0)
 	for _, r := range p.Refused {
@@ -164,18 +106,6 @@ func (c *cli) changes(verb string, p *archive.Plan, would bool) {
 	}
 }
 
-// missing turns a suite that is not there into a refusal.
-func missing(err error) error {
-	if errors.Is(err, archive.ErrNoSuite) {
-		err = fmt.Errorf("%w: nothing is published under this name (packmill archive include SUITE publishes one that is "+
-			"configured; packmill archive ls lists what there is, snapshots as NAME/SUITE)", err)
-	}
-	if errors.Is(err, archive.ErrNoSuite) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("%w: %w", daemon.ErrRefused, err)
-	}
-	return err
-}
-
 type entry struct {
 	Package   string `json:"package"`
 	Version   string `json:"version"`
@@ -201,7 +131,7 @@ func (archiveLs) Help() string {
   packmill archive ls unstable 'hello*'`
 }
 
-func (x *archiveLs) Run(c *cli, h *hand) error {
+func (x *archiveLs) Run(c *cli, h *hand.Hand) error {
 	if x.View == "" {
 		views, err := h.Views()
 		if err != nil {
@@ -212,9 +142,9 @@ func (x *archiveLs) Run(c *cli, h *hand) error {
 		}
 		return nil
 	}
-	list, err := h.List(h.ctx, x.View, x.Pattern)
+	list, err := h.List(h.Ctx, x.View, x.Pattern)
 	if err != nil {
-		return missing(err)
+		return hand.Missing(err)
 	}
 	l := c.list(c.screen(), itemColumn, terminal.Column{Name: "VERSION", Least: 8}, archColumn,
 		terminal.Column{Name: "COMPONENT", Least: 4}, terminal.Column{Name: "SOURCE", Least: 8})
@@ -235,10 +165,10 @@ func (archiveShow) Help() string {
   packmill archive show unstable hello`
 }
 
-func (x *archiveShow) Run(c *cli, h *hand) error {
-	list, err := h.Show(h.ctx, x.View, x.Package)
+func (x *archiveShow) Run(c *cli, h *hand.Hand) error {
+	list, err := h.Show(h.Ctx, x.View, x.Package)
 	if err != nil {
-		return missing(err)
+		return hand.Missing(err)
 	}
 	if len(list) == 0 {
 		return daemon.Refuse("%s has no package %s", x.View, x.Package)
@@ -263,25 +193,22 @@ Examples:
   packmill archive include unstable`
 }
 
-func (x *archiveInclude) Run(c *cli, h *hand) error {
-	suite, err := h.suite(x.Suite)
+func (x *archiveInclude) Run(c *cli, h *hand.Hand) error {
+	suite, err := h.Suite(x.Suite)
 	if err != nil {
 		return err
 	}
-	var batch []archive.Inclusion
-	for _, n := range x.Changes {
-		if deb.IsFile(n) || filepath.Ext(n) == ".dsc" {
-			return daemon.Wrong{Err: fmt.Errorf("%s is no .changes file: name the one that dpkg-buildpackage made beside it; "+
-				"packages without one come from a directory (dpkg-scanpackages . >Packages, "+
-				"then packmill archive import %s DIR ./ --unsigned --sourceless)", n, x.Suite)}
-		}
-		batch = append(batch, archive.Inclusion{Dir: filepath.Dir(n), Changes: filepath.Base(n), Force: x.Force})
+	batch, err := hand.Inclusions(x.Suite, x.Changes, x.Force)
+	if err != nil {
+		return err
 	}
 	do := h.Publish
 	if c.DryRun {
 		do = h.Try
 	}
-	rep, err := do(h.ctx, suite, batch, time.Now())
+	end := h.Publishing()
+	rep, err := do(h.Ctx, suite, batch, time.Now())
+	end()
 	if err != nil {
 		return err
 	}
@@ -344,13 +271,16 @@ Examples:
   packmill archive copy testing stable hello_2.10-3`
 }
 
-func (x *archiveCopy) Run(c *cli, h *hand) error {
-	to, err := h.suite(x.To)
+func (x *archiveCopy) Run(c *cli, h *hand.Hand) error {
+	to, err := h.Suite(x.To)
 	if err != nil {
 		return err
 	}
 	o := archive.ChangeOptions{Force: x.Force, Dry: c.DryRun}
-	return c.outcome(h.Copy(h.ctx, x.From, to, x.Packages, o, time.Now()))
+	end := h.Publishing()
+	plan, err := h.Copy(h.Ctx, x.From, to, x.Packages, o, time.Now())
+	end()
+	return c.outcome(plan, err)
 }
 
 type archiveMove struct {
@@ -368,33 +298,36 @@ Example:
   packmill archive move testing stable hello world`
 }
 
-func (x *archiveMove) Run(c *cli, h *hand) error {
-	from, err := h.suite(x.From)
+func (x *archiveMove) Run(c *cli, h *hand.Hand) error {
+	from, err := h.Suite(x.From)
 	if err != nil {
 		return err
 	}
-	to, err := h.suite(x.To)
+	to, err := h.Suite(x.To)
 	if err != nil {
 		return err
 	}
 	if x.Asks() && !x.Force && !c.DryRun {
-		plan, err := h.Move(h.ctx, from, to, x.Packages, archive.ChangeOptions{Dry: true}, time.Now())
+		plan, err := h.Move(h.Ctx, from, to, x.Packages, archive.ChangeOptions{Dry: true}, time.Now())
 		if err != nil || len(plan.Refused) > 0 {
 			return c.outcome(plan, err)
 		}
-		broken, err := h.breaks(from.Name, plan.Removed)
+		broken, err := h.Breaks(from.Name, plan.Removed)
 		if err != nil {
 			return err
 		}
-		if len(broken) > 0 {
+		if question := hand.Leaving(from.Name, x.Packages, broken); question != "" {
 			c.breaks(broken)
-			if err := x.Ask(h.ctx, fmt.Sprintf("Move %s out of %s, and break %s?",
-				strings.Join(x.Packages, ", "), from.Name, staying(broken))); err != nil {
+			if err := x.Ask(h.Ctx, question); err != nil {
 				return err
 			}
 		}
 	}
-	return c.outcome(h.Move(h.ctx, from, to, x.Packages, archive.ChangeOptions{Force: x.Force, Dry: c.DryRun}, time.Now()))
+	o := archive.ChangeOptions{Force: x.Force, Dry: c.DryRun}
+	end := h.Publishing()
+	plan, err := h.Move(h.Ctx, from, to, x.Packages, o, time.Now())
+	end()
+	return c.outcome(plan, err)
 }
 
 type archiveRm struct {
@@ -413,74 +346,28 @@ Examples:
   packmill archive rm stable hello world`
 }
 
-func (x *archiveRm) Run(c *cli, h *hand) error {
-	suite, err := h.suite(x.Suite)
+func (x *archiveRm) Run(c *cli, h *hand.Hand) error {
+	r, err := h.Removal(x.Suite, x.Packages, !x.NoCheck)
 	if err != nil {
 		return err
 	}
-	plan, err := h.Remove(h.ctx, suite, x.Packages, archive.ChangeOptions{Dry: true}, time.Now())
-	if err != nil {
-		return missing(err)
+	c.breaks(r.Broken)
+	if c.DryRun || len(r.Plan.Refused) > 0 {
+		return c.outcome(r.Plan, nil)
 	}
-	var broken []archive.Broken
-	if !x.NoCheck && len(plan.Refused) == 0 {
-		if broken, err = h.breaks(suite.Name, plan.Removed); err != nil {
+	switch question := r.Question(); {
+	case x.Force || question == "":
+	case x.Asks():
+		c.changes("add", r.Plan, true)
+		if err := x.Ask(h.Ctx, question); err != nil {
+			return err
+		}
+	default:
+		if err := r.Refusal(); err != nil {
 			return err
 		}
 	}
-	c.breaks(broken)
-	if c.DryRun || len(plan.Refused) > 0 {
-		return c.outcome(plan, nil)
-	}
-	names := map[string]bool{}
-	for _, e := range plan.Removed {
-		names[e.Package] = true
-	}
-	switch {
-	case x.Force:
-	case x.Asks() && (len(broken) > 0 || len(names) > 1):
-		c.changes("add", plan, true)
-		question := fmt.Sprintf("Remove %s from %s", terminal.Counted(len(names), "package"), suite.Name)
-		if len(broken) > 0 {
-			question += ", and break " + staying(broken)
-		}
-		if err := x.Ask(h.ctx, question+"?"); err != nil {
-			return err
-		}
-	case len(broken) > 0:
-		return daemon.Refuse("%s would not be installable, or could not be built, any more; remove them too, or use --force",
-			terminal.Counted(len(broken), "package"))
-	}
-	if _, err := os.Lstat(filepath.Join(c.Tree, "queue")); err == nil {
-		t, err := c.open()
-		if err == nil {
-			err = fsck.TakeOut(t, suite.Name, plan.Removed, h.who)
-		}
-		if err != nil {
-			terminal.Print(os.Stderr, "packmill: the history of the builds does not tell of it: %v\n", err)
-		}
-	}
-	// What was shown, and not what has come since.
-	return c.outcome(h.Remove(h.ctx, suite, plan.Shown(x.Packages), archive.ChangeOptions{}, time.Now()))
-}
-
-// breaks finds what a removal breaks, with the suite's Base in sight: as master-buildd
-// fetched it, or, where none runs, as it is fetched now.
-func (h *hand) breaks(suite string, removed []archive.Entry) ([]archive.Broken, error) {
-	set, _ := h.settings.Suite(suite)
-	return h.Breaks(h.ctx, suite, removed, func(arch string) []string {
-		below := base.Of(filepath.Dir(h.Root()), set, arch)
-		if below == nil {
-			return nil
-		}
-		if below.Due() {
-			if err := below.Fetch(h.ctx); err != nil && below.Lists() == nil {
-				terminal.Print(os.Stderr,
-					"packmill: the Base of %s cannot be read, so what the suite lacks is taken to be there: %v\n", suite, err)
-			}
-		}
-		return below.Lists()
-	})
+	return c.outcome(r.Do())
 }
 
 // breaks prints what a removal breaks.
@@ -496,12 +383,6 @@ func (c *cli) breaks(broken []archive.Broken) {
 		c.print(os.Stdout, map[string]string{"breaks": b.Package, "version": b.Version, "arch": b.Arch, "needs": b.Wants},
 			text)
 	}
-}
-
-// staying is "1 other that stays" or "2 others that stay".
-func staying(broken []archive.Broken) string {
-	return terminal.Counted(len(broken), "other") +
-		map[bool]string{true: " that stays", false: " that stay"}[len(broken) == 1]
 }
 
 type archiveCruft struct {
@@ -522,10 +403,10 @@ type cruft struct {
 	Newest string `json:"newest"` // version of its source, which does not build it
 }
 
-func (x *archiveCruft) Run(c *cli, h *hand) error {
-	list, err := h.Cruft(h.ctx, x.View)
+func (x *archiveCruft) Run(c *cli, h *hand.Hand) error {
+	list, err := h.Cruft(h.Ctx, x.View)
 	if err != nil {
-		return missing(err)
+		return hand.Missing(err)
 	}
 	l := c.list(c.screen(), itemColumn, terminal.Column{Name: "VERSION", Least: 8}, archColumn,
 		terminal.Column{Name: "SOURCE", Least: 8}, terminal.Column{Name: "NEWEST", Least: 8})
@@ -549,28 +430,8 @@ Example:
   packmill archive override unstable hello --section games --priority optional`
 }
 
-func (x *archiveOverride) Run(c *cli, h *hand) error {
-	suite, err := h.suite(x.Suite)
-	if err != nil {
-		return err
-	}
-	o := archive.Override{Section: x.Section, Priority: x.Priority}
-	if o == (archive.Override{}) {
-		return daemon.Wrong{Err: errors.New("nothing to change: use --section or --priority")}
-	}
-	for _, v := range []string{o.Section, o.Priority} {
-		if strings.ContainsAny(v, " \t\n,") {
-			return daemon.Wrong{Err: fmt.Errorf("%q is not one word", v)}
-		}
-	}
-	plan, err := h.Override(h.ctx, suite, x.Package, o, archive.ChangeOptions{Dry: c.DryRun}, time.Now())
-	if set, _ := h.settings.Suite(x.Suite); err == nil && !c.DryRun && len(plan.Refused) == 0 {
-		if set.Override != "" {
-			err = archive.WriteOverride(h.settings.Path(set.Override), x.Package, o)
-		} else {
-			plan.Notes = append(plan.Notes, "the next version brings its own values again: the suite has no Override file.")
-		}
-	}
+func (x *archiveOverride) Run(c *cli, h *hand.Hand) error {
+	plan, err := h.Override(x.Suite, x.Package, archive.Override{Section: x.Section, Priority: x.Priority}, c.DryRun)
 	return c.outcomeOf("change", plan, err)
 }
 
@@ -585,10 +446,10 @@ func (archiveDiff) Help() string {
   packmill archive diff monday/unstable unstable`
 }
 
-func (x *archiveDiff) Run(c *cli, h *hand) error {
-	list, err := h.Diff(h.ctx, x.From, x.To)
+func (x *archiveDiff) Run(c *cli, h *hand.Hand) error {
+	list, err := h.Diff(h.Ctx, x.From, x.To)
 	if err != nil {
-		return missing(err)
+		return hand.Missing(err)
 	}
 	return c.differences(list, x.From, x.To)
 }
@@ -624,14 +485,14 @@ Examples:
   packmill archive rollback unstable monday`
 }
 
-func (x *archiveRollback) Run(c *cli, h *hand) error {
-	suite, err := h.suite(x.Suite)
+func (x *archiveRollback) Run(c *cli, h *hand.Hand) error {
+	suite, err := h.Suite(x.Suite)
 	if err != nil {
 		return err
 	}
-	list, err := h.Diff(h.ctx, suite.Name, x.Snapshot+"/"+suite.Name)
+	list, err := h.Diff(h.Ctx, suite.Name, x.Snapshot+"/"+suite.Name)
 	if err != nil {
-		return missing(err)
+		return hand.Missing(err)
 	}
 	did := "made"
 	if c.DryRun {
@@ -643,12 +504,14 @@ func (x *archiveRollback) Run(c *cli, h *hand) error {
 		}
 	}
 	if !c.DryRun {
-		if err := x.Ask(h.ctx, fmt.Sprintf("Make %s what it was in %s: change %s?",
+		if err := x.Ask(h.Ctx, fmt.Sprintf("Make %s what it was in %s: change %s?",
 			suite.Name, x.Snapshot, terminal.Counted(len(list), "package"))); err != nil {
 			return err
 		}
-		if err := h.Rollback(h.ctx, suite, x.Snapshot, time.Now()); err != nil {
-			return missing(err)
+		end := h.Publishing()
+		err := h.Rollback(h.Ctx, suite, x.Snapshot, time.Now())
+		if end(); err != nil {
+			return hand.Missing(err)
 		}
 	}
 	c.print(os.Stdout, map[string]any{"suite": suite.Name, "snapshot": x.Snapshot, "packages": len(list),
@@ -682,14 +545,14 @@ func (snapshotCreate) Help() string {
   packmill archive snapshot create unstable tuesday`
 }
 
-func (x *snapshotCreate) Run(c *cli, h *hand) error {
-	suite, err := h.suite(x.Suite)
+func (x *snapshotCreate) Run(c *cli, h *hand.Hand) error {
+	suite, err := h.Suite(x.Suite)
 	if err != nil {
 		return err
 	}
 	if !c.DryRun {
-		if err := h.Snapshot(h.ctx, suite, x.Name, time.Now()); err != nil {
-			return missing(err)
+		if err := h.Snapshot(h.Ctx, suite, x.Name, time.Now()); err != nil {
+			return hand.Missing(err)
 		}
 	}
 	text := "kept " + suite.Name + " as snapshots/" + x.Name
@@ -707,7 +570,7 @@ func (snapshotLs) Help() string {
   packmill archive snapshot ls --json`
 }
 
-func (snapshotLs) Run(c *cli, h *hand) error {
+func (snapshotLs) Run(c *cli, h *hand.Hand) error {
 	list, err := h.Snapshots()
 	if err != nil {
 		return err
@@ -731,7 +594,7 @@ Examples:
   packmill archive snapshot rm tuesday`
 }
 
-func (x *snapshotRm) Run(c *cli, h *hand) error {
+func (x *snapshotRm) Run(c *cli, h *hand.Hand) error {
 	list, err := h.Snapshots()
 	if err != nil {
 		return err
@@ -749,12 +612,12 @@ func (x *snapshotRm) Run(c *cli, h *hand) error {
 	if c.DryRun {
 		text = "would have " + text
 	} else {
-		if err := x.Ask(h.ctx,
+		if err := x.Ask(h.Ctx,
 			fmt.Sprintf("Remove snapshots/%s (%s), for clients too?", x.Name, strings.Join(suites, ", "))); err != nil {
 			return err
 		}
-		if err := h.RemoveSnapshot(h.ctx, x.Name); err != nil {
-			return missing(err)
+		if err := h.RemoveSnapshot(h.Ctx, x.Name); err != nil {
+			return hand.Missing(err)
 		}
 	}
 	c.print(os.Stdout, map[string]any{"snapshot": x.Name, "suites": suites, "done": !c.DryRun}, text)
@@ -773,8 +636,8 @@ Examples:
   packmill archive gc --stay 240h`
 }
 
-func (x *archiveGc) Run(c *cli, h *hand) error {
-	did, err := h.Collect(h.ctx,
+func (x *archiveGc) Run(c *cli, h *hand.Hand) error {
+	did, err := h.Collect(h.Ctx,
 		archive.CollectOptions{Attic: filepath.Join(c.Tree, "attic"), Stay: x.Stay, Dry: c.DryRun, Now: time.Now()})
 	if err != nil {
 		return err
@@ -810,8 +673,10 @@ Examples:
   packmill archive check --quick`
 }
 
-func (x *archiveCheck) Run(c *cli, h *hand) error {
-	faults, err := h.Check(h.ctx, archive.CheckOptions{Deep: !x.Quick})
+func (x *archiveCheck) Run(c *cli, h *hand.Hand) error {
+	progress := terminal.Begin("checking")
+	faults, err := h.Check(h.Ctx, archive.CheckOptions{Deep: !x.Quick, Progress: progress.Bytes})
+	progress.End()
 	if err != nil {
 		return err
 	}

@@ -61,7 +61,7 @@ func serves(t *testing.T, dir, line string) {
 func TestArchiveExamples(t *testing.T) {
 	t.Parallel()
 	var c cli
-	parser, err := grammar(&c)
+	parser, err := grammar(&c, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"packmill/archive/mirror"
 	"packmill/archive/push"
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/hand"
 	"packmill/cmd/internal/keys"
 	"packmill/cmd/internal/terminal"
 	"packmill/internal/openpgp"
@@ -42,30 +43,19 @@ Examples:
   packmill archive import unstable debs ./ --unsigned --sourceless       what dpkg-scanpackages listed`
 }
 
-func (x *archiveImport) Run(c *cli, h *hand) error {
-	suite, err := h.suite(x.Suite)
+func (x *archiveImport) Run(c *cli, h *hand.Hand) error {
+	suite, err := h.Suite(x.Suite)
 	if err != nil {
 		return err
 	}
-	src, err := x.source()
+	repo, err := h.Repository(mirror.Source{URL: x.From, Suite: x.Dist, Components: x.Components,
+		Architectures: x.Architectures, Unsigned: x.Unsigned, Expired: x.Expired, Link: x.Link}, x.Keyring)
 	if err != nil {
 		return err
-	}
-	repo, err := mirror.Open(h.ctx, src, time.Now())
-	if r := (*openpgp.Refusal)(nil); errors.As(err, &r) && r.Kind == openpgp.UnknownKey {
-		return daemon.Refuse("%s %s is signed by the key %s, which is in none of the files of --keyring",
-			x.From, x.Dist, r.KeyID)
-	} else if r != nil {
-		return fmt.Errorf("%w: %w", daemon.ErrRefused, err)
-	}
-	if broken := (mirror.ErrBroken{}); errors.As(err, &broken) {
-		return fmt.Errorf("%w: %w", daemon.ErrRefused, err)
-	}
-	if err != nil {
-		return missing(err)
 	}
 	progress := terminal.Begin("importing")
-	rep, err := h.Import(h.ctx, suite, repo, archive.ImportOptions{Sourceless: x.Sourceless, Packages: x.Packages,
+	h.Progress = progress.Count // of the feeds that come then
+	rep, err := h.Import(h.Ctx, suite, repo, archive.ImportOptions{Sourceless: x.Sourceless, Packages: x.Packages,
 		DryRun: c.DryRun, Progress: func(p archive.ImportProgress) { progress.Bytes(p.Bytes, p.AllBytes) }}, time.Now())
 	progress.End()
 	if err != nil {
@@ -97,30 +87,6 @@ func (x *archiveImport) Run(c *cli, h *hand) error {
 	return err
 }
 
-// source is the other repository, with the keys that must have signed it.
-func (x *archiveImport) source() (src mirror.Source, err error) {
-	src = mirror.Source{URL: x.From, Suite: x.Dist, Components: x.Components, Architectures: x.Architectures,
-		Unsigned: x.Unsigned, Expired: x.Expired, Link: x.Link}
-	if len(x.Keyring) == 0 {
-		if !x.Unsigned {
-			err = daemon.Wrong{Err: errors.New("say with --keyring which keys sign the repository, or --unsigned")}
-		}
-		return src, err
-	}
-	var keys [][]byte
-	for _, n := range x.Keyring {
-		data, err := os.ReadFile(n)
-		if err != nil {
-			return src, err
-		}
-		keys = append(keys, data)
-	}
-	if src.Keyring, err = openpgp.ReadKeyring(keys...); err != nil {
-		err = daemon.Wrong{Err: err}
-	}
-	return src, err
-}
-
 // would says what would be imported.
 func (x *archiveImport) would(c *cli, rep *archive.ImportReport) {
 	for _, u := range rep.Uploads {
@@ -148,12 +114,12 @@ Example:
   packmill archive export unstable stick`
 }
 
-func (x *archiveExport) Run(c *cli, h *hand) error {
+func (x *archiveExport) Run(c *cli, h *hand.Hand) error {
 	progress := terminal.Begin("exporting")
-	t, err := h.Export(h.ctx, x.View, x.Dir, archive.ExportOptions{Link: x.Link, Dry: c.DryRun, Progress: progress.Count})
+	t, err := h.Export(h.Ctx, x.View, x.Dir, archive.ExportOptions{Link: x.Link, Dry: c.DryRun, Progress: progress.Count})
 	progress.End()
 	if err != nil {
-		return missing(err)
+		return hand.Missing(err)
 	}
 	c.transferred(t, x.Dir)
 	return nil
@@ -188,30 +154,24 @@ Examples:
   packmill archive push all s3://packages/debian --s3-url https://s3.example.org`
 }
 
-func (x *archivePush) Run(c *cli, h *hand) error {
-	var to archive.Destination = &push.Rsync{Dest: x.Target, Args: x.Option}
-	if rest, ok := strings.CutPrefix(x.Target, "s3://"); ok {
-		bucket, prefix, _ := strings.Cut(rest, "/")
-		if x.S3URL == "" {
-			return daemon.Wrong{Err: errors.New("say with --s3-url where the store is")}
-		}
-		to = &push.S3{Endpoint: x.S3URL, Region: x.Region, Bucket: bucket, Prefix: strings.Trim(prefix, "/"),
-			Virtual: x.Virtual, Credentials: push.Credentials{Access: os.Getenv("AWS_ACCESS_KEY_ID"),
-				Secret: os.Getenv("AWS_SECRET_ACCESS_KEY"), Token: os.Getenv("AWS_SESSION_TOKEN")}}
+func (x *archivePush) Run(c *cli, h *hand.Hand) error {
+	to, err := hand.Destination(x.Target, x.Option, push.S3{Endpoint: x.S3URL, Region: x.Region, Virtual: x.Virtual})
+	if err != nil {
+		return err
 	}
 	view := x.View
 	if view == "all" {
 		view = ""
 	}
 	progress := terminal.Begin("pushing")
-	rep, err := h.Push(h.ctx, view, to, push.Options{DryRun: c.DryRun, TakeOver: x.TakeIt, Stay: x.Stay,
+	rep, err := h.Push(h.Ctx, view, to, push.Options{DryRun: c.DryRun, TakeOver: x.TakeIt, Stay: x.Stay,
 		Progress: func(p push.Progress) { progress.Bytes(p.Bytes, p.AllBytes) }}, time.Now())
 	progress.End()
 	if errors.Is(err, push.ErrFence) || errors.Is(err, archive.ErrPushing) {
 		return fmt.Errorf("%w: %w", daemon.ErrRefused, err)
 	}
 	if err != nil {
-		return missing(err)
+		return hand.Missing(err)
 	}
 	c.transferred(&archive.Transfer{Files: len(rep.Sent), There: rep.There, Bytes: rep.Bytes}, x.Target)
 	if len(rep.Removed) > 0 {
@@ -234,14 +194,14 @@ func (archiveServe) Help() string {
   packmill archive serve --listen 127.0.0.1:8080`
 }
 
-func (x *archiveServe) Run(c *cli, h *hand) error {
+func (x *archiveServe) Run(c *cli, h *hand.Hand) error {
 	l, err := net.Listen("tcp", x.Listen)
 	if err != nil {
 		return err
 	}
 	c.print(os.Stdout, map[string]string{"url": "http://" + l.Addr().String() + "/"},
 		fmt.Sprintf("serving %s at http://%s/ until interrupted", h.Root(), l.Addr()))
-	return h.Serve(h.ctx, l)
+	return h.Serve(h.Ctx, l)
 }
 
 type archiveSources struct {
@@ -254,14 +214,14 @@ func (archiveSources) Help() string {
   packmill archive sources unstable http://archive.example.org/debian`
 }
 
-func (x *archiveSources) Run(c *cli, h *hand) error {
-	suite, err := h.suite(x.Suite)
+func (x *archiveSources) Run(c *cli, h *hand.Hand) error {
+	suite, err := h.Suite(x.Suite)
 	if err != nil {
 		return err
 	}
 	text, err := h.Sources(suite, x.URL)
 	if err != nil {
-		return missing(err)
+		return hand.Missing(err)
 	}
 	c.print(os.Stdout, map[string]string{"suite": suite.Name, "sources": text}, strings.TrimSuffix(text, "\n"))
 	return nil
@@ -282,8 +242,8 @@ Examples:
   packmill archive opkg-conf unstable amd64 http://archive.example.org --client yocto >unstable.conf`
 }
 
-func (x *archiveOpkgConf) Run(c *cli, h *hand) error {
-	suite, err := h.suite(x.Suite)
+func (x *archiveOpkgConf) Run(c *cli, h *hand.Hand) error {
+	suite, err := h.Suite(x.Suite)
 	if err != nil {
 		return err
 	}
@@ -292,7 +252,7 @@ func (x *archiveOpkgConf) Run(c *cli, h *hand) error {
 		return daemon.Wrong{Err: err}
 	}
 	if err != nil {
-		return missing(err)
+		return hand.Missing(err)
 	}
 	for _, f := range clients {
 		if x.Client != "" && x.Client != f.Family {
@@ -321,8 +281,8 @@ func (keyExport) Help() string {
   packmill archive key export unstable`
 }
 
-func (x *keyExport) Run(c *cli, h *hand) error {
-	suite, err := h.suite(x.Suite)
+func (x *keyExport) Run(c *cli, h *hand.Hand) error {
+	suite, err := h.Suite(x.Suite)
 	if err != nil {
 		return err
 	}
@@ -353,7 +313,7 @@ Examples:
 }
 
 func (x *keyRotate) Run(c *cli) error {
-	if err := c.alone(); err != nil {
+	if err := hand.Alone(c.Tree); err != nil {
 		return err
 	}
 	s, err := c.control() // whose files are not the archive's
@@ -364,9 +324,11 @@ func (x *keyRotate) Run(c *cli) error {
 	if !ok {
 		return noSuite(s, x.Suite)
 	}
-	r, err := keys.Rotate(s, set, x.Retire)
-	if err != nil {
-		return err
+	r := keys.Rotate(s, set)
+	if x.Retire {
+		if r, err = keys.Retire(s, set); err != nil {
+			return err
+		}
 	}
 	text := "would do: " + r.String()
 	if !c.DryRun {

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"time"
 
-	"packmill/cmd/internal/account"
 	"packmill/cmd/internal/chroots"
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
@@ -143,22 +142,13 @@ func (chrootLs) Run(c *cli) error {
 	}
 	l := c.list(c.screen(), terminal.Column{Name: "CHROOT"}, terminal.Column{Name: "AGE"}, terminal.Column{Name: "MB"},
 		terminal.Column{Name: "IN USE"}, terminal.Column{Name: "OWNER"}, terminal.Column{Name: "DIRECTORY", Least: 12})
-	for _, store := range set.Stores() {
-		list, err := store.List()
-		if err != nil {
-			return err
-		}
-		owner := account.OwnerOf(store.Dir)
-		for _, ch := range list {
-			used, size := "", strconv.FormatInt(ch.Size>>20, 10)
-			if ch.Builds {
-				used = "yes"
-			}
-			l.add(struct {
-				runner.Chroot
-				Owner, Dir string
-			}{ch, owner, store.Dir}, ch.Name(), terminal.Age(ch.Made), size, used, owner, store.Dir)
-		}
+	rows, err := set.Rows()
+	if err != nil {
+		return err
+	}
+	for _, ch := range rows {
+		used := map[bool]string{true: "yes"}[ch.Builds]
+		l.add(ch, ch.Name(), terminal.Age(ch.Made), strconv.FormatInt(ch.Size>>20, 10), used, ch.Owner, ch.Dir)
 	}
 	return l.end("")
 }
@@ -173,28 +163,11 @@ func (x *chrootRm) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
-	found := false
-	for _, store := range set.Stores() {
-		ch, err := store.Lookup(x.Suite, x.Arch)
-		if errors.Is(err, runner.ErrNoChroot) {
-			continue
+	return set.Remove(x.Suite, x.Arch, c.DryRun, func(ch *runner.Chroot, dir string) {
+		text := fmt.Sprintf("removed %s from %s; a build that runs in it goes on to its end", ch.Name(), dir)
+		if c.DryRun {
+			text = fmt.Sprintf("would remove %s from %s", ch.Name(), dir)
 		}
-		if err != nil {
-			return daemon.Wrong{Err: err}
-		}
-		if found = true; c.DryRun {
-			terminal.Print(os.Stdout, "would remove %s from %s\n", ch.Name(), store.Dir)
-			continue
-		}
-		if err = chroots.SetUp(store.Remove(x.Suite, x.Arch)); err == nil {
-			c.print(os.Stdout, ch,
-				fmt.Sprintf("removed %s from %s; a build that runs in it goes on to its end", ch.Name(), store.Dir))
-		}
-		errs = append(errs, err)
-	}
-	if !found {
-		return daemon.Wrong{Err: fmt.Errorf("there is no chroot %s-%s; packmill chroot ls shows all", x.Suite, x.Arch)}
-	}
-	return errors.Join(errs...)
+		c.print(os.Stdout, ch, text)
+	})
 }

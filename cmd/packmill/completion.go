@@ -32,7 +32,7 @@ type completeCmd struct {
 }
 
 func (x *completeCmd) Run(c *cli) error {
-	parser, err := grammar(&cli{})
+	parser, err := grammar(&cli{}, "")
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
 
-	"packmill/cmd/internal/account"
+	"packmill/archive"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/fsck"
 	"packmill/cmd/internal/terminal"
@@ -36,7 +35,9 @@ func (f *fsckCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	findings, err := fsck.Check(context.Background(), t, f.Deep)
+	progress := terminal.Begin("checking")
+	findings, err := fsck.Check(context.Background(), t, archive.CheckOptions{Deep: f.Deep, Progress: progress.Bytes})
+	progress.End()
 	if err != nil {
 		return err
 	}
@@ -56,16 +57,11 @@ func (f *fsckCmd) Run(c *cli) error {
 		if !f.Repair || c.DryRun || !x.Mendable() {
 			continue
 		}
-		mend := x.Mend
-		if x.Kind != spool.WrongRight && x.Kind != spool.Unready { // which are root's to mend
-			mend = func() error { return account.As(t.Root(), x.Path, x.Mend) }
-		}
-		switch err := mend(); {
-		case errors.Is(err, spool.ErrGone): // somebody else came first
-		case err != nil:
+		if err := fsck.Mend(t, x); err != nil {
 			terminal.Print(os.Stderr, "packmill: %v\n", err)
 			continue
-		case !c.JSON:
+		}
+		if !c.JSON {
 			terminal.Print(os.Stdout, "%s: done: %s\n", x.Path, x.Cure)
 		}
 		left--

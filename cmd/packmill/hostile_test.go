@@ -31,7 +31,8 @@ const (
 // readers are all commands that print what others wrote, with arguments; of the
 // others mutes says why they print nothing of it.
 var readers = map[string]string{
-	"status": "", "ls": "", "show": "evil", "why": "evil", "wait": "evil --timeout 1ms", "fsck": "", "quinn-diff": "stable", "complete": "-- show ''",
+	"status": "", "ls": "", "show": "evil", "why": "evil", "wait": "evil --timeout 1ms", "fsck": "",
+	"quinn-diff": "stable", "complete": "-- show ''",
 	"review ls": "", "review show": "--no-lintian evil", "review accept": "nosuch", "review reject": "evil -m x",
 	"review hold": "evil -m x", "review ask": "evil -m x",
 	"build ls": "", "build show": "evil", "build sign": "evil", "build fail": "evil -m x", "build retry": "evil",
@@ -44,11 +45,13 @@ var readers = map[string]string{
 	"archive include": "--dry-run stable HOSTILE", "archive snapshot ls": "",
 	"archive override": "stable evil --section x", "archive export": "stable OUT",
 	"archive import": "stable http://127.0.0.1:9/HOSTILE x",
-	"archive push":   "stable ./HOSTILE", "chroot ls": "", "doctor": "--offline", "mail": "--maildir MAILDIR",
+	"archive push":   "stable ./HOSTILE", "chroot ls": "", "builder ls": "", "doctor": "--offline",
+	"config check": "", "config show": "",
+	"mail": "--maildir MAILDIR",
 }
 
 // mutes are the commands that print nothing that others wrote.
-var mutes = regexp.MustCompile(`^(setup|uploader .*|init|chroot (create|update|rm)|key .*|completion|manual|archive (sources|opkg-conf|serve|key .*|rollback|snapshot (create|rm)|opkg.*))$`)
+var mutes = regexp.MustCompile(`^(setup|backup|uploader .*|init|chroot (create|update|rm)|builder (add|rm|pause|drain|resume)|serve-builder|key .*|completion|manual|archive (sources|opkg-conf|serve|key .*|rollback|snapshot (create|rm)|opkg.*))$`)
 
 // hostileTree has an item in every state, one that can be read and one that
 // cannot, with something hostile in each of its files and fields.
@@ -108,6 +111,9 @@ func hostileTree(t *testing.T) *desktop {
 	}
 	x.write("builders/buildd-amd64", fmt.Sprintf("{\"daemon\":%q,\"refuses\":%q}\n", quiet, quiet))
 	x.write("archive/pool/"+hostile+".deb", hostile)
+	if err := x.tree.LearnNames(); err != nil {
+		t.Fatal(err)
+	}
 	return x
 }
 
@@ -115,7 +121,7 @@ func hostileTree(t *testing.T) *desktop {
 // on a terminal or hides, whichever command prints it, to a person or as JSON.
 func TestHostileText(t *testing.T) {
 	x := hostileTree(t)
-	parser, err := grammar(&cli{})
+	parser, err := grammar(&cli{}, "")
 	if err != nil {
 		t.Fatal(err)
 	}

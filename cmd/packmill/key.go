@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"packmill/cmd/internal/hand"
 	"packmill/cmd/internal/keys"
 )
 
@@ -30,7 +31,7 @@ Examples:
 }
 
 func (k *keyNew) Run(c *cli) error {
-	if err := c.alone(); err != nil {
+	if err := hand.Alone(c.Tree); err != nil {
 		return err
 	}
 	n := keys.New{Name: k.Name, Email: k.Email, Owner: k.Owner, Opkg: k.Opkg}

@@ -8,10 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/survey"
 	"packmill/cmd/internal/terminal"
+	"packmill/cmd/internal/usage"
 	"packmill/internal/clean"
 	"packmill/spool"
 )
@@ -85,19 +85,9 @@ func itemCell(s *terminal.Screen, r *survey.Row) string {
 
 // pick chooses among items. Its flags are those of every command that lists.
 type pick struct {
-	Arch  string    `short:"a" help:"Only of this architecture; wildcards too." placeholder:"ARCH"`
-	Suite string    `short:"s" help:"Only of this suite; wildcards too." placeholder:"SUITE"`
-	Older olderThan `help:"Only what has been where it is for longer: 90m, 12h, 7d, 2w." placeholder:"TIME"`
-}
-
-// olderThan is a span of time, as people say it.
-type olderThan time.Duration
-
-// UnmarshalText reads a span (control.Span).
-func (o *olderThan) UnmarshalText(text []byte) error {
-	d, err := control.Span(string(text))
-	*o = olderThan(d)
-	return err
+	Arch  string     `short:"a" help:"Only of this architecture; wildcards too." placeholder:"ARCH"`
+	Suite string     `short:"s" help:"Only of this suite; wildcards too." placeholder:"SUITE"`
+	Older usage.Span `help:"Only what has been where it is for longer: 90m, 12h, 7d, 2w." placeholder:"TIME"`
 }
 
 // filter is what the flags mean.

@@ -5,17 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"regexp/syntax"
-	"strings"
 	"time"
 
 	"golang.org/x/term"
 
-	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/survey"
 	"packmill/cmd/internal/terminal"
+	"packmill/cmd/internal/usage"
 	"packmill/internal/clean"
 	"packmill/queue/buildlog"
 	"packmill/queue/logs"
@@ -41,26 +40,9 @@ Examples:
 
 // builds chooses among builds.
 type builds struct {
-	Suite string   `short:"s" help:"Only of this suite." placeholder:"SUITE"`
-	Since since    `help:"Only builds that began since: 12h, 7d, 2w ago, or a day such as 2026-11-21." placeholder:"TIME"`
-	State []string `help:"Only with this outcome: ${logstates}. Several with commas." placeholder:"STATE"`
-}
-
-// since is a time in the past, as people say it.
-type since time.Time
-
-// UnmarshalText reads a span (control.Span) before now, or a day.
-func (s *since) UnmarshalText(text []byte) error {
-	if day, err := time.ParseInLocation("2006-01-02", string(text), time.Local); err == nil {
-		*s = since(day)
-		return nil
-	}
-	d, err := control.Span(string(text))
-	if err != nil {
-		return err
-	}
-	*s = since(time.Now().Add(-d))
-	return nil
+	Suite string      `short:"s" help:"Only of this suite." placeholder:"SUITE"`
+	Since usage.Since `help:"Only builds that began since: 12h, 7d, 2w ago, or a day such as 2026-11-21." placeholder:"TIME"`
+	State []string    `help:"Only with this outcome: ${logstates}. Several with commas." placeholder:"STATE"`
 }
 
 // filter is what the flags, a package's pattern and an architecture mean.
@@ -109,37 +91,25 @@ func (x *logShow) Run(c *cli) error {
 
 // newest prints the newest of the logs that the filter means.
 func (x *logShow) newest(c *cli, t *spool.Tree, f buildlog.Filter) (*logs.Log, error) {
-	for try := 0; ; try++ {
-		all, err := logs.List(t, f)
-		if err != nil {
-			return nil, err
-		}
-		if len(all) == 0 {
-			return nil, daemon.Refuse("there is no log of %s; packmill why %s says where it is",
-				spool.OneLine(x.Package), spool.OneLine(x.Package))
-		}
-		l := &all[0]
-		if c.JSON {
-			c.print(os.Stdout, l, "")
-			return l, nil
-		}
-		r, err := buildlog.Open(l.Path)
-		if errors.Is(err, fs.ErrNotExist) && try < 2 {
-			continue // it has just moved on
-		}
-		if err != nil {
-			return nil, err
-		}
-		defer r.Close()
-		if others := len(all) - 1; others > 0 {
-			terminal.Print(os.Stderr, "%s on %s in %s, begun %s: %s (%d more: packmill log ls %s)\n",
-				terminal.Clean(l.ID()), l.Arch, l.Suite, l.Start.Format(time.RFC3339),
-				l.Outcome, others, spool.OneLine(x.Package))
-		}
-		out := x.writer()
-		_, err = io.Copy(out, r)
-		return l, errors.Join(err, out.Close())
+	l, others, r, err := logs.Newest(t, f)
+	if err != nil {
+		return nil, err
 	}
+	if l == nil {
+		return nil, daemon.Refuse("there is no log of %s; packmill why %[1]s says where it is", spool.OneLine(x.Package))
+	}
+	defer r.Close()
+	if c.JSON {
+		c.print(os.Stdout, l, "")
+		return l, nil
+	}
+	if others > 0 {
+		terminal.Print(os.Stderr, "%s on %s in %s, begun %s: %s (%d more: packmill log ls %s)\n",
+			terminal.Clean(l.ID()), l.Arch, l.Suite, l.Start.Format(time.RFC3339), l.Outcome, others, spool.OneLine(x.Package))
+	}
+	out := x.writer()
+	_, err = io.Copy(out, r)
+	return l, errors.Join(err, out.Close())
 }
 
 // writer is standard output, escaped unless raw was asked for.
@@ -212,7 +182,7 @@ func (x *logLs) Run(c *cli) error {
 		return err
 	}
 	l := c.list(c.screen(), terminal.Column{Name: "BEGUN"}, suiteColumn, archColumn, itemColumn,
-		terminal.Column{Name: "OUTCOME AND NUMBERS", Least: 18, Paint: outcomeColour}, whyColumn)
+		terminal.Column{Name: "OUTCOME AND NUMBERS", Least: 18, Paint: survey.OutcomeColour}, whyColumn)
 	for _, b := range all {
 		why := b.Reason
 		if b.Error != nil {
@@ -225,20 +195,6 @@ func (x *logLs) Run(c *cli) error {
 		l.add(b, begun, b.Suite, b.Arch, b.ID(), logs.Numbers(&b), why)
 	}
 	return l.end("")
-}
-
-// outcomeColour is that of a build, by the first word of its numbers.
-func outcomeColour(numbers string) terminal.Colour {
-	outcome, _, _ := strings.Cut(numbers, ",")
-	switch {
-	case outcome == buildlog.Running:
-		return terminal.Cyan
-	case logs.EndingOf(outcome) == logs.Built:
-		return terminal.Green
-	case logs.EndingOf(outcome) == logs.Failed:
-		return terminal.Red
-	}
-	return terminal.Yellow
 }
 
 type logGrep struct {
@@ -261,19 +217,6 @@ Examples:
   packmill log grep -l -F "No space left on device"`
 }
 
-// grepLine is a match, as --json prints it.
-type grepLine struct {
-	Source  string    `json:"source"`
-	Version string    `json:"version"`
-	Suite   string    `json:"suite"`
-	Arch    string    `json:"arch"`
-	Start   time.Time `json:"start"`
-	Outcome string    `json:"outcome"`
-	Line    int       `json:"line"`
-	Text    string    `json:"text"`
-	Path    string    `json:"path"`
-}
-
 func (x *logGrep) Run(c *cli) error {
 	t, err := c.open()
 	if err != nil {
@@ -292,12 +235,12 @@ func (x *logGrep) Run(c *cli) error {
 	out := bufio.NewWriter(os.Stdout)
 	start := time.Now()
 	total, err := logs.Search(ctx, t, f, q, func(l *logs.Log, m buildlog.Match) error {
-		text := fmt.Sprintf("%s %s %s %s %s", terminal.Clean(l.ID()), l.Arch, l.Suite,
-			l.Start.Format("2006-01-02T15:04:05Z"), l.Outcome)
+		h := l.Hit(m)
+		text := terminal.Clean(h.Build())
 		if !x.List {
 			text += fmt.Sprintf(":%d: %s", m.Line, m.Text)
 		}
-		c.print(out, grepLine{l.Source, l.Version, l.Suite, l.Arch, l.Start, l.Outcome, m.Line, m.Text, m.File}, text)
+		c.print(out, h, text)
 		return nil
 	}, func(file string, err error) { terminal.Print(os.Stderr, "packmill: %s: %v\n", file, err) })
 	if pattern := (*syntax.Error)(nil); errors.As(err, &pattern) {

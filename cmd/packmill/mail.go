@@ -17,7 +17,7 @@ type mailCmd struct {
 }
 
 func (mailCmd) Help() string {
-	return `Takes replies to the mails that buildd sends about builds, and does what they say. Each must be signed by a key of control/uploaders whose Allow has sign= for the architecture: a signed .changes sends what was built to the archive; fail TEXT, retry, dep-wait RELATIONS, giveback, manual and not-for-us do what they say. Who signed gets an answer; a mail that nobody signed is passed over, with a line in the log.
+	return `Takes replies to the mails that buildd sends about builds, and does what they say. Each must be signed by a key of control/uploaders whose Allow has sign= for the architecture: a signed .changes sends what was built to the archive; fail TEXT, retry, dep-wait RELATIONS, giveback, manual and not-for-us do what they say; newvers and purge send the job to the attic, and upload-rem takes back what is not published yet. Who signed gets an answer; a mail that nobody signed is passed over, with a line in the log.
 
 Exit status: 0 the mail was taken, or is nobody's; 75 trouble that may pass: the mail system keeps it and tries again.
 

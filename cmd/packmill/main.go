@@ -16,10 +16,13 @@
 //	packmill log [-f] PACKAGE [ARCH] | log ls [PACKAGE] | log grep PATTERN
 //	packmill quinn-diff [SUITE]
 //	packmill requeue ITEM...
+//	packmill backup
 //	packmill fsck
 //	packmill doctor
+//	packmill config check | show [FILE]
 //	packmill completion bash | zsh | fish
 //	packmill chroot create SUITE ARCH | update | ls | rm SUITE ARCH
+//	packmill builder add NAME KEY.pub ARCH... | ls | rm NAME | pause NAME | drain NAME | resume NAME
 //	packmill key new NAME
 //	packmill archive [ls | show | include | copy | move | rm | override | diff] ...
 //	packmill archive [snapshot | rollback | gc | check | import | export | push | serve] ...
@@ -37,7 +40,9 @@
 package main
 
 import (
+	"cmp"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -73,6 +78,11 @@ type cli struct {
 	Screen *terminal.Screen `kong:"-"`
 	noted  bool             // that something is closed
 
+	commands `kong:"-"` // which grammar gives to kong
+}
+
+// commands are what packmill does, in the order in which its help names them.
+type commands struct {
 	Setup    setupCmd    `cmd:"" help:"Make a server of this machine."`
 	Uploader uploaderCmd `cmd:"" help:"Accounts for people who upload."`
 
@@ -91,23 +101,73 @@ type cli struct {
 	Log     logCmd       `cmd:"" help:"Print, follow and search the logs of builds."`
 	Quinn   quinnDiffCmd `cmd:"" name:"quinn-diff" help:"Print what the archive lacks."`
 	Requeue requeueCmd   `cmd:"" help:"Put items back to where they are tried again."`
+	Backup  backupCmd    `cmd:"" help:"Copy the tree while everything runs."`
 	Fsck    fsckCmd      `cmd:"" help:"Check that the tree keeps its promises."`
 	Doctor  doctorCmd    `cmd:"" help:"Look a server over: what is wrong with it, and the cure."`
+	Config  configCmd    `cmd:"" help:"The settings: what is wrong with them, and what is in force."`
 	Chroot  chrootCmd    `cmd:"" help:"The chroots that builds run in."`
+	Builder builderCmd   `cmd:"" help:"Builders on other machines."`
 	Key     keyCmd       `cmd:"" help:"Keys of the archive and its builders."`
 	Archive archiveCmd   `cmd:"" help:"The archive by hand: look, copy, remove, snapshots, mirrors."`
 
-	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
-	Complete   completeCmd   `cmd:"" hidden:""`
-	Manual     manualCmd     `cmd:"" hidden:""`
+	Completion completionCmd   `cmd:"" help:"Print a completion script for a shell."`
+	Complete   completeCmd     `cmd:"" hidden:""`
+	Serve      serveBuilderCmd `cmd:"" name:"serve-builder" hidden:""`
+	Manual     manualCmd       `cmd:"" hidden:""`
 }
 
-// grammar is the parser of the command line.
-func grammar(c *cli) (*kong.Kong, error) {
-	return kong.New(c, kong.Name("packmill"), kong.Description(manual), kong.UsageOnError(),
+// grammar is the parser of a command line with that command: of the others it knows only that they are there, for what
+// they all take costs more time than a short command. "": of all commands.
+func grammar(c *cli, only string) (*kong.Kong, error) {
+	options := []kong.Option{kong.Name("packmill"), kong.Description(manual), kong.UsageOnError(),
 		kong.Vars{"logstates": strings.Join(logs.Words(), ", "), "version": daemon.Version("packmill")},
 		buildHelp(), kong.BindToProvider(c.hand),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}))
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100})}
+	for f, v := range reflect.ValueOf(&c.commands).Elem().Fields() {
+		var tags []string
+		if _, hidden := f.Tag.Lookup("hidden"); hidden {
+			tags = append(tags, `hidden:""`)
+		}
+		command := v.Addr().Interface()
+		if name := nameOf(f); only != "" && name != only {
+			command = &struct{}{}
+		}
+		options = append(options, kong.DynamicCommand(nameOf(f), f.Tag.Get("help"), "", command, tags...))
+	}
+	return kong.New(c, options...)
+}
+
+// nameOf is how a command is called.
+func nameOf(f reflect.StructField) string { return cmp.Or(f.Tag.Get("name"), strings.ToLower(f.Name)) }
+
+// parse reads a command line: with the grammar of the first word that names a command or, where that is not the
+// command or something is wrong, with the whole.
+func (c *cli) parse(args []string) (*kong.Context, error) {
+	isCommand := func(word string) bool {
+		return slices.ContainsFunc(reflect.VisibleFields(reflect.TypeFor[commands]()), func(f reflect.StructField) bool {
+			return nameOf(f) == word
+		})
+	}
+	for i, word := range args {
+		if !isCommand(word) || i > 0 && args[i-1] == "--tree" {
+			continue
+		}
+		parser, err := grammar(c, word)
+		if err != nil {
+			panic(err) // a fault of the program, found by its first test
+		}
+		ctx, err := parser.Parse(args)
+		if err == nil && strings.Fields(ctx.Command())[0] == word {
+			return ctx, nil
+		}
+		break
+	}
+	*c = cli{}
+	parser, err := grammar(c, "")
+	if err != nil {
+		panic(err)
+	}
+	return parser.Parse(args)
 }
 
 func main() {
@@ -118,11 +178,7 @@ func main() {
 // run is the command, and gives its exit status.
 func run(args []string) int {
 	var c cli
-	parser, err := grammar(&c)
-	if err != nil {
-		panic(err) // a fault of the program, found by its first test
-	}
-	ctx, err := parser.Parse(args)
+	ctx, err := c.parse(args)
 	if err != nil {
 		status := daemon.ExitWrong
 		if slices.Contains(args, "mail") {

@@ -19,7 +19,7 @@ func (m manualCmd) Run(*cli) error {
 		writeSchemas(os.Stdout)
 		return nil
 	}
-	parser, err := grammar(&cli{})
+	parser, err := grammar(&cli{}, "")
 	if err != nil {
 		return err
 	}

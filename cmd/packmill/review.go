@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -118,10 +120,13 @@ func (s *reviewShow) Run(c *cli) error {
 	}
 	for _, f := range found {
 		progress := terminal.Begin("reading " + f.Name.ID())
-		r, err := d.Report(f, !s.NoLintian)
+		r, err := d.Report(context.Background(), f, !s.NoLintian)
 		progress.End()
 		if err != nil {
 			return err
+		}
+		if !s.NoLintian && !c.DryRun {
+			d.KeepLintian(f, r)
 		}
 		if s.NoDiff {
 			r.Diff = ""
@@ -149,30 +154,14 @@ func (r *remark) text(c *cli, verb string, items []string) (string, error) {
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		return "", daemon.Wrong{Err: fmt.Errorf("%s: say why with -m TEXT; there is no terminal for an editor", verb)}
 	}
-	t, d, err := c.desk()
+	_, d, err := c.desk()
 	if err != nil {
 		return "", err
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "\n# Why? This goes to the uploader. Lines with # in front are left out; "+
-		"an empty text changes nothing.\n#\n")
-	for _, i := range items {
-		found, err := survey.Find(t, verb, i, spool.Review)
-		if err != nil {
-			return "", err
-		}
-		for _, f := range found {
-			x, _, err := d.Look(f)
-			if err != nil {
-				return "", err
-			}
-			fmt.Fprintf(&b, "# %s %s %s (%s), uploaded by %s\n", verb, x.Source, x.Version, x.Suite, terminal.Clean(x.Uploader))
-			for _, line := range x.Remarks {
-				fmt.Fprintf(&b, "#   %s\n", terminal.Clean(line))
-			}
-		}
+	text, err := d.Template(verb, items)
+	if err == nil {
+		text, err = terminal.Edit(text)
 	}
-	text, err := terminal.Edit(b.String())
 	if err == nil && text == "" {
 		err = daemon.Refuse("the remark is empty")
 	}
@@ -191,6 +180,12 @@ func (a *reviewAccept) Run(c *cli) error {
 		return err
 	}
 	return c.act(&a.pick, a.Items, survey.Only(spool.Review), "accept", func(it *spool.Item) (string, error) {
+		if old, err := d.Replaced(it); err != nil {
+			return "", err
+		} else if old != "" && !slices.Contains(a.Items, it.Name.String()) {
+			return "", daemon.Refuse("it came in the place of %s, which may be what you read; read this one, and say its "+
+				"whole name: packmill review accept %s", old, it.Name)
+		}
 		if o, ok := desk.Held(desk.ReadOpinions(it.Path())); ok {
 			terminal.Print(os.Stderr, "packmill: %s was on hold by %s: %s\n",
 				it.Name.ID(), terminal.Clean(o.Who), terminal.Clean(o.Text))

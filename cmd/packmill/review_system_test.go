@@ -57,7 +57,7 @@ func TestRealTools(t *testing.T) {
 	}
 	x.env = append(x.env, "PATH="+bin+":"+os.Getenv("PATH"))
 	x.must([]string{"build-depends-on-build-essential"}, "review", "show", "hello")
-
+	x.must([]string{"build-depends-on-build-essential"}, "review", "show", "--no-lintian", "hello")
 	cmd := exec.Command("debdiff", filepath.Join(old, "hello_1.0-1.dsc"), filepath.Join(dir, "hello_1.0-2.dsc"))
 	theirs, err := cmd.Output()
 	if exit, ok := err.(*exec.ExitError); err != nil && (!ok || exit.ExitCode() != 1) { // 1: they differ

@@ -6,8 +6,10 @@ import (
 	"reflect"
 	"strings"
 
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/desk"
 	"packmill/cmd/internal/doctor"
+	"packmill/cmd/internal/farm"
 	"packmill/cmd/internal/rebuild"
 	"packmill/cmd/internal/survey"
 	"packmill/cmd/internal/usage"
@@ -33,9 +35,11 @@ var schemas = []struct {
 	{"wb, cancel, build sign, fail, retry, dep-wait, giveback, not-for-us", wb.Line{}},
 	{"log", logs.Log{}},
 	{"log ls", buildlog.Build{}},
-	{"log grep", grepLine{}},
+	{"log grep", logs.Hit{}},
 	{"rebuild", rebuild.Answer{}},
+	{"builder ls", farm.Row{}},
 	{"doctor", doctor.Finding{}},
+	{"config show", control.Stanza{}},
 	{"archive ls", entry{}},
 	{"archive cruft", cruft{}},
 }

@@ -22,6 +22,7 @@ type setupCmd struct {
 	Runner   string   `help:"sbuild, or our own overlay, which is faster." enum:"sbuild,overlay" default:"overlay"`
 	Review   string   `help:"Whose uploads a person must accept: always, new (of new packages), never." enum:"always,new,never" default:"always"`
 	Opkg     string   `help:"Feeds for opkg beside apt's indexes: yes or no. They cost room and time: a package is there once more, about one and a half times as large." enum:"yes,no," default:"" placeholder:"yes"`
+	Pages    string   `help:"Run statusd, too, which shows what is where at http://127.0.0.1:8077: yes or no." enum:"yes,no," default:"" placeholder:"yes"`
 	NoChroot bool     `help:"Make no chroot now: the first build does."`
 	NoStart  bool     `help:"Start no daemon."`
 
@@ -54,7 +55,7 @@ func (s *setupCmd) Run(c *cli) error {
 		_, err := setup.Sshd(setup.File("packmill.conf"))
 		return err
 	}
-	given := setup.Given{Suite: s.Suite, Base: s.Base, Archs: s.Arch, From: s.From, Opkg: s.Opkg}
+	given := setup.Given{Suite: s.Suite, Base: s.Base, Archs: s.Arch, From: s.From, Opkg: s.Opkg, Pages: s.Pages}
 	a, err := given.Ask(bufio.NewReader(os.Stdin))
 	if err != nil {
 		return err
@@ -123,11 +124,11 @@ func (s *setupCmd) sshd(*cli, *setup.Answers) error {
 	return nil
 }
 
-func (s *setupCmd) chroots(c *cli, a *setup.Answers) error {
+func (s *setupCmd) chroots(c *cli, _ *setup.Answers) error {
 	if s.NoChroot {
 		return nil
 	}
-	return setup.Chroots(c.Tree, a)
+	return setup.Chroots(c.Tree)
 }
 
 func (s *setupCmd) daemons(_ *cli, a *setup.Answers) error {
@@ -138,11 +139,14 @@ func (s *setupCmd) daemons(_ *cli, a *setup.Answers) error {
 		terminal.Print(os.Stdout, "systemd does not run here: take the lines of examples/cron into /etc/cron.d/packmill\n")
 		return nil
 	}
-	units := setup.Units(a.Archs)
+	units := a.Units()
 	if err := setup.Start(units); err != nil {
 		return err
 	}
 	terminal.Print(os.Stdout, "running: %s\n", strings.Join(units, " "))
+	if a.Pages {
+		terminal.Print(os.Stdout, "status pages: http://%s\n", setup.PagesAddress)
+	}
 	return nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,8 +15,8 @@ import (
 	"packmill/cmd/internal/setup"
 	"packmill/cmd/internal/survey"
 	"packmill/cmd/internal/terminal"
+	"packmill/cmd/internal/usage"
 	"packmill/queue"
-	"packmill/queue/buildlog"
 	"packmill/spool"
 )
 
@@ -68,8 +67,11 @@ func (i initCmd) Run(c *cli) error {
 // that it wrote.
 func (i initCmd) complete(c *cli) (made []string, err error) {
 	unix.Umask(0o002)
-	made, left, err := setup.Tree(c.Tree, i.Users)
+	made, left, err := setup.Tree(c.Tree)
 	warn(left)
+	if err == nil && i.Users {
+		err = setup.Users(c.Tree)
+	}
 	return made, err
 }
 
@@ -87,9 +89,33 @@ func (initCmd) archive(c *cli) error {
 	return nil
 }
 
+// choice is what is listed or counted.
+type choice struct {
+	Items []string   `arg:"" optional:"" name:"item" help:"hello, hello_2.10-3, 'lib*' or an item's whole name; all if missing."`
+	State []string   `short:"s" help:"Only in these states." placeholder:"STATE"`
+	Suite string     `help:"Only of this suite; wildcards too." placeholder:"SUITE"`
+	Arch  string     `short:"a" help:"Only of this architecture; wildcards too." placeholder:"ARCH"`
+	Older usage.Span `help:"Only what has been where it is for longer: 90m, 12h, 7d, 2w." placeholder:"TIME"`
+}
+
+// filter is what the choice means.
+func (x *choice) filter(t *spool.Tree, verb string) (*survey.Filter, error) {
+	states, err := survey.States(t, x.State)
+	return &survey.Filter{Verb: verb, Patterns: x.Items, States: states, Suite: x.Suite, Arch: x.Arch,
+		Older: time.Duration(x.Older)}, err
+}
+
 type statusCmd struct {
+	choice
 	watch
 	paged
+}
+
+func (statusCmd) Help() string {
+	return `Examples:
+  packmill status
+  packmill status --suite sid -a amd64
+  packmill status 'lib*' -s dep-wait -s bd-uninstallable --older 7d`
 }
 
 func (x *statusCmd) Run(c *cli) error {
@@ -97,13 +123,17 @@ func (x *statusCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	return x.show(c, func(s *terminal.Screen) error { return c.status(t, s) })
+	f, err := x.filter(t, "count")
+	if err != nil {
+		return err
+	}
+	return x.show(c, func(s *terminal.Screen) error { return c.status(t, s, f) })
 }
 
-// status shows what is where.
-func (c *cli) status(t *spool.Tree, s *terminal.Screen) error {
+// status shows how much of what is meant is where.
+func (c *cli) status(t *spool.Tree, s *terminal.Screen, f *survey.Filter) error {
 	set, refused := c.control() // what is where can be said without settings
-	status, err := survey.StatusOf(t, set)
+	status, err := survey.StatusOf(t, set, f)
 	if err != nil {
 		return err
 	}
@@ -115,25 +145,13 @@ func (c *cli) status(t *spool.Tree, s *terminal.Screen) error {
 	l := c.list(s, terminal.Column{Name: "ITEMS"}, terminal.Column{Name: "STATE", Least: 16, Paint: survey.Colour},
 		suiteColumn, archColumn, terminal.Column{Name: "OLDEST"}, terminal.Column{Least: 8})
 	for _, n := range status.Counts {
-		cells := []string{strconv.Itoa(n.Items), n.State, n.Suite, n.Arch, "", n.Dir}
-		if n.Oldest != nil {
-			cells[4] = terminal.Age(*n.Oldest)
-		}
-		if n.Work > 0 {
-			cells[5] = "about " + buildlog.Span(time.Duration(n.Work*float64(time.Second))) + " of builds"
-		}
-		switch {
-		case n.State == survey.Full && !c.JSON:
+		if n.State == survey.Full && !c.JSON {
 			fmt.Fprintln(s.Out, s.Paint(terminal.Red, "Nothing new is begun. ")+terminal.Clean(n.Reason))
 			continue
-		case n.State == survey.Incoming:
-			cells[1] = "incoming (unfinished or deferred)"
-		case n.State == survey.Stray:
-			cells[1] = "stray files, in no .changes"
 		}
-		l.add(n, cells...)
+		l.add(n, n.Cells()...)
 	}
-	nothing := "nothing is anywhere"
+	nothing := "nothing that is meant is anywhere"
 	if len(status.Counts) > 0 {
 		nothing = ""
 	}
@@ -147,11 +165,7 @@ func (c *cli) status(t *spool.Tree, s *terminal.Screen) error {
 }
 
 type lsCmd struct {
-	Items []string  `arg:"" optional:"" name:"item" help:"hello, hello_2.10-3, 'lib*' or an item's whole name; all if missing."`
-	State []string  `short:"s" help:"Only in these states." placeholder:"STATE"`
-	Suite string    `help:"Only of this suite; wildcards too." placeholder:"SUITE"`
-	Arch  string    `short:"a" help:"Only of this architecture; wildcards too." placeholder:"ARCH"`
-	Older olderThan `help:"Only what has been where it is for longer: 90m, 12h, 7d, 2w." placeholder:"TIME"`
+	choice
 	watch
 	paged
 }
@@ -170,19 +184,22 @@ func (l *lsCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	states, err := survey.States(t, l.State)
+	f, err := l.filter(t, "list")
 	if err != nil {
 		return err
 	}
-	f := &survey.Filter{Verb: "list", Patterns: l.Items, States: states, Suite: l.Suite, Arch: l.Arch,
-		Older: time.Duration(l.Older)}
 	return l.show(c, func(s *terminal.Screen) error { return c.ls(t, s, f, "") })
 }
 
 // ls lists the items that are meant.
 func (c *cli) ls(t *spool.Tree, s *terminal.Screen, f *survey.Filter, nothing string) error {
+	var drops []survey.Row
+	if f.States == nil && f.Suite == "" && f.Arch == "" && f.Older == 0 {
+		set, _ := c.control() // what is there can be said without settings
+		drops = survey.Drops(t, set, f.Patterns...)
+	}
 	found, err := c.find(t, f)
-	if err != nil {
+	if err != nil && !(len(drops) > 0 && errors.Is(err, daemon.ErrRefused)) {
 		return err
 	}
 	waits := survey.NewWaitsOf(t, found)
@@ -191,12 +208,18 @@ func (c *cli) ls(t *spool.Tree, s *terminal.Screen, f *survey.Filter, nothing st
 		item.Name = "ITEM"
 	}
 	l := c.list(s, stateColumn, suiteColumn, archColumn, item, sinceColumn, whyColumn)
+	add := func(r survey.Row) {
+		l.add(r, r.State, r.Suite, r.Arch, itemCell(s, &r), terminal.Age(r.Since), r.Reason)
+	}
+	for _, r := range drops {
+		add(r)
+	}
 	for _, x := range found {
 		r, err := waits.Row(x)
 		if err != nil {
 			return err
 		}
-		l.add(r, r.State, r.Suite, r.Arch, itemCell(s, &r), terminal.Age(r.Since), r.Reason)
+		add(r)
 	}
 	return l.end(nothing)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"packmill/cmd/internal/terminal"
 	"packmill/cmd/internal/wb"
 	"packmill/queue"
-	"packmill/spool"
 )
 
 // wbCmd is wanna-build's person's command, with wb's own grammar.
@@ -64,19 +62,7 @@ func (w *wbCmd) Run(c *cli) error {
 
 // file does the orders of a file, none of them if one cannot be read.
 func (w *wbCmd) file(c *cli) error {
-	if len(w.Words) < 2 {
-		return daemon.Wrong{Err: errors.New("--file wants a file: a line an order; - is standard input")}
-	}
-	in := os.Stdin
-	if name := w.Words[1]; name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return daemon.Wrong{Err: err}
-		}
-		defer f.Close()
-		in = f
-	}
-	orders, err := wb.ParseLines(w.Words[1], in, w.Words[2:])
+	orders, err := wb.ReadFile(w.Words[1:])
 	if err != nil {
 		return daemon.Wrong{Err: err}
 	}
@@ -136,7 +122,7 @@ func (c *cli) order(how string, orders ...*wb.Order) error {
 		r.Who, r.Dry = terminal.Who(), c.DryRun
 		err := r.Do(func(l *wb.Line) {
 			if r.Order.Op == queue.Info && l.Found != nil && l.Refusal == "" && !c.JSON {
-				info(t, *l.Found)
+				terminal.Print(os.Stdout, "%s", wb.Info(t, *l.Found))
 			}
 			c.tell(l)
 			refused = refused || l.Refusal != ""
@@ -158,18 +144,6 @@ func (c *cli) tell(l *wb.Line) {
 		out = os.Stderr
 	}
 	c.print(out, l, terminal.Clean(l.Text()))
-}
-
-// info prints what is known of a job.
-func info(t *spool.Tree, f spool.Found) {
-	tk, err := queue.TicketAt(t, f)
-	if err != nil {
-		return // it has moved on, and the line says where to
-	}
-	terminal.Print(os.Stdout, "%s\n", f.Dir())
-	for line := range strings.Lines(string(tk.Stanza().Append(nil)) + spool.ReadReason(t.Path(f.Dir()))) {
-		terminal.Print(os.Stdout, "  %s\n", terminal.Clean(line))
-	}
 }
 
 // theSuite is the one that is named, or the only one. how says where to name it.

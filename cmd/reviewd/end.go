@@ -23,6 +23,7 @@ type end struct {
 	in     []string      // architectures, and spool.SourceArch
 	failed []string      // sentences
 	later  []string      // architectures, with the job's state
+	before []string      // of in: published by a Packmill that told nobody of it
 }
 
 // sayJob tells of a job that has come to an end: by mail, if it is published, and in
@@ -40,16 +41,17 @@ func (t *teller) sayJob(f spool.Found, job *queue.Ticket) (*mail.Message, error)
 	case f.Place.State == spool.BuildAttempted:
 		return nil, nil // the uploader has no part in it
 	}
-	src, err := queue.InstalledSource(t.Tree, f.Place.Suite, f.Name.Source, f.Name.Version)
+	src, err := queue.InstalledSource(t.Tree, f.Place.Suite, f.Name)
 	if src == nil || err != nil {
 		return nil, err
 	}
 	e, err := t.endOf(*src)
-	if e == nil || err != nil {
+	if e == nil || err != nil || e.since.Before(t.Tree.Since()) {
 		return nil, err
 	}
 	m := t.message(e, mail.EventRebuilt, f.Arch()+" "+job.Plus())
 	id := job.Source + " " + job.Plus()
+	m.Version, m.Arch = job.Plus(), f.Arch()
 	m.Subject = fmt.Sprintf("%s for %s: rebuilt on %s", id, f.Place.Suite, f.Arch())
 	m.Body = fmt.Sprintf("%s is published in %s for %s.\n\n%s\n", id, f.Place.Suite, f.Arch(), job.BinNMUText)
 	return m, nil
@@ -72,6 +74,7 @@ func (t *teller) sayEnd(src spool.Found) (*mail.Message, error) {
 			told = append(told, words[1:]...)
 		}
 	}
+	told = append(told, e.before...)
 	fresh := slices.DeleteFunc(slices.Clone(e.in), func(a string) bool { return slices.Contains(told, a) })
 	if len(fresh) == 0 {
 		return nil, nil
@@ -90,6 +93,7 @@ func (t *teller) message(e *end, event, what string) *mail.Message {
 	m := &mail.Message{
 		Event: event, Item: mail.Thread(e.ticket, e.source.Name), Key: event + " " + what, Told: t.Tree.Path(e.source.Dir()),
 		Of: e.since, Date: time.Now(), People: map[string]string{},
+		About: mail.About{Source: e.ticket.Source, Version: e.ticket.Version, Suite: e.source.Place.Suite},
 	}
 	if e.ticket.Uploader != "" {
 		m.People[mail.Signer] = e.ticket.Email
@@ -115,9 +119,7 @@ func (t *teller) endOf(src spool.Found) (*end, error) {
 	}
 	e := &end{source: src, ticket: tk}
 	if src.Place.State == spool.Installed {
-		e.in = append(e.in, spool.SourceArch)
-		e.in = append(e.in, tk.Has...)
-		e.came(t.Tree, src)
+		e.published(t.Tree, src, append([]string{spool.SourceArch}, tk.Has...)...)
 	}
 	for _, f := range jobs {
 		if queue.Filing(t.Tree, f) {
@@ -132,10 +134,9 @@ func (t *teller) endOf(src spool.Found) (*end, error) {
 func (e *end) add(tree *spool.Tree, f spool.Found) {
 	switch s := f.Place.State; {
 	case s == spool.Installed:
-		e.came(tree, f)
-		e.in = append(e.in, f.Arch())
+		e.published(tree, f, f.Arch())
 	case s == spool.BuildAttempted || s == spool.Failed:
-		why := e.came(tree, f)
+		_, why := e.came(tree, f)
 		if builds, _ := buildlog.BuildsAt(tree.Path(f.Dir())); len(builds) > 0 && builds[len(builds)-1].Error != nil {
 			why = builds[len(builds)-1].Error.Text
 		}
@@ -145,18 +146,26 @@ func (e *end) add(tree *spool.Tree, f spool.Found) {
 	}
 }
 
+// published notes what of an item is in the archive.
+func (e *end) published(tree *spool.Tree, f spool.Found, archs ...string) {
+	e.in = append(e.in, archs...)
+	if at, _ := e.came(tree, f); at.Before(tree.Since()) {
+		e.before = append(e.before, archs...)
+	}
+}
+
 // came notes when an item came to where it lies, and says why.
-func (e *end) came(tree *spool.Tree, f spool.Found) (why string) {
+func (e *end) came(tree *spool.Tree, f spool.Found) (at time.Time, why string) {
 	events, _ := spool.ReadHistory(tree.Path(f.Dir()))
 	for _, x := range slices.Backward(events) {
 		if x.From != x.To {
 			if x.Time.After(e.since) {
 				e.since = x.Time
 			}
-			return x.Reason
+			return x.Time, x.Reason
 		}
 	}
-	return ""
+	return time.Time{}, ""
 }
 
 // line is all of it in one line.

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"packmill/queue"
 	"packmill/spool"
@@ -33,17 +35,35 @@ func (in *intake) handMoved() error {
 	return errors.Join(errs...)
 }
 
+// published says why what was in the archive cannot wait for review: its files are in the pool.
+func published(events []spool.Event) string {
+	if slices.ContainsFunc(events, func(e spool.Event) bool {
+		return strings.HasPrefix(e.To, "archive/installed/") && e.Who != spool.ByHand
+	}) {
+		return "it was published, and its files are in the archive; packmill archive copy brings it to another suite"
+	}
+	return ""
+}
+
 func (in *intake) handMovedOne(f spool.Found) error {
 	dir := in.Tree.Path(f.Dir())
+	events, err := spool.ReadHistory(dir)
+	noticed := slices.ContainsFunc(events, func(e spool.Event) bool { return e.Who == spool.ByHand })
+	if unnoticed, _ := spool.Unnoticed(dir, f.Place); err == nil && !noticed && !unnoticed {
+		return nil // a daemon or a command moved it
+	}
 	t, err := queue.TicketAt(in.Tree, f)
 	if err != nil {
 		return nil // it has moved, or fsck says it
 	}
 	why := ""
 	if f.Place.State == spool.Review {
-		_, why = queue.Misfit(in.Tree, f, t)
+		if _, why = queue.Misfit(in.Tree, f, t); why == "" {
+			why = published(events)
+		}
 	}
-	if why == "" && (f.Place.State != spool.Rejected || spool.ReadReason(dir) != "" ||
+	// A job in rejected master-buildd puts right.
+	if why == "" && (f.Place.State != spool.Rejected || t.BuildArch != "" || spool.ReadReason(dir) != "" ||
 		!spool.BroughtByHand(dir, f.Place)) {
 		return nil
 	}
@@ -52,6 +72,10 @@ func (in *intake) handMovedOne(f spool.Found) error {
 		return err
 	}
 	defer it.Release()
+	if it.Foreign() {
+		in.Log.Error(spool.ForeignItem, "item", it.Name.String(), "state", it.Place.State, "suite", it.Place.Suite, "reason", why)
+		return nil
+	}
 	if why != "" {
 		return queue.PutRight(it, spool.In(spool.Rejected), in.Name, why)
 	}

@@ -59,7 +59,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return daemon.Wrong{Err: err}
 	}
-	return newTeller(env).Serve(ctx, func(ctx context.Context) error {
+	return newTeller(env, a).Serve(ctx, func(ctx context.Context) error {
 		return env.Serve(ctx, (&intake{Env: env, archive: a, key: key}).loop())
 	})
 }

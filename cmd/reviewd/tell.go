@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/archive"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/mail"
 	"packmill/queue"
@@ -20,18 +23,20 @@ import (
 
 // newTeller mails people about what became of their uploads, and writes status
 // files.
-func newTeller(env *daemon.Env) *mail.Teller {
-	t := &teller{Env: env, box: &incoming.Box{Tree: env.Tree}}
+func newTeller(env *daemon.Env, a *archive.Archive) *mail.Teller {
+	t := &teller{Env: env, box: &incoming.Box{Tree: env.Tree}, archive: a}
 	return &mail.Teller{
 		Tree: env.Tree, Settings: env.Settings, Log: env.Log, Once: env.Once, Say: t.say, Places: t.places,
+		Also: func(ctx context.Context) error { return errors.Join(t.remind(ctx), t.removed(ctx)) },
 		Lock: func(spool.Place) string { return env.Tree.Path("spool") },
 	}
 }
 
 type teller struct {
 	*daemon.Env
-	box  *incoming.Box
-	next time.Time // when it looks at what was published
+	box     *incoming.Box
+	archive *archive.Archive
+	next    time.Time // when it looks at what was published
 }
 
 // places are those of uploads, and those where their jobs come to an end. What was
@@ -83,13 +88,14 @@ func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Eve
 	if p.State == spool.Attic && n.Arch == "" && strings.HasPrefix(last.Reason, queue.SupersededBy) {
 		event = "superseded"
 	}
-	if event == "" {
+	if event == "" || event == "superseded" && at.Time.Before(t.Tree.Since()) {
 		return nil, nil
 	}
 	m := &mail.Message{
 		Event: event, Item: mail.Thread(tk, n), Key: event + " " + at.Time.UTC().Format(time.RFC3339Nano), Of: at.Time,
 		Date:    time.Now(),
 		Subject: subject(event, n, tk), Body: body(event, n, tk, at, text), People: map[string]string{},
+		About: mail.About{Source: tk.Source, Version: tk.Version, Suite: tk.Suite},
 	}
 	// Who is not known by a good signature, or by the account, has no
 	// uploader: then nothing that the files say is believed.
@@ -103,7 +109,7 @@ func (t *teller) say(p spool.Place, n spool.Name, dir string, events []spool.Eve
 // wentAhead is the source in the archive of which an item was a copy, in a suite with
 // Publish: source-first; nil: there is none.
 func (t *teller) wentAhead(copy *queue.Ticket) (*spool.Found, error) {
-	f, err := queue.InstalledSource(t.Tree, copy.Suite, copy.Source, copy.Version)
+	f, err := queue.InstalledSource(t.Tree, copy.Suite, spool.Name{Source: copy.Source, Version: copy.Version})
 	if f == nil || err != nil {
 		return nil, err
 	}

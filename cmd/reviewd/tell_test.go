@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/mail"
 	"os"
 	"path/filepath"
@@ -9,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"packmill/cmd/internal/daemon"
 	"packmill/spool"
@@ -186,6 +190,46 @@ func TestToldInTheEnd(t *testing.T) {
 	}
 }
 
+// TestLinkedStatus: what an account has made itself under the name of a status file is
+// replaced by one, and what it leads to is neither written, nor made, nor waited for.
+func TestLinkedStatus(t *testing.T) {
+	t.Parallel()
+	for kind, make := range map[string]func(victim, path string) error{
+		"symbolic link": os.Symlink,
+		"dangling link": func(victim, path string) error { return os.Symlink(victim+".new", path) },
+		"hard link":     os.Link,
+		"FIFO":          func(_, path string) error { return unix.Mkfifo(path, 0o644) },
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			s.write("victim", "another's\n")
+			victim := s.tree.Path("victim")
+			dir, names := s.make(hello)
+			s.put("ann", dir, names...)
+			path := s.drop("ann", names[len(names)-1]+".status")
+			if err := make(victim, path); err != nil {
+				t.Fatal(err)
+			}
+			s.once()
+			s.await("hello", spool.Review)
+			if got, err := os.ReadFile(victim); err != nil || string(got) != "another's\n" {
+				t.Errorf("the victim: %q, %v", got, err)
+			}
+			if _, err := os.Lstat(victim + ".new"); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("where the dangling link leads: %v", err)
+			}
+			st, err := os.Lstat(path)
+			if err != nil || !st.Mode().IsRegular() {
+				t.Fatalf("the status file: %v, %v", st, err)
+			}
+			if got, err := os.ReadFile(path); err != nil || !strings.HasPrefix(string(got), "spool/review/stable since ") {
+				t.Errorf("the status file: %q, %v", got, err)
+			}
+		})
+	}
+}
+
 // TestInjection: nothing in an upload can make a header, a recipient or an
 // escape sequence.
 func TestInjection(t *testing.T) {
@@ -280,7 +324,11 @@ func TestCommands(t *testing.T) {
 	if got := s.where("mine"); len(got) > 0 {
 		t.Fatalf("a deferred upload was taken: %v", got)
 	}
-	s.dcut("", byAnn(t), "cancel mine_1.0-1_source.changes", "cancel other_1.0-1_source.changes",
+	var first []byte
+	s.dcut("", func(text []byte) []byte {
+		first = byAnn(t)(text)
+		return first
+	}, "cancel mine_1.0-1_source.changes", "cancel other_1.0-1_source.changes",
 		"cancel direct_1.0-1_source.changes",
 		"cancel bobs_1.0-1_source.changes", "reschedule later_1.0-1_source.changes 0-day",
 		"rm --searchdirs other_*", "rm stray_1.dsc", "rm nothing_1.dsc")
@@ -320,9 +368,11 @@ func TestCommands(t *testing.T) {
 	}
 
 	// Unsigned, by a stranger, and the same file again: refused.
+	s.write("spool/incoming/stray_1.dsc", "x") // anew, which the first commands name
 	for want, sign := range map[string]func([]byte) []byte{
-		"not signed": func(text []byte) []byte { return text },
-		"not known": func(text []byte) []byte {
+		"were here before":     func([]byte) []byte { return first },
+		"no OpenPGP signature": func(text []byte) []byte { return text },
+		"not known here": func(text []byte) []byte {
 			out, err := k.stranger.Clearsign(text, time.Now())
 			if err != nil {
 				t.Fatal(err)
@@ -338,9 +388,12 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%s: not refused", want)
 			continue
 		}
-		if got := s.reason(found[before]); !strings.Contains(got, "refused") {
-			t.Errorf("REASON: %s", got)
+		if got := s.reason(found[before]); !strings.Contains(got, "refused") || !strings.Contains(got, want) {
+			t.Errorf("REASON: %s, want %q", got, want)
 		}
+	}
+	if _, err := os.Lstat(s.drop("stray_1.dsc")); err != nil {
+		t.Errorf("what the commands name that came again: %v", err)
 	}
 	if _, err := os.Lstat(s.drop("DELAYED/3-day/other_1.0-1.dsc")); err != nil {
 		t.Errorf("bob's deferred upload: %v", err)
@@ -389,7 +442,7 @@ func TestTellsOfStates(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := &daemon.Env{Tree: tree}
-	places, err := newTeller(env).Places()
+	places, err := newTeller(env, nil).Places()
 	if err != nil || !slices.Contains(places, place) {
 		t.Errorf("got %v, %v; want %s among them", places, err, place)
 	}

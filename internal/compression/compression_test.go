@@ -17,6 +17,9 @@ var packers = map[Kind][]string{
 
 func packed(t *testing.T, k Kind, text string) []byte {
 	t.Helper()
+	if len(packers[k]) == 0 {
+		t.Fatalf("%s: say in packers which tool writes it", k)
+	}
 	cmd := exec.Command(packers[k][0], packers[k][1:]...)
 	cmd.Stdin = strings.NewReader(text)
 	out, err := cmd.Output()

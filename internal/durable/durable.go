@@ -465,20 +465,32 @@ func Remove(path string) error {
 	return SyncDir(filepath.Dir(path))
 }
 
+// openUp makes the directories at path ones that their owner reads and writes. Who may
+// write among them may put a link in the place of one meanwhile, to any of ours: what lies
+// elsewhere keeps its mode.
+func openUp(path string) {
+	root, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return
+	}
+	defer root.Close()
+	fs.WalkDir(root.FS(), filepath.Base(path), func(p string, e fs.DirEntry, err error) error {
+		// WalkDir reads a directory after this call, so a mode that is mended
+		// here lets it in.
+		if err == nil && e.IsDir() {
+			root.Chmod(p, 0o700)
+		}
+		return nil
+	})
+}
+
 // RemoveAll takes the tree at path away, also one whose directories somebody
 // made unreadable or unwritable, and syncs the directory it lay in. It does
 // not follow symbolic links.
 func RemoveAll(path string) error {
 	err := os.RemoveAll(path)
 	if errors.Is(err, fs.ErrPermission) {
-		filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
-			// WalkDir reads a directory after this call, so a mode that
-			// is mended here lets it in.
-			if e != nil && e.IsDir() {
-				os.Chmod(p, 0o700)
-			}
-			return nil
-		})
+		openUp(path)
 		err = os.RemoveAll(path)
 	}
 	if err != nil {

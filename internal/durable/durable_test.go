@@ -149,12 +149,27 @@ func TestAppendEndsATornLine(t *testing.T) {
 
 func TestAppendRefusesALink(t *testing.T) {
 	dir := t.TempDir()
-	os.Symlink("elsewhere", filepath.Join(dir, "history"))
+	if err := os.Symlink("elsewhere", filepath.Join(dir, "history")); err != nil {
+		t.Fatal(err)
+	}
 	if err := Append(filepath.Join(dir, "history"), []byte("x\n"), 0o644); err == nil {
 		t.Error("Append through a symbolic link: got no error")
 	}
 	if got := tree(t, dir); got != "history" {
 		t.Errorf("tree: got %q, want only the link", got)
+	}
+	// A link to a file that is there, for which O_CREATE says nothing.
+	target := filepath.Join(t.TempDir(), "target")
+	put(t, target, "whole\n")
+	link := filepath.Join(dir, "there")
+	if err := os.Symlink(target, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := Append(link, []byte("x\n"), 0o644); err == nil {
+		t.Error("Append through a link to a file: got no error")
+	}
+	if got, err := os.ReadFile(target); err != nil || string(got) != "whole\n" {
+		t.Errorf("the link's target: got %q, %v", got, err)
 	}
 }
 

@@ -8,6 +8,9 @@ import "strings"
 func To(name string, known []string) string {
 	best, at := "", 3
 	for _, k := range known {
+		if d := len(name) - len(k); d > 2 || d < -2 {
+			continue // distance is at least that, and what strangers ask for may be long
+		}
 		if d := distance(name, k); d < at && d < max(len(name), len(k)) || d == at && best != "" && k < best {
 			best, at = k, d
 		}

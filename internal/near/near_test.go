@@ -1,6 +1,10 @@
 package near
 
-import "testing"
+import (
+	"strings"
+	"testing"
+	"time"
+)
 
 func TestTo(t *testing.T) {
 	known := []string{"stable", "unstable", "testing", "sid", "a"}
@@ -17,5 +21,21 @@ func TestTo(t *testing.T) {
 	}
 	if got := Hint("nothing", nil); got != "" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// What is far too long costs nothing, however many names there are.
+func TestLongName(t *testing.T) {
+	known := make([]string, 40_000)
+	for i := range known {
+		known[i] = "a-name-like-others"
+	}
+	long := strings.Repeat("a", 15_000)
+	begun := time.Now()
+	if got := To(long, known); got != "" {
+		t.Errorf("got %q, want nothing", got)
+	}
+	if took := time.Since(begun); took > time.Second {
+		t.Errorf("it took %v", took)
 	}
 }

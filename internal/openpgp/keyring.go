@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
@@ -103,6 +104,22 @@ func (k *Keyring) Fingerprints() []string {
 	out := make([]string, 0, len(k.keys))
 	for _, key := range k.keys {
 		out = append(out, key.fingerprint)
+	}
+	return out
+}
+
+// Ends says of each key, by its fingerprint, when it stops to make signatures that count: zero
+// if never, now if it makes none any more.
+func (k *Keyring) Ends(now time.Time) map[string]time.Time {
+	out := map[string]time.Time{}
+	for i := range k.keys {
+		end := now
+		if e, err := k.keys[i].entity(); err == nil {
+			if at, ok := endOf(e, now); ok {
+				end = at
+			}
+		}
+		out[k.keys[i].fingerprint] = end
 	}
 	return out
 }

@@ -109,11 +109,17 @@ func (s *Signer) Fingerprint() string {
 func (s *Signer) Expires(now time.Time) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	key, ok := s.entity.SigningKey(now, strict(now))
+	end, _ := endOf(s.entity, now)
+	return end
+}
+
+// endOf is when the key of an entity that signs stops to make signatures that count,
+// zero if that never is; ok is false if it makes none now.
+func endOf(e *openpgp.Entity, now time.Time) (first time.Time, ok bool) {
+	key, ok := e.SigningKey(now, strict(now))
 	if !ok {
-		return time.Time{}
+		return time.Time{}, false
 	}
-	var first time.Time
 	look := func(made time.Time, sig *packet.Signature) {
 		if sig == nil || sig.KeyLifetimeSecs == nil || *sig.KeyLifetimeSecs == 0 {
 			return
@@ -123,8 +129,8 @@ func (s *Signer) Expires(now time.Time) time.Time {
 		}
 	}
 	look(key.PublicKey.CreationTime, key.SelfSignature)
-	look(s.entity.PrimaryKey.CreationTime, key.PrimarySelfSignature)
-	return first.UTC()
+	look(e.PrimaryKey.CreationTime, key.PrimarySelfSignature)
+	return first.UTC(), true
 }
 
 // Check returns nil if a signature that the key makes at that time counts, and

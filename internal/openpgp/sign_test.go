@@ -282,6 +282,22 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: got %v, and signing gives %v; want %q", c.what, err, signing, c.want)
 		}
 	}
+	ring, err := ReadKeyring(short.Public(), revoked.Public(), sub.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := made.Add(48 * time.Hour)
+	for at, want := range map[time.Time]map[*Signer]time.Time{
+		made.Add(2 * time.Hour): {short: made.Add(24 * time.Hour), revoked: made.Add(2 * time.Hour), sub: {}},
+		later:                   {short: later, revoked: later, sub: {}},
+	} {
+		got := ring.Ends(at)
+		for key, end := range want {
+			if fpr := key.Fingerprint(); got[fpr].Sub(end).Abs() >= time.Second {
+				t.Errorf("%s at %s: it ends at %s, want %s", fpr, at, got[fpr], end)
+			}
+		}
+	}
 	for what, key := range map[Kind]*Signer{Expired: short, Revoked: revoked} {
 		var r *Refusal
 		if _, err := parseSigner(key.Secret()); !errors.As(err, &r) || r.Kind != what ||

@@ -152,3 +152,18 @@ func Tail(path string, buf []byte) ([]byte, error) {
 	}
 	return buf[:n], nil
 }
+
+// Copy copies the regular file at from to a new file.
+func Copy(from, to string) error {
+	src, err := Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(dst, src)
+	return errors.Join(err, dst.Close())
+}

@@ -128,7 +128,8 @@ func (p *Post) Leave() {
 
 // other reports whether a file of the roster's directory is no daemon's entry.
 func other(name string) bool {
-	return strings.HasPrefix(name, durable.NewPrefix) || strings.HasSuffix(name, asideSuffix)
+	return strings.HasPrefix(name, durable.NewPrefix) || strings.HasSuffix(name, asideSuffix) ||
+		strings.HasSuffix(name, ".session")
 }
 
 // maxEntry bounds what is read of an entry.

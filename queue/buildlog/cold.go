@@ -61,6 +61,7 @@ type Filter struct {
 	Source, Version string // of a version without +bN, the binNMUs too
 	Suite, Arch     string
 	Since           time.Time
+	Before          time.Time
 	Outcomes        []string
 }
 
@@ -69,7 +70,8 @@ func (f *Filter) Match(b *Build) bool {
 	return (f.Source == "" || f.Source == b.Source) &&
 		(f.Version == "" || f.Version == b.Version || strings.HasPrefix(b.Version, f.Version+"+b")) &&
 		(f.Suite == "" || f.Suite == b.Suite) && (f.Arch == "" || f.Arch == b.Arch) &&
-		!b.Start.Before(f.Since) && (len(f.Outcomes) == 0 || slices.Contains(f.Outcomes, b.Outcome))
+		!b.Start.Before(f.Since) && (f.Before.IsZero() || b.Start.Before(f.Before)) &&
+		(len(f.Outcomes) == 0 || slices.Contains(f.Outcomes, b.Outcome))
 }
 
 // Logs lists the logs that the filter means, the newest first, by their names:
@@ -121,7 +123,7 @@ func (s Store) days(f Filter, do func(day, suite, dir string) error) error {
 	}
 	for _, d := range slices.Backward(days) {
 		day, err := time.Parse(dayForm, d.Name())
-		if err != nil || day.AddDate(0, 0, 1).Before(f.Since) {
+		if err != nil || day.AddDate(0, 0, 1).Before(f.Since) || !f.Before.IsZero() && !day.Before(f.Before) {
 			continue
 		}
 		suites, err := os.ReadDir(filepath.Join(s.Dir, d.Name()))

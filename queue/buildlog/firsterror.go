@@ -16,8 +16,8 @@ import (
 // FirstError is the line of a failed build's log that says what went wrong
 // first, with its surroundings. All text is escaped.
 type FirstError struct {
-	// Kind is one of compiler, linker, cmake, configure, meson, python, go, rust, java, perl, ruby, php, tcl, network,
-	// test, missing-file, shlibdeps, symbols, patch, dh, dpkg, space, killed, make, other.
+	// Kind is one of compiler, linker, cmake, configure, meson, python, go, rust, java, perl, ruby, php, tcl, lua,
+	// network, test, missing-file, shlibdeps, symbols, patch, dh, dpkg, space, killed, make, other.
 	Kind string `json:"kind"`
 	Line int    `json:"line"` // from 1
 	// Text is the line, without colours and blanks around it; with the next one where that says what, or where.
@@ -88,17 +88,26 @@ var errorSigns = []sign{
 		[]string{"configure: error", "autoreconf", "automake: error", "error: possibly undefined macro", "aclocal: error"},
 		re(`^configure: error: |: error: possibly undefined macro|^(?:auto\w+|aclocal|libtoolize): error: |` +
 			`^configure\.ac:\d+: error`)},
+	{"configure", cause, []string{".am: error", ".am:"}, re(`^\S+\.am:(?:\d+:)? error: `)},
 	{"configure", cause, []string{"package requirements", "no package '"},
 		re(`Package requirements \(.*\) were not met|^No package '.*' found`)},
 	// Compilers that write file:line: gcc, clang, gfortran's driver, vala, ghc, ocaml.
-	{"compiler", cause, []string{"error"}, re(`^[^\s:][^:]*:\d+(?:[:.]\d+(?:-\d+)?)?:? (?:fatal )?error\b`)},
+	{"compiler", cause, []string{"error"}, re(`^[^\s:][^:]*:\d+(?:[:.]\d+(?:-\d+(?:\.\d+)?)?)?:? (?:fatal )?error\b`)},
 	{"compiler", cause, []string{"error:"},
 		re(`^(?:cc1(?:plus|obj)?|g\+\+|gcc|c\+\+|cc|clang|gfortran|as|valac|ghc|ocaml\w*|javac): (?:fatal )?error:`)},
 	{"compiler", cause, []string{"error: "},
 		re(`^(?:Fatal )?Error: (?:Unbound|Syntax error|This expression|Symbol|Cannot open module|Type mismatch)`)},
+	// makeinfo, flex, msgfmt and erlc say no word such as error.
+	{"compiler", cause, []string{".texi", ".l:", ".po:", ".erl:"}, re(`^\S+\.(?:texi|texinfo|l|po|erl):\d+:(?:\d+:)? `)},
+	{"compiler", cause, []string{".proto"}, re(`^\S+\.proto:(?:\d+:\d+:)? \S`)},
+	{"compiler", cause, []string{"error :"}, re(`^\S+:\d+: (?:element \S+: )?(?:[\w-]+ )*error : `)}, // libxml2
+	{"compiler", cause, []string{"read error during"}, re(`^\s*READ error during `)},                 // Lisp
+	{"compiler", cause, []string{"error)"}, re(`^\*\* \(\w+Error\) `)},                               // Elixir
 	{"linker", cause,
-		[]string{"undefined reference", "cannot find -l", "ld returned", "multiple definition", "undefined symbol"},
-		re(`undefined reference to|: cannot find -l\S+|ld\.lld: error:|rust-lld: error:|multiple definition of `)},
+		[]string{"undefined reference", "cannot find -l", "ld returned", "multiple definition", "undefined symbol",
+			"relocation r_"},
+		re(`undefined reference to|: cannot find -l\S+|ld\.lld: error:|rust-lld: error:|multiple definition of |` +
+			`: relocation R_\w+ against .* can ?not be used`)},
 	{"rust", cause, []string{"error["}, re(`^\s*error\[E\d{4}\]:`)},
 	{"rust", cause, []string{"error: no matching package", "error: failed to", "error: linker "},
 		re(`^error: (?:no matching package|failed to (?:select|get|load|parse|run custom build)|linker \S+ not found)`)},
@@ -120,6 +129,8 @@ var errorSigns = []sign{
 	{"perl", cause,
 		[]string{"can't locate", "can't open", "can't exec", "can't load", "compilation failed", "syntax error at"},
 		re(`^Can't locate \S+ in @INC|^syntax error at \S+ line \d+|^Can't (?:open|exec|load) .* at \S+ line \d+`)},
+	{"perl", cause, []string{"required--"}, re(`^\S+ (?:version )?v?[\d.]+ required--this is only `)},
+	{"python", cause, []string{"not found"}, re(`^E\s+fixture '.*' not found`)},
 	{"python", cause, []string{"error: ", "exception", "exit: "},
 		re(`^(?:E\s+)?(?:ModuleNotFoundError|ImportError|SyntaxError|IndentationError|TypeError|NameError|AttributeError|` +
 			`ValueError|KeyError|RuntimeError|AssertionError|FileNotFoundError|OSError|PermissionError|ConnectionError|` +
@@ -130,17 +141,25 @@ var errorSigns = []sign{
 	{"ruby", cause, []string{"error)"},
 		re(`\((?:LoadError|NameError|NoMethodError|SyntaxError|ArgumentError|Gem::\w+Error)\)$`)},
 	{"php", cause, []string{"php fatal error", "php parse error"}, re(`^PHP (?:Fatal|Parse) error: `)},
+	{"ruby", cause, []string{"syntax error"}, re(`^\S+\.rb:\d+: syntax error`)},
+	{"java", cause, []string{"exception in thread"}, re(`^Exception in thread "`)},
+	{"ruby", cause, []string{"rake aborted"}, re(`^rake aborted!`)},
+	{"perl", cause, []string{"error:  "}, re(`^#\s+Error:  \S`)}, // Test::More's use_ok
 	{"tcl", cause, []string{"can't find package"}, re(`^can't find package \S`)},
+	{"lua", cause, []string{"lua"}, re(`^lua(?:jit)?[\d.]*: \S+:\d+: `)},
 	{"python", report, []string{"traceback (most"}, re(`^Traceback \(most recent call last\):`)},
 	{"python", report, []string{"error: "},
 		re(`^(?:ERROR|error): (?:invalid command|Could not find a version|No matching distribution|Backend|` +
 			`Missing dependencies)`)},
 
+	{"other", report, []string{"gzip: "}, re(`^gzip: \S+: `)},
+	// A shell that lacks a program may be one that only asks for it, as autoreconf does.
+	{"missing-file", report, []string{"not found"},
+		re(`^(?:/\S+/)?(?:ba|da|z|k)?sh: (?:\d+: |line \d+: )?\S+: (?:command )?not found`)},
 	{"missing-file", cause,
-		[]string{"no such file", "not found", "cannot stat", "missing separator", "no rule to make", "can't find"},
+		[]string{"no such file", "cannot stat", "missing separator", "no rule to make", "can't find"},
 		re(`^(?:cp|mv|install|ln|cat|chmod|chrpath|rm|sed|tar|touch): .*(?:No such file or directory|cannot stat)|` +
-			`^(?:/\S+/)?(?:ba|da|z|k)?sh: (?:\d+: |line \d+: )?\S+: (?:command )?not found|` +
-			`^make(?:\[\d+\])?: (?:\S+: )?(?:No such file or directory|Command not found)|No rule to make target|` +
+			`^make(?:\[\d+\])?: (?:\*\*\* )?(?:\S+: )?(?:No such file or directory|Command not found)|No rule to make target|` +
 			`^\S+:\d+: \*\*\* missing separator|^Can't find |env: .*: No such file|^\S+: \S+: No such file or directory`)},
 	{"missing-file", cause, []string{"missing files", "cannot find (any matches", "dh_missing: "},
 		re(`^dh_\w+: (?:error: )?(?:missing files, aborting|Cannot find \(any matches)|` +
@@ -158,7 +177,15 @@ var errorSigns = []sign{
 		re(`^--- FAIL: |^FAIL(?:ED)?:? \S|^FAILED \S+::|^test \S+ \.\.\. FAILED|^\s*\d+/\d+ .* (?:FAIL|TIMEOUT)\b|` +
 			`^\s*\d+ - .*\((?:Failed|Timeout|SEGFAULT|Subprocess aborted|Not Run)\)|^\s*\d+ - .*\*\*\*(?:Failed|Exception|` +
 			`Timeout)|\*\*\*(?:Failed|Timeout|Exception)|^\s*\d+\) .*FAILED|^\[  FAILED  \] \S`)},
-	{"test", report, []string{"failure:"}, re(`^Failure: `)}, // test-unit
+	// test-unit, minitest and RSpec.
+	{"test", report, []string{"failure:", "error:"}, re(`^Failure: |^\s+\d+\) (?:Failure|Error):`)},
+	{"test", report, []string{"failure/error"}, re(`^\s+Failure/Error: `)},
+	{"test", report, []string{"assertion '"}, re(`^\S+:\d+:F:\S+: Assertion '`)},                          // libcheck
+	{"test", report, []string{"error "}, re(`^ERROR \S+\.py(?:::\S+)?|^error \d+ at \d+ depth lookup: `)}, // pytest, openssl
+	{"test", report, []string{"sanitizer: "}, re(`^==\d+==\s*ERROR: \w+Sanitizer: |: runtime error: `)},
+	{"test", report, []string{"missing"}, re(`^E: \S+:\S+: [a-z-]+$`)},  // appstreamcli
+	{"test", report, []string{"error ["}, re(`^\s*\w*Error \[\w+\]: `)}, // node
+	{"test", report, []string{"failed"}, re(`^==== \S+ .*\bFAILED$`)},   // tcltest
 	{"test", report, []string{"not ok"}, re(`^\s*not ok \d+`)},
 	{"test", report, []string{"panicked at", "panic:", "assertion"},
 		re(`^thread '.*' (?:\(\d+\) )?panicked at|^panic: |: Assertion .* failed\.|^FATAL: assertion`)},
@@ -173,11 +200,15 @@ var errorSigns = []sign{
 	{"dpkg", cause, []string{"dpkg: error processing"}, re(`^dpkg: error processing (?:package|archive) `)},
 	{"dpkg", cause,
 		[]string{"unmet dependencies", "but it is not", "unable to", "e: failed", "e: could not", "e: unmet", "e: package",
-			"e: version", "e: build-depends", "e: sub-process"},
-		re(`^E: (?:Unable to|Failed to|Could not|Unmet|Package|Version|Build-Depends|Sub-process)|^ \S+ : (?:Depends|` +
-			`Conflicts): `)},
+			"e: version", "e: build-depends", "e: sub-process", "e: please"},
+		re(`^E: (?:Unable to|Failed to|Could not|Unmet|Package|Version|Build-Depends|Sub-process|Please)|` +
+			`^ \S+ : (?:Depends|Conflicts): `)},
 	{"dh", report, []string{"dh_", "dh: "}, re(`^(?:dh|dh_\w+): error: `)},
 
+	// What the C library and that of C++ say before they abort.
+	{"killed", report, []string{"detected ***", "double free", "free():", "malloc():", "corrupted ", "terminate called"},
+		re(`^\*\*\* .* detected \*\*\*: terminated|^double free or corruption|^(?:free|malloc|realloc)\(\): |` +
+			`^corrupted (?:size|double-linked)|^terminate called `)},
 	{"killed", report, []string{"*** ", "killed", "illegal instruction", "bus error", "floating point exception"},
 		re(`^Killed$|^\S+: line \d+: +\d+ Killed|^(?:Illegal instruction|Bus error|Floating point exception)\b|` +
 			`^g?make(?:\[\d+\])?: \*\*\* .*\] (?:Killed|Terminated|Segmentation fault|Aborted|Bus error|Illegal instruction|` +
@@ -189,6 +220,9 @@ var errorSigns = []sign{
 	{"make", carrier, []string{"failed:", "build stopped"}, re(`^FAILED: |^ninja: build stopped`)},
 	{"other", last, []string{"dpkg-buildpackage: error", "debian/rules"}, re(`^dpkg-buildpackage: error: `)},
 }
+
+// whileExecuting is what Tcl prints under its error, which looks like nothing else.
+var whileExecuting = []byte("    while executing")
 
 // place reports whether a line says where rustc found what the line before it
 // names.
@@ -202,8 +236,12 @@ func goesOn(e *FirstError, line []byte) bool {
 		return strings.HasSuffix(e.Text, ":") && bytes.HasPrefix(line, []byte("  "))
 	case "rust":
 		return place(line)
-	case "python": // Sphinx says what is wrong in the next line
-		return strings.HasSuffix(e.Text, " error:")
+	case "python", "ruby", "test": // Sphinx, rake and minitest say what is wrong in the next line
+		return slices.ContainsFunc([]string{" error:", " aborted!", ") Failure:", ") Error:"}, func(end string) bool {
+			return strings.HasSuffix(e.Text, end)
+		})
+	case "killed":
+		return strings.HasPrefix(e.Text, "terminate called ") && bytes.HasPrefix(line, []byte("  what():"))
 	case "dpkg":
 		return strings.HasPrefix(e.Text, "dpkg: error processing") && strings.HasSuffix(e.Text, ":")
 	}
@@ -227,18 +265,18 @@ func found(kind string, n int, text []byte, before [][]byte) *FirstError {
 	return e
 }
 
-// makeFell is make's line of a command that failed.
-var makeFell = re(`^g?make(?:\[\d+\])?: \*\*\* `)
+// passedOn is make's line of a command that failed, or debhelper's.
+var passedOn = re(`^g?make(?:\[\d+\])?: \*\*\* |^dh_auto_\w+: error: .* returned exit code \d+$`)
 
-// lastWords steps back from make's line, which says only that something failed, to what
-// was printed before it: that of an error in line n.
+// lastWords steps back from a line which says only that something failed to what was
+// printed before it: that of an error in line n.
 func lastWords(e *FirstError, n int, line []byte, before [][]byte) *FirstError {
-	if e.Kind != "make" || !makeFell.Match(line) {
+	if e.Kind != "make" && e.Kind != "dh" || !passedOn.Match(line) {
 		return e
 	}
 	for i := len(before) - 1; i >= max(0, len(before)-backLines); i-- {
 		text := plain(before[i])
-		if len(bytes.TrimSpace(text)) == 0 || bytes.HasPrefix(text, []byte("make")) {
+		if len(bytes.TrimSpace(text)) == 0 || bytes.HasPrefix(text, []byte("make")) || passedOn.Match(text) {
 			continue
 		}
 		e = found("make", n-(len(before)-i), text, before[:i])
@@ -255,7 +293,7 @@ func lastWords(e *FirstError, n int, line []byte, before [][]byte) *FirstError {
 var harmless = re(`(?i)^checking |\(ignored\)|^\s*(?:-- )?(?:Performing Test|Looking for|Check(?:ing)? )|^XFAIL|` +
 	`# TODO|# SKIP|: warning:|^libtool: |^(?:gcc|g\+\+|cc|c\+\+|clang|x86_64-\S+|i686-\S+|aarch64-\S+|` +
 	`/usr/bin/\S+) .* -c |\b0 (?:errors|failed|failures)|^dpkg-buildflags|no error|^PASS|` +
-	`^ImportError: Failed to import test module: `)
+	`^ImportError: Failed to import test module: |^` + Before)
 
 // packaging are the tools whose warnings become errors at their end.
 var packaging = re(`^(?:dh|dpkg-)[\w-]*: `)
@@ -275,7 +313,9 @@ var stems = [][]byte{
 	[]byte("aborted"), []byte("stopped"), []byte("illegal inst"),
 	[]byte("unreachable"), []byte("not known"), []byte("getaddrinfo"), []byte("dial tcp"),
 	[]byte("debian/rules"), []byte("dpkg-"), []byte("dh_"), []byte("dh: "), []byte("ld returned"), []byte("compilation"),
-	[]byte("compile"), []byte("required"), []byte(".java:"), []byte("meson.build"),
+	[]byte("compile"), []byte("required"), []byte(".java:"), []byte("meson.build"), []byte("lua"), []byte(".texi"),
+	[]byte(".l:"), []byte(".po:"), []byte(".erl:"), []byte("gzip: "), []byte("sanitizer"), []byte(".am:"), []byte(".proto"), []byte("relocation"),
+	[]byte("double free"), []byte("free():"), []byte("malloc():"), []byte("corrupted"), []byte("terminate called"),
 }
 
 // dump reports whether a part of the log begins in which a failed configure
@@ -331,6 +371,10 @@ func Find(log io.Reader) (*FirstError, error) {
 			if dump(text) {
 				dumping = true
 			}
+			if rank > cause && len(before) > 0 && bytes.Equal(text, whileExecuting) {
+				best, rank = found("tcl", n-1, plain(before[len(before)-1]), before[:len(before)-1]), cause
+				best.After = append(best.After, show(line))
+			}
 			if rank > cause && len(before) > 0 && place(text) {
 				// rustc's errors of syntax have no number: the place tells.
 				if above := plain(before[len(before)-1]); bytes.HasPrefix(above, []byte("error: ")) {
@@ -364,6 +408,9 @@ func Find(log io.Reader) (*FirstError, error) {
 	return best, nil
 }
 
+// autoTool begins the lines of debhelper's programs that call others.
+var autoTool = []byte("dh_auto_")
+
 // commandLine is in the command of a compiler, not in what it says.
 var commandLine = []byte(" -Werror")
 
@@ -390,6 +437,9 @@ func classify(line []byte, lower *[]byte, limit int) (kind string, rank int) {
 				break
 			}
 		}
+	}
+	if rank == report && bytes.HasPrefix(line, autoTool) && passedOn.Match(line) {
+		return "dh", carrier
 	}
 	return kind, rank
 }

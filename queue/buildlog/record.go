@@ -178,3 +178,7 @@ func ErrorAt(dir string) string {
 	}
 	return string(clean.Escape(nil, data))
 }
+
+// Before begins the line in which a log tells of the failure of a version before: what it
+// says then is not of this build.
+const Before = "Packmill: a version before did not build here"

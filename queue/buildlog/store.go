@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"packmill/internal/compression"
 	"packmill/internal/durable"
 	"packmill/internal/regular"
 
@@ -61,7 +62,7 @@ func Compress(dst, src string) (before, after int64, err error) {
 	if _, err := out.Seek(0, io.SeekStart); err != nil {
 		return fail(err)
 	}
-	dec, err := newDecoder(out)
+	dec, err := compression.Zstd.Reader(out)
 	if err != nil {
 		return fail(err)
 	}
@@ -82,12 +83,6 @@ func Compress(dst, src string) (before, after int64, err error) {
 	return before, after, nil
 }
 
-// newDecoder reads our own logs: bounded memory whatever the file says.
-func newDecoder(r io.Reader) (*zstd.Decoder, error) {
-	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20),
-		zstd.WithDecoderLowmem(true))
-}
-
 // Open opens a log at path or, if there is none, at path with Suffix, and
 // reads it uncompressed. What it gives is not escaped.
 func Open(path string) (io.ReadCloser, error) {
@@ -99,12 +94,12 @@ func Open(path string) (io.ReadCloser, error) {
 	return r, nil
 }
 
-// reader is Open for many logs, one after another, with one decoder.
+// reader is Open for many logs, one after another.
 type reader struct {
 	io.Reader // of the log that is open
 	file      *os.File
 	in        *bufio.Reader
-	dec       *zstd.Decoder
+	dec       io.ReadCloser
 }
 
 // open goes on with another log. The reader stays of use after an error.
@@ -122,17 +117,14 @@ func (r *reader) open(path string) error {
 	if !strings.HasSuffix(path, Suffix) {
 		return nil
 	}
-	if r.dec == nil {
+	if r.in == nil {
 		r.in = bufio.NewReaderSize(nil, 256<<10)
-		if r.dec, err = newDecoder(nil); err != nil {
-			return fmt.Errorf("open log %s: %w", path, err)
-		}
 	}
 	r.in.Reset(f)
-	r.Reader = r.dec
-	if err := r.dec.Reset(r.in); err != nil {
+	if r.dec, err = compression.Zstd.Reader(r.in); err != nil {
 		return fmt.Errorf("open log %s: %w", path, err)
 	}
+	r.Reader = r.dec
 	return nil
 }
 
@@ -140,15 +132,14 @@ func (r *reader) shut() error {
 	if r.file == nil {
 		return nil
 	}
+	if r.dec != nil {
+		r.dec.Close()
+		r.dec = nil
+	}
 	err := r.file.Close()
 	r.file = nil
 	return err
 }
 
 // Close ends the reader and closes the log that is open.
-func (r *reader) Close() error {
-	if r.dec != nil {
-		r.dec.Close()
-	}
-	return r.shut()
-}
+func (r *reader) Close() error { return r.shut() }

@@ -176,6 +176,17 @@ func (x *Index) Digest() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// Grew reports whether the index has all that an older one of its architecture had, unchanged: what could be installed
+// then can be now.
+func (x *Index) Grew(old *Index) bool {
+	for name, p := range old.packages {
+		if q := x.packages[name]; q == nil || *q != *p {
+			return false
+		}
+	}
+	return true
+}
+
 // Len returns the number of packages.
 func (x *Index) Len() int { return len(x.packages) }
 
@@ -222,47 +233,6 @@ next:
 		missing = append(missing, or)
 	}
 	return missing
-}
-
-// DepWait sorts what Unsatisfied returned. wait is what a new or newer package
-// can satisfy, in the form that Dep-Wait takes: each name once, alone or with
-// >= or >>. rest can only be mended by a person: the package is there, too new.
-func (x *Index) DepWait(missing policy.Relations) (wait, rest policy.Relations) {
-	for _, or := range missing {
-		r := policy.Relation{Name: or[0].Name, Op: or[0].Op, Version: or[0].Version}
-		have := x.Version(r.Name)
-		switch {
-		case r.Op == "" || r.Op == ">=" || r.Op == ">>":
-		case r.Op == "=" && (have == "" || policy.CompareVersions(have, r.Version) < 0):
-			r.Op = ">="
-		case have == "":
-			// Any version is a beginning; one that is too new shows next time.
-			r.Op, r.Version = "", ""
-		default:
-			rest = append(rest, or)
-			continue
-		}
-		wait = waitFor(wait, r)
-	}
-	return wait, rest
-}
-
-// waitFor adds a relation to those of Dep-Wait; of two for one package the
-// stronger stays.
-func waitFor(wait policy.Relations, r policy.Relation) policy.Relations {
-	for i := range wait {
-		w := &wait[i][0]
-		if w.Name != r.Name {
-			continue
-		}
-		switch c := policy.CompareVersions(r.Version, w.Version); {
-		case r.Op == "":
-		case w.Op == "" || c > 0 || c == 0 && r.Op == ">>":
-			*w = r
-		}
-		return wait
-	}
-	return append(wait, []policy.Relation{r})
 }
 
 // FirstAlternatives keeps of each item the first alternative and those that

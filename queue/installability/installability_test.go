@@ -31,6 +31,7 @@ var suite = p("build-essential 1", "Depends: gcc, libc-dev") +
 	p("new-dev 2", "Provides: virtual-dev (= 3), plain-virtual") +
 	p("via-old 1", "Pre-Depends: old-dev") +
 	p("broken-fields 1", "Depends: a b c (") +
+	p("folded-dev 1", "Depends: gcc,\n libc-dev\n (>= 2)") +
 	p("versions 1.0") + p("versions 3.0") + p("versions 2.0") +
 	p("foreign 1", "Architecture: arm64")
 
@@ -122,6 +123,8 @@ var cases = []struct {
 	{"wait, over", Job{BuildDepends: "nonesuch", Waits: "libb-dev (>= 1)"}, "", "same"},
 	{"wait, missing", Job{Waits: "libb-dev (>= 2)"}, "waits for missing libb-dev (>= 2)", "same"},
 	{"wait, there but broken", Job{Waits: "liba-dev"}, "waits for liba-dev, which depends on missing libb-dev (>= 2)", ""},
+	{"over several lines", Job{BuildDepends: "gcc,\n folded-dev,\n nonesuch"}, "build-depends on missing nonesuch", "same"},
+	{"what needs something over several lines", Job{BuildDepends: "folded-dev"}, "", "same"},
 	{"wait, bad relation", Job{Waits: "a ("}, `dep-wait: relation "a (": no such comparison: ""; write <<, <=, =, >= or >>`, "same"},
 }
 
@@ -292,13 +295,6 @@ func TestUnsatisfied(t *testing.T) {
 		"nonesuch (<< 2), nonesuch (= 7), a, libb-dev:any (>> 5)"; got != want {
 		t.Errorf("Unsatisfied:\ngot  %s\nwant %s", got, want)
 	}
-	wait, rest := x.DepWait(missing)
-	if got, want := wait.String(), "libb-dev (>> 5), nonesuch (>= 7), a"; got != want {
-		t.Errorf("DepWait:\ngot  %s\nwant %s", got, want)
-	}
-	if got, want := rest.String(), "gcc (<< 3), gcc (= 1)"; got != want {
-		t.Errorf("DepWait leaves:\ngot  %s\nwant %s", got, want)
-	}
 }
 
 func TestDigest(t *testing.T) {
@@ -310,6 +306,34 @@ func TestDigest(t *testing.T) {
 		p("a1 1", "Conflicts: b1") + p("b1 1"), p("a1 1", "Depends: b1", "Essential: yes") + p("b1 1")} {
 		if index(t, other).Digest() == one {
 			t.Errorf("the digest is the same for %s", other)
+		}
+	}
+}
+
+func TestGrew(t *testing.T) {
+	old := index(t, p("a1 1", "Depends: b1"), p("b1 1"))
+	if more := index(t, p("a1 1", "Depends: b1"), p("b1 1"), p("c1 1")); !more.Grew(old) || old.Grew(more) {
+		t.Error("a package came: that is growth, and the way back is none")
+	}
+	for _, other := range []string{p("a1 1", "Depends: b1"), p("a1 1", "Depends: b1") + p("b1 2"),
+		p("a1 1", "Depends: b1 (>= 1)") + p("b1 1")} {
+		if index(t, other).Grew(old) {
+			t.Errorf("something is gone or has changed in %s", other)
+		}
+	}
+}
+
+// Direct says what has to come before its answer can be another.
+func TestLacks(t *testing.T) {
+	jobs := []Job{{Arch: "amd64", BuildDepends: "gcc, nonesuch (>= 2), other | gcc"},
+		{Arch: "amd64", BuildDepends: "gcc", Waits: "nonesuch"}, {Arch: "amd64", BuildDepends: "gcc"}}
+	answers, err := Direct(index(t, p("gcc 1")), jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"nonesuch (>= 2), other", "nonesuch", ""} {
+		if got := answers[i].Lacks.String(); got != want {
+			t.Errorf("job %d lacks %q, want %q", i, got, want)
 		}
 	}
 }

@@ -35,6 +35,9 @@ type Answer struct {
 	// asked for, that Why and Wait tell of: of the build-dependencies or deeper.
 	// In order, each once. Conflicts name none.
 	Missing []string
+	// Lacks are the relations, of the build-dependencies themselves and of Job.Waits, that no package satisfies: as
+	// long as none does, the answer stays what it is. Direct finds them.
+	Lacks policy.Relations
 }
 
 // Installable reports whether a build can start, whatever was waited for.
@@ -106,6 +109,7 @@ func Direct(x *Index, jobs []Job) ([]Answer, error) {
 			missing := x.Unsatisfied(depends)
 			a.Why = sayMissing("build-depends on", missing)
 			a.miss(missing)
+			a.Lacks = append(a.Lacks, missing...)
 		}
 		if waits, err := j.waits(); err != nil {
 			a.Wait = err.Error()
@@ -113,6 +117,7 @@ func Direct(x *Index, jobs []Job) ([]Answer, error) {
 			missing := x.Unsatisfied(waits)
 			a.Wait = sayMissing("waits for", missing)
 			a.miss(missing)
+			a.Lacks = append(a.Lacks, missing...)
 		}
 	}
 	return answers, nil

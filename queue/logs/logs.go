@@ -5,7 +5,10 @@ package logs
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -160,6 +163,21 @@ func List(t *spool.Tree, f buildlog.Filter) ([]Log, error) {
 	}
 	slices.SortStableFunc(out, func(a, b Log) int { return b.Start.Compare(a.Start) })
 	return out, nil
+}
+
+// Newest opens the newest of the logs that the filter means, and says how many others there are; nil: there is none.
+func Newest(t *spool.Tree, f buildlog.Filter) (l *Log, others int, r io.ReadCloser, err error) {
+	for try := 0; ; try++ {
+		all, err := List(t, f)
+		if err != nil || len(all) == 0 {
+			return nil, 0, nil, err
+		}
+		r, err := buildlog.Open(all[0].Path)
+		if errors.Is(err, fs.ErrNotExist) && try < 2 {
+			continue // it has just moved on
+		}
+		return &all[0], len(all) - 1, r, err
+	}
 }
 
 // Builds lists the builds that the filter means, the newest first, those that

@@ -70,6 +70,32 @@ func kept(t *testing.T, tree *spool.Tree, source, outcome, text string, start ti
 	}
 }
 
+// Newest is the log that began last, and names how many others there are.
+func TestNewest(t *testing.T) {
+	tree, err := spool.Init(filepath.Join(t.TempDir(), "tree"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, _, _, err := Newest(tree, buildlog.Filter{}); l != nil || err != nil {
+		t.Errorf("of none: got %v, %v", l, err)
+	}
+	at := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	kept(t, tree, "hello", buildlog.Good, "second\n", at.Add(time.Hour))
+	kept(t, tree, "hello", buildlog.Attempted, "first\n", at)
+	l, others, r, err := Newest(tree, buildlog.Filter{Source: "hello"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if text, err := io.ReadAll(r); err != nil || string(text) != "second\n" || others != 1 || l.Outcome != buildlog.Good {
+		t.Errorf("got %q, %d others, %+v, %v", text, others, l, err)
+	}
+	h := l.Hit(buildlog.Match{Line: 3, Text: "x"})
+	if got, want := h.Build(), "hello_1 amd64 sid 2026-11-21T13:00:00Z good"; got != want || h.Line != 3 || h.Text != "x" {
+		t.Errorf("got %q (%+v), want %q", got, h, want)
+	}
+}
+
 // Search finds what the filter means, the newest first; List and Builds agree.
 func TestSearch(t *testing.T) {
 	tree, err := spool.Init(filepath.Join(t.TempDir(), "tree"))

@@ -3,7 +3,9 @@ package logs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"time"
 
 	"packmill/queue/buildlog"
 	"packmill/spool"
@@ -55,4 +57,28 @@ func Search(ctx context.Context, t *spool.Tree, f buildlog.Filter, q buildlog.Qu
 		}
 	}
 	return total, nil
+}
+
+// Hit is a line of a log that was found, as programs get it.
+type Hit struct {
+	Source  string    `json:"source"`
+	Version string    `json:"version"`
+	Suite   string    `json:"suite"`
+	Arch    string    `json:"arch"`
+	Start   time.Time `json:"start"`
+	Outcome string    `json:"outcome"`
+	Line    int       `json:"line"`
+	Text    string    `json:"text"`
+	Path    string    `json:"path"`
+}
+
+// Hit is a match in the log.
+func (l *Log) Hit(m buildlog.Match) Hit {
+	return Hit{l.Source, l.Version, l.Suite, l.Arch, l.Start, l.Outcome, m.Line, m.Text, m.File}
+}
+
+// Build names the build of the hit, for people.
+func (h *Hit) Build() string {
+	return fmt.Sprintf("%s_%s %s %s %s %s", h.Source, h.Version, h.Arch, h.Suite,
+		h.Start.Format("2006-01-02T15:04:05Z"), h.Outcome)
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"packmill/queue/quinndiff/listtest"
 )
 
 // seen is what the measured process found.
@@ -31,7 +33,11 @@ func TestRealLists(t *testing.T) {
 	}
 	dir := os.Getenv("PACKMILL_BENCH_LISTS")
 	if dir == "" {
-		dir = fetchLists(t)
+		sources, _, err := listtest.Fetch(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir = filepath.Dir(sources)
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestRealLists$")
 	cmd.Env = append(os.Environ(), childVariable+"="+dir)
@@ -96,47 +102,4 @@ func child(t *testing.T, dir string) {
 	if err := json.NewEncoder(os.Stdout).Encode(got); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// fetchLists lets apt get Sources and Packages of main, from where the
-// machine gets its packages, into a directory of the test's.
-func fetchLists(t *testing.T) string {
-	out, err := exec.Command("apt-get", "indextargets", "--format",
-		"$(ORIGIN) $(COMPONENT) $(RELEASE) $(CODENAME) $(REPO_URI)", "Created-By: Packages").Output()
-	if err != nil {
-		t.Fatalf("apt-get indextargets: %v", err)
-	}
-	uri, release := "", ""
-	for line := range strings.Lines(string(out)) {
-		w := strings.Fields(line)
-		if len(w) == 5 && w[0] == "Debian" && w[1] == "main" && w[2] == w[3] && !strings.Contains(w[2], "-") {
-			release, uri = w[2], w[4]
-			break
-		}
-	}
-	if uri == "" {
-		t.Fatal("apt has no lists of Debian's main; run apt-get update, on a Debian stable release")
-	}
-	dir := t.TempDir()
-	// apt gives up root for the download.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, sub := range []string{"lists/partial", "cache"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	from := " [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg arch=amd64] " + uri + " " + release + " main\n"
-	if err := os.WriteFile(filepath.Join(dir, "sources.list"), []byte("deb"+from+"deb-src"+from), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("apt-get", "update", "-q", "--error-on=any",
-		"-o", "Dir::State::Lists="+filepath.Join(dir, "lists"), "-o", "Dir::Cache="+filepath.Join(dir, "cache"),
-		"-o", "Dir::Etc::SourceList="+filepath.Join(dir, "sources.list"), "-o", "Dir::Etc::SourceParts=/dev/null",
-		"-o", "Acquire::Languages=none", "-o", "Acquire::GzipIndexes=false", "-o", "APT::Sandbox::User=")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("apt-get update: %v\n%s", err, out)
-	}
-	return filepath.Join(dir, "lists")
 }

@@ -53,7 +53,7 @@ func newJob(t *testing.T) *Job {
 		t.Fatal(err)
 	}
 	return &Job{Source: "hello", Version: "1.0-1", Suite: "sid", Arch: "amd64", Dsc: dsc,
-		Dir: filepath.Join(dir, "work"), Result: filepath.Join(dir, "result"), Log: log, Lock: lock}
+		Dir: filepath.Join(dir, "work"), Result: filepath.Join(dir, "result"), Log: log, Locks: []*os.File{lock}}
 }
 
 // script writes a shell program and returns it as a builder.
@@ -88,8 +88,8 @@ func mustRun(t *testing.T, r Runner, job *Job) *Result {
 // closing ours and taking it anew.
 func lockFree(t *testing.T, job *Job) bool {
 	t.Helper()
-	dir := job.Lock.Name()
-	job.Lock.Close()
+	dir := job.Locks[0].Name()
+	job.Locks[0].Close()
 	f, err := os.Open(dir)
 	if err != nil {
 		t.Fatal(err)

@@ -51,6 +51,9 @@ func forged(format string, args ...any) error {
 // and nothing else. A *Forged error says that there is something foreign;
 // any other error that the result is incomplete, as after a full disk.
 func Check(job *Job) (name string, content []byte, err error) {
+	if _, err := Own(job.Result); err != nil {
+		return "", nil, fmt.Errorf("results: %w", err)
+	}
 	changes, present, err := job.resultFiles()
 	if err != nil {
 		return "", nil, err

@@ -97,43 +97,48 @@ func checkName(suite, arch string) error {
 	return nil
 }
 
-// Create makes a chroot for the suite and architecture from the apt lines,
-// which may take a minute. It is in force when Create returns without an
-// error; builds that run go on in the old one. What mmdebstrap says goes to
-// log.
-func (c *Chroots) Create(ctx context.Context, suite, arch string, base []string, log *os.File) error {
-	if err := checkName(suite, arch); err != nil {
+// A Recipe says for what a chroot is made, and of what.
+type Recipe struct {
+	Suite, Arch string
+	Base        []string // apt lines
+	Log         *os.File // of what mmdebstrap says; nil: not kept
+}
+
+// Create makes a chroot, which may take a minute. It is in force when Create
+// returns without an error; builds that run go on in the old one.
+func (c *Chroots) Create(ctx context.Context, r Recipe) error {
+	if err := checkName(r.Suite, r.Arch); err != nil {
 		return fmt.Errorf("make chroot: %w", err)
 	}
-	if len(base) == 0 {
-		return fmt.Errorf("make chroot %s-%s: no Base: apt lines to make it from are needed: %w", suite, arch, ErrSetup)
+	if len(r.Base) == 0 {
+		return fmt.Errorf("make chroot %s-%s: no Base: apt lines to make it from are needed: %w", r.Suite, r.Arch, ErrSetup)
 	}
-	first, err := suiteOf(base[0])
+	first, err := suiteOf(r.Base[0])
 	if err == nil {
-		err = c.Ready(arch)
+		err = c.Ready(r.Arch)
 	}
 	if err == nil {
-		err = c.create(ctx, suite, arch, first, base, log)
+		err = c.create(ctx, r, first)
 	}
 	if err != nil {
-		return fmt.Errorf("make chroot %s-%s: %w", suite, arch, err)
+		return fmt.Errorf("make chroot %s-%s: %w", r.Suite, r.Arch, err)
 	}
-	c.sweep(suite + "-" + arch)
+	c.sweep(r.Suite + "-" + r.Arch)
 	return nil
 }
 
-// create makes a generation of a chroot.
-func (c *Chroots) create(ctx context.Context, suite, arch, first string, base []string, log *os.File) (err error) {
+// create makes a generation of a chroot, whose packages are of the suite first.
+func (c *Chroots) create(ctx context.Context, r Recipe, first string) (err error) {
 	user, err := cage.LookupAccount(c.User)
 	if err != nil {
 		return err
 	}
-	ids, held, err := takeIDs(ctx, user, log)
+	ids, held, err := takeIDs(ctx, user, r.Log)
 	if err != nil {
 		return err
 	}
 	defer held.Close()
-	ch := &Chroot{Suite: suite, Arch: arch, Base: base, Made: time.Now().UTC()}
+	ch := &Chroot{Suite: r.Suite, Arch: r.Arch, Base: r.Base, Made: time.Now().UTC()}
 	ch.dir = filepath.Join(c.Dir, ch.Name(), ch.Made.Format(stampLayout))
 	if err := os.MkdirAll(ch.dir, 0o755); err != nil {
 		return err
@@ -151,10 +156,10 @@ func (c *Chroots) create(ctx context.Context, suite, arch, first string, base []
 		return err
 	}
 	own := &ownChroot{Chroot: ch, store: c, user: user, ids: ids, held: held}
-	if err := own.mmdebstrap(ctx, first, log); err != nil {
+	if err := own.mmdebstrap(ctx, first, r.Log); err != nil {
 		return err
 	}
-	if err := own.unpack(ctx, log); err != nil {
+	if err := own.unpack(ctx, r.Log); err != nil {
 		return err
 	}
 	return ch.writeInfo()
@@ -203,7 +208,7 @@ func (c *Chroots) forJob(ctx context.Context, job *Job, arch string) error {
 		usable = ch.Stale(job.Base, 0, time.Now()) == ""
 	}
 	fmt.Fprintf(job.Log, "The chroot %s-%s is made anew: %s.\n", job.Suite, arch, why)
-	if _, err := c.Fresh(ctx, job.Suite, arch, job.Base, c.MaxAge, job.Log); err != nil {
+	if _, err := c.Fresh(ctx, Recipe{job.Suite, arch, job.Base, job.Log}, c.MaxAge); err != nil {
 		if !usable || ctx.Err() != nil {
 			return err
 		}
@@ -383,16 +388,14 @@ func (c *Chroots) Lookup(suite, arch string) (*Chroot, error) {
 	return ch, nil
 }
 
-// Fresh returns a chroot made of these apt lines that is not older than max,
-// and makes it if need be. Of several callers at once, also in other processes,
-// one makes it and the others wait.
-func (c *Chroots) Fresh(
-	ctx context.Context, suite, arch string, base []string, max time.Duration, log *os.File,
-) (*Chroot, error) {
-	if err := checkName(suite, arch); err != nil {
+// Fresh returns a chroot of the recipe that is not older than max, and makes it
+// if need be. Of several callers at once, also in other processes, one makes it
+// and the others wait.
+func (c *Chroots) Fresh(ctx context.Context, r Recipe, max time.Duration) (*Chroot, error) {
+	if err := checkName(r.Suite, r.Arch); err != nil {
 		return nil, fmt.Errorf("chroot: %w", err)
 	}
-	dir := filepath.Join(c.Dir, suite+"-"+arch)
+	dir := filepath.Join(c.Dir, r.Suite+"-"+r.Arch)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("chroot: %w", err)
 	}
@@ -401,17 +404,17 @@ func (c *Chroots) Fresh(
 		return nil, fmt.Errorf("chroot: %w", err)
 	}
 	defer turn.Close()
-	ch, err := c.Lookup(suite, arch)
+	ch, err := c.Lookup(r.Suite, r.Arch)
 	if err != nil && !errors.Is(err, ErrNoChroot) {
 		return nil, err
 	}
-	if err == nil && ch.Stale(base, max, time.Now()) == "" {
+	if err == nil && ch.Stale(r.Base, max, time.Now()) == "" {
 		return ch, nil
 	}
-	if err := c.Create(ctx, suite, arch, base, log); err != nil {
+	if err := c.Create(ctx, r); err != nil {
 		return nil, err
 	}
-	return c.Lookup(suite, arch)
+	return c.Lookup(r.Suite, r.Arch)
 }
 
 // use returns the chroot in force, locked against removal until release.

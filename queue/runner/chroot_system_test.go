@@ -37,12 +37,12 @@ func TestChrootLife(t *testing.T) {
 		t.Errorf("remove before: %v", err)
 	}
 	// What cannot be made leaves nothing.
-	if err := c.Create(context.Background(), "sid", "amd64", []string{"deb http://127.0.0.1:9/debian nosuch main"},
-		nil); err == nil {
+	nowhere := Recipe{Suite: "sid", Arch: "amd64", Base: []string{"deb http://127.0.0.1:9/debian nosuch main"}}
+	if err := c.Create(context.Background(), nowhere); err == nil {
 		t.Error("no error without a mirror")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	if err := c.Create(ctx, "sid", "amd64", base, nil); !errors.Is(err, context.DeadlineExceeded) {
+	if err := c.Create(ctx, Recipe{Suite: "sid", Arch: "amd64", Base: base}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("stopped: %v", err)
 	}
 	cancel()
@@ -70,7 +70,7 @@ func TestChrootLife(t *testing.T) {
 		job.Limits.Wall, job.Limits.Silence = 0, 0 // a chroot is made meanwhile
 		source{build: "echo waiting; while ! grep -q go-on /packmill-archive0/state; do sleep 0.2; done"}.make(t, job)
 		signal := t.TempDir()
-		for d := signal; d != "/tmp" && d != "/"; d = filepath.Dir(d) {
+		for d := signal; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
 			os.Chmod(d, 0o755)
 		}
 		write(t, filepath.Join(signal, "state"), "wait")
@@ -137,6 +137,7 @@ func TestChrootLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	const dead = "deb http://127.0.0.1:9/debian nosuch main"
+	os.Remove(filepath.Join(ch.dir, infoFile)) // it is a link of the one that all tests share
 	write(t, filepath.Join(ch.dir, infoFile),
 		"Suite: sid\nArchitecture: amd64\nMade: "+ch.Made.Format(time.RFC3339Nano)+"\nBase:\n "+dead+"\n")
 	job := newSystemJob(t)

@@ -115,6 +115,17 @@ func takeBack(dir string) error {
 	return nil
 }
 
+// Own looks at a directory that must be this user's own, and closed to all others.
+func Own(dir string) (st unix.Stat_t, err error) {
+	if err = unix.Lstat(dir, &st); err != nil {
+		return st, &os.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return st, fmt.Errorf("%s is not the directory that was made for the build: somebody put another in its place", dir)
+	}
+	return st, nil
+}
+
 // openPlain opens a plain file that has no other name, and nothing else.
 func openPlain(path string) (*os.File, error) {
 	f, err := regular.Open(path)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -140,7 +141,7 @@ func (r *Exec) result(job *Job, x *cage.Exit) *Result {
 		res.Exit = -1
 		res.Reason = fmt.Sprintf("the builder %s was ended by signal %d (%s)", name, x.Signal, syscall.Signal(x.Signal))
 	case x.Exit == 0:
-		res.judge(job)
+		res.Judge(job)
 	case x.Exit == 2:
 		res.attempted(job, "the build failed")
 	case x.Exit == 3:
@@ -160,11 +161,7 @@ func (r *Exec) result(job *Job, x *cage.Exit) *Result {
 
 // cage is what the job runs in; the size of these directories is watched.
 func (j *Job) cage(disk ...string) *cage.Cage {
-	c := &cage.Cage{Log: j.Log, Limits: j.Limits, Disk: disk}
-	if j.Lock != nil {
-		c.Lock = []*os.File{j.Lock}
-	}
-	return c
+	return &cage.Cage{Log: j.Log, Lock: slices.Clone(j.Locks), Limits: j.Limits, Disk: disk}
 }
 
 // ended fills in a result for a build that did not come to its own end, says
@@ -240,8 +237,8 @@ func (res *Result) attempted(job *Job, reason string) {
 	}
 }
 
-// judge turns a claim of success into a verdict on the results.
-func (res *Result) judge(job *Job) {
+// Judge turns a claim of success into a verdict on the results.
+func (res *Result) Judge(job *Job) {
 	name, text, err := Check(job)
 	var forged *Forged
 	switch {

@@ -256,7 +256,7 @@ func testDaemon() {
 	}
 	job := &Job{Source: "hello", Version: "1.0-1", Suite: "sid", Arch: "amd64",
 		Dsc: filepath.Join(dir, "source", "hello_1.0-1.dsc"),
-		Dir: filepath.Join(dir, "work"), Result: filepath.Join(dir, "result"), Log: log, Lock: lock}
+		Dir: filepath.Join(dir, "work"), Result: filepath.Join(dir, "result"), Log: log, Locks: []*os.File{lock}}
 	r := &Exec{Path: os.Getenv("BUILD_TEST_BUILDER"), SharePIDs: os.Getenv("BUILD_TEST_SHARE") == "true"}
 	fmt.Println("running")
 	res, err := r.Run(context.Background(), job)
@@ -268,7 +268,7 @@ func TestKillDaemon(t *testing.T) {
 	for _, share := range []bool{false, true} {
 		t.Run(fmt.Sprint("SharePIDs=", share), func(t *testing.T) {
 			job := newJob(t)
-			job.Lock.Close()
+			job.Locks[0].Close()
 			r := script(t, `setsid sleep 96.5 & sleep 96.5 & echo started; sleep 96.5`)
 			cmd := exec.Command("/proc/self/exe")
 			cmd.Env = append(os.Environ(), "BUILD_TEST_DAEMON="+filepath.Dir(job.Dir), "BUILD_TEST_BUILDER="+r.Path,

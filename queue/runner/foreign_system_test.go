@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-var long = flag.Bool("build.long", false,
+var long = flag.Bool("runner.long", false,
 	"build for arm64 too, emulated and crossed: ten minutes or more; scripts/test long")
 
 // program reads the ELF header of a program in a .deb.
@@ -106,7 +106,7 @@ func TestNotRuns(t *testing.T) {
 	c := testChroots(t, Machine())
 	base := []string{"deb http://127.0.0.1:9/debian sid main"}
 	// No emulator is for this one.
-	err := c.Create(t.Context(), "sid", "ia64", base, nil)
+	err := c.Create(t.Context(), Recipe{Suite: "sid", Arch: "ia64", Base: base})
 	if !errors.Is(err, ErrSetup) || !strings.Contains(err.Error(), "qemu-user-static") ||
 		!strings.Contains(err.Error(), "Cross-From: "+Machine()) {
 		t.Errorf("make a chroot: %v", err)

@@ -109,6 +109,9 @@ func attack(t *testing.T, c *Chroots, r Runner) {
 			t.Errorf("%s was %s, is %s", path, sum, after[path])
 		}
 	}
+	if _, ok := r.(*Overlay); !ok {
+		return // what its builds are made of is the tarball alone
+	}
 	equalTarball(t, c)
 	// A build after it, with the same ids or others.
 	next := newSystemJob(t)

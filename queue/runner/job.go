@@ -43,6 +43,7 @@ type Job struct {
 
 	Dsc    string // path of the .dsc; the files it names lie beside it
 	Dir    string // work directory; a runner empties it first
+	Key    string // names the job on this machine, the same at each attempt; empty: Dir
 	Result string // where results are put; a runner empties it first
 
 	// Packages are the names of the source's binary packages. With them, Check
@@ -65,8 +66,8 @@ type Job struct {
 	Env                          []string // KEY=VALUE, added to the environment of dpkg-buildpackage
 	Path                         string   // directory inside the chroot to build in; empty: the runner's choice
 
-	Log    *os.File // receives the log as it comes; written by this process only
-	Lock   *os.File // locked descriptor that is held until nothing of the build runs; may be nil
+	Log    *os.File   // receives the log as it comes; written by this process only
+	Locks  []*os.File // locked descriptors that are held until nothing of the build runs
 	Limits Limits
 
 	// Control reads the control stanza of a binary package. With it, Check
@@ -95,6 +96,7 @@ type Repo struct {
 	Suite      string
 	Components []string
 	Key        []byte // OpenPGP public key, armored
+	Pin        string // where Dir is another machine's: what that says to pin it by
 }
 
 // Limits end a build.
@@ -210,6 +212,11 @@ func (j *Job) check() error {
 			return fmt.Errorf("build job: binNMU maintainer %q: one line is needed", b.Maintainer)
 		case b.Time.IsZero():
 			return errors.New("build job: binNMU without a time: all architectures need the same one")
+		}
+	}
+	for i := range j.Repos {
+		if pin := j.Repos[i].Pin; pin != "" && !goodPin(pin) {
+			return fmt.Errorf("build job: repository: %q cannot stand in apt's preferences", pin)
 		}
 	}
 	for _, r := range []string{j.ExtraDepends, j.ExtraConflicts} {

@@ -42,7 +42,7 @@ func TestKillRunner(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			job := newSystemJob(t)
 			source{build: "echo in the middle; test -e /packmill-again || { setsid sleep 93.2 & sleep 93.2; }"}.make(t, job)
-			job.Lock.Close()
+			job.Locks[0].Close()
 			job.Network = name == "schroot"
 			cmd := exec.Command("/proc/self/exe", "-test.run=TestKillRunnerDaemon")
 			cmd.Env = append(os.Environ(), "BUILD_TEST_RUNNER="+name, "BUILD_TEST_DIR="+filepath.Dir(job.Dir),
@@ -75,7 +75,7 @@ func TestKillRunner(t *testing.T) {
 			if got := sessions(t); len(got) != 0 && os.Getuid() != 0 {
 				t.Errorf("the lock is free and this is left: %q", got)
 			}
-			job.Lock = dir
+			job.Locks = []*os.File{dir}
 			again := source{version: "1.1"}
 			if name == "schroot" {
 				if os.Getuid() != 0 {
@@ -121,6 +121,6 @@ func TestKillRunnerDaemon(t *testing.T) {
 	res, err := runners[os.Getenv("BUILD_TEST_RUNNER")].Run(context.Background(),
 		&Job{Source: "hello", Version: "1.0", Suite: "sid", Arch: "amd64",
 			Dsc: filepath.Join(dir, "source", "hello_1.0.dsc"), Dir: filepath.Join(dir, "work"),
-			Result: filepath.Join(dir, "result"), Log: log, Lock: lock, Network: os.Getenv("BUILD_TEST_RUNNER") == "schroot"})
+			Result: filepath.Join(dir, "result"), Log: log, Locks: []*os.File{lock}, Network: os.Getenv("BUILD_TEST_RUNNER") == "schroot"})
 	fmt.Println(res, err)
 }

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -223,7 +224,7 @@ func (b *overlayBuild) result() *Result {
 	case x.Signal != 0 && x.Stage != "build":
 		res.Exit, res.Reason = -1, fmt.Sprintf("stage %s was ended by signal %d", x.Stage, x.Signal)
 	case x.Stage == "":
-		res.judge(job)
+		res.Judge(job)
 	case x.Stage == "build":
 		res.attempted(job, "the build failed in stage build")
 	case x.Stage == "unpack":
@@ -286,6 +287,7 @@ func (b *overlayBuild) describe(refresh time.Duration) error {
 		in.Keys[key] = string(job.Repos[i].Key)
 		in.List += strings.Replace(line, "deb ", "deb [signed-by="+key+"] ", 1) + "\n"
 		in.Archives = append(in.Archives, job.Repos[i].Dir)
+		in.Pin = cmp.Or(in.Pin, job.Repos[i].PinOf())
 	}
 	deps, conflicts, err := b.dsc.wishes(job, b.on)
 	if err != nil {

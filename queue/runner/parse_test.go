@@ -284,6 +284,42 @@ func TestRepoLines(t *testing.T) {
 	}
 }
 
+// A local archive is pinned by all that its own Release says of it; what apt or a shell could
+// take for more than a word is left out.
+func TestPin(t *testing.T) {
+	dir := t.TempDir()
+	os.MkdirAll(filepath.Join(dir, "dists/sid"), 0o755)
+	write(t, filepath.Join(dir, "dists/sid/InRelease"),
+		"Origin: Protean OS\nLabel: it's, all\nSuite: sid\nCodename: next\nNotAutomatic: yes\n")
+	for _, c := range []struct {
+		repo Repo
+		want string
+	}{
+		{Repo{Dir: dir, Suite: "sid"}, "a=sid,n=next,o=Protean OS"},
+		{Repo{Dir: dir, Suite: "none"}, ""},
+		{Repo{URI: "http://h/", Suite: "sid"}, ""},
+		{Repo{URI: "http://h/", Suite: "sid", Pin: "a=sid"}, "a=sid"},
+	} {
+		if got := c.repo.PinOf(); got != c.want {
+			t.Errorf("%+v: got %q, want %q", c.repo, got, c.want)
+		}
+	}
+}
+
+// A pin that came from another machine goes into apt's preferences by a shell: only one as PinOf
+// makes it is taken.
+func TestGoodPin(t *testing.T) {
+	for pin, want := range map[string]bool{
+		"a=sid,n=next,o=Protean OS": true, "l=x": true,
+		"": false, "a=": false, "a": false, "c=main": false, "a=sid,": false, "an=sid": false, "=sid": false,
+		"a=sid'; id'": false, "a=sid\nPin-Priority: 9": false, "a=sid\n": false, "a=%s": false, `a=\n`: false,
+	} {
+		if got := goodPin(pin); got != want {
+			t.Errorf("%q: got %v, want %v", pin, got, want)
+		}
+	}
+}
+
 // A scratch directory of a dead daemon goes, one in use or just born stays.
 func TestScratchDir(t *testing.T) {
 	base := t.TempDir()

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -289,6 +290,23 @@ const enableNetwork = `{
 }
 `
 
+// enterSession is for an sbuild before 0.86, which starts Perl, and a shell with forty
+// programs, to enter its chroot for one command, and does so for sixty of each build: here
+// chroot(8), which is this program there (see cage.SessionFlag), does all that they did.
+const enterSession = `unless (-e '/usr/libexec/sbuild-usernsexec') {
+  no warnings 'redefine';
+  require Sbuild::ChrootUnshare;
+  *Sbuild::ChrootUnshare::_get_exec_argv = sub {
+    my ($self, $dir, $user, $cut) = @_;
+    my ($users, $groups) = map { join ',', $_->[2], $_->[1], $_->[3] + 0 } @{$self->get('Uid Gid Map')};
+    return ('env', 'PATH=' . $self->get_conf('PATH'), 'unshare', '--mount', '--pid', '--uts', '--ipc',
+      $cut ? '--net' : (), '--fork', "--map-users=$users", "--map-groups=$groups", '--setuid=0', '--setgid=0',
+      '/usr/sbin/chroot', '%s', $cut ? 'yes' : 'no', $self->get('Session ID'), $user, $dir,
+      (map { ($_->{directory}, $_->{mountpoint}) } @{$self->get_conf('UNSHARE_BIND_MOUNTS')}), '--');
+  };
+}
+`
+
 // nameSession gives the session of a schroot a name by which it is found.
 const nameSession = `{
   no warnings 'redefine';
@@ -311,7 +329,7 @@ const sessionsDir = "/var/lib/schroot/session"
 // sessionName is the same for each build of a job here: only one of them is at
 // a time, who has the item's lock.
 func sessionName(job *Job) string {
-	return fmt.Sprintf("packmill-%.16x", sha256.Sum256([]byte(job.Dir)))
+	return fmt.Sprintf("packmill-%.16x", sha256.Sum256([]byte(cmp.Or(job.Key, job.Dir))))
 }
 
 func endCommand(job *Job) []string {
@@ -399,6 +417,40 @@ func (r *Repo) lines(i int) (string, error) {
 	return strings.Join(words, " "), nil
 }
 
+// PinOf is how apt's preferences name a local archive, by its own Release: a Base that lies in
+// files, too, says something else of itself. "" if nobody can read it. Of an archive on another
+// machine it is what that said.
+func (r *Repo) PinOf() string {
+	if r.Dir == "" {
+		return r.Pin
+	}
+	st, err := paper.Read(filepath.Join(r.Dir, "dists", r.Suite), "InRelease")
+	if err != nil {
+		return ""
+	}
+	var pin []string
+	for _, f := range [][2]string{{"a", "Suite"}, {"n", "Codename"}, {"o", "Origin"}, {"l", "Label"}} {
+		if value := st.Get(f[1]); pinned().MatchString(value) {
+			pin = append(pin, f[0]+"="+value)
+		}
+	}
+	return strings.Join(pin, ",")
+}
+
+// goodPin reports whether a pin is one that PinOf makes.
+func goodPin(pin string) bool {
+	for word := range strings.SplitSeq(pin, ",") {
+		key, value, ok := strings.Cut(word, "=")
+		if !ok || len(key) != 1 || !strings.Contains("anol", key) || !pinned().MatchString(value) {
+			return false
+		}
+	}
+	return true
+}
+
+// pinned are values that apt takes literally, and a shell too.
+var pinned = pattern.Lazy(`^[\w.+-]+(?: [\w.+-]+)*$`)
+
 // commandLine returns sbuild's arguments and the text of its settings file.
 func (b *sbuildBuild) commandLine() (args []string, rc string, err error) {
 	installed, err := b.installed()
@@ -420,6 +472,9 @@ func (b *sbuildBuild) commandLine() (args []string, rc string, err error) {
 			"--binNMU-timestamp="+strconv.FormatInt(n.Time.Unix(), 10))
 	}
 	args = append(args, b.what()...)
+	if b.view != nil {
+		fmt.Fprintf(&set.text, enterSession, cage.SessionFlag)
+	}
 	if b.Schroot {
 		fmt.Fprintf(&set.text, nameSession, sessionName(b.job))
 	} else if b.job.Network && hasOption(b.program, "--enable-network") {
@@ -481,6 +536,7 @@ func (b *sbuildBuild) constant(set *perlSettings, installed bool) {
 // repositories returns the arguments for further repositories.
 func (b *sbuildBuild) repositories(set *perlSettings) (args []string, err error) {
 	var mounts []string
+	pin := ""
 	for i := range b.job.Repos {
 		repo := &b.job.Repos[i]
 		line, err := repo.lines(i)
@@ -497,11 +553,14 @@ func (b *sbuildBuild) repositories(set *perlSettings) (args []string, err error)
 			mounts = append(mounts,
 				fmt.Sprintf("{ directory => %s, mountpoint => %s }", perl(b.at(name)), perl(overlay.ArchiveMount(i))))
 		}
+		pin = cmp.Or(pin, repo.PinOf())
 		args = append(args, "--extra-repository="+line, "--extra-repository-key="+b.at(keyName(i)))
 	}
 	if len(mounts) > 0 {
 		set.raw("unshare_bind_mounts", "[ "+strings.Join(mounts, ", ")+" ]")
-		args = append(args, "--chroot-setup-commands="+overlay.PinCommand)
+	}
+	if pin != "" {
+		args = append(args, "--chroot-setup-commands="+overlay.PinCommand(pin))
 	}
 	return args, nil
 }
@@ -691,7 +750,7 @@ func (res *Result) read(job *Job, dsc *dscFile, x *cage.Exit) {
 	}
 	switch {
 	case x.Exit == 0 && res.Status == "successful":
-		res.judge(job)
+		res.Judge(job)
 	case x.Exit == 0 && res.Status == "skipped":
 		// The .dsc's Architecture does not have this one.
 		res.attempted(job, fmt.Sprintf("sbuild skipped it: the source's Architecture field does not allow %s", job.Arch))

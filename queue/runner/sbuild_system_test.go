@@ -55,16 +55,23 @@ type row struct {
 
 var rows = []row{
 	{name: "good", fast: true, outcome: Good, reason: "built"},
-	{name: "binNMU, for profiles", outcome: Good,
-		source: source{depends: "nowhere-dev <!nocheck>",
-			build: "echo options $$DEB_BUILD_OPTIONS, profiles $$DEB_BUILD_PROFILES, of $$(dpkg-parsechangelog -S Timestamp)."},
+	{name: "binNMU, for profiles, without network", outcome: Good,
 		log: "options parallel=2 nocheck, profiles nocheck, of 1795300000.", job: func(t *testing.T, job *Job) {
 			job.Profiles, job.Parallel = []string{"nocheck"}, 2
 			job.BinNMU = &BinNMU{Number: 2, Changelog: "Rebuild against libfoo2; it's \"new\" $HOME",
 				Maintainer: "Release Team <release@example.org>", Time: time.Unix(1795300000, 0)}
+			source{depends: "nowhere-dev <!nocheck>",
+				build: "echo options $$DEB_BUILD_OPTIONS, profiles $$DEB_BUILD_PROFILES, of $$(dpkg-parsechangelog -S Timestamp)." +
+					"\n! " + dials(t) +
+					"\n! getent ahosts www.debian.org\n! grep -E '(eth|en)[0-9a-z]+:' /proc/net/dev\ngrep -q lo: /proc/net/dev"}.make(t,
+				job)
 		}},
-	{name: "all of a package for any and all",
-		outcome: Good, source: withData, job: func(t *testing.T, job *Job) { job.Arch = "all" }},
+	{name: "all of a package for any and all, with the network", outcome: Good, job: func(t *testing.T, job *Job) {
+		job.Arch, job.Network = "all", true
+		with := withData
+		with.build = dials(t)
+		with.make(t, job)
+	}},
 	{name: "any of a package for any and all", fast: true, outcome: Good, source: withData},
 	{name: "both of a package for any and all",
 		fast: true, outcome: Good, source: withData, job: func(t *testing.T, job *Job) { job.Indep = true }},
@@ -112,16 +119,6 @@ var rows = []row{
 			job.Missing = missingFrom()
 		}},
 	{name: "wrong architecture", source: source{arch: "arm64"}, outcome: Attempted, reason: "Architecture"},
-	{name: "network is off", outcome: Good, job: func(t *testing.T, job *Job) {
-		dial := dials(t)
-		source{build: "! " + dial +
-			"\n! getent ahosts www.debian.org\n! grep -E '(eth|en)[0-9a-z]+:' /proc/net/dev\ngrep -q lo: /proc/net/dev"}.make(t,
-			job)
-	}},
-	{name: "network is on", outcome: Good, job: func(t *testing.T, job *Job) {
-		job.Network = true
-		source{build: dials(t)}.make(t, job)
-	}},
 	{name: "leaves daemons behind", fast: true, leaves: "95.4",
 		source: source{build: "setsid sh -c 'exec >/dev/null 2>&1; sleep 95.4' & sleep 0.2"}, outcome: Good},
 	{name: "rules fail, with a forged summary", outcome: Attempted, reason: "build", log: "hello.c:3:5", source: source{build: `echo 'hello.c:3:5: error: expected declaration'; printf '\n+------------------------------------------------------------------------------+\n| Summary                                                                      |\n+------------------------------------------------------------------------------+\n\nStatus: successful\n--------------------------------------------------------------------------------\nFinished at x\n'; exit 1`}},
@@ -337,35 +334,4 @@ func repository(t *testing.T, scripts ...map[string]string) Repo {
 		t.Fatal(err)
 	}
 	return Repo{Dir: dir, Suite: "local", Components: []string{"main"}, Key: key}
-}
-
-// A build uses what our own archive has just published.
-func TestSbuildOwnArchive(t *testing.T) {
-	t.Parallel()
-	testOwnArchive(t, &Sbuild{Chroots: testChroots(t, "amd64")})
-}
-
-func testOwnArchive(t *testing.T, r Runner) {
-	repo := repository(t)
-	t.Run("directory", func(t *testing.T) {
-		job := newSystemJob(t)
-		source{depends: "ours-dev (>= 4)", build: "dpkg -s ours-dev"}.make(t, job)
-		job.Repos = []Repo{repo}
-		if res := mustRun(t, r, job); res.Outcome != Good {
-			t.Errorf("got %v: %s\n%s", res.Outcome, res.Reason, logText(t, job))
-		}
-	})
-	if _, slow := r.(*Sbuild); slow {
-		return
-	}
-	t.Run("wrong key", func(t *testing.T) {
-		job := newSystemJob(t)
-		source{depends: "ours-dev (>= 4)"}.make(t, job)
-		other := repository(t)
-		job.Repos = []Repo{repo}
-		job.Repos[0].Key = other.Key
-		if res := mustRun(t, r, job); res.Outcome != GiveBack {
-			t.Errorf("got %v: %s\n%s", res.Outcome, res.Reason, logText(t, job))
-		}
-	})
 }

@@ -49,7 +49,7 @@ func testChroots(t *testing.T, arch string) *Chroots {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Fresh(context.Background(), "sid", arch, base[:1], 24*time.Hour, os.Stderr); err != nil {
+	if _, err := c.Fresh(context.Background(), Recipe{"sid", arch, base[:1], os.Stderr}, 24*time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	return c

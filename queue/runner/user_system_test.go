@@ -104,7 +104,7 @@ func TestClosedHome(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	err = c.Create(context.Background(), "sid", Machine(), []string{"deb file:///nowhere sid main"}, log)
+	err = c.Create(context.Background(), Recipe{"sid", Machine(), []string{"deb file:///nowhere sid main"}, log})
 	said, _ := os.ReadFile(log.Name())
 	if err == nil || !strings.Contains(string(said), "does not have a Release file") {
 		t.Errorf("got %v and:\n%s\nwant apt's complaint of the mirror", err, said)

@@ -104,7 +104,7 @@ func TestCorpus(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
+		t.Errorf("-want +got:\n%s\nif that is meant: go test ./spool/upload -run TestCorpus -update", diff)
 	}
 }
 

@@ -164,8 +164,9 @@ func TestTakeRefuses(t *testing.T) {
 	}
 }
 
-// TestTakeSwap: while a loop swaps, overwrites and grows the source, whatever Take
-// hashed is what lies in the destination.
+// TestTakeSwap: while a loop swaps, overwrites, shortens and grows the source, whatever
+// Take hashed is what lies in the destination, and what has another size at the end than
+// at the beginning is refused.
 func TestTakeSwap(t *testing.T) {
 	t.Parallel()
 	src := t.TempDir()
@@ -197,12 +198,15 @@ func TestTakeSwap(t *testing.T) {
 			}
 		}
 	})
-	taken := 0
-	for i := 0; i < 60; i++ {
+	taken, changed := 0, 0
+	for i, end := 0, time.Now().Add(time.Minute); i < 60 || (taken == 0 || changed == 0) && time.Now().Before(end); i++ {
 		dst := t.TempDir()
 		got, err := upload.Take(t.Context(), src, dst, "a_1.tar", upload.TakeOptions{MD5: true})
 		var fileErr *upload.FileError
 		if errors.As(err, &fileErr) {
+			if strings.Contains(fileErr.Text, "it changed while it was read") {
+				changed++
+			}
 			continue
 		}
 		if err != nil {
@@ -220,8 +224,46 @@ func TestTakeSwap(t *testing.T) {
 	}
 	stop.Store(true)
 	wg.Wait()
-	if taken == 0 {
-		t.Error("no round took the file, so nothing was tested")
+	if taken == 0 || changed == 0 {
+		t.Errorf("%d rounds took the file, and %d saw it change: one of the two was not tested", taken, changed)
+	}
+}
+
+// TestTakeGrows: a file to which somebody appends without end is refused, and nothing
+// of it stays.
+func TestTakeGrows(t *testing.T) {
+	t.Parallel()
+	src, dst := t.TempDir(), t.TempDir()
+	path := filepath.Join(src, "a_1.tar")
+	put(t, path, bytes.Repeat([]byte("x"), 1<<20))
+	held, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		more := bytes.Repeat([]byte("y"), 4<<10)
+		for n := 0; n < 64<<20 && !stop.Load(); n += len(more) {
+			_, _ = held.Write(more)
+		}
+	})
+	for round := 1; ; round++ {
+		_, err = upload.Take(t.Context(), src, dst, "a_1.tar", upload.TakeOptions{})
+		if err != nil || round == 10 {
+			break
+		}
+		_ = os.Remove(filepath.Join(dst, "a_1.tar")) // nothing was written meanwhile
+	}
+	stop.Store(true)
+	wg.Wait()
+	var fileErr *upload.FileError
+	if !errors.As(err, &fileErr) || !strings.Contains(fileErr.Text, "it changed while it was read") {
+		t.Errorf("got %v, want that it changed", err)
+	}
+	if left, err := os.ReadDir(dst); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 

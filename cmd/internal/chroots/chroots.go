@@ -145,6 +145,52 @@ func (s *Set) Stores() (found []*runner.Chroots) {
 	return found
 }
 
+// Row is a chroot that is there, with whose it is and where.
+type Row struct {
+	runner.Chroot
+	Owner, Dir string
+}
+
+// Rows are the chroots that there are.
+func (s *Set) Rows() (rows []Row, err error) {
+	for _, store := range s.Stores() {
+		list, err := store.List()
+		if err != nil {
+			return nil, err
+		}
+		for _, ch := range list {
+			rows = append(rows, Row{ch, account.OwnerOf(store.Dir), store.Dir})
+		}
+	}
+	return rows, nil
+}
+
+// Remove removes a chroot wherever it is, or with dry only looks; did tells of each. A build that runs in it goes on to
+// its end.
+func (s *Set) Remove(suite, arch string, dry bool, did func(*runner.Chroot, string)) error {
+	errs, found := []error{}, false
+	for _, store := range s.Stores() {
+		ch, err := store.Lookup(suite, arch)
+		if errors.Is(err, runner.ErrNoChroot) {
+			continue
+		}
+		if err != nil {
+			return daemon.Wrong{Err: err}
+		}
+		if found = true; !dry {
+			err = SetUp(store.Remove(suite, arch))
+		}
+		if err == nil {
+			did(ch, store.Dir)
+		}
+		errs = append(errs, err)
+	}
+	if !found {
+		return daemon.Wrong{Err: fmt.Errorf("there is no chroot %s-%s; packmill chroot ls shows all", suite, arch)}
+	}
+	return errors.Join(errs...)
+}
+
 // Check says why the chroot cannot be made here, or nil.
 func (p *Place) Check() error {
 	if len(p.Suite.Base) == 0 {
@@ -162,7 +208,8 @@ func (p *Place) Make(ctx context.Context, log *os.File) (*runner.Chroot, error) 
 	if err := os.MkdirAll(p.Store.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := p.Store.Create(ctx, p.Suite.Name, p.Arch, p.Suite.Base, log); err != nil {
+	r := runner.Recipe{Suite: p.Suite.Name, Arch: p.Arch, Base: p.Suite.Base, Log: log}
+	if err := p.Store.Create(ctx, r); err != nil {
 		return nil, SetUp(err)
 	}
 	return p.Store.Lookup(p.Suite.Name, p.Arch)

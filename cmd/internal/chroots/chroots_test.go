@@ -135,3 +135,38 @@ func TestSetUp(t *testing.T) {
 		t.Errorf("another error: got %#v", err)
 	}
 }
+
+// A chroot that is not there cannot be removed; one that is goes from where it lies, and with dry it stays.
+func TestRemove(t *testing.T) {
+	s := newSet(t)
+	told := func(dry bool) (out []string, err error) {
+		err = s.Remove("sid", "i386", dry, func(ch *runner.Chroot, dir string) {
+			out = append(out, filepath.Base(dir)+"/"+ch.Name())
+		})
+		return out, err
+	}
+	var wrong daemon.Wrong
+	if out, err := told(false); !errors.As(err, &wrong) || out != nil {
+		t.Errorf("of none: got %q, %v", out, err)
+	}
+	dir := filepath.Join(s.Stores()[1].Dir, "sid-i386/20261129T120000.000000Z")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const info = "Suite: sid\nArchitecture: i386\nMade: 2026-11-29T12:00:00Z\n"
+	if err := os.WriteFile(filepath.Join(dir, "info"), []byte(info), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, dry := range []bool{true, false} {
+		rows, err := s.Rows()
+		if err != nil || len(rows) != 1 || rows[0].Name() != "sid-i386" || rows[0].Dir != s.Stores()[1].Dir || rows[0].Owner == "" {
+			t.Errorf("rows: %+v, %v", rows, err)
+		}
+		if out, err := told(dry); err != nil || !slices.Equal(out, []string{"own/sid-i386"}) {
+			t.Errorf("dry %v: got %q, %v", dry, out, err)
+		}
+	}
+	if rows, err := s.Rows(); err != nil || len(rows) != 0 {
+		t.Errorf("it lies there still: %+v, %v", rows, err)
+	}
+}

@@ -54,7 +54,7 @@ func is(state spool.State) func(spool.State) bool {
 // is true.
 func items(command string) func(spool.State) bool {
 	switch {
-	case slices.Contains([]string{"ls", "show", "why", "wait", "log", "log show", "log ls"}, command):
+	case slices.Contains([]string{"status", "ls", "show", "why", "wait", "log", "log show", "log ls"}, command):
 		return func(spool.State) bool { return true }
 	case command == "build sign":
 		return is(spool.Built)

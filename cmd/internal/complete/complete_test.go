@@ -36,8 +36,8 @@ func TestCommandsAskTheTable(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", c.command, got, c.want)
 		}
 	}
-	if items("status") != nil {
-		t.Error("status: completes items, and takes none")
+	if items("doctor") != nil {
+		t.Error("doctor: completes items, and takes none")
 	}
 }
 

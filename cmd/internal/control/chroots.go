@@ -44,12 +44,21 @@ func (b *Builder) ChrootStore() *runner.Chroots {
 	return c
 }
 
+// Chrooted reports whether the builder builds in chroots; a program of exec has
+// its own ways.
+func (b *Builder) Chrooted() bool { return b.Runner != "exec" && b.Within != "exec" }
+
+// OwnChroots reports whether its chroots are of its ChrootStore, and not schroot's or on another machine.
+func (b *Builder) OwnChroots() bool { return b.Chrooted() && b.Mode != "schroot" && !b.Away() }
+
 // On is the architecture of the chroot in which the builder builds for one. A
 // program of exec has none.
 func (b *Builder) On(s *Suite, arch string) string {
 	switch {
-	case b.Runner == "exec":
+	case !b.Chrooted():
 		return arch
+	case arch == "all" && b.Away():
+		return s.IndepOn
 	case arch == "all" && slices.Contains(b.Architectures, s.IndepOn):
 		return s.IndepOn
 	case arch == "all":
@@ -63,7 +72,7 @@ func (b *Builder) On(s *Suite, arch string) string {
 // ChrootsOf are the architectures of the chroots that the builder needs to
 // build for a suite.
 func (b *Builder) ChrootsOf(s *Suite) (archs []string) {
-	if b.Runner == "exec" || b.Mode == "schroot" || len(b.Suites) > 0 && !slices.Contains(b.Suites, s.Name) {
+	if !b.OwnChroots() || len(b.Suites) > 0 && !slices.Contains(b.Suites, s.Name) {
 		return nil
 	}
 	for _, arch := range b.Architectures {
@@ -73,3 +82,6 @@ func (b *Builder) ChrootsOf(s *Suite) (archs []string) {
 	}
 	return archs
 }
+
+// Elsewhere reports whether the builder's host is another machine, which calls.
+func (b *Builder) Elsewhere() bool { return b.Runner == "remote" }

@@ -30,6 +30,7 @@ type Settings struct {
 	Builders  []Builder
 	Notify    []Notice
 	General   General
+	Stanzas   []Stanza // all of these, field by field
 }
 
 // Suite is one stanza of control/suites.
@@ -79,6 +80,7 @@ type Suite struct {
 	Incomplete    time.Duration // an upload that is not complete by then is refused
 	MaxUpload     int64         // bytes of one upload
 	KeepRejected  time.Duration
+	Hidden        bool           // from who looks: statusd says nothing of it
 	Stanza        *deb822.Stanza `json:"-"`
 }
 
@@ -115,7 +117,8 @@ type Builder struct {
 	MinAge        time.Duration // since a job's package was accepted
 	Quiet         []Hours       // when nothing is begun
 	Nice          int
-	Runner        string // sbuild, overlay, or exec
+	Runner        string // sbuild, overlay, exec, slurm, or remote: on its own host, which calls
+	Within        string // slurm: what builds on the nodes, as Runner
 	Exec          string // exec's program
 	CrossFrom     string // the architecture to build on for another; "": each on itself
 	Mode          string // sbuild's chroot mode: unshare or schroot
@@ -134,14 +137,22 @@ type Builder struct {
 	Limits        []Limit       // for some packages
 	Layers        int64         // bytes of build-dependencies that the overlay runner keeps; 0: its own bound
 	Stop          string        // wait or give-back
+	Lease         time.Duration // how long a remote builder that is away keeps its jobs
+	Shared        string        // slurm: the directory that the nodes see
+	Program       string        // slurm: buildd on the nodes; default: this program's path
+	Archive       string        // slurm: where the nodes see the archive, a URL or a directory; default: the tree's
+	Slurm         []SlurmLine   // what the cluster is told of jobs
+	Ask           time.Duration // slurm: between two questions to the controller
+	Takes         string        // yes, or no (packmill builder pause), or drain: what is built ends, and its daemon too
 	Pause         time.Duration // after a build without a verdict
 	Email         string        // of who looks after it
 	Host          string
+	Stanza        *deb822.Stanza `json:"-"`
 }
 
 // Events are the words for Event in control/notify.
-var Events = []string{"received", "accepted", "rejected", "commands", "asked", "published", "superseded", "log",
-	"failed", "rebuilt", "aside", "*"}
+var Events = []string{"received", "accepted", "rejected", "commands", "asked", "published", "superseded", "removed",
+	"log", "failed", "rebuilt", "good", "old", "aside", "*"}
 
 // People are the words for To in control/notify, beside addresses.
 var People = []string{"signer", "maintainer", "builder", "build-signers"}
@@ -155,6 +166,9 @@ type Notice struct {
 	To    []string // addresses, or some of People
 	Via   string   // sendmail's path
 	From  string
+
+	Hook   string // in place of To: an address of the web that is called
+	Secret string // the file of what signs its calls
 }
 
 // General is the one stanza of control/general.
@@ -164,9 +178,21 @@ type General struct {
 	Attic         time.Duration // age at which the attic is swept
 	Strays        time.Duration // age of a file in incoming that belongs to nothing
 	Logs          time.Duration // age at which logs of builds are removed
+	Remind        time.Duration // age in its state at which people are told of what waits
 	TwoPersons    bool
+	ShowAddresses bool          // statusd shows people's addresses
 	MaxTime       time.Duration // that judging an upload may take, and so much more for each GiB; 0: upload.Limits's own
 	Quota         int64         // bytes that are kept for each account, and for the shared drop directory; 0: any number
+}
+
+// Builder finds a stanza of control/builders, or nil.
+func (s *Settings) Builder(name string) *Builder {
+	for i := range s.Builders {
+		if s.Builders[i].Name == name {
+			return &s.Builders[i]
+		}
+	}
+	return nil
 }
 
 // Suite finds a suite by its name, codename or alias.
@@ -226,7 +252,8 @@ const day = 24 * time.Hour
 // Load reads control. Its error joins everything that is wrong, a line each.
 func Load(dir string) (*Settings, error) {
 	s := &Settings{Dir: dir,
-		General: General{ReserveBytes: 256 << 20, ReserveInodes: 1000, Attic: 30 * day, Strays: 7 * day, Logs: 180 * day}}
+		General: General{ReserveBytes: 256 << 20, ReserveInodes: 1000, Attic: 30 * day, Strays: 7 * day, Logs: 180 * day,
+			Remind: 14 * day}}
 	var errs []error
 	each := func(name string, take func(*reader)) {
 		stanzas, err := read(filepath.Join(dir, name))
@@ -238,6 +265,7 @@ func Load(dir string) (*Settings, error) {
 			r := &reader{st: &stanzas[i], used: map[string]string{}}
 			take(r)
 			errs = append(errs, r.finish()...)
+			s.Stanzas = append(s.Stanzas, r.stanza(name))
 		}
 	}
 	each(SuitesFile, func(r *reader) { s.Suites = append(s.Suites, r.suite()) })

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -63,6 +64,10 @@ func TestWrong(t *testing.T) {
 		{"suites", suite + "Checks: signature=off\n",
 			"suites:3: signature cannot be set: what the archive promises hangs on it"},
 		{"suites", suite + "Checks: checksum=warning\n", "suites:3: checksum cannot be set"},
+		{"suites", suite + "Checks: date=off, date=error\n", "suites:3: date is there as off and as error; write it once"},
+		{"uploaders", "Name: ann\nAccount: ann\nAllow: sign=amd64, sign=i386\n",
+			"uploaders:3: sign is there a second time; write it once, with blanks between: sign=i386 ..."},
+		{"uploaders", "Name: ann\nAccount: ann\nAllow: source, suites=sid, suites=stable\n", "uploaders:3: suites is there a second time"},
 		{"suites", suite + "Limits: lib*\n", `suites:3: "lib*" limits nothing; write such as: lib* Timeout=3d Disk=60G`},
 		{"suites", suite + "Limits: lib* Patience=3d\n", `suites:3: "Patience=3d" is no limit; there are Timeout, `},
 		{"suites", suite + "Limits: lib* Disk=much\n", `suites:3: "Disk=much" is no limit; there are Timeout, `},
@@ -83,7 +88,7 @@ func TestWrong(t *testing.T) {
 		{"builders", "Name: b\n", "builders:1: missing; name what this builder builds"},
 		{"builders", "Name: b\nArchitectures: amd64\nRunner: exec relative\n", "builders:3: "},
 		{"builders", "Name: b\nArchitectures: amd64\nRunner: pbuilder\n", "builders:3: "},
-		{"notify", "Event: logs\nTo: a@example.org\n", `notify:1: "logs" is not known; use received or accepted or rejected or commands or asked or published or superseded or log or failed or rebuilt or aside or *`},
+		{"notify", "Event: logs\nTo: a@example.org\n", `notify:1: "logs" is not known; use received or accepted or rejected or commands or asked or published or superseded or removed or log or failed or rebuilt or good or old or aside or *`},
 		{"notify", "To: a@example.org\n", "notify:1: the stanza has no Event"},
 		{"notify", "Event: log\n",
 			"notify:1: missing; write addresses, or signer, maintainer, builder, build-signers, with commas between"},
@@ -118,7 +123,7 @@ func TestWrong(t *testing.T) {
 func TestGood(t *testing.T) {
 	dir := control(t, map[string]string{
 		"suites": "# ours\n" + suite +
-			"Codename: bookworm\nAliases: current\nChecks: date=off maintainer=warning\nIncomplete: 2h\nMax-Upload: 1G\n",
+			"Codename: bookworm\nAliases: current\nChecks: date=off, maintainer=warning\nIncomplete: 2h\nMax-Upload: 1G\n",
 		"uploaders": "Name: ann\nFingerprint: 0123 4567 89ab cdef 0123  4567 89AB CDEF 0123 4567\n" +
 			"Allow: suites=stable, packages=lib* hello, source, binary=amd64, new=no\n\nName: dora\nAccount: dora\n",
 		"builders": "Name: b\nArchitectures: amd64 all\nFingerprint: 0123456789ABCDEF0123456789ABCDEF01234567\n",
@@ -218,7 +223,7 @@ func TestJob(t *testing.T) {
 	}
 	s, err := Load(control(t, map[string]string{
 		"suites":   suite + "Profiles: nodoc\nOptions: terse\nPackage-Options:\n hello noopt\n",
-		"builders": "Name: b\nArchitectures: amd64 all\nRunner: exec /bin/true\nCross-From: arm64\nNice: 7\nTimeout: 3h\n",
+		"builders": "Name: b\nArchitectures: amd64 all\nRunner: exec /bin/true\nCross-From: arm64\nNice: 7\nTimeout: 3h\nJobs: 2\n",
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +248,7 @@ func TestJob(t *testing.T) {
 	if j.Source != "hello" || j.Version != "2.10-3" || j.Arch != "amd64" || j.On != "" || j.CrossFrom != "arm64" {
 		t.Errorf("%s %s for %s on %q, from %q", j.Source, j.Version, j.Arch, j.On, j.CrossFrom)
 	}
-	if j.Nice != 7 || j.Limits.Wall != 3*time.Hour || j.Parallel < 1 {
+	if j.Nice != 7 || j.Limits.Wall != 3*time.Hour || j.Parallel != max(1, runtime.NumCPU()/2) {
 		t.Errorf("nice %d, limits %+v, parallel %d", j.Nice, j.Limits, j.Parallel)
 	}
 	if want := (runner.BinNMU{Number: 2, Changelog: "why", Maintainer: "A <a@b.c>", Time: at}); j.BinNMU == nil ||
@@ -253,6 +258,12 @@ func TestJob(t *testing.T) {
 	if j := job("all", &queue.Ticket{}); j.On != "amd64" || j.CrossFrom != "" || j.BinNMU != nil ||
 		!slices.Equal(j.Profiles, []string{"nodoc"}) {
 		t.Errorf("all: on %q, from %q, binNMU %v, profiles %q", j.On, j.CrossFrom, j.BinNMU, j.Profiles)
+	}
+	// Where the source says that its packages for all are built, if the suite has that.
+	for says, want := range map[string]string{"i386": "i386", "arm64": "amd64"} {
+		if j := job("all", &queue.Ticket{IndepArch: says}); j.On != want {
+			t.Errorf("Build-Indep-Architecture: %s: built on %q, want %s", says, j.On, want)
+		}
 	}
 }
 

@@ -8,19 +8,25 @@ import (
 	"strings"
 
 	"packmill/cmd/internal/account"
+	"packmill/internal/deb822"
 	"packmill/internal/durable"
 )
 
 // SetField gives a field of the suite another value in its file, and leaves the
 // rest of the file, comments too, as it is.
 func (s *Suite) SetField(file, field, value string) error {
+	return SetField(file, s.Stanza, field, value)
+}
+
+// SetField is that of any stanza.
+func SetField(file string, st *deb822.Stanza, field, value string) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
 	lines := strings.SplitAfter(string(data), "\n")
-	at := s.Stanza.Line // after the first field
-	old, ok := s.Stanza.Lookup(field)
+	at := st.Line // after the first field
+	old, ok := st.Lookup(field)
 	if ok {
 		at = old.Line - 1
 		end := at + 1

@@ -69,3 +69,16 @@ func (r *reader) limits(name string) (out []Limit) {
 	}
 	return out
 }
+
+// narrower takes of each limit the smaller; zero is none.
+func narrower(a, b runner.Limits) runner.Limits {
+	return runner.Limits{Wall: least(a.Wall, b.Wall), Silence: least(a.Silence, b.Silence), Log: least(a.Log, b.Log),
+		Memory: least(a.Memory, b.Memory), Tasks: least(a.Tasks, b.Tasks), Disk: least(a.Disk, b.Disk)}
+}
+
+func least[T ~int | ~int64](a, b T) T {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}

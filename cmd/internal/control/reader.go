@@ -16,9 +16,10 @@ import (
 // reader takes the fields of one stanza and remembers which it took, so that a
 // misspelt one does not pass in silence.
 type reader struct {
-	st   *deb822.Stanza
-	used map[string]string // lower case -> as written in the code
-	errs []error
+	st    *deb822.Stanza
+	used  map[string]string // lower case -> as written in the code
+	shown []Field
+	errs  []error
 }
 
 func (r *reader) fail(field, format string, args ...any) {
@@ -28,8 +29,10 @@ func (r *reader) fail(field, format string, args ...any) {
 func (r *reader) str(name, def string) string {
 	r.used[strings.ToLower(name)] = name
 	if f, ok := r.st.Lookup(name); ok {
+		r.note(name, strings.TrimRight(f.Value, " \t\n"), true)
 		return strings.TrimSpace(f.Value)
 	}
+	r.note(name, def, false)
 	return def
 }
 
@@ -55,6 +58,7 @@ func (r *reader) need(name string, check func(string) error) string {
 func (r *reader) words(name string, def []string, check func(string) error) []string {
 	v := deb822.Words(r.str(name, ""))
 	if len(v) == 0 {
+		r.note(name, strings.Join(def, " "), false)
 		return def
 	}
 	for _, w := range v {
@@ -71,6 +75,7 @@ func (r *reader) commas(name string, def []string) []string {
 		}
 	}
 	if len(out) == 0 {
+		r.note(name, strings.Join(def, ", "), false)
 		return def
 	}
 	return out
@@ -94,6 +99,9 @@ func (r *reader) pairs(name, form string) map[string]string {
 		if !ok || k == "" || v == "" {
 			r.fail(name, "%q: write %s", w, form)
 			continue
+		}
+		if was, twice := out[k]; twice {
+			r.fail(name, "%s is there as %s and as %s; write it once", k, was, v)
 		}
 		out[k] = v
 	}
@@ -126,6 +134,7 @@ func (r *reader) yes(name string, def bool) bool {
 func (r *reader) number(name string, def, low, high int64) int64 {
 	v := r.str(name, "")
 	if v == "" {
+		r.note(name, strconv.FormatInt(def, 10), false)
 		return def
 	}
 	n, err := strconv.ParseInt(v, 10, 64)
@@ -140,6 +149,7 @@ func (r *reader) number(name string, def, low, high int64) int64 {
 func (r *reader) span(name string, def time.Duration) time.Duration {
 	v := r.str(name, "")
 	if v == "" {
+		r.note(name, spanText(def), false)
 		return def
 	}
 	d, err := Span(v)
@@ -171,6 +181,7 @@ func Span(v string) (time.Duration, error) {
 func (r *reader) size(name string, def int64) int64 {
 	v := r.str(name, "")
 	if v == "" {
+		r.note(name, sizeText(def), false)
 		return def
 	}
 	digits, shift := v, 0

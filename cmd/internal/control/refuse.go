@@ -25,6 +25,9 @@ func (s *Settings) Refuses(
 	if why := b.Never(suite, f.Arch(), t); why != "" {
 		return why, time.Time{}
 	}
+	if b.Takes != "yes" {
+		return "it takes nothing now (Takes): packmill builder resume " + b.Name, time.Time{}
+	}
 	if t.NotBefore.After(now) {
 		return "given back; tried again at " + t.NotBefore.Format(time.RFC3339), t.NotBefore
 	}

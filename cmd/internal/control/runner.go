@@ -41,6 +41,13 @@ func (x *Builder) NewRunner() (runner.Runner, error) {
 	case "overlay":
 		return &runner.Overlay{Chroots: x.ChrootStore(), Layers: x.Layers}, nil
 	}
+	if x.Elsewhere() {
+		return nil, fmt.Errorf("the builder %s is on another machine (Runner: remote): its host calls this one, with "+
+			"buildd --master; see doc/remote.md", x.Name)
+	}
+	if x.Clustered() {
+		return nil, fmt.Errorf("the builder %s is a cluster (Runner: slurm): buildd alone gives it jobs", x.Name)
+	}
 	return nil, fmt.Errorf("the runner %q is not known", x.Runner)
 }
 
@@ -69,14 +76,8 @@ func (x *Builder) Job(tree *spool.Tree, f spool.Found, t *queue.Ticket, s *Suite
 
 // prepare adds to the job what needs the rest of the tree.
 func (x *Builder) prepare(t *spool.Tree, job *runner.Job, s *Suite) error {
-	job.Control = func(path string) (*deb822.Stanza, error) {
-		p, err := deb.ReadFile(path, deb.Options{SkipContents: true})
-		if err != nil {
-			return nil, err
-		}
-		return p.Control, nil
-	}
-	if x.Runner == "exec" {
+	job.Control = controlOf
+	if !x.Chrooted() {
 		return nil
 	}
 	// A build can use what the archive has just published.
@@ -86,45 +87,69 @@ func (x *Builder) prepare(t *spool.Tree, job *runner.Job, s *Suite) error {
 	} else if !os.IsNotExist(err) {
 		return err
 	}
-	job.Missing = func(deps policy.Relations) (policy.Relations, error) { return x.missing(t, job, s, deps) }
+	if x.Away() {
+		job.Parallel, job.Nice = 0, 0
+		return nil // the builder says what is missing
+	}
+	job.Missing = func(deps policy.Relations) (policy.Relations, error) {
+		return x.missing(job, deps, func(on, _ string) (paths []string, err error) {
+			a, err := archive.Open(t.Path("archive"))
+			if err != nil || len(job.Repos) == 0 {
+				return nil, err
+			}
+			files, err := a.IndexFiles(s.Name, on)
+			for _, f := range files {
+				paths = append(paths, f.Path)
+			}
+			return paths, err
+		})
+	}
 	return nil
+}
+
+// controlOf reads the control stanza of a binary package.
+func controlOf(path string) (*deb822.Stanza, error) {
+	p, err := deb.ReadFile(path, deb.Options{SkipContents: true})
+	if err != nil {
+		return nil, err
+	}
+	return p.Control, nil
+}
+
+// Fit makes a job of another machine's one that this builder builds here: its limits are the
+// narrower of both, and index puts the Packages files of the job's further repositories into a directory.
+func (x *Builder) Fit(job *runner.Job, index func(on, dir string) ([]string, error)) {
+	job.Parallel, job.Nice = max(1, runtime.NumCPU()/max(1, x.Jobs)), x.Nice
+	job.Limits = narrower(job.Limits, x.LimitsOf(&Suite{}, job.Source))
+	job.Control = controlOf
+	if !x.Chrooted() {
+		job.Repos = nil
+		return
+	}
+	job.Missing = func(deps policy.Relations) (policy.Relations, error) { return x.missing(job, deps, index) }
 }
 
 // missing names the build-dependencies that neither the chroot's repositories
 // nor the suite have.
-func (x *Builder) missing(t *spool.Tree, job *runner.Job, s *Suite, deps policy.Relations) (policy.Relations, error) {
-	on := job.On
-	if on == "" {
-		on = s.IndepOn
-	}
-	if job.CrossFrom != "" {
-		on = job.CrossFrom
-	}
+func (x *Builder) missing(job *runner.Job, deps policy.Relations, index func(on, dir string) ([]string, error)) (
+	policy.Relations, error) {
+	on := cmp.Or(job.CrossFrom, job.On, runner.Machine())
 	tmp, err := os.MkdirTemp("", "packmill-lists-*")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(tmp)
-	paths, err := x.ChrootStore().Lists(s.Name, on, tmp)
+	paths, err := x.ChrootStore().Lists(job.Suite, on, tmp)
 	if err != nil {
 		return nil, err
 	}
-	a, err := archive.Open(t.Path("archive"))
+	more, err := index(on, tmp)
 	if err != nil {
 		return nil, err
 	}
-	if len(job.Repos) > 0 {
-		files, err := a.IndexFiles(s.Name, on)
-		if err != nil {
-			return nil, err
-		}
-		for _, f := range files {
-			paths = append(paths, f.Path)
-		}
-	}
-	index, err := installability.ReadIndex(on, paths...)
+	all, err := installability.ReadIndex(on, append(paths, more...)...)
 	if err != nil {
 		return nil, err
 	}
-	return index.Unsatisfied(deps), nil
+	return all.Unsatisfied(deps), nil
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"net/mail"
+	"net/url"
 	"path"
 	"path/filepath"
 	"slices"
@@ -58,6 +59,7 @@ func (r *reader) suite() Suite {
 		Incomplete:    r.span("Incomplete", day),
 		MaxUpload:     r.size("Max-Upload", 20<<30),
 		KeepRejected:  r.span("Keep-Rejected", 30*day),
+		Hidden:        r.yes("Hidden", false),
 	}
 	if x.Dbgsym != "" {
 		r.check("Dbgsym", x.Dbgsym, policy.CheckComponent)
@@ -172,10 +174,14 @@ func (r *reader) fingerprints() []string {
 // "sign=amd64", "new=no".
 func (r *reader) allow() Allow {
 	a := Allow{New: true}
-	named := false
+	named, said := false, map[string]bool{}
 	for _, item := range r.commas("Allow", nil) {
 		k, v, _ := strings.Cut(item, "=")
 		list := deb822.Words(v)
+		if said[k] {
+			r.fail("Allow", "%s is there a second time; write it once, with blanks between: %s=%s ...", k, k, v)
+		}
+		said[k] = true
 		switch k {
 		case "suites":
 			a.Suites = list
@@ -235,7 +241,10 @@ func (r *reader) builder() Builder {
 		Limits:        r.limits("Limits"),
 		Pause:         r.span("Pause", 10*time.Second),
 		Stop:          r.one("Stop", "give-back", "give-back", "wait"),
+		Lease:         r.span("Lease", time.Hour),
+		Takes:         r.one("Takes", "yes", "yes", "no", "drain"),
 		Host:          r.str("Host", ""),
+		Stanza:        r.st,
 		Email:         r.str("Email", ""),
 	}
 	r.limit(&b)
@@ -254,23 +263,31 @@ func (r *reader) builder() Builder {
 	if len(b.Architectures) == 0 {
 		r.fail("Architectures", "missing; name what this builder builds, such as: Architectures: amd64 all")
 	}
+	r.runner(&b)
+	return b
+}
+
+// runner reads how a builder's builds are run.
+func (r *reader) runner(b *Builder) {
 	run := deb822.Words(r.str("Runner", "sbuild"))
 	switch {
-	case len(run) == 1 && slices.Contains([]string{"sbuild", "overlay"}, run[0]):
+	case len(run) == 1 && slices.Contains([]string{"sbuild", "overlay", "remote"}, run[0]):
 		b.Runner = run[0]
 	case len(run) == 2 && run[0] == "exec" && filepath.IsAbs(run[1]):
 		b.Runner, b.Exec = run[0], run[1]
+	case len(run) > 0 && run[0] == "slurm":
+		b.Runner, run = run[0], run[1:]
 	default:
-		r.fail("Runner", "%q is not known; use sbuild, overlay, or exec and the absolute path of a program",
+		r.fail("Runner", "%q is not known; use sbuild, overlay, remote, slurm, or exec and the absolute path of a program",
 			strings.Join(run, " "))
 	}
+	r.cluster(b, run)
 	if b.CrossFrom != "" {
 		r.check("Cross-From", b.CrossFrom, policy.CheckArch)
-		if b.Runner == "overlay" {
+		if b.Runner == "overlay" || b.Within == "overlay" {
 			r.fail("Cross-From", "the overlay runner does not cross-build; use Runner: sbuild")
 		}
 	}
-	return b
 }
 
 // limit reads the limits of a build.
@@ -287,9 +304,19 @@ func (r *reader) notice() Notice {
 	n := Notice{
 		Event: r.need("Event", oneOf(Events...)), To: r.commas("To", nil),
 		Via: r.str("Via", Sendmail), From: r.str("From", ""),
+		Hook: r.str("Hook", ""), Secret: r.str("Secret", ""),
 	}
-	if len(n.To) == 0 {
-		r.fail("To", "missing; write addresses, or %s, with commas between", strings.Join(People, ", "))
+	u, err := url.Parse(n.Hook)
+	switch {
+	case n.Hook == "" && len(n.To) == 0:
+		r.fail("To", "missing; write addresses, or %s, with commas between; or Hook", strings.Join(People, ", "))
+	case n.Hook == "":
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
+		r.fail("Hook", "%q is no address of the web; write https://HOST/PATH", n.Hook)
+	case n.Secret == "":
+		r.fail("Secret", "missing; name the file of what signs the calls of the hook, such as private/hook.secret")
+	case len(n.To) > 0:
+		r.fail("Hook", "To is of mails; write a stanza for each")
 	}
 	for _, to := range n.To {
 		if a, err := mail.ParseAddress(to); !slices.Contains(People, to) &&
@@ -306,8 +333,10 @@ func (r *reader) general(g General) General {
 	g.Attic = r.span("Keep-Attic", g.Attic)
 	g.Strays = r.span("Keep-Strays", g.Strays)
 	g.Logs = r.span("Keep-Logs", g.Logs)
+	g.Remind = r.span("Remind", g.Remind)
 	g.MaxTime = r.span("Max-Time", 0)
 	g.Quota = r.size("Quota", 0)
 	g.TwoPersons = r.yes("Two-Persons", false)
+	g.ShowAddresses = r.yes("Show-Addresses", false)
 	return g
 }

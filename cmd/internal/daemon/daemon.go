@@ -41,6 +41,8 @@ type Flags struct {
 	Debug bool   `help:"Log each scan too, and what stays where it is, and why."`
 
 	Version kong.VersionFlag `help:"Print the version."`
+
+	LogTo io.Writer `kong:"-"` // nil: standard error
 }
 
 // version is what the linker was told (-X), for sources that are no repository.
@@ -82,7 +84,11 @@ func (f *Flags) Start(name string) (*Env, error) {
 	if f.Debug {
 		level = slog.LevelDebug
 	}
-	log := newLog(os.Stderr, level)
+	to := f.LogTo
+	if to == nil {
+		to = os.Stderr
+	}
+	log := newLog(to, level)
 	tree, err := spool.Open(f.Tree)
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {
@@ -162,6 +168,7 @@ func (e *Env) Loop(by spool.Actor, l *spool.Loop) *spool.Loop {
 	if l.Ready == nil {
 		l.Ready = e.Room
 	}
+	l.Rules = func() any { return e.Settings.Get() }
 	places, also := l.Places, l.Also
 	l.Places = func() ([]spool.Place, error) {
 		e.Settings.Look()
@@ -225,7 +232,7 @@ func (e *Env) Vouched(it *spool.Item) (*statement.Statement, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ring.Of(it.Path(), it.Name.Source, it.Name.Version, it.Place.Suite)
+	return ring.Of(it.At(), it.Name.Source, it.Name.Version, it.Place.Suite)
 }
 
 // Verified is Vouched, and every file of the upload is what was let in.
@@ -234,7 +241,7 @@ func (e *Env) Verified(it *spool.Item) (*statement.Statement, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, s.Verify(it.Path())
+	return s, s.Verify(it.At())
 }
 
 // Room says why nothing new should be begun: see control.General.Room.

@@ -28,10 +28,10 @@ type comparison struct {
 }
 
 // compare fills in what the upload changes in the sources that the suite has.
-func (r *Report) compare(dir string, tk *queue.Ticket, pool, oldDsc string) error {
+func (r *Report) compare(ctx context.Context, dir string, tk *queue.Ticket, pool, oldDsc string) error {
 	c := &comparison{dir: dir, dsc: tk.Dsc, oldDir: pool, oldDsc: oldDsc}
 	// Every file is summed up, and only those below debian are kept as texts.
-	if err := c.read(func(name string) bool { return strings.HasPrefix(name, "debian/") }); err != nil {
+	if err := c.read(ctx, func(name string) bool { return strings.HasPrefix(name, "debian/") }); err != nil {
 		return err
 	}
 	differ := r.files(c)
@@ -41,7 +41,7 @@ func (r *Report) compare(dir string, tk *queue.Ticket, pool, oldDsc string) erro
 		return nil // all of it is new: no differences to show
 	}
 	// A second pass keeps the texts of just the files that differ.
-	if err := c.read(func(name string) bool { return differ[name] }); err != nil {
+	if err := c.read(ctx, func(name string) bool { return differ[name] }); err != nil {
 		return err
 	}
 	r.Diff = c.text(differ)
@@ -49,15 +49,15 @@ func (r *Report) compare(dir string, tk *queue.Ticket, pool, oldDsc string) erro
 }
 
 // read reads both trees, with the texts of the files that are to be kept.
-func (c *comparison) read(keep func(name string) bool) (err error) {
-	if c.now, err = upload.Tree(context.Background(), c.dir, c.dsc, upload.Limits{}, keep); err != nil {
+func (c *comparison) read(ctx context.Context, keep func(name string) bool) (err error) {
+	if c.now, err = upload.Tree(ctx, c.dir, c.dsc, upload.Limits{}, keep); err != nil {
 		return fmt.Errorf("%s: %w", c.dsc, err)
 	}
 	c.was = map[string]upload.Content{}
 	if c.oldDsc == "" {
 		return nil
 	}
-	if c.was, err = upload.Tree(context.Background(), c.oldDir, c.oldDsc, upload.Limits{}, keep); err != nil {
+	if c.was, err = upload.Tree(ctx, c.oldDir, c.oldDsc, upload.Limits{}, keep); err != nil {
 		return fmt.Errorf("%s: %w", c.oldDsc, err)
 	}
 	return nil

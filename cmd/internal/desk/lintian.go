@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"packmill/internal/durable"
+	"packmill/internal/regular"
 	"packmill/spool"
 	"packmill/spool/upload"
 )
@@ -40,6 +40,37 @@ func (r *Report) lint(dir, dsc, pool, oldDsc string) {
 		}
 	}
 	r.Lintian, _ = apart(was, now)
+}
+
+// LintianFile in an upload that waits has what lintian found when a reviewer looked: the suite's version, then a line
+// for each tag that this version has not. Nobody decides by it.
+const LintianFile = "lintian"
+
+// maxLintian bounds what is read of the file, bytes.
+const maxLintian = 1 << 20
+
+// KeepLintian leaves what lintian found in the upload for those who only look and run nothing. Who may not write
+// there leaves nothing.
+func (d *Desk) KeepLintian(f spool.Found, r *Report) {
+	if r.LintianNote != "" {
+		return
+	}
+	text := strings.Join(append([]string{r.Against}, r.Lintian...), "\n") + "\n"
+	if len(text) <= maxLintian {
+		durable.WriteFile(d.tree.Path(f.Dir(), LintianFile), []byte(text), 0o644)
+	}
+}
+
+// kept fills in what a reviewer left of lintian.
+func (r *Report) kept(dir string) {
+	r.LintianNote = "nobody has run it yet: packmill review show does"
+	text, err := regular.Read(filepath.Join(dir, LintianFile), maxLintian)
+	if against, tags, ok := strings.Cut(string(text), "\n"); err == nil && ok && against == r.Against {
+		r.Lintian, r.LintianNote = splitLines([]byte(tags)), ""
+		if len(r.Lintian) == 0 {
+			r.LintianNote = "nothing new"
+		}
+	}
 }
 
 // lintianTime is how long lintian may work on one source.
@@ -70,7 +101,7 @@ func lintian(dir, dsc string) ([]string, error) {
 		return nil, err
 	}
 	for _, name := range append(d, dsc) {
-		if err := copyFile(filepath.Join(dir, name), filepath.Join(scratch, name)); err != nil {
+		if err := regular.Copy(filepath.Join(dir, name), filepath.Join(scratch, name)); err != nil {
 			return nil, err
 		}
 	}
@@ -96,23 +127,6 @@ func lintian(dir, dsc string) ([]string, error) {
 
 func splitLines(data []byte) []string {
 	return slices.DeleteFunc(strings.Split(string(data), "\n"), func(l string) bool { return l == "" })
-}
-
-func copyFile(from, to string) error {
-	src, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(dst, src)
-	if cerr := dst.Close(); err == nil {
-		err = cerr
-	}
-	return err
 }
 
 // nobody is the user that unpacks strangers' sources when a reviewer is root.

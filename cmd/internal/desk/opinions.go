@@ -3,6 +3,7 @@ package desk
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -10,6 +11,8 @@ import (
 
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/mail"
+	"packmill/cmd/internal/survey"
+	"packmill/cmd/internal/terminal"
 	"packmill/internal/durable"
 	"packmill/internal/regular"
 	"packmill/spool"
@@ -81,6 +84,31 @@ func Say(it *spool.Item, who, verb, text string) error {
 	return durable.SyncTree(it.Path())
 }
 
+// lately is for how long a reviewer who reads an upload may take it for what lies in its
+// place now.
+const lately = 24 * time.Hour
+
+// Replaced says which upload of the same source waited for review until this one came in
+// its place, or was taken back by its uploader shortly before; "": none. Whoever read that
+// one has not read this, whatever its version says.
+func (d *Desk) Replaced(it *spool.Item) (string, error) {
+	since := survey.RowOf(d.tree, spool.Found{Place: it.Place, Name: it.Name}).Since
+	found, err := d.tree.Find(it.Name.Source, spool.Attic)
+	if err != nil {
+		return "", err
+	}
+	for _, f := range slices.Backward(found) {
+		events, err := spool.ReadHistory(d.tree.Path(f.Dir()))
+		if err != nil || len(events) == 0 {
+			continue
+		}
+		if last := events[len(events)-1]; last.From == it.Place.Dir() && since.Sub(last.Time) < lately {
+			return f.Name.ID(), nil
+		}
+	}
+	return "", nil
+}
+
 // Accept lets an upload through to the build queues. Where two persons must
 // accept, the first one's word is kept, and more says that it takes another.
 func (d *Desk) Accept(it *spool.Item, who, text string) (more bool, err error) {
@@ -97,6 +125,30 @@ func (d *Desk) Accept(it *spool.Item, who, text string) (more bool, err error) {
 // said reports whether the file has somebody else's word for the upload.
 func said(opinions []Opinion, who string) bool {
 	return slices.ContainsFunc(opinions, func(o Opinion) bool { return o.Verb == "accept" && o.Who != spool.OneLine(who) })
+}
+
+// Template is what an editor shows who is to say why verb is done to uploads; lines with # in front are left out.
+func (d *Desk) Template(verb string, items []string) (string, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n# Why? This goes to the uploader. Lines with # in front are left out; "+
+		"an empty text changes nothing.\n#\n")
+	for _, i := range items {
+		found, err := survey.Find(d.tree, verb, i, spool.Review)
+		if err != nil {
+			return "", err
+		}
+		for _, f := range found {
+			x, _, err := d.Look(f)
+			if err != nil {
+				return "", err
+			}
+			fmt.Fprintf(&b, "# %s %s %s (%s), uploaded by %s\n", verb, x.Source, x.Version, x.Suite, terminal.Clean(x.Uploader))
+			for _, line := range x.Remarks {
+				fmt.Fprintf(&b, "#   %s\n", terminal.Clean(line))
+			}
+		}
+	}
+	return b.String(), nil
 }
 
 // Reject refuses an upload; its uploader reads the text and what the checks
@@ -136,7 +188,9 @@ func (d *Desk) Ask(it *spool.Item, who, text string) error {
 		Subject: fmt.Sprintf("%s %s for %s: a question", it.Name.Source, it.Name.Version, it.Place.Suite),
 		Body: fmt.Sprintf("%s asks about %s %s, which waits for review:\n\n%s\n",
 			who, it.Name.Source, it.Name.Version, text),
-		People: map[string]string{mail.Signer: st.Get("Email"), mail.Maintainer: st.Get("Maintainer")},
+		People:  map[string]string{mail.Signer: st.Get("Email"), mail.Maintainer: st.Get("Maintainer")},
+		ReplyTo: d.addressOf(who),
+		About:   mail.About{Source: it.Name.Source, Version: it.Name.Version, Suite: it.Place.Suite},
 	}
 	sent, err := mail.Send(context.Background(), d.tree, d.askers(), m)
 	if err != nil {
@@ -148,12 +202,32 @@ func (d *Desk) Ask(it *spool.Item, who, text string) error {
 	return Say(it, who, "ask", text)
 }
 
+// addressOf is where the answer to a person's question goes: the Email of the
+// uploader of that name or account, or what Debian's tools take it from. "": not known.
+func (d *Desk) addressOf(who string) string {
+	said := []string{os.Getenv("DEBEMAIL"), os.Getenv("EMAIL")}
+	for _, u := range d.set.Uploaders {
+		if u.Account == who || u.Name == who {
+			said = slices.Insert(said, 0, u.Email)
+		}
+	}
+	for _, s := range said {
+		if addr, err := mail.Address(s); err == nil {
+			return addr
+		}
+	}
+	return ""
+}
+
 // askers are the notices of questions: what control/notify says of asked, or
 // the signer.
 func (d *Desk) askers() []control.Notice {
 	signer := control.Notice{Event: "asked", To: []string{mail.Signer}, Via: "/usr/sbin/sendmail"}
 	for _, n := range d.set.Notify {
-		if n.Event == "asked" {
+		switch {
+		case n.Hook != "":
+			continue
+		case n.Event == "asked":
 			return d.set.Notify
 		}
 		signer.Via, signer.From = n.Via, n.From

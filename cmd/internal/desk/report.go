@@ -61,8 +61,9 @@ type Rejection struct {
 }
 
 // Report gathers everything. Nothing of the upload is run or unpacked to disk
-// but by lintian, which does it in a cage.
-func (d *Desk) Report(f spool.Found, withLintian bool) (*Report, error) {
+// but by lintian, which does it in a cage; without it there is what a reviewer left
+// (KeepLintian). It ends when ctx does.
+func (d *Desk) Report(ctx context.Context, f spool.Found, withLintian bool) (*Report, error) {
 	x, tk, err := d.Look(f)
 	if err != nil {
 		return nil, err
@@ -90,7 +91,7 @@ func (d *Desk) Report(f spool.Found, withLintian bool) (*Report, error) {
 	if tk.Dsc == "" {
 		return r, nil
 	}
-	if r.Elsewhere, err = d.elsewhere(f, tk.Dsc); err != nil {
+	if r.Elsewhere, err = d.elsewhere(ctx, f, tk.Dsc); err != nil {
 		return nil, err
 	}
 	old, component, err := d.published(f.Place.Suite, f.Name.Source)
@@ -103,22 +104,24 @@ func (d *Desk) Report(f spool.Found, withLintian bool) (*Report, error) {
 		oldDir = filepath.Join(d.archive.Root(), pool.Dir(component, f.Name.Source))
 		oldDsc = f.Name.Source + "_" + policy.WithoutEpoch(old) + ".dsc"
 	}
-	if err := r.compare(dir, tk, oldDir, oldDsc); err != nil {
+	if err := r.compare(ctx, dir, tk, oldDir, oldDsc); err != nil {
 		return nil, err
 	}
 	if withLintian {
 		r.lint(dir, tk.Dsc, oldDir, oldDsc)
+	} else {
+		r.kept(dir)
 	}
 	return r, nil
 }
 
 // elsewhere finds other suites that have the same .dsc: there it was built already.
-func (d *Desk) elsewhere(f spool.Found, dsc string) (out []string, err error) {
+func (d *Desk) elsewhere(ctx context.Context, f spool.Found, dsc string) (out []string, err error) {
 	mine, err := os.ReadFile(d.tree.Path(f.Dir(), dsc))
 	if err != nil {
 		return nil, err
 	}
-	versions, err := d.archive.Versions(context.Background(), f.Name.Source)
+	versions, err := d.archive.Versions(ctx, f.Name.Source)
 	if err != nil && !errors.Is(err, archive.ErrNoSuite) {
 		return nil, err
 	}

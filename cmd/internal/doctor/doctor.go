@@ -91,6 +91,7 @@ var checks = []struct {
 	{"letters", (*patient).letters},
 	{"programs", (*patient).programs},
 	{"ids", (*patient).subordinateIDs},
+	{"clusters", (*patient).clusters},
 	{"namespaces", (*patient).namespaces},
 	{"chroots", (*patient).chroots},
 	{"room", (*patient).room},
@@ -99,15 +100,6 @@ var checks = []struct {
 	{"sshd", (*patient).sshd},
 	{"mirrors", (*patient).mirrors},
 	{"web", (*patient).web},
-}
-
-// Names are the names of the checks.
-func Names() []string {
-	names := []string{"settings"}
-	for _, c := range checks {
-		names = append(names, c.name)
-	}
-	return names
 }
 
 // Look looks everything over. Settings that are refused are one finding, and

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -72,7 +73,13 @@ func (s *server) key(name string, at time.Time) *openpgp.Signer {
 }
 
 func good(t *testing.T) *server {
-	s := &server{T: t, tree: t.TempDir(), root: t.TempDir(), now: time.Now()}
+	// The temporary directory may lie in memory, which is no place for a tree.
+	disk, err := os.MkdirTemp("/var/tmp", "doctor-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(disk) })
+	s := &server{T: t, tree: disk, root: t.TempDir(), now: time.Now()}
 	if _, err := spool.Init(s.tree); err != nil {
 		t.Fatal(err)
 	}
@@ -108,6 +115,12 @@ func good(t *testing.T) *server {
 func (s *server) chrooted() {
 	s.change("builders", "Runner: exec "+filepath.Join(s.root, "build"),
 		"Runner: overlay\nUser: nobody\nChroots: "+filepath.Join(s.root, "chroots"))
+}
+
+// cluster makes the builder one whose jobs are Slurm's.
+func (s *server) cluster() {
+	s.change("builders", "Runner: exec "+filepath.Join(s.root, "build"), "Runner: slurm\nShared: /jobs")
+	s.Setenv("SLURM_CONF", filepath.Join(s.root, "slurm.conf"))
 }
 
 func (s *server) look() []Finding {
@@ -155,6 +168,14 @@ func TestBroken(t *testing.T) {
 			s.change("suites", "bookworm main", "bookwrom main")
 		}, "mirrors", "answers 404"},
 		{"a mirror that is down", func(s *server) { s.mirror.Close() }, "mirrors", "connection refused"},
+		{"a cluster without its directory", func(s *server) { s.cluster() }, "clusters", "jobs is no directory"},
+		{"a cluster's directory that is open", func(s *server) {
+			s.cluster()
+			if err := errors.Join(os.MkdirAll(filepath.Join(s.root, "jobs"), 0o755), os.Chmod(filepath.Join(s.root, "jobs"), 0o777)); err != nil {
+				s.Fatal(err)
+			}
+		}, "clusters", "others can write"},
+		{"a cluster that this machine does not know", func(s *server) { s.cluster() }, "clusters", "sinfo"},
 		{"no Sign-With", func(s *server) {
 			s.change("suites", "Sign-With: private/archive.key\n", "")
 		}, "archive-keys", "it has no Sign-With"},
@@ -368,6 +389,7 @@ func (s *server) gpgKey(expires string) string {
 		return string(out)
 	}
 	gpg("--quick-generate-key", "Archive <archive@packmill.invalid>", "ed25519", "sign", expires)
+	s.now = time.Now() // on a slow machine the key is younger than the server
 	return gpg("--export-secret-keys", "--armor")
 }
 

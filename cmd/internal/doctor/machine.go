@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -55,9 +56,9 @@ func (p *patient) programs() {
 			need["mmdebstrap"], need["newuidmap"] = "mmdebstrap", "uidmap"
 		}
 	}
-	for program, pkg := range need {
+	for _, program := range slices.Sorted(maps.Keys(need)) {
 		if _, err := exec.LookPath(program); err != nil && !p.has(program) {
-			p.error(program, "apt install "+pkg, "it is not installed")
+			p.error(program, "apt install "+need[program], "it is not installed")
 		}
 	}
 }
@@ -80,7 +81,7 @@ func (p *patient) buildUsers() []string {
 		b := &p.settings.Builders[i]
 		name := b.User
 		switch {
-		case b.Runner == "exec":
+		case !b.Chrooted(), b.Away():
 			continue
 		case name == "" && p.separate():
 			name = spool.UserBuild
@@ -123,7 +124,7 @@ func (p *patient) jobsOf(name string) (jobs int) {
 	users := p.buildUsers()
 	for i := range p.settings.Builders {
 		b := &p.settings.Builders[i]
-		if b.Runner != "exec" && b.Mode != "schroot" && (b.User == name || b.User == "" && slices.Contains(users, name)) {
+		if b.OwnChroots() && (b.User == name || b.User == "" && slices.Contains(users, name)) {
 			jobs += max(1, b.Jobs)
 		}
 	}
@@ -266,6 +267,9 @@ func (p *patient) units() {
 		}) {
 			names = append(names, "buildd@"+a+".service")
 		}
+	}
+	if exec.CommandContext(p.ctx, "systemctl", "is-enabled", "--quiet", "statusd.service").Run() == nil {
+		names = append(names, "statusd.socket", "statusd.service")
 	}
 	for _, name := range names {
 		out, err := exec.CommandContext(p.ctx, "systemctl", "show", "-p", "ActiveState", "--value", name).Output()

@@ -12,6 +12,7 @@ import (
 
 	"packmill/archive/opkg"
 	"packmill/cmd/internal/control"
+	"packmill/cmd/internal/mail"
 	"packmill/internal/openpgp"
 	"packmill/spool"
 	"packmill/spool/incoming"
@@ -81,7 +82,8 @@ func (p *patient) archiveKeys() {
 		s := &p.settings.Suites[i]
 		about := "suite " + s.Name
 		if len(s.SignWith) == 0 {
-			p.warn(about, "packmill key new archive --owner "+spool.UserArchive+", and Sign-With: private/archive.key in control/suites",
+			p.warn(about, "packmill key new archive --owner "+spool.UserArchive+
+				", and Sign-With: private/archive.key in control/suites",
 				"it has no Sign-With, so apt's users must trust it unseen")
 		}
 		for _, name := range s.SignWith {
@@ -155,7 +157,7 @@ func (p *patient) builders() {
 				p.warn(about, "take it out, or add it to a suite's Architectures", "no suite is built for %s", a)
 			}
 		}
-		if b.Runner == "exec" {
+		if !b.Chrooted() {
 			if st, err := os.Stat(b.Exec); err != nil || st.Mode()&0o111 == 0 {
 				p.error(about, "install the program, with the right to execute", "Runner: %s cannot be run", b.Exec)
 			}
@@ -261,6 +263,13 @@ func (p *patient) notify() {
 	for i := range p.settings.Notify {
 		n := &p.settings.Notify[i]
 		about := "notify " + n.Event
+		if n.Hook != "" {
+			if _, err := mail.HookSecret(p.settings.Path(n.Secret)); err != nil && !errors.Is(err, fs.ErrPermission) {
+				p.error(about, "openssl rand -hex 32 >"+p.settings.Path(n.Secret)+", for "+spool.UserMail+" to read",
+					"Secret: %v; the hook is not called", err)
+			}
+			continue
+		}
 		if n.From == "" {
 			p.error(about, "write From: Archive <archive@example.org>",
 				"it has no From, and mail without one is not taken everywhere")

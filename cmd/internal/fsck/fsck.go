@@ -25,6 +25,7 @@ import (
 
 	"packmill/archive"
 	"packmill/archive/opkg"
+	"packmill/cmd/internal/account"
 	"packmill/cmd/internal/control"
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
@@ -42,18 +43,19 @@ const (
 	Archive    spool.Kind = "archive"    // a client of the archive would trip over it
 	Incomplete spool.Kind = "incomplete" // an item lacks a file of its own, or has other bytes
 	TooSoon    spool.Kind = "too soon"   // a source is published without what its suite's Publish asks for
+	Misplaced  spool.Kind = "misplaced"  // mv brought it to where no daemon's account may write in it
 	NoSettings spool.Kind = "settings"   // the settings cannot be read, so not everything was checked
 )
 
 // Check reports what breaks the promises of the tree. It changes nothing, and
-// may run beside working daemons: what is on its way is no finding. Deep also
-// reads every byte of the items' files and of the pool.
-func Check(ctx context.Context, t *spool.Tree, deep bool) ([]spool.Finding, error) {
+// may run beside working daemons: what is on its way is no finding. With Deep it
+// also reads every byte of the items' files.
+func Check(ctx context.Context, t *spool.Tree, how archive.CheckOptions) ([]spool.Finding, error) {
 	var trouble error
 	found, err := t.Fsck(func(f spool.Found) []spool.Finding {
-		list, err := incomplete(t, f, deep)
+		list, err := incomplete(t, f, how.Deep)
 		trouble = errors.Join(trouble, err)
-		return list
+		return append(list, misplaced(t, f)...)
 	})
 	if err := errors.Join(err, trouble); err != nil {
 		return nil, err
@@ -68,7 +70,7 @@ func Check(ctx context.Context, t *spool.Tree, deep bool) ([]spool.Finding, erro
 		found = append(found, list...)
 		return err
 	}
-	if err := errors.Join(more(queue.CheckLedgers(t)), more(published(ctx, t, deep)), more(litter(t))); err != nil {
+	if err := errors.Join(more(queue.CheckLedgers(t)), more(published(ctx, t, how)), more(litter(t))); err != nil {
 		return found, err
 	}
 	set, err := control.Load(t.Path("control"))
@@ -105,6 +107,28 @@ func giveBack(t *spool.Tree, dir string) error {
 		err = errors.New(reply.Refusal)
 	}
 	return err
+}
+
+// misplaced finds a job where reviewd takes what comes: where each daemon is an account, that one
+// may not write in it, and who may in jobs reaches nothing there.
+func misplaced(t *spool.Tree, f spool.Found) []spool.Finding {
+	if f.Place.State != spool.Intake && f.Place.State != spool.Review || !t.Separate() {
+		return nil
+	}
+	tk, err := queue.TicketAt(t, f)
+	if err != nil || tk.BuildArch == "" {
+		return nil
+	}
+	to, why := queue.Misfit(t, f, tk)
+	return []spool.Finding{{Kind: Misplaced, Path: f.Dir(), Text: why, Cure: "it goes to " + to.Dir() + " with a REASON",
+		Repair: func() error {
+			it, err := t.Claim(f.Place, f.Name.String())
+			if err != nil {
+				return err
+			}
+			defer it.Release()
+			return queue.PutRight(it, to, "fsck", why)
+		}}}
 }
 
 // incomplete says what an item lacks of what its own .dsc and .changes list. The
@@ -157,12 +181,12 @@ func incomplete(t *spool.Tree, f spool.Found, deep bool) ([]spool.Finding, error
 
 // published is what a client of the archive would trip over. That is a person's
 // to mend: the pool's bytes are nowhere else.
-func published(ctx context.Context, t *spool.Tree, deep bool) ([]spool.Finding, error) {
+func published(ctx context.Context, t *spool.Tree, how archive.CheckOptions) ([]spool.Finding, error) {
 	a, err := archive.Open(t.Path("archive"))
 	if err != nil {
 		return nil, err
 	}
-	faults, err := a.Check(ctx, archive.CheckOptions{Deep: deep})
+	faults, err := a.Check(ctx, how)
 	var out []spool.Finding
 	for _, x := range faults {
 		out = append(out, spool.Finding{Kind: Archive, Path: "archive/" + x.Path, Text: x.Text,
@@ -188,48 +212,73 @@ func modes(ctx context.Context, t *spool.Tree, set *control.Settings) ([]spool.F
 	}
 	var out []spool.Finding
 	for i := range set.Suites {
-		s := &set.Suites[i]
-		if s.Publish != "together" {
-			continue
-		}
-		var missing []quinndiff.Needed
-		// The jobs are looked at first: what is published after that has its
-		// binaries in the indexes.
-		open := map[string]*spool.Found{}
-		found, err := t.Find("", t.Where(func(s spool.State) bool { return s.Is(spool.Jobs) && s.Has("ARCH") })...)
-		if err != nil {
-			return nil, err
-		}
-		for i := range found {
-			if f := &found[i]; f.Place.Suite == s.Name {
-				open[f.Name.ID()+" "+f.Arch()] = f
+		if s := &set.Suites[i]; s.Publish == "together" {
+			found, err := tooSoon(ctx, t, a, s, specific)
+			if err != nil {
+				return nil, err
 			}
+			out = append(out, found...)
 		}
+	}
+	return out, nil
+}
+
+// tooSoon is modes of one suite. The jobs are looked at between two looks at the indexes:
+// what is published meanwhile has its binaries in the second.
+func tooSoon(
+	ctx context.Context, t *spool.Tree, a *archive.Archive, s *control.Suite, specific *quinndiff.Specific,
+) (out []spool.Finding, err error) {
+	type pair struct{ source, job *spool.Found }
+	open := map[string]pair{}
+	for again := range 2 {
 		view, err := lacking.Read(a, s.Lacking())
 		if err != nil {
 			return nil, err
 		}
+		var errs []error
 		view.Needed(specific, func(n quinndiff.Needed) {
-			if n.State.Wanted() {
-				missing = append(missing, n)
+			id := n.Source + "_" + n.Version + " " + n.Arch
+			x := open[id]
+			switch {
+			case !n.State.Wanted():
+			case again == 0:
+				x.source, x.job, err = ofMissing(t, s.Name, &n)
+				if errs = append(errs, err); x.source != nil && x.job != nil {
+					open[id] = x
+				}
+			case x.job != nil:
+				text, err := unsettled(ctx, t, a, &n, x.source, x.job)
+				if errs = append(errs, err); text != "" {
+					out = append(out, spool.Finding{Kind: TooSoon, Path: x.job.Dir(), Text: text,
+						Cure: "let it be built, or take the source out: packmill archive rm " + s.Name + " " + n.Source})
+				}
 			}
 		})
-		for i := range missing {
-			n := &missing[i]
-			id := n.Source + "_" + n.Version
-			source, job := open[id+" "+spool.SourceArch], open[id+" "+n.Arch]
-			if source == nil || job == nil {
-				continue
-			}
-			if text, err := unsettled(ctx, t, a, n, source, job); err != nil {
-				return nil, err
-			} else if text != "" {
-				out = append(out, spool.Finding{Kind: TooSoon, Path: job.Dir(), Text: text,
-					Cure: "let it be built, or take the source out: packmill archive rm " + s.Name + " " + n.Source})
-			}
+		if err := errors.Join(errs...); err != nil || len(open) == 0 {
+			return nil, err
 		}
 	}
 	return out, nil
+}
+
+// ofMissing finds the source that was published, and the job of what is missing of it:
+// the one that came furthest.
+func ofMissing(t *spool.Tree, suite string, n *quinndiff.Needed) (source, job *spool.Found, err error) {
+	source, err = queue.InstalledSource(t, suite, spool.Name{Source: n.Source, Version: n.Version})
+	if source == nil || err != nil {
+		return nil, nil, err
+	}
+	var places []spool.Place
+	for _, s := range t.Where(func(s spool.State) bool { return s.Is(spool.Jobs) && s.Has("ARCH") }) {
+		places = append(places, spool.In(s, suite, n.Arch))
+	}
+	found, err := t.Of(n.Source, places...)
+	for i := range found {
+		if found[i].Name.Version == n.Version {
+			job = &found[i]
+		}
+	}
+	return source, job, err
 }
 
 // unsettled says why the source should not be published without this job's
@@ -270,6 +319,9 @@ func unsettled(
 	// in the plan.
 	plan, err := queue.ReadPlan(t.Path(source.Dir()))
 	if err != nil || !slices.Contains(plan.Jobs, n.Arch) {
+		return "", nil
+	}
+	if tk, err := queue.TicketAt(t, *job); err != nil || queue.FromArchive(tk) {
 		return "", nil
 	}
 	events, err := spool.ReadHistory(t.Path(job.Dir()))
@@ -390,4 +442,17 @@ func litter(t *spool.Tree) ([]spool.Finding, error) {
 		return nil
 	})
 	return out, err
+}
+
+// Mend does what the finding says mends it, as the account whose turn it is there. That somebody else came first is no
+// error.
+func Mend(t *spool.Tree, x spool.Finding) error {
+	mend := x.Mend
+	if x.Kind != spool.WrongRight && x.Kind != spool.Unready && x.Kind != Misplaced { // which are root's to mend
+		mend = func() error { return account.As(t.Root(), x.Path, x.Mend) }
+	}
+	if err := mend(); !errors.Is(err, spool.ErrGone) {
+		return err
+	}
+	return nil
 }

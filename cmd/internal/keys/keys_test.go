@@ -65,7 +65,10 @@ func TestRotate(t *testing.T) {
 			t.Fatal(err)
 		}
 		suite, _ := s.Suite("sid")
-		return Rotate(s, suite, retire)
+		if retire {
+			return Retire(s, suite)
+		}
+		return Rotate(s, suite), nil
 	}
 	if _, err := rotate(true); !errors.Is(err, daemon.ErrRefused) {
 		t.Errorf("retire the only key: got %v, want a refusal", err)

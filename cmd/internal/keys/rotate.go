@@ -27,9 +27,30 @@ type Rotation struct {
 	suite    *control.Suite
 }
 
-// Rotate plans a further key of a suite, or with retire one less: the oldest. A key
-// that cannot sign any more goes in any case.
-func Rotate(s *control.Settings, suite *control.Suite, retire bool) (*Rotation, error) {
+// Rotate plans a further key of a suite. One that cannot sign any more goes.
+func Rotate(s *control.Settings, suite *control.Suite) *Rotation {
+	r := living(s, suite)
+	r.New = filepath.Join("private",
+		fmt.Sprintf("%s-%s.key", suite.Name, time.Now().UTC().Format("20060102T150405.000000")))
+	r.Keys = append(r.Keys, r.New)
+	return r
+}
+
+// Retire plans one key less of a suite: those that cannot sign any more, or the oldest.
+func Retire(s *control.Settings, suite *control.Suite) (*Rotation, error) {
+	r := living(s, suite)
+	switch {
+	case len(r.Keys) == 0, len(r.Keys) == 1 && !r.Dead:
+		return nil, daemon.Refuse("%s is signed by %s; rotate without --retire first",
+			suite.Name, terminal.Counted(len(r.Keys), "key"))
+	case !r.Dead:
+		r.Out, r.Keys = r.Keys[:1], r.Keys[1:]
+	}
+	return r, nil
+}
+
+// living is a rotation that drops what cannot sign any more.
+func living(s *control.Settings, suite *control.Suite) *Rotation {
 	r := &Rotation{settings: s, suite: suite}
 	for _, k := range suite.SignWith {
 		gone := (*openpgp.Refusal)(nil)
@@ -39,18 +60,7 @@ func Rotate(s *control.Settings, suite *control.Suite, retire bool) (*Rotation, 
 			r.Keys = append(r.Keys, k)
 		}
 	}
-	switch {
-	case !retire:
-		r.New = filepath.Join("private",
-			fmt.Sprintf("%s-%s.key", suite.Name, time.Now().UTC().Format("20060102T150405.000000")))
-		r.Keys = append(r.Keys, r.New)
-	case len(r.Keys) == 0, len(r.Keys) == 1 && !r.Dead:
-		return nil, daemon.Refuse("%s is signed by %s; rotate without --retire first",
-			suite.Name, terminal.Counted(len(r.Keys), "key"))
-	case !r.Dead:
-		r.Out, r.Keys = r.Keys[:1], r.Keys[1:]
-	}
-	return r, nil
+	return r
 }
 
 // String says what the rotation does.

@@ -80,37 +80,53 @@ func PutSignature(
 // ask does on a job what a person says of it, if the settings and the
 // specification of the operations allow it. by is the person who signed the
 // statement, and must be known.
-func (r *Reply) ask(
-	tree *spool.Tree, all *control.Settings, s *control.Suite, who string, by *control.Uploader, st *statement, dry bool,
+func (b *Box) ask(
+	r *Reply, s *control.Suite, by *control.Uploader, st *statement,
 ) (f *spool.Found, reply *queue.Reply, err error) {
 	text, word := r.Text, wordOf(r.Word)
 	if text == "" && word.Op == queue.GiveBack {
 		text = "said " + string(r.Word)
 	}
-	find := func() (*spool.Found, error) { return queue.Lookup(tree, s.Name, r.Job.Arch, r.Job.ID) }
+	find := func() (*spool.Found, error) { return queue.Lookup(b.Tree, s.Name, r.Job.Arch, r.Job.ID) }
 	request := func(f spool.Found) *queue.Request {
 		q := word.Ask(text)
-		q.Who, q.Build, q.Now, q.Dry, q.Signer, q.Signed = who, r.Job.Mark, time.Now().UTC(), dry, true, Signed(all, s)
+		q.Who, q.Build, q.Now, q.Dry = by.Name+" (signed mail)", r.Job.Mark, time.Now().UTC(), b.Dry
+		q.Signer, q.Signed = !word.Override, Signed(b.Settings, s)
 		q.May = func(t *queue.Ticket) string {
-			switch {
-			case !by.Signs(s, f.Arch(), t.Source, t.Component):
+			if !by.Signs(s, f.Arch(), t.Source, t.Component) {
 				return fmt.Sprintf("%s may not speak for builds of %s on %s: Allow in control/uploaders has no sign=%s for it",
 					by.Name, t.Source, f.Arch(), f.Arch())
-			case f.Place.State != spool.Built && (r.Word == Sign || f.Place.State != spool.BuildAttempted):
-				return fmt.Sprintf("it is in %s now, and nobody's word is waited for there", f.Place.State)
 			}
-			return ""
+			return unwanted(r, f, t)
+		}
+		if r.Word == UploadRem {
+			q.Build = "" // which unwanted looks at
 		}
 		if r.Word == Sign {
-			q.Result = PutSignature(all, s, st.file)
+			q.Result = PutSignature(b.Settings, s, st.file)
 		}
 		return q
 	}
-	err = account.As(tree.Root(), "queue", func() (err error) {
-		f, reply, err = queue.Patiently(tree, find, request)
+	err = account.As(b.Tree.Root(), "queue", func() (err error) {
+		f, reply, err = queue.Patiently(b.Tree, find, request)
 		return err
 	})
 	return f, reply, err
+}
+
+// unwanted says why nobody waits for that word about a job, or "".
+func unwanted(r *Reply, f spool.Found, t *queue.Ticket) string {
+	switch state := f.Place.State; {
+	case r.Word == UploadRem && state == spool.Uploaded:
+		if f.Place.State = spool.Built; t.Mark(f) != r.Job.Mark { // there it lay when its mail went out
+			return "it was built again since then: this was said of another build"
+		}
+	case r.Word == UploadRem:
+		return fmt.Sprintf("it is in %s now, not on its way to the archive", state)
+	case state != spool.Built && (r.Word == Sign || state != spool.BuildAttempted):
+		return fmt.Sprintf("it is in %s now, and nobody's word is waited for there", state)
+	}
+	return ""
 }
 
 // line is what became of a word, in one line.

@@ -124,7 +124,7 @@ func (b *Box) obey(st *statement, by *control.Uploader, o *Outcome) error {
 		o.Text = fmt.Sprintf("nothing was done: there is no suite %s", r.Job.Suite)
 		return nil
 	}
-	f, reply, err := r.ask(b.Tree, b.Settings, s, by.Name+" (signed mail)", by, st, b.Dry)
+	f, reply, err := b.ask(r, s, by, st)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package mail
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -28,9 +29,16 @@ const (
 	// EventRebuilt is that packages of a source that was published before are in the
 	// archive: a binNMU's, or an architecture's that had none. A mass rebuild makes many.
 	EventRebuilt = "rebuilt"
+	// EventGood is a good build that its builder signs: nobody has to do anything.
+	EventGood = "good"
+	// EventOld is that something has waited for long.
+	EventOld = "old"
 
 	eventAnswer = "answer" // what became of a signed reply; it goes to who signed
 )
+
+// asked are the events of which only those hear who name them: "*" is without.
+var asked = []string{EventRebuilt, EventGood, EventOld}
 
 // maxMailedLog is how much of a log goes by mail: of a longer one the beginning
 // and the end.
@@ -110,6 +118,7 @@ func compose(tree *spool.Tree, all *control.Settings, f spool.Found, at spool.Ev
 			outcome(tree, f.Place.State, at), t.Source, t.Plus(), f.Arch(), f.Place.Suite),
 		Body:   Summary(tree, f, t, at) + hint(f, t, Job{mark, t.Source + "_" + t.Version, f.Arch(), f.Place.Suite}),
 		People: map[string]string{Maintainer: t.Maintainer, Signer: t.Email},
+		About:  About{t.Source, t.Plus(), f.Place.Suite, f.Arch()},
 	}
 	if t.Uploader == "" {
 		m.People = map[string]string{}
@@ -149,6 +158,21 @@ func compose(tree *spool.Tree, all *control.Settings, f spool.Found, at spool.Ev
 	id := strings.ReplaceAll(t.Source+"_"+t.Plus(), ":", "%3a")
 	m.Parts = append(m.Parts, Part{Name: fmt.Sprintf("%s_%s.log.gz", id, f.Arch()), Type: "application/gzip", Data: log})
 	return m, nil
+}
+
+// TellGood mails the log of a good build, which lies at f still and is about to go on to
+// the archive, to whom control/notify names for that.
+func TellGood(ctx context.Context, tree *spool.Tree, all *control.Settings, f spool.Found) error {
+	if !slices.ContainsFunc(all.Notify, func(x control.Notice) bool { return x.Event == EventGood }) {
+		return nil
+	}
+	m, err := compose(tree, all, f, spool.Event{Time: time.Now(), From: f.Place.Dir(), Reason: "built and signed"})
+	if m == nil || err != nil {
+		return err
+	}
+	m.Event, m.Subject = EventGood, strings.Replace(m.Subject, f.Place.State.Name, "successful", 1)
+	_, err = Send(ctx, tree, all.Notify, m)
+	return err
 }
 
 // Summary says what is known of a build, for a mail or a terminal. Nothing of

@@ -59,6 +59,9 @@ type Message struct {
 	// People are the addresses that the words of To stand for here, with commas
 	// between where it may be several; a word that is missing is nobody.
 	People map[string]string
+	// ReplyTo is who gets the answer; "": whom From names.
+	ReplyTo string
+	About
 }
 
 // Part is a file that goes with a message.
@@ -87,11 +90,16 @@ type envelope struct {
 	to        []string
 }
 
-// envelopes says who hears of an event.
+// tells reports whether a notice is about the message.
+func tells(n control.Notice, m *Message) bool {
+	return n.Event == m.Event || n.Event == "*" && !slices.Contains(asked, m.Event)
+}
+
+// envelopes says who hears of an event by mail.
 func envelopes(notices []control.Notice, m *Message) []envelope {
 	var out []envelope
 	for _, n := range notices {
-		if n.Event != m.Event && (n.Event != "*" || m.Event == EventRebuilt) {
+		if !tells(n, m) {
 			continue
 		}
 		var to []string
@@ -136,7 +144,7 @@ func Recipients(notices []control.Notice, m *Message) (to []string) {
 func Way(notices []control.Notice, event, to string, others ...string) control.Notice {
 	n := control.Notice{Event: event, To: []string{to}, Via: control.Sendmail}
 	for _, x := range notices {
-		if slices.Contains(others, x.Event) {
+		if x.Hook == "" && slices.Contains(others, x.Event) {
 			n.Via, n.From = x.Via, x.From
 			break
 		}
@@ -174,8 +182,8 @@ func plain(s, also string) bool {
 }
 
 // Send mails the message to everybody whom the notices name for its event: where the
-// tree's daemons have accounts of their own, by a letter that maild hands on. It
-// returns how many addresses it was handed over for. After an error some may
+// tree's daemons have accounts of their own, by a letter that maild hands on, as are
+// the calls of hooks in any tree. It returns how many addresses it was handed over for. After an error some may
 // have it; the caller does it again later.
 func Send(ctx context.Context, tree *spool.Tree, notices []control.Notice, m *Message) (int, error) {
 	n := 0
@@ -195,7 +203,24 @@ func Send(ctx context.Context, tree *spool.Tree, notices []control.Notice, m *Me
 		}
 		n += len(e.to)
 	}
+	for _, x := range notices {
+		if x.Hook == "" || !tells(x, m) {
+			continue
+		}
+		call, err := m.hook(x)
+		if err == nil {
+			err = call.post(tree)
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
 	return n, errors.Join(errs...)
+}
+
+// id names an occasion of the message's item.
+func (m *Message) id(key string) string {
+	return fmt.Sprintf("%.20x", sha256.Sum256([]byte(m.Item+" "+key)))
 }
 
 // format writes the message as RFC 5322 has it; every header is encoded, and
@@ -224,8 +249,9 @@ func (m *Message) format(e envelope) (text []byte, from string, err error) {
 	h.SetAddressList("To", to)
 	h.SetSubject(spool.OneLine(m.Subject))
 	_, domain, _ := strings.Cut(from, "@")
-	id := func(key string) string {
-		return fmt.Sprintf("%.20x.packmill@%s", sha256.Sum256([]byte(m.Item+" "+key)), domain)
+	id := func(key string) string { return m.id(key) + ".packmill@" + domain }
+	if m.ReplyTo != "" {
+		h.SetAddressList("Reply-To", []*gomail.Address{{Address: m.ReplyTo}})
 	}
 	h.SetMessageID(id(m.Event + " " + m.Key))
 	h.SetMsgIDList("References", []string{id("")}) // one thread for each upload

@@ -22,12 +22,13 @@ import (
 	"packmill/spool"
 )
 
-// outgoing is a mail that waits in spool.LettersDir: its file has this on the
-// first line, as JSON, and then the text.
+// outgoing is a mail, or the call of a hook, that waits in spool.LettersDir: its file
+// has this on the first line, as JSON, and then the text.
 type outgoing struct {
-	Via  string   `json:"via"`
-	From string   `json:"from"`
-	To   []string `json:"to"`
+	Via  string   `json:"via"` // a program, or the hook's URL
+	From string   `json:"from,omitempty"`
+	To   []string `json:"to,omitempty"`
+	ID   string   `json:"id,omitempty"` // of a call
 	text []byte
 }
 
@@ -66,6 +67,13 @@ func readOutgoing(path string, notices []control.Notice) (*outgoing, error) {
 	if err := json.Unmarshal(head, o); err != nil {
 		return nil, fmt.Errorf("it is no letter: %w", err)
 	}
+	if hookOf(notices, o.Via) != nil {
+		return o, nil
+	}
+	if o.ID != "" {
+		return nil, fmt.Errorf("no Hook of control/notify names %s; write it there again, or remove the letter",
+			spool.OneLine(o.Via))
+	}
 	for _, a := range append([]string{o.From}, o.To...) {
 		if plain, err := Address(a); err != nil || plain != a {
 			return nil, fmt.Errorf("it is no letter: the address %q", spool.OneLine(a))
@@ -82,8 +90,8 @@ func readOutgoing(path string, notices []control.Notice) (*outgoing, error) {
 	return o, nil
 }
 
-// Post hands on what lies in spool.LettersDir to the sendmails of the settings.
-// What one does not take stays, and is brought again later and later; nothing is
+// Post hands on what lies in spool.LettersDir to the sendmails and hooks of the
+// settings. What one does not take stays, and is brought again later and later; nothing is
 // given up.
 type Post struct {
 	Tree     *spool.Tree
@@ -135,6 +143,7 @@ func (p *Post) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	silent := map[string]error{} // hooks that did not answer in this round: others' letters do not wait for them
 	for _, e := range entries {
 		if ctx.Err() != nil {
 			return nil
@@ -149,7 +158,7 @@ func (p *Post) round(ctx context.Context) error {
 		if r, ok := p.again[e.Name()]; ok && time.Now().Before(r.at) {
 			continue
 		}
-		if err := p.hand(ctx, path); err != nil && ctx.Err() == nil {
+		if err := p.hand(ctx, path, silent); err != nil && ctx.Err() == nil {
 			p.later(e.Name(), err)
 		}
 	}
@@ -158,15 +167,22 @@ func (p *Post) round(ctx context.Context) error {
 
 // hand gives one letter to its sendmail, and removes it when that has it: a death
 // between the two sends it twice, and never not at all.
-func (p *Post) hand(ctx context.Context, path string) error {
-	o, err := readOutgoing(path, p.Settings.Get().Notify)
+func (p *Post) hand(ctx context.Context, path string, silent map[string]error) error {
+	all := p.Settings.Get()
+	o, err := readOutgoing(path, all.Notify)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if err := deliver(ctx, o.Via, o.From, o.To, o.text); err != nil {
+	if err := silent[o.Via]; err != nil {
+		return err
+	}
+	if err := o.hand(ctx, all); err != nil {
+		if o.ID != "" {
+			silent[o.Via] = err
+		}
 		return err
 	}
 	name := filepath.Base(path)
@@ -174,6 +190,18 @@ func (p *Post) hand(ctx context.Context, path string) error {
 	p.said.Over(name)
 	p.Log.Info("sent", "letter", name, "to", len(o.To))
 	return durable.Remove(path)
+}
+
+func (o *outgoing) hand(ctx context.Context, all *control.Settings) error {
+	hook := hookOf(all.Notify, o.Via)
+	if hook == nil {
+		return deliver(ctx, o.Via, o.From, o.To, o.text)
+	}
+	secret, err := HookSecret(all.Path(hook.Secret))
+	if err != nil {
+		return err
+	}
+	return o.request(ctx, secret)
 }
 
 func (p *Post) later(name string, err error) {

@@ -27,8 +27,11 @@ const (
 	GiveBack   Word = "giveback"
 	Manual     Word = "manual"
 	NotForUs   Word = "not-for-us"
-	maxText         = 16 << 10 // bytes of what is said
-	maxQuoted       = 3        // lines by which a mail program introduces what it quotes
+	NewVers    Word = "newvers"
+	Purge      Word = "purge"
+	UploadRem  Word = "upload-rem" // of what is on its way to the archive, unlike all others
+	maxText         = 16 << 10     // bytes of what is said
+	maxQuoted       = 3            // lines by which a mail program introduces what it quotes
 	jobPrefix       = "Job: "
 	quoteSign       = ">"
 	signatory       = "--" // the line over a mail's signature

@@ -40,6 +40,7 @@ var ErrSoon = errors.New("it is just moving")
 // Timing of the teller.
 const (
 	tellEvery  = time.Second
+	idleEvery  = 10 * time.Second   // of one that has nothing to tell: another process of many has the locks
 	tellFor    = 7 * 24 * time.Hour // what is older nobody wants to be told
 	mtimeGrain = 2 * time.Second
 )
@@ -84,14 +85,16 @@ type retry struct {
 // run tells until ctx ends. It returns no error: what goes wrong is logged and
 // tried again.
 func (t *Teller) run(ctx context.Context) {
-	tick := time.NewTicker(tellEvery)
-	defer tick.Stop()
 	for {
 		t.round(ctx)
+		wait := tellEvery
+		if len(t.locks) == 0 {
+			wait = idleEvery
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(wait):
 		}
 	}
 }

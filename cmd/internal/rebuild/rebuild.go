@@ -4,9 +4,7 @@ package rebuild
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -22,6 +20,7 @@ import (
 	"packmill/internal/deb822"
 	"packmill/internal/paper"
 	"packmill/internal/policy"
+	"packmill/internal/regular"
 	"packmill/queue"
 	"packmill/queue/runner"
 	"packmill/spool"
@@ -208,7 +207,8 @@ func (p *Plan) job(dir string) (*runner.Job, error) {
 		return nil, err
 	}
 	for _, name := range p.sources {
-		if err := copyFile(filepath.Join(p.archive.Root(), name), filepath.Join(dir, "source", path.Base(name))); err != nil {
+		if err := regular.Copy(filepath.Join(p.archive.Root(), name),
+			filepath.Join(dir, "source", path.Base(name))); err != nil {
 			return nil, err
 		}
 	}
@@ -239,10 +239,10 @@ func (x *Ask) builder(all *control.Settings, s *control.Suite, t *queue.Ticket, 
 	var able []*control.Builder
 	for i := range all.Builders {
 		b := &all.Builders[i]
-		if x.Builder != "" && b.Name != x.Builder || b.Never(s, arch, t) != "" {
+		if x.Builder != "" && b.Name != x.Builder || b.Never(s, arch, t) != "" || b.Away() {
 			continue
 		}
-		if b.Runner != "exec" && b.Mode != "schroot" {
+		if b.OwnChroots() {
 			at := on
 			if b.CrossFrom != "" {
 				at = b.CrossFrom
@@ -415,18 +415,4 @@ func (r *Answer) Text() string {
 		}
 	}
 	return b.String()
-}
-
-func copyFile(from, to string) error {
-	src, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(dst, src)
-	return errors.Join(err, dst.Close())
 }

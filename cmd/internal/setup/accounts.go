@@ -53,22 +53,16 @@ func Control(tree string, a *Answers) (wrote, kept []string, err error) {
 	return wrote, kept, err
 }
 
-// Chroots makes a chroot for each architecture, as the user who builds, whose
-// they are.
-func Chroots(tree string, a *Answers) error {
+// Chroots makes the chroots that the builders of the tree need and that are missing, or
+// old; root makes them as the user who builds, whose they are.
+func Chroots(tree string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	for _, arch := range a.Archs {
-		cmd := exec.Command("runuser", "-u", spool.UserBuild, "--", "env", "-C", "/", "HOME="+home(spool.UserBuild),
-			self, "--tree", tree, "chroot", "create", a.Suite, arch)
-		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-		if err := cmd.Run(); err != nil {
-			return err
-		}
-	}
-	return nil
+	cmd := exec.Command(self, "--tree", tree, "chroot", "update")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run()
 }
 
 // home is the account's directory, by getent(1): os/user alone reads it.

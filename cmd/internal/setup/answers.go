@@ -17,16 +17,17 @@ type Given struct {
 	Archs []string
 	From  string // of mail: - sends none
 	Opkg  string // yes or no
+	Pages string // yes or no
 }
 
 // Ask makes answers of what is given, with questions for what it leaves open.
 func (g *Given) Ask(in *bufio.Reader) (*Answers, error) {
-	codename, mirror := Machine()
+	codename, mirrors := Machine()
 	suite, err := terminal.Answer(in, g.Suite, "Name of the suite", "stable", policy.CheckSuite)
 	if err != nil {
 		return nil, err
 	}
-	base, err := g.base(in, codename, mirror)
+	base, err := g.base(in, codename, mirrors)
 	if err != nil {
 		return nil, err
 	}
@@ -44,12 +45,17 @@ func (g *Given) Ask(in *bufio.Reader) (*Answers, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Answers{Suite: suite, Archs: strings.Fields(archs), Opkg: feeds == "yes"}
+	pages, err := terminal.Answer(in, g.Pages, "Status pages at http://"+PagesAddress+", which show everything but "+
+		"keys and letters to who reaches that (yes, no)", "yes", terminal.YesOrNo)
+	if err != nil {
+		return nil, err
+	}
+	a := &Answers{Suite: suite, Archs: strings.Fields(archs), Opkg: feeds == "yes", Pages: pages == "yes"}
 	if from != "-" {
 		a.From = from
 	}
 	for _, word := range base {
-		lines, err := Base(word, mirror)
+		lines, err := Base(word, mirrors)
 		if err != nil {
 			return nil, daemon.Wrong{Err: err}
 		}
@@ -59,13 +65,13 @@ func (g *Given) Ask(in *bufio.Reader) (*Answers, error) {
 }
 
 // base is what builds stand on, as a person says it.
-func (g *Given) base(in *bufio.Reader, codename, mirror string) ([]string, error) {
+func (g *Given) base(in *bufio.Reader, codename string, mirrors Mirrors) ([]string, error) {
 	if len(g.Base) > 0 {
 		return g.Base, nil
 	}
 	question := "What builds stand on (" + strings.Join(Releases(), ", ") + ", or an apt line)"
 	word, err := terminal.Answer(in, "", question, codename,
-		func(w string) error { _, err := Base(w, mirror); return err })
+		func(w string) error { _, err := Base(w, mirrors); return err })
 	return []string{word}, err
 }
 

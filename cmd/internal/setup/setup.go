@@ -5,6 +5,7 @@ package setup
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,6 +29,7 @@ type Answers struct {
 	Runner string   // sbuild or overlay
 	Review string   // always, new or never
 	Opkg   bool     // feeds for opkg too
+	Pages  bool     // statusd runs, too
 	// Fingerprint of the key that signs what is built.
 	Fingerprint string
 }
@@ -38,8 +40,11 @@ const (
 	ubuntuMirror   = "http://archive.ubuntu.com/ubuntu"
 )
 
+// Mirrors are where Debian's releases and their security updates come from.
+type Mirrors struct{ Main, Security string }
+
 // releases are the names that stand for a Base, with the apt lines that they
-// mean; MIRROR is the one that apt itself uses on a machine of that release.
+// mean; MIRROR and SECURITY are those that apt itself uses on a machine of that release.
 var releases = map[string][]string{
 	"bookworm": debian("bookworm"),
 	"trixie":   debian("trixie"),
@@ -53,7 +58,7 @@ var releases = map[string][]string{
 
 func debian(codename string) []string {
 	return []string{"deb MIRROR " + codename + " main", "deb MIRROR " + codename + "-updates main",
-		"deb " + debianSecurity + " " + codename + "-security main"}
+		"deb SECURITY " + codename + "-security main"}
 }
 
 // Releases are the names that Base takes in the place of apt lines.
@@ -66,9 +71,9 @@ func Releases() []string {
 	return names
 }
 
-// Base turns a release's name, or an apt line, into apt lines. mirror is where
-// Debian's releases come from: what Machine found.
-func Base(word, mirror string) ([]string, error) {
+// Base turns a release's name, or an apt line, into apt lines, with the mirrors that
+// Machine found.
+func Base(word string, m Mirrors) ([]string, error) {
 	if strings.HasPrefix(word, "deb ") {
 		return []string{word}, nil
 	}
@@ -77,20 +82,20 @@ func Base(word, mirror string) ([]string, error) {
 		return nil, fmt.Errorf("%q is no release that is known (%s); write an apt line: deb MIRROR SUITE main",
 			word, strings.Join(Releases(), ", "))
 	}
-	if mirror == "" && strings.Contains(strings.Join(lines, ""), "MIRROR") {
+	if m.Main == "" && strings.Contains(strings.Join(lines, ""), "MIRROR") {
 		return nil, fmt.Errorf("%s: apt of this machine names no mirror of Debian to take it from; write an apt line: "+
 			"deb MIRROR %s main", word, word)
 	}
 	out := slices.Clone(lines)
 	for i := range out {
-		out[i] = strings.Replace(out[i], "MIRROR", mirror, 1)
+		out[i] = strings.NewReplacer("MIRROR", m.Main, "SECURITY", cmp.Or(m.Security, debianSecurity)).Replace(out[i])
 	}
 	return out, nil
 }
 
-// Machine is the release that runs here, and the mirror that its apt uses; ""
+// Machine is the release that runs here, and the mirrors that its apt uses; ""
 // where os-release(5) or apt does not tell.
-func Machine() (codename, mirror string) {
+func Machine() (codename string, m Mirrors) {
 	if f, err := os.Open("/etc/os-release"); err == nil {
 		defer f.Close()
 		for sc := bufio.NewScanner(f); sc.Scan(); {
@@ -102,14 +107,21 @@ func Machine() (codename, mirror string) {
 	out, err := exec.Command("apt-get", "indextargets", "--format", "$(ORIGIN) $(RELEASE) $(REPO_URI)",
 		"Created-By: Packages").Output()
 	if err != nil {
-		return codename, ""
+		return codename, m
 	}
 	for line := range strings.Lines(string(out)) {
-		if w := strings.Fields(line); len(w) == 3 && w[0] == "Debian" && w[1] == codename {
-			return codename, strings.TrimSuffix(w[2], "/")
+		w := strings.Fields(line)
+		if len(w) != 3 || w[0] != "Debian" {
+			continue
+		}
+		switch uri := strings.TrimSuffix(w[2], "/"); w[1] {
+		case codename:
+			m.Main = cmp.Or(m.Main, uri)
+		case codename + "-security":
+			m.Security = cmp.Or(m.Security, uri)
 		}
 	}
-	return codename, ""
+	return codename, m
 }
 
 // Settings are the control files that the answers make, by name.
@@ -301,15 +313,20 @@ func systemctl(args ...string) error {
 	return nil
 }
 
-// Units are the units of a server with these architectures.
-func Units(archs []string) []string {
+// PagesAddress is where statusd.socket listens.
+const PagesAddress = "127.0.0.1:8077"
+
+// Units are the units of a server with these answers.
+func (a *Answers) Units() []string {
 	units := []string{"reviewd.service", "master-buildd.service", "archived.service", "maild.service",
 		"buildd@all.service"}
-	for _, a := range archs {
-		units = append(units, "buildd@"+a+".service")
+	for _, arch := range a.Archs {
+		units = append(units, "buildd@"+arch+".service")
 	}
-	units = append(units, "packmill-chroots.timer", "packmill-fsck.timer")
-	return units
+	if a.Pages {
+		units = append(units, "statusd.socket", "statusd.service")
+	}
+	return append(units, "packmill-chroots.timer", "packmill-fsck.timer")
 }
 
 // Start makes the units start now and at each boot.

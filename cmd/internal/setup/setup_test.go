@@ -16,7 +16,7 @@ import (
 // what was answered; what a person wrote stays.
 func TestSettings(t *testing.T) {
 	dir := t.TempDir()
-	base, err := Base("bookworm", "http://mirror.example/debian")
+	base, err := Base("bookworm", Mirrors{Main: "http://mirror.example/debian"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,17 +56,48 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-func TestBase(t *testing.T) {
-	for _, r := range Releases() {
-		lines, err := Base(r, "http://mirror.example/debian")
-		if err != nil || len(lines) == 0 || !strings.HasPrefix(lines[0], "deb http") {
-			t.Errorf("%s: got %q, %v", r, lines, err)
+// TestUnits: the pages are units like the others, for who wants them.
+func TestUnits(t *testing.T) {
+	for _, pages := range []bool{true, false} {
+		a := &Answers{Archs: []string{"amd64"}, Pages: pages}
+		units := a.Units()
+		for _, name := range units {
+			file := strings.Replace(strings.Replace(name, "@amd64", "@", 1), "@all", "@", 1)
+			if _, err := os.Stat(filepath.Join("../../../scripts/systemd", file)); err != nil {
+				t.Error(err)
+			}
+		}
+		if slices.Contains(units, "statusd.service") != pages || slices.Contains(units, "statusd.socket") != pages {
+			t.Errorf("pages %t: got %q", pages, units)
 		}
 	}
-	if _, err := Base("trixie", ""); err == nil || !strings.Contains(err.Error(), "write an apt line") {
+	socket, err := os.ReadFile("../../../scripts/systemd/statusd.socket")
+	if err != nil || !strings.Contains(string(socket), "\nListenStream="+PagesAddress+"\n") {
+		t.Errorf("the socket does not listen at %s: %v\n%s", PagesAddress, err, socket)
+	}
+}
+
+func TestBase(t *testing.T) {
+	for _, r := range Releases() {
+		lines, err := Base(r, Mirrors{Main: "http://mirror.example/debian"})
+		if err != nil || len(lines) == 0 {
+			t.Errorf("%s: got %q, %v", r, lines, err)
+		}
+		for _, l := range lines {
+			if !strings.HasPrefix(l, "deb http") {
+				t.Errorf("%s: got %q", r, l)
+			}
+		}
+	}
+	// Where apt of this machine has its security updates from, builds have them from.
+	lines, err := Base("trixie", Mirrors{"http://mirror.example/debian", "http://mirror.example/security"})
+	if want := "deb http://mirror.example/security trixie-security main"; err != nil || lines[len(lines)-1] != want {
+		t.Errorf("got %q, %v, want %q at the end", lines, err, want)
+	}
+	if _, err := Base("trixie", Mirrors{}); err == nil || !strings.Contains(err.Error(), "write an apt line") {
 		t.Errorf("without a mirror: got %v, want that an apt line is asked for", err)
 	}
-	if _, err := Base("bookwrom", ""); err == nil || !strings.Contains(err.Error(), "bookworm, noble, sid, trixie") {
+	if _, err := Base("bookwrom", Mirrors{}); err == nil || !strings.Contains(err.Error(), "bookworm, noble, sid, trixie") {
 		t.Errorf("got %v, want the names that are known", err)
 	}
 }

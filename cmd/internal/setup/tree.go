@@ -13,9 +13,8 @@ import (
 )
 
 // Tree makes the tree at root, or what it lacks, with example settings, which it
-// returns; with users it is given to the daemons' accounts. left says what got no
-// statement, in a tree from before there were any.
-func Tree(root string, users bool) (made, left []string, err error) {
+// returns. left says what got no statement, in a tree from before there were any.
+func Tree(root string) (made, left []string, err error) {
 	if left, err = vouch(root); err != nil {
 		return nil, left, err
 	}
@@ -23,13 +22,20 @@ func Tree(root string, users bool) (made, left []string, err error) {
 	if err != nil {
 		return nil, left, err
 	}
-	if made, err = writeExamples(t.Root(), control.Files); err != nil || !users {
-		return made, left, err
+	made, err = writeExamples(t.Root(), control.Files)
+	return made, left, err
+}
+
+// Users gives the tree to the daemons' accounts.
+func Users(root string) error {
+	t, err := spool.Open(root)
+	if err == nil {
+		err = t.SetRights()
 	}
-	if err := t.SetRights(); err != nil {
-		return made, left, daemon.Wrong{Err: err}
+	if err != nil {
+		return daemon.Wrong{Err: err}
 	}
-	return made, left, nil
+	return nil
 }
 
 // Archive makes at root what an archive alone needs, and returns the example

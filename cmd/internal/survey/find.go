@@ -14,6 +14,8 @@ import (
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/terminal"
 	"packmill/internal/near"
+	"packmill/queue/buildlog"
+	"packmill/queue/logs"
 	"packmill/spool"
 )
 
@@ -136,30 +138,36 @@ func (f *Filter) means(t *spool.Tree, x spool.Found) bool {
 	return f.Older == 0 || time.Since(RowOf(t, x).Since) > f.Older
 }
 
+// all reports whether every item is meant.
+func (f *Filter) all() bool {
+	return len(f.Patterns) == 0 && f.States == nil && f.Suite == "" && f.Arch == "" && f.Older == 0
+}
+
+// counts reports whether the item of that name in a place is meant.
+func (f *Filter) counts(t *spool.Tree, p spool.Place, name string) bool {
+	n, err := spool.ParseName(name)
+	return err == nil && (len(f.Patterns) == 0 || slices.ContainsFunc(f.Patterns, n.Matches)) &&
+		f.means(t, spool.Found{Place: p, Name: n})
+}
+
 // absent says where the thing is instead, if it is anywhere, or what is called
 // alike.
 func (f *Filter) absent(t *spool.Tree, pattern string) error {
-	found, _, err := read(t, pattern, nil)
+	all, _, err := read(t, "", nil)
 	if err != nil {
 		return err
 	}
 	name := spool.OneLine(pattern)
 	var where, alike []string
-	for _, x := range found {
-		if p := x.Place.String(); !slices.Contains(where, p) {
+	for _, x := range all {
+		alike = append(alike, x.Name.Source)
+		if p := x.Place.String(); x.Name.Matches(pattern) && !slices.Contains(where, p) {
 			where = append(where, p)
 		}
 	}
 	if len(where) > 0 {
 		return daemon.Refuse("%s cannot be %sed where it is: %s",
 			name, strings.TrimSuffix(f.Verb, "e"), strings.Join(where, ", "))
-	}
-	all, _, err := read(t, "", nil)
-	if err != nil {
-		return err
-	}
-	for _, x := range all {
-		alike = append(alike, x.Name.Source)
 	}
 	source, _, _ := strings.Cut(pattern, "_")
 	if slices.Contains(alike, source) {
@@ -230,4 +238,18 @@ func Colour(state string) terminal.Colour {
 		return terminal.Green
 	}
 	return terminal.Plain
+}
+
+// OutcomeColour is that of a build, by the first word of its numbers.
+func OutcomeColour(numbers string) terminal.Colour {
+	outcome, _, _ := strings.Cut(numbers, ",")
+	switch {
+	case outcome == buildlog.Running:
+		return terminal.Cyan
+	case logs.EndingOf(outcome) == logs.Built:
+		return terminal.Green
+	case logs.EndingOf(outcome) == logs.Failed:
+		return terminal.Red
+	}
+	return terminal.Yellow
 }

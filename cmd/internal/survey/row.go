@@ -65,12 +65,16 @@ func shortened(text string) string {
 	return text
 }
 
+// Takes says how long a build may take, and whether that is known.
+type Takes func(source, suite, arch string) (buildlog.Estimate, bool)
+
 // Waits says how long jobs that wait for a builder may take, and how many are
 // before each.
 type Waits struct {
 	tree   *spool.Tree
 	source string // only this one is asked about; "": any
-	times  *buildlog.Times
+	few    bool   // are asked about, so queues are counted and not held in order
+	takes  Takes  // nil: the record of builds is not read yet
 	queues map[spool.Place][]string
 }
 
@@ -88,28 +92,50 @@ func NewWaitsOf(t *spool.Tree, found []spool.Found) *Waits {
 		}
 		source = f.Name.Source
 	}
-	return NewWaits(t, source)
+	w := NewWaits(t, source)
+	w.few = true
+	return w
 }
 
 // Of estimates one job: known says that there is an estimate, ahead how many
 // jobs are before it.
 func (w *Waits) Of(f spool.Found) (e buildlog.Estimate, known bool, ahead int, err error) {
-	if w.times == nil {
-		store := buildlog.Store{Dir: w.tree.Path(spool.LogsDir)}
-		if w.times, err = store.Times(w.source); err != nil {
-			return e, false, 0, err
-		}
+	if err := w.read(); err != nil {
+		return e, false, 0, err
+	}
+	e, known = w.takes(f.Name.Source, f.Place.Suite, f.Arch())
+	if f.Place.State == spool.NeedsBuild {
+		ahead, err = w.before(f)
+	}
+	return e, known, ahead, err
+}
+
+// read reads the record of builds, once.
+func (w *Waits) read() error {
+	if w.takes != nil {
+		return nil
+	}
+	times, err := buildlog.Store{Dir: w.tree.Path(spool.LogsDir)}.Times(w.source)
+	if err == nil {
+		w.takes = times.Of
+	}
+	return err
+}
+
+// before counts the jobs that are built before one that waits.
+func (w *Waits) before(f spool.Found) (n int, err error) {
+	if w.few {
+		return w.tree.Before(f.Place, f.Name.String())
 	}
 	names, ok := w.queues[f.Place]
-	if !ok && f.Place.State == spool.NeedsBuild {
+	if !ok {
 		if names, err = w.tree.List(f.Place); err != nil {
-			return e, false, 0, err
+			return 0, err
 		}
 		w.queues[f.Place] = names
 	}
-	ahead, _ = slices.BinarySearch(names, f.Name.String())
-	e, known = w.times.Of(f.Name.Source, f.Place.Suite, f.Arch())
-	return e, known, ahead, nil
+	n, _ = slices.BinarySearch(names, f.Name.String())
+	return n, nil
 }
 
 // Row is RowOf, with the estimate of a job in needs-build.

@@ -3,10 +3,13 @@ package survey
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"packmill/cmd/internal/control"
+	"packmill/cmd/internal/terminal"
 	"packmill/queue/builders"
+	"packmill/queue/buildlog"
 	"packmill/spool"
 	"packmill/spool/incoming"
 	"packmill/spool/upload"
@@ -32,23 +35,45 @@ type Count struct {
 	Reason string     `json:"reason,omitempty"`     // of Full
 }
 
+// Cells are the columns of a table: how many, what, suite, architecture, age, and where or how much work.
+func (n *Count) Cells() []string {
+	cells := []string{strconv.Itoa(n.Items), n.State, n.Suite, n.Arch, "", n.Dir}
+	if n.Oldest != nil {
+		cells[4] = terminal.Age(*n.Oldest)
+	}
+	if n.Work > 0 {
+		cells[5] = "about " + buildlog.Span(time.Duration(n.Work*float64(time.Second))) + " of builds"
+	}
+	switch n.State {
+	case Incoming:
+		cells[1] = "incoming (unfinished or deferred)"
+	case Stray:
+		cells[1] = "stray files, in no .changes"
+	}
+	return cells
+}
+
 // Status is a look at the whole tree.
 type Status struct {
 	Counts []Count
 	Idle   []string // build daemons that take nothing now, and why
 	Closed []string // directories that the person may not read, with their groups
+
+	only *Filter
 }
 
-// StatusOf counts what is where. Without settings (nil) nothing is said of the
-// space that they want free.
-func StatusOf(t *spool.Tree, set *control.Settings) (*Status, error) {
-	s := &Status{}
+// StatusOf counts what of the items that are meant is where; if all are, what is no item
+// yet, too. Without settings (nil) nothing is said of the space that they want free.
+func StatusOf(t *spool.Tree, set *control.Settings, only *Filter) (*Status, error) {
+	s := &Status{only: only}
 	if set != nil {
 		if err := set.General.Room(t.Root(), 0); err != nil {
 			s.Counts = append(s.Counts, Count{State: Full, Reason: err.Error()})
 		}
 	}
-	s.Counts = append(s.Counts, drops(t)...)
+	if only.all() {
+		s.Counts = append(s.Counts, drops(t)...)
+	}
 	if err := s.items(t); err != nil {
 		return nil, err
 	}
@@ -106,11 +131,20 @@ func (s *Status) items(t *spool.Tree) error {
 		return err
 	}
 	for _, p := range places {
-		names, err := t.List(p)
-		if err := s.leaveOut(t, err); err != nil {
+		if s.only.States != nil && !s.only.States(p.State) {
+			continue
+		}
+		n := &counted{waits: waits, place: p}
+		if !s.only.all() {
+			n.only = func(name string) bool { return s.only.counts(t, p, name) }
+		}
+		if err := s.leaveOut(t, t.Each(p, n.item)); err != nil {
 			return err
 		}
-		if len(names) == 0 {
+		if err := n.err; err != nil {
+			return err
+		}
+		if n.items == 0 {
 			continue
 		}
 		key := p
@@ -122,16 +156,10 @@ func (s *Status) items(t *spool.Tree) error {
 			out = append(out, Count{State: p.State.Name, Suite: p.Suite, Arch: p.Arch})
 		}
 		c := &out[i]
-		c.Items += len(names)
-		if p.State == spool.NeedsBuild {
-			work, err := waits.sum(p, names)
-			if err != nil {
-				return err
-			}
-			c.Work += work
-		}
-		if n, err := spool.ParseName(names[0]); err == nil && (c.Oldest == nil || n.Time.Before(*c.Oldest)) {
-			c.Oldest = &n.Time
+		c.Items += n.items
+		c.Work += n.work
+		if x, err := spool.ParseName(n.oldest); err == nil && (c.Oldest == nil || x.Time.Before(*c.Oldest)) {
+			c.Oldest = &x.Time
 		}
 	}
 	s.Counts, s.Closed = append(s.Counts, out...), once(s.Closed)
@@ -147,20 +175,33 @@ func (s *Status) leaveOut(t *spool.Tree, err error) error {
 	return err
 }
 
-// sum estimates all jobs of a place, in seconds.
-func (w *Waits) sum(p spool.Place, names []string) (s float64, err error) {
-	for _, name := range names {
-		n, err := spool.ParseName(name)
-		if err != nil {
-			continue
-		}
-		e, known, _, err := w.Of(spool.Found{Place: p, Name: n})
-		if err != nil {
-			return 0, err
-		}
-		if known {
-			s += e.Took.Seconds()
+// counted is what there is in one place. Its names are read one after the other and not
+// held: a queue may be long.
+type counted struct {
+	waits  *Waits
+	place  spool.Place
+	only   func(name string) bool // nil: every one
+	items  int
+	oldest string  // a name
+	work   float64 // seconds, of what waits for a builder
+	err    error
+}
+
+func (c *counted) item(name string) {
+	if c.only != nil && !c.only(name) {
+		return
+	}
+	c.items++
+	const class = len("50-") // before the time
+	if c.oldest == "" || name[class:] < c.oldest[class:] {
+		c.oldest = name
+	}
+	if c.place.State != spool.NeedsBuild || c.err != nil {
+		return
+	}
+	if c.err = c.waits.read(); c.err == nil {
+		if e, known := c.waits.takes(spool.SourceOf(name), c.place.Suite, c.place.Arch); known {
+			c.work += e.Took.Seconds()
 		}
 	}
-	return s, nil
 }

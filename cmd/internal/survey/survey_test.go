@@ -3,6 +3,7 @@ package survey
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,6 +77,16 @@ func TestFind(t *testing.T) {
 	if found, err := Find(tree, "list", "", spool.Review); err != nil || len(found) != 0 {
 		t.Errorf("all of nothing: got %v, %v", found, err)
 	}
+	// No daemon has met the name that a person gives.
+	at := job(t, tree, "moved", spool.NeedsBuild, queue.Ticket{})
+	other := at.Name
+	other.Class = 10
+	if err := os.Rename(tree.Path(at.Dir()), tree.Path(at.Place.Dir(), other.String())); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := Find(tree, "list", "moved"); err != nil || len(found) != 1 || found[0].Name != other {
+		t.Errorf("another name by mv: got %v, %v", found, err)
+	}
 }
 
 func TestStatusOf(t *testing.T) {
@@ -85,7 +96,7 @@ func TestStatusOf(t *testing.T) {
 	if err := os.WriteFile(tree.Path("spool/incoming/x_1.dsc"), []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s, err := StatusOf(tree, set)
+	s, err := StatusOf(tree, set, &Filter{})
 	if err != nil || len(s.Counts) != 2 {
 		t.Fatalf("got %+v, %v", s, err)
 	}
@@ -95,6 +106,45 @@ func TestStatusOf(t *testing.T) {
 	if c := s.Counts[1]; c.State != "needs-build" || c.Items != 2 || c.Suite != "sid" || c.Arch != "amd64" ||
 		c.Oldest == nil {
 		t.Errorf("jobs: got %+v", c)
+	}
+	job(t, tree, "world", spool.BDUninstallable, queue.Ticket{})
+	for _, c := range []struct {
+		only Filter
+		want string
+	}{
+		{Filter{Patterns: []string{"w*", "other"}}, "needs-build 1, bd-uninstallable 1"},
+		{Filter{Patterns: []string{"hello_1"}, Suite: "s*", Arch: "amd64"}, "needs-build 1"},
+		{Filter{States: Only(spool.BDUninstallable)}, "bd-uninstallable 1"},
+		{Filter{Suite: "stable"}, ""},
+		{Filter{Arch: "i386"}, ""},
+		{Filter{Older: time.Hour}, ""},
+		{Filter{Older: time.Nanosecond}, "needs-build 2, bd-uninstallable 1"},
+	} {
+		s, err := StatusOf(tree, set, &c.only)
+		var got []string
+		for _, n := range s.Counts {
+			got = append(got, fmt.Sprint(n.State, " ", n.Items))
+		}
+		if text := strings.Join(got, ", "); err != nil || text != c.want {
+			t.Errorf("%+v: got %s, %v, want %s", c.only, text, err, c.want)
+		}
+	}
+}
+
+func TestCells(t *testing.T) {
+	ago := time.Now().Add(-2 * time.Hour)
+	for _, c := range []struct {
+		count Count
+		want  string
+	}{
+		{Count{State: "needs-build", Suite: "sid", Arch: "amd64", Items: 2, Oldest: &ago, Work: 90},
+			"2|needs-build|sid|amd64|2h|about 2 min of builds"},
+		{Count{State: Incoming, Dir: "spool/incoming/ann", Items: 1}, "1|incoming (unfinished or deferred)||||spool/incoming/ann"},
+		{Count{State: Stray, Dir: "spool/incoming", Items: 3}, "3|stray files, in no .changes||||spool/incoming"},
+	} {
+		if got := strings.Join(c.count.Cells(), "|"); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
 	}
 }
 
@@ -119,6 +169,45 @@ func TestWhy(t *testing.T) {
 	}
 	if _, _, err := Why(tree, set, "hello", "other"); !errors.Is(err, daemon.ErrRefused) {
 		t.Errorf("in another suite: got %v", err)
+	}
+}
+
+// TestWhyLease: of a job at a builder on another machine it is said whose it is, and until when.
+func TestWhyLease(t *testing.T) {
+	tree, set := newTree(t)
+	f := job(t, tree, "hello", spool.NeedsBuild, queue.Ticket{Builder: "buildd/far"})
+	it, err := tree.Claim(f.Place, f.Name.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := it.Move(spool.Buildd, "buildd/far", spool.Verdict{To: spool.In(spool.Building, "sid", "amd64")}); err != nil {
+		t.Fatal(err)
+	}
+	it.Release()
+	for _, c := range []struct {
+		ago        time.Duration
+		says, want string
+	}{{10 * time.Minute, "", "keeps it until "}, {2 * time.Hour, "Slurm: PENDING (Resources)", "has lost it"}} {
+		l := spool.NewLease("far", time.Hour)
+		l.Says = c.says
+		if err := l.Write(it.Path()); err != nil {
+			t.Fatal(err)
+		}
+		then := time.Now().Add(-c.ago)
+		if err := os.Chtimes(filepath.Join(it.Path(), spool.LeaseFile), then, then); err != nil {
+			t.Fatal(err)
+		}
+		all, _, err := Why(tree, set, "hello", "")
+		if err != nil || len(all) != 1 {
+			t.Fatalf("got %+v, %v", all, err)
+		}
+		want := fmt.Sprintf("far on another machine has it by a lease, was heard %s ago, and %s", c.ago, c.want)
+		if c.says != "" {
+			want = "it does not run yet (" + c.says + "); " + want
+		}
+		if !strings.Contains(all[0].Next, "; "+want) {
+			t.Errorf("got %q, want %q in it", all[0].Next, want)
+		}
 	}
 }
 
@@ -165,7 +254,7 @@ func TestWhyNotForOpkg(t *testing.T) {
 	}
 	for source, want := range map[string]bool{"hello": true, "other": false} {
 		all, _, err := Why(tree, set, source, "")
-		if err != nil || len(all) != 1 {
+		if err != nil || len(all) == 0 {
 			t.Fatalf("%s: got %+v, %v", source, all, err)
 		}
 		text := all[0].Text(&terminal.Screen{})

@@ -48,7 +48,8 @@ func ProgressOf(t *spool.Tree, pattern, suite string) (*Progress, error) {
 		return policy.CompareVersions(a.Name.Version, b.Name.Version)
 	})
 	if several := sourcesOf(found); len(several) > 1 {
-		return nil, daemon.Refuse("%s means several packages: %s; name one", spool.OneLine(pattern), strings.Join(several, ", "))
+		return nil, daemon.Refuse("%s means several packages: %s; name one",
+			spool.OneLine(pattern), strings.Join(several, ", "))
 	}
 	p := &Progress{Source: newest.Name.Source, Version: newest.Name.Version, Suite: suite}
 	found = slices.DeleteFunc(found, func(f spool.Found) bool { return f.Name.Version != newest.Name.Version })

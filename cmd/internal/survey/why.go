@@ -1,6 +1,7 @@
 package survey
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -36,32 +37,63 @@ type Answer struct {
 }
 
 // Why answers for every job and source that a person calls pattern, in one
-// suite or with "" in all. What is in the attic is nowhere any more.
+// suite or with "" in all; for uploads that are not taken in yet, and for what somebody brought into
+// the archive. What is in the attic is nowhere any more.
 func Why(t *spool.Tree, set *control.Settings, pattern, suite string) (out []*Answer, closed []string, err error) {
 	f := &Filter{Verb: "explain", Patterns: []string{pattern}}
-	found, closed, err := f.Find(t)
-	if err != nil {
-		return nil, closed, err
+	found, closed, absent := f.Find(t)
+	if absent != nil && !errors.Is(absent, daemon.ErrRefused) {
+		return nil, closed, absent
 	}
 	found = slices.DeleteFunc(found, func(f spool.Found) bool {
 		return f.Place.State == spool.Attic || suite != "" && f.Place.Suite != suite
 	})
-	if len(found) == 0 {
-		return nil, closed, daemon.Refuse("nothing here is called %s", spool.OneLine(pattern))
-	}
 	waiting, _, err := read(t, "", []spool.State{spool.DepWait, spool.BDUninstallable})
 	if err != nil {
 		return nil, closed, err
 	}
-	q := &inquiry{tree: t, set: set, waiting: waiting, waits: NewWaitsOf(t, found)}
-	for _, f := range found {
-		a, err := q.answer(f)
+	if out, err = WhyOf(t, set, found, waiting, nil); err != nil {
+		return nil, closed, err
+	}
+	if len(closed) == 0 { // else what is closed may tell of what the archive has
+		source, versions, err := archived(t, pattern)
 		if err != nil {
 			return nil, closed, err
 		}
+		for _, a := range compare(out, source, versions) {
+			if (spool.Name{Source: a.Source, Version: a.Version}).Matches(pattern) && (suite == "" || a.Suite == suite) {
+				out = append(out, a)
+			}
+		}
+	}
+	for _, r := range Drops(t, set, pattern) {
+		if next := r.Reason; suite == "" {
+			r.Reason = ""
+			out = append(out, &Answer{Row: r, Next: next})
+		}
+	}
+	switch {
+	case len(out) > 0:
+		return out, closed, nil
+	case absent != nil:
+		return nil, closed, absent
+	}
+	return nil, closed, daemon.Refuse("nothing here is called %s", spool.OneLine(pattern))
+}
+
+// WhyOf answers for these items, one each. Waiting are the jobs that wait for packages; takes estimates builds, or is
+// nil: then the record of builds is read.
+func WhyOf(t *spool.Tree, set *control.Settings, found, waiting []spool.Found, takes Takes) (out []*Answer, err error) {
+	q := &inquiry{tree: t, set: set, waiting: waiting, waits: NewWaitsOf(t, found)}
+	q.waits.takes = takes
+	for _, f := range found {
+		a, err := q.answer(f)
+		if err != nil {
+			return nil, err
+		}
 		out = append(out, a)
 	}
-	return out, closed, nil
+	return out, nil
 }
 
 // inquiry is what every answer needs.
@@ -94,6 +126,9 @@ func (q *inquiry) answer(f spool.Found) (*Answer, error) {
 		} else if s := silence(t, f, q.set, tk); s != "" {
 			w.Next += "; " + s
 		}
+		if l, err := spool.ReadLease(t.Path(f.Dir())); err == nil && l != nil {
+			w.Next += "; " + leaseOf(l, time.Now())
+		}
 	case spool.DepWait, spool.BDUninstallable:
 		// In it are the relations, what stands in their way, and the ring
 		// of sources that wait for each other.
@@ -108,6 +143,9 @@ func (q *inquiry) answer(f spool.Found) (*Answer, error) {
 		if w.NotForOpkg, err = notForOpkg(t, f); err != nil {
 			return nil, err
 		}
+	}
+	if wrong := t.Misowned(f); wrong != "" {
+		w.Next = wrong + "; as root: packmill fsck --repair"
 	}
 	w.Blocks = blocks(t, q.waiting, tk, f)
 	if f.Arch() == "" || f.Arch() == spool.SourceArch || f.Place.State == spool.Installed {
@@ -135,8 +173,11 @@ func (w *Answer) Text(s *terminal.Screen) string {
 	if w.Suite != "" {
 		where = " in " + w.Suite
 	}
-	head := s.Wrap(terminal.Clean(fmt.Sprintf("%s_%s %s: %s since %s (%s)%s", w.Source, w.Version, arch, w.State,
-		w.Since.Format(time.RFC3339), terminal.Age(w.Since), where)), "  ")
+	since := ""
+	if !w.Since.IsZero() {
+		since = fmt.Sprintf(" since %s (%s)", w.Since.Format(time.RFC3339), terminal.Age(w.Since))
+	}
+	head := s.Wrap(terminal.Clean(fmt.Sprintf("%s_%s %s: %s%s%s", w.Source, w.Version, arch, w.State, since, where)), "  ")
 	b.WriteString(strings.Replace(head, w.State+" since", s.Paint(Colour(w.State), w.State)+" since", 1))
 	line := func(name, text string) {
 		for i, l := range strings.Split(strings.TrimSpace(text), "\n") {
@@ -211,7 +252,11 @@ func whoTakes(tree *spool.Tree, all *control.Settings, f spool.Found, t *queue.T
 				why += "; the last build of " + d.Daemon + " ended without a verdict: " + d.Trouble
 			}
 		}
-		if runs == 0 && err == nil && slices.Contains(b.Architectures, f.Arch()) {
+		switch {
+		case runs > 0 || err != nil || !slices.Contains(b.Architectures, f.Arch()):
+		case b.Elsewhere():
+			why += "; but it is away, and has to call: buildd --master there"
+		default:
 			why += fmt.Sprintf("; but no daemon of it runs: start buildd --arch %s --builder %s", on, b.Name)
 		}
 		who = append(who, b.Name+": "+why)
@@ -220,6 +265,20 @@ func whoTakes(tree *spool.Tree, all *control.Settings, f spool.Found, t *queue.T
 		return who, fmt.Sprintf("no builder of control/builders would ever take it: add %s to one", f.Arch())
 	}
 	return who, spool.NeedsBuild.Next
+}
+
+// leaseOf says how a builder on another machine has a job.
+func leaseOf(l *spool.Lease, now time.Time) string {
+	text := ""
+	if l.Says != "" {
+		text = "it does not run yet (" + l.Says + "); "
+	}
+	text += fmt.Sprintf("%s on another machine has it by a lease, was heard %s ago, ", l.Builder,
+		now.Sub(l.Heard).Round(time.Second))
+	if until := l.Until(); now.Before(until) {
+		return text + "and keeps it until " + until.UTC().Format(time.RFC3339) + " if it is not heard again"
+	}
+	return text + "and has lost it: it is given back"
 }
 
 // silence says that a build has not written to its log for longer than its
@@ -263,7 +322,7 @@ func openJobs(t *spool.Tree, f spool.Found) string {
 	}
 	var out []string
 	for _, a := range plan.Jobs {
-		job, err := queue.FindJob(t, f.Place.Suite, a, f.Name.Source, f.Name.Version)
+		job, err := queue.FindJob(t, f.Place.Suite, a, f.Name)
 		switch {
 		case err != nil || job == nil:
 			out = append(out, a+": not seen just now")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -124,6 +125,24 @@ func (o *Order) word(w string, part *int) (err error) {
 		err = fmt.Errorf("%q stands too far behind: PKG... . ARCH... . SUITE", w)
 	}
 	return err
+}
+
+// ReadFile reads the orders of a file, the first of the words; - is standard input. The other words
+// are added to each.
+func ReadFile(words []string) ([]*Order, error) {
+	if len(words) == 0 {
+		return nil, errors.New("--file wants a file: a line an order; - is standard input")
+	}
+	in := os.Stdin
+	if words[0] != "-" {
+		f, err := os.Open(words[0])
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	return ParseLines(words[0], in, words[1:])
 }
 
 // ParseLines reads orders, a line each, in which quotation marks hold words

@@ -1,6 +1,8 @@
 package wb
 
 import (
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -49,6 +51,22 @@ func TestParse(t *testing.T) {
 	} {
 		if got, err := Parse(strings.Fields(line)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %+v, %v, want %q", line, got, err, want)
+		}
+	}
+}
+
+func TestReadFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "orders")
+	if err := os.WriteFile(file, []byte("# a comment\nwb gb a . ANY\nfail b . amd64 . -m \"two words\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadFile([]string{file, "--dry-run"})
+	if err != nil || len(got) != 2 || got[1].Message != "two words" || !got[0].Dry || !got[1].Dry {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for _, words := range [][]string{nil, {file + ".none"}, {file, "--frob"}} {
+		if got, err := ReadFile(words); err == nil {
+			t.Errorf("%q: got %+v", words, got)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"packmill/cmd/internal/account"
+	"packmill/internal/clean"
 	"packmill/queue"
 	"packmill/spool"
 )
@@ -51,4 +52,17 @@ func Choice(f spool.Found) string {
 	}
 	item := strings.ReplaceAll(f.Name.ID(), ":", "%3a")
 	return fmt.Sprintf("What you can say: packmill build %s  %s -a %s\n", strings.Join(words, " | "), item, f.Arch())
+}
+
+// Info is what is known of a job, a line each; "": it has moved on.
+func Info(t *spool.Tree, f spool.Found) string {
+	tk, err := queue.TicketAt(t, f)
+	if err != nil {
+		return ""
+	}
+	text := f.Dir() + "\n"
+	for line := range strings.Lines(string(tk.Stanza().Append(nil)) + spool.ReadReason(t.Path(f.Dir()))) {
+		text += "  " + clean.Line(strings.TrimRight(line, "\n")) + "\n"
+	}
+	return text
 }

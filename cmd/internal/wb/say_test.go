@@ -1,6 +1,7 @@
 package wb
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,6 +44,34 @@ func TestSay(t *testing.T) {
 		if got := l.Text(); !strings.HasPrefix(got, c.want) {
 			t.Errorf("dry %v: got %q, want %q", c.dry, got, c.want)
 		}
+	}
+}
+
+// Info is the ticket, and why the job lies there, with nothing in it that acts on a terminal.
+func TestInfo(t *testing.T) {
+	tree, err := spool.Init(filepath.Join(t.TempDir(), "tree"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tk := queue.Ticket{Source: "hello", Version: "1", Suite: "sid", BuildArch: "amd64"}
+	it, err := tree.Create(spool.In(spool.DepWait, "sid", "amd64"), spool.NewName(50, time.Now(), "hello", "1"),
+		spool.MasterD, "master-buildd", "made", func(dir string) error {
+			return errors.Join(os.WriteFile(filepath.Join(dir, spool.TicketFile), tk.Stanza().Append(nil), 0o664),
+				os.WriteFile(filepath.Join(dir, spool.ReasonFile), []byte("it wants\n\x1b[2Jlibfoo-dev\n"), 0o664))
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := spool.Found{Place: it.Place, Name: it.Name}
+	it.Release()
+	text := Info(tree, f)
+	if !strings.HasPrefix(text, f.Dir()+"\n  Source: hello\n") || !strings.HasSuffix(text, "libfoo-dev\n") ||
+		strings.Contains(text, "\x1b") {
+		t.Errorf("got %q", text)
+	}
+	f.Name.Version = "2"
+	if text := Info(tree, f); text != "" {
+		t.Errorf("of what is not there: %q", text)
 	}
 }
 

@@ -130,6 +130,9 @@ func (c *Cage) begin(o *Order) (_ *caged, err error) {
 
 // startKeeper starts the keeper with our pipes.
 func (b *caged) startKeeper() error {
+	if os.Args[0] == keeperName { // a program whose main does not call Reexec would start itself for ever
+		return errors.New("a build helper starts a build: main must call runner.Reexec first")
+	}
 	var err error
 	pipe := func() (r, w *os.File) {
 		if err == nil {

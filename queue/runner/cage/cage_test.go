@@ -81,6 +81,7 @@ func TestSubids(t *testing.T) {
 // A watch walks only when there is reason to.
 func TestWatch(t *testing.T) {
 	dir := t.TempDir()
+	write(t, filepath.Join(dir, "small"), "x") // in memory an empty directory takes nothing
 	w := newWatch([]string{dir})
 	now := w.at
 	if got := w.look(now.Add(500*time.Millisecond), 1<<20); got != 0 {
@@ -104,6 +105,16 @@ func TestWatch(t *testing.T) {
 	w.filled -= 1 << 40 // the file system fills
 	if got := w.look(now.Add(10*time.Second), 1<<30); got < 4<<20 {
 		t.Errorf("the file system fills: %d", got)
+	}
+}
+
+// TestNoKeeperOfAKeeper sees that a program which forgot Reexec does not start itself for ever.
+func TestNoKeeperOfAKeeper(t *testing.T) {
+	name := os.Args[0]
+	defer func() { os.Args[0] = name }()
+	os.Args[0] = keeperName
+	if err := new(caged).startKeeper(); err == nil || !strings.Contains(err.Error(), "Reexec") {
+		t.Errorf("a keeper that is started as the program: %v", err)
 	}
 }
 

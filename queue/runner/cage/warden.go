@@ -3,6 +3,7 @@ package cage
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -282,21 +283,28 @@ func Used(path string) int64 {
 // namespace that nobody else has: the old root is left for good, with no mount
 // of it, so that root inside finds no way back.
 func changeRoot(args []string) int {
-	if len(args) < 2 || strings.HasPrefix(args[0], "-") {
-		fmt.Fprintln(os.Stderr, "chroot: a directory and a command are needed")
-		return 125
-	}
-	err := pivot(args[0])
-	if err != nil {
+	fail := func(status int, err error) int {
 		fmt.Fprintln(os.Stderr, "chroot:", err)
-		return 125
+		return status
 	}
-	path, err := exec.LookPath(args[1])
+	if len(args) < 2 || strings.HasPrefix(args[0], "-") && args[0] != SessionFlag {
+		return fail(125, errors.New("a directory and a command are needed"))
+	}
+	root, argv := args[0], args[1:]
+	if args[0] == SessionFlag {
+		var err error
+		if root, argv, err = session(args[1:]); err != nil {
+			return fail(125, err)
+		}
+	}
+	if err := pivot(root); err != nil {
+		return fail(125, err)
+	}
+	path, err := exec.LookPath(argv[0])
 	if err == nil {
-		err = syscall.Exec(path, args[1:], os.Environ())
+		err = syscall.Exec(path, argv, os.Environ())
 	}
-	fmt.Fprintln(os.Stderr, "chroot:", err)
-	return 127
+	return fail(127, err)
 }
 
 // pivot makes a directory the root and takes the old root away.

@@ -21,15 +21,18 @@ const (
 	pins      = "/etc/apt/preferences.d/packmill"
 )
 
-// Preferences are apt's for a build: the suite that it is for counts as any other of
-// which packages are installed by themselves, also where its Release tells clients
-// otherwise (NotAutomatic). Else builds for such a suite got everything from its Base. It is the
-// only archive that lies in the chroot's own files. installability reads lists by the
-// same rule.
-const Preferences = "Package: *\nPin: origin \"\"\nPin-Priority: 500\n"
+// Preferences are apt's for a build: the suite that it is for, which is pinned by what its
+// Release says of it, counts as any other of which packages are installed by themselves, also
+// where its Release tells clients otherwise (NotAutomatic). Else builds for such a suite got
+// everything from its Base. installability reads lists by the same rule.
+func Preferences(pin string) string {
+	return "Package: *\nPin: release " + pin + "\nPin-Priority: 500\n"
+}
 
 // PinCommand writes the preferences, in a chroot.
-var PinCommand = "printf '" + strings.ReplaceAll(Preferences, "\n", `\n`) + "' >" + pins
+func PinCommand(pin string) string {
+	return "printf '" + strings.ReplaceAll(Preferences(pin), "\n", `\n`) + "' >" + pins
+}
 
 // populate adds the build user, and the further repositories.
 func (b *build) populate() error {
@@ -53,7 +56,11 @@ func (b *build) populate() error {
 			return fmt.Errorf("repositories: %w", err)
 		}
 	}
-	for path, text := range map[string]string{extraList: b.List, pins: Preferences} {
+	files := map[string]string{extraList: b.List}
+	if b.Pin != "" {
+		files[pins] = Preferences(b.Pin)
+	}
+	for path, text := range files {
 		if err := b.root.WriteFile(path[1:], []byte(text), 0o644); err != nil {
 			return fmt.Errorf("repositories: %w", err)
 		}
@@ -243,7 +250,7 @@ func (b *build) cutNetwork() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("switch the network off: %w", err)
 	}
-	if err := loopbackUp(); err != nil {
+	if err := cage.LoopbackUp(); err != nil {
 		return fmt.Errorf("loopback: %w", err)
 	}
 	b.root.Remove("etc/resolv.conf")
@@ -251,19 +258,4 @@ func (b *build) cutNetwork() error {
 		return fmt.Errorf("switch the network off: %w", err)
 	}
 	return nil
-}
-
-// loopbackUp switches the loopback interface of a new network namespace on.
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	req, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req)
 }

@@ -42,6 +42,7 @@ type Order struct {
 	Network  bool              // leave it on in maintainer scripts and the build
 	Update   bool              // apt-get update
 	List     string            // apt lines of further repositories
+	Pin      string            // of the one of them that the build is for; empty: none
 	Keys     map[string]string // path in the chroot: key
 	Archives []string          // local archives to mount, by number
 	Depends  string            // build-dependencies, first alternatives only

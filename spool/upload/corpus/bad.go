@@ -163,6 +163,9 @@ var Bad = append([]Row{
 		binary("i386", "known_1.1-1_i386.deb")(p, w)
 		p.Signer, p.Source, p.Version, p.Distribution = w.Bob, "known", "1.1-1", "taking"
 	}},
+	{Name: "bob with binaries alone, of an architecture that is not his", bend: all(
+		set(func(p *pkg) { p.Source, p.Version = "known", "1.1-1" }), alone("i386", "known"),
+		func(p *pkg, w *World) { p.Signer = w.Bob })},
 	{Name: "nobody's rights", World: func(c *upload.Context) { c.Uploaders[0].Allow = nil }},
 	{Name: "unknown suite", bend: set(func(p *pkg) { p.Distribution = "experimental" })},
 	{Name: "suite as a path", bend: changes("Distribution: stable", "Distribution: ../stable")},
@@ -551,10 +554,14 @@ func withBuildinfo(source, version, rest string) func(*pkg, *World) {
 }
 
 // binaryOnly is an upload as a builder makes it.
-func binaryOnly(source string) func(*pkg, *World) {
-	return all(taking("amd64", "fresh_1.0-1_amd64.deb"), func(p *pkg, _ *World) {
+func binaryOnly(source string) func(*pkg, *World) { return alone("amd64", source) }
+
+// alone is an upload of one binary package without its source, with that field Source.
+func alone(arch, field string) func(*pkg, *World) {
+	return func(p *pkg, w *World) {
+		taking(arch, fmt.Sprintf("%s_%s_%s.deb", p.Source, p.Version, arch))(p, w)
 		p.Changes = func(s string) string {
-			s = Sub("Architecture: source amd64", "Architecture: amd64", "Source: fresh", "Source: "+source)(s)
+			s = Sub("Architecture: source "+arch, "Architecture: "+arch, "Source: "+p.Source, "Source: "+field)(s)
 			return resub(`(?m)^ .*(\.dsc|\.tar\.gz)\n`, "")(s)
 		}
 		p.After = func(dir string) error {
@@ -571,7 +578,7 @@ func binaryOnly(source string) func(*pkg, *World) {
 			}
 			return nil
 		}
-	})
+	}
 }
 
 // resign changes the signed .dsc and lists the changed file rightly.

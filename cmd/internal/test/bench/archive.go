@@ -356,7 +356,8 @@ func middleUse(us []used) used {
 
 // archiveFigures measures package archive.
 func archiveFigures(b *bench) error {
-	if err := installPeers(b); err != nil {
+	if err := install(b, map[string]string{"reprepro": "reprepro", "aptly": "aptly", "apt-ftparchive": "apt-utils",
+		"gpg": "gnupg", "xz": "xz-utils"}); err != nil {
 		return err
 	}
 	key, gnupg, fpr, err := benchKey(b)
@@ -369,7 +370,7 @@ func archiveFigures(b *bench) error {
 		_ = cmd.Run() // it ends by itself when its directory is gone
 	}()
 	var smallest used
-	for i, n := range b.packages {
+	for i, n := range b.sizes(1000, 10_000, 63_440) {
 		one, err := archiveOf(b, n, key, gnupg, fpr, smallest)
 		if err != nil {
 			return err

@@ -269,7 +269,7 @@ func benchChroots(b *bench) (*runner.Chroots, string, error) {
 		return nil, "", err
 	}
 	b.progress("looking for a fresh chroot in %s, or making one", c.Dir)
-	_, err = c.Fresh(context.Background(), "sid", arch, base[:1], 24*time.Hour, nil)
+	_, err = c.Fresh(context.Background(), runner.Recipe{Suite: "sid", Arch: arch, Base: base[:1]}, 24*time.Hour)
 	return c, arch, err
 }
 

@@ -63,7 +63,7 @@ func queueOf(root string, n int) (*spool.Tree, error) {
 			return nil, err
 		}
 	}
-	return t, fillQueue(t, 0, n)
+	return t, errors.Join(fillQueue(t, 0, n), t.LearnNames())
 }
 
 // itemName is the name of the i-th item of a queue.
@@ -86,8 +86,9 @@ func fillItem(dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, spool.TicketFile), []byte("Source: hello\nVersion: 1.0-1\n"),
-		0o644); err != nil {
+	source := spool.SourceOf(filepath.Base(dir))
+	ticket := fmt.Sprintf("Source: %s\nVersion: 1.0-1\nDistribution: sid\nArchitecture: any\nDsc: %[1]s_1.0-1.dsc\n", source)
+	if err := os.WriteFile(filepath.Join(dir, spool.TicketFile), []byte(ticket), 0o644); err != nil {
 		return err
 	}
 	line := "2026-01-01T00:00:00Z\tnew\t" + needsBuild.Dir() + "\tmaster-buildd\tfan-out\n"
@@ -441,12 +442,14 @@ func daemonFigures(b *bench) error {
 	if err != nil {
 		return err
 	}
-	left, err := long.List(needsBuild)
+	taken, err := long.List(building)
 	if err != nil {
 		return err
 	}
-	if err := fillQueue(long, longQueue, longQueue-len(left)); err != nil {
-		return err
+	for _, name := range taken {
+		if err := os.Rename(long.Path(building.Dir(), name), long.Path(needsBuild.Dir(), name)); err != nil {
+			return err
+		}
 	}
 	idle, err := spool.Init(filepath.Join(b.dir, "idle"))
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 const (
 	diffArg = "--quinn-diff"
 	needArg = "--installability"
+	fsckArg = "--fsck"
 )
 
 // jobsAsked is how many builds the installability figure asks about: what a
@@ -26,7 +27,7 @@ const jobsAsked = 200
 
 // queueFigures measures the build queues.
 func queueFigures(b *bench) error {
-	if err := jobFigures(b); err != nil {
+	if err := growthFigures(b); err != nil {
 		return err
 	}
 	return listFigures(b)
@@ -141,6 +142,8 @@ func listProcess(args []string) (done bool, err error) {
 	switch {
 	case len(args) == 3 && args[0] == diffArg:
 		return true, diffLists(args[1], args[2])
+	case len(args) == 2 && args[0] == fsckArg:
+		return true, fsckTree(args[1])
 	case len(args) == 4 && args[0] == needArg:
 		return true, askLists(args[1], args[2], args[3])
 	}

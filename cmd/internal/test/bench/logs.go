@@ -18,6 +18,7 @@ import (
 	"packmill/queue"
 	"packmill/queue/buildlog"
 	"packmill/spool"
+	"packmill/spool/statement"
 	"packmill/spool/upload"
 	"packmill/spool/upload/uploadtest"
 )
@@ -116,61 +117,85 @@ const overheadBuilds = 21
 // program's first act, and from its last to the archive queue. The program is
 // the instant builder, which notes both.
 func overheadFigure(b *bench, bin string) error {
-	tree, err := overheadTree(filepath.Join(b.dir, "overhead"), bin)
+	tree, err := overheadTree(
+		filepath.Join(b.dir, "overhead"),
+		"Name: b1\nRunner: exec "+filepath.Join(bin, "fakebuilder"),
+	)
 	if err != nil {
 		return err
 	}
-	for i := range overheadBuilds {
-		if err := overheadJob(b, tree, fmt.Sprintf("package%d", i)); err != nil {
-			return err
-		}
+	if err := overheadJobs(b, tree, bin, overheadBuilds); err != nil {
+		return err
 	}
 	b.progress("%d builds through buildd", overheadBuilds)
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "buildd"), "--tree", tree.Root(), "--arch", "amd64", "--once")
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	if err := output(cmd); err != nil {
+	middle, err := overheadOf(tree, bin, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(
+			ctx,
+			filepath.Join(bin, "buildd"),
+			"--tree",
+			tree.Root(),
+			"--arch",
+			"amd64",
+			"--once",
+		)
+		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+		return output(cmd)
+	})
+	if err != nil {
 		return err
+	}
+	b.figure(Figure{Name: "build.buildd.overhead", Value: middle.Seconds(), Unit: "s", Goal: "< 0.3 s",
+		Met: middle < 300*time.Millisecond})
+	return nil
+}
+
+// overheadOf lets build build all that waits, and returns what the middle one took beside the instant builder's own
+// time.
+func overheadOf(tree *spool.Tree, bin string, build func() error) (time.Duration, error) {
+	jobs, err := tree.List(spool.In(spool.NeedsBuild, "stable", "amd64"))
+	if err != nil {
+		return 0, err
+	}
+	if err := build(); err != nil {
+		return 0, err
 	}
 	acts, err := os.ReadFile(filepath.Join(bin, "builds"))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	did := map[string]time.Time{} // "begin package3_1.0_amd64"
 	for line := range strings.Lines(string(acts)) {
 		if f := strings.Fields(line); len(f) == 4 {
 			if did[f[1]+" "+f[2]], err = time.Parse(time.RFC3339Nano, f[0]); err != nil {
-				return err
+				return 0, err
 			}
 		}
 	}
 	found, err := tree.Find("", spool.Uploaded)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if len(found) != overheadBuilds {
-		return fmt.Errorf("%d of %d builds came to the archive queue", len(found), overheadBuilds)
+	if len(found) != len(jobs) || len(jobs) == 0 {
+		return 0, fmt.Errorf("%d of %d builds came to the archive queue", len(found), len(jobs))
 	}
 	var took []time.Duration
 	for _, f := range found {
 		events, err := spool.ReadHistory(tree.Path(f.Dir()))
 		if err != nil || len(events) < 2 {
-			return fmt.Errorf("history of %s: %d lines, %w", f.Name, len(events), err)
+			return 0, fmt.Errorf("history of %s: %d lines, %w", f.Name, len(events), err)
 		}
 		claimed, moved := events[len(events)-2].Time, events[len(events)-1].Time
 		id := f.Name.ID() + "_amd64"
 		took = append(took, did["begin "+id].Sub(claimed)+moved.Sub(did["end "+id]))
 	}
 	slices.Sort(took)
-	middle := took[len(took)/2]
-	b.figure(Figure{Name: "build.buildd.overhead", Value: middle.Seconds(), Unit: "s", Goal: "< 0.3 s",
-		Met: middle < 300*time.Millisecond})
-	return nil
+	return took[len(took)/2], nil
 }
 
-// overheadTree makes a tree whose builder is the instant one.
-func overheadTree(dir, bin string) (*spool.Tree, error) {
+// overheadTree makes a tree with these builders, each of which builds for amd64 and whose results one key signs.
+func overheadTree(dir string, builders ...string) (*spool.Tree, error) {
 	tree, err := spool.Init(dir)
 	if err != nil {
 		return nil, err
@@ -179,10 +204,12 @@ func overheadTree(dir, bin string) (*spool.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i := range builders {
+		builders[i] += "\nArchitectures: amd64\nKey: private/key\nFingerprint: " + signer.Fingerprint() + "\n"
+	}
 	for name, text := range map[string]string{
-		"suites": "Suite: stable\nArchitectures: amd64\n",
-		"builders": "Name: b1\nArchitectures: amd64\nKey: private/key\nFingerprint: " + signer.Fingerprint() +
-			"\nRunner: exec " + filepath.Join(bin, "fakebuilder") + "\n",
+		"suites":      "Suite: stable\nArchitectures: amd64\n",
+		"builders":    strings.Join(builders, "\n"),
 		"keys/key":    string(signer.Public()),
 		"private/key": string(signer.Secret()),
 	} {
@@ -197,10 +224,24 @@ func overheadTree(dir, bin string) (*spool.Tree, error) {
 	return tree, nil
 }
 
+// overheadJobs puts n jobs into needs-build.
+func overheadJobs(b *bench, tree *spool.Tree, bin string, n int) error {
+	for i := range n {
+		if err := overheadJob(b, tree, fmt.Sprintf("package%d", i)); err != nil {
+			return err
+		}
+	}
+	// buildd takes what was let in: init vouches for all that lies in a tree before reviewd's key is made.
+	if err := os.Remove(tree.Path(statement.PublicFile)); err != nil {
+		return err
+	}
+	return output(exec.Command(filepath.Join(bin, "packmill"), "init", "--tree", tree.Root()))
+}
+
 // overheadJob puts a job into needs-build.
 func overheadJob(b *bench, tree *spool.Tree, source string) error {
-	dir := filepath.Join(b.dir, "source-"+source)
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	dir, err := os.MkdirTemp(b.dir, "source-")
+	if err != nil {
 		return err
 	}
 	changes, err := uploadtest.Package{Source: source, Version: "1.0"}.Write(dir)
@@ -211,8 +252,15 @@ func overheadJob(b *bench, tree *spool.Tree, source string) error {
 	if err != nil {
 		return err
 	}
-	t := &queue.Ticket{Source: source, Version: "1.0", Suite: "stable", Component: "main", Architecture: []string{"any"},
-		Binary: []string{source}}
+	t := &queue.Ticket{
+		Source:       source,
+		Version:      "1.0",
+		Suite:        "stable",
+		Component:    "main",
+		Architecture: []string{"any"},
+		Binary:       []string{source},
+		Changes:      changes,
+	}
 	files := map[string]string{}
 	for _, f := range listed {
 		files[f.Name] = filepath.Join(dir, f.Name)

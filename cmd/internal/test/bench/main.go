@@ -1,12 +1,13 @@
 // Bench measures Packmill beside the raw system calls or the programs that do
 // the same work, in one run on one machine, and says which goals are met.
 //
-//	scripts/bench [AREA ...] [--json] [--dir DIR] [--packages N,...] [--patience TIME]
+//	scripts/bench [AREA ...] [--json] [--dir DIR] [--packages N,...] [--architectures ARCH,...] [--ssh N]
+//	              [--patience TIME]
 //
 // Without an area all are measured. --json prints one object a line: name,
 // value, unit, versus (what it is beside), ratio, goal, met. DIR is on the file
 // system that is measured (default: the directory for temporary files). N is how
-// many packages the archive's figures are of. A program beside us that takes
+// many packages the archive's figures are of, and how many sources the distribution's. A program beside us that takes
 // longer than TIME is stopped, and its line says so. A goal that is not met
 // stays in the list as not met. --help says what the archive's figures compare.
 //
@@ -46,8 +47,11 @@ var areas = []area{
 	{"engine", engine},
 	{"intake", intake},
 	{"build", buildFigures},
+	{"farm", farmFigures},
 	{"archive", archiveFigures},
 	{"queue", queueFigures},
+	{"pages", pageFigures},
+	{"distribution", distributionFigures},
 }
 
 // A Figure is one line of the result.
@@ -66,8 +70,19 @@ type bench struct {
 	dir  string // empty, removed afterwards
 	emit func(Figure)
 
-	packages []int
-	patience time.Duration
+	packages      []int
+	architectures []string
+	days          int // of the distribution's month
+	patience      time.Duration
+	sessions      int
+}
+
+// sizes are what --packages says, or these.
+func (b *bench) sizes(or ...int) []int {
+	if len(b.packages) > 0 {
+		return b.packages
+	}
+	return or
 }
 
 // figure gives out a result as soon as it is known.
@@ -88,7 +103,9 @@ type flags struct {
 	JSON  bool     `name:"json" help:"One JSON object a line."`
 	Dir   string   `help:"Where to work: on the file system that is measured." placeholder:"DIR"`
 
-	Packages []int         `help:"How many packages the archive's figures are of." default:"1000,10000,63440" placeholder:"N"`
+	Packages []int         `help:"${sizes}" placeholder:"N"`
+	Archs    []string      `name:"architectures" help:"The distribution's." default:"${archs}" placeholder:"ARCH"`
+	SSH      int           `name:"ssh" help:"In the area farm also so many idle builders by real ssh (as root)." placeholder:"N"`
 	Patience time.Duration `help:"How long a program beside us may take." default:"3m"`
 }
 
@@ -110,7 +127,9 @@ func main() {
 	var f flags
 	k, err := kong.New(&f, kong.Name("bench"),
 		kong.Description("Measure Packmill beside the raw system calls or the programs that do the same work.\n\n"+compared),
-		kong.Vars{"areas": strings.Join(names, ", ")})
+		kong.Vars{"areas": strings.Join(names, ", "),
+			"sizes": "How many packages the archive's figures are of (1000,10000,63440), or the distribution's sources (1000).",
+			"archs": "amd64,arm64,armel,armhf,i386,mips64el,mipsel,ppc64el,s390x"})
 	if err == nil {
 		_, err = k.Parse(os.Args[1:])
 	}
@@ -163,7 +182,8 @@ func run(w io.Writer, f *flags) error {
 		if err != nil {
 			return err
 		}
-		b := &bench{dir: dir, emit: emit, packages: f.Packages, patience: f.Patience}
+		b := &bench{dir: dir, emit: emit, packages: f.Packages, architectures: f.Archs, days: 30,
+			patience: f.Patience, sessions: f.SSH}
 		start := time.Now()
 		err = a.measure(b)
 		b.progress("%s: %s", a.name, time.Since(start).Round(100*time.Millisecond))

@@ -36,10 +36,8 @@ var archivePeers = []peer{
 	{"apt-ftparchive", "generate, release", 0, fillFtparchive, oneFtparchive},
 }
 
-// installPeers takes from Debian what the figures stand beside.
-func installPeers(b *bench) error {
-	packages := map[string]string{"reprepro": "reprepro", "aptly": "aptly", "apt-ftparchive": "apt-utils", "gpg": "gnupg",
-		"xz": "xz-utils"}
+// install takes from Debian what the figures stand beside: packages by their programs.
+func install(b *bench, packages map[string]string) error {
 	var missing []string
 	for program, name := range packages {
 		if _, err := exec.LookPath(program); err != nil {
@@ -54,7 +52,7 @@ func installPeers(b *bench) error {
 		return fmt.Errorf("not installed: %s; run as root: apt-get install %s",
 			strings.Join(missing, ", "), strings.Join(missing, " "))
 	}
-	b.progress("archive: installing %s", strings.Join(missing, ", "))
+	b.progress("installing %s", strings.Join(missing, ", "))
 	_, err := measured([]string{"DEBIAN_FRONTEND=noninteractive"}, "/",
 		append([]string{"apt-get", "install", "-y", "--no-install-recommends"}, missing...)...)
 	return err

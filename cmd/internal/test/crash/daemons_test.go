@@ -3,6 +3,7 @@
 package crash
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -28,6 +29,8 @@ type scenario struct {
 	// when nothing strikes it, or what was there before.
 	compare bool
 	far     bool           // it writes where no power of ours is cut
+	gone    string         // a pattern of paths that are not there in the end
+	each    bool           // a kill takes the process whose call it is, one of several
 	always  *regexp.Regexp // matches what is where, at every moment
 }
 
@@ -68,6 +71,14 @@ func builtAll(t testing.TB, publish string, sources ...string) *site {
 	return s
 }
 
+// threeBuilt is where the jobs are whose builds are good, bad, and without what they need.
+var threeBuilt = []string{
+	"queue/sid/master broken_1-1", "queue/sid/master hello_1-1", "queue/sid/master waiting_1-1",
+	"queue/sid/arm64/needs-build broken_1-1", "queue/sid/arm64/needs-build hello_1-1",
+	"queue/sid/arm64/needs-build waiting_1-1",
+	"queue/sid/amd64/build-attempted broken_1-1", "queue/sid/amd64/dep-wait waiting_1-1", up + " hello_1-1",
+}
+
 var scenarios = []scenario{
 	{
 		name: "reviewd",
@@ -98,12 +109,17 @@ var scenarios = []scenario{
 	{
 		name: "buildd", prepare: func(t testing.TB) *site { return queued(t, "together", "hello", "broken", "waiting") },
 		argv: builddA[0], again: builddA,
-		want: []string{
-			"queue/sid/master broken_1-1", "queue/sid/master hello_1-1", "queue/sid/master waiting_1-1",
-			"queue/sid/arm64/needs-build broken_1-1", "queue/sid/arm64/needs-build hello_1-1",
-			"queue/sid/arm64/needs-build waiting_1-1",
-			"queue/sid/amd64/build-attempted broken_1-1", "queue/sid/amd64/dep-wait waiting_1-1", up + " hello_1-1",
-		},
+		want: threeBuilt,
+	},
+	{
+		// Either end of a session with a builder on another machine, and what it builds with.
+		name: "buildd --master", prepare: farSite, far: true, each: true,
+		argv: []string{"far-builder"}, again: [][]string{{"far-builder"}}, want: threeBuilt,
+	},
+	{
+		// A cluster's master and its nodes.
+		name: "buildd, a cluster", prepare: clusterSite, far: true, each: true,
+		argv: builddA[0], again: builddA, want: threeBuilt, gone: outsideDir + "/jobs/" + strings.Repeat("?", 32),
 	},
 	{
 		name: "archived",
@@ -233,8 +249,13 @@ func (c *scenario) sweep(t testing.TB) *Sweep {
 		}
 	}
 	return &Sweep{
-		Name: c.name, Tree: s.tree, Scratch: s.dir, Seed: 1, Workers: 2, Restarts: c.argv[0] != "packmill", Far: c.far,
-		Program: func(tree string) *Program { return s.command(tree, c.argv[0], c.at(tree)[1:]...) },
+		Name: c.name, Tree: s.tree, Scratch: s.dir, Seed: 1, Workers: 2, Far: c.far,
+		Restarts: c.argv[0] != "packmill" && !c.far,
+		Program: func(tree string) *Program {
+			p := s.command(tree, c.argv[0], c.at(tree)[1:]...)
+			p.KillCaller = c.each
+			return p
+		},
 		Instant: func(tree string) []string {
 			broken := served(filepath.Join(tree, "archive"))
 			for _, b := range served(filepath.Join(tree, outsideDir, "copy")) {
@@ -245,6 +266,9 @@ func (c *scenario) sweep(t testing.TB) *Sweep {
 		Settle: func(tree string) error { return s.settle(tree, c.again) },
 		Check: func(tree string, acknowledged bool) []string {
 			broken := append(promises(tree), witness(tree, sent)...)
+			if left, _ := filepath.Glob(filepath.Join(tree, c.gone)); c.gone != "" && len(left) > 0 {
+				broken = append(broken, fmt.Sprintf("left behind: %v", left))
+			}
 			if c.compare {
 				return append(broken, c.judge(s, tree, before, after, acknowledged)...)
 			}
@@ -256,19 +280,5 @@ func (c *scenario) sweep(t testing.TB) *Sweep {
 			}
 			return append(broken, at...)
 		},
-	}
-}
-
-// TestDaemons strikes each daemon at a few points of chance.
-func TestDaemons(t *testing.T) {
-	if testing.Short() {
-		t.Skip("long")
-	}
-	for _, c := range scenarios {
-		t.Run(c.name, func(t *testing.T) {
-			s := c.sweep(t)
-			tally, err := s.Run(3)
-			report(t, s, tally, err)
-		})
 	}
 }

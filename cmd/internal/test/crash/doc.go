@@ -26,6 +26,8 @@
 //	master-buildd, fan-out               265    4,100
 //	master-buildd, join                   75    1,060
 //	buildd, three jobs                   280    4,400
+//	buildd and a builder elsewhere       600    4,000, kills of either end
+//	buildd and a cluster's nodes         665    5,200, the same
 //	archived, a first version            420    7,450
 //	archived, a second version           215    3,000
 //	packmill, each of 46 command lines   12 to 240, 28,000 together

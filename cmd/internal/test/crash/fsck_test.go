@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"packmill/archive"
 	"packmill/cmd/internal/fsck"
 	"packmill/spool"
 	"packmill/spool/upload/uploadtest"
@@ -258,7 +259,7 @@ func TestFsckFindsAndMends(t *testing.T) {
 			tt.spoil(b)
 			check := func(when string, want []string) []spool.Finding {
 				t.Helper()
-				found, err := fsck.Check(context.Background(), tree, true)
+				found, err := fsck.Check(context.Background(), tree, archive.CheckOptions{Deep: true})
 				if err != nil {
 					t.Fatal(err)
 				}

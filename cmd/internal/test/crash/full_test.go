@@ -25,7 +25,7 @@ func TestEngineFull(t *testing.T) {
 	}
 }
 
-// TestDaemonsFull is TestDaemons for longer, or whole: -crash.all.
+// TestDaemonsFull strikes each daemon and each command at some points of chance, or at all: -crash.all.
 func TestDaemonsFull(t *testing.T) {
 	for _, c := range slices.Concat(scenarios, verbs) {
 		t.Run(c.name, func(t *testing.T) { full(t, c.sweep(t)) })

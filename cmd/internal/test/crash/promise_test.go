@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"packmill/archive"
 	"packmill/cmd/internal/fsck"
 	"packmill/spool"
 )
@@ -27,7 +28,7 @@ func promises(tree string, but ...spool.Kind) []string {
 	}
 	mends := func(k spool.Kind) bool { return k == spool.Untold || k == spool.Leftover }
 	var broken []string
-	found, err := fsck.Check(context.Background(), t, true)
+	found, err := fsck.Check(context.Background(), t, archive.CheckOptions{Deep: true})
 	if err != nil {
 		return []string{err.Error()}
 	}
@@ -52,7 +53,7 @@ func promises(tree string, but ...spool.Kind) []string {
 			broken = append(broken, err.Error())
 		}
 	}
-	if found, err = fsck.Check(context.Background(), t, false); err != nil {
+	if found, err = fsck.Check(context.Background(), t, archive.CheckOptions{}); err != nil {
 		return append(broken, err.Error())
 	}
 	for _, f := range found {

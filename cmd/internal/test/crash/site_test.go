@@ -122,6 +122,7 @@ type site struct {
 	signer  *openpgp.Signer
 	drops   int
 	publish string
+	dress   func(tree string, p *Program) // what more a program needs; nil: nothing
 }
 
 var keys = sync.OnceValues(func() ([3]*openpgp.Signer, error) {
@@ -187,11 +188,15 @@ func (s *site) write(rel, text string) {
 
 // command is a program of ours on a tree.
 func (s *site) command(tree, name string, args ...string) *Program {
-	return &Program{
+	p := &Program{
 		Path: filepath.Join(s.bin, name), Args: append([]string{"--tree", tree}, args...), Roots: []string{tree}, Dir: "/",
 		Limit: 40 * time.Second,
 		Env:   []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir(), "GOMAXPROCS=2"},
 	}
+	if s.dress != nil {
+		s.dress(tree, p)
+	}
+	return p
 }
 
 // plain runs a program untraced.
@@ -284,6 +289,9 @@ func passTime(tree string) (bool, error) {
 	put := false
 	for _, name := range tickets {
 		data, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the job has moved on
+		}
 		if err != nil {
 			return put, err
 		}

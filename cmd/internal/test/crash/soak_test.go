@@ -140,7 +140,7 @@ func beside(t *testing.T, dir string, but ...spool.Kind) (end func()) {
 	go func() {
 		n := 0
 		for ; ctx.Err() == nil; n++ {
-			found, err := fsck.Check(ctx, tree, n%4 == 3)
+			found, err := fsck.Check(ctx, tree, archive.CheckOptions{Deep: n%4 == 3})
 			if err != nil && ctx.Err() == nil {
 				t.Errorf("fsck beside working daemons: %v", err)
 			}

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"packmill/spool"
 )
 
 // A Sweep strikes one program at its points, one strike a run, each on a fresh
@@ -387,7 +389,7 @@ func (s *Sweep) strikeAndCut(n int, dir string) ([]string, error) {
 	}
 	states := record.States(cut, 3, s.Seed, nil)
 	state := states[rng.IntN(len(states))]
-	if err := errors.Join(record.Make(state, dir), removeTree(first)); err != nil {
+	if err := errors.Join(record.Make(state, dir), reboot(dir), removeTree(first)); err != nil {
 		return nil, err
 	}
 	return s.after(dir, false,
@@ -396,10 +398,20 @@ func (s *Sweep) strikeAndCut(n int, dir string) ([]string, error) {
 
 // cut goes on from a disk that a power cut left.
 func (s *Sweep) cut(r *Record, state *State, tree string) ([]string, error) {
-	if err := r.Make(state, tree); err != nil {
+	if err := errors.Join(r.Make(state, tree), reboot(tree)); err != nil {
 		return nil, err
 	}
 	return s.after(tree, state.Cut == r.Cuts(), fmt.Sprintf("%s: power %s (%s)", s.Name, state, r.Call(state.Cut)))
+}
+
+// reboot makes the tree one of another boot, as it is after a power cut: the names of
+// items, of which no write is synced, are not believed then.
+func reboot(tree string) error {
+	err := os.Remove(filepath.Join(tree, spool.NamesDir, ".complete"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // after restarts everything and checks.

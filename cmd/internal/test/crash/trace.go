@@ -25,11 +25,12 @@ type Program struct {
 	Env  []string // nil: the caller's
 	Dir  string
 
-	Roots    []string // trees whose changes count
-	Children bool     // count the changes of child processes too
-	Reads    bool     // count opens for reading too
-	KillAll  bool     // a kill takes the children along, as a power cut does
-	Limit    time.Duration
+	Roots      []string // trees whose changes count
+	Children   bool     // count the changes of child processes too
+	Reads      bool     // count opens for reading too
+	KillAll    bool     // a kill takes the children along, as a power cut does
+	KillCaller bool     // a kill takes the process whose call it is, also if that is a child
+	Limit      time.Duration
 }
 
 // A Deed is what happens to one call.
@@ -423,7 +424,7 @@ func (t *tracer) enter(th *thread) error {
 	th.call = c
 	switch c.Act.Deed {
 	case KillBefore:
-		t.kill()
+		t.kill(th)
 		if t.dies(th) {
 			return nil // Nothing moves any more: it stays where it is and dies there.
 		}
@@ -471,7 +472,7 @@ func (t *tracer) returned(th *thread) error {
 	}
 	switch c.Act.Deed {
 	case KillAfter, ShortKill:
-		t.kill()
+		t.kill(th)
 		if t.dies(th) {
 			return t.admit()
 		}
@@ -488,9 +489,14 @@ func (t *tracer) returned(th *thread) error {
 }
 
 // dies reports whether kill ends th: a child goes on.
-func (t *tracer) dies(th *thread) bool { return t.p.KillAll || th.tgid == t.main }
+func (t *tracer) dies(th *thread) bool { return t.p.KillAll || t.p.KillCaller || th.tgid == t.main }
 
-func (t *tracer) kill() {
+// kill kills for a call of th.
+func (t *tracer) kill(th *thread) {
+	if t.p.KillCaller {
+		unix.Kill(th.tgid, unix.SIGKILL)
+		return
+	}
 	if t.p.KillAll {
 		t.leaderIn.Lock()
 		defer t.leaderIn.Unlock()

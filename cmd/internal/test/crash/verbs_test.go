@@ -187,6 +187,8 @@ var looks = map[string]int{
 	"archive opkg-conf sid amd64 http://packmill.example": 100,
 	"rebuild --check hello":                               1, // the builder made no .buildinfo
 	"chroot ls":                                           0,
+	"config check":                                        0, "config show": 0,
+	"builder ls": 0,
 }
 
 // elsewhere are those that no sweep strikes, and why.
@@ -195,6 +197,13 @@ var elsewhere = map[string]string{
 	"chroot create": "changes no tree; package queue/runner kills it",
 	"chroot update": "is chroot create",
 	"chroot rm":     "changes no tree",
+
+	"backup":         "only reads; what it writes is elsewhere",
+	"builder add":    "a stanza and a line of authorized_keys are written whole",
+	"builder rm":     "is builder add",
+	"builder pause":  "is archive move's SetField: one field of a file that is written whole",
+	"builder drain":  "is builder pause",
+	"builder resume": "is builder pause",
 
 	"doctor":          "only reads; its exit status is the machine's",
 	"setup":           "makes accounts and units; in the tree it is init, key new and settings that are written whole",

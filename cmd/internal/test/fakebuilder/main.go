@@ -8,23 +8,29 @@
 //	          or in what apt fetched of its Base, or the build ends with 3 and
 //	          says what is missing
 //	script/   SOURCE_VERSION_ARCH, a line an order: "fail TEXT", "dep-wait
-//	          RELATION", "trouble", "sleep 2s", "forge", "also PACKAGE", "only PACKAGES", "print FILE" (its
+//	          RELATION", "trouble", "sleep 2s", "eat MEGABYTES", "forge", "also PACKAGE", "only PACKAGES", "print FILE" (its
 //	          bytes), "wait FILE" (until it is there)
+//	debs/     SOURCE, what a source makes, in the Binary field's place: stanzas as in Packages, but with Package-List's
+//	          architectures and dpkg's ${binary:Version} and ${source:Version}. Version, where it is not the source's,
+//	          is that of the source's version Of. Whether anything is missing is not looked at then
 //	builds    a line for each beginning and each end of a build
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"packmill/archive"
 	"packmill/internal/deb/debtest"
+	"packmill/internal/deb822"
 	"packmill/internal/durable"
 	"packmill/internal/paper"
 	"packmill/internal/policy"
@@ -66,6 +72,10 @@ func run() (int, error) {
 		if status, err := b.obey(verb, rest); err != nil || status != good {
 			return status, err
 		}
+	}
+	debs, err := b.written()
+	if err != nil || debs != nil {
+		return good, errors.Join(err, b.pack(debs))
 	}
 	absent, err := lacking(filepath.Join(b.home, "tree"), b.suite, b.arch, b.dsc)
 	if err != nil {
@@ -154,6 +164,12 @@ func (b *build) obey(verb, rest string) (int, error) {
 		for missing := os.ErrNotExist; missing != nil; time.Sleep(10 * time.Millisecond) {
 			_, missing = os.Lstat(rest)
 		}
+	case "eat": // and have it for a while
+		n, err := strconv.Atoi(rest)
+		eaten := bytes.Repeat([]byte{1}, n<<20)
+		time.Sleep(time.Minute)
+		fmt.Println("ate", len(eaten))
+		return good, err
 	case "forge":
 		b.forge = true
 	case "only":
@@ -166,21 +182,69 @@ func (b *build) obey(verb, rest string) (int, error) {
 	return good, nil
 }
 
+// version is what the build makes of a version: that of a binNMU, if it is one.
+func version(of string) string {
+	if n := os.Getenv("PACKMILL_BINNMU"); n != "" {
+		of += "+b" + n
+	}
+	return of
+}
+
 // packages writes what the build has made.
 func (b *build) packages() error {
-	dsc, version := b.dsc, b.dsc.Version
-	if n := os.Getenv("PACKMILL_BINNMU"); n != "" {
-		version += "+b" + n
+	if os.Getenv("PACKMILL_BINNMU") != "" {
 		fmt.Println("binNMU by", os.Getenv("PACKMILL_BINNMU_BY"))
 	}
+	var debs []debtest.Deb
+	for _, name := range append(b.dsc.Binary, b.also...) {
+		debs = append(debs, debtest.Deb{Name: name, Version: version(b.dsc.Version), Arch: b.arch, Fields: b.depends})
+	}
+	return b.pack(debs)
+}
+
+// written is what debs/SOURCE says of this architecture; nil if there is no such file.
+func (b *build) written() (debs []debtest.Deb, err error) {
+	data, err := os.ReadFile(filepath.Join(b.home, "debs", b.dsc.Source))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	stanzas, err := deb822.Parse("debs", data, deb822.Hostile)
+	if err != nil {
+		return nil, err
+	}
+	debs = []debtest.Deb{}
+	for _, st := range stanzas {
+		if !policy.BuildsOn(deb822.Words(st.Get("Architecture")), b.arch) {
+			continue
+		}
+		d := debtest.Deb{Name: st.Get("Package"), Version: version(b.dsc.Version), Arch: b.arch}
+		if v := st.Get("Version"); v != "" {
+			d.Version = version(v + strings.TrimPrefix(b.dsc.Version, st.Get("Of")))
+		}
+		for _, f := range []string{"Package", "Architecture", "Version", "Of"} {
+			st.Del(f)
+		}
+		d.Fields = strings.NewReplacer("${binary:Version}", d.Version, "${source:Version}", b.dsc.Version).
+			Replace(string(st.Append(nil)))
+		debs = append(debs, d)
+	}
+	return debs, nil
+}
+
+// pack writes packages, and the .changes that lists them.
+func (b *build) pack(debs []debtest.Deb) error {
+	dsc, version := b.dsc, version(b.dsc.Version)
 	u := debtest.Upload{
 		Source: debtest.Source{Name: dsc.Source, Version: dsc.Version}, NoSource: true, Distribution: b.suite,
 	}
-	for _, name := range append(dsc.Binary, b.also...) {
-		d := debtest.Deb{Name: name, Version: version, Arch: b.arch, Packing: "gz", Fields: b.depends}
-		if name != dsc.Source || version != dsc.Version {
+	for _, d := range debs {
+		d.Packing = "gz"
+		if d.Name != dsc.Source || d.Version != dsc.Version {
 			d.Source = dsc.Source
-			if version != dsc.Version {
+			if d.Version != dsc.Version {
 				d.Source += " (" + dsc.Version + ")"
 			}
 		}

@@ -3,7 +3,9 @@
 package server
 
 import (
+	"encoding/binary"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,10 +16,13 @@ import (
 	"packmill/internal/openpgp"
 )
 
-// TestAccounts runs sshd as a server does: with scripts/sshd/packmill.conf,
-// accounts made by scripts/sshd/uploader, and what is in them of the outside
-// world. Then it tries what an uploader must not be able to do.
+// TestAccounts runs sshd as a server does: with scripts/sshd/packmill.conf, accounts
+// made by scripts/sshd/uploader on a tree of packmill init --users, and what is in them
+// of the outside world. Then it tries what an uploader must not be able to do.
 func TestAccounts(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can run the daemons as different users")
+	}
 	s := newSite(t)
 	// Below directories of root's alone, or sshd refuses the chroot.
 	root := "/var/lib/packmill-e2e-accounts"
@@ -39,8 +44,10 @@ func TestAccounts(t *testing.T) {
 	})
 	asRoot("rm", "-rf", root).Run()
 	sudo("install", "-d", "-m", "755", root)
-	sudo("install", "-d", "-o", who.name, tree)
-	s.must("packmill", "init", "--tree", tree)
+	sudo("systemd-sysusers", filepath.Join(scripts, "systemd/packmill.sysusers"))
+	packmill := filepath.Join(bin, "packmill")
+	sudo(packmill, "init", "--tree", tree)
+	sudo(packmill, "init", "--tree", tree, "--users")
 
 	a, b := s.newUploader("ann"), s.newUploader("ben")
 	for _, u := range []*uploader{a, b} {
@@ -65,6 +72,24 @@ func TestAccounts(t *testing.T) {
 			!strings.Contains(string(out), want) {
 			t.Errorf("uploader %q: %v, %q, want %q", args, err, out, want)
 		}
+	}
+
+	// What somebody put where a new account's directory will be is not given to it.
+	victim, cat := filepath.Join(root, "victim"), fmt.Sprintf("e2e-cat-%d", os.Getpid())
+	t.Cleanup(func() { asRoot("userdel", cat).Run() })
+	sudo("install", "-d", "-m", "700", victim)
+	trap := filepath.Join(tree, "spool/incoming", cat)
+	for _, made := range [][]string{{"ln", "-s", victim, trap}, {"mkdir", "-m", "777", trap}} {
+		sudo("setpriv", append([]string{"--reuid=64001", "--regid=64001", "--clear-groups"}, made...)...)
+		out, err := asRoot(tool, "--tree", tree, "--keys", keys, "add", cat,
+			filepath.Join(a.home, ".ssh/id_ed25519.pub")).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "is there already") {
+			t.Errorf("uploader add after a stranger's %q: %v, %s", made, err, out)
+		}
+		if got := sudo("stat", "-c", "%u", trap) + sudo("stat", "-c", "%U %a", victim); got != "64001\nroot 700\n" {
+			t.Errorf("after a stranger's %q it and what a link names: %q", made, got)
+		}
+		sudo("rm", "-r", trap)
 	}
 
 	// The fragment as it is, below what stands for the machine's sshd_config.
@@ -109,13 +134,12 @@ func TestAccounts(t *testing.T) {
 	}
 	account := fmt.Sprintf("Name: ann\nAccount: %s\nAllow: source\n\nName: ben\nAccount: %s\nFingerprint: %s, %s\n"+
 		"Allow: source\n", ann, ben, b.fingerprint, signer.Fingerprint())
-	sudo("install", "-d", "-o", who.name, filepath.Join(tree, "control/keys"))
 	sudo("cp", s.write("uploaders", account, 0o644), filepath.Join(tree, "control/uploaders"))
 	sudo("cp", filepath.Join(s.tree, "control/keys/ben.asc"), filepath.Join(tree, "control/keys/"))
 	sudo("cp", s.write("signer.asc", string(signer.Public()), 0o644), filepath.Join(tree, "control/keys/"))
 	sudo("cp", s.write("suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nBase:\n %s\n",
 		suite, machine(t), strings.Join(base(t), "\n ")), 0o644), filepath.Join(tree, "control/suites"))
-	s.start("reviewd", "reviewd", "--tree", tree)
+	s.startAs("packmill-review", "reviewd", "--tree", tree)
 
 	c := a.make(source{name: "plain", version: "1", suite: suite, all: []string{"plain"}, unsigned: true})
 	a.dput("raw", c)
@@ -153,7 +177,11 @@ func TestAccounts(t *testing.T) {
 		return in("review/"+suite, "hidden") || len(m) > 0 || strings.Contains(string(log), "hidden_1")
 	})
 
-	// What an uploader cannot do.
+	// What an uploader cannot do, to another's file either.
+	sudo("install", "-o", ann, "-m", "644", "/etc/hostname", filepath.Join(tree, "spool/incoming", ann, "held_1.dsc"))
+	if code := b.hardlink("/incoming/"+ann+"/held_1.dsc", "/incoming/"+ben+"/y"); code != sshFxPermissionDenied {
+		t.Errorf("a hard link that no sftp would ask for: status %d, want %d", code, sshFxPermissionDenied)
+	}
 	for _, x := range []struct{ do, want string }{
 		{"ls /incoming", "ermission denied"},
 		{"ls /incoming/" + ann, "ermission denied"},
@@ -163,6 +191,11 @@ func TestAccounts(t *testing.T) {
 		{"put /etc/hostname /x", "ermission denied"},
 		{"put /etc/hostname /accepted/x", "ermission denied"},
 		{"symlink x y", "ermission denied"},
+		{"symlink /incoming/" + ann + "/held_1.dsc y", "ermission denied"},
+		{"ln -s /incoming/" + ann + "/held_1.dsc y", "ermission denied"},
+		// sftp asks for nothing that the server does not offer.
+		{"ln x y", "does not support hardlink@openssh.com"},
+		{"ln /incoming/" + ann + "/held_1.dsc y", "does not support hardlink@openssh.com"},
 		{"mkdir d", "ermission denied"},
 		{"chmod 777 .", "ermission denied"},
 		{"get /../../../etc/passwd " + filepath.Join(s.dir, "stolen"), "not found"},
@@ -197,5 +230,57 @@ func TestAccounts(t *testing.T) {
 	sudo(tool, "--tree", tree, "--keys", keys, "remove", ann)
 	if exec.Command("id", ann).Run() == nil {
 		t.Errorf("uploader remove %s left the account", ann)
+	}
+}
+
+// What of the SSH File Transfer Protocol (draft-ietf-secsh-filexfer-02) a hard link needs.
+const (
+	sshFxpInit            = 1
+	sshFxpStatus          = 101
+	sshFxpExtended        = 200
+	sshFxPermissionDenied = 3
+)
+
+// hardlink asks the account's server for a hard link, without a program that asks first
+// whether it may, and gives the status of the answer, or -1.
+func (u *uploader) hardlink(from, to string) int {
+	u.s.t.Helper()
+	cmd := who.command(nil, "timeout", "20", "ssh", "-F", filepath.Join(u.home, ".ssh/config"), "-s", "127.0.0.1", "sftp")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		u.s.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		u.s.t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer in.Close() // the server answers nothing after that
+	text := func(words ...string) (b []byte) {
+		for _, w := range words {
+			b = append(binary.BigEndian.AppendUint32(b, uint32(len(w))), w...)
+		}
+		return b
+	}
+	packet := func(kind byte, body []byte) []byte { return text(string(append([]byte{kind}, body...))) }
+	in.Write(packet(sshFxpInit, []byte{0, 0, 0, 3}))
+	in.Write(packet(sshFxpExtended, append([]byte{0, 0, 0, 7}, text("hardlink@openssh.com", from, to)...)))
+	for {
+		var head [5]byte // length, kind
+		if _, err := io.ReadFull(out, head[:]); err != nil {
+			u.s.t.Errorf("ssh: %v", err)
+			return -1
+		}
+		body := make([]byte, min(binary.BigEndian.Uint32(head[:]), 1<<16)-1)
+		if _, err := io.ReadFull(out, body); err != nil {
+			u.s.t.Errorf("ssh: %v", err)
+			return -1
+		}
+		if head[4] == sshFxpStatus && len(body) >= 8 {
+			return int(binary.BigEndian.Uint32(body[4:]))
+		}
 	}
 }

@@ -77,7 +77,8 @@ func (s *site) installs(chroot, suite, pkg, version string, others ...string) {
 // time and kept for a day.
 func (s *site) chroot(arch string) string {
 	s.t.Helper()
-	ch, err := chroots().Fresh(context.Background(), suite, arch, base(s.t), 24*time.Hour, os.Stderr)
+	ch, err := chroots().Fresh(context.Background(),
+		runner.Recipe{Suite: suite, Arch: arch, Base: base(s.t), Log: os.Stderr}, 24*time.Hour)
 	if err != nil {
 		s.t.Fatal(err)
 	}

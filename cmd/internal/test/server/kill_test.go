@@ -139,12 +139,13 @@ func kills(t *testing.T, n int, runner string, daemon, builder int, gap time.Dur
 }
 
 // TestStop stops a builder in the middle of a build: nothing of the build
-// runs on, the package is given back, and the next builder takes it.
+// runs on, the package is given back, and the next builder takes it. (sbuild is stopped
+// so by queue/runner's TestSbuildStop and TestKillRunner, and by stories' TestCancelReal.)
 func TestStop(t *testing.T) {
 	arch := machine(t)
 	s := newSite(t)
 	alice := s.newUploader("alice")
-	s.set(setting{publish: "together", archs: []string{arch}, people: []string{alice.stanza("source")}})
+	s.set(setting{publish: "together", archs: []string{arch}, runner: "overlay", people: []string{alice.stanza("source")}})
 	s.chroot(arch)
 	s.sshd(alice)
 	s.daemons(arch)

@@ -25,7 +25,8 @@ func (s *site) classic() []string {
 }
 
 // senders uploads with each program that people use, and wants every upload in
-// review. drop is the account's directory. The account gets in by sftp alone at
+// review. drop is the account's directory; who uploads from the machine itself, as somebody
+// else, uses the shared one above it. The account gets in by sftp alone at
 // one port, and with a shell at the other.
 // The uploads are signed with signer's key, which gpg knows too.
 func (u *uploader) senders(
@@ -62,15 +63,15 @@ incoming = %[2]s
 allowed_distributions = .*
 [here]
 method = local
-incoming = %[2]s
+incoming = %[3]s
 allowed_distributions = .*
-`, account, drop), 0o644)
+`, account, drop, filepath.Dir(drop)), 0o644)
 	s.write(filepath.Join(home, ".dupload.conf"), fmt.Sprintf(`package config;
 $cfg{'shell'} = { fqdn => 'shell', login => '%[1]s', method => 'scp', incoming => '%[2]s', filemode => undef, dinstall_runs => 1 };
 $cfg{'rsync'} = { fqdn => 'shell', login => '%[1]s', method => 'rsync', incoming => '%[2]s', filemode => undef, dinstall_runs => 1 };
-$cfg{'here'} = { method => 'copy', incoming => '%[2]s', filemode => undef, dinstall_runs => 1 };
+$cfg{'here'} = { method => 'copy', incoming => '%[3]s', filemode => undef, dinstall_runs => 1 };
 1;
-`, account, drop), 0o644)
+`, account, drop, filepath.Dir(drop)), 0o644)
 	known := read(s, filepath.Join(u.home, ".ssh", "known_hosts"))
 	key := strings.Fields(known)
 	s.write(filepath.Join(home, ".ssh", "known_hosts"), known+fmt.Sprintf("[127.0.0.1]:%d %s %s\n", shell, key[1], key[2]),

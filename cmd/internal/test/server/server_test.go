@@ -19,6 +19,7 @@ type server struct {
 	leader string // pid of its systemd
 }
 
+// serverRoot is the machine's /.
 const serverRoot = "/var/lib/packmill-e2e-server"
 
 // boot makes the machine from the suite's chroot and starts it. Its sshd
@@ -42,42 +43,48 @@ func (s *site) boot(port int) *server {
 	c.onHost("cp", s.write("port.conf", fmt.Sprintf("Port %d\nListenAddress 127.0.0.1\n", port), 0o644),
 		serverRoot+"/etc/ssh/sshd_config.d/")
 
-	boot := asRoot("systemd-nspawn", "-q", "--register=no", "--keep-unit", "-D", serverRoot,
-		"--bind-ro="+filepath.Dir(scripts)+":/usr/src/packmill", "--bind-ro="+bin+":/usr/local/bin", "--boot")
-	console, err := os.Create(filepath.Join(s.dir, "log", "console"))
+	c.power("--bind-ro="+filepath.Dir(scripts)+":/usr/src/packmill", "--bind-ro="+bin+":/usr/local/bin")
+	return c
+}
+
+// power lets systemd boot what lies in serverRoot, and waits until it has.
+func (c *server) power(binds ...string) {
+	c.t.Helper()
+	args := append([]string{"-q", "--register=no", "--keep-unit", "-D", serverRoot, "--boot"}, binds...)
+	boot := asRoot("systemd-nspawn", args...)
+	console, err := os.Create(filepath.Join(c.dir, "log", "console"))
 	if err != nil {
-		s.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	defer console.Close()
 	boot.Stdout, boot.Stderr = console, console
 	if err := boot.Start(); err != nil {
-		s.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	ended := make(chan struct{})
 	go func() { boot.Wait(); close(ended) }()
-	s.t.Cleanup(func() {
-		if s.t.Failed() && c.leader != "" {
+	c.t.Cleanup(func() {
+		if c.t.Failed() && c.leader != "" {
 			out, _ := c.try("systemctl --failed; journalctl -n 60 --no-pager -o cat")
-			s.t.Logf("the machine's journal:\n%s", out)
+			c.t.Logf("the machine's journal:\n%s", out)
 		}
 		if c.leader != "" {
 			asRoot("kill", "-KILL", c.leader).Run()
 		} else {
-			asRoot("pkill", "-f", "systemd-nspawn.*"+serverRoot).Run()
+			asRoot("kill", "-KILL", fmt.Sprint(boot.Process.Pid)).Run()
 		}
 		<-ended
 	})
-	s.until("the machine's systemd runs", func() bool {
+	c.until("the machine's systemd runs", func() bool {
 		out, _ := asRoot("sh", "-c",
-			"for p in $(pgrep -x systemd); do [ ! -e /proc/$p/root/usr/src/packmill/go.mod ] || { echo $p; break; }; done").Output()
+			"for p in $(pgrep -x systemd); do [ ! /proc/$p/root/ -ef "+serverRoot+"/ ] || { echo $p; break; }; done").Output()
 		c.leader = strings.TrimSpace(string(out))
 		return c.leader != ""
 	})
-	s.until("the machine has booted", func() bool {
+	c.until("the machine has booted", func() bool {
 		out, _ := c.try("systemctl is-system-running")
 		return strings.TrimSpace(out) == "running"
 	})
-	return c
 }
 
 func (c *server) onHost(name string, args ...string) {
@@ -87,11 +94,11 @@ func (c *server) onHost(name string, args ...string) {
 	}
 }
 
-// try runs a shell script as root of the machine, in the source tree.
+// try runs a shell script as root of the machine, in the source tree if that is there.
 func (c *server) try(script string) (string, error) {
 	out, err := asRoot("nsenter", "-t", c.leader, "-a", "env", "-i",
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME=/root", "LC_ALL=C.UTF-8", "sh", "-euc", "cd /usr/src/packmill\n"+script).CombinedOutput()
+		"HOME=/root", "LC_ALL=C.UTF-8", "sh", "-euc", "cd /usr/src/packmill 2>/dev/null || cd\n"+script).CombinedOutput()
 	return string(out), err
 }
 
@@ -137,7 +144,8 @@ func commands(t *testing.T, page, section string) []string {
 
 // TestServer sets up a server by the own commands of doc/server.md, on a machine that
 // systemd boots, and lets a package of an uploader's go its way there: each
-// daemon as its own user, ended and stopped, and once more as cron does it.
+// daemon as its own user, ended and stopped, and once more as cron does it. Then
+// packmill doctor must find what is broken.
 func TestServer(t *testing.T) {
 	s := newSite(t)
 	arch := machine(t)
@@ -172,13 +180,13 @@ func TestServer(t *testing.T) {
 		t.Fatalf("found %d commands in the pages, want 10 at least", ran)
 	}
 	c.sh("scripts/sshd/uploader add ben /root/ben.pub")
-	units := []string{"reviewd", "master-buildd", "archived", "maild", "buildd@" + arch, "buildd@all"}
+	units := []string{"reviewd", "master-buildd", "archived", "maild", "buildd@" + arch, "buildd@all", "statusd"}
 	pid := func(unit string) string { return c.sh("systemctl show -P MainPID " + unit) }
 	before := map[string]string{}
 	for _, u := range units {
 		before[u] = pid(u)
 		want := map[string]string{"re": "packmill-review", "ma": "packmill-master", "ar": "packmill-archive",
-			"bu": "packmill-build"}[u[:2]]
+			"bu": "packmill-build", "st": "packmill-status"}[u[:2]]
 		if u == "maild" {
 			want = "packmill-mail"
 		}
@@ -279,6 +287,9 @@ func TestServer(t *testing.T) {
 		return err == nil
 	})
 	c.sh("test -e " + item("archive/installed/"+suite+"/"+arch+"/*", "long"))
+
+	c.sh("systemctl start " + strings.Join(units, " "))
+	c.doctors(t)
 }
 
 // giveChroot gives the machine's build user the suite's chroot, in place of packmill

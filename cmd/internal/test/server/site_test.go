@@ -224,6 +224,23 @@ type proc struct {
 // start runs a program until stop, its words in log/NAME.
 func (s *site) start(name string, argv ...string) {
 	s.t.Helper()
+	s.supervise(name, func() *exec.Cmd {
+		return who.command([]string{"PACKMILL_TREE=" + s.tree}, argv[0], argv[1:]...)
+	})
+}
+
+// startAs is start of a daemon as the account of its unit.
+func (s *site) startAs(account, daemon string, args ...string) {
+	s.t.Helper()
+	s.supervise(daemon, func() *exec.Cmd {
+		return exec.Command("setpriv", append([]string{"--reuid=" + account, "--regid=" + spool.GroupAll, "--init-groups",
+			filepath.Join(bin, daemon)}, args...)...)
+	})
+}
+
+// supervise starts what command gives until stop, its words in log/NAME.
+func (s *site) supervise(name string, command func() *exec.Cmd) {
+	s.t.Helper()
 	log, err := os.OpenFile(filepath.Join(s.dir, "log", name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		s.t.Fatal(err)
@@ -235,7 +252,7 @@ func (s *site) start(name string, argv ...string) {
 		if p.end {
 			return nil
 		}
-		p.cmd = who.command([]string{"PACKMILL_TREE=" + s.tree}, argv[0], argv[1:]...)
+		p.cmd = command()
 		p.cmd.Stdout, p.cmd.Stderr = log, log
 		return p.cmd.Start()
 	}
@@ -388,7 +405,7 @@ func (s *site) until(what string, is func() bool) {
 		if time.Now().After(end) {
 			s.t.Fatalf("after %v still not: %s\n%s", patience, what, s.ls())
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

@@ -15,7 +15,8 @@ import (
 // user namespaces cannot be.
 var exposed = map[string]string{
 	"reviewd.service": "20", "archived.service": "15", "master-buildd.service": "15", "packmill-fsck.service": "30",
-	"maild.service": "65", "buildd@.service": "70", "packmill-chroots.service": "70",
+	"maild.service": "65", "statusd.service": "6", "buildd@.service": "70", "buildd-remote@.service": "70",
+	"packmill-chroots.service": "70",
 }
 
 // TestUnits lets systemd read the service files, with programs that exist.
@@ -46,6 +47,16 @@ func TestUnits(t *testing.T) {
 		for _, need := range []string{"\nMemoryMax=", "\nTasksMax="} {
 			if !strings.Contains(text, need) {
 				t.Errorf("%s does not say %q", filepath.Base(u), strings.TrimSpace(need))
+			}
+		}
+		// What it requires lies beside it, unless the machine has it.
+		if socket := strings.TrimSuffix(u, ".service") + ".socket"; strings.Contains(text, "\nRequires="+filepath.Base(socket)) {
+			data, err := os.ReadFile(socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, filepath.Base(socket)), data, 0o644); err != nil {
+				t.Fatal(err)
 			}
 		}
 		file := filepath.Join(dir, strings.Replace(filepath.Base(u), "@.service", "@amd64.service", 1))

@@ -3,6 +3,7 @@
 package server
 
 import (
+	"cmp"
 	"compress/gzip"
 	"fmt"
 	"io"
@@ -44,6 +45,7 @@ type setting struct {
 	publish string
 	archs   []string
 	runner  string // default: sbuild
+	all     string // the runner of the builder for all, if it is another
 	extra   string // further fields of the suite
 	people  []string
 }
@@ -54,9 +56,7 @@ const suite = "sid"
 // architectures and one for all.
 func (s *site) set(x setting) {
 	s.t.Helper()
-	if x.runner == "" {
-		x.runner = "sbuild"
-	}
+	x.runner = cmp.Or(x.runner, "sbuild")
 	s.key("archive")
 	builder := s.key("builder")
 	s.write("tree/control/suites", fmt.Sprintf("Suite: %s\nArchitectures: %s\nReview: always\nLog-Review: auto\n"+
@@ -64,10 +64,10 @@ func (s *site) set(x setting) {
 		suite, strings.Join(x.archs, " "), x.publish, strings.Join(base(s.t), "\n "), x.extra), 0o644)
 	s.write("tree/control/uploaders", strings.Join(x.people, ""), 0o644)
 	var builders strings.Builder
-	for name, archs := range map[string]string{"here": strings.Join(x.archs, " "), "indep": "all"} {
+	for _, b := range [][3]string{{"here", strings.Join(x.archs, " "), x.runner}, {"indep", "all", cmp.Or(x.all, x.runner)}} {
 		fmt.Fprintf(&builders,
 			"Name: %s\nArchitectures: %s\nRunner: %s\nChroots: %s\nKey: private/builder.key\nFingerprint: %s\n\n",
-			name, archs, x.runner, chroots().Dir, builder)
+			b[0], b[1], b[2], chroots().Dir, builder)
 	}
 	s.write("tree/control/builders", builders.String(), 0o644)
 }
@@ -100,7 +100,8 @@ func TestWholeWay(t *testing.T) {
 			t.Parallel()
 			w := &way{site: newSite(t), arch: arch, archs: x.archs}
 			w.alice = w.newUploader("alice")
-			w.set(setting{publish: x.publish, runner: x.runner, archs: w.archs, people: []string{w.alice.stanza("source")}})
+			w.set(setting{publish: x.publish, runner: x.runner, all: "overlay", archs: w.archs,
+				people: []string{w.alice.stanza("source")}})
 			for _, a := range w.archs {
 				w.chroot(a)
 			}

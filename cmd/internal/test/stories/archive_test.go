@@ -81,3 +81,30 @@ func TestCopySettlesJobs(t *testing.T) {
 	}
 	m.sound()
 }
+
+// TestWhatIsNoItem: ls and why know uploads that are not taken in yet, and what somebody brought into
+// the archive or took out of it.
+func TestWhatIsNoItem(t *testing.T) {
+	t.Parallel()
+	m := twoSuites(t)
+	m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
+	m.settle()
+	m.upload(uploadtest.Package{Source: "later", Version: "2:1.0"})
+	m.must(os.Remove(m.one("spool/incoming/later_*.dsc")))
+	m.once("reviewd")
+	m.says(m.packmill("ls", "later"), "incoming", "later_1.0", "it is not complete without later_1.0.dsc")
+	m.says(m.packmill("ls"), "hello_1.0", "later_1.0")
+	m.says(m.packmill("why", "later"), "later_1.0 source: incoming since", "it is not complete without later_1.0.dsc")
+	m.control("general", "Reserve: 1000000G")
+	m.upload(uploadtest.Package{Source: "late", Version: "1.0"})
+	m.says(m.packmill("why", "late"), "nothing is taken in", "are free")
+
+	if out := m.packmill("why", "hello"); strings.Contains(out, "testing") {
+		t.Errorf("before it was copied:\n%s", out)
+	}
+	m.packmill("archive", "copy", "stable", "testing", "hello")
+	m.says(m.packmill("why", "hello"), "hello_1.0 source: published in testing", "brought there by hand")
+	m.says(m.packmill("why", "hello", "-s", "testing"), "published in testing")
+	m.packmill("archive", "rm", "stable", "hello")
+	m.says(m.packmill("why", "hello"), "published in testing", "the archive has it no more")
+}

@@ -2,11 +2,13 @@ package stories
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -155,6 +157,28 @@ func TestJobs(t *testing.T) {
 	if begun != 3 || at != 0 {
 		t.Errorf("%d builds began and %d did not end:\n%s", begun, at, data)
 	}
+}
+
+// TestResume: what a builder refused while it was paused it takes at once when a person lets it go on.
+func TestResume(t *testing.T) {
+	t.Parallel()
+	m := newMill(t)
+	m.packmill("builder", "pause", "b1")
+	m.queued(uploadtest.Package{Source: "hello", Version: "1", Distribution: "stable"})
+	log, err := os.Create(filepath.Join(m.home, "log"))
+	m.must(err)
+	defer log.Close()
+	cmd := m.command(context.Background(), "buildd-amd64", "--debug")
+	cmd.Stderr = log
+	m.must(cmd.Start())
+	defer func() { cmd.Process.Signal(syscall.SIGTERM); cmd.Wait() }()
+	m.until("it refuses the job", func() bool {
+		text, err := os.ReadFile(log.Name())
+		m.must(err)
+		return strings.Contains(string(text), "it takes nothing now")
+	})
+	m.packmill("builder", "resume", "b1")
+	m.until("hello is built", func() bool { return len(m.found("hello", spool.NeedsBuild, spool.Building)) == 0 })
 }
 
 // TestSuspect: what failed in a way that may be the machine's fault is tried
@@ -348,4 +372,23 @@ func TestOneTrouble(t *testing.T) {
 	m.upload(uploadtest.Package{Source: "good", Version: "1.0"})
 	m.step("reviewd", "master-buildd")
 	m.until("the next is built", func() bool { return strings.Contains(m.where(), "uploaded amd64 good_1.0") })
+}
+
+// TestWithoutKey: a builder that could not sign takes nothing, and says so before it has built in vain.
+func TestWithoutKey(t *testing.T) {
+	t.Parallel()
+	m := newMill(t)
+	key, away := filepath.Join(m.tree, "control/private/builder.key"), filepath.Join(m.home, "key")
+	m.must(os.Rename(key, away))
+	m.upload(uploadtest.Package{Source: "hello", Version: "1.0"})
+	m.once("reviewd")
+	m.once("master-buildd")
+	log, err := m.command(t.Context(), "buildd-amd64", "--once").CombinedOutput()
+	m.must(err)
+	m.says(string(log), "level=ERROR", "this machine cannot build", "builder.key")
+	if n := m.builds()["hello_1.0_amd64"]; n != 0 {
+		t.Errorf("it was built %d times", n)
+	}
+	m.must(os.Rename(away, key))
+	m.want(m.settle(), "installed amd64 hello_1.0", "installed source hello_1.0")
 }

@@ -21,7 +21,7 @@ import (
 	"packmill/spool/upload/uploadtest"
 )
 
-var long = flag.Bool("life.long", false,
+var long = flag.Bool("stories.long", false,
 	"build for arm64 too, emulated and crossed, in chroots that packmill makes: half an hour; scripts/test long")
 
 // chroots are kept from one run to the next, as the tests of queue/runner keep
@@ -86,7 +86,7 @@ func sleepers(time string) (n int) {
 // and its item says who wanted it and why.
 func TestCancelReal(t *testing.T) {
 	c := chroots(t)
-	if _, err := c.Fresh(t.Context(), "sid", runner.Machine(), []string{base(t)}, 24*time.Hour, nil); err != nil {
+	if _, err := c.Fresh(t.Context(), runner.Recipe{Suite: "sid", Arch: runner.Machine(), Base: []string{base(t)}}, 24*time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -148,7 +148,7 @@ func TestCancelReal(t *testing.T) {
 func TestNotAutomaticReal(t *testing.T) {
 	c := chroots(t)
 	arch := runner.Machine()
-	if _, err := c.Fresh(t.Context(), "sid", arch, []string{base(t)}, 24*time.Hour, nil); err != nil {
+	if _, err := c.Fresh(t.Context(), runner.Recipe{Suite: "sid", Arch: arch, Base: []string{base(t)}}, 24*time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"overlay", "sbuild"} {
@@ -263,7 +263,7 @@ func TestForeign(t *testing.T) {
 func TestChroots(t *testing.T) {
 	t.Parallel()
 	c, arch := chroots(t), runner.Machine()
-	if _, err := c.Fresh(t.Context(), "sid", arch, []string{base(t)}, 24*time.Hour, nil); err != nil {
+	if _, err := c.Fresh(t.Context(), runner.Recipe{Suite: "sid", Arch: arch, Base: []string{base(t)}}, 24*time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	// The same chroot in a directory that is this test's own.

@@ -6,7 +6,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"packmill/archive"
+	"packmill/cmd/internal/control"
+	"packmill/cmd/internal/mail"
 	"packmill/spool"
 	"packmill/spool/upload/uploadtest"
 )
@@ -17,6 +21,17 @@ func (m *mill) told() (sink string) {
 	way := "\nFrom: Archive <archive@example.org>\nVia: " + sink + "/sendmail\n"
 	m.control("notify", "Event: *\nTo: signer"+way+"\nEvent: rebuilt\nTo: buildds@example.org"+way)
 	return sink
+}
+
+// suite is a suite of the settings as the archive has it.
+func (m *mill) suite(name string) archive.Suite {
+	m.Helper()
+	all, err := control.Load(filepath.Join(m.tree, "control"))
+	m.must(err)
+	s, _ := all.Suite(name)
+	out, err := all.Archive(s)
+	m.must(err)
+	return out
 }
 
 // tells compares the letters of one event, as "TO: SUBJECT".
@@ -113,6 +128,91 @@ func TestPublishedIsTold(t *testing.T) {
 	m.settle()
 	m.tells(m.letters(sink), "superseded", "up@example.org: hello 1.1 for stable: superseded")
 	m.sound()
+}
+
+// TestRemovedIsTold: an uploader hears once that a person took an upload out of the archive, also if that
+// person's command dies between the two; what stays is not told of, whoever says that it goes.
+func TestRemovedIsTold(t *testing.T) {
+	t.Parallel()
+	m := newMill(t)
+	sink := m.told()
+	statuses := map[string]func() string{}
+	for _, name := range []string{"hello", "gone", "stays"} {
+		statuses[name] = m.mine(uploadtest.Package{Source: name, Version: "1.0"})
+	}
+	m.settle()
+	m.letters(sink)
+	tree, err := spool.Open(m.tree)
+	m.must(err)
+	noted := func() int {
+		list, err := os.ReadDir(tree.Path(spool.RemovedDir))
+		m.must(err)
+		return len(list)
+	}
+	announce := func(name string) (done func()) {
+		entries := []archive.Entry{{Package: name, Version: "1.0", Arch: "source"}, {Package: name, Version: "1.0", Arch: "amd64"}}
+		done, err := mail.Announce(t.Context(), tree, "stable", entries, "rita")
+		m.must(err)
+		return done
+	}
+	announce("stays")() // died before it removed anything
+	m.packmill("archive", "rm", "stable", "gone", "--yes")
+	m.once("reviewd")
+	m.tells(m.letters(sink), "removed", "up@example.org: gone 1.0 for stable: removed")
+	m.says(statuses["gone"](), ": removed from stable by ")
+	m.says(statuses["stays"](), ": published in stable")
+
+	done := announce("hello")
+	m.once("reviewd") // the command has not ended
+	if n := noted(); n != 1 {
+		t.Errorf("%d removals are noted while one runs", n)
+	}
+	a, err := archive.Open(tree.Path("archive"))
+	m.must(err)
+	_, err = a.Remove(t.Context(), m.suite("stable"), []string{"hello"}, archive.ChangeOptions{}, time.Now())
+	m.must(err)
+	done() // died before it said anything
+	m.once("reviewd")
+	m.once("reviewd")
+	all := m.letters(sink)
+	m.tells(all, "removed", "up@example.org: hello 1.0 for stable: removed")
+	m.says(all[0].text, "rita took hello 1.0 out of stable")
+	if n := noted(); n != 0 {
+		t.Errorf("%d removals are noted when all is told", n)
+	}
+	m.sound()
+}
+
+// TestReminded: once a day people hear of what has waited for long, and with each good build
+// of its log, if they ask.
+func TestReminded(t *testing.T) {
+	t.Parallel()
+	m := newMill(t)
+	sink := m.sink()
+	way := "\nTo: ann@example.org\nVia: " + sink + "/sendmail\n"
+	m.control("notify", "Event: old"+way+"\nEvent: good"+way)
+	m.script("stuck_1.0_amd64", "fail it")
+	for _, s := range []string{"stuck", "fine"} {
+		m.upload(uploadtest.Package{Source: s, Version: "1.0"})
+	}
+	m.settle()
+	all := m.letters(sink)
+	m.tells(all, "old")
+	m.tells(all, "good", "ann@example.org: Log for successful build of fine_1.0 on amd64 (dist=stable)")
+	if len(all) != 1 || len(all[0].files["fine_1.0_amd64.log.gz"]) == 0 {
+		t.Errorf("the log is not with it: %v", all)
+	}
+	m.control("general", "Remind: 1s")
+	m.until("it is told", func() bool {
+		m.must(os.Remove(filepath.Join(m.tree, "journal/uploads/reminded")))
+		m.once("reviewd")
+		all = m.letters(sink)
+		return len(all) > 0
+	})
+	m.once("reviewd")
+	all = append(all, m.letters(sink)...)
+	m.tells(all, "old", "ann@example.org: 1 wait for long")
+	m.says(all[0].text, "stuck_1.0 in queue/stable/amd64/build-attempted")
 }
 
 // TestSourceFirstIsTold: where a source goes ahead, each thing is told as it comes,

@@ -35,7 +35,14 @@ func TestLetters(t *testing.T) {
 		t.Fatalf("letters: %q, want one", letters())
 	}
 	letter := letters()[0]
-	evil := `printf '{"via":"/usr/bin/touch","from":"a@example.org","to":["evil@example.org"]}\n\nx\n' >`
+	// It would leave a marker where maild may write.
+	marker, program := filepath.Join(out, "marker"), filepath.Join(filepath.Dir(a.tree), "program")
+	a.must(os.WriteFile(program, []byte("#!/bin/sh\n: >"+marker+"\n"), 0o755))
+	if got, err := a.run(spool.UserMail, program); err != nil {
+		t.Fatalf("%s as %s: %v\n%s", program, spool.UserMail, err, got)
+	}
+	a.must(os.Remove(marker))
+	evil := `printf '{"via":"` + program + `","from":"a@example.org","to":["evil@example.org"]}\n\nx\n' >`
 	for _, x := range []struct {
 		who, do string
 		ok      bool
@@ -52,6 +59,8 @@ func TestLetters(t *testing.T) {
 	} {
 		if got, err := a.run(x.who, "sh", "-ec", x.do); (err == nil) != x.ok {
 			t.Errorf("%s: %s: %v, want success %v\n%s", x.who, x.do, err, x.ok, got)
+		} else if !x.ok && !strings.Contains(got, "ermission denied") && !strings.Contains(got, "not permitted") {
+			t.Errorf("%s: %s: %v, want that the kernel denies it\n%s", x.who, x.do, err, got)
 		}
 	}
 	a.daemon("maild")
@@ -59,7 +68,14 @@ func TestLetters(t *testing.T) {
 		t.Fatalf("after a sendmail that fails: %q", got)
 	}
 	a.must(os.WriteFile(filepath.Join(out, "well"), nil, 0o644))
-	a.daemon("maild")
+	log, err := a.command(t.Context(), "maild", "--once").CombinedOutput()
+	if err != nil {
+		t.Fatalf("maild: %v\n%s", err, log)
+	}
+	a.says(string(log), "no Via of control/notify names the program "+program)
+	if _, err := os.Lstat(marker); !os.IsNotExist(err) {
+		t.Errorf("maild ran the program of a letter: %v", err)
+	}
 	got, err := os.ReadFile(filepath.Join(out, "mail"))
 	if err != nil || strings.Count(string(got), "Subject:") != 1 || !strings.Contains(string(got), "hello 1.0") {
 		t.Errorf("the mail: %v\n%s", err, got)

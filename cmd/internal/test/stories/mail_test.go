@@ -192,7 +192,7 @@ func TestMailRoundTrips(t *testing.T) {
 	m.must(err)
 	names := []string{"signs", "attaches", "fails", "retries", "waits", "givesback", "notforus", "byhand", "unsigned",
 		"unknown", "other", "source",
-		"forged", "robot", "changed", "twotexts", "nojob", "replayed", "stale", "state", "mine"}
+		"forged", "robot", "changed", "twotexts", "nojob", "replayed", "stale", "state", "mine", "newer", "purged", "takenback"}
 	for _, n := range names {
 		m.upload(uploadtest.Package{Source: n, Version: "1:2.0-1"})
 	}
@@ -270,6 +270,16 @@ func TestMailRoundTrips(t *testing.T) {
 		{"not-for-us", "notforus", clear(t, ann, "not-for-us it needs a disk\n"+logsJob(logs, "notforus")), "not-for-us",
 			"ann", "Done: not-for-us"},
 		{"manual", "byhand", clear(t, ann, "manual\n"+logsJob(logs, "byhand")), "built", "ann", "Done: manual"},
+		{"newvers", "newer", clear(t, ann, "newvers 1:2.0-2\n"+logsJob(logs, "newer")), "attic", "ann", "Done: newvers"},
+		{"purge", "purged", clear(t, ann, "purge\n"+logsJob(logs, "purged")), "attic", "ann", "Done: purge"},
+		{"upload-rem too early", "takenback", clear(t, ann, "upload-rem\n"+logsJob(logs, "takenback")), "built", "ann",
+			"it is in built now"},
+		{"signed in error", "takenback", sign("takenback"), "uploaded", "ann", "Done: sign"},
+		{"upload-rem of another build", "takenback",
+			clear(t, ann, "upload-rem\nJob: 0123456789abcdef0123"+logsJob(logs, "takenback")[25:]), "uploaded", "ann",
+			"of another build"},
+		{"upload-rem", "takenback", clear(t, ann, "upload-rem oops\n"+logsJob(logs, "takenback")), "needs-build", "ann",
+			"Done: upload-rem"},
 		{"nobody signed", "unsigned", from + "\nfail\n" + quoted("unsigned"), "built", "", ""},
 		{"nobody signed a .changes", "unsigned", from + "\n" + string(changes("unsigned")), "built", "", ""},
 		{"an unknown key", "unknown", clear(t, stranger, "fail x"+quoted("unknown")), "built", "", ""},
@@ -367,9 +377,12 @@ func TestMailRoundTrips(t *testing.T) {
 	if got := m.bring(mine); got != 0 || m.stateOf("mine") != "uploaded" {
 		t.Errorf("brought again: exit status %d, in %s", got, m.stateOf("mine"))
 	}
-	// What was signed by mail is published.
+	// What was signed by mail is published, and what was taken back is not.
 	m.once("master-buildd")
 	m.once("archived")
+	if got := m.stateOf("takenback"); got != "built" {
+		t.Errorf("what was taken back and built again is in %s, want built", got)
+	}
 	for _, n := range []string{"signs", "attaches", "mine"} {
 		if got := m.stateOf(n); got != "installed" {
 			t.Errorf("%s is in %s", n, got)

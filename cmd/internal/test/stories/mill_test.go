@@ -18,6 +18,7 @@ import (
 
 	"packmill/internal/openpgp"
 	"packmill/queue/buildlog"
+	"packmill/queue/runner"
 	"packmill/spool"
 	"packmill/spool/upload/uploadtest"
 )
@@ -26,13 +27,15 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
+	runner.Reexec() // chroots are made by this program
 	dir, err := os.MkdirTemp("", "packmill-life-*")
 	if err == nil {
 		bin = dir
 		var out []byte
 		cmd := exec.Command("go", "build", "-o", dir+"/", "packmill/cmd/reviewd", "packmill/cmd/master-buildd",
 			"packmill/cmd/buildd",
-			"packmill/cmd/archived", "packmill/cmd/maild", "packmill/cmd/packmill", "packmill/cmd/internal/test/fakebuilder")
+			"packmill/cmd/archived", "packmill/cmd/maild", "packmill/cmd/statusd", "packmill/cmd/packmill",
+			"packmill/cmd/internal/test/fakebuilder")
 		if out, err = cmd.CombinedOutput(); err != nil {
 			err = fmt.Errorf("%w\n%s", err, out)
 		}
@@ -53,12 +56,33 @@ type mill struct {
 	home   string // of the instant builder
 	signer *openpgp.Signer
 	as     *syscall.Credential // who runs the programs; nil: who runs the test
+	// gives each daemon its account; nil: all have that of as
+	accounts func(program string, cmd *exec.Cmd)
 }
 
 // newMill makes a tree with one suite, stable; lines are added to its stanza.
 func newMill(t *testing.T, lines ...string) *mill {
 	t.Helper()
-	dir := t.TempDir()
+	return newMillIn(t, t.TempDir(), lines...)
+}
+
+// shm is a directory in memory, for what syncs hundreds of times and is thrown away.
+func shm(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "packmill-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// newMillIn is newMill in a directory.
+func newMillIn(t *testing.T, dir string, lines ...string) *mill {
+	t.Helper()
 	m := &mill{T: t, tree: filepath.Join(dir, "tree"), home: filepath.Join(dir, "instant")}
 	m.must(os.MkdirAll(filepath.Join(m.home, "script"), 0o755))
 	m.must(os.Symlink(m.tree, filepath.Join(m.home, "tree")))
@@ -160,6 +184,9 @@ func (m *mill) command(ctx context.Context, name string, args ...string) *exec.C
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, program), args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: m.as}
+	if m.accounts != nil {
+		m.accounts(program, cmd)
+	}
 	return cmd
 }
 

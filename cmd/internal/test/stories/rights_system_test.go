@@ -26,7 +26,8 @@ func TestEachAsEach(t *testing.T) {
 	// The directories of one suite, made as the daemons make them.
 	var dirs []string
 	want := map[string]map[string]string{}
-	accounts := []string{spool.UserReview, spool.UserMaster, spool.UserBuild, spool.UserArchive, spool.UserMail, "nobody"}
+	accounts := []string{spool.UserReview, spool.UserMaster, spool.UserBuild, spool.UserArchive, spool.UserMail,
+		spool.UserStatus, "nobody"}
 	rights := map[string]spool.Right{}
 	for _, r := range spool.Standard.Rights() {
 		rights[r.Dir] = r
@@ -95,7 +96,7 @@ func TestEachFileAsEach(t *testing.T) {
 	people := map[string]*syscall.Credential{"a reviewer": reviewer,
 		"who works on the queues": a.somebody(secondUID, spool.GroupAll, spool.GroupQueue)}
 	for _, name := range []string{spool.UserReview, spool.UserMaster, spool.UserBuild, spool.UserArchive, spool.UserMail,
-		"nobody"} {
+		spool.UserStatus, "nobody"} {
 		people[name] = a.credential(name)
 	}
 	tree, err := spool.Open(a.tree)
@@ -230,6 +231,41 @@ func (a *accounts) lets(r spool.Right, name string, who *syscall.Credential, bit
 		mode >>= 6
 	case slices.Contains(append(who.Groups, who.Gid), a.group(r.Group)):
 		mode >>= 3
+	case r.Look && slices.Contains(append(who.Groups, who.Gid), a.group(spool.GroupStatus)):
+		mode |= 0o5
 	}
 	return mode&bit != 0
+}
+
+// TestRefusedLeavesNoTrace: who may look, and not work on the queues or review, says every
+// word; each is refused with a sentence, and nothing in the tree is touched.
+func TestRefusedLeavesNoTrace(t *testing.T) {
+	a := newAccounts(t, "Review: always")
+	a.script("bad_1.0_amd64", "fail it")
+	a.drop(uploadtest.Package{Source: "bad", Version: "1.0"})
+	a.daemon("reviewd")
+	a.packmill("review", "accept", "bad")
+	a.daemon("master-buildd")
+	a.daemon("buildd", "--arch", "amd64")
+	a.drop(uploadtest.Package{Source: "new", Version: "1.0"})
+	a.daemon("reviewd")
+	looks := a.somebody(secondUID, spool.GroupAll)
+	touched := func() string {
+		out, err := a.run("root", "sh", "-c", "cd "+a.tree+" && find . -printf '%p %i %m %s %C@\n' | sort")
+		a.must(err)
+		return out
+	}
+	before := touched()
+	for _, words := range []string{"wb fail bad . amd64 -m no", "wb gb bad . amd64", "wb dw bad . amd64 -m libx",
+		"wb nfu bad . amd64 -m no", "wb take bad . amd64 --override", "wb bp 20 bad . amd64",
+		"wb extra-depends bad . amd64 -m libx", "wb profiles bad . amd64 -m stage1", "cancel bad amd64 -m no", "requeue bad",
+		"build fail bad -a amd64 -m no", "review accept new", "review reject new -m no", "review hold new -m wait"} {
+		out, err := a.sh(looks, "packmill "+words)
+		if err == nil || strings.Contains(out, "goroutine") || strings.TrimSpace(out) == "" {
+			t.Errorf("packmill %s is not refused with a sentence: %v\n%s", words, err, out)
+		}
+		if now := touched(); now != before {
+			t.Fatalf("packmill %s was refused, and changed the tree; it was\n%s\nand is\n%s", words, before, now)
+		}
+	}
 }

@@ -25,8 +25,9 @@ func (a *accounts) ofRoot() (paths []string) {
 			if err != nil {
 				return nil // it has moved on
 			}
-			if st, err := d.Info(); err == nil && st.Sys().(*syscall.Stat_t).Uid == 0 && path != filepath.Join(a.tree, top) {
-				paths = append(paths, strings.TrimPrefix(path, a.tree+"/"))
+			rel := strings.TrimPrefix(path, a.tree+"/")
+			if st, err := d.Info(); err == nil && st.Sys().(*syscall.Stat_t).Uid == 0 && rel != top && rel != spool.NamesDir {
+				paths = append(paths, rel)
 			}
 			return nil
 		})

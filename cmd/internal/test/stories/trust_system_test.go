@@ -3,6 +3,7 @@
 package stories
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"os/user"
@@ -67,18 +68,27 @@ func TestReviewerChangesNothing(t *testing.T) {
 	a := newAccounts(t, "Review: always")
 	reviewer := a.somebody(reviewerUID, spool.GroupAll, spool.GroupReview, spool.GroupDesk, spool.GroupQueue)
 	evil := a.source(uploadtest.Package{Source: "hello", Version: "1.0", Script: "echo evil", Signer: a.signer})
+	// What the directories let him do he does, by whichever way. A swap that puts no byte of his there tries nothing.
 	swap := func(where string) {
 		t.Helper()
-		item := strings.TrimPrefix(a.one(where), a.tree+"/")
-		// What the directories let him do he does, by whichever way.
-		out, err := a.sh(reviewer,
-			"cd "+item+"; for f in "+evil+"/*; do cp -f $f . || { rm -f ${f##*/}; cp $f .; } || true; done; ls -l")
-		t.Logf("in %s: %v\n%s", where, err, out)
-	}
-	took := func(source string) {
-		t.Helper()
-		if got := a.packmill("archive", "ls", "stable"); strings.Contains(got, source) {
-			t.Errorf("the archive took %s:\n%s", source, got)
+		dir := a.one(where)
+		files := func() (n int) {
+			names, err := filepath.Glob(filepath.Join(evil, "*"))
+			a.must(err)
+			for _, name := range names {
+				bad, err := os.ReadFile(name)
+				a.must(err)
+				if got, err := os.ReadFile(filepath.Join(dir, filepath.Base(name))); err == nil && string(got) == string(bad) {
+					n++
+				}
+			}
+			return n
+		}
+		before := files()
+		out, err := a.sh(reviewer, "cd "+strings.TrimPrefix(dir, a.tree+"/")+"; for f in "+evil+
+			"/*; do cp -f $f . || { rm -f ${f##*/}; cp $f .; } || true; done; ls -l")
+		if n := files(); err != nil || before != 0 || n == 0 {
+			t.Fatalf("%s: %v, %d files of his before and %d after it\n%s", where, err, before, n, out)
 		}
 	}
 	a.drop(uploadtest.Package{Source: "hello", Version: "1.0"})
@@ -89,42 +99,35 @@ func TestReviewerChangesNothing(t *testing.T) {
 		t.Fatalf("mv from review to accepted: %v\n%s", err, out)
 	}
 	a.daemon("master-buildd")
-	where := a.where()
-	if where != "rejected source hello_1.0" && where != "master source hello_1.0\nneeds-build amd64 hello_1.0" {
-		t.Fatalf("after a swap in review: %s", where)
-	}
-	if where == "rejected source hello_1.0" {
-		a.says(a.reason(spool.Rejected, "hello"), "not what reviewd let in")
-		a.drop(uploadtest.Package{Source: "hello", Version: "1.1"})
-		a.daemon("reviewd")
-		a.packmill("review", "accept", "hello")
-		a.daemon("master-buildd")
-		evil = a.source(uploadtest.Package{Source: "hello", Version: "1.1", Script: "echo evil", Signer: a.signer})
-	}
-	swap("queue/stable/amd64/needs-build/*_hello_1.*")
-	swap("queue/stable/master/*_hello_1.*")
+	a.want(a.where(), "rejected source hello_1.0")
+	a.says(a.reason(spool.Rejected, "hello"), "not what reviewd let in")
+
+	a.drop(uploadtest.Package{Source: "hello", Version: "1.1"})
+	a.daemon("reviewd")
+	a.packmill("review", "accept", "hello")
+	a.daemon("master-buildd")
+	evil = a.source(uploadtest.Package{Source: "hello", Version: "1.1", Script: "echo evil", Signer: a.signer})
+	swap("queue/stable/amd64/needs-build/*_hello_1.1")
+	swap("queue/stable/master/*_hello_1.1")
 	a.daemon("buildd", "--arch", "amd64")
 	a.daemon("master-buildd")
 	a.daemon("archived")
-	for _, f := range a.found("hello", spool.Installed) {
-		t.Logf("the reviewer could change nothing: %s", f.Dir())
-	}
-	debs, err := filepath.Glob(filepath.Join(a.tree, "archive/pool/main/h/hello/*.tar.*"))
-	a.must(err)
-	for _, deb := range debs {
-		bad, err := os.ReadFile(filepath.Join(evil, filepath.Base(deb)))
-		a.must(err)
-		good, err := os.ReadFile(deb)
-		a.must(err)
-		if string(bad) == string(good) {
-			t.Errorf("the archive has the reviewer's %s", deb)
+	a.want(a.where(), "build-attempted amd64 hello_1.1", "rejected source hello_1.0", "rejected source hello_1.1")
+	for _, item := range []string{"queue/stable/amd64/build-attempted/*_hello_1.1", "spool/rejected/*_hello_1.1"} {
+		out, err := a.sh(nil, "cat "+item+"/history "+item+"/"+spool.ReasonFile)
+		if err != nil {
+			t.Errorf("%s: %v\n%s", item, err, out)
 		}
+		a.says(out, "not what was let in")
 	}
-	if len(debs) == 0 {
-		took("hello")
-	}
-	if n := a.builds()["hello_1.1_amd64"]; n > 0 && len(debs) == 0 {
+	if n := a.builds()["hello_1.1_amd64"]; n > 0 {
 		t.Errorf("the swapped source was built %d times", n)
+	}
+	if got := a.packmill("archive", "ls", "stable"); strings.Contains(got, "hello") {
+		t.Errorf("the archive took it:\n%s", got)
+	}
+	if got, err := filepath.Glob(filepath.Join(a.tree, "archive/pool/main/h/hello/*")); err != nil || len(got) > 0 {
+		t.Errorf("in the pool: %q, %v", got, err)
 	}
 }
 
@@ -215,21 +218,22 @@ func TestBuilderPublishesNothing(t *testing.T) {
 		a.must(err)
 		a.must(os.WriteFile(filepath.Join(a.home, "statement"), signed, 0o644))
 		if out, err := a.sh(build, tc.script); err != nil {
-			t.Logf("%s: the kernel refuses: %v %s", tc.what, err, out)
-			a.must(os.RemoveAll(filepath.Join(a.tree, item)))
-			continue
+			t.Fatalf("%s: what the account may do: %v\n%s", tc.what, err, out)
 		}
 		published(tc.what)
-		if where := a.where(); strings.Contains(where, "installed source bash") ||
-			strings.Contains(where, "uploaded source bash") {
-			t.Errorf("%s: %s", tc.what, where)
+		a.says(a.reason(spool.Rejected, "bash"), "made it as a source")
+		a.must(os.RemoveAll(a.one("spool/rejected/*_bash_99")))
+	}
+	// The source of an upload that was let in, rewritten in place, or taken from there: the kernel refuses.
+	real := strings.TrimPrefix(a.one("queue/stable/master/*_real_1.0"), a.tree+"/")
+	for _, script := range []string{"cp -f " + unsigned + "/bash* " + real + "/", "cp " + unsigned + "/bash_99.dsc " + real + "/real_1.0.dsc",
+		"I=" + real + "\n" + ticket("Account: acc\\n"), "rm " + real + "/ticket", "mv " + real + " " + item} {
+		if out, err := a.sh(build, script); err == nil || !strings.Contains(out, "ermission denied") {
+			t.Errorf("a source of the master queue: %s: %v, %q, want it refused", script, err, out)
 		}
 	}
-	// The source of an upload that was let in, rewritten in place.
-	out, err := a.sh(build,
-		"I=$(echo queue/stable/master/*_real_1.0)\ncp -f "+unsigned+"/bash* $I/\n"+ticket("Account: acc\\n")+"mv $I archive/incoming/stable/50-20261128T100000.000000Z_bash_99")
-	t.Logf("rewriting a source in the master queue: %v %s", err, out)
 	published("a source of the master queue, rewritten")
+	a.want(a.where(), "master source real_1.0", "needs-build amd64 real_1.0")
 
 	// A job of a source that was let in, with a package of another name.
 	a.drop(uploadtest.Package{Source: "hello", Version: "1.0"})
@@ -258,4 +262,123 @@ func TestBuilderPublishesNothing(t *testing.T) {
 	a.daemon("master-buildd")
 	published("a package that the source does not name")
 	a.says(a.reason(spool.BuildAttempted, "hello"), "does not name the package bash")
+}
+
+// TestJobIsNoSource: the account of the builds may write in a job's directory, which is
+// master-buildd's. Filled with a source that was let in, statement and all, and laid into
+// the archive queue it is none: not in a suite where a reviewer is asked, and not again
+// where it was removed. root's init --users in between makes it none either.
+func TestJobIsNoSource(t *testing.T) {
+	a := newAccounts(t)
+	a.control("suites", a.suites()+"\nSuite: careful\nArchitectures: amd64\nReview: always\nSign-With: private/archive.key\n")
+	a.drop(uploadtest.Package{Source: "hello", Version: "1.0"})
+	a.through()
+	build, kept := credential(t, spool.UserBuild), filepath.Join(a.home, "kept")
+	a.must(os.Mkdir(kept, 0o755))
+	own(t, spool.UserBuild, kept)
+	if out, err := a.sh(build, "umask 2; cp archive/installed/stable/source/h/*_hello_1.0/* archive/pool/main/h/hello/hello_1.0.tar.* "+
+		kept); err != nil {
+		t.Fatalf("what everybody in the house reads: %v\n%s", err, out)
+	}
+	a.packmill("archive", "rm", "stable", "hello", "--yes")
+	for i, suite := range []string{"careful", "stable"} {
+		a.drop(uploadtest.Package{Source: "world", Version: fmt.Sprint(i + 1)})
+		a.daemon("reviewd")
+		a.daemon("master-buildd")
+		out, err := a.sh(build, "umask 2; I=archive/incoming/"+suite+"/50-20261128T100000.000000Z_hello_1.0\n"+
+			"mv queue/stable/amd64/needs-build/*_world_* $I; rm -r $I/*; cp "+kept+"/* $I\n"+
+			"sed -i 's/^Distribution: .*/Distribution: "+suite+"/' $I/ticket")
+		if err != nil {
+			t.Fatalf("what the account may do: %v\n%s", err, out)
+		}
+		a.packmill("init", "--users")
+		a.daemon("archived")
+		if got := a.packmill("archive", "ls", suite); strings.Contains(got, "hello") {
+			t.Errorf("%s has a source that nobody let into it:\n%s", suite, got)
+		}
+		if suite == "stable" { // of which it was taken out
+			a.says(a.packmill("ls", "hello"), "its source was removed from the suite")
+			continue
+		}
+		a.says(a.reason(spool.Rejected, "hello"), "made it as a source")
+		a.must(os.RemoveAll(a.one("spool/rejected/*_hello_1.0")))
+	}
+}
+
+// TestReadAnother: an uploader whose upload is being read puts another in its place: a
+// newer version, or the same one with other files once he has cancelled the first. What
+// the reviewer says of the name that he read accepts neither.
+func TestReadAnother(t *testing.T) {
+	a := newAccounts(t, "Review: always")
+	reviewer := a.somebody(reviewerUID, spool.GroupAll, spool.GroupReview, spool.GroupDesk)
+	send := func(version, script string) {
+		t.Helper()
+		a.drop(uploadtest.Package{Source: "hello", Version: version, Script: script})
+		a.daemon("reviewd")
+	}
+	accept := func(word string) (string, error) { return a.sh(reviewer, "packmill review accept "+word) }
+	send("1.0", "echo good")
+	send("1.1", "echo evil")
+	if out, err := accept("hello"); err == nil || !strings.Contains(out, "came in the place of hello_1.0") {
+		t.Errorf("accept hello after hello_1.0 became hello_1.1: %v\n%s", err, out)
+	}
+	text, err := a.signer.Clearsign([]byte("Archive: x\nUploader: up <up@example.org>\nCommands:\n "+
+		"cancel hello_1.1_source.changes\n"), time.Now())
+	a.must(err)
+	a.must(os.WriteFile(filepath.Join(a.tree, "spool/incoming/up.commands"), text, 0o644))
+	a.daemon("reviewd")
+	send("1.1", "echo worse")
+	if out, err := accept("hello_1.1"); err == nil || !strings.Contains(out, "came in the place of hello_1.1") {
+		t.Errorf("accept hello_1.1 after it was sent again: %v\n%s", err, out)
+	}
+	a.want(a.where(), "attic source dcut_0", "attic source hello_1.0", "attic source hello_1.1", "review source hello_1.1")
+	if out, err := accept(filepath.Base(a.item(spool.Review, "hello"))); err != nil {
+		t.Errorf("by its whole name: %v\n%s", err, out)
+	}
+}
+
+// TestReviewersPlan: a reviewer may write in the directory of an upload that waits, and in
+// a source's that waits for its builds. No plan of his, and none of another source, has a
+// source published before its builds have settled.
+func TestReviewersPlan(t *testing.T) {
+	a := newAccounts(t, "Review: always")
+	reviewer := a.somebody(reviewerUID, spool.GroupAll, spool.GroupReview, spool.GroupDesk)
+	a.daemon("master-buildd") // which makes the directories
+	for _, name := range []string{"early", "late", "other"} {
+		a.drop(uploadtest.Package{Source: name, Version: "1.0", Architecture: map[bool]string{true: "all", false: "any"}[name ==
+			"other"]})
+	}
+	a.daemon("reviewd")
+	as := func(script string) {
+		t.Helper()
+		if out, err := a.sh(reviewer, "umask 2\n"+script); err != nil {
+			t.Fatalf("what a reviewer may: %v\n%s", err, out)
+		}
+	}
+	as(`cd spool/review/stable
+printf 'Jobs: \nNot-For-Us: \nHas-Binaries: amd64\nClass: 50\n' >$(echo *_early_1.0)/plan
+mv * ../../accepted/stable/`)
+	a.daemon("master-buildd")
+	waits := []string{"master source early_1.0", "master source late_1.0", "master source other_1.0",
+		"needs-build amd64 early_1.0", "needs-build amd64 late_1.0", "needs-build all other_1.0",
+		"auto-not-for-us amd64 other_1.0"}
+	a.want(a.where(), waits...)
+	as(`cd queue/stable/master
+rm *_late_1.0/plan; printf 'Jobs: \nClass: 50\n' >$(echo *_late_1.0)/plan
+rm *_early_1.0/plan; mv *_other_1.0/plan *_early_1.0/`)
+	a.daemon("master-buildd")
+	a.want(a.where(), waits...)
+	a.daemon("archived")
+	if got := a.packmill("archive", "ls", "stable"); strings.Contains(got, "_1.0") || strings.Contains(got, "1.0") {
+		t.Errorf("published before it was built:\n%s", got)
+	}
+	a.daemon("buildd", "--arch", "amd64")
+	a.daemon("buildd", "--arch", "all")
+	a.daemon("master-buildd")
+	a.daemon("archived")
+	for _, name := range []string{"early", "late", "other"} {
+		if n := len(a.found(name, spool.Installed)); n < 2 {
+			t.Errorf("%s did not go on:\n%s", name, a.packmill("ls"))
+		}
+	}
 }

@@ -72,6 +72,24 @@ func TestRemovedStaysRemoved(t *testing.T) {
 	m.sound()
 }
 
+// The last job of a source that was taken out settles before master-buildd looks at the
+// archive: the copy that waited for it is not published in its place.
+func TestRemovedBeforeItsLastJob(t *testing.T) {
+	t.Parallel()
+	m := newMill(t, "Publish: source-first")
+	m.upload(uploadtest.Package{Source: "bad", Version: "1.0"})
+	m.step("reviewd", "master-buildd", "archived")
+	m.packmill("archive", "rm", "stable", "bad", "--yes")
+	m.wb("fail bad . amd64 -m no")
+	got := m.settle()
+	m.has(got, "attic source bad_1.0", "attic amd64 bad_1.0")
+	m.lacks(got, "master source bad_1.0", "uploaded source bad_1.0")
+	if out := m.published("stable", "*"); strings.TrimSpace(out) != "" {
+		t.Errorf("published after the removal:\n%s", out)
+	}
+	m.sound()
+}
+
 // What is built of a version that is not the suite's any more is late: it goes to
 // the attic, and never waits for its source. (A failed build given back, a binNMU,
 // and a source that was taken out, each of which ends after that.)

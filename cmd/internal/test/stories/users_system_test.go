@@ -186,6 +186,9 @@ func TestUsers(t *testing.T) {
 		t.Fatalf("review: %v %v", waiting, err)
 	}
 	deb := filepath.Join(m.tree, "archive/pool/main/h/hello/hello_1.0_amd64.deb")
+	theirs := filepath.Join(m.tree, "spool/incoming/theirs")
+	m.must(os.WriteFile(theirs, nil, 0o644))
+	own(t, spool.UserMail, theirs)
 	for _, tc := range []struct {
 		who   string
 		shell string
@@ -202,6 +205,13 @@ func TestUsers(t *testing.T) {
 		{spool.UserMail, "ls " + m.tree + "/spool/review", false},
 		{spool.UserMail, "touch " + m.tree + "/archive/published/stable/x", false},
 		{spool.UserMail, "cat " + m.tree + "/control/private/builder.key", false},
+		{spool.UserMail, "touch " + m.tree + "/archive/pool/x", false},
+		{spool.UserMail, "echo x >>" + deb, false},
+		{spool.UserMail, "touch " + m.tree + "/archive/dists/stable/InRelease", false},
+		{spool.UserArchive, "mv " + waiting[0] + " " + m.tree + "/spool/accepted/stable/", false},
+		{"nobody", "touch " + waiting[0] + "/ticket", false},
+		{"nobody", "cat " + waiting[0] + "/ticket", false},
+		{"nobody", "rm -f " + theirs, false},
 		{spool.UserBuild, "mv " + waiting[0] + " " + m.tree + "/archive/incoming/stable/", false},
 		{spool.UserBuild, "ls " + filepath.Dir(waiting[0]), false},
 		{spool.UserBuild, "touch " + waiting[0] + "/ticket", false},
@@ -250,6 +260,10 @@ func TestUsers(t *testing.T) {
 		if (err == nil) != tc.ok {
 			t.Errorf("%s: %s: got %v (%s), want success %v", tc.who, tc.shell, err, strings.TrimSpace(out), tc.ok)
 		}
+		// A path that is not there is refused to everybody.
+		if !tc.ok && !strings.Contains(out, "ermission denied") && !strings.Contains(out, "not permitted") {
+			t.Errorf("%s: %s: %v (%s), want that the kernel denies it", tc.who, tc.shell, err, strings.TrimSpace(out))
+		}
 	}
 	// Another user ends a build, and its log is there for everybody.
 	m.script("ended_1.0_amd64", "wait "+filepath.Join(m.home, "never"))
@@ -287,6 +301,7 @@ func TestUsers(t *testing.T) {
 			t.Errorf("fsck does not say that %s has wrong rights: %v\n%s", dir, err, out)
 		}
 	}
+	m.says(m.packmill("why", "world"), "who else could write in it", "as root: packmill fsck --repair")
 	m.packmill("fsck", "--repair")
 	m.sound()
 }

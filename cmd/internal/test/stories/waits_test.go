@@ -102,7 +102,7 @@ func TestNotAutomatic(t *testing.T) {
 	below.settle()
 	line := "deb [signed-by=%[1]s/archive/keys/%[2]s.asc] file:%[1]s/archive %[2]s main"
 	lines := fmt.Sprintf(line, below.tree, "stable") + "\n" + fmt.Sprintf(line, below.tree, "backports")
-	m := newMill(t, "Not-Automatic: yes", "Base: "+strings.ReplaceAll(lines, "\n", "\n "))
+	m := newMill(t, "Not-Automatic: yes", "Label: Ours", "Base: "+strings.ReplaceAll(lines, "\n", "\n "))
 	m.upload(uploadtest.Package{Source: "libfoo", Version: "2.0"})
 	m.settle()
 	m.upload(uploadtest.Package{Source: "app", Version: "1.0", BuildDepends: "libfoo (>= 2.0)"})
@@ -111,14 +111,15 @@ func TestNotAutomatic(t *testing.T) {
 	if n := m.builds()["far_1.0_amd64"]; n != 0 {
 		t.Errorf("far was tried %d times", n)
 	}
-	// A build sees the Base by its address, and our archive as files.
+	// A build sees our archive as files, and the Base so, or by its address.
 	web := httptest.NewServer(http.FileServer(http.Dir(below.tree + "/archive")))
 	defer web.Close()
 	own := "\n" + fmt.Sprintf(line, m.tree, "stable")
-	for preferences, want := range map[string]string{overlay.Preferences: "2.0", "": "1.0"} {
-		if got := candidate(t, strings.ReplaceAll(lines, "file:"+below.tree+"/archive", web.URL)+own, preferences,
-			"libfoo"); got != want {
-			t.Errorf("apt with the preferences %q takes libfoo %s, want %s", preferences, got, want)
+	for _, base := range []string{lines, strings.ReplaceAll(lines, "file:"+below.tree+"/archive", web.URL)} {
+		for preferences, want := range map[string]string{overlay.Preferences("a=stable,n=stable,l=Ours"): "2.0", "": "1.0"} {
+			if got := candidate(t, base+own, preferences, "libfoo"); got != want {
+				t.Errorf("apt with the preferences %q and %s takes libfoo %s, want %s", preferences, base, got, want)
+			}
 		}
 	}
 	m.sound()

@@ -65,8 +65,12 @@ func TestSpecificFollows(t *testing.T) {
 	for _, s := range []string{"app", "bin"} {
 		m.upload(uploadtest.Package{Source: s, Version: "1.0"})
 	}
+	// Of this one there is a package only with a build profile.
+	m.upload(uploadtest.Package{Source: "only", Version: "1.0", Dsc: func(text string) string {
+		return strings.Replace(text, " arch=any", " arch=any profile=pkg.only.more", 1)
+	}})
 	m.has(m.step("reviewd", "master-buildd", "archived"), "needs-build i386 app_1.0", "auto-not-for-us i386 bin_1.0",
-		"needs-build amd64 bin_1.0")
+		"needs-build amd64 bin_1.0", "auto-not-for-us i386 only_1.0", "auto-not-for-us amd64 only_1.0")
 	m.control("packages-arch-specific", "bin: !i386\n%app: !i386")
 	m.has(m.step("master-buildd"), "auto-not-for-us i386 app_1.0", "needs-build amd64 app_1.0")
 	got := m.settle()
@@ -75,8 +79,9 @@ func TestSpecificFollows(t *testing.T) {
 		t.Errorf("%d builds: %v", n, m.builds())
 	}
 	m.control("packages-arch-specific", "# nothing")
+	m.control("suites", m.suites()+"Profiles: pkg.only.more")
 	got = m.settle()
-	m.has(got, "installed i386 app_1.0", "installed i386 bin_1.0")
+	m.has(got, "installed i386 app_1.0", "installed i386 bin_1.0", "installed i386 only_1.0", "installed amd64 only_1.0")
 	m.lacks(got, "auto-not-for-us i386 app_1.0", "auto-not-for-us i386 bin_1.0")
 	m.sound()
 }
@@ -233,6 +238,18 @@ func TestFailureIsTold(t *testing.T) {
 	if out := m.wb("take app . amd64"); !strings.Contains(out, "a version before failed") {
 		t.Errorf("take: %s", out)
 	}
+	sink := m.sink()
+	m.control("notify", "Event: failed\nTo: ann@example.org\nVia: "+sink+"/sendmail")
+	m.script("app_1.2_amd64", "fail it again")
+	m.wb("gb app . amd64")
+	m.settle()
+	if sent := m.letters(sink); len(sent) != 1 || !strings.Contains(sent[0].text, "bug 4711") {
+		t.Errorf("the mail of its failure does not tell of the one before: %v", sent)
+	}
+	if log := m.packmill("log", "app_1.2"); !strings.Contains(log, "bug 4711") {
+		t.Errorf("the log of a build does not tell of the failure before:\n%s", log)
+	}
+	m.script("app_1.2_amd64", "")
 	m.wb("gb app . amd64")
 	m.settle()
 	m.upload(uploadtest.Package{Source: "app", Version: "1.3"})
@@ -277,4 +294,37 @@ func TestRingBroken(t *testing.T) {
 		}
 	}
 	m.sound()
+}
+
+// What quinn-diff prints: with -i nothing of what is for all, with -w also where newer
+// binaries are there, which the line itself does not say.
+func TestQuinnDiffOptions(t *testing.T) {
+	t.Parallel()
+	m := newMill(t, "Publish: source-first")
+	m.upload(uploadtest.Package{Source: "app", Version: "1.0"})
+	m.upload(uploadtest.Package{Source: "docs", Version: "1.0", Architecture: "all"})
+	m.step("reviewd", "master-buildd", "archived")
+	for args, want := range map[string]string{
+		"stable":      "amd64:\nmisc/app_1.0.dsc [optional:uncompiled]\nall:\nmisc/docs_1.0.dsc [optional:uncompiled]\n",
+		"stable -i":   "amd64:\nmisc/app_1.0.dsc [optional:uncompiled]\n",
+		"-i -a all":   "",
+		"-w -a amd64": "misc/app_1.0.dsc [optional:uncompiled]\n",
+	} {
+		if got := m.packmill(append([]string{"quinn-diff"}, strings.Fields(args)...)...); got != want {
+			t.Errorf("quinn-diff %s: got %q, want %q", args, got, want)
+		}
+	}
+	dir := t.TempDir()
+	m.must(os.WriteFile(filepath.Join(dir, "Sources"),
+		[]byte("Package: app\nBinary: app\nVersion: 1\nArchitecture: any\nSection: misc\nPriority: optional\n"), 0o644))
+	m.must(os.WriteFile(filepath.Join(dir, "Packages"),
+		[]byte("Package: app\nVersion: 2\nArchitecture: amd64\n"), 0o644))
+	files := []string{"quinn-diff", "--sources", dir + "/Sources", "--packages", dir + "/Packages", "-a", "amd64"}
+	if got := m.packmill(files...); got != "" {
+		t.Errorf("newer binaries without -w: %q", got)
+	}
+	if got, want := m.packmill(append(files, "-w")...),
+		"packmill: amd64: 2 is there of app, and the source is of 1\n"; got != want {
+		t.Errorf("with -w: got %q, want %q", got, want)
+	}
 }

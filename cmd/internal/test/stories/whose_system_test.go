@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -48,27 +49,34 @@ func TestWhoseUploads(t *testing.T) {
 	}
 	stranger, reviewer := a.somebody(reviewerUID), a.somebody(secondUID, spool.GroupAll, spool.GroupReview,
 		spool.GroupDesk)
+	build, review := credential(t, spool.UserBuild), credential(t, spool.UserReview)
 	made := "mkdir -m 777 spool/incoming/" + carol + "\n"
 	for _, tc := range []struct {
-		what string
-		who  func() (string, error)
+		what   string
+		who    *syscall.Credential
+		script string
 	}{
-		{what: "a local user makes carol's directory", who: func() (string, error) {
-			return a.sh(stranger, made+put("stranger")+"spool/incoming/"+carol)
-		}},
-		{what: "the build account makes carol's directory", who: func() (string, error) {
-			return a.sh(credential(t, spool.UserBuild), made+put("build")+"spool/incoming/"+carol)
-		}},
-		{what: "reviewd's own directory is renamed to carol's", who: func() (string, error) {
-			return a.sh(credential(t, spool.UserReview), made+put("renamed")+"spool/incoming/"+carol)
-		}},
-		{what: "a reviewer puts files into alice's directory", who: func() (string, error) {
-			return a.sh(reviewer, put("planted")+dir)
-		}},
+		{"a local user makes carol's directory", stranger, made + put("stranger") + "spool/incoming/" + carol},
+		{"the build account makes carol's directory", build, made + put("build") + "spool/incoming/" + carol},
+		{"reviewd's own directory is renamed to carol's", review, "mkdir spool/intake/own\n" + put("renamed") + "spool/intake/own/\n" +
+			"mv spool/intake/own spool/incoming/" + carol},
+		{"a reviewer puts files into alice's directory", reviewer, put("planted") + dir},
 	} {
-		out, err := tc.who()
-		t.Logf("%s: %v %s", tc.what, err, out)
-		a.daemon("reviewd")
+		if out, err := a.sh(tc.who, tc.script); err != nil {
+			t.Fatalf("%s: %v\n%s", tc.what, err, out)
+		}
+		cmd := a.command(t.Context(), "reviewd", "--once")
+		log, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("reviewd: %v\n%s", err, log)
+		}
+		if tc.who == reviewer {
+			a.says(string(log), fmt.Sprintf("planted_1.0_source.changes belongs to the user %d, and not to %s", secondUID, alice))
+		} else {
+			said, _ := a.try("doctor")
+			a.says(said, "spool/incoming/"+carol+": it has the name of an account and does not belong to it")
+			a.one("spool/incoming/" + carol + "/*_source.changes")
+		}
 		a.want(a.where(), "review source mine_1.0")
 		a.must(os.RemoveAll(filepath.Join(a.tree, "spool/incoming", carol)))
 	}
@@ -112,6 +120,10 @@ func TestWhoseFiles(t *testing.T) {
 	drop("cp " + waiting + "/mallory.commands spool/incoming/")
 	a.daemon("reviewd")
 	there("dcut rm")
+	// It was her commands that did nothing: they were not refused as a whole.
+	answers, err := os.ReadFile(filepath.Join(a.item(spool.Attic, "dcut"), "answers"))
+	a.must(err)
+	a.says(string(answers), "not touched: hello_1.0.dsc hello_1.0.tar.gz")
 
 	evil := a.source(uploadtest.Package{Source: "mpkg", Version: "1.0", Signer: mallory,
 		Files: []uploadtest.File{{Name: "hello_1.0.tar.gz", Data: tarball}}})

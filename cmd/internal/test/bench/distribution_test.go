@@ -1,0 +1,57 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"packmill/queue/installability"
+	"packmill/queue/quinndiff/listtest"
+)
+
+// TestDistribution holds that the simulation works: a small distribution of made sources comes from nothing to all installed, in the order of its
+// build-dependencies, and lives a month.
+func TestDistribution(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the daemons")
+	}
+	if !installability.HaveDose() {
+		t.Skip("dose-builddebcheck is not installed")
+	}
+	dir := t.TempDir()
+	t.Chdir("../../../..")
+	sources, packages := filepath.Join(dir, "Sources"), filepath.Join(dir, "Packages")
+	s, err := os.Create(sources)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := os.Create(packages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := listtest.Write(s, p, 40, 60); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{dir: dir, emit: func(Figure) {}, architectures: []string{"amd64"}, days: 1}
+	bin, err := programs(b, simulators...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := simulate(b, bin, sources, packages, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.sources != 10 || len(got.phases) != 4 || got.phases[0].landed != got.jobs+got.sources {
+		t.Errorf("got %d sources, %d phases, %d installed of %d builds", got.sources, len(got.phases),
+			got.phases[0].landed, got.jobs)
+	}
+	if fs := simulationFigures([]*simulation{got, got}); len(fs) < 15 {
+		t.Errorf("%d figures", len(fs))
+	}
+}

@@ -1,0 +1,5 @@
+//go:build system
+
+package remote
+
+func init() { step = 1 }
