@@ -19,16 +19,6 @@ type Sums struct {
 	MD5, SHA1, SHA256 string
 }
 
-// Hash reads r to its end and sums it up.
-func Hash(r io.Reader) (Sums, error) {
-	src := newSource(r)
-	defer src.release()
-	if err := src.drain(); err != nil {
-		return Sums{}, err
-	}
-	return src.sums(), nil
-}
-
 // A source hashes everything that passes, also what its reader skips.
 type source struct {
 	r    io.Reader

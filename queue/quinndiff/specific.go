@@ -64,9 +64,7 @@ func ParseSpecific(file string, data []byte) (*Specific, error) {
 	return s, nil
 }
 
-// Source reports whether the list lets a source be built on an architecture.
-func (s *Specific) Source(name, arch string) bool { return s.source(name, arch) }
-
+// source reports whether the list lets a source be built on an architecture.
 func (s *Specific) source(name, arch string) bool {
 	return s == nil || allowed(s.sources, name, arch)
 }

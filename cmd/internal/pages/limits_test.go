@@ -212,16 +212,6 @@ func makeDir(t *testing.T, dir string) {
 	}
 }
 
-func open(t *testing.T, path string) *os.File {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
-}
-
 // A client is the address that a web server of this machine names, or the one that connects; and each has its
 // share, of which others have nothing.
 func TestClients(t *testing.T) {
