@@ -23,6 +23,7 @@ import (
 	"packmill/internal/deb822"
 	"packmill/internal/openpgp"
 	"packmill/internal/paper"
+	"packmill/internal/regular"
 )
 
 // Fault is something in an archive that a client would trip over.
@@ -209,7 +210,7 @@ func (c *check) index(dir, name string, rel *release.Release, checked map[string
 	}
 	defer f.Close()
 	h := sha256.New()
-	n, err := io.Copy(h, f)
+	n, err := regular.Stream(h, f)
 	if err != nil {
 		return err
 	}
@@ -274,7 +275,7 @@ func (c *check) text(path string, f *os.File, form compression.Kind, want index.
 	var n int64
 	if err == nil {
 		defer r.Close()
-		n, err = io.Copy(h, r)
+		n, err = regular.Stream(h, r)
 	}
 	if err != nil {
 		c.fault(path, "%v", err)

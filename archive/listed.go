@@ -111,7 +111,7 @@ func (in *inclusion) add(l *paper.File, dir string) error {
 		return err
 	}
 	a, b := sha256.New(), md5.New()
-	if _, err := io.Copy(io.MultiWriter(a, b), f); err != nil {
+	if _, err := regular.Stream(io.MultiWriter(a, b), f); err != nil {
 		f.Close()
 		return fmt.Errorf("read %s: %w", l.Name, err)
 	}
@@ -153,7 +153,7 @@ func sumUntil(ctx context.Context, name string) (index.Sum, error) {
 	}
 	defer f.Close()
 	h := sha256.New()
-	n, err := io.Copy(h, bound.Reader(ctx, f))
+	n, err := regular.Stream(h, bound.Reader(ctx, f))
 	if err != nil {
 		return index.Sum{}, fmt.Errorf("read %s: %w", name, err)
 	}

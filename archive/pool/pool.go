@@ -69,7 +69,7 @@ func (p *Placer) Check(name string, sha string, size int64) (there bool, err err
 		return true, ErrClash
 	}
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	if _, err := regular.Stream(h, f); err != nil {
 		return true, fmt.Errorf("read %s: %w", name, err)
 	}
 	if hex.EncodeToString(h.Sum(nil)) != sha {
@@ -175,7 +175,7 @@ func (p *Placer) copy(f *os.File, to, name, sha string) error {
 	defer os.Remove(tmp.Name())
 	defer tmp.Close()
 	h := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(tmp, h), f); err != nil {
+	if _, err := regular.Stream(io.MultiWriter(tmp, h), f); err != nil {
 		return fmt.Errorf("place %s: %w", name, err)
 	}
 	if hex.EncodeToString(h.Sum(nil)) != sha {

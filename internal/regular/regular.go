@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -166,4 +167,16 @@ func Copy(from, to string) error {
 	}
 	_, err = io.Copy(dst, src)
 	return errors.Join(err, dst.Close())
+}
+
+// buffers are those of Stream, of 64 KiB.
+var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+// Stream is io.Copy for what is summed up file by file: its buffer serves again, where io.Copy makes one of 32 KiB for
+// each file, also for one of a few bytes.
+func Stream(to io.Writer, from io.Reader) (int64, error) {
+	buf := buffers.Get().(*[64 << 10]byte)
+	defer buffers.Put(buf)
+	// Nothing but Read and Write is seen of the two: a file's own WriteTo makes that buffer too.
+	return io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, buf[:])
 }

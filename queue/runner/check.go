@@ -208,7 +208,7 @@ func verify(l *paper.File, path string) error {
 	}
 	defer f.Close()
 	h5, h1, h256 := md5.New(), sha1.New(), sha256.New()
-	n, err := io.Copy(io.MultiWriter(h5, h1, h256), f)
+	n, err := regular.Stream(io.MultiWriter(h5, h1, h256), f)
 	if err != nil {
 		return fmt.Errorf("read result %s: %w", l.Name, err)
 	}

@@ -39,6 +39,7 @@ import (
 	"packmill/internal/deb822"
 	"packmill/internal/openpgp"
 	"packmill/internal/policy"
+	"packmill/internal/regular"
 )
 
 // File is the statement's name in an item. It has no underscore, as the
@@ -328,7 +329,7 @@ func (s *Statement) pass(w io.Writer, dir string, want Sum) error {
 		return refuse("%s is not the file of %d bytes that was let in", want.Name, want.Size)
 	}
 	h := sha256.New()
-	n, err := io.Copy(io.MultiWriter(h, w), io.LimitReader(f, want.Size+1))
+	n, err := regular.Stream(io.MultiWriter(h, w), io.LimitReader(f, want.Size+1))
 	if err != nil {
 		return err
 	}

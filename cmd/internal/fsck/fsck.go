@@ -15,7 +15,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -379,7 +378,7 @@ func listed(dir, name string, deep bool) (string, error) {
 		h := sha256.New()
 		var size int64
 		if deep {
-			size, err = io.Copy(h, f)
+			size, err = regular.Stream(h, f)
 		} else if info, serr := f.Stat(); serr == nil {
 			size = info.Size()
 		} else {

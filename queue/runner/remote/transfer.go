@@ -69,7 +69,7 @@ func sumOf(path string) (Sum, error) {
 	}
 	defer f.Close()
 	h := sha256.New()
-	n, err := io.Copy(h, f)
+	n, err := regular.Stream(h, f)
 	return Sum{filepath.Base(path), n, hex.EncodeToString(h.Sum(nil))}, err
 }
 
