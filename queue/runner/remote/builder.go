@@ -107,7 +107,8 @@ func (b *Builder) Close() {
 	b.lock.Close()
 }
 
-// Serve is one session with the master, until it ends. A *Refused error has the master's reason.
+// Serve is one session with the master, until it ends: the next one begins after that. A *Refused error has the
+// master's reason.
 func (b *Builder) Serve(ctx context.Context, conn io.ReadWriteCloser) (err error) {
 	s, err := begin(conn, false, b.handler())
 	if err != nil {

@@ -176,7 +176,15 @@ func (s *site) start() {
 func (s *site) session(after int) (*runner.Result, *cut, error) {
 	s.Helper()
 	m, far, c := wires(after)
-	go s.builder.Serve(s.Context(), far)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		s.builder.Serve(s.Context(), far)
+	}()
+	defer func() {
+		m.Close()
+		<-served // a builder has one session at a time
+	}()
 	p, err := Accept(m, s.dir, func(h *Hello) (*Welcome, string) {
 		return &Welcome{Builder: "b", Drop: s.drop},
 			h.Skewed(time.Now())
