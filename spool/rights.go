@@ -488,11 +488,22 @@ func giveItem(dir string, job bool, gids map[bool]int) error {
 }
 
 // Separate reports whether the tree's daemons run as different users: tmp
-// belongs to GroupAll.
+// belongs to GroupAll. Which group a number is is looked up once, and a tree that
+// is given to GroupAll has another number from then on.
 func (t *Tree) Separate() bool {
-	gid, err := groupID(GroupAll)
 	var st unix.Stat_t
-	return err == nil && unix.Stat(t.Path("tmp"), &st) == nil && int(st.Gid) == gid
+	if unix.Stat(t.Path("tmp"), &st) != nil {
+		return false
+	}
+	if is, ok := t.groupAll.Load(st.Gid); ok {
+		return is.(bool)
+	}
+	g, err := user.LookupGroup(GroupAll)
+	is := err == nil && g.Gid == strconv.FormatUint(uint64(st.Gid), 10)
+	if err == nil || errors.As(err, new(user.UnknownGroupError)) {
+		t.groupAll.Store(st.Gid, is)
+	}
+	return is
 }
 
 // MadeBy reports whether one of the accounts, or root, made the item as what it is: its
@@ -503,7 +514,7 @@ func (it *Item) MadeBy(users ...string) (bool, error) {
 	if !it.tree.Separate() {
 		return true, nil
 	}
-	gid, err := groupID(ItemGroup(Found{it.Place, it.Name}.IsJob()))
+	gid, err := it.tree.groupID(ItemGroup(Found{it.Place, it.Name}.IsJob()))
 	if err != nil {
 		return false, err
 	}

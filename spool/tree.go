@@ -30,7 +30,8 @@ type Tree struct {
 	group durable.Group
 	now   func() time.Time
 
-	groups sync.Map // see groupID: name to int
+	groups   sync.Map // see groupID: name to int
+	groupAll sync.Map // see Separate: a group's number to bool
 }
 
 // parts are the directories that a tree has even when it is empty: what begins
