@@ -339,7 +339,7 @@ func (l *Loop) wait(ctx context.Context, until time.Time) (stop bool, err error)
 	if l.free() {
 		t := time.NewTimer(time.Until(until))
 		defer t.Stop()
-		wake, due = l.watch.wake, t.C
+		wake, due = l.watch.Wake(), t.C
 	}
 	select {
 	case <-ctx.Done():
@@ -347,7 +347,7 @@ func (l *Loop) wait(ctx context.Context, until time.Time) (stop bool, err error)
 	case <-due:
 	case <-wake:
 	case <-l.Nudge:
-		l.watch.lost()
+		l.watch.Lost()
 	case r := <-l.results:
 		return false, l.finish(r)
 	}
@@ -377,7 +377,7 @@ func (l *Loop) scan(ctx context.Context) error {
 		dirs = append(dirs, l.Also()...)
 	}
 	l.watch.follow(dirs)
-	l.watch.take()
+	l.watch.Take()
 	l.hindered = err != nil
 	l.before(ctx)
 	now := time.Now()
@@ -455,7 +455,7 @@ func (l *Loop) unsay(what string) bool {
 
 // hear takes the hints and reports whether only a scan helps.
 func (l *Loop) hear() (scan bool) {
-	hints, scan := l.watch.take()
+	hints, scan := l.watch.Take()
 	for dir, names := range hints {
 		p, mine := l.places[dir]
 		for name := range names {

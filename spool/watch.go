@@ -1,42 +1,25 @@
 package spool
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
-	"sync"
 
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 )
 
-// watcher turns inotify's events into hints. A hint says which name of which
-// directory may be worth a look; a lost one costs time, never truth, because
-// everything is scanned again anyway.
-//
-// One goroutine drains both of fsnotify's channels at once and for ever: a
-// watcher whose errors nobody reads is dead after the first overflow.
+// watcher turns inotify's events into hints.
 type watcher struct {
+	*Hints
 	log    *slog.Logger
 	notify *fsnotify.Watcher // nil: we poll
-	wake   chan struct{}     // one token: there is something in hints, or overflow
 	done   chan struct{}
-
-	mu       sync.Mutex
-	hints    map[string]map[string]bool // directory -> names
-	count    int
-	overflow bool // hints are not complete
 
 	dirs map[string]dirID // what is watched; of the loop's goroutine only
 	warn map[string]bool
 }
 
 type dirID struct{ dev, ino uint64 }
-
-// maxHints is the number of names that are remembered between two looks. More
-// is an overflow: then a scan is cheaper.
-const maxHints = 4096
 
 // remote are the file systems of which inotify sees only this machine's
 // changes, or none: statfs(2) types.
@@ -57,8 +40,7 @@ func remoteKind(dir string) string {
 // newWatcher never fails: without inotify it says so once and the loop polls.
 func newWatcher(root string, log *slog.Logger) *watcher {
 	w := &watcher{
-		log: log, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		hints: map[string]map[string]bool{}, dirs: map[string]dirID{}, warn: map[string]bool{},
+		Hints: NewHints(), log: log, done: make(chan struct{}), dirs: map[string]dirID{}, warn: map[string]bool{},
 	}
 	if kind := remoteKind(root); kind != "" {
 		log.Warn("the file system sends no reliable events: scanning every few seconds", "type", kind, "root", root)
@@ -72,80 +54,18 @@ func newWatcher(root string, log *slog.Logger) *watcher {
 		return w
 	}
 	w.notify = n
-	go w.drain()
+	go func() {
+		defer close(w.done)
+		w.Drain(n, log, worth)
+	}()
 	return w
 }
 
-func (w *watcher) drain() {
-	defer close(w.done)
-	for {
-		select {
-		case e, ok := <-w.notify.Events:
-			if !ok {
-				return
-			}
-			// A chmod says nothing of arrivals, and our own access to
-			// files makes many. That an item left is no arrival either,
-			// and each claim makes one such event.
-			base := filepath.Base(e.Name)
-			left := e.Op == fsnotify.Rename || e.Op == fsnotify.Remove
-			if e.Op != fsnotify.Chmod && !(left && likeItem(base)) {
-				w.hint(filepath.Dir(e.Name), base)
-			}
-		case err, ok := <-w.notify.Errors:
-			if !ok {
-				return
-			}
-			if !errors.Is(err, fsnotify.ErrEventOverflow) {
-				w.log.Warn("watch", "err", err)
-			}
-			w.lost()
-		}
-	}
-}
-
-func (w *watcher) hint(dir, name string) {
-	w.mu.Lock()
-	if !w.overflow {
-		names := w.hints[dir]
-		if names == nil {
-			names = map[string]bool{}
-			w.hints[dir] = names
-		}
-		if !names[name] {
-			names[name] = true
-			if w.count++; w.count > maxHints {
-				w.overflow = true
-				w.hints = map[string]map[string]bool{}
-			}
-		}
-	}
-	w.mu.Unlock()
-	w.poke()
-}
-
-func (w *watcher) lost() {
-	w.mu.Lock()
-	w.overflow = true
-	w.hints = map[string]map[string]bool{}
-	w.mu.Unlock()
-	w.poke()
-}
-
-func (w *watcher) poke() {
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
-}
-
-// take empties the hints. all says that they are not complete.
-func (w *watcher) take() (hints map[string]map[string]bool, all bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	hints, all = w.hints, w.overflow
-	w.hints, w.overflow, w.count = map[string]map[string]bool{}, false, 0
-	return hints, all
+// worth tells what may have brought something. A chmod says nothing of arrivals, and our own access to
+// files makes many. That an item left is no arrival either, and each claim makes one such event.
+func worth(op fsnotify.Op, name string) bool {
+	left := op == fsnotify.Rename || op == fsnotify.Remove
+	return op != fsnotify.Chmod && !(left && likeItem(name))
 }
 
 // polling reports whether the loop must look by itself every few seconds.
@@ -181,7 +101,7 @@ func (w *watcher) follow(dirs []string) {
 		}
 		delete(w.warn, d)
 		w.dirs[d] = id
-		w.lost() // what came before the watch
+		w.Lost() // what came before the watch
 	}
 	for d := range w.dirs {
 		if !want[d] {

@@ -123,8 +123,8 @@ func (v *View) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-again.C:
-			w.lost()
-		case <-w.wake:
+			w.Lost()
+		case <-w.Wake():
 			select {
 			case <-ctx.Done():
 				return nil
@@ -140,7 +140,7 @@ func (v *View) Run(ctx context.Context) error {
 
 // follow follows the hints that have come.
 func (v *View) follow(w *watcher) {
-	hints, all := w.take()
+	hints, all := w.Take()
 	if v.adopt(v.settings.Look()) {
 		all = true
 	}

@@ -1,107 +1,31 @@
 package view
 
 import (
-	"errors"
 	"log/slog"
 	"path/filepath"
-	"sync"
 
 	"github.com/fsnotify/fsnotify"
 
 	"packmill/spool"
 )
 
-// watcher gathers what inotify says. It says where to look, never what is there.
+// watcher gathers what inotify says.
 type watcher struct {
-	log    *slog.Logger
+	*spool.Hints
 	notify *fsnotify.Watcher // nil: there is no inotify
-	wake   chan struct{}     // one token: there is something to take
 	dirs   map[string]bool   // that are watched
-
-	mu    sync.Mutex
-	hints map[string]map[string]bool // directory -> names
-	count int
-	all   bool // the hints are not complete
 }
 
-// maxHints is how many names are remembered between two looks.
-const maxHints = 4096
-
 func watchTree(log *slog.Logger) *watcher {
-	w := &watcher{log: log, wake: make(chan struct{}, 1), dirs: map[string]bool{}, hints: map[string]map[string]bool{}}
+	w := &watcher{Hints: spool.NewHints(), dirs: map[string]bool{}}
 	n, err := fsnotify.NewBufferedWatcher(16384)
 	if err != nil {
 		log.Warn("no inotify: looking at the tree once a minute; raise fs.inotify.max_user_instances", "err", err)
 		return w
 	}
 	w.notify = n
-	go w.drain()
+	go w.Drain(n, log, func(op fsnotify.Op, _ string) bool { return op != fsnotify.Chmod })
 	return w
-}
-
-// drain reads both channels for ever: who leaves one alone hears nothing any more.
-func (w *watcher) drain() {
-	for {
-		select {
-		case e, ok := <-w.notify.Events:
-			if !ok {
-				return
-			}
-			if e.Op != fsnotify.Chmod {
-				w.hint(filepath.Dir(e.Name), filepath.Base(e.Name))
-			}
-		case err, ok := <-w.notify.Errors:
-			if !ok {
-				return
-			}
-			if !errors.Is(err, fsnotify.ErrEventOverflow) {
-				w.log.Warn("watch", "err", err)
-			}
-			w.lost()
-		}
-	}
-}
-
-func (w *watcher) hint(dir, name string) {
-	w.mu.Lock()
-	names := w.hints[dir]
-	if names == nil {
-		names = map[string]bool{}
-		w.hints[dir] = names
-	}
-	if !names[name] {
-		names[name] = true
-		w.count++
-	}
-	if w.count > maxHints {
-		w.all, w.hints, w.count = true, map[string]map[string]bool{}, 0
-	}
-	w.mu.Unlock()
-	w.poke()
-}
-
-// lost says that everything must be looked at.
-func (w *watcher) lost() {
-	w.mu.Lock()
-	w.all = true
-	w.mu.Unlock()
-	w.poke()
-}
-
-func (w *watcher) poke() {
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
-}
-
-// take empties the hints. all says that they are not complete.
-func (w *watcher) take() (hints map[string]map[string]bool, all bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	hints, all = w.hints, w.all
-	w.hints, w.count, w.all = map[string]map[string]bool{}, 0, false
-	return hints, all
 }
 
 // follow makes the watched directories these. One that was replaced under its name is
