@@ -10,6 +10,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -64,15 +65,49 @@ func (s *stream) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// listener gives net/http the streams that the other end opens.
-type listener struct{ *yamux.Session }
+// listener gives net/http the streams that the other end opens, of which so many may be open at a time as turn holds:
+// each has a buffer here. nil: any number.
+type listener struct {
+	*yamux.Session
+	turn chan struct{}
+}
+
+// maxStreams is how many requests of a builder the master answers at a time; the others wait.
+const maxStreams = 100
 
 func (l listener) Accept() (net.Conn, error) {
+	var done func()
+	if l.turn != nil {
+		select {
+		case l.turn <- struct{}{}:
+		case <-l.CloseChan():
+			return nil, io.EOF
+		}
+		done = sync.OnceFunc(func() { <-l.turn })
+	}
 	c, err := l.Session.Accept()
 	if err != nil {
-		return nil, err
+		return nil, err // of the session, which is over
 	}
-	return &stream{c, l.Session}, nil
+	return &accepted{stream{c, l.Session}, done}, nil
+}
+
+// accepted is a stream that the other end opened. It is one until both ends have closed it.
+type accepted struct {
+	stream
+	done func() // nil: nobody counts
+}
+
+func (a *accepted) Close() error {
+	err := a.stream.Close()
+	if a.done != nil {
+		a.SetReadDeadline(time.Time{})
+		go func() {
+			io.Copy(io.Discard, a.Conn) // yamux itself ends one that the other end does not close
+			a.done()
+		}()
+	}
+	return err
 }
 
 // begin makes a session of a connection, which it closes in the end.
@@ -80,6 +115,7 @@ func begin(conn io.ReadWriteCloser, master bool, handler http.Handler) (*session
 	c := yamux.DefaultConfig()
 	c.KeepAliveInterval, c.ConnectionWriteTimeout, c.AcceptBacklog = keepAlive, writeTimeout, 64
 	c.LogOutput = io.Discard
+	c.StreamOpenTimeout = 0 // a stream may wait for its turn; keepAlive sees a dead peer
 	open := yamux.Client
 	if master {
 		open = yamux.Server
@@ -89,9 +125,13 @@ func begin(conn io.ReadWriteCloser, master bool, handler http.Handler) (*session
 		conn.Close()
 		return nil, err
 	}
+	var turn chan struct{}
+	if master {
+		turn = make(chan struct{}, maxStreams)
+	}
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: answerWithin, MaxHeaderBytes: 16 << 10,
 		ErrorLog: log.New(io.Discard, "", 0)}
-	go server.Serve(listener{y})
+	go server.Serve(listener{y, turn})
 	dial := func(context.Context, string, string) (net.Conn, error) {
 		s, err := y.Open()
 		if err != nil {
