@@ -123,7 +123,7 @@ make[2]: *** [Makefile:33: hello.1] Error 127`},
    debian/rules override_dh_install
 > cp: cannot stat 'build/out/*.so': No such file or directory
 make[1]: *** [debian/rules:20: override_dh_install] Error 1`},
-	{"make separator", "missing-file", `
+	{"make separator", "make", `
 > debian/rules:9: *** missing separator.  Stop.
 dpkg-buildpackage: error: debian/rules clean subprocess returned exit status 2`},
 	{"dh_install", "missing-file", `
