@@ -12,7 +12,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"packmill/internal/openpgp"
 	"packmill/queue/buildlog"
 	"packmill/spool"
 	"packmill/spool/upload/uploadtest"
@@ -334,6 +336,7 @@ func TestFarLease(t *testing.T) {
 	release := f.hold("hello_1_amd64")
 	f.queue("hello")
 	f.until("it is being built", func() bool { return f.builds()["hello_1_amd64"] == 1 })
+	f.robbed("hello")
 	syscall.Kill(-f.cmd.Process.Pid, syscall.SIGSTOP)
 	for _, pid := range f.serving() {
 		syscall.Kill(pid, syscall.SIGTERM) // as when keep-alive has seen it
@@ -349,6 +352,76 @@ func TestFarLease(t *testing.T) {
 	f.until("the builder hears why", func() bool { return strings.Contains(f.log.String(), "its lease ended") })
 	if out := f.packmill("show", "hello"); strings.Count(out, "its lease has ended") != 1 {
 		t.Errorf("show hello: %s", out)
+	}
+	f.sound()
+}
+
+// robbed has another builder bring a result of a job that it does not hold, of which it knows even the token: it hears
+// why that counts for nothing, and the job stays whose it is.
+func (f *far) robbed(source string) {
+	f.Helper()
+	at := f.item(spool.Building, source)
+	before, err := spool.ReadLease(at)
+	f.must(err)
+	thief := f.builder("thief", "amd64", nil, "Packages: none")
+	job := filepath.Join(thief.dir, "work/jobs", before.Token)
+	f.must(os.MkdirAll(filepath.Join(job, "result"), 0o755))
+	for name, text := range map[string]string{"outcome": `{"Outcome":"attempted","Reason":"so says a thief"}`,
+		"log": "a thief's log\n"} {
+		f.must(os.WriteFile(filepath.Join(job, name), []byte(text), 0o644))
+	}
+	thief.runAs(spool.UserBuild)
+	thief.call()
+	f.until("the thief hears why", func() bool {
+		return strings.Contains(thief.log.String(), "it is not this builder's any more")
+	})
+	f.until("what it brought is gone there", func() bool { _, err := os.Lstat(job); return os.IsNotExist(err) })
+	thief.die()
+	after, err := spool.ReadLease(at)
+	f.must(err)
+	if after == nil || after.Builder != f.name || after.Token != before.Token {
+		f.Errorf("the lease of %s: %+v, it was %+v", source, after, before)
+	}
+	if out := f.packmill("show", source) + f.packmill("log", source); strings.Contains(out, "thief") {
+		f.Errorf("the thief is heard: %s", out)
+	}
+}
+
+// TestFarKey: a builder signs with a key of its own, which stays on its host; what another key signed there is not
+// taken, and the job tried again.
+func TestFarKey(t *testing.T) {
+	f := newFarm(t)
+	then := time.Now().Add(-time.Hour)
+	var keys []*openpgp.Signer
+	for _, name := range []string{"far", "stranger"} {
+		s, err := openpgp.Generate(name, name+"@example.org", then)
+		f.must(err)
+		keys = append(keys, s)
+	}
+	f.must(os.WriteFile(filepath.Join(f.tree, "control/keys/far.asc"), keys[0].Public(), 0o644))
+	f.key = "Fingerprint: " + keys[0].Fingerprint() + "\n"
+	b := f.builder("far1", "amd64 all", nil)
+	b.settings("builders", "Name: me\nArchitectures: amd64 all\nRunner: exec "+f.home+"/fakebuilder\n"+
+		"Key: private/far.key")
+	path := filepath.Join(b.dir, "tree/control/private/far.key")
+	f.must(os.WriteFile(path, keys[0].Secret(), 0o600))
+	b.runAs(spool.UserBuild)
+	b.call()
+	f.queue("hello")
+	f.until("hello is built", func() bool { return len(f.found("hello", spool.NeedsBuild, spool.Building)) == 0 })
+	f.daemon("master-buildd")
+	f.daemon("archived")
+	f.want(f.where(), "installed amd64 hello_1", "installed source hello_1")
+
+	f.must(os.WriteFile(path, keys[1].Secret(), 0o600))
+	own(t, spool.UserBuild, path)
+	f.queue("world")
+	f.until("the master says why it does not take that", func() bool {
+		return strings.Contains(f.packmill("show", "world"), "sign the result: ")
+	})
+	f.until("it waits for another try", func() bool { return len(f.found("world", spool.NeedsBuild)) == 1 })
+	if left, err := filepath.Glob(f.item(spool.NeedsBuild, "world") + "/result/*"); err != nil || len(left) > 0 {
+		t.Errorf("of the result is left: %v, %v", left, err)
 	}
 	f.sound()
 }
