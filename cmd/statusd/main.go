@@ -1,6 +1,6 @@
 // Command statusd shows on web pages what is where, and why, as it happens.
 //
-//	statusd [--tree DIR] [--listen ADDRESS ...] [--once]
+//	statusd [--tree DIR] [--listen ADDRESS ...] [--archive ADDRESS] [--once]
 //
 // It only reads: no page changes anything, and there are no accounts, no cookies
 // and no database. ADDRESS is HOST:PORT, or unix:PATH for a socket; without one
@@ -17,6 +17,9 @@
 // What came from outside is shown as text. A suite with Hidden: yes is on no page,
 // in no feed, figure or search. Addresses of people are left out unless
 // control/general has Show-Addresses: yes.
+//
+// With --archive https://HOST/PATH, where the world fetches the archive, pages link to
+// what is published there.
 //
 // With --once it writes the first page to standard output, and ends.
 //
@@ -51,7 +54,8 @@ const memory = 120 << 20
 
 var cli struct {
 	daemon.Flags
-	Listen []string `help:"Where to answer: HOST:PORT or unix:PATH. Several times for several." placeholder:"ADDRESS"`
+	Listen  []string `help:"Where to answer: HOST:PORT or unix:PATH. Several times for several." placeholder:"ADDRESS"`
+	Archive string   `help:"Where the world fetches the archive, such as https://archive.example.org: pages link to what is published there." placeholder:"ADDRESS"`
 }
 
 func main() {
@@ -68,6 +72,9 @@ func run(ctx context.Context) error {
 	site, err := pages.New(v, env.Log, daemon.Version("statusd"))
 	if err != nil {
 		return err
+	}
+	if err := site.Fetched(cli.Archive); err != nil {
+		return daemon.Refuse("--archive: %v", err)
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

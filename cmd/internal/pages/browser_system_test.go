@@ -86,7 +86,8 @@ func one(t *testing.T, tree *spool.Tree, state spool.State) spool.Found {
 func everyPage(t *testing.T, tree *spool.Tree, server *httptest.Server) map[string]string {
 	t.Helper()
 	out := map[string]string{"start": "/", "list": "/list?state=installed", "review": "/review", "builders": "/builders",
-		"archive": "/archive", "search": "/search?q=li", "statistics": "/statistics", "schema": "/schema", "states": "/states",
+		"archive": "/archive", "search": "/search?q=li", "statistics": "/statistics",
+		"maintainers": "/maintainers", "maintainer": maintainerAt("Ada Example"), "schema": "/schema", "states": "/states",
 		"problem": "/nothing",
 		"suite":   "/suite/sid", "arch": "/suite/sid/amd64", "packages": "/archive/sid", "cruft": "/archive/sid?cruft=1",
 		"diff": "/diff?from=" + url.QueryEscape(snapshotOf(t, tree)) + "&to=sid", "logs": "/search/logs?q=error"}
@@ -231,7 +232,7 @@ func TestLooks(t *testing.T) {
 					t.Errorf("%s: %d pixels wider than the screen", about, over)
 				}
 				if pictures != "" {
-					png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+					png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -96,7 +96,8 @@ type Suite struct {
 	Suite         string         `json:"suite"`
 	Architectures []string       `json:"architectures,omitempty"`
 	Counts        []survey.Count `json:"counts"`
-	Needs         []survey.Row   `json:"needs_a_person"`
+	Needs         []survey.Row   `json:"needs_a_person"` // the first
+	NeedsAll      int            `json:"needs_a_person_items"`
 	Broken        []FailedItem   `json:"newly_broken"` // what fails and did not before, the newest first
 	BrokenAll     int            `json:"newly_broken_items"`
 	Moves         []view.Move    `json:"moves"`
@@ -124,7 +125,8 @@ func (s *Site) suite(r *http.Request) (*sheet, error) {
 		}
 	}
 	needs := s.view.Items(view.Where{States: needsPerson, Suite: x.Suite})
-	x.Needs = s.rows(needs[:min(len(needs), 100)])
+	x.NeedsAll = len(needs)
+	x.Needs = s.rows(needs[:min(len(needs), suiteNeeds)])
 	x.Broken = slices.DeleteFunc(s.failed(view.Where{Suite: x.Suite}), func(f FailedItem) bool { return f.WasGood == "" })
 	slices.SortStableFunc(x.Broken, func(a, b FailedItem) int { return b.Since.Compare(a.Since) })
 	x.BrokenAll = len(x.Broken)
@@ -195,6 +197,7 @@ func (f *Failure) New() (n int) {
 const (
 	queueRows    = 100
 	brokenShown  = 20
+	suiteNeeds   = 30
 	failuresRead = 1000
 )
 

@@ -31,6 +31,9 @@ type Build struct {
 
 	LastGood *buildlog.Build `json:"last_good,omitempty"` // of one that was not built: the newest before that was
 
+	Outputs []Output `json:"outputs,omitempty"` // of one that was built: what it made
+	Again   []string `json:"again,omitempty"`   // commands that build the same once more
+
 	Parts          []part           `json:"-"`
 	At             string           `json:"-"`
 	ErrorAt        string           `json:"-"`
@@ -106,6 +109,12 @@ func (s *Site) build(r *http.Request) (*sheet, error) {
 	}
 	if logs.EndingOf(x.Outcome) == logs.Failed {
 		x.WasGood = s.view.WasGood(x.Source, x.Version, x.Suite, x.Arch)
+	}
+	if f, t := s.jobOf(&x.Build); t != nil {
+		if x.Outcome == buildlog.Good {
+			x.Outputs = s.outputs(f, t)
+		}
+		x.Again = s.again(&x.Build, f, t)
 	}
 	from := number(r.URL.Query().Get("from"))
 	if err := x.readLog(r.Context(), l.Path, from); err != nil {

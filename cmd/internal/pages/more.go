@@ -72,6 +72,7 @@ func (s *Site) review(*http.Request) (*sheet, error) {
 		s.veil(&w, f)
 		x.Waiting = append(x.Waiting, w)
 	}
+	slices.SortStableFunc(x.Waiting, func(a, b desk.Waiting) int { return a.Since.Compare(b.Since) })
 	return &sheet{Title: "Waits for review", Commands: []string{"packmill review"}, Events: "all=1", Data: x}, nil
 }
 

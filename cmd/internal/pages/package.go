@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"packmill/cmd/internal/survey"
+	"packmill/cmd/internal/view"
 	"packmill/internal/near"
 	"packmill/internal/paper"
 	"packmill/internal/policy"
@@ -29,7 +30,8 @@ type Package struct {
 	Builds     []buildlog.Build `json:"builds"`  // the newest first
 	History    []spool.Event    `json:"history"` // of the newest version, the newest first
 
-	Graph graph `json:"-"`
+	Graph  graph  `json:"-"`
+	Person string `json:"-"` // the maintainer's name in addresses
 }
 
 // Version is a version of a source in a suite.
@@ -78,6 +80,7 @@ func (s *Site) packagePage(r *http.Request) (*sheet, error) {
 	if err := x.versions(s, found); err != nil {
 		return nil, err
 	}
+	x.Person, _ = s.namesOf(view.People{Maintainer: x.Maintainer})
 	all := s.view.BuildsOf(x.Source)
 	x.newlyBroken(s, all)
 	x.Builds = all[:min(len(all), maxBuilds)]

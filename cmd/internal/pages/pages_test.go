@@ -734,3 +734,21 @@ func TestBuildersPage(t *testing.T) {
 		}
 	}
 }
+
+// Of what waits or failed the colour of its age tells how long; what has reached its end has none.
+func TestAges(t *testing.T) {
+	day := 24 * time.Hour
+	for _, c := range []struct {
+		state string
+		ago   time.Duration
+		want  string
+	}{{"needs-build", time.Hour, "age fresh"}, {"needs-build", 2 * day, ""}, {"build-attempted", 8 * day, "age old"},
+		{"review", 22 * day, "age stale"}, {"dep-wait", 21*day - time.Hour, "age old"}, {"installed", 90 * day, ""},
+		{"not-for-us", 90 * day, ""}, {"rejected", time.Hour, ""}, {"attic", 90 * day, ""}} {
+		got := string(since(c.state, time.Now().Add(-c.ago)))
+		_, class, ok := strings.Cut(got, `class="`)
+		if class, _, _ = strings.Cut(class, `"`); class != c.want || ok != (c.want != "") {
+			t.Errorf("%s for %v: got %s, want the class %q", c.state, c.ago, got, c.want)
+		}
+	}
+}

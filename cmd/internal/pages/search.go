@@ -53,18 +53,23 @@ func (s *Site) search(r *http.Request) (*sheet, error) {
 			}
 		}
 	}
-	archs := map[string]bool{}
 	for _, source := range x.Sources {
-		for _, row := range searchRows(s.view.Package(source)) {
-			x.Rows = append(x.Rows, row)
-			for arch := range row.States {
-				archs[arch] = true
-			}
+		x.Rows = append(x.Rows, searchRows(s.view.Package(source))...)
+	}
+	x.Archs = archsOf(x.Rows)
+	return &sheet{Title: "Search", Query: x.Query, Events: "all=1", Data: x, Commands: []string{command(ls...)}}, nil
+}
+
+// archsOf are the columns that rows need: the source, and the architectures by name.
+func archsOf(rows []SearchRow) []string {
+	archs := map[string]bool{}
+	for _, row := range rows {
+		for arch := range row.States {
+			archs[arch] = true
 		}
 	}
 	delete(archs, spool.SourceArch)
-	x.Archs = append([]string{spool.SourceArch}, slices.Sorted(maps.Keys(archs))...)
-	return &sheet{Title: "Search", Query: x.Query, Events: "all=1", Data: x, Commands: []string{command(ls...)}}, nil
+	return append([]string{spool.SourceArch}, slices.Sorted(maps.Keys(archs))...)
 }
 
 // searchRows are the items of one source: a row for each suite, with its newest version.

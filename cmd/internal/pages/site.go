@@ -50,6 +50,7 @@ type Site struct {
 	view      *view.View
 	log       *slog.Logger
 	version   string
+	archiveAt string // the archive's address: see Fetched
 	mux       *http.ServeMux
 	templates *template.Template
 	kept      cache

@@ -23,8 +23,9 @@ type Start struct {
 	Disk     Disk           `json:"disk"`
 	Full     string         `json:"full,omitempty"` // why nothing new is begun
 
-	Suites []matrix `json:"-"`
-	Tiles  []tile   `json:"-"`
+	Suites  []matrix  `json:"-"`
+	Tiles   []tile    `json:"-"`
+	Longest []Running `json:"-"` // those builds that the page has room for
 }
 
 // Disk is the room where the tree lies.
@@ -76,6 +77,7 @@ func (s *Site) start(*http.Request) (*sheet, error) {
 	slices.SortStableFunc(x.Needs, func(a, b survey.Row) int { return a.Since.Compare(b.Since) })
 	x.Building = s.running(view.Where{})
 	x.Building = x.Building[:min(len(x.Building), 4*startRows)]
+	x.Longest = x.Building[:min(len(x.Building), startRows)]
 	var err error
 	if x.Builders, err = s.builders(); err != nil {
 		return nil, err

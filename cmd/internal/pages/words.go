@@ -17,9 +17,10 @@ import (
 // words are the functions of the templates.
 func (s *Site) words() template.FuncMap {
 	return template.FuncMap{
-		"state": stateMark, "stateShort": stateShort, "outcome": outcomeMark, "group": groupOf, "when": when, "age": age,
+		"state": stateMark, "stateShort": stateShort, "outcome": outcomeMark, "group": groupOf, "when": when, "since": since, "age": age,
 		"count": count, "bytes": bytesText, "span": spanText, "seconds": seconds,
-		"package": packageAt, "arch": archAt, "suite": suiteAt, "list": listAt, "build": buildAt, "review": reviewAt,
+		"maintainer": maintainerAt,
+		"package":    packageAt, "arch": archAt, "suite": suiteAt, "list": listAt, "build": buildAt, "review": reviewAt,
 		"view": viewAt, "feed": feedAt, "badge": badgeAt, "join": strings.Join, "static": staticAt, "short": short,
 		"add": func(a, b int) int { return a + b }, "diff": diffLines,
 		"grepfor": func(q string) *Grep { return &Grep{Query: q} },
@@ -109,7 +110,33 @@ func age(t time.Time) string {
 }
 
 // when is a time as people say it, exactly for who asks, and for programs.
-func when(v any) template.HTML {
+func when(v any) template.HTML { return timeMark(v, "") }
+
+// From these ages on what is not at its end is old, and very old: those that readers of buildd.debian.org know.
+const (
+	freshFor  = 24 * time.Hour
+	oldFrom   = 7 * 24 * time.Hour
+	staleFrom = 21 * 24 * time.Hour
+)
+
+// since is when something came into a state, in the colour of its age. What has reached its end has none: it may
+// lie there for ever.
+func since(state string, at time.Time) template.HTML {
+	switch d := time.Since(at); {
+	case state == spool.Installed.Name || groupOf(state) == "aside" || state == spool.Rejected.Name:
+		return timeMark(at, "")
+	case d >= staleFrom:
+		return timeMark(at, "stale")
+	case d >= oldFrom:
+		return timeMark(at, "old")
+	case d < freshFor:
+		return timeMark(at, "fresh")
+	}
+	return timeMark(at, "")
+}
+
+// timeMark is a time, with the class of its age.
+func timeMark(v any, class string) template.HTML {
 	var t time.Time
 	switch x := v.(type) {
 	case time.Time:
@@ -123,7 +150,10 @@ func when(v any) template.HTML {
 		return ""
 	}
 	exact := t.UTC().Format(time.RFC3339)
-	return template.HTML(`<time datetime="` + exact + `" title="` + exact + `">` + age(t) + `</time>`)
+	if class != "" {
+		class = ` class="age ` + class + `"`
+	}
+	return template.HTML(`<time datetime="` + exact + `" title="` + exact + `"` + class + `>` + age(t) + `</time>`)
 }
 
 func spanText(d time.Duration) string {
@@ -201,7 +231,7 @@ func listAt(state, suite, arch string) string {
 // must not run what a stranger wrote into a link.
 func command(words ...string) string {
 	simple := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-+._/:", r)
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-+._/:=,", r)
 	}
 	for i, w := range words {
 		if w == "" || strings.ContainsFunc(w, func(r rune) bool { return !simple(r) }) {

@@ -10,6 +10,7 @@
 //	v.Items(Where{States: ..., Suite: ...})  items in the order of a package's life
 //	v.Package("hello")                       all that there is of one source
 //	v.Sources("hel", 20)                     names of sources
+//	v.People(ctx)                            who stands behind each source
 //	v.Moves(since, 100)                      what moved, the newest first
 //	v.Row(found), v.Why(found...)            what survey says of an item
 //	v.Builders(), v.Settings(), v.Suites()   who builds, by which settings
@@ -64,7 +65,8 @@ type View struct {
 	subs   sync.Mutex
 	listen map[*Subscription]bool
 
-	times estimates
+	times  estimates
+	people peopleOf
 }
 
 // New makes a view that has nothing yet: Run fills it.
