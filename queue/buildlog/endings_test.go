@@ -20,12 +20,13 @@ var endings = []struct {
 	set       string
 	right, of int // at least so many
 }{
-	{"endings", 66, 69},
+	{"endings", 69, 69},
 	// Nobody had looked at these while writing the rules, and 26 were right then.
-	{"endings-unseen", 30, 32},
+	{"endings-unseen", 31, 32},
 	// Nor at these, of other languages and tools: 29 were right then.
-	{"endings-third", 39, 40},
-	{"endings-fourth", 29, 30}, // 26 then, with what the third had taught
+	{"endings-third", 40, 40},
+	{"endings-fourth", 30, 30}, // 26 then, with what the third had taught
+	{"endings-fifth", 30, 30},  // 28 then
 }
 
 func TestEndings(t *testing.T) {

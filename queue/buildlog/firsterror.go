@@ -119,7 +119,7 @@ var errorSigns = []sign{
 			"relocation r_"},
 		re(`undefined reference to|: cannot find -l\S+|ld\.lld: error:|rust-lld: error:|multiple definition of |` +
 			`: relocation R_\w+ against .* can ?not be used`)},
-	{"linker", report, []string{"ld: ", "ld.bfd: ", "ld.gold: "}, re(`^/usr/bin/(?:[\w-]+-)?ld(?:\.\w+)?: .*[^:]$`)},
+	{"linker", report, []string{"/ld:", "-ld:", ".bfd:", ".gold:"}, re(`^/usr/bin/(?:[\w-]+-)?ld(?:\.\w+)?:.*[^:]$`)},
 	{"rust", cause, []string{"error["}, re(`^\s*error\[E\d{4}\]:`)},
 	{"rust", cause, []string{"error: no matching package", "error: failed to", "error: linker "},
 		re(`^error: (?:no matching package|failed to (?:select|get|load|parse|run custom build)|linker \S+ not found)`)},
@@ -204,13 +204,13 @@ var errorSigns = []sign{
 	{"patch", cause, []string{"dpkg-source: error"}, re(`^dpkg-source: error: `)},
 
 	{"test", report, []string{"fail"},
-		re(`^--- FAIL: |^\s*FAIL(?:[:!]? +\S|ED +\S)|^\s*[^\s\d].*: +FAIL(?:\s|$)|^\S+:\d+:\w+:FAIL:|\[FAIL(?:ED)?\]|` +
+		re(`^--- FAIL: |^\s*FAIL(?:[:!]? +\S|ED +\S)|^(?:Test suite |\s+)[^\s\d].*: +FAIL(?:\s|$)|^\S+:\d+:\w+:FAIL:|\[FAIL(?:ED)?\]|` +
 			`^test \S+ \.\.\. FAILED|^\s*\d+/\d+ .* (?:FAIL|TIMEOUT)\b|` +
 			`^\s*\d+ - .*\((?:Failed|Timeout|SEGFAULT|Subprocess aborted|Not Run)\)|^\s*\d+ - .*\*\*\*(?:Failed|Exception|` +
 			`Timeout)|\*\*\*(?:Failed|Timeout|Exception)|^\s*\d+\) .*FAILED|^\[  FAILED  \] \S`)},
 	// test-unit, minitest and RSpec.
 	{"test", report, []string{"failure:", "error:"}, re(`^Failure: |^\s+\d+\) (?:Failure|Error):`)},
-	{"test", report, []string{"failure/error"}, re(`^\s+Failure/Error: `)},
+	{"test", report, []string{"failure/error"}, re(`^\s*Failure/Error: `)},
 	// node, jest, mocha and busted; PHPUnit, testthat, eunit, Catch, doctest, octave.
 	{"test", report, []string{"✖", "✗", "✘", "✕", "●", "→", "── "},
 		re(`^\s*[✖✗✘✕●] \S|^(?:Failure|Error) → |^── (?:Failure|Error) `)},
@@ -225,11 +225,11 @@ var errorSigns = []sign{
 	{"test", report, []string{"error ["}, re(`^\s*\w*Error \[\w+\]: `)}, // node
 	{"test", report, []string{"failed"}, re(`^==== \S+ .*\bFAILED$`)},   // tcltest
 	{"test", report, []string{"not ok"}, re(`^\s*not ok \d+`)},
-	{"test", carrier, []string{"failed"}, re(`^#\s+Failed test |^Failed \d+/\d+ (?:test programs|subtests)`)}, // prove
+	{"test", carrier, []string{"failed"}, re(`^#?\s*Failed [Tt]est|^Failed \d+/\d+ (?:test programs|subtests)`)}, // prove
 	{"test", report, []string{"panicked at", "panic:", "assertion"},
 		re(`^thread '.*' (?:\(\d+\) )?panicked at|^panic: |(?:^\s*|[: ])[Aa]ssertion (?:.* )?[Ff]ailed\b|^FATAL: assertion`)},
 	{"test", report, []string{"failed"},
-		re(`^\s*Failed [Tt]est|\d+ tests? failed|^# FAIL: +[1-9]`)},
+		re(`\d+ tests? failed|^# FAIL: +[1-9]`)},
 
 	{"dpkg", cause,
 		[]string{"dpkg-gencontrol: error", "dpkg-deb: error", "dpkg-parsechangelog", "dpkg-genchanges: error",
@@ -387,9 +387,10 @@ var stems = [][]byte{
 	[]byte("unreachable"), []byte("not known"), []byte("getaddrinfo"), []byte("dial tcp"),
 	[]byte("debian/rules"), []byte("dpkg-"), []byte("dh_"), []byte("dh: "), []byte("ld returned"), []byte("compilation"),
 	[]byte("compile"), []byte("required"), []byte(".java:"), []byte("meson.build"), []byte("lua"), []byte(".texi"),
-	[]byte(".l:"), []byte(".po:"), []byte(".erl:"), []byte("gzip: "), []byte("sanitizer"), []byte(".am:"), []byte(".proto"), []byte("relocation"),
+	[]byte(".l:"), []byte(".po:"), []byte(".erl:"), []byte("gzip: "), []byte("sanitizer"), []byte(".am:"), []byte(".proto"),
+	[]byte("relocation"),
 	[]byte("bareword"), []byte("global symbol"), []byte("! "), []byte(".pyx:"), []byte(".gpr:"), []byte("** ("),
-	[]byte("ld: "), []byte("ld.bfd: "), []byte("ld.gold: "), []byte("requires go"), []byte("✖"), []byte("✗"),
+	[]byte("/ld:"), []byte("-ld:"), []byte(".bfd:"), []byte(".gold:"), []byte("requires go"), []byte("✖"), []byte("✗"),
 	[]byte("✘"), []byte("✕"), []byte("●"), []byte("→"), []byte("── "), []byte("bail out"), []byte("no address"),
 	[]byte("went wrong"), []byte("parameter not set"), []byte("bad substitution"),
 	[]byte("unbound variable"),

@@ -347,6 +347,63 @@ ERROR: Could not find a version that satisfies the requirement yaml (from versio
 ./generate > table.c
 > Segmentation fault (core dumped)
 make[1]: *** [Makefile:4: table.c] Error 139`},
+	{"a command of ninja's", "make", `
+[1/3] gcc -c -o a.o ../a.c
+FAILED: gen.h
+/usr/bin/python3 ../gen.py gen.h
+> ../table: row 3 has no name
+[2/3] gcc -c -o b.o ../b.c
+ninja: build stopped: subcommand failed.
+dh_auto_build: error: cd obj-x86_64-linux-gnu && LC_ALL=C.UTF-8 ninja -j2 returned exit code 1
+make: *** [debian/rules:3: binary] Error 25`},
+	{"a configure that shows its log", "make", `
+checking for gcc... gcc
+> frob-config: libfrob is older than 3
+	cd . && tail -v -n \+0 config.log
+==> config.log <==
+configure:1: error: in a probe
+## ---------------- ##
+configure: exit 1
+dh_auto_configure: error: ./configure --prefix=/usr returned exit code 1
+make: *** [debian/rules:3: binary] Error 25`},
+	{"make without a makefile", "make", `
+   dh_auto_install
+	make -j2 install DESTDIR=/build/x/debian/x AM_UPDATE_INFO_DIR=no
+> make[1]: *** No targets specified and no makefile found.  Stop.
+dh_auto_install: error: make -j2 install DESTDIR=/build/x/debian/x AM_UPDATE_INFO_DIR=no returned exit code 2`},
+	{"LaTeX", "compiler", `
+(/usr/share/texlive/texmf-dist/tex/latex/base/size10.clo)
+LaTeX Warning: Reference 'x' on page 1 undefined on input line 3.
+> ! LaTeX Error: File 'nosuch.sty' not found.
+Type X to quit or <RETURN> to proceed,
+make[1]: *** [Makefile:3: x.pdf] Error 1`},
+	{"Sphinx that is strict", "compiler", `
+a.c:3:1: warning: unused variable 'x' [-Wunused-variable]
+> /build/x/doc/index.rst:4: WARNING: undefined label: 'nosuch' [ref.ref]
+writing output... [100%] index
+build finished with problems, 1 warning (with warnings treated as errors).
+make[1]: *** [Makefile:20: html] Error 1`},
+	{"RSpec that cannot load", "ruby", `
+An error occurred while loading ./spec/x_spec.rb.
+Failure/Error: require 'nosuch'
+
+> LoadError:
+>+  cannot load such file -- nosuch
+# ./spec/x_spec.rb:1:in '<top (required)>'
+No examples found.`},
+	{"R", "other", `
+** testing if installed package can be loaded from temporary location
+> Error in library(nosuch) : there is no package called 'nosuch'
+Execution halted`},
+	{"maven that compiles", "java", `
+[ERROR] COMPILATION ERROR : 
+[INFO] -------------------------------------------------------------
+> [ERROR] /build/x/A.java:[3,10] cannot find symbol`},
+	{"a version of git's that nobody has", "test", `
+fatal: not a git repository (or any of the parent directories): .git
+gcc -o t t.c
+> FAIL: adds.sh
+# FAIL:  1`},
 	{"hostile", "compiler", `
 > a.c:1:1: error: ` + "\x1b]0;owned\x07\u202e<script>" + `
 make: *** [x] Error 1`},
