@@ -278,10 +278,16 @@ func (m *mill) sound() {
 // until waits for a condition.
 func (m *mill) until(what string, ok func() bool) {
 	m.Helper()
-	deadline := time.Now().Add(150 * time.Second)
+	m.within(150*time.Second, what, ok)
+}
+
+// within is until of what may take long on a busy machine.
+func (m *mill) within(most time.Duration, what string, ok func() bool) {
+	m.Helper()
+	deadline := time.Now().Add(most)
 	for !ok() {
 		if time.Now().After(deadline) {
-			m.Fatalf("after 150 s still not: %s\n%s", what, m.packmill("ls"))
+			m.Fatalf("after %s still not: %s\n%s", most, what, m.packmill("ls"))
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

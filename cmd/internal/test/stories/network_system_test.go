@@ -198,15 +198,7 @@ func TestFarChain(t *testing.T) {
 	t.Logf("%d packages in %s", length, time.Since(begun).Round(time.Second))
 	who := map[string]int{}
 	for i := range length {
-		for _, x := range f.found(fmt.Sprintf("link%02d", i), spool.Installed) {
-			if x.Arch() == "amd64" {
-				ticket, err := os.ReadFile(filepath.Join(f.tree, x.Dir(), spool.TicketFile))
-				f.must(err)
-				_, rest, _ := strings.Cut(string(ticket), "Builder: buildd/")
-				name, _, _ := strings.Cut(rest, "\n")
-				who[name]++
-			}
-		}
+		who[f.by(fmt.Sprintf("link%02d", i), "amd64")]++
 	}
 	t.Logf("built by %v", who)
 	if len(who) < 2 {
@@ -215,52 +207,94 @@ func TestFarChain(t *testing.T) {
 	f.sound()
 }
 
-// TestFarHosts: a master and two builders, each a host with a network of its own and no other line than to the
-// master's sshd, build for two architectures: one in a real chroot by the overlay runner, which installs what the
-// suite's own archive has through the session.
+// TestFarHosts: a master and three builders, each a host with a network of its own and no other line than to the
+// master's sshd, build for two architectures: one with the overlay runner and one with sbuild, in real chroots, where
+// they install what the suite's own archive has through the session.
 func TestFarHosts(t *testing.T) {
-	c := chroots(t)
 	if runner.Machine() != "amd64" {
 		t.Skip("arm64 is the foreign architecture here")
 	}
-	recipe := runner.Recipe{Suite: "sid", Arch: "amd64", Base: []string{base(t)}}
-	if _, err := c.Fresh(t.Context(), recipe, 24*time.Hour); err != nil {
-		t.Fatal(err)
-	}
-	f := newFarm(t, "Architectures: amd64 arm64")
-	f.control("suites", strings.Replace(f.suites(), "Suite: stable", "Suite: sid", 1))
-	f.daemon("archived")
-	master, hosts := newHosts(t, 2)
+	f := farIn(t, "amd64 arm64", "amd64")
+	master, hosts := newHosts(t, 3)
 	f.sshd(master, hostPort)
-	real := f.builder("real", "amd64", hosts[0])
-	real.settings("builders", "Name: me\nArchitectures: amd64\nRunner: overlay\nChroots: "+c.Dir)
-	real.runAs(c.User)
-	real.call()
-	f.builder("board", "arm64", hosts[1]).call()
-	for _, p := range []uploadtest.Package{{Source: "lib"}, {Source: "app", BuildDepends: "lib"}} {
+	f.real("fast", "amd64", "overlay", hosts[0], "Packages: lib apart")
+	f.real("plain", "amd64", "sbuild", hosts[1], "Packages: app")
+	f.builder("board", "arm64", hosts[2]).call()
+	all := []uploadtest.Package{{Source: "lib"}, {Source: "app", BuildDepends: "lib"},
+		{Source: "apart", BuildDepends: "app"}}
+	var want []string
+	for _, p := range all {
 		p.Version, p.Distribution = "1", "sid"
-		f.drop(p)
-		f.daemon("reviewd")
-		f.daemon("master-buildd")
-		f.until(
-			p.Source+" is built",
-			func() bool { return len(f.found(p.Source, spool.NeedsBuild, spool.Building)) == 0 },
-		)
-		f.daemon("master-buildd")
-		f.daemon("archived")
+		f.published(p)
+		for _, arch := range []string{"amd64", "arm64", "source"} {
+			want = append(want, fmt.Sprintf("installed %s %s_1", arch, p.Source))
+		}
 	}
-	f.want(
-		f.where(),
-		"installed amd64 app_1",
-		"installed amd64 lib_1",
-		"installed arm64 app_1",
-		"installed arm64 lib_1",
-		"installed source app_1",
-		"installed source lib_1",
-	)
-	if out := f.packmill("log", "app", "amd64"); !strings.Contains(out, "Status: successful") ||
-		!strings.Contains(out, "Unpacking lib (1)") {
-		t.Errorf("the log of the build in a chroot:\n%s", tail(out))
+	f.want(f.where(), want...)
+	for source, says := range map[string][]string{
+		"app":   {"sbuild (Debian sbuild) ", "Unpacking lib (1)"},
+		"apart": {"Unpacking app (1)"},
+	} {
+		out := f.packmill("log", source, "amd64")
+		for _, x := range append(says, "Status: successful") {
+			if !strings.Contains(out, x) {
+				t.Errorf("%s: no %q in the log of its build in a chroot:\n%s", source, x, tail(out))
+			}
+		}
+		if by := f.by(source, "amd64"); by != map[string]string{"app": "plain", "apart": "fast"}[source] {
+			t.Errorf("%s was built by %s", source, by)
+		}
 	}
 	f.sound()
+}
+
+// farIn makes a farm with the suite sid, for real builds in a chroot of an architecture.
+func farIn(t *testing.T, archs, chroot string) *farm {
+	t.Helper()
+	recipe := runner.Recipe{Suite: "sid", Arch: chroot, Base: []string{base(t)}}
+	if _, err := chroots(t).Fresh(t.Context(), recipe, 24*time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	f := newFarm(t, "Architectures: "+archs)
+	f.control("suites", strings.Replace(f.suites(), "Suite: stable", "Suite: sid", 1))
+	f.daemon("archived")
+	return f
+}
+
+// real starts a builder that builds in chroots; lines are of its stanza at the master.
+func (f *farm) real(name, arch, how string, at *host, lines ...string) {
+	f.Helper()
+	c := chroots(f.T)
+	b := f.builder(name, arch, at, lines...)
+	b.settings("builders", "Name: me\nArchitectures: "+arch+"\nRunner: "+how+"\nChroots: "+c.Dir)
+	b.runAs(c.User)
+	b.call()
+}
+
+// published takes an upload to the archive.
+func (f *farm) published(p uploadtest.Package) {
+	f.Helper()
+	f.drop(p)
+	f.daemon("reviewd")
+	f.daemon("master-buildd")
+	f.within(30*time.Minute, p.Source+" is built", func() bool {
+		return len(f.found(p.Source, spool.NeedsBuild, spool.Building)) == 0
+	})
+	f.daemon("master-buildd")
+	f.daemon("archived")
+}
+
+// by is the builder that built a package which is installed.
+func (f *farm) by(source, arch string) string {
+	f.Helper()
+	for _, x := range f.found(source, spool.Installed) {
+		if x.Arch() == arch {
+			ticket, err := os.ReadFile(filepath.Join(f.tree, x.Dir(), spool.TicketFile))
+			f.must(err)
+			_, rest, _ := strings.Cut(string(ticket), "Builder: buildd/")
+			name, _, _ := strings.Cut(rest, "\n")
+			return name
+		}
+	}
+	return ""
 }
