@@ -439,7 +439,9 @@ func (l *life) moveOne(g *grown) {
 		h = hands[4]
 	}
 	jobs := slices.DeleteFunc(all, func(f spool.Found) bool {
-		return !f.IsJob() || !slices.Contains(h.from, f.Place.State)
+		built, _ := filepath.Glob(filepath.Join(l.tree, f.Dir(), "result/*.changes"))
+		// What a hand has put into built has nothing to sign, until a daemon sees it.
+		return !f.IsJob() || !slices.Contains(h.from, f.Place.State) || h.says == "signed" && len(built) == 0
 	})
 	if len(jobs) == 0 {
 		return
