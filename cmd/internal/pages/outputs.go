@@ -124,9 +124,13 @@ func (s *Site) again(b *buildlog.Build, f spool.Found, t *queue.Ticket) (out []s
 	if on == "all" {
 		on = suite.IndepOf(t)
 	}
-	ours := fmt.Sprintf("deb [trusted=yes] %s %s %s", s.archiveAt, suite.Name,
-		strings.Join(suite.Components, " "))
-	out = append(out, command("dget", "--download-only", "--allow-unauthenticated", at),
+	key := s.inArchive("keys/" + suite.Name + ".asc")
+	if _, err := os.Lstat(s.view.Tree().Path("archive/keys", suite.Name+".asc")); err != nil {
+		return out // nobody can check that archive
+	}
+	ours := []string{"--extra-repository=deb " + s.archiveAt + " " + suite.Name + " " + strings.Join(suite.Components, " "),
+		"--extra-repository-key=" + suite.Name + ".asc"}
+	out = append(out, command("wget", key), command("dget", "--download-only", "--allow-unauthenticated", at),
 		command("echo", sum+"  "+t.Dsc)+" | sha256sum --check")
 	if base := s.openBase(suite); base != nil {
 		words := []string{"mmdebstrap", "--variant=buildd", "--architectures=" + on, suite.Name, "base.tar"}
@@ -156,9 +160,8 @@ func (s *Site) openBase(suite *control.Suite) []string {
 
 // sbuildWords is the command of sbuild that builds as the job was built. The name in the changelog of a binNMU is
 // left out, for it is an address.
-func sbuildWords(suite *control.Suite, t *queue.Ticket, arch, on, ours string) string {
-	words := []string{"sbuild", "--chroot-mode=unshare", "--chroot=base.tar", "--dist=" + suite.Name,
-		"--extra-repository=" + ours}
+func sbuildWords(suite *control.Suite, t *queue.Ticket, arch, on string, ours []string) string {
+	words := append([]string{"sbuild", "--chroot-mode=unshare", "--chroot=base.tar", "--dist=" + suite.Name}, ours...)
 	switch {
 	case arch == "all":
 		words = append(words, "--arch="+on, "--arch-all", "--no-arch-any")

@@ -77,13 +77,21 @@ func TestOutputs(t *testing.T) {
 	}
 	write(t, filepath.Join(pool, deb), "four")
 	write(t, filepath.Join(pool, dsc), "Format: 3.0 (quilt)\n")
+	if x := page(); len(x.Again) != 1 {
+		t.Errorf("of an archive that is not signed: got %q", x.Again)
+	}
+	keys := tree.Path("archive/keys")
+	if err := os.MkdirAll(keys, 0o775); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(keys, f.Place.Suite+".asc"), "a key")
 	x := page()
 	if len(x.Outputs) != 1 || !strings.HasPrefix(x.Outputs[0].URL, "https://archive.example.org/debian/pool/main/") ||
 		!strings.HasSuffix(x.Outputs[0].Pool, "/"+f.Name.Source+"/"+deb) {
 		t.Errorf("in the pool: got %+v", x.Outputs)
 	}
 	if all := strings.Join(x.Again, "\n"); !strings.Contains(all, "dget ") || !strings.Contains(all, "sbuild ") ||
-		strings.Contains(all, "example.org>") {
+		!strings.Contains(all, "--extra-repository-key="+f.Place.Suite+".asc") || strings.Contains(all, "trusted") || strings.Contains(all, "example.org>") {
 		t.Errorf("got %s", all)
 	}
 	if t.Failed() {
