@@ -40,7 +40,7 @@ func browser(t *testing.T) context.Context {
 	if err := chromedp.Do(root); err != nil {
 		t.Fatal(err)
 	}
-	ctx, enough := context.WithTimeout(root, 10*time.Minute)
+	ctx, enough := context.WithTimeout(root, 30*time.Minute)
 	t.Cleanup(enough)
 	return ctx
 }

@@ -480,6 +480,17 @@ func TestTwoBuilders(t *testing.T) {
 	other.Close()
 }
 
+// TestNoPlace: a builder that cannot keep the source says so, and does not hold the job.
+func TestNoPlace(t *testing.T) {
+	s := newSite(t, 1000)
+	dsc, err := sumOf(s.job.Dsc)
+	s.must(err)
+	s.must(os.Mkdir(filepath.Join(s.dir, "builder/sources", dsc.SHA256+partSuffix), 0o755)) // where the file would come
+	if _, _, err := s.session(-1); err == nil || !strings.Contains(err.Error(), "fetch the source") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestStop: who ends the build ends it there too.
 func TestStop(t *testing.T) {
 	s := newSite(t, 1000)

@@ -83,18 +83,37 @@ const pieceTime = 5 * time.Second
 // errSum says that what came is not what was promised.
 var errSum = errors.New("its SHA-256 is not what was said")
 
+// errHere says that what came cannot be kept on this machine.
+var errHere = errors.New("it cannot be kept here")
+
+// here is the error of something that was done on this machine.
+func here(err error) error {
+	if err == nil || errors.Is(err, errSum) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errHere, err)
+}
+
+// keeper tells the errors of writing from those of what is read meanwhile.
+type keeper struct{ io.Writer }
+
+func (k keeper) Write(p []byte) (int, error) {
+	n, err := k.Writer.Write(p)
+	return n, here(err)
+}
+
 // fetch brings a file that the other end has under path to dir, and goes on where an earlier session
 // ended. It counts, and bears its name, when it is whole and its checksum right.
 func (s *session) fetch(ctx context.Context, path, dir string, want Sum) error {
 	name := filepath.Join(dir, want.Name)
 	part, err := os.OpenFile(name+partSuffix, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
-		return err
+		return here(err)
 	}
 	defer part.Close()
 	have, err := part.Seek(0, io.SeekEnd)
 	if err != nil {
-		return err
+		return here(err)
 	}
 	for piece := int64(64 << 10); have < want.Size; {
 		begun := time.Now()
@@ -108,7 +127,7 @@ func (s *session) fetch(ctx context.Context, path, dir string, want Sum) error {
 			piece = max(piece/2, 16<<10)
 		}
 	}
-	return settle(part, name, want)
+	return here(settle(part, name, want))
 }
 
 // piece appends n bytes from an offset, and says how many came.
@@ -122,7 +141,7 @@ func (s *session) piece(ctx context.Context, path string, to io.Writer, from, n 
 		fmt.Sprintf("bytes %d-", from)) {
 		return 0, &status{http.StatusBadGateway, "the answer is not the piece that was asked for"}
 	}
-	got, err := io.Copy(to, io.LimitReader(a.Body, n))
+	got, err := io.Copy(keeper{to}, io.LimitReader(a.Body, n))
 	if err == nil && got < n {
 		err = io.ErrUnexpectedEOF
 	}

@@ -129,7 +129,8 @@ func (b *Builder) keepAlone(ctx context.Context, path, kept string, f Sum) error
 	return b.fetchFile(ctx, path, filepath.Dir(kept), Sum{f.SHA256, f.Size, f.SHA256})
 }
 
-// fetchFile fetches over as many sessions as it takes.
+// fetchFile fetches over as many sessions as it takes. What this machine's disk refuses is the job's end here: another
+// builder may have room.
 func (b *Builder) fetchFile(ctx context.Context, path, dir string, f Sum) error {
 	for {
 		s, err := b.master(ctx)
@@ -138,8 +139,8 @@ func (b *Builder) fetchFile(ctx context.Context, path, dir string, f Sum) error 
 		}
 		err = s.fetch(ctx, path, dir, f)
 		var no *status
-		if err == nil || errors.Is(err, errSum) || errors.As(err, &no) && no.code != http.StatusNotFound ||
-			ctx.Err() != nil {
+		if err == nil || errors.Is(err, errSum) || errors.Is(err, errHere) || ctx.Err() != nil ||
+			errors.As(err, &no) && no.code != http.StatusNotFound {
 			return err
 		}
 		// Not found: this session's master has not handed the job out yet. Anything else: the session ends.
