@@ -31,8 +31,10 @@ func Span(d time.Duration) string {
 		return fmt.Sprintf("%d s", max(1, int(d.Seconds()+0.5)))
 	case d < 90*time.Minute:
 		return fmt.Sprintf("%d min", int(d.Minutes()+0.5))
-	default:
+	case d < 48*time.Hour:
 		return fmt.Sprintf("%.1f h", d.Hours())
+	default:
+		return fmt.Sprintf("%d days", int(d.Hours()/24+0.5))
 	}
 }
 
