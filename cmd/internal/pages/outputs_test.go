@@ -118,7 +118,7 @@ func TestOpenBase(t *testing.T) {
 	s, _ := serve(t, newTree(t, viewtest.Size{Packages: 1, Archs: viewtest.Archs[:1]}))
 	suite, _ := s.view.Settings().Suite(viewtest.Suite)
 	for line, want := range map[string]bool{
-		"deb http://deb.debian.org/debian trixie main":       true,
+		"deb http://mirror.example.org/debian trixie main":   true,
 		"deb https://me:word@inside.example/debian sid main": false,
 		"deb file:/srv/mirror sid main":                      false,
 		"deb https://archive.example.org secret main":        false,
