@@ -77,14 +77,34 @@ func (in *intake) examine(ctx context.Context, it *spool.Item, t *queue.Ticket, 
 	if err := emptyTaken(it); err != nil {
 		return u, nil, nil, err
 	}
-	var early []upload.Finding
-	if _, err := os.Lstat(it.Path(uploadDir)); err == nil {
-		if early, err = in.copy(ctx, it, t, world); err != nil {
-			return u, early, nil, err
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(it.Path(uploadDir)); errors.Is(err, fs.ErrNotExist) {
+		return in.read(ctx, it, t, world, nil)
+	} else if err != nil {
 		return u, nil, nil, err
 	}
+	d, err := in.box.Hold(incoming.ParseDir(t.Drop))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return u, nil, nil, err
+	}
+	defer d.Close()
+	early, err := in.copy(ctx, it, t, d, world)
+	if err != nil {
+		return u, early, nil, err
+	}
+	// Nothing is decided by it yet: that the uploader's files have come here, and the copy
+	// of the .changes, are written to the disk while they are read.
+	var claim errgroup.Group
+	claim.Go(func() error { return syncMove(it.Path(uploadDir), in.box.Path(d)) })
+	claim.Go(func() error { return durable.SyncPath(it.Path(t.Changes)) })
+	u, findings, inReview, err = in.read(ctx, it, t, world, early)
+	return u, findings, inReview, cmp.Or(claim.Wait(), err)
+}
+
+// read is the part of examine after the copying, which found early.
+func (in *intake) read(ctx context.Context, it *spool.Item, t *queue.Ticket, world *upload.Context, early []upload.Finding) (
+	u *upload.Upload, findings []upload.Finding, inReview []spool.Found, err error,
+) {
+	u = &upload.Upload{Name: t.Changes}
 	if t.Changes == misnamed {
 		how := "came under a name that none can have"
 		if events, err := spool.ReadHistory(it.Path()); err == nil && len(events) > 0 {
@@ -216,20 +236,15 @@ var errWriting = errors.New("somebody writes to the upload")
 const stillWriting = 500 * time.Millisecond
 
 // copy makes the item's own copies of the upload's files, of which nobody has
-// a handle, and hashes them on the way. It begins by removing what an earlier
+// a handle, and hashes them on the way; that of the .changes is not synced. It begins by removing what an earlier
 // run left. In the shared drop directory the other files are touched only if
 // the signature is good: without one the .changes may name somebody else's.
 func (in *intake) copy(
-	ctx context.Context, it *spool.Item, t *queue.Ticket, world *upload.Context,
+	ctx context.Context, it *spool.Item, t *queue.Ticket, d incoming.Dir, world *upload.Context,
 ) ([]upload.Finding, error) {
 	if err := removeCopies(it); err != nil {
 		return nil, err
 	}
-	d, err := in.box.Hold(incoming.ParseDir(t.Drop))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	defer d.Close()
 	own := it.Path(uploadDir)
 	world.Sums, world.Told = map[string]upload.Sums{}, map[string]bool{}
 	// A crash may have come between the item's birth and the claim, or a
@@ -247,7 +262,7 @@ func (in *intake) copy(
 	}
 	step("claimed", t.Changes)
 	// Before a byte is read: nobody knows yet which suite's limits hold.
-	if err := taker.take(ctx, own, t.Changes, upload.TakeOptions{MaxSize: upload.MaxChanges}); err != nil ||
+	if err := taker.take(ctx, own, t.Changes, upload.TakeOptions{MaxSize: upload.MaxChanges, Unsynced: true}); err != nil ||
 		len(taker.findings) > 0 {
 		return taker.findings, err
 	}
@@ -258,13 +273,13 @@ func (in *intake) copy(
 		return nil, err
 	}
 	if t.Account == "" && !signed {
-		return nil, syncMove(own, in.box.Path(d)) // Read says why
+		return nil, nil // Read says why
 	}
 	taker.list = signed
 	files, err := upload.Peek(it.Path(), t.Changes)
 	if hopeless(err) || errors.Is(err, upload.ErrUnfinished) {
 		world.Left = true
-		return nil, syncMove(own, in.box.Path(d)) // Read says why
+		return nil, nil // Read says why
 	}
 	if err != nil {
 		return nil, err
@@ -353,7 +368,6 @@ func (k *taker) takeAll(ctx context.Context, drop string, files []upload.File) e
 	own := k.it.Path(uploadDir)
 	var g errgroup.Group
 	g.SetLimit(workers)
-	g.Go(func() error { return syncMove(own, drop) })
 	for _, f := range files {
 		g.Go(func() error {
 			from := own

@@ -13,7 +13,8 @@ import (
 // power cut may take back, when whoever comes next finds the old name and does
 // it again; the caller syncs both directories before anything is built on it.
 func RenameUnsynced(from, to string) error {
-	return move(at(from), at(to), unix.RENAME_NOREPLACE)
+	_, err := move(at(from), at(to), unix.RENAME_NOREPLACE)
+	return err
 }
 
 // MoveAll moves the named entries of one directory to another and syncs each

@@ -28,6 +28,7 @@ import (
 
 	"packmill/internal/regular"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -44,6 +45,7 @@ func inDoubt(op, path string, err error) error {
 // identity is what tells one file from another under the same name.
 type identity struct {
 	dev, ino uint64
+	dir      bool
 }
 
 // place is a name in an open directory, or with unix.AT_FDCWD any path.
@@ -59,7 +61,7 @@ func (p place) identify() (identity, error) {
 	if err := unix.Fstatat(p.dir, p.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return identity{}, err
 	}
-	return identity{uint64(st.Dev), st.Ino}, nil
+	return identity{uint64(st.Dev), st.Ino, st.Mode&unix.S_IFMT == unix.S_IFDIR}, nil
 }
 
 func identify(path string) (identity, error) { return at(path).identify() }
@@ -79,23 +81,23 @@ func Replace(from, to string) error {
 }
 
 func rename(from, to string, flags uint) error {
-	if err := move(at(from), at(to), flags); err != nil {
+	if _, err := move(at(from), at(to), flags); err != nil {
 		return err
 	}
 	return syncBoth(filepath.Dir(from), filepath.Dir(to), SyncDir)
 }
 
-// move is a rename without its syncs.
-func move(from, to place, flags uint) error {
+// move is a rename without its syncs, and what it moved.
+func move(from, to place, flags uint) (identity, error) {
 	id, err := from.identify()
 	if err != nil {
-		return &fs.PathError{Op: "rename", Path: from.name, Err: err}
+		return id, &fs.PathError{Op: "rename", Path: from.name, Err: err}
 	}
 	err = unix.Renameat2(from.dir, from.name, to.dir, to.name, flags)
 	if err != nil && !happened(id, from, to) {
-		return &os.LinkError{Op: "rename", Old: from.name, New: to.name, Err: err}
+		return id, &os.LinkError{Op: "rename", Old: from.name, New: to.name, Err: err}
 	}
-	return nil
+	return id, nil
 }
 
 // syncBoth syncs the two directories between which something was renamed.
@@ -278,38 +280,42 @@ func syncFD(fd int, name string) error {
 	return nil
 }
 
-// SyncTree syncs every regular file below dir, then every directory, dir
-// itself last. After it, dir can be renamed.
+// SyncTree syncs every regular file and every directory below dir, and dir itself.
+// After it, dir can be renamed. Syncs that run side by side share the journal's commits.
 func SyncTree(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		p := filepath.Join(dir, e.Name())
+	var syncs errgroup.Group
+	syncs.SetLimit(syncsAtOnce)
+	// dir may be a link, as an open directory below /proc is: the walk begins behind it.
+	err := filepath.WalkDir(dir+"/.", func(path string, e fs.DirEntry, err error) error {
 		switch {
-		case e.IsDir():
-			err = SyncTree(p)
-		case e.Type().IsRegular():
-			err = syncPath(p)
-		}
-		if err != nil {
+		case err != nil:
 			return err
+		case e.IsDir():
+			syncs.Go(func() error { return SyncDir(path) })
+		case e.Type().IsRegular():
+			syncs.Go(func() error { return SyncPath(path) })
 		}
-	}
-	return SyncDir(dir)
+		return nil
+	})
+	return errors.Join(syncs.Wait(), err)
 }
 
-// syncPath syncs a file by name. A file that cannot be opened for reading is
-// opened for writing: fsync needs any descriptor. For one that its owner lets
-// nobody open, the whole file system is synced.
-func syncPath(path string) error {
+// syncsAtOnce is how many syncs of one tree run side by side.
+const syncsAtOnce = 8
+
+// SyncPath syncs a file by name; one that has gone is no error, as in SyncDir. A file
+// that cannot be opened for reading is opened for writing: fsync needs any
+// descriptor. For one that its owner lets nobody open, the whole file system is synced.
+func SyncPath(path string) error {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrPermission) {
 		f, err = os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		return SyncFS(filepath.Dir(path))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
 	if err != nil {
 		return err

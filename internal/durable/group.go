@@ -39,14 +39,18 @@ type dirSyncs struct {
 
 // Rename is the package's Rename of a name in one open directory to one in another,
 // with shared syncs: what the directories were opened as says whose they share.
+//
+// Of a directory that is moved the new parent alone is synced: it has one name, so that
+// ext4, xfs and btrfs write its move as one change of both parents.
 func (g *Group) Rename(from *below.Dir, old string, to *below.Dir, name string) error {
-	if err := move(place{from.FD(), old}, place{to.FD(), name}, unix.RENAME_NOREPLACE); err != nil {
+	id, err := move(place{from.FD(), old}, place{to.FD(), name}, unix.RENAME_NOREPLACE)
+	if err != nil {
 		return err
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	made := g.tick()
-	if err := g.sync(to, made); err != nil || from.Name() == to.Name() {
+	if err := g.sync(to, made); err != nil || id.dir || from.Name() == to.Name() {
 		return err
 	}
 	return g.sync(from, made)

@@ -54,13 +54,14 @@ func fileErrorf(name, format string, args ...any) error {
 
 // TakeOptions bounds and widens Take.
 type TakeOptions struct {
-	MaxSize int64  // bytes; 0: DefaultLimits.FileSize
-	Sized   bool   // the file must have Size bytes
-	Size    int64  // what is listed
-	Owner   string // that lists it
-	Links   bool   // a file with more than one hard link is taken too
-	MD5     bool   // compute it as well
-	SHA1    bool   // compute it as well
+	MaxSize  int64  // bytes; 0: DefaultLimits.FileSize
+	Sized    bool   // the file must have Size bytes
+	Size     int64  // what is listed
+	Owner    string // that lists it
+	Links    bool   // a file with more than one hard link is taken too
+	MD5      bool   // compute it as well
+	SHA1     bool   // compute it as well
+	Unsynced bool   // the caller syncs the copy
 	// look into a large tarball on the way, so that Read need not read it again: for what somebody vouches for
 	List bool
 	Mode fs.FileMode // of the copy; 0: 0644
@@ -95,7 +96,7 @@ func open(dir, name string) (*os.File, fs.FileInfo, error) {
 }
 
 // Take copies the file of this name from srcDir to a new file in dstDir and
-// hashes what it copies, in one pass; the copy is synced, its directory is not. The
+// hashes what it copies, in one pass; the copy is synced (but see Unsynced), its directory is not. The
 // source must be a regular file with one hard link, of the right size and with
 // every byte of it written: that is seen before any is read. It is not trusted to
 // keep still: what was hashed is what lies in dstDir. Take ends when ctx does.
@@ -143,7 +144,7 @@ func Take(ctx context.Context, srcDir, dstDir, name string, opt TakeOptions) (Su
 	if err == nil && sums.Size != info.Size() {
 		err = fileErrorf(name, "it changed while it was read; upload it again and leave it alone")
 	}
-	if err == nil {
+	if err == nil && !opt.Unsynced {
 		err = dst.Sync()
 	}
 	if cerr := dst.Close(); err == nil {
