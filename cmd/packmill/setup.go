@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"packmill/cmd/internal/daemon"
@@ -140,10 +141,16 @@ func (s *setupCmd) daemons(_ *cli, a *setup.Answers) error {
 		return nil
 	}
 	units := a.Units()
-	if err := setup.Start(units); err != nil {
+	waiting, err := setup.Start(units)
+	if err != nil {
 		return err
 	}
-	terminal.Print(os.Stdout, "running: %s\n", strings.Join(units, " "))
+	running := slices.DeleteFunc(units, func(u string) bool { return slices.Contains(waiting, u) })
+	terminal.Print(os.Stdout, "running: %s\n", strings.Join(running, " "))
+	if len(waiting) > 0 {
+		terminal.Print(os.Stdout, "to start when systemd lets them (systemctl list-jobs says what they wait for): %s\n",
+			strings.Join(waiting, " "))
+	}
 	if a.Pages {
 		terminal.Print(os.Stdout, "status pages: http://%s\n", setup.PagesAddress)
 	}

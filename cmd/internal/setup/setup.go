@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
@@ -329,5 +330,35 @@ func (a *Answers) Units() []string {
 	return append(units, "packmill-chroots.timer", "packmill-fsck.timer")
 }
 
-// Start makes the units start now and at each boot.
-func Start(units []string) error { return systemctl(append([]string{"enable", "--now"}, units...)...) }
+// startWait is how long Start waits for daemons that begin after something else.
+const startWait = 20 * time.Second
+
+// Start makes the units start now and at each boot, and returns those that do not run yet. Builders begin when the
+// network is there, and on a machine where nothing says so systemd takes minutes to believe it.
+func Start(units []string) (waiting []string, err error) {
+	if err := systemctl(append([]string{"enable", "--quiet"}, units...)...); err != nil {
+		return nil, err
+	}
+	if err := systemctl(append([]string{"start", "--no-block"}, units...)...); err != nil {
+		return nil, err
+	}
+	for end := time.Now().Add(startWait); ; time.Sleep(200 * time.Millisecond) {
+		waiting = nil
+		for _, u := range units {
+			out, err := exec.Command("systemctl", "show", "-p", "ActiveState", "--value", u).Output()
+			if err != nil {
+				return nil, fmt.Errorf("systemctl show %s: %w", u, err)
+			}
+			switch strings.TrimSpace(string(out)) {
+			case "active", "reloading":
+			case "failed":
+				return nil, fmt.Errorf("%s does not start: journalctl -u %s says why", u, u)
+			default:
+				waiting = append(waiting, u)
+			}
+		}
+		if len(waiting) == 0 || time.Now().After(end) {
+			return waiting, nil
+		}
+	}
+}
