@@ -169,6 +169,7 @@ func (uploaderCmd) Help() string {
 Examples:
   packmill uploader add alice alice_id_ed25519.pub --openpgp alice.asc
   packmill uploader add robot robot.pub --allow "source, packages=robot-*"    trusted without a signature
+  packmill uploader add bob bob.pub --openpgp bob.asc --email bob@example.org       where the key has several addresses
   packmill uploader ls`
 }
 
@@ -176,11 +177,12 @@ type uploaderAdd struct {
 	Name    string   `arg:"" help:"The account."`
 	Keys    []string `arg:"" name:"sshkey" help:"Files with public ssh keys." type:"existingfile"`
 	OpenPGP string   `name:"openpgp" help:"The public OpenPGP key that signs the uploads; without it the account alone is trusted." placeholder:"FILE" type:"existingfile"`
+	Email   string   `help:"Where mail about the uploads goes; the address in the OpenPGP key, if it has exactly one." placeholder:"ADDRESS"`
 	Allow   string   `help:"The rights, as in control/uploaders." default:"source"`
 }
 
 func (u *uploaderAdd) Run(c *cli) error {
-	up, err := setup.ReadUploader(u.Name, u.Allow, u.OpenPGP)
+	up, err := setup.ReadUploader(u.Name, u.Allow, u.Email, u.OpenPGP)
 	if err != nil {
 		return err
 	}
@@ -198,6 +200,11 @@ func (u *uploaderAdd) Run(c *cli) error {
 		terminal.Print(os.Stdout, "control/uploaders has a stanza for %s already, which stays\n", u.Name)
 	default:
 		terminal.Print(os.Stdout, "%s may upload (%s); dput's and dupload's settings are in the examples\n", u.Name, u.Allow)
+		if up.Email == "" {
+			terminal.Print(os.Stdout, "no mail goes to %s: write Email: into that stanza of control/uploaders\n", u.Name)
+		} else {
+			terminal.Print(os.Stdout, "mail about uploads goes to %s\n", up.Email)
+		}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -162,5 +163,25 @@ func TestVerifyMIME(t *testing.T) {
 	if _, err := other.VerifyMIME([]byte(part), sign("--local-user", "ann"), now); err == nil ||
 		err.(*Refusal).Kind != UnknownKey {
 		t.Errorf("another key: got %v", err)
+	}
+}
+
+// TestAddresses: of the user IDs those count that the key has not revoked.
+func TestAddresses(t *testing.T) {
+	g := newGnupg(t)
+	g.key("Ann <ann@example.org>", "ed25519", "sign", "never", "")
+	g.run("", "--quick-add-uid", "ann@example.org", "Ann at work <ann@work.example.org>")
+	g.run("", "--quick-add-uid", "ann@example.org", "a name alone")
+	for _, want := range [][]string{{"ann@example.org", "ann@work.example.org"}, {"ann@example.org"}} {
+		ring, err := ReadKeyring(g.export("ann@example.org"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ring.Addresses(time.Now()); !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if len(want) == 2 {
+			g.run("", "--quick-revoke-uid", "ann@example.org", "Ann at work <ann@work.example.org>")
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -122,6 +123,24 @@ func (k *Keyring) Ends(now time.Time) map[string]time.Time {
 		out[k.keys[i].fingerprint] = end
 	}
 	return out
+}
+
+// Addresses are the mail addresses in the user IDs that count at that time, of all keys, each once and sorted.
+func (k *Keyring) Addresses(now time.Time) (out []string) {
+	rules := strict(now)
+	for i := range k.keys {
+		e, err := k.keys[i].entity()
+		if err != nil {
+			continue
+		}
+		for _, id := range e.Identities {
+			if _, err := id.Verify(now, rules); err == nil && id.UserId.Email != "" {
+				out = append(out, id.UserId.Email)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // Skipped says which keys of the files are left out, and why.

@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/mail"
 	"packmill/internal/openpgp"
 	"packmill/spool"
 )
@@ -107,17 +109,24 @@ func UploaderAccounts(args ...string) error {
 // Uploader is a person who may upload.
 type Uploader struct {
 	Name, Allow string
+	Email       string // where mail about uploads goes; "": nowhere
 	fingerprint string
 	key         []byte // public; none: the account alone is trusted
 }
 
-// ReadUploader reads the person's public OpenPGP key from a file, if one is named.
-func ReadUploader(name, allow, file string) (*Uploader, error) {
+// ReadUploader reads the person's public OpenPGP key from a file, if one is named. Without an address it takes the
+// one that the key has, unless there are several to choose from.
+func ReadUploader(name, allow, email, file string) (*Uploader, error) {
 	u := &Uploader{Name: name, Allow: allow}
+	var err error
+	if email != "" {
+		if u.Email, err = mail.Address(email); err != nil {
+			return nil, daemon.Wrong{Err: err}
+		}
+	}
 	if file == "" {
 		return u, nil
 	}
-	var err error
 	if u.key, err = os.ReadFile(file); err != nil {
 		return nil, err
 	}
@@ -127,6 +136,10 @@ func ReadUploader(name, allow, file string) (*Uploader, error) {
 			"gpg --export --armor ADDRESS", file)}
 	}
 	u.fingerprint = ring.Fingerprints()[0]
+	if all := ring.Addresses(time.Now()); u.Email == "" && len(all) == 1 {
+		// What a mail program would refuse is none.
+		u.Email, _ = mail.Address(all[0])
+	}
 	return u, nil
 }
 
@@ -142,7 +155,7 @@ func (u *Uploader) Add(dir string) (there bool, err error) {
 	}) {
 		return true, nil
 	}
-	if err := AddUploader(dir, u.Name, u.fingerprint, u.Allow, u.key); err != nil {
+	if err := u.add(dir); err != nil {
 		return false, err
 	}
 	if _, err := control.Load(dir); err != nil {

@@ -188,9 +188,8 @@ func hasStanza(path string) (bool, error) {
 	return len(stanzas) > 0, err
 }
 
-// AddUploader adds a stanza to control/uploaders. key is the person's public
-// OpenPGP key, "" if the account alone is trusted.
-func AddUploader(control, name, fingerprint, allow string, key []byte) error {
+// add writes the stanza into control/uploaders of that directory, and the key into its keys.
+func (u *Uploader) add(control string) error {
 	path := filepath.Join(control, "uploaders")
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -200,16 +199,19 @@ func AddUploader(control, name, fingerprint, allow string, key []byte) error {
 	if len(bytes.TrimSpace(old)) > 0 {
 		st.WriteString("\n")
 	}
-	fmt.Fprintf(&st, "Name: %s\n", name)
-	if fingerprint != "" {
-		fmt.Fprintf(&st, "Fingerprint: %s\n", fingerprint)
-		if err := durable.WriteFile(filepath.Join(control, "keys", name+".asc"), key, 0o644); err != nil {
+	fmt.Fprintf(&st, "Name: %s\n", u.Name)
+	if u.fingerprint != "" {
+		fmt.Fprintf(&st, "Fingerprint: %s\n", u.fingerprint)
+		if err := durable.WriteFile(filepath.Join(control, "keys", u.Name+".asc"), u.key, 0o644); err != nil {
 			return err
 		}
 	} else {
-		fmt.Fprintf(&st, "Account: %s\n", name)
+		fmt.Fprintf(&st, "Account: %s\n", u.Name)
 	}
-	fmt.Fprintf(&st, "Allow: %s\n", allow)
+	if u.Email != "" {
+		fmt.Fprintf(&st, "Email: %s\n", u.Email)
+	}
+	fmt.Fprintf(&st, "Allow: %s\n", u.Allow)
 	return durable.WriteFile(path, append(bytes.TrimRight(old, "\n"), append([]byte("\n"), st.String()...)...), 0o644)
 }
 

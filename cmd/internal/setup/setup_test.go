@@ -116,17 +116,35 @@ func TestAddUploader(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "uploaders"), []byte("# who may upload\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := AddUploader(dir, "ann", key.Fingerprint(), "source", key.Public()); err != nil {
+	asc := filepath.Join(dir, "ann.asc")
+	if err := os.WriteFile(asc, key.Public(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := AddUploader(dir, "robot", "", "source, packages=robot-*", nil); err != nil {
-		t.Fatal(err)
+	for _, x := range []struct{ name, allow, email, file string }{
+		{"ann", "source", "", asc}, {"robot", "source, packages=robot-*", "", ""},
+		{"bob", "source", "Bob <bob@packmill.invalid>", asc},
+	} {
+		u, err := ReadUploader(x.name, x.allow, x.email, x.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := u.add(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := ReadUploader("eve", "source", "-eve@packmill.invalid", ""); err == nil {
+		t.Error("an address that sendmail takes for an option passes")
 	}
 	s, err := control.Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.Uploaders) != 2 || s.Uploaders[0].Fingerprints[0] != key.Fingerprint() || s.Uploaders[1].Account != "robot" {
+	for i, want := range []string{"ann@packmill.invalid", "", "bob@packmill.invalid"} {
+		if len(s.Uploaders) != 3 || s.Uploaders[i].Email != want {
+			t.Fatalf("got %+v, want mail to %q", s.Uploaders, want)
+		}
+	}
+	if s.Uploaders[0].Fingerprints[0] != key.Fingerprint() || s.Uploaders[1].Account != "robot" {
 		t.Errorf("got %+v", s.Uploaders)
 	}
 	if _, missing, err := s.Keyring(s.UploaderKeys()); err != nil || len(missing) > 0 {
