@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -89,7 +90,8 @@ func AskOf(it *spool.Item, r *Request) (*Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.BuildArch = f.Arch()
+	// (Where a person's mv brought it says nothing of what it is.)
+	t.BuildArch = cmp.Or(t.BuildArch, f.Arch())
 	reply := &Reply{Role: Other, From: f.Place, To: f.Place, Name: f.Name, Ticket: t}
 	switch {
 	case Owned(t, f.Place.State, r.Who):

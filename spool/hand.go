@@ -26,22 +26,30 @@ func (it *Item) adopt() error {
 	if it.Place.Arch != "" || it.Name.Arch != "" {
 		return nil
 	}
-	st, err := it.Ticket()
-	if err != nil {
-		return nil // whoever serves it says so
-	}
 	name := it.Name
-	if name.Arch = st.Get(ArchField); name.Arch == "" {
-		return nil
-	}
-	if n, err := ParseName(name.String()); err != nil || n != name {
-		return nil // no architecture; whoever serves it says so
+	if name.Arch = it.ownArch(); name.Arch == "" {
+		return nil // a source, or whoever serves it says so
 	}
 	if err := it.rename(it.Path(), it.Place, &name); err != nil {
 		return fmt.Errorf("name %s for its architecture: %w", it.Name, err)
 	}
 	it.Name = name
 	return nil
+}
+
+// ownArch is the architecture that the ticket says the item is a job of; "" of a source, or
+// if it says none that a name can end in.
+func (it *Item) ownArch() string {
+	st, err := it.Ticket()
+	if err != nil {
+		return ""
+	}
+	name := it.Name
+	name.Arch = st.Get(ArchField)
+	if n, err := ParseName(name.String()); err != nil || n != name {
+		return ""
+	}
+	return name.Arch
 }
 
 // leftoverAge is the age at which a half-written file in a claimed item is of a

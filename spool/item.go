@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -414,6 +415,10 @@ func (t *Tree) renameInto(to Place, src *below.Dir, old, name string) error {
 func (it *Item) nameAt(to Place) Name {
 	n := it.Name
 	n.Arch = it.Arch()
+	if it.Place.Arch != "" && to.Arch == "" {
+		// A person's mv may have brought it to another architecture's place.
+		n.Arch = cmp.Or(it.ownArch(), n.Arch)
+	}
 	// One that went ahead has its own name only where it can meet its copy.
 	alone := n.Arch == SourceArch && !to.State.Is(Settled) && !to.State.Is(Kept)
 	if to.Arch != "" || alone {

@@ -137,6 +137,34 @@ func TestLateBinaries(t *testing.T) {
 	m.sound()
 }
 
+// A job that mv brought to another architecture's queue, and that somebody puts away before a
+// daemon has put it right, is in the attic what its ticket says, and fsck finds it there.
+func TestPutAwayWhereAHandBroughtIt(t *testing.T) {
+	t.Parallel()
+	m := newMill(t, "Publish: source-first", "Architectures: amd64 i386")
+	for _, s := range []string{"cancelled", "replaced"} {
+		m.upload(uploadtest.Package{Source: s, Version: "1.0"})
+	}
+	m.step("reviewd", "master-buildd")
+	for source, arch := range map[string]string{"cancelled": "all", "replaced": "arm64"} {
+		for _, f := range m.found(source, spool.NeedsBuild) {
+			if f.Place.Arch != "i386" {
+				continue
+			}
+			dir := filepath.Join(m.tree, spool.In(spool.NeedsBuild, "stable", arch).Dir())
+			m.must(os.MkdirAll(dir, 0o775))
+			m.must(os.Rename(filepath.Join(m.tree, f.Dir()), filepath.Join(dir, f.Name.String())))
+		}
+	}
+	m.packmill("cancel", "cancelled", "all", "-m", "nobody wants it")
+	m.upload(uploadtest.Package{Source: "replaced", Version: "1.1"})
+	m.step("reviewd", "master-buildd")
+	got := m.where()
+	m.has(got, "attic i386 cancelled_1.0", "attic i386 replaced_1.0")
+	m.lacks(got, "attic all cancelled_1.0", "attic arm64 replaced_1.0")
+	m.sound()
+}
+
 // requeue of what archived refused is judged by its birth, not by its name, whose
 // order has changed since it came.
 func TestRequeueRefusedByArchive(t *testing.T) {
