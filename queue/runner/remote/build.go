@@ -80,7 +80,7 @@ func (b *Build) Run(ctx context.Context, job *runner.Job) (*runner.Result, error
 			late.Reset(grace(job.Limits.Wall))
 		}
 	}
-	go b.heartbeat(work, cancel)
+	go b.heartbeat(work, b.Peer, cancel)
 	var out Outcome
 	var logged int64
 	g, both := errgroup.WithContext(work)
@@ -170,16 +170,19 @@ func (b *Build) away(ctx context.Context, err error) error {
 	return err
 }
 
-// heartbeat asks now and then how the build is: a builder may answer the line and have forgotten the job.
-func (b *Build) heartbeat(ctx context.Context, end func(error)) {
+// heartbeat asks now and then how the build is: a builder may answer the line and have forgotten the job. It may outlive
+// Run for a while, and has nothing to do with the next session.
+func (b *Build) heartbeat(ctx context.Context, p *Peer, end func(error)) {
 	for miss := 0; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(keepAlive):
 		}
-		err := b.s.soon("GET", "/1/jobs/"+b.Token, maxText, nil, nil)
+		err := p.s.soon("GET", "/1/jobs/"+b.Token, maxText, nil, nil)
 		switch {
+		case ctx.Err() != nil:
+			return
 		case err == nil:
 			miss = 0
 			b.Heard()
@@ -188,7 +191,7 @@ func (b *Build) heartbeat(ctx context.Context, end func(error)) {
 			return
 		default:
 			if miss++; miss > 1 {
-				b.Close()
+				p.Close()
 				return
 			}
 		}
