@@ -179,6 +179,9 @@ func (res *Result) ended(job *Job, x *cage.Exit) bool {
 	case x.Limit == LimitLog:
 		res.Outcome, res.Reason = Attempted, fmt.Sprintf("the build was ended when its log reached %s, the limit",
 			bytesText(l.Log))
+	case x.Limit == LimitMemory && l.Memory <= 0:
+		res.Outcome, res.Suspect = Attempted, SuspectMemory
+		res.Reason = "the build was out of memory: the kernel ended it at a limit that others set (Slurm's, or a container's)"
 	case x.Limit == LimitMemory:
 		res.Outcome, res.Suspect, res.Reason = Attempted, SuspectMemory, fmt.Sprintf("the build was ended when it used "+
 			"more than %s of memory, the limit", bytesText(l.Memory))
