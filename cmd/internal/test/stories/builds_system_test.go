@@ -230,11 +230,7 @@ func TestForeign(t *testing.T) {
 				t.Log(m.packmill("chroot", "create", "sid", on))
 			}
 			m.queued(uploadtest.Package{Source: "greets", Version: "1.0", Distribution: "sid",
-				Debian: func(files map[string]string) {
-					files["rules"] = strings.Replace(files["rules"], "/usr/bin\n",
-						"/usr/bin\n\techo 'int main() { return 0; }' > x.c\n"+
-							"\t$$(dpkg-architecture -qDEB_HOST_GNU_TYPE)-gcc -o debian/tmp-greets/usr/bin/greets-elf x.c\n", 1)
-				}})
+				Debian: compiles("greets")})
 			start := time.Now()
 			m.buildd("--arch", "arm64")
 			took := time.Since(start)
@@ -243,19 +239,36 @@ func TestForeign(t *testing.T) {
 			}
 			m.want(m.where(), "installed arm64 greets_1.0", "installed source greets_1.0")
 			deb := filepath.Join(m.tree, "archive/pool/main/g/greets/greets_1.0_arm64.deb")
-			dir := t.TempDir()
-			if out, err := exec.Command("dpkg-deb", "-x", deb, dir).CombinedOutput(); err != nil {
-				t.Fatalf("%v: %s", err, out)
-			}
-			f, err := elf.Open(filepath.Join(dir, "usr/bin/greets-elf"))
-			m.must(err)
-			defer f.Close()
-			if f.Machine != elf.EM_AARCH64 {
-				t.Errorf("a program for %v", f.Machine)
+			if got := machineOf(t, deb, "greets"); got != elf.EM_AARCH64 {
+				t.Errorf("a program for %v", got)
 			}
 			t.Logf("built in %v", took.Round(100*time.Millisecond))
 		})
 	}
+}
+
+// compiles makes a package's build that of a program in C, NAME-elf.
+func compiles(name string) func(files map[string]string) {
+	return func(files map[string]string) {
+		files["rules"] = strings.Replace(files["rules"], "/usr/bin\n",
+			"/usr/bin\n\techo 'int main() { return 0; }' > x.c\n"+
+				"\t$$(dpkg-architecture -qDEB_HOST_GNU_TYPE)-gcc -o debian/tmp-"+name+"/usr/bin/"+name+"-elf x.c\n", 1)
+	}
+}
+
+// machineOf is what the program in a package of compiles runs on.
+func machineOf(t *testing.T, deb, name string) elf.Machine {
+	t.Helper()
+	dir := t.TempDir()
+	if out, err := exec.Command("dpkg-deb", "-x", deb, dir).CombinedOutput(); err != nil {
+		t.Fatalf("dpkg-deb -x %s: %v: %s", deb, err, out)
+	}
+	f, err := elf.Open(filepath.Join(dir, "usr/bin", name+"-elf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	return f.Machine
 }
 
 // TestChroots: what a person and cron do with chroots, while a build runs in

@@ -3,6 +3,7 @@
 package stories
 
 import (
+	"debug/elf"
 	"fmt"
 	"io"
 	"net"
@@ -248,12 +249,78 @@ func TestFarHosts(t *testing.T) {
 	f.sound()
 }
 
-// farIn makes a farm with the suite sid, for real builds in a chroot of an architecture.
-func farIn(t *testing.T, archs, chroot string) *farm {
+// TestFarForeign: a master that is amd64 gets what it publishes for arm64 from a builder on another machine, which
+// runs programs of arm64 or cross-builds, since its stanza at the master says so.
+func TestFarForeign(t *testing.T) {
+	if !*long {
+		t.Skip("takes many minutes: scripts/test long ./cmd/internal/test/stories")
+	}
+	if runner.Machine() != "amd64" {
+		t.Skip("arm64 is the foreign architecture here")
+	}
+	app := uploadtest.Package{Source: "app", BuildDepends: "lib"}
+	t.Run("emulated", func(t *testing.T) {
+		if err := runner.Runs("arm64"); err != nil {
+			t.Fatalf("%v; or run scripts/test long, which does", err)
+		}
+		f := farIn(t, "amd64 arm64", "amd64", "arm64")
+		master, hosts := newHosts(t, 2)
+		f.sshd(master, hostPort)
+		f.real("fast", "amd64", "overlay", hosts[0])
+		f.real("board", "arm64", "overlay", hosts[1])
+		f.foreign("board", uploadtest.Package{Source: "lib"}, app)
+		if out := f.packmill("log", "app", "arm64"); !strings.Contains(out, "Unpacking lib (1)") {
+			t.Errorf("app was built without the suite's own lib:\n%s", tail(out))
+		}
+	})
+	t.Run("crossed", func(t *testing.T) {
+		f := farIn(t, "amd64 arm64", "amd64")
+		master, hosts := newHosts(t, 1)
+		f.sshd(master, hostPort)
+		f.real("fast", "amd64", "overlay", hosts[0])
+		// Its chroot gets the cross compiler from Debian's mirror: it has this machine's network.
+		f.real("cross", "arm64", "sbuild", nil, "Cross-From: amd64")
+		f.foreign("cross", uploadtest.Package{Source: "lib"})
+	})
+}
+
+// foreign takes programs in C to the archive, and apt of amd64 fetches those for arm64, which one builder has built.
+func (f *farm) foreign(by string, all ...uploadtest.Package) {
+	f.Helper()
+	var want []string
+	for _, p := range all {
+		p.Version, p.Distribution, p.Debian = "1", "sid", compiles(p.Source)
+		begun := time.Now()
+		f.published(p)
+		f.Logf("%s: %s", p.Source, time.Since(begun).Round(time.Second))
+		for _, arch := range []string{"amd64", "arm64", "source"} {
+			want = append(want, fmt.Sprintf("installed %s %s_1", arch, p.Source))
+		}
+	}
+	f.want(f.where(), want...)
+	archive := filepath.Join(f.tree, "archive")
+	apt := aptOf(f.T, "deb [signed-by="+archive+"/keys/sid.asc] file:"+archive+" sid main", "", "amd64", "arm64")
+	f.Chdir(f.TempDir())
+	for _, p := range all {
+		if got := f.by(p.Source, "arm64"); got != by {
+			f.Errorf("%s was built by %s, want %s", p.Source, got, by)
+		}
+		aptRun(f.T, apt, "apt-get", "download", p.Source+":arm64")
+		if got := machineOf(f.T, p.Source+"_1_arm64.deb", p.Source); got != elf.EM_AARCH64 {
+			f.Errorf("%s: apt got a program for %v", p.Source, got)
+		}
+	}
+	f.sound()
+}
+
+// farIn makes a farm with the suite sid, for real builds in chroots of some architectures.
+func farIn(t *testing.T, archs string, in ...string) *farm {
 	t.Helper()
-	recipe := runner.Recipe{Suite: "sid", Arch: chroot, Base: []string{base(t)}}
-	if _, err := chroots(t).Fresh(t.Context(), recipe, 24*time.Hour); err != nil {
-		t.Fatal(err)
+	for _, arch := range in {
+		recipe := runner.Recipe{Suite: "sid", Arch: arch, Base: []string{base(t)}}
+		if _, err := chroots(t).Fresh(t.Context(), recipe, 24*time.Hour); err != nil {
+			t.Fatal(err)
+		}
 	}
 	f := newFarm(t, "Architectures: "+archs)
 	f.control("suites", strings.Replace(f.suites(), "Suite: stable", "Suite: sid", 1))

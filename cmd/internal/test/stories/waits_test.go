@@ -125,8 +125,8 @@ func TestNotAutomatic(t *testing.T) {
 	m.sound()
 }
 
-// candidate is the version that apt would install, by these lines and preferences.
-func candidate(t *testing.T, lines, preferences, name string) string {
+// aptOf are the options of an apt with a state of its own, which knows these lines and preferences, after its update.
+func aptOf(t *testing.T, lines, preferences string, archs ...string) []string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, d := range []string{"lists/partial", "cache/archives/partial"} {
@@ -139,20 +139,31 @@ func candidate(t *testing.T, lines, preferences, name string) string {
 			t.Fatal(err)
 		}
 	}
-	settings := []string{"-o", "Dir::State=" + dir, "-o", "Dir::State::lists=" + dir + "/lists", "-o",
+	options := []string{"-o", "Dir::State=" + dir, "-o", "Dir::State::lists=" + dir + "/lists", "-o",
 		"Dir::State::status=" + dir + "/status", "-o", "Dir::Cache=" + dir + "/cache",
 		"-o", "Dir::Etc::sourcelist=" + dir + "/list", "-o", "Dir::Etc::sourceparts=-", "-o",
 		"Dir::Etc::preferences=" + dir + "/preferences", "-o", "Dir::Etc::preferencesparts=-",
-		"-o", "APT::Architecture=amd64", "-o", "APT::Architectures=amd64", "-o", "APT::Sandbox::User=", "-o",
-		"Acquire::Languages=none"}
-	var out []byte
-	for _, argv := range [][]string{{"apt-get", "update"}, {"apt-cache", "policy", name}} {
-		var err error
-		if out, err = exec.Command(argv[0], append(argv[1:], settings...)...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", argv, err, out)
-		}
+		"-o", "APT::Architecture=" + archs[0], "-o", "APT::Architectures=" + strings.Join(archs, ","), "-o",
+		"APT::Sandbox::User=", "-o", "Acquire::Languages=none"}
+	aptRun(t, options, "apt-get", "update")
+	return options
+}
+
+// aptRun runs one of apt's programs so.
+func aptRun(t *testing.T, options []string, argv ...string) string {
+	t.Helper()
+	out, err := exec.Command(argv[0], append(argv[1:len(argv):len(argv)], options...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v\n%s", argv, err, out)
 	}
-	_, rest, _ := strings.Cut(string(out), "Candidate: ")
+	return string(out)
+}
+
+// candidate is the version that apt would install, by these lines and preferences.
+func candidate(t *testing.T, lines, preferences, name string) string {
+	t.Helper()
+	out := aptRun(t, aptOf(t, lines, preferences, "amd64"), "apt-cache", "policy", name)
+	_, rest, _ := strings.Cut(out, "Candidate: ")
 	version, _, _ := strings.Cut(rest, "\n")
 	return version
 }
