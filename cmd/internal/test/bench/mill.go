@@ -336,7 +336,7 @@ const stuck = 10 * time.Minute
 func (m *mill) rest(what string) error {
 	var before usage
 	last, moved := time.Now(), 0
-	for quiet := 0; quiet < 3; {
+	for quiet, enough := 0, 3; quiet < enough; {
 		time.Sleep(300 * time.Millisecond)
 		now, err := m.census()
 		if err == nil {
@@ -352,6 +352,9 @@ func (m *mill) rest(what string) error {
 		open := now["incoming"]
 		for _, s := range active {
 			open += now[s.Name]
+		}
+		if enough = 3; now[spool.BDUninstallable.Name] > 0 {
+			enough = 10 // what was published last may be what they wait for, and dose is about to say so
 		}
 		quiet++
 		if open > 0 || busy || len(m.moves) != moved || used.total()-before.total() > 60*time.Millisecond {
