@@ -11,7 +11,7 @@
 //	keys/SUITE.asc             what clients verify it with; of its feeds, SUITE.pub
 //	snapshots/NAME/            frozen suites, made of hard links
 //	cache/                     may be thrown away at any time
-//	.lock                      held while something is published
+//	.lock                      held while something is published: a suite's part of it, or the whole
 //
 // Order of a publication: pool files, synced; indexes under their checksums,
 // synced; their plain names; Release and Release.gpg; InRelease last. Until that
@@ -25,6 +25,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -203,16 +204,37 @@ func (a *Archive) path(name ...string) string {
 	return filepath.Join(append([]string{a.root}, name...)...)
 }
 
-// lock waits until no other process changes the archive. The lock file is
-// never removed.
+// lock waits until nobody else changes the archive. The lock file is never removed.
 func (a *Archive) lock(ctx context.Context) (unlock func(), err error) {
-	// Only who changes the archive writes to it: readers may be other users.
-	if err := os.MkdirAll(a.path("cache"), 0o755); err != nil {
-		return nil, fmt.Errorf("lock archive: %w", err)
+	return a.locked(durable.AwaitWhole(ctx, a.lockFile(), 0o600))
+}
+
+// lockSuite waits until nobody else changes the suite, or more than one suite: of two suites'
+// publications none waits for the other.
+func (a *Archive) lockSuite(ctx context.Context, suite string) (unlock func(), err error) {
+	return a.locked(durable.AwaitPart(ctx, a.lockFile(), 0o600, suite))
+}
+
+// Busy reports whether somebody changes the suite just now, or the whole archive.
+func (a *Archive) Busy(suite string) bool {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	unlock, err := a.lockSuite(ctx, suite)
+	if err == nil {
+		unlock()
 	}
-	l, err := durable.Await(ctx, a.path(".lock"), 0o600)
+	return errors.Is(err, context.Canceled)
+}
+
+// lockFile is there for who changes the archive; readers may be other users.
+func (a *Archive) lockFile() string { return a.path(".lock") }
+
+func (a *Archive) locked(l io.Closer, err error) (unlock func(), _ error) {
+	if err == nil {
+		err = os.MkdirAll(a.path("cache"), 0o755)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", a.path(".lock"), err)
+		return nil, fmt.Errorf("lock %s: %w", a.lockFile(), err)
 	}
 	return func() { l.Close() }, nil
 }

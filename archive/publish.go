@@ -117,7 +117,7 @@ func frugal() func() {
 	return func() { debug.SetGCPercent(old) }
 }
 
-// transact runs do on the suite as it is published, under the archive's lock,
+// transact runs do on the suite as it is published, under the suite's lock,
 // and publishes what do has changed if it returns true. The report gets
 // everything but Results.
 func (a *Archive) transact(ctx context.Context, suite Suite, now time.Time, rep *Report,
@@ -137,7 +137,7 @@ func (a *Archive) transact(ctx context.Context, suite Suite, now time.Time, rep 
 				suite.SignWith[i], end.Format(time.DateOnly), suite.Name))
 		}
 	}
-	unlock, err := a.lock(ctx)
+	unlock, err := a.lockSuite(ctx, suite.Name)
 	if err != nil {
 		return err
 	}

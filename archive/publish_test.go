@@ -110,6 +110,82 @@ func TestPublishersMeet(t *testing.T) {
 	f.sound()
 }
 
+// A suite's publication waits for no other suite's, and for what is done with the whole archive.
+func TestSuitesPublishSideBySide(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	other, in := f.stable(), f.upload(hello("1"))
+	unlock, err := f.a.lockSuite(ctx, f.suite.Name) // as by an import that takes an hour
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !f.a.Busy(f.suite.Name) || f.a.Busy(other.Name) {
+		t.Errorf("busy are %s: %v, %s: %v; want the first alone", f.suite.Name, f.a.Busy(f.suite.Name), other.Name,
+			f.a.Busy(other.Name))
+	}
+	if _, err := f.a.Publish(ctx, other, []Inclusion{in}, f.now); err != nil {
+		t.Error(err)
+	}
+	soon, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	if _, err := f.a.Publish(soon, f.suite, nil, f.now); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the same suite beside it: got %v, want that it waits", err)
+	}
+	if _, err := f.a.Collect(soon, CollectOptions{Attic: f.TempDir(), Now: f.now}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the whole archive beside it: got %v, want that it waits", err)
+	}
+	unlock()
+	if unlock, err = f.a.lock(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if !f.a.Busy(other.Name) {
+		t.Error("the whole archive is locked, and a suite of it is not busy")
+	}
+	unlock()
+	f.wantList("stable", "hello_1_amd64 hello_1_source hello-doc_1_all")
+	f.sound()
+}
+
+// Several suites take the same packages, and packages of the same directories, at the same time.
+func TestSuitesShareThePool(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	const suites, each = 4, 5
+	uploads := func(i int) (out []Inclusion) {
+		for j := range each {
+			name := fmt.Sprintf("p%d", j)
+			all := debtest.Upload{Source: debtest.Source{Name: name, Version: "1"}, Debs: []debtest.Deb{{Name: name, Version: "1"}}}
+			own := all
+			own.Source.Version, own.Debs = fmt.Sprint(i+2), []debtest.Deb{{Name: name, Version: fmt.Sprint(i + 2)}}
+			out = append(out, f.upload(all), f.upload(own))
+		}
+		return out
+	}
+	var wg sync.WaitGroup
+	for i := range suites {
+		s := f.suite
+		s.Name, s.Codename, s.Aliases = fmt.Sprintf("s%d", i), "", nil
+		ins := uploads(i)
+		wg.Go(func() {
+			for _, in := range ins {
+				rep, err := f.a.Publish(ctx, s, []Inclusion{in}, f.now)
+				if err != nil || rep.Results[0].Outcome != Published {
+					t.Errorf("%s: %+v, %v", s.Name, rep, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for i := range suites {
+		want := ""
+		for j := range each {
+			want += fmt.Sprintf(" p%d_%d_amd64 p%[1]d_%[2]d_source", j, i+2)
+		}
+		f.wantList(fmt.Sprintf("s%d", i), want[1:])
+	}
+	f.sound()
+}
+
 // In a batch sources go before binaries, whatever its order.
 func TestBatchHasSourcesFirst(t *testing.T) {
 	t.Parallel()

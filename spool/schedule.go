@@ -129,13 +129,18 @@ func (s *schedule) put(e entry) {
 	s.ready[i] = e
 }
 
-// next takes the first entry.
-func (s *schedule) next() (entry, bool) {
-	if len(s.ready) == 0 {
+// next takes the first entry of a place that is not taken.
+func (s *schedule) next(taken map[Place]bool) (entry, bool) {
+	i := slices.IndexFunc(s.ready, func(e entry) bool { return !taken[e.place] })
+	if i < 0 {
 		return entry{}, false
 	}
-	e := s.ready[0]
-	s.ready = s.ready[1:]
+	e := s.ready[i]
+	if i == 0 { // as nearly always: nothing is shifted
+		s.ready = s.ready[1:]
+	} else {
+		s.ready = slices.Delete(s.ready, i, i+1)
+	}
 	return e, true
 }
 

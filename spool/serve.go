@@ -46,7 +46,8 @@ type Loop struct {
 	Handle func(context.Context, *Item) (Verdict, error)
 	// Batch, if set, takes Handle's place: it gets all items of one place
 	// that are there at the moment (at most maxBatch), claimed, in order,
-	// and gives a verdict for each. An error is for all of them.
+	// and gives a verdict for each. An error is for all of them. Workers are
+	// for as many places; one place has one batch at a time.
 	Batch func(context.Context, []*Item) ([]Verdict, error)
 	// Same, if set, says of an item that stayed that it would stay again. A scan, or a batch of its place, passes it
 	// over then, but for one look in sameRest; an event that names it, or its source, does not.
@@ -81,6 +82,7 @@ type Loop struct {
 	watch   *watcher
 	places  map[string]Place // of the last scan, by directory
 	plan    *schedule
+	batches map[Place]bool // places of which a batch is being handled
 	results chan result
 	rules   any  // of the last scan
 	failed  bool // in Once: something was left because of an error
@@ -131,6 +133,7 @@ type result struct {
 	moved   bool
 	err     error
 	foreign bool // and err says that this account may not write in the item
+	last    bool // of its batch
 }
 
 // Run serves until ctx ends (then it waits for the handlers, whose context has
@@ -146,7 +149,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	if l.Who == "" {
 		l.Who = string(l.By)
 	}
-	l.plan, l.results = newSchedule(), make(chan result, l.Workers)
+	l.plan, l.batches, l.results = newSchedule(), map[Place]bool{}, make(chan result, l.Workers)
 	if l.Same != nil {
 		l.plan.same = func(e entry) bool { return l.Same(e.place, e.name) }
 	}
@@ -187,7 +190,7 @@ func (l *Loop) loop(ctx context.Context) error {
 			if err := l.refresh(ctx); err != nil {
 				return err
 			}
-			if e, ok := l.plan.next(); ok {
+			if e, ok := l.plan.next(l.batches); ok {
 				if stop, err := l.begin(ctx, e); stop || err != nil {
 					return err
 				}
@@ -253,6 +256,7 @@ func (l *Loop) begin(ctx context.Context, e entry) (stop bool, err error) {
 	}
 	l.plan.busy[e] = true
 	if l.Batch != nil {
+		l.batches[e.place] = true
 		go l.workBatch(ctx, l.plan.together(e))
 	} else {
 		go l.work(ctx, e)
@@ -264,7 +268,7 @@ func (l *Loop) begin(ctx context.Context, e entry) (stop bool, err error) {
 // however many items it has.
 func (l *Loop) free() bool {
 	if l.Batch != nil {
-		return len(l.plan.busy) == 0
+		return len(l.batches) < l.Workers
 	}
 	return len(l.plan.busy) < l.Workers
 }
@@ -301,6 +305,7 @@ func (l *Loop) workBatch(ctx context.Context, batch []entry) {
 		r.foreign = errors.Is(r.err, fs.ErrPermission) && it.Foreign()
 		it.Release()
 	}
+	results[len(results)-1].last = true
 	for _, r := range results {
 		l.results <- r
 	}
@@ -492,6 +497,9 @@ func (l *Loop) readyNow() error {
 // finish takes a worker's result.
 func (l *Loop) finish(r result) error {
 	delete(l.plan.busy, r.e)
+	if r.last {
+		delete(l.batches, r.e.place)
+	}
 	switch {
 	case errors.Is(r.err, durable.ErrInDoubt), errors.Is(r.err, ErrNoTree), errors.Is(r.err, ErrNoLocks):
 		return r.err

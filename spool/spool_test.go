@@ -641,6 +641,59 @@ func TestBatchTakesWhatStayed(t *testing.T) {
 	until(t, "both went together", func() bool { return count(tree, In(Rejected)) == 2 })
 }
 
+// With two workers a batch that takes long holds up its own place alone, of which there is one at a time.
+func TestBatchesOfTwoPlaces(t *testing.T) {
+	tree := newTree(t)
+	slow, quick := In(Review, "slow"), In(Review, "quick")
+	l := testLoop(tree)
+	l.Once, l.Tick, l.Workers = false, time.Hour, 2
+	l.Places = func() ([]Place, error) {
+		return []Place{slow, quick}, errors.Join(tree.Ensure(slow), tree.Ensure(quick))
+	}
+	begun, end := make(chan Place, 10), make(chan struct{})
+	l.Batch = func(_ context.Context, items []*Item) ([]Verdict, error) {
+		begun <- items[0].Place
+		if items[0].Place == slow {
+			<-end
+		}
+		out := make([]Verdict, len(items))
+		for i := range out {
+			out[i].To = In(Rejected)
+		}
+		return out, nil
+	}
+	bring := func(p Place, version string) {
+		t.Helper()
+		name := NewName(50, t0, "hello", version)
+		born(t, tree, In(Intake), Reviewd, name)
+		it, err := tree.Claim(In(Intake), name.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer it.Release()
+		if err := it.Move(Reviewd, "test", Verdict{To: p}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bring(slow, "1")
+	serve(t, l)
+	if at := <-begun; at != slow {
+		t.Fatalf("the first batch is of %v, want %v", at, slow)
+	}
+	bring(slow, "2")
+	for i := range 3 {
+		bring(quick, fmt.Sprint(i+3))
+		if at := <-begun; at != quick {
+			t.Fatalf("beside the first batch there is one of %v, want %v", at, quick)
+		}
+	}
+	close(end)
+	if at := <-begun; at != slow {
+		t.Errorf("after the first batch there is one of %v, want %v", at, slow)
+	}
+	until(t, "all moved", func() bool { return count(tree, In(Rejected)) == 5 })
+}
+
 // What would stay again is not opened because something else of its place comes, or at a scan; and is when it would not
 // stay any more, or when an event names it.
 func TestWhatWouldStayIsPassedOver(t *testing.T) {

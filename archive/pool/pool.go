@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"packmill/internal/durable"
@@ -193,24 +194,21 @@ func (p *Placer) copy(f *os.File, to, name, sha string) error {
 	return nil
 }
 
-// mkdir makes dir and remembers which directories got a new name.
+// mkdir makes dir and remembers it and what is above it: another suite's publication may have
+// made one of them just now, and not have synced its name yet.
 func (p *Placer) mkdir(dir string) error {
-	if p.dirs == nil {
-		p.dirs = map[string]bool{}
-	}
 	if p.dirs[dir] {
 		return nil
-	}
-	for d := dir; len(d) > len(p.Root); d = filepath.Dir(d) {
-		if _, err := os.Lstat(d); err == nil {
-			break
-		}
-		p.dirs[filepath.Dir(d)] = true
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	p.dirs[dir] = true
+	if p.dirs == nil {
+		p.dirs = map[string]bool{}
+	}
+	for d := dir; len(d) >= len(p.Root) && !p.dirs[d]; d = filepath.Dir(d) {
+		p.dirs[d] = true
+	}
 	return nil
 }
 
@@ -227,21 +225,13 @@ func (p *Placer) Sync() error {
 	if len(p.files) > few {
 		return durable.SyncFS(p.Root)
 	}
+	var syncs errgroup.Group
+	syncs.SetLimit(8)
 	for _, name := range p.files {
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		err = durable.SyncFile(f)
-		f.Close()
-		if err != nil {
-			return err
-		}
+		syncs.Go(func() error { return durable.SyncPath(name) })
 	}
 	for d := range p.dirs {
-		if err := durable.SyncDir(d); err != nil {
-			return err
-		}
+		syncs.Go(func() error { return durable.SyncDir(d) })
 	}
-	return nil
+	return syncs.Wait()
 }

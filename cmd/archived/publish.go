@@ -27,6 +27,10 @@ import (
 	"packmill/spool/upload"
 )
 
+// suitesAtOnce is how many suites are published side by side: a long publication, or one that
+// waits for an import by hand, does not hold the others up.
+const suitesAtOnce = 2
+
 // publisher is the archive daemon.
 type publisher struct {
 	*daemon.Env
@@ -34,7 +38,6 @@ type publisher struct {
 	now     func() time.Time
 	done    *control.Settings // those with which every suite was published last
 	renewed time.Time
-	filed   map[string]bool // sources of this batch that are about to be in Installed
 
 	arrivals spool.Arrivals // in Installed
 }
@@ -49,9 +52,10 @@ func (p *publisher) loop() *spool.Loop {
 			}
 			return p.Tree.Places(spool.Uploaded)
 		},
-		Also:   func() []string { return []string{p.Tree.Path("archive/incoming")} },
-		Batch:  p.publish,
-		Poison: func(it *spool.Item) spool.Place { return refusedPlace(it, it.Place.Suite) },
+		Also:    func() []string { return []string{p.Tree.Path("archive/incoming")} },
+		Workers: suitesAtOnce,
+		Batch:   p.publish,
+		Poison:  func(it *spool.Item) spool.Place { return refusedPlace(it, it.Place.Suite) },
 	})
 	l.Before = func(ctx context.Context) (bool, error) {
 		l.Tick = min(time.Minute, often(p.Settings.Get()))
@@ -88,10 +92,15 @@ func (p *publisher) suites(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	var errs []error // one suite's trouble leaves the others alone
+	busy := false
 	for i := range now.Suites {
-		errs = append(errs, p.align(ctx, now, &now.Suites[i]))
+		if s := &now.Suites[i]; p.archive.Busy(s.Name) { // for as long as an import: soon again
+			busy = true
+		} else {
+			errs = append(errs, p.align(ctx, now, s))
+		}
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(errs...); err != nil || busy {
 		return false, err
 	}
 	p.done, p.renewed = now, p.now()
@@ -136,7 +145,8 @@ func jobArch(it *spool.Item) string {
 type entry struct {
 	item    *spool.Item
 	ticket  *queue.Ticket
-	arch    string // "" of a source
+	arch    string          // "" of a source
+	filed   map[string]bool // sources of the batch that are about to be in Installed
 	verdict spool.Verdict
 	decided bool
 }
@@ -148,10 +158,10 @@ func (p *publisher) publish(ctx context.Context, items []*spool.Item) ([]spool.V
 	all := p.Settings.Get()
 	name := items[0].Place.Suite
 	s, ok := all.Suite(name)
-	p.filed = map[string]bool{}
+	filed := map[string]bool{}
 	entries := make([]*entry, len(items))
 	for i, it := range items {
-		e := &entry{item: it, arch: jobArch(it)}
+		e := &entry{item: it, arch: jobArch(it), filed: filed}
 		entries[i] = e
 		var err error
 		e.ticket, err = queue.TicketOf(it)
@@ -284,8 +294,8 @@ func (p *publisher) twice(e *entry) (bool, error) {
 	if e.arch != "" {
 		return false, nil
 	}
-	id := e.item.Place.Suite + " " + e.item.Name.ID()
-	if p.filed[id] {
+	id := e.item.Name.ID()
+	if e.filed[id] {
 		return true, nil
 	}
 	// In the order of its move, which another daemon may be making: so it is
@@ -300,7 +310,7 @@ func (p *publisher) twice(e *entry) (bool, error) {
 			return true, nil
 		}
 	}
-	p.filed[id] = true
+	e.filed[id] = true
 	return false, nil
 }
 

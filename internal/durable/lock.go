@@ -3,6 +3,7 @@ package durable
 import (
 	"context"
 	"errors"
+	"hash/fnv"
 	"io"
 	"io/fs"
 	"os"
@@ -40,6 +41,85 @@ func Await(ctx context.Context, path string, mode fs.FileMode) (io.Closer, error
 		return given(l, err)
 	}
 	return given(l, uninterrupted(l.Lock))
+}
+
+// AwaitWhole is Await of what AwaitPart locks in parts: it waits until nobody has any of
+// them, and whoever wants one meanwhile waits for it, so that its turn comes.
+func AwaitWhole(ctx context.Context, path string, mode fs.FileMode) (io.Closer, error) {
+	return lockIn(path, mode, func(f *os.File) error {
+		if err := await(ctx, func() error { return lockByte(f, gate, unix.F_WRLCK) }); err != nil {
+			return err
+		}
+		if err := await(ctx, func() error { return LockFile(f) }); err != nil {
+			return err
+		}
+		return lockByte(f, gate, unix.F_UNLCK)
+	})
+}
+
+// AwaitPart locks one part, by its name, of what the file at path is the lock of: against
+// another AwaitPart of it, and against Lock, Await and AwaitWhole of the file. Closing lets go.
+func AwaitPart(ctx context.Context, path string, mode fs.FileMode, part string) (io.Closer, error) {
+	return lockIn(path, mode, func(f *os.File) error {
+		h := fnv.New64a()
+		h.Write([]byte(part))
+		own := int64(h.Sum64()>>2) + gate + 1
+		for _, lock := range []func() error{
+			func() error { return lockByte(f, own, unix.F_WRLCK) },
+			func() error { return lockByte(f, gate, unix.F_RDLCK) },
+			func() error { return ShareFile(f) },
+		} {
+			if err := await(ctx, lock); err != nil {
+				return err
+			}
+		}
+		return lockByte(f, gate, unix.F_UNLCK)
+	})
+}
+
+// gate is the byte that whoever waits for the whole holds.
+const gate = 0
+
+// lockIn opens the lock file and has take lock what it wants of it.
+func lockIn(path string, mode fs.FileMode, take func(*os.File) error) (io.Closer, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, mode)
+	if err != nil {
+		return nil, err
+	}
+	if err := take(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// await tries to lock until it is not ErrLocked, or ctx ends.
+func await(ctx context.Context, lock func() error) error {
+	for {
+		err := lock()
+		if !errors.Is(err, ErrLocked) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(lockRetry):
+		}
+	}
+}
+
+// lockByte locks one byte of an open file (fcntl(2), F_OFD_SETLK): the lock is the open
+// file's, so that two parts of this process exclude each other too.
+func lockByte(f *os.File, at int64, how int16) error {
+	one := unix.Flock_t{Type: how, Whence: io.SeekStart, Start: at, Len: 1}
+	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &one)
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		return ErrLocked
+	}
+	if err != nil {
+		return &fs.PathError{Op: "lock", Path: f.Name(), Err: err}
+	}
+	return nil
 }
 
 // Locked reports whether somebody has the lock of what lies at path, or it

@@ -3,6 +3,7 @@ package durable
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -86,4 +87,78 @@ func TestLock(t *testing.T) {
 			t.Errorf("%s: locked, and nobody has it", path)
 		}
 	}
+}
+
+// Of a lock in parts one part excludes itself and the whole, and who waits for the whole is let in before those who
+// come later.
+func TestLockInParts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	part := func(name string) func(context.Context) (io.Closer, error) {
+		return func(ctx context.Context) (io.Closer, error) { return AwaitPart(ctx, path, 0o600, name) }
+	}
+	whole := func(ctx context.Context) (io.Closer, error) { return AwaitWhole(ctx, path, 0o600) }
+	old := func(ctx context.Context) (io.Closer, error) { return Await(ctx, path, 0o600) }
+	for _, tt := range []struct {
+		name          string
+		first, second func(context.Context) (io.Closer, error)
+		both          bool
+	}{
+		{"two parts", part("a"), part("b"), true},
+		{"a part twice", part("a"), part("a"), false},
+		{"a part, the whole", part("a"), whole, false},
+		{"the whole, a part", whole, part("a"), false},
+		{"the whole twice", whole, whole, false},
+		{"a part, a lock", part("a"), old, false},
+		{"a lock, a part", old, part("a"), false},
+	} {
+		l, err := tt.first(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 3*lockRetry)
+		second, err := tt.second(ctx)
+		cancel()
+		if err == nil {
+			second.Close()
+		}
+		if tt.both && err != nil || !tt.both && !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: got %v", tt.name, err)
+		}
+		l.Close()
+		if second, err = tt.second(t.Context()); err != nil {
+			t.Fatalf("%s: afterwards: %v", tt.name, err)
+		}
+		second.Close()
+	}
+
+	first, err := part("a")(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan string, 2)
+	wait := func(name string, lock func(context.Context) (io.Closer, error)) {
+		l, err := lock(t.Context())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		got <- name
+		l.Close()
+	}
+	go wait("whole", whole)
+	for { // until it waits
+		ctx, cancel := context.WithTimeout(t.Context(), 2*lockRetry)
+		l, err := part("b")(ctx)
+		cancel()
+		if err != nil {
+			break
+		}
+		l.Close()
+	}
+	go wait("b", part("b"))
+	first.Close()
+	if name := <-got; name != "whole" {
+		t.Errorf("%s is let in first, and the whole waited before it", name)
+	}
+	<-got
 }
