@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"packmill/cmd/internal/control"
+	"packmill/cmd/internal/setup"
 	"packmill/queue/builders"
 	"packmill/queue/runner"
 	"packmill/spool"
@@ -272,18 +273,22 @@ func (p *patient) units() {
 		names = append(names, "statusd.socket", "statusd.service")
 	}
 	for _, name := range names {
-		out, err := exec.CommandContext(p.ctx, "systemctl", "show", "-p", "ActiveState", "--value", name).Output()
+		state, job, err := setup.UnitState(p.ctx, name)
 		if err != nil {
 			p.warn(name, "look with: systemctl status "+name, "systemd does not tell of it: %v", err)
 			continue
 		}
-		switch strings.TrimSpace(string(out)) {
+		switch state {
 		case "active", "reloading":
 		case "activating":
 			p.error(name, "see why: journalctl -u "+name, "it ends and is started again and again")
 		case "failed":
 			p.error(name, "see why: journalctl -u "+name+"; then: systemctl restart "+name, "it has failed")
 		default:
+			if job {
+				p.warn(name, "see what it waits for: systemctl list-jobs", "it does not run yet: systemd starts it after something else")
+				continue
+			}
 			p.error(name, "systemctl enable --now "+name, "it does not run")
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -332,6 +333,23 @@ func (a *Answers) Units() []string {
 	return append(units, "packmill-chroots.timer", "packmill-fsck.timer")
 }
 
+// UnitState is the ActiveState of a unit in systemd's words, and whether a job of it (its start) still waits its turn.
+func UnitState(ctx context.Context, unit string) (state string, job bool, err error) {
+	out, err := exec.CommandContext(ctx, "systemctl", "show", "-p", "ActiveState", "-p", "Job", unit).Output()
+	if err != nil {
+		return "", false, fmt.Errorf("systemctl show %s: %w", unit, err)
+	}
+	for line := range strings.Lines(string(out)) {
+		switch name, value, _ := strings.Cut(strings.TrimSpace(line), "="); name {
+		case "ActiveState":
+			state = value
+		case "Job":
+			job = value != "" && value != "0"
+		}
+	}
+	return state, job, nil
+}
+
 // startWait is how long Start waits for daemons that begin after something else.
 const startWait = 20 * time.Second
 
@@ -347,11 +365,11 @@ func Start(units []string) (waiting []string, err error) {
 	for end := time.Now().Add(startWait); ; time.Sleep(200 * time.Millisecond) {
 		waiting = nil
 		for _, u := range units {
-			out, err := exec.Command("systemctl", "show", "-p", "ActiveState", "--value", u).Output()
+			state, _, err := UnitState(context.Background(), u)
 			if err != nil {
-				return nil, fmt.Errorf("systemctl show %s: %w", u, err)
+				return nil, err
 			}
-			switch strings.TrimSpace(string(out)) {
+			switch state {
 			case "active", "reloading":
 			case "failed":
 				return nil, fmt.Errorf("%s does not start: journalctl -u %s says why", u, u)
