@@ -97,7 +97,7 @@ func forWhom(st *syscall.Stat_t) string {
 		return fmt.Sprintf("is for %s alone: run it as that user", owner)
 	}
 	person := terminal.Who()
-	if u, err := user.Current(); err == nil {
+	if u, err := user.LookupId(strconv.Itoa(os.Getuid())); err == nil {
 		if ids, err := u.GroupIds(); err == nil && slices.Contains(ids, g.Gid) {
 			return fmt.Sprintf("is for the group %s, which %s has joined since logging in: log in again", g.Name, person)
 		}

@@ -20,7 +20,8 @@ type Account struct {
 // build ever runs as root. Anybody else builds as themselves.
 func LookupAccount(name string) (*Account, error) {
 	if os.Getuid() != 0 {
-		u, err := user.Current()
+		// Not user.Current, which remembers root where root has become this user.
+		u, err := user.LookupId(strconv.Itoa(os.Getuid()))
 		if err != nil {
 			return nil, fmt.Errorf("look up own user: %w", err)
 		}

@@ -5,9 +5,12 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"os/exec"
+	"os/user"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,6 +62,35 @@ func TestLookupAccount(t *testing.T) {
 	}
 	if _, err := LookupAccount("root"); !errors.Is(err, ErrSetup) {
 		t.Errorf("root: %v", err)
+	}
+}
+
+// TestLookupAccountAfterRoot: who was root, and looked users up, builds as whom it has become.
+func TestLookupAccountAfterRoot(t *testing.T) {
+	if os.Getenv("PACKMILL_TEST_BECOME") != "" {
+		nobody, err := user.Lookup("nobody")
+		if err != nil {
+			t.Fatal(err)
+		}
+		uid, err := strconv.Atoi(nobody.Uid)
+		if err == nil {
+			err = syscall.Setuid(uid)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, err := LookupAccount(""); err != nil || a.Name != "nobody" || a.UID != uid {
+			t.Errorf("got %+v, %v, want nobody", a, err)
+		}
+		return
+	}
+	if os.Getuid() != 0 {
+		t.Skip("root alone becomes another user")
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run", "^TestLookupAccountAfterRoot$")
+	cmd.Env = append(os.Environ(), "PACKMILL_TEST_BECOME=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
