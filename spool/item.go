@@ -273,7 +273,7 @@ func Stay(again time.Duration, reason string) Verdict {
 }
 
 // Move makes the move that v asks for: the table is asked, the history and
-// the REASON are written, and one rename follows, with both parents synced.
+// the REASON are written, and one rename follows, and the sync of its new parent.
 // On return the item is at its new place and still locked.
 //
 // The history line is written before the rename, so that an item's history

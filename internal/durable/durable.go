@@ -3,7 +3,8 @@
 // package of the project that calls rename(2).
 //
 // A function returns after its effect is on the disk: the files, then the
-// directory they lie in, then the rename, then both parents. Append syncs
+// directory they lie in, then the rename, then both parents (of a Group's directory
+// the new one, see there). Append syncs
 // nothing, and what has Unsynced in its name leaves the parents to its caller.
 // The rules come
 // from what ext4, xfs and btrfs promise, which is less than most programs
