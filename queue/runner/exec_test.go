@@ -124,6 +124,7 @@ func TestLimits(t *testing.T) {
 		{"fork bomb", "bomb() { bomb | bomb & }; bomb; sleep 100", Limits{Tasks: 64}, LimitTasks, SuspectTasks},
 		{"memory", "exec head -c 2000000000 /dev/zero | tail | sleep 100",
 			Limits{Memory: 64 << 20}, LimitMemory, SuspectMemory},
+		{"memory, of the builder itself", "exec tail /dev/zero", Limits{Memory: 64 << 20}, LimitMemory, SuspectMemory},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			job := newJob(t)

@@ -268,6 +268,16 @@ func (b *caged) limit(name string) {
 	}
 }
 
+// refused ends a command to which the kernel refused memory or processes.
+func (b *caged) refused() {
+	switch {
+	case b.group.oomKills() > 0:
+		b.limit(LimitMemory)
+	case b.group.refusedForks() > 0:
+		b.limit(LimitTasks)
+	}
+}
+
 // look compares the command with its limits.
 func (b *caged) look(now time.Time) {
 	l := b.Limits
@@ -278,11 +288,8 @@ func (b *caged) look(now time.Time) {
 		b.limit(LimitWall)
 	case l.Silence > 0 && now.UnixNano()-b.last.Load() > int64(l.Silence):
 		b.limit(LimitSilence)
-	case b.group.oomKills() > 0:
-		b.limit(LimitMemory)
-	case b.group.refusedForks() > 0:
-		b.limit(LimitTasks)
 	}
+	b.refused()
 	// What no control group measures or limits is watched by sampling.
 	if (b.group.memory == "" || l.Tasks > 0 && b.group.pids == "") && now.Sub(b.since) > time.Second {
 		b.since = now
@@ -312,10 +319,8 @@ func (b *caged) bury() {
 	if s := b.keeper.ProcessState; x.Usage.CPU == 0 && s != nil {
 		x.Usage.CPU = s.UserTime() + s.SystemTime()
 	}
-	x.OOM = b.group.oomKills() > 0
-	if b.group.refusedForks() > 0 && x.Limit == "" && !x.Stopped {
-		x.Limit = LimitTasks
-	}
+	// What the kernel did may have been the command's end, before anybody looked.
+	b.refused()
 	b.group.killAll()
 	select {
 	case <-b.copied:

@@ -59,7 +59,6 @@ type Exit struct {
 	Limit   string // the limit that ended it
 	Stopped bool   // the context ended it
 	Killed  bool   // no report came
-	OOM     bool   // the memory limit killed a process
 	Usage   Usage
 }
 
