@@ -25,16 +25,14 @@ type idler struct {
 	installability.Waiting
 }
 
-// recent is how long an index is taken for the newest without a look at the files.
-const recent = 200 * time.Millisecond
-
-// idle reports whether a job would stay where it is: all that it lacked is lacking still.
+// idle reports whether a job would stay where it is: all that it lacked is lacking still. The index is read for a place
+// once in a scan, and each that is published brings another scan.
 func (m *master) idle(at spool.Place, name string) bool {
 	w := m.idling[at][name]
 	if w == nil || w.settings != m.Settings.Get() || w.ticket != ticketTime(m.Tree.Path(at.Dir(), name)) {
 		return false
 	}
-	if m.newest == nil || m.newestOf != at || time.Since(m.newestAt) > recent {
+	if m.newest == nil || m.newestOf != at {
 		s, ok := w.settings.Suite(at.Suite)
 		if !ok {
 			return false
@@ -43,7 +41,7 @@ func (m *master) idle(at spool.Place, name string) bool {
 		if err != nil {
 			return false // the batch says it
 		}
-		m.newest, m.newestOf, m.newestAt = x, at, time.Now()
+		m.newest, m.newestOf = x, at
 	}
 	return m.newest.complete && len(m.newest.Unsatisfied(w.lacks)) == len(w.lacks)
 }

@@ -38,9 +38,8 @@ type master struct {
 	judged    map[string]string // jobs in needs-build, with the index's digest
 	limited   map[string]string // of each suite: what its jobs were held against last, see limit
 	idling    map[spool.Place]map[string]*idler
-	newest    *index // that idle asked last
+	newest    *index // that idle asked last in this scan
 	newestOf  spool.Place
-	newestAt  time.Time
 
 	// Of the loop that joins.
 	arrivals spool.Arrivals // in the states of jobs

@@ -29,6 +29,7 @@ const sweepEvery = 24 * time.Hour
 
 // merge looks what the archive lacks, when it has changed: the loop's Before.
 func (m *master) merge(ctx context.Context) (bool, error) {
+	m.newest = nil // a scan begins
 	now := m.Settings.Get()
 	did := false
 	if n, err := queue.SweepLedgers(m.Tree, sweepEvery); err != nil {

@@ -181,18 +181,7 @@ func (m *mill) rebuild() error {
 		err = bring()
 	}
 	if err == nil {
-		err = m.rest("from nothing")
-	}
-	if err != nil {
-		return err
-	}
-	// The sources were chosen so that all of them can be built where the lists are of.
-	left, err := m.left()
-	if n := left["amd64"] + left["all"]; err == nil && n > 0 {
-		found, _ := m.tree.Find("", spool.BDUninstallable, spool.DepWait)
-		i := slices.IndexFunc(found, func(f spool.Found) bool { return f.Place.Arch == "amd64" || f.Place.Arch == "all" })
-		err = fmt.Errorf("%d builds are left, such as %s: %s", n, found[i].Name,
-			spool.ReadReason(m.tree.Path(found[i].Dir())))
+		err = m.rest("from nothing", m.leftHere)
 	}
 	return err
 }
@@ -223,7 +212,7 @@ func (m *mill) month() error {
 			err = bring()
 		}
 		if err == nil {
-			err = m.rest(fmt.Sprintf("day %d", day+1))
+			err = m.rest(fmt.Sprintf("day %d", day+1), nil)
 		}
 		if err != nil {
 			return err
@@ -254,7 +243,7 @@ func (m *mill) transition() error {
 		err = bring()
 	}
 	if err == nil {
-		err = m.rest("a new " + library.name)
+		err = m.rest("a new "+library.name, nil)
 	}
 	if err != nil {
 		return err
@@ -265,7 +254,7 @@ func (m *mill) transition() error {
 	if err := m.packmill(order...); err != nil {
 		return err
 	}
-	return m.rest(fmt.Sprintf("%d for %s", len(again), library.name))
+	return m.rest(fmt.Sprintf("%d for %s", len(again), library.name), nil)
 }
 
 // removals takes out sources that no other needs.
@@ -293,7 +282,7 @@ func (m *mill) removals() error {
 	if err := m.packmill(order...); err != nil {
 		return err
 	}
-	return m.rest("removals")
+	return m.rest("removals", nil)
 }
 
 // visible is how long it took from a source's acceptance until it, and until each of its jobs, was installed.

@@ -332,8 +332,8 @@ var active = []*spool.Row{spool.Intake, spool.Accepted, spool.NeedsBuild, spool.
 // stuck is how long nothing may move.
 const stuck = 10 * time.Minute
 
-// rest waits until all that can be done is done.
-func (m *mill) rest(what string) error {
+// rest waits until all that can be done is done, and until nothing is left of what cannot be: remains names one.
+func (m *mill) rest(what string, remains func() (string, error)) error {
 	var before usage
 	last, moved := time.Now(), 0
 	for quiet, enough := 0, 3; quiet < enough; {
@@ -353,11 +353,17 @@ func (m *mill) rest(what string) error {
 		for _, s := range active {
 			open += now[s.Name]
 		}
+		left := ""
+		if open == 0 && remains != nil {
+			if left, err = remains(); err != nil {
+				return err
+			}
+		}
 		if enough = 3; now[spool.BDUninstallable.Name] > 0 {
 			enough = 10 // what was published last may be what they wait for, and dose is about to say so
 		}
 		quiet++
-		if open > 0 || busy || len(m.moves) != moved || used.total()-before.total() > 60*time.Millisecond {
+		if open > 0 || left != "" || busy || len(m.moves) != moved || used.total()-before.total() > 60*time.Millisecond {
 			quiet = 0
 		}
 		if len(m.moves) != moved {
@@ -368,7 +374,7 @@ func (m *mill) rest(what string) error {
 			return err
 		}
 		if time.Since(last) > stuck {
-			return fmt.Errorf("%s: nothing has moved for %s: %s", what, stuck, said(now))
+			return fmt.Errorf("%s: nothing has moved for %s: %s; %s", what, stuck, said(now), left)
 		}
 		if time.Since(m.said) > 5*time.Second {
 			m.said = time.Now()
@@ -498,6 +504,17 @@ func (m *mill) left() (map[string]int, error) {
 		out[f.Place.Arch]++
 	}
 	return out, err
+}
+
+// leftHere is one job that waits for others on the architecture that all sources were chosen to be built on, and why; or
+// nothing.
+func (m *mill) leftHere() (string, error) {
+	found, err := m.tree.Find("", spool.BDUninstallable, spool.DepWait)
+	i := slices.IndexFunc(found, func(f spool.Found) bool { return f.Place.Arch == "amd64" || f.Place.Arch == "all" })
+	if i < 0 {
+		return "", err
+	}
+	return found[i].Name.String() + ": " + spool.ReadReason(m.tree.Path(found[i].Dir())), err
 }
 
 // packmill runs the person's command.
