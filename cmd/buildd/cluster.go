@@ -113,6 +113,9 @@ func (b *builder) adopt(ctx context.Context, x *control.Builder) error {
 	return errors.Join(errs...)
 }
 
+// oncePatience is how long a run with --once waits for a cluster or a disk that does not answer.
+const oncePatience = 10 * time.Second
+
 // clustered is the runner of an attempt in the cluster. The lease is on disk before Slurm hears of the job; ctx ends
 // with this process.
 func (a *attempt) clustered(ctx context.Context, c *slurm.Cluster, job *runner.Job) (*slurm.Build, error) {
@@ -136,6 +139,10 @@ func (a *attempt) clustered(ctx context.Context, c *slurm.Cluster, job *runner.J
 	}
 	var said trouble.Said
 	held, dir, l := a.it.Lock(), a.it.Path(), a.lease
+	patience := time.Duration(0)
+	if a.Once {
+		patience = oncePatience // the next run of cron goes on
+	}
 	note := func(err error) {
 		if err != nil && !movedAway(held, dir) {
 			a.Log.Error("a lease cannot be renewed", "item", a.it.Name.String(), "err", err)
@@ -143,7 +150,7 @@ func (a *attempt) clustered(ctx context.Context, c *slurm.Cluster, job *runner.J
 	}
 	return &slurm.Build{Cluster: c, Options: options, Token: l.Token, Master: a.master(), Item: dir, Builder: inside,
 		Archive:  cmp.Or(a.x.Archive, a.Tree.Path("archive")),
-		LogStart: l.LogStart, Resumed: resumed, Since: a.t.Begun, Leave: ctx.Done(), Room: a.RoomFor,
+		LogStart: l.LogStart, Resumed: resumed, Since: a.t.Begun, Leave: ctx.Done(), Room: a.RoomFor, Patience: patience,
 		Heard: func() { note(l.Renew(dir)) },
 		Says: func(text string) {
 			if text != l.Says {
@@ -161,7 +168,7 @@ func (a *attempt) clustered(ctx context.Context, c *slurm.Cluster, job *runner.J
 
 // leaves is what becomes of a job in the cluster when this process ends.
 func (a *attempt) leaves() (spool.Verdict, error) {
-	reason := "this daemon ends and the job goes on in Slurm; the next daemon finds it again"
+	reason := "this process ends and the job goes on in Slurm; the next one finds it again"
 	return spool.Stay(0, reason), a.it.Note(a.who(), reason)
 }
 

@@ -34,6 +34,7 @@ type Build struct {
 	Heard        func()          // called now and then
 	Says         func(string)    // hears now and then Slurm's word why the job does not run yet, and "" when it does
 	Trouble      func(error)     // hears what passes, and is tried again
+	Patience     time.Duration   // how long one is tried again, until ErrLeft; 0: for ever
 	Room         func(bytes int64) error
 }
 
@@ -67,6 +68,7 @@ type following struct {
 	slurm  string // Slurm's name of the job
 	logged int64
 
+	since time.Time // when the trouble began that there is; zero: none
 	asked time.Time // when Slurm was last asked
 	seen  bool      // Slurm knew the job
 	ends  int       // how often in a row Slurm said that it is over, or knew nothing of it
@@ -153,7 +155,9 @@ func (f *following) submit(ctx context.Context) error {
 		if !errors.Is(err, errAway) {
 			return err
 		}
-		f.Trouble(err)
+		if f.trouble(err) {
+			return ErrLeft
+		}
 		f.Resumed = true // it may have come through all the same
 		select {
 		case <-ctx.Done():
@@ -164,6 +168,15 @@ func (f *following) submit(ctx context.Context) error {
 			f.Heard()
 		}
 	}
+}
+
+// trouble says what may pass, and reports whether a later process shall see it pass.
+func (f *following) trouble(err error) (leave bool) {
+	f.Trouble(err)
+	if f.since.IsZero() {
+		f.since = time.Now()
+	}
+	return f.Patience > 0 && time.Since(f.since) > f.Patience
 }
 
 func (f *following) has(name string) bool {
@@ -234,9 +247,12 @@ func (f *following) look(ctx context.Context) (*runner.Result, error) {
 	f.Heard()
 	states, err := f.ask(ctx, f.every()/2)
 	if err != nil {
-		f.Trouble(err)
+		if f.trouble(err) {
+			return nil, ErrLeft
+		}
 		return nil, nil // it is no answer
 	}
+	f.since = time.Time{}
 	s, known := states[f.slurm]
 	f.seen = f.seen || known
 	switch {
@@ -341,7 +357,9 @@ func (f *following) take(ctx context.Context, out *remote.Outcome) (*runner.Resu
 		if errors.Is(err, errTake) {
 			return &runner.Result{Reason: err.Error(), Exit: -1}, nil
 		}
-		f.Trouble(err)
+		if f.trouble(err) {
+			return nil, ErrLeft
+		}
 		select {
 		case <-ctx.Done():
 			return &runner.Result{Reason: "the build was stopped", Stopped: true, Exit: -1}, nil
