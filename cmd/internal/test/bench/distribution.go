@@ -386,7 +386,7 @@ func simulationFigures(all []*simulation) (out []Figure) {
 	last := all[len(all)-1]
 	rate := float64(last.phases[0].moves) / last.phases[0].took.Seconds()
 	out = append(out, Figure{Name: "distribution.moves", Value: rate, Unit: "1/s",
-		Versus: fmt.Sprintf("rename + fsync of both directories, %d goroutines: %.0f/s", claimers, last.bare),
+		Versus: fmt.Sprintf("rename + fsync of the new directory, %d goroutines: %.0f/s", claimers, last.bare),
 		Ratio:  rate / last.bare, Goal: "ratio >= 0.6", Met: rate/last.bare >= 0.6})
 	for _, t := range traits() {
 		f := Figure{Name: "distribution." + t.name, Value: t.of(last), Unit: t.unit}

@@ -87,7 +87,8 @@ func fillItem(dir string) error {
 		return err
 	}
 	source := spool.SourceOf(filepath.Base(dir))
-	ticket := fmt.Sprintf("Source: %s\nVersion: 1.0-1\nDistribution: sid\nArchitecture: any\nDsc: %[1]s_1.0-1.dsc\n", source)
+	ticket := fmt.Sprintf("Source: %s\nVersion: 1.0-1\nDistribution: sid\nArchitecture: any\nDsc: %[1]s_1.0-1.dsc\n"+
+		"Build-Architecture: amd64\n", source)
 	if err := os.WriteFile(filepath.Join(dir, spool.TicketFile), []byte(ticket), 0o644); err != nil {
 		return err
 	}
@@ -129,7 +130,7 @@ func claimRate(t *spool.Tree, n, count int) (float64, error) {
 	return float64(count) / end.Sub(start).Seconds(), nil
 }
 
-// bareRate is the same with nothing but rename and fsync of both directories.
+// bareRate is the same with nothing but rename and fsync of the new directory, as the engine does.
 func bareRate(t *spool.Tree, n, count int) (float64, error) {
 	names, err := t.List(needsBuild)
 	if err != nil {
@@ -150,7 +151,7 @@ func bareRate(t *spool.Tree, n, count int) (float64, error) {
 				}
 				errs[w] = errors.Join(
 					unix.Renameat2(unix.AT_FDCWD, from+"/"+names[i], unix.AT_FDCWD, to+"/"+names[i], unix.RENAME_NOREPLACE),
-					fsyncDir(to), fsyncDir(from))
+					fsyncDir(to))
 			}
 		})
 	}
@@ -211,7 +212,7 @@ func claimFigures(b *bench) error {
 	}
 	e, raw, more, s := middle(engine), middle(bare), middle(tuned), middle(short)
 	b.figure(Figure{Name: "engine.claims", Value: e, Unit: "1/s",
-		Versus: fmt.Sprintf("rename + fsync of both directories, %d goroutines: %.0f/s", claimers, raw),
+		Versus: fmt.Sprintf("rename + fsync of the new directory, %d goroutines: %.0f/s", claimers, raw),
 		Ratio:  e / raw, Goal: "ratio >= 0.8", Met: e/raw >= 0.8})
 	b.figure(Figure{Name: "engine.claims-places", Value: e, Unit: "1/s",
 		Versus: fmt.Sprintf("the same with the engine's GOMAXPROCS: %.0f/s", more), Ratio: e / more})
