@@ -37,7 +37,6 @@ const (
 var (
 	needsBuild = spool.In(spool.NeedsBuild, "sid", "amd64")
 	building   = spool.In(spool.Building, "sid", "amd64")
-	review     = spool.In(spool.Review, "sid")
 )
 
 // engine measures spool and internal/durable.
@@ -58,7 +57,7 @@ func queueOf(root string, n int) (*spool.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range []spool.Place{needsBuild, building, review} {
+	for _, p := range []spool.Place{needsBuild, building} {
 		if err := t.Ensure(p); err != nil {
 			return nil, err
 		}
@@ -335,13 +334,13 @@ func rawFanOut(dir string, r, archs int) (time.Duration, error) {
 	return time.Since(start), err
 }
 
-// watching runs a loop on the review state until stop is called; seen is told
+// watching runs a loop on what is being built until stop is called; seen is told
 // of each item at the handler's first line.
 func watching(t *spool.Tree, seen func(name string)) (stop func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	loop := &spool.Loop{
-		Tree: t, By: spool.Reviewd, Log: quiet(),
-		Places: func() ([]spool.Place, error) { return []spool.Place{review}, nil },
+		Tree: t, By: spool.Buildd, Log: quiet(),
+		Places: func() ([]spool.Place, error) { return []spool.Place{building}, nil },
 		Handle: func(_ context.Context, it *spool.Item) (spool.Verdict, error) {
 			seen(it.Name.String())
 			return spool.Stay(0, ""), nil
@@ -366,7 +365,7 @@ func wakeFigures(b *bench) error {
 	for i := range wakes + 1 {
 		name := itemName(i)
 		start := time.Now()
-		if err := unix.Rename(t.Path(needsBuild.Dir(), name), t.Path(review.Dir(), name)); err != nil {
+		if err := unix.Rename(t.Path(needsBuild.Dir(), name), t.Path(building.Dir(), name)); err != nil {
 			return err
 		}
 		select {
@@ -412,7 +411,7 @@ func burstFigures(b *bench) error {
 	start := time.Now()
 	for i := range burst {
 		name := itemName(i)
-		if err := unix.Rename(t.Path(needsBuild.Dir(), name), t.Path(review.Dir(), name)); err != nil {
+		if err := unix.Rename(t.Path(needsBuild.Dir(), name), t.Path(building.Dir(), name)); err != nil {
 			return err
 		}
 	}
