@@ -54,6 +54,8 @@ type Inclusion struct {
 	// by the names of Suite.Overrides, which go before them.
 	Overrides map[string]Override
 
+	Without []string // packages that the upload names and the suite does not get
+
 	Force bool // the version may go down
 
 	// Whole has packages wait that need others of their own source, which another
@@ -222,7 +224,7 @@ func (in *inclusion) gather() error {
 	}
 	if in.Kind&Binary != 0 {
 		for _, n := range names {
-			if deb.IsFile(n) {
+			if name, _, _ := strings.Cut(n, "_"); deb.IsFile(n) && !slices.Contains(in.Without, name) {
 				if err := in.includeDeb(in.files[n]); err != nil {
 					return err
 				}

@@ -443,6 +443,8 @@ var moves = []Rule{
 	{[]State{Uploaded}, []State{Attic, Rejected}, []Actor{Person}},
 	// Removed from the archive.
 	{[]State{Installed}, []State{Attic}, []Actor{Archived, Person}},
+	// No index has it any more, and the pool has: it is published again.
+	{[]State{Installed}, []State{Uploaded}, []Actor{Archived}},
 }
 
 // Legal reports whether by may move an item from one state to another.

@@ -15,6 +15,7 @@ import (
 	"packmill/archive"
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/fsck"
 	"packmill/internal/durable"
 	"packmill/internal/openpgp"
 	"packmill/internal/policy"
@@ -97,6 +98,12 @@ func (p *publisher) suites(ctx context.Context) (bool, error) {
 		if s := &now.Suites[i]; p.archive.Busy(s.Name) { // for as long as an import: soon again
 			busy = true
 		} else {
+			// First, while the Release does not know an architecture that is back: master-buildd
+			// looks what is lacking when there is a new one.
+			if now != p.done {
+				again, err := p.regain(now, s)
+				busy, errs = busy || again, append(errs, err)
+			}
 			errs = append(errs, p.align(ctx, now, s))
 		}
 	}
@@ -426,6 +433,10 @@ func (p *publisher) inclusion(
 	}
 	if said != nil {
 		inc.Component, inc.TakesOver = said.Component, said.TakesOver
+	}
+	// Of one that is published again.
+	if inc.Without, err = fsck.TakenOut(e.item.Path()); err != nil {
+		return inc, "", err
 	}
 	if inc.Changes == "" {
 		return inc, "the ticket names no result", nil

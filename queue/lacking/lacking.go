@@ -129,6 +129,12 @@ func (v *View) Needed(specific *quinndiff.Specific, do func(quinndiff.Needed)) {
 	}
 }
 
+// Lacks returns those of the named packages that the index of an architecture, not all,
+// has not, from whichever source.
+func (v *View) Lacks(arch string, names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), v.bin[arch].Has)
+}
+
 // Sources returns the source packages of the suite for which want says yes,
 // by name and version with an underscore between.
 func (v *View) Sources(want func(name, version string) bool) (map[string]*Source, error) {

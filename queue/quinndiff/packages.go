@@ -37,6 +37,15 @@ type installed struct {
 // Len returns the number of binary packages.
 func (p *Packages) Len() int { return len(p.list) }
 
+// Has reports whether the binary package is there, in any version; in nil there is none.
+func (p *Packages) Has(name string) bool {
+	if p == nil {
+		return false
+	}
+	_, ok := p.byName[name]
+	return ok
+}
+
 // Add reads a Packages index. An error is one of reading or of the index's
 // form; what was read before it stays.
 func (p *Packages) Add(r io.Reader) error {

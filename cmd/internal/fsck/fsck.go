@@ -246,7 +246,7 @@ func tooSoon(
 					open[id] = x
 				}
 			case x.job != nil:
-				text, err := unsettled(ctx, t, a, &n, x.source, x.job)
+				text, err := unsettled(ctx, a, t, view, &n, x.source, x.job)
 				if errs = append(errs, err); text != "" {
 					out = append(out, spool.Finding{Kind: TooSoon, Path: x.job.Dir(), Text: text,
 						Cure: "let it be built, or take the source out: packmill archive rm " + s.Name + " " + n.Source})
@@ -283,7 +283,8 @@ func ofMissing(t *spool.Tree, suite string, n *quinndiff.Needed) (source, job *s
 // unsettled says why the source should not be published without this job's
 // packages, "" if it may.
 func unsettled(
-	ctx context.Context, t *spool.Tree, a *archive.Archive, n *quinndiff.Needed, source, job *spool.Found,
+	ctx context.Context, a *archive.Archive, t *spool.Tree, view *lacking.View, n *quinndiff.Needed,
+	source, job *spool.Found,
 ) (string, error) {
 	if job.Place.State == spool.Installed {
 		files, err := upload.Peek(t.Path(job.Dir(), "result"), resultOf(t, job))
@@ -296,15 +297,18 @@ func unsettled(
 				names = append(names, name)
 			}
 		}
-		has, err := a.Builders(ctx, job.Place.Suite, names)
+		removed, err := TakenOut(t.Path(job.Dir()))
 		if err != nil {
 			return "", err
 		}
-		removed, err := meant(t.Path(job.Dir()))
-		if err != nil {
+		names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(removed, name) })
+		if n.Arch != "all" {
+			names = view.Lacks(n.Arch, names)
+		} else if has, err := a.Builders(ctx, job.Place.Suite, names); err != nil {
 			return "", err
+		} else { // one for all may not be in any architecture's index yet
+			names = slices.DeleteFunc(names, func(name string) bool { return has[name] != "" })
 		}
-		names = slices.DeleteFunc(names, func(name string) bool { return has[name] != "" || slices.Contains(removed, name) })
 		if len(names) == 0 {
 			return "", nil
 		}

@@ -63,8 +63,8 @@ func note(t *spool.Tree, f *spool.Found, who, text string) error {
 	return it.Note(who, text)
 }
 
-// meant are the packages of a build that a person took out.
-func meant(dir string) ([]string, error) {
+// TakenOut are the packages of the build at dir that a person took out of the archive.
+func TakenOut(dir string) ([]string, error) {
 	events, err := spool.ReadHistory(dir)
 	var out []string
 	for _, e := range events {

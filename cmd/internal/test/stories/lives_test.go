@@ -397,10 +397,11 @@ func (l *life) otherArchs() {
 		l.archs, was, now = []string{"amd64", "i386"}, now, was
 	}
 	l.note("%s", now)
+	has := l.published()
 	l.control("suites", strings.TrimSpace(strings.Replace(l.suites(), was, now, 1)))
 	l.mill.step("archived", "master-buildd")
 	for _, g := range l.sources {
-		g.dropped("i386", l.fresh())
+		g.dropped("i386", has[g.name+" i386"], l.fresh())
 	}
 }
 

@@ -112,16 +112,20 @@ func (g *grown) takenOut(version int) {
 	}
 }
 
-// dropped says that the suite has lost an architecture, or has it back. All its jobs are
-// made anew then, but for what a person cancelled.
-func (g *grown) dropped(arch, fresh string) {
+// dropped says that the suite has lost an architecture, or has it back. What it had of the
+// newest version it has again then, and all other jobs are made anew, but for what a person
+// cancelled.
+func (g *grown) dropped(arch, had, fresh string) {
 	for k, f := range g.jobs {
 		if k.arch != arch {
 			continue
 		}
-		if f.published = false; k.binNMU > 0 {
+		f.published = f.published || had == k.String()
+		switch {
+		case f.published:
+		case k.binNMU > 0:
 			f.no = "dropped"
-		} else if f.no != "cancel" {
+		case f.no != "cancel":
 			f.no = fresh
 		}
 	}
