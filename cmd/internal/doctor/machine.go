@@ -273,23 +273,24 @@ func (p *patient) units() {
 		names = append(names, "statusd.socket", "statusd.service")
 	}
 	for _, name := range names {
-		state, job, err := setup.UnitState(p.ctx, name)
+		unit, err := setup.ReadUnit(p.ctx, name)
 		if err != nil {
 			p.warn(name, "look with: systemctl status "+name, "systemd does not tell of it: %v", err)
 			continue
 		}
-		switch state {
-		case "active", "reloading":
-		case "activating":
-			p.error(name, "see why: journalctl -u "+name, "it ends and is started again and again")
-		case "failed":
-			p.error(name, "see why: journalctl -u "+name+"; then: systemctl restart "+name, "it has failed")
+		switch why := "see why: journalctl -u " + name; {
+		case unit.Runs():
+		case unit.Repeats():
+			p.error(name, why, "it ends and is started again and again")
+		case unit.Active == "activating":
+			p.warn(name, why, "it is starting")
+		case unit.Active == "failed":
+			p.error(name, why+"; then: systemctl restart "+name, "it has failed")
+		case unit.Job:
+			p.warn(name, "see what it waits for: systemctl list-jobs", "it does not run yet: systemd starts it after something else")
 		default:
-			if job {
-				p.warn(name, "see what it waits for: systemctl list-jobs", "it does not run yet: systemd starts it after something else")
-				continue
-			}
-			p.error(name, "systemctl enable --now "+name, "it does not run")
+			p.error(name, "systemctl enable --now "+name+"; where that starts nothing, journalctl -u "+name+" says why",
+				"it does not run")
 		}
 	}
 }

@@ -333,22 +333,46 @@ func (a *Answers) Units() []string {
 	return append(units, "packmill-chroots.timer", "packmill-fsck.timer")
 }
 
-// UnitState is the ActiveState of a unit in systemd's words, and whether a job of it (its start) still waits its turn.
-func UnitState(ctx context.Context, unit string) (state string, job bool, err error) {
-	out, err := exec.CommandContext(ctx, "systemctl", "show", "-p", "ActiveState", "-p", "Job", unit).Output()
+// Unit is what systemd says of a unit.
+type Unit struct {
+	Active, Sub string // its ActiveState and SubState
+	Job         bool   // a job of it (its start) still waits its turn, or is not done
+}
+
+// ReadUnit asks systemd about a unit.
+func ReadUnit(ctx context.Context, name string) (Unit, error) {
+	out, err := exec.CommandContext(ctx, "systemctl", "show", "-p", "ActiveState", "-p", "SubState", "-p", "Job", name).Output()
 	if err != nil {
-		return "", false, fmt.Errorf("systemctl show %s: %w", unit, err)
+		return Unit{}, fmt.Errorf("systemctl show %s: %w", name, err)
 	}
-	for line := range strings.Lines(string(out)) {
+	return parseUnit(string(out)), nil
+}
+
+// parseUnit reads the properties, a line each.
+func parseUnit(text string) (u Unit) {
+	for line := range strings.Lines(text) {
 		switch name, value, _ := strings.Cut(strings.TrimSpace(line), "="); name {
 		case "ActiveState":
-			state = value
+			u.Active = value
+		case "SubState":
+			u.Sub = value
 		case "Job":
-			job = value != "" && value != "0"
+			u.Job = value != "" && value != "0"
 		}
 	}
-	return state, job, nil
+	return u
 }
+
+// Runs reports whether it does what it is for.
+func (u Unit) Runs() bool { return u.Active == "active" || u.Active == "reloading" }
+
+// Repeats reports whether it has ended and is started again and again.
+func (u Unit) Repeats() bool {
+	return u.Active == "activating" && strings.HasPrefix(u.Sub, "auto-restart")
+}
+
+// Down reports whether nothing will make it run: it has failed, has ended, or a condition of it does not hold.
+func (u Unit) Down() bool { return u.Active == "failed" || u.Active == "inactive" && !u.Job }
 
 // startWait is how long Start waits for daemons that begin after something else.
 const startWait = 20 * time.Second
@@ -363,21 +387,21 @@ func Start(units []string) (waiting []string, err error) {
 		return nil, err
 	}
 	for end := time.Now().Add(startWait); ; time.Sleep(200 * time.Millisecond) {
+		late := time.Now().After(end)
 		waiting = nil
 		for _, u := range units {
-			state, _, err := UnitState(context.Background(), u)
+			unit, err := ReadUnit(context.Background(), u)
 			if err != nil {
 				return nil, err
 			}
-			switch state {
-			case "active", "reloading":
-			case "failed":
+			if unit.Down() || unit.Repeats() && late {
 				return nil, fmt.Errorf("%s does not start: journalctl -u %s says why", u, u)
-			default:
+			}
+			if !unit.Runs() {
 				waiting = append(waiting, u)
 			}
 		}
-		if len(waiting) == 0 || time.Now().After(end) {
+		if len(waiting) == 0 || late {
 			return waiting, nil
 		}
 	}

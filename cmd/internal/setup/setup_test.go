@@ -151,3 +151,23 @@ func TestAddUploader(t *testing.T) {
 		t.Errorf("control/keys lacks %v, %v", missing, err)
 	}
 }
+
+// TestUnit: what systemd 252 and 257 said of units on booted machines.
+func TestUnit(t *testing.T) {
+	const runs, repeats, down, waits = "runs", "repeats", "down", "waits"
+	for _, c := range []struct{ name, says, want string }{
+		{"a daemon", "ActiveState=active\nSubState=running\nJob=\n", runs},
+		{"its start waits for another", "ActiveState=inactive\nSubState=dead\nJob=988\n", waits},
+		{"it has not said yet that it is ready", "ActiveState=activating\nSubState=start\nJob=1055\n", waits},
+		{"RestartSec goes by", "ActiveState=activating\nSubState=auto-restart\nJob=\n", repeats},
+		{"it failed", "ActiveState=failed\nSubState=failed\nJob=\n", down},
+		{"started, but its ConditionPathExists does not hold", "ActiveState=inactive\nSubState=dead\nJob=\n", down},
+	} {
+		u := parseUnit(c.says)
+		if got := map[string]bool{runs: u.Runs(), repeats: u.Repeats(), down: u.Down(),
+			waits: !u.Runs() && !u.Repeats() && !u.Down()}; !got[c.want] ||
+			len(slices.DeleteFunc([]string{runs, repeats, down, waits}, func(k string) bool { return !got[k] })) != 1 {
+			t.Errorf("%s: got %v of %+v, want that it %s", c.name, got, u, c.want)
+		}
+	}
+}
