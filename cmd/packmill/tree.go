@@ -247,7 +247,7 @@ func (s *showCmd) Run(c *cli) error {
 			c.print(os.Stdout, x, "")
 			continue
 		}
-		x.Print(os.Stdout)
+		x.Print(c.screen())
 	}
 	return nil
 }

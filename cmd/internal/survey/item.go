@@ -1,7 +1,7 @@
 package survey
 
 import (
-	"io"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"time"
@@ -41,8 +41,9 @@ func ItemOf(t *spool.Tree, f spool.Found) (*Item, error) {
 	return x, nil
 }
 
-// Print writes it for a person. Every line of the item is cleaned.
-func (x *Item) Print(w io.Writer) {
+// Print writes it for a person. Every line of the item is cleaned, and those that are sentences fit the screen.
+func (x *Item) Print(s *terminal.Screen) {
+	w := s.Out
 	lines := func(text string) {
 		for line := range strings.Lines(text) {
 			terminal.Print(w, "  %s\n", terminal.Clean(line))
@@ -52,12 +53,12 @@ func (x *Item) Print(w io.Writer) {
 	lines(x.ticket)
 	terminal.Print(w, "\n")
 	for _, e := range x.History {
-		terminal.Print(w, "  %s  %s -> %s  by %s  %s\n", e.Time.Format(time.RFC3339),
-			terminal.Clean(e.From), terminal.Clean(e.To), terminal.Clean(e.Who), terminal.Clean(e.Reason))
+		terminal.Print(w, "%s\n", s.Wrap(fmt.Sprintf("  %s  %s -> %s  by %s  %s", e.Time.Format(time.RFC3339),
+			terminal.Clean(e.From), terminal.Clean(e.To), terminal.Clean(e.Who), terminal.Clean(e.Reason)), "      "))
 	}
 	for _, b := range x.Builds {
-		terminal.Print(w, "  %s  build on %s: %s\n", b.Start.Format(time.RFC3339),
-			terminal.Clean(b.Builder), terminal.Clean(logs.Numbers(&b)))
+		terminal.Print(w, "%s\n", s.Wrap(fmt.Sprintf("  %s  build on %s: %s", b.Start.Format(time.RFC3339),
+			terminal.Clean(b.Builder), terminal.Clean(logs.Numbers(&b))), "      "))
 	}
 	for _, name := range x.Buildinfo {
 		terminal.Print(w, "  built with: %s\n", terminal.Clean(name))

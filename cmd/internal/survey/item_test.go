@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/terminal"
 	"packmill/queue"
 	"packmill/queue/buildlog"
 	"packmill/spool"
@@ -23,7 +24,7 @@ func TestItemOf(t *testing.T) {
 			t.Fatal(err)
 		}
 		var b strings.Builder
-		x.Print(&b)
+		x.Print(&terminal.Screen{Out: &b})
 		return b.String()
 	}
 	got := show()
@@ -54,8 +55,13 @@ func TestItemOf(t *testing.T) {
 	}
 	x := &Item{Builds: []buildlog.Build{{Builder: "one", Outcome: "failed"}}, Buildinfo: []string{"a.buildinfo"}}
 	var b strings.Builder
-	if x.Print(&b); !strings.Contains(b.String(), "build on one: failed\n  built with: a.buildinfo\n") {
+	if x.Print(&terminal.Screen{Out: &b}); !strings.Contains(b.String(), "build on one: failed\n  built with: a.buildinfo\n") {
 		t.Errorf("builds: got %q", b.String())
+	}
+	b.Reset()
+	x.History = []spool.Event{{From: "accepted", To: "queue", Who: "one", Reason: "a long sentence of many words"}}
+	if x.Print(&terminal.Screen{Out: &b, Width: 40}); !strings.Contains(b.String(), "\n      queue  by one  a long sentence of\n      many words\n") {
+		t.Errorf("on a narrow terminal: got %q", b.String())
 	}
 }
 

@@ -163,15 +163,21 @@ func (s *Screen) Wrap(text, indent string) string {
 		return text
 	}
 	var b strings.Builder
-	column := 0
-	for i, word := range strings.SplitAfter(text, " ") {
-		n := uniseg.StringWidth(strings.TrimRight(word, " "))
-		if i > 0 && column+n > s.Width && column > len(indent) {
-			b.WriteString("\n" + indent)
-			column = len(indent)
+	column, blanks := 0, "" // those at the end of a line are left out: on a full screen they would begin another
+	for word := range strings.SplitAfterSeq(text, " ") {
+		bare := strings.TrimSuffix(word, " ")
+		if bare == "" {
+			blanks += word
+			continue
 		}
-		b.WriteString(word)
-		column += uniseg.StringWidth(word)
+		n := uniseg.StringWidth(bare)
+		if column+len(blanks)+n > s.Width && column > len(indent) {
+			b.WriteString("\n" + indent)
+			column, blanks = len(indent), ""
+		}
+		b.WriteString(blanks + bare)
+		column += len(blanks) + n
+		blanks = word[len(bare):]
 	}
 	return b.String()
 }

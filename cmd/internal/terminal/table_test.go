@@ -79,9 +79,12 @@ func TestTableFits(t *testing.T) {
 func TestWrap(t *testing.T) {
 	s := &Screen{Width: 20}
 	got := s.Wrap("  next:      a builder takes it when it is its turn", "             ")
-	if want := "  next:      a \n             builder \n             takes \n             it when \n" +
-		"             it is \n             its \n             turn"; got != want {
+	if want := "  next:      a\n             builder\n             takes\n             it when\n" +
+		"             it is\n             its\n             turn"; got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := (&Screen{Width: 9}).Wrap("a  b words and", " "); got != "a  b\n words\n and" {
+		t.Errorf("words to the edge: got %q", got)
 	}
 	if got := (&Screen{}).Wrap("a b", "  "); got != "a b" {
 		t.Errorf("no terminal: %q", got)
