@@ -240,7 +240,11 @@ func (p *patient) room() {
 func (p *patient) clock() {
 	var t unix.Timex
 	if state, err := unix.Adjtimex(&t); err == nil && state == unix.TIME_ERROR {
-		p.warn("clock", "apt install systemd-timesyncd (or chrony)", "nothing keeps this machine's clock")
+		cure := "apt install systemd-timesyncd (or chrony)"
+		if _, err := os.Stat(p.file("/run/systemd/container")); err == nil {
+			cure = "on the host of this container: " + cure // here it would not run
+		}
+		p.warn("clock", cure, "nothing keeps this machine's clock")
 	}
 	newest := time.Time{}
 	for _, s := range p.settings.Suites {
