@@ -70,6 +70,22 @@ func (t *Tree) dropOf(u *user.User) bool {
 	return strconv.FormatUint(uint64(info.Sys().(*syscall.Stat_t).Uid), 10) == u.Uid
 }
 
+// RecordAccounts brings the file up to the machine after an account came or went. In a tree of one user, which has no
+// such file, and in one that was restored and not given to its accounts here yet, it changes nothing: the old numbers
+// say whose the files are.
+func (t *Tree) RecordAccounts() error {
+	list, err := t.readAccounts()
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	for _, a := range list {
+		if id := a.here(); id != 0 && id != a.id {
+			return nil
+		}
+	}
+	return t.recordAccounts()
+}
+
 // recordAccounts writes the file as the machine has them.
 func (t *Tree) recordAccounts() error {
 	list, err := t.accounts()

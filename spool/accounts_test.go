@@ -2,8 +2,41 @@ package spool
 
 import (
 	"maps"
+	"os"
 	"testing"
 )
+
+// TestRecordAccounts: the file comes up to the machine only where it is of this machine.
+func TestRecordAccounts(t *testing.T) {
+	tree, err := Init(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, old, want string }{
+		{"a tree of one user", "", ""},
+		{"restored here from elsewhere", "user daemon 4711\n", "user daemon 4711\n"},
+		{"who has gone since", "user packmill-nobody-here 4711\n", "gone"},
+	} {
+		if err := os.Remove(tree.Path(AccountsFile)); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		if c.old != "" {
+			if err := os.WriteFile(tree.Path(AccountsFile), []byte(c.old), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := tree.RecordAccounts(); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		got, err := os.ReadFile(tree.Path(AccountsFile))
+		if os.IsNotExist(err) {
+			err = nil
+		}
+		if err != nil || c.want != "gone" && string(got) != c.want || c.want == "gone" && string(got) == c.old {
+			t.Errorf("%s: got %q, %v", c.name, got, err)
+		}
+	}
+}
 
 // TestSpares: numbers that change hands among accounts go by way of numbers that are nobody's; others do not.
 func TestSpares(t *testing.T) {

@@ -192,6 +192,9 @@ func (u *uploaderAdd) Run(c *cli) error {
 	if err := accounts(c, append([]string{"add", u.Name}, u.Keys...)...); err != nil {
 		return err
 	}
+	if err := recordAccounts(c); err != nil {
+		return err
+	}
 	there, err := up.Add(filepath.Join(c.Tree, "control"))
 	switch {
 	case err != nil:
@@ -224,6 +227,15 @@ func (u *uploaderRemove) Run(c *cli) error {
 type uploaderLs struct{}
 
 func (uploaderLs) Run(c *cli) error { return accounts(c, "list") }
+
+// recordAccounts lets a backup know whose the new account's files are.
+func recordAccounts(c *cli) error {
+	t, err := c.open()
+	if err != nil {
+		return err
+	}
+	return t.RecordAccounts()
+}
 
 // accounts runs the script that knows the system's accounts.
 func accounts(c *cli, args ...string) error {
