@@ -4,6 +4,7 @@ package server
 
 import (
 	"encoding/json"
+	"flag"
 	"os"
 	"os/exec"
 	"strings"
@@ -11,6 +12,8 @@ import (
 
 	"packmill/spool"
 )
+
+var long = flag.Bool("server.long", false, "packmill setup whole, with a chroot from Debian's mirror: scripts/test long")
 
 // TestSetup lets root make a server with packmill setup: accounts, a tree of theirs, settings, keys, and a chroot of the
 // account that builds. No mirror gives packages for the chroot, unless -server.long is given: what counts is that apt
