@@ -90,9 +90,14 @@ func AskOf(it *spool.Item, r *Request) (*Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	// (Where a person's mv brought it says nothing of what it is.)
-	t.BuildArch = cmp.Or(t.BuildArch, f.Arch())
 	reply := &Reply{Role: Other, From: f.Place, To: f.Place, Name: f.Name, Ticket: t}
+	// Where a person's mv brought it says nothing of what it is, and an order would write an
+	// architecture into a source's ticket.
+	if t.BuildArch == "" && f.Place.Arch != "" && f.Place.State != spool.Installed && r.Op != Info {
+		reply.Refusal = noJob(f.Place)
+		return reply, nil
+	}
+	t.BuildArch = cmp.Or(t.BuildArch, f.Arch())
 	switch {
 	case Owned(t, f.Place.State, r.Who):
 		reply.Role = Owner

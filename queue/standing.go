@@ -128,8 +128,7 @@ func Misfit(tree *spool.Tree, f spool.Found, t *Ticket) (to spool.Place, why str
 	inQueue := f.Place.Arch != "" && f.Place.State != spool.Installed
 	switch {
 	case !job && inQueue:
-		return spool.In(spool.Rejected), "it is a source, and " + f.Place.Dir() + " is for jobs of " + f.Place.Arch +
-			"; to have it built, mv it to " + spool.In(spool.Accepted, f.Place.Suite).Dir()
+		return spool.In(spool.Rejected), noJob(f.Place)
 	case !job && t.Suite == unjudged && f.Place.Suite != "":
 		return spool.In(spool.Rejected), "it was never judged; mv it to " + spool.In(spool.Intake).Dir()
 	case !job:
@@ -158,6 +157,12 @@ func Misfit(tree *spool.Tree, f spool.Found, t *Ticket) (to spool.Place, why str
 		return home, "nothing that was built lies in it; give it back to have it built"
 	}
 	return f.Place, ""
+}
+
+// noJob says why a source cannot be where jobs are.
+func noJob(p spool.Place) string {
+	return "it is a source, and " + p.Dir() + " is for jobs of " + p.Arch + "; to have it built, mv it to " +
+		spool.In(spool.Accepted, p.Suite).Dir()
 }
 
 func hasResult(tree *spool.Tree, f spool.Found, t *Ticket) bool {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"packmill/spool"
 	"packmill/spool/upload/uploadtest"
 )
 
@@ -277,5 +278,39 @@ func TestNeverTwice(t *testing.T) {
 			t.Errorf("the ledger of %s has %d entries, want %d: %v", arch, len(entries), packages, err)
 		}
 	}
+	m.sound()
+}
+
+// An order on a source that a person's mv brought among jobs is refused with the cure, and
+// leaves it the source that it is.
+func TestOrderOnASourceAmongJobs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
+	t.Parallel()
+	m := newMillIn(t, shm(t), "Review: always")
+	for _, source := range []string{"app", "web"} {
+		m.upload(uploadtest.Package{Source: source, Version: "1.0"})
+	}
+	m.once("reviewd")
+	among := filepath.Join(m.tree, "queue/stable/amd64/needs-build")
+	m.must(os.MkdirAll(among, 0o775))
+	for _, source := range []string{"app", "web"} {
+		from := m.item(spool.Review, source)
+		m.must(os.Rename(from, filepath.Join(among, filepath.Base(from))))
+		m.refused("bp 5 "+source+" . amd64 . stable", "it is a source")
+		m.refused("fail "+source+" . amd64 . stable --override -m no", "spool/accepted/stable")
+		if out, err := m.try("requeue", source); err == nil {
+			t.Errorf("requeue of a source among jobs: %s", out)
+		}
+		if arch := m.ticket(source, "Build-Architecture"); arch != "" {
+			t.Errorf("the ticket of the source %s says that it is a job of %s", source, arch)
+		}
+	}
+	// One a person brings where it belongs, the other one a daemon finds.
+	from := m.item(spool.NeedsBuild, "app")
+	m.must(os.MkdirAll(filepath.Join(m.tree, "spool/accepted/stable"), 0o775))
+	m.must(os.Rename(from, filepath.Join(m.tree, "spool/accepted/stable", filepath.Base(from))))
+	m.want(m.settle(), "installed amd64 app_1.0", "installed source app_1.0", "rejected source web_1.0")
 	m.sound()
 }
