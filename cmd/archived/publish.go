@@ -98,8 +98,7 @@ func (p *publisher) suites(ctx context.Context) (bool, error) {
 		if s := &now.Suites[i]; p.archive.Busy(s.Name) { // for as long as an import: soon again
 			busy = true
 		} else {
-			// First, while the Release does not know an architecture that is back: master-buildd
-			// looks what is lacking when there is a new one.
+			// First, while the Release does not know an architecture that is back.
 			if now != p.done {
 				again, err := p.regain(now, s)
 				busy, errs = busy || again, append(errs, err)

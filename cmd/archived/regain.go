@@ -48,17 +48,23 @@ func (p *publisher) regain(all *control.Settings, s *control.Suite) (busy bool, 
 	}
 	r := &regaining{publisher: p, view: view, components: append(slices.Clone(suite.Components), "main", suite.Dbgsym),
 		back: map[string]bool{}}
+	var errs []error
 	for id, src := range sources {
 		for _, b := range builds[id] {
 			switch err := r.one(b, src.Files); {
 			case errors.Is(err, spool.ErrBusy):
 				busy = true
 			case err != nil && !errors.Is(err, spool.ErrGone):
-				return busy, fmt.Errorf("regain %s: %w", b.Dir(), err)
+				errs = append(errs, fmt.Errorf("regain %s: %w", b.Dir(), err))
 			}
 		}
 	}
-	return busy, nil
+	if r.retired {
+		// master-buildd looks again what is lacking, also where no publication follows.
+		now := p.now()
+		errs = append(errs, os.Chtimes(p.Tree.Path("archive/dists", s.Name, "Release"), now, now))
+	}
+	return busy, errors.Join(errs...)
 }
 
 // lost are the records of builds of which the suite has nothing, by source and version.
@@ -119,6 +125,7 @@ type regaining struct {
 	*publisher
 	view       *lacking.View
 	components []string
+	retired    bool            // a record went to the attic
 	back       map[string]bool // ARCH/SOURCE_VERSION that is published again
 }
 
@@ -162,6 +169,7 @@ func (r *regaining) one(b record, source map[string]string) error {
 		return err
 	}
 	r.back[key] = v.To.State == spool.Uploaded
+	r.retired = r.retired || !r.back[key]
 	r.Log.Info("moved", "item", b.Name.String(), "from", b.Place.Dir(), "to", it.Place.Dir(), "reason", v.Reason)
 	return nil
 }

@@ -166,6 +166,19 @@ func TestEveryMoveByRoot(t *testing.T) {
 	newAccountsIn(t, shm(t), "Review: never").everyMoveByHand()
 }
 
+// What a suite has again with an architecture archived takes out of records that builders'
+// accounts made.
+func TestArchitectureRegainedWithAccounts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
+	t.Parallel()
+	m := newAccountsIn(t, shm(t), "Architectures: amd64 i386", "Publish: source-first")
+	all := m.suites()
+	m.lose(strings.Replace(all, "amd64 i386", "amd64", 1))
+	m.regain(all)
+}
+
 // TestWithoutOrig: a new revision that leaves its upstream tarball to the pool
 // goes its way where the pool is another account's (protected_hardlinks: the
 // kernel lets nobody link a file that he could not write to). reviewd notes in what
