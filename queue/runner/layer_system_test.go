@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -177,5 +178,70 @@ func TestLayerStopped(t *testing.T) {
 	}
 	if res := mustRun(t, r, job); res.Outcome != Good {
 		t.Errorf("again: %v %s\n%s", res.Outcome, res.Reason, logText(t, job))
+	}
+}
+
+// usedLast is the layer that a build used last, or one below it.
+func usedLast(t *testing.T, c *Chroots) string {
+	t.Helper()
+	at := func(upper string) time.Time {
+		st, err := os.Stat(filepath.Join(filepath.Dir(upper), infoFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.ModTime()
+	}
+	return slices.MaxFunc(layersOf(t, c), func(a, b string) int { return at(a).Compare(at(b)) })
+}
+
+// What sets of build-dependencies have in common is installed once, in a layer below theirs, and a build sees what it
+// would see without.
+func TestLayersOnLayers(t *testing.T) {
+	t.Parallel()
+	const list = "dpkg-query -W -f 'HAS $${Package} $${Version} $${db:Status-Status}\\n'"
+	build := func(c *Chroots, depends string) (log string, has []string) {
+		t.Helper()
+		job := newSystemJob(t)
+		source{depends: depends, build: list}.make(t, job)
+		if res := mustRun(t, &Overlay{Chroots: c}, job); res.Outcome != Good {
+			t.Errorf("%s: got %v: %s\n%s", depends, res.Outcome, res.Reason, logText(t, job))
+		}
+		log = logText(t, job)
+		for line := range strings.Lines(log) {
+			if strings.HasPrefix(line, "HAS ") {
+				has = append(has, line)
+			}
+		}
+		return log, has
+	}
+	c, ids := layered(t), 0
+	layers := func() int {
+		return len(slices.DeleteFunc(layersOf(t, c), func(l string) bool { return rangeOf(t, l) != ids }))
+	}
+	for i, want := range []struct {
+		depends        string
+		installs, made int // packages, and layers since the last
+	}{{"debhelper, ed", 0, 1}, {"debhelper, bc", 0, 2}, {"debhelper, dc", 2, 1}, {"debhelper, bc, dc", 2, 1}, {"debhelper", 0, 0}} {
+		before := layers()
+		log, has := build(c, want.depends)
+		for used := rangeOf(t, usedLast(t, c)); used != ids && ids > 0; used = rangeOf(t, usedLast(t, c)) {
+			log, has = build(c, want.depends) // another test had the range
+		}
+		ids = rangeOf(t, usedLast(t, c))
+		if n := strings.Count(log, "\nSetting up "); want.installs > 0 && n > want.installs {
+			t.Errorf("%s: %d packages were installed, want %d\n%s", want.depends, n, want.installs, log)
+		}
+		if n := layers() - before; n != want.made {
+			t.Errorf("%s: %d layers were made, want %d\n%s", want.depends, n, want.made, log)
+		}
+		if i == 3 {
+			if _, flat := build(layered(t), want.depends); !slices.Equal(has, flat) || len(flat) < 100 {
+				t.Errorf("on layers: %d packages\n%s\nflat: %d\n%s", len(has), has, len(flat), flat)
+			}
+		}
+	}
+	// One that others lie on goes after them.
+	if err := c.SweepLayers(1); err != nil || len(layersOf(t, c)) != 0 {
+		t.Errorf("after a sweep: %v, %v", layersOf(t, c), err)
 	}
 }

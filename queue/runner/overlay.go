@@ -147,8 +147,8 @@ func (b *overlayBuild) run(
 	o.Linux32 = personalityOf(b.on) != "" && personalityOf(Machine()) == ""
 	c := b.job.cage(disk...)
 	c.Lock = append(c.Lock, b.locks()...)
-	if b.layer != nil {
-		c.Lock = append(c.Lock, b.layer.lock)
+	for _, l := range b.layer.chain() {
+		c.Lock = append(c.Lock, l.lock)
 	}
 	c.Limits, c.Files, c.Take = c.Limits.After(b.exit), files, cage.TakeIn(b.job.Result)
 	x, err := c.Run(ctx, o)
@@ -172,7 +172,7 @@ func (b *overlayBuild) install(ctx context.Context) (err error) {
 	if b.layer, err = b.findLayer(ctx); b.layer == nil {
 		return err
 	}
-	b.order.Layer, b.order.Install = b.layer.upper(), false
+	b.order.Layers, b.order.Install = b.layer.uppers(), false
 	b.order.Note = fmt.Sprintf("Installed at %s, and kept since: %s", b.layer.made, b.layer.packages)
 	if b.exit != nil { // the making of the layer has written it
 		b.order.Header = ""

@@ -81,6 +81,7 @@ type Report struct {
 
 	Layer    string   // overlay: key of the build-dependencies' layer
 	Packages []string // overlay: what is in it, as apt says
+	Files    []string // overlay: of which files
 }
 
 // fail puts an error into the report.

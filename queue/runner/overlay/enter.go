@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"packmill/queue/runner/cage"
@@ -17,12 +18,12 @@ const merged = cage.ViewRoot + "/merged"
 // opened are the directories of the machine that the root is made of. They are
 // closed before anything of a build is started.
 type opened struct {
-	root, layer, upper int
-	archives           []int
+	root, upper      int
+	layers, archives []int
 }
 
 func (o *opened) close() {
-	for _, fd := range append(o.archives, o.root, o.layer, o.upper) {
+	for _, fd := range slices.Concat(o.archives, o.layers, []int{o.root, o.upper}) {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
@@ -49,7 +50,7 @@ func (b *build) enter() error {
 	}
 	resolv, _ := os.ReadFile("/etc/resolv.conf")
 	dirs.close()
-	*dirs = opened{-1, -1, -1, nil}
+	*dirs = opened{root: -1, upper: -1}
 	if err := cage.Pivot(merged); err != nil {
 		return err
 	}
@@ -61,7 +62,7 @@ func (b *build) enter() error {
 
 // open opens the directories as the account, who may enter those above them.
 func (b *build) open() (*opened, error) {
-	o := &opened{-1, -1, -1, nil}
+	o := &opened{root: -1, upper: -1}
 	var err error
 	dir := func(path string) int {
 		fd := -1
@@ -70,7 +71,10 @@ func (b *build) open() (*opened, error) {
 		}
 		return fd
 	}
-	o.root, o.layer, o.upper = dir(b.Root), dir(b.Layer), dir(b.Upper)
+	o.root, o.upper = dir(b.Root), dir(b.Upper)
+	for _, path := range b.Layers {
+		o.layers = append(o.layers, dir(path))
+	}
 	for _, path := range b.Archives {
 		o.archives = append(o.archives, dir(path))
 	}
@@ -110,12 +114,13 @@ func (b *build) mountOverlay(dirs *opened) (base string, err error) {
 			return "", err
 		}
 	}
-	lower := fmt.Sprintf("/proc/self/fd/%d", dirs.root)
-	if dirs.layer >= 0 {
-		lower = fmt.Sprintf("/proc/self/fd/%d:%s", dirs.layer, lower)
+	var lower []string
+	for _, fd := range append(slices.Clone(dirs.layers), dirs.root) {
+		lower = append(lower, fmt.Sprintf("/proc/self/fd/%d", fd))
 	}
 	// Volatile: nothing waits for the disk. A layer is synced when it is whole.
-	options := fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work,userxattr,volatile", lower, base, base)
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work,userxattr,volatile",
+		strings.Join(lower, ":"), base, base)
 	if err := unix.Mount("overlay", merged, "overlay", 0, options); err != nil {
 		return "", fmt.Errorf("mount overlay: %w", err)
 	}
@@ -129,7 +134,7 @@ func (b *build) mountRest(dirs *opened, base string) error {
 			return err
 		}
 	}
-	if !b.Make && b.Upper == "" {
+	if b.Make == nil && b.Upper == "" {
 		if err := mountDirect(base); err != nil {
 			return fmt.Errorf("mount directories to write in: %w", err)
 		}

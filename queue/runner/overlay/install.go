@@ -36,7 +36,7 @@ func PinCommand(pin string) string {
 
 // populate adds the build user, and the further repositories.
 func (b *build) populate() error {
-	if !b.Make {
+	if b.Make == nil && !b.Ask {
 		user := fmt.Sprintf("packmill:x:%d:%d:build:/nonexistent:/bin/sh\n", BuildUID, BuildUID)
 		group := fmt.Sprintf("packmill:x:%d:\n", BuildUID)
 		if err := errors.Join(b.append("etc/passwd", user), b.append("etc/group", group)); err != nil {
@@ -113,16 +113,39 @@ func (b *build) install() (bool, error) {
 		return false, fmt.Errorf("build dependencies: %w", err)
 	}
 	defer b.root.Remove(wish[1:])
-	if ok, err := b.resolve(wish); err != nil || !ok || slices.Contains(b.Have, b.report.Layer) {
+	what := []string{"build-dep", wish}
+	if m := b.Make; m != nil && m.Exactly {
+		what = append([]string{"install"}, versions(m.Packages)...)
+	}
+	apt := func(options ...string) []string { return slices.Concat([]string{"apt-get", "-q"}, options, what) }
+	if ok, err := b.resolve(apt); err != nil || !ok || b.Ask {
 		return ok, err
 	}
-	if ok, err := b.fetch("apt-get", "build-dep", "--download-only", "-q", wish); err != nil || !ok {
+	if m := b.Make; m != nil && !(slices.Equal(m.Packages, b.report.Packages) && slices.Equal(m.Files, b.report.Files)) {
+		b.report.Layer = "" // on other layers apt decides otherwise
+		return true, nil
+	}
+	if ok, err := b.fetch(apt("--download-only")...); err != nil || !ok {
 		return ok, err
 	}
 	if err := b.cutNetwork(); err != nil {
 		return false, err
 	}
-	return b.command(nil, "apt-get", "build-dep", "-q", wish)
+	return b.command(nil, apt()...)
+}
+
+// versions are words for apt-get install, of the lines of a simulation.
+func versions(packages []string) (words []string) {
+	for _, line := range packages {
+		f := strings.Fields(line)
+		for _, w := range f[2:] {
+			if v, ok := strings.CutPrefix(w, "("); ok {
+				words = append(words, f[1]+"="+v)
+				break
+			}
+		}
+	}
+	return words
 }
 
 // update has apt read what is new.
@@ -153,19 +176,20 @@ func (b *build) writeWish(path string) error {
 }
 
 // resolve asks apt what it would install.
-func (b *build) resolve(wish string) (bool, error) {
-	text, ok, err := b.ask("apt-get", "build-dep", "--simulate", "-q", wish)
+func (b *build) resolve(apt func(options ...string) []string) (bool, error) {
+	text, ok, err := b.ask(apt("--simulate")...)
 	if err != nil || !ok {
 		os.Stdout.Write(text)
 		return false, err
 	}
 	b.report.Packages = resolved(string(text))
-	uris, ok, err := b.ask("apt-get", "build-dep", "--print-uris", "-q", wish)
+	uris, ok, err := b.ask(apt("--print-uris")...)
 	if err != nil || !ok {
 		os.Stdout.Write(uris)
 		return false, err
 	}
-	b.report.Layer = layerKey(b.report.Packages, files(string(uris)))
+	b.report.Files = files(string(uris))
+	b.report.Layer = LayerKey(b.report.Packages, b.report.Files)
 	return true, nil
 }
 
@@ -187,10 +211,10 @@ func (b *build) ask(argv ...string) (text []byte, ok bool, err error) {
 	return <-said, ok, err
 }
 
-// layerKey is the name of the layer with these packages, as apt's simulation
+// LayerKey is the name of the layer with these packages, as apt's simulation
 // lists what it would install and remove, of these files: two archives may have
 // the same name and version.
-func layerKey(packages, files []string) string {
+func LayerKey(packages, files []string) string {
 	sum := sha256.Sum256([]byte(strings.Join(packages, "\n") + "\n\n" + strings.Join(files, "\n")))
 	return hex.EncodeToString(sum[:])
 }

@@ -24,9 +24,9 @@ const Verb = "overlay"
 // the machine's; all text is checked by the daemon.
 type Order struct {
 	Root     string   // the chroot's directory
-	Layer    string   // directory with installed build-dependencies, above Root; empty: none
-	Make     bool     // make such a directory and end
-	Have     []string // keys of those that are there; then it is not made
+	Layers   []string // directories with installed build-dependencies above Root, the uppermost first
+	Ask      bool     // say which packages such a directory would have, and end
+	Make     *Layer   // make such a directory and end
 	Install  bool     // install the build-dependencies in the build's own layer
 	Note     string   // what the log says of build-dependencies that are installed
 	Upper    string   // directory for the upper layer; empty: in memory
@@ -49,6 +49,13 @@ type Order struct {
 	Conflict string
 	Changes  string // text before the changelog, for a binNMU
 	Header   string // first lines of the log
+}
+
+// Layer is what is to be in a layer beside what is below it.
+type Layer struct {
+	Packages []string // as Report's: nothing is installed if apt would do anything else
+	Files    []string
+	Exactly  bool // install these packages, and not the build-dependencies
 }
 
 // ArchiveMount is where a local archive is seen in the chroot.
@@ -101,13 +108,13 @@ func Run(w *cage.Warden) error {
 	if err := b.populate(); err != nil {
 		return err
 	}
-	if b.Make {
+	if b.Ask || b.Make != nil {
 		return b.makeLayer()
 	}
 	return b.buildPackage()
 }
 
-// makeLayer installs the build-dependencies, and leaves them in the upper layer.
+// makeLayer resolves the build-dependencies, or installs what a layer shall have and leaves it in the upper one.
 func (b *build) makeLayer() error {
 	b.report.Spent = time.Since(b.begin)
 	b.sayDepends()
