@@ -71,6 +71,28 @@ func builtAll(t testing.TB, publish string, sources ...string) *site {
 	return s
 }
 
+// regained is a suite that has arm64 again, and what was published of it in its records.
+func regained(t testing.TB) *site {
+	s := builtAll(t, "together", "hello", "gone")
+	s.must("master-buildd", "--once")
+	s.must("archived", "--once")
+	settings, err := os.ReadFile(filepath.Join(s.tree, "control/suites"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write("control/suites", strings.Replace(string(settings), "amd64 arm64", "amd64", 1))
+	s.must("archived", "--once")
+	debs, err := filepath.Glob(filepath.Join(s.tree, "archive/pool/main/g/gone/*_arm64.deb"))
+	if err != nil || len(debs) != 1 {
+		t.Fatalf("%v: %v", debs, err)
+	}
+	if err := os.Remove(debs[0]); err != nil {
+		t.Fatal(err)
+	}
+	s.write("control/suites", string(settings))
+	return s
+}
+
 // threeBuilt is where the jobs are whose builds are good, bad, and without what they need.
 var threeBuilt = []string{
 	"queue/sid/master broken_1-1", "queue/sid/master hello_1-1", "queue/sid/master waiting_1-1",
@@ -150,6 +172,15 @@ var scenarios = []scenario{
 		want: []string{
 			inst + "amd64/h hello_1-1", inst + "arm64/h hello_1-1", inst + "source/h hello_1-1",
 			inst + "amd64/h hello_1-2", inst + "arm64/h hello_1-2", inst + "source/h hello_1-2",
+		},
+	},
+	{
+		// Of one the pool has the packages still, of the other it has them no more.
+		name: "archived, an architecture that is back", prepare: regained,
+		argv: archived[0], again: archived,
+		want: []string{
+			inst + "amd64/g gone_1-1", inst + "source/g gone_1-1", "attic gone_1-1",
+			inst + "amd64/h hello_1-1", inst + "arm64/h hello_1-1", inst + "source/h hello_1-1",
 		},
 	},
 	{
