@@ -71,9 +71,13 @@ func upgrade(t *testing.T, server *fresh, deb string) {
 	// What bears a name of ours, but for the tree, what root copied there, and what apt and the journal keep of what was.
 	if out := server.sh(`find / -xdev \( -path /proc -o -path /var/lib/packmill -o -path /var/lib/packmill-build \
 		-o -path /etc/packmill -o -path /etc/nginx -o -path /root -o -path /var/cache/apt -o -path /var/log \) -prune \
-		-o \( -name '*packmill*' -o -name 'reviewd*' -o -name 'buildd' -o -name 'buildd[@-]*' -o -name 'archived*' -o -name 'maild*' \
-		-o -name 'statusd*' \) -print`); out != "" {
+		-o \( -name '*packmill*' -o -name 'reviewd*' -o -name 'buildd' -o -name 'buildd[@-]*' \
+		-o -name 'archived*' -o -name 'maild*' -o -name 'statusd*' \) -print`); out != "" {
 		t.Errorf("purge leaves:\n%s", out)
+	}
+	out = server.sh("systemctl list-units --all --plain --no-legend --state=failed 'packmill*' 'reviewd*' 'buildd*'")
+	if out != "" {
+		t.Errorf("after purge systemd knows:\n%s", out)
 	}
 	server.sh("sshd -t")
 }
