@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"packmill/archive"
 	"packmill/archive/pool"
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/fsck"
@@ -71,12 +72,20 @@ func (p *publisher) regain(all *control.Settings, s *control.Suite) (busy bool, 
 func (p *publisher) lost(s *control.Suite, view *lacking.View) (map[string][]record, error) {
 	builds := map[string][]record{}
 	var errs []error
+	fresh := map[string]bool{} // architectures that the suite's Release does not know
+	for _, arch := range s.Architectures {
+		known, err := p.archive.IndexFiles(s.Name, arch)
+		if errors.Is(err, archive.ErrNoSuite) {
+			return nil, nil // nothing was published of it
+		}
+		fresh[arch], errs = err == nil && len(known) == 0, append(errs, err)
+	}
 	// Packages-arch-specific says what is built, not what stays published.
 	view.Needed(nil, func(n quinndiff.Needed) {
 		if n.State != quinndiff.Uncompiled && n.State != quinndiff.OutOfDate || n.Arch == "all" {
 			return
 		}
-		found, err := p.recordsOf(s, &n)
+		found, err := p.recordsOf(s, &n, fresh[n.Arch])
 		if errs = append(errs, err); len(found) > 0 {
 			id := n.Source + "_" + n.Version
 			builds[id] = append(builds[id], found...)
@@ -94,7 +103,7 @@ type record struct {
 
 // recordsOf are the builds of a version for an architecture, the newest binNMU first; none
 // if one of them waits for the archive.
-func (p *publisher) recordsOf(s *control.Suite, n *quinndiff.Needed) (out []record, err error) {
+func (p *publisher) recordsOf(s *control.Suite, n *quinndiff.Needed, fresh bool) (out []record, err error) {
 	found, err := p.Tree.Of(n.Source, spool.In(spool.Installed, s.Name, n.Arch), spool.In(spool.Uploaded, s.Name))
 	if err != nil {
 		return nil, err
@@ -110,11 +119,7 @@ func (p *publisher) recordsOf(s *control.Suite, n *quinndiff.Needed) (out []reco
 		if err != nil {
 			continue // it has moved, or fsck says it
 		}
-		known, err := p.archive.IndexFiles(s.Name, n.Arch)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, record{f, t, len(known) == 0})
+		out = append(out, record{f, t, fresh})
 	}
 	slices.SortFunc(out, func(a, b record) int { return cmp.Compare(b.ticket.BinNMU, a.ticket.BinNMU) })
 	return out, nil
