@@ -152,7 +152,7 @@ func TestAddUploader(t *testing.T) {
 	}
 }
 
-// TestUnit: what systemd 257 said of units on a booted machine.
+// TestUnit: what systemd 252 and 257 said of units on booted machines.
 func TestUnit(t *testing.T) {
 	const runs, repeats, down, waits = "runs", "repeats", "down", "waits"
 	for _, c := range []struct{ name, says, want string }{
