@@ -395,8 +395,8 @@ func simulationFigures(all []*simulation) (out []Figure) {
 			others = append(others, fmt.Sprintf("%d sources: %.3g", s.sources, t.of(s)))
 		}
 		f.Versus = strings.Join(others, "; ")
-		if t.perPackage && len(all) > 1 {
-			f.Ratio = f.Value / t.of(all[0])
+		if small := t.of(all[0]); t.perPackage && len(all) > 1 && small > 0 {
+			f.Ratio = f.Value / small
 			f.Goal, f.Met = "ratio <= 1.2", f.Ratio <= 1.2
 		}
 		if t.most > 0 {
