@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -170,23 +171,16 @@ func (in *intake) bulk(it *spool.Item, t *queue.Ticket) (sum int64) {
 // the first would be refused for a lower version. One that does not get on
 // for a minute stops nobody.
 func (in *intake) outrun(it *spool.Item) bool {
-	names, err := in.Tree.List(spool.In(spool.Intake))
+	if it.Name.Source == "unknown" {
+		return false
+	}
+	found, err := in.Tree.Of(it.Name.Source, spool.In(spool.Intake))
 	if err != nil {
 		return true // nobody knows: soon again
 	}
-	for _, name := range names {
-		if name >= it.Name.String() {
-			return false
-		}
-		if !strings.Contains(name, "_"+it.Name.Source+"_") {
-			continue
-		}
-		if n, err := spool.ParseName(name); err == nil && n.Source == it.Name.Source && n.Source != "unknown" &&
-			time.Since(n.Time) < time.Minute {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(found, func(f spool.Found) bool {
+		return f.Name.String() < it.Name.String() && time.Since(f.Name.Time) < time.Minute
+	})
 }
 
 // sourcesLock is locked by a byte for each source: whoever judges an upload
