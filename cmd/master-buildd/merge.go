@@ -335,16 +335,28 @@ func (m *master) move(f spool.Found, to spool.Place, why string) {
 		return
 	}
 	defer it.Release()
-	if f.Place.State == spool.Building {
-		if t, err := queue.TicketOf(it); err != nil || t.TakenBy == "" {
-			return // its builder died; buildd gives it back, and then it is met again
-		}
+	if f.Place.State == spool.Building && m.comesBack(it) {
+		return // and then it is met again
 	}
 	if err := it.Move(spool.MasterD, m.Name, spool.Verdict{To: to, Reason: why}); err != nil {
 		m.Log.Error("drop", "item", f.Name.String(), "err", err)
 		return
 	}
 	m.Log.Info("moved", "item", f.Name.String(), "from", f.Place.Dir(), "to", it.Place.Dir(), "reason", why)
+}
+
+// comesBack reports whether what is being built and has no builder is given back: by a build daemon of its architecture,
+// or when a lease ends. Nobody does where the suite lost the architecture after the builder died.
+func (m *master) comesBack(it *spool.Item) bool {
+	t, err := queue.TicketOf(it)
+	if err != nil || t.TakenBy != "" {
+		return err != nil
+	}
+	if l, err := spool.ReadLease(it.Path()); l != nil || err != nil {
+		return true
+	}
+	s, ok := m.Settings.Get().Suite(it.Place.Suite)
+	return !ok || it.Arch() == "all" || slices.Contains(s.Architectures, it.Arch())
 }
 
 // recheck looks whether what waits for a builder can still be built. Nothing
