@@ -332,7 +332,8 @@ func (s *set) place(all map[string]*set) (below, common *set) {
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		x := all[key]
 		shared := &set{Packages: both(s.Packages, x.Packages), Files: both(s.Files, x.Files)}
-		if x.Depth < deepest && !slices.ContainsFunc(shared.Packages, removes) && shared.beyond(common) > 0 {
+		if x.Depth < deepest && !slices.ContainsFunc(shared.Packages, removes) && shared.beyond(common) > 0 &&
+			s.beyond(shared) > 0 {
 			common = shared
 		}
 	}

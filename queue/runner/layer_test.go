@@ -34,6 +34,8 @@ func TestPlace(t *testing.T) {
 		{"abc", "abd", "", ""},
 		{"ABab", "AB ABac", "AB", ""},
 		{"A", "B", "", ""},
+		{"AB", "ABC", "", ""},
+		{"AB", "A ABC", "A", ""},
 	} {
 		all := map[string]*set{}
 		for _, name := range strings.Fields(c.have) {
