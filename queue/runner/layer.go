@@ -224,10 +224,12 @@ func (b *overlayBuild) makeLayer(ctx context.Context) (string, error) {
 		return "", err
 	}
 	all, want := b.sets(), &set{key: x.Layer, Packages: x.Packages, Files: x.Files}
-	if all[want.key] != nil {
+	if l, err := b.useLayer(want.key); err == nil {
+		l.release()
 		return want.key, nil
 	}
-	b.order.Header = "" // the log has it
+	delete(all, want.key) // one below it is gone, as by hand: it is made anew
+	b.order.Header = ""   // the log has it
 	below, common := want.place(all)
 	if common != nil {
 		if made, err := b.layOn(ctx, common, below, true); err != nil {
