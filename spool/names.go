@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,7 +27,7 @@ const NamesDir = "journal/names"
 
 // completeFile in NamesDir bears the id of the boot since which every name has been
 // written there, and the states of which that is not so. The names of an earlier boot do not count, for none of the writes is
-// synced: master-buildd learns them anew when it starts, and until then queues are read.
+// synced: master-buildd and reviewd learn them anew when they start, and until then queues are read.
 const completeFile = ".complete"
 
 // boot is the id of this boot, "" where it may not be read.
@@ -101,19 +102,25 @@ func (t *Tree) namesComplete() (unread []string, complete bool) {
 	return words[1:], true
 }
 
-// LearnNames writes down the names of all items that it may read: of a tree that was made
-// before there was such a record, that was copied, or whose machine lost power. Afterwards
-// the record is complete, but for states that are closed to who calls it.
-func (t *Tree) LearnNames() error {
-	seen, closed := map[string]bool{}, []string{}
+// LearnNames writes down the names of all items in the states, or in all of them, that it
+// may read: of a tree that was made before there was such a record, that was copied, or
+// whose machine lost power. Afterwards the record is complete for those states, but for
+// such as are closed to who calls it: their own daemon learns them.
+func (t *Tree) LearnNames(states ...State) error {
+	if len(states) == 0 {
+		states = t.States
+	}
+	unread, complete := t.namesComplete()
+	known := complete && !slices.ContainsFunc(states, func(s State) bool { return slices.Contains(unread, s.Name) })
+	seen, closed := map[string]bool{}, []State{}
 	pass := func() (news bool, err error) {
-		for _, s := range t.States {
+		for _, s := range states {
 			fresh, shut, err := t.learn(s, seen)
 			if err != nil {
 				return false, err
 			}
-			if news = news || fresh; shut && !slices.Contains(closed, s.Name) {
-				closed = append(closed, s.Name)
+			if news = news || fresh; shut && !slices.Contains(closed, s) {
+				closed = append(closed, s)
 			}
 		}
 		return news, nil
@@ -124,11 +131,11 @@ func (t *Tree) LearnNames() error {
 		if err != nil {
 			return fmt.Errorf("learn the names of items: %w", err)
 		}
-		if _, complete := t.namesComplete(); complete || looks > 0 && !news {
+		if known || looks > 0 && !news {
 			break
 		}
 	}
-	return t.completeNames(closed)
+	return t.completeNames(slices.DeleteFunc(slices.Clone(states), func(s State) bool { return slices.Contains(closed, s) }))
 }
 
 // learn writes down the names in the places of a state that are not among the seen;
@@ -152,13 +159,27 @@ func (t *Tree) learn(s State, seen map[string]bool) (news, closed bool, err erro
 	return news, len(dirs) > 0, errors.Join(err, wrote)
 }
 
-// completeNames says that every name is written down, and will be, but for the names in
-// the states unread.
-func (t *Tree) completeNames(unread []string) error {
-	if err := durable.MkdirAll(t.Path(NamesDir), 0o770); err != nil {
+// completeNames says that every name in the states is written down, and will be.
+func (t *Tree) completeNames(read []State) error {
+	dir := t.Path(NamesDir)
+	if err := durable.MkdirAll(dir, 0o770); err != nil {
 		return err
 	}
-	return durable.WriteFile(t.Path(NamesDir, completeFile), []byte(boot()+"\n"+strings.Join(unread, " ")+"\n"), 0o664)
+	lock, err := durable.Await(context.Background(), dir, 0) // of daemons that start at once
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	unread, complete := t.namesComplete()
+	if !complete {
+		for _, s := range t.States {
+			unread = append(unread, s.Name)
+		}
+	}
+	for _, s := range read {
+		unread = slices.DeleteFunc(unread, func(name string) bool { return name == s.Name })
+	}
+	return durable.WriteFile(filepath.Join(dir, completeFile), []byte(boot()+"\n"+strings.Join(unread, " ")+"\n"), 0o664)
 }
 
 // Of lists the items of one source in these places, in their order and then by name. It

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -117,11 +118,53 @@ func TestUnread(t *testing.T) {
 	tree := newTree(t)
 	review := sound(t, tree, In(Review, "sid"), NewName(50, t0, "hello", "1"))
 	sound(t, tree, In(NeedsBuild, "sid", "amd64"), NewName(50, t0, "hello", "2"))
-	if err := errors.Join(os.Remove(tree.Path(NamesDir, "hello")), tree.completeNames([]string{Review.Name})); err != nil {
+	if err := errors.Join(os.Remove(tree.Path(NamesDir, "hello")),
+		os.WriteFile(tree.Path(NamesDir, completeFile), []byte(boot()+"\nintake review\n"), 0o664)); err != nil {
 		t.Fatal(err)
 	}
 	if got := seen(t, tree, "hello"); got != review.Dir() {
 		t.Errorf("found %q, want %q", got, review.Dir())
+	}
+	// What leaves it is found where all names are known.
+	it, err := tree.Claim(review.Place, review.Name.String())
+	if err == nil {
+		err = it.Move(Reviewd, "reviewd", Verdict{To: In(Accepted, "sid")})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	it.Release()
+	if got, want := seen(t, tree, "hello"), filepath.Join(it.Place.Dir(), it.Name.String()); got != want {
+		t.Errorf("accepted: found %q, want %q", got, want)
+	}
+	// Who may look there learns the rest, and no queue is read any more.
+	if err := tree.LearnNames(Intake, Review); err != nil {
+		t.Fatal(err)
+	}
+	if unread, complete := tree.namesComplete(); !complete || len(unread) > 0 {
+		t.Errorf("learned: complete %v, unread %q", complete, unread)
+	}
+}
+
+// TestLearnSome: whichever daemon learns its states first, the record is complete when all
+// are learned, and not before.
+func TestLearnSome(t *testing.T) {
+	tree := newTree(t)
+	if err := os.Remove(tree.Path(NamesDir, completeFile)); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.LearnNames(Review); err != nil {
+		t.Fatal(err)
+	}
+	unread, complete := tree.namesComplete()
+	if !complete || slices.Contains(unread, Review.Name) || len(unread) != len(tree.States)-1 {
+		t.Errorf("of one state: complete %v, unread %q", complete, unread)
+	}
+	if err := tree.LearnNames(); err != nil {
+		t.Fatal(err)
+	}
+	if unread, complete := tree.namesComplete(); !complete || len(unread) > 0 {
+		t.Errorf("of all: complete %v, unread %q", complete, unread)
 	}
 }
 

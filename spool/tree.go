@@ -129,7 +129,7 @@ func Complete(root string) (*Tree, error) {
 	}
 	t, err := Open(root)
 	if err == nil && fresh {
-		err = t.completeNames(nil)
+		err = t.completeNames(t.States)
 	}
 	return t, err
 }

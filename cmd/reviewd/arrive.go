@@ -85,6 +85,8 @@ func (in *intake) arrivalsIn(ctx context.Context, d incoming.Dir) (did bool, wro
 		return false, nil, nil // it has gone, or is none any more
 	}
 	defer d.Close()
+	var left []string // the .changes that stay
+	defer func() { in.box.Note(d, left) }()
 	for _, name := range in.box.Names(d) {
 		arrive := in.arrive
 		switch {
@@ -103,7 +105,9 @@ func (in *intake) arrivalsIn(ctx context.Context, d incoming.Dir) (did bool, wro
 			continue
 		}
 		took, err := arrive(ctx, d, name)
-		did = did || took
+		if did = did || took; !took && incoming.IsChanges(name) {
+			left = append(left, name)
+		}
 		if errors.Is(err, durable.ErrInDoubt) {
 			return did, wrong, err
 		}
@@ -285,9 +289,13 @@ func (in *intake) elsewhere(ctx context.Context, f upload.File) (string, error) 
 	if !ok || !strings.Contains(f.Name, ".orig") || f.SHA256 == "" || policy.CheckSource(source) != nil {
 		return "", fs.ErrNotExist
 	}
-	found, err := in.Tree.Find(source, in.Tree.Where(func(s spool.State) bool {
+	places, err := in.Tree.Places(in.Tree.Where(func(s spool.State) bool {
 		return s.Is(spool.Sources) && !s.Is(spool.Settled|spool.Kept)
 	})...)
+	if err != nil {
+		return "", err
+	}
+	found, err := in.Tree.Of(source, places...)
 	if err != nil {
 		return "", err
 	}
@@ -458,16 +466,15 @@ func (in *intake) birth(ticket *queue.Ticket, d incoming.Dir, name string) (bool
 // process made it and was killed before it could rename the .changes into it,
 // or is just about to. Judging it fetches the upload.
 func (in *intake) begun(ticket *queue.Ticket, d incoming.Dir, name string) (bool, error) {
-	names, err := in.Tree.List(spool.In(spool.Intake))
+	found, err := in.Tree.Of(ticket.Source, spool.In(spool.Intake))
 	if err != nil {
 		return false, err
 	}
-	for _, n := range names {
-		x, err := spool.ParseName(n)
-		if err != nil || x.Source != ticket.Source || x.Version != ticket.Version {
+	for _, f := range found {
+		if f.Name.Version != ticket.Version {
 			continue
 		}
-		dir := in.Tree.Path(spool.In(spool.Intake).Dir(), n)
+		dir := in.Tree.Path(f.Dir())
 		st, err := spool.ReadTicket(dir)
 		if err != nil || st.Get("Changes") != ticket.Changes || st.Get("Commands") != ticket.Commands ||
 			st.Get("Drop") != d.Rel {

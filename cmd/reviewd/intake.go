@@ -51,6 +51,7 @@ type intake struct {
 	nudge   chan struct{}     // asks the loop to look again
 	nudged  bool              // a nudge is on its way; one is enough
 	hands   spool.Arrivals    // in review and rejected
+	learned bool              // the names of what lies in reviewd's own states
 }
 
 func (in *intake) loop() *spool.Loop {
@@ -61,10 +62,25 @@ func (in *intake) loop() *spool.Loop {
 		Workers: workers,
 		Places:  func() ([]spool.Place, error) { return []spool.Place{spool.In(spool.Intake)}, nil },
 		Also:    in.box.Watched,
-		Before:  in.arrivals,
-		Handle:  in.judge,
-		Poison:  func(*spool.Item) spool.Place { return spool.In(spool.Rejected) },
+		Before: func(ctx context.Context) (bool, error) {
+			if err := in.learn(); err != nil {
+				return false, err
+			}
+			return in.arrivals(ctx)
+		},
+		Handle: in.judge,
+		Poison: func(*spool.Item) spool.Place { return spool.In(spool.Rejected) },
 	})
+}
+
+// learn writes down the names of what master-buildd may not look at, once in a process' life.
+func (in *intake) learn() error {
+	if in.learned {
+		return nil
+	}
+	err := in.Tree.LearnNames(in.Tree.Where(func(s spool.State) bool { return s.Right.Group == spool.GroupReview })...)
+	in.learned = err == nil
+	return err
 }
 
 // examine copies the upload and finds out everything about it, until ctx ends;
@@ -117,7 +133,10 @@ func (in *intake) read(ctx context.Context, it *spool.Item, t *queue.Ticket, wor
 	}
 	// Before Read asks what is accepted: what a reviewer lets through meanwhile
 	// is met there.
-	inReview, err = in.Tree.Find(it.Name.Source, spool.Review)
+	places, err := in.Tree.Places(spool.Review)
+	if err == nil {
+		inReview, err = in.Tree.Of(it.Name.Source, places...)
+	}
 	if err != nil {
 		return u, nil, nil, err
 	}
@@ -298,7 +317,6 @@ func (in *intake) copy(
 func (in *intake) theirs(
 	d incoming.Dir, it *spool.Item, t *queue.Ticket, files []upload.File, may func(source string) bool,
 ) (take []upload.File, away []string) {
-	shared := in.box.Listed(d)
 	var head unix.Stat_t
 	known := unix.Lstat(it.Path(uploadDir, t.Changes), &head) == nil
 	for _, f := range files {
@@ -308,7 +326,7 @@ func (in *intake) theirs(
 			continue
 		}
 		take = append(take, f)
-		if shared[f.Name] {
+		if in.box.StillListed(d, f.Name) {
 			continue
 		}
 		source, _, _ := strings.Cut(f.Name, "_")

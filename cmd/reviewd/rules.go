@@ -75,12 +75,16 @@ func (in *intake) published(ctx context.Context, t *queue.Ticket, suite, source 
 	var out []string
 	// In the order in which a source goes: what moves on meanwhile is met
 	// later, and nothing is missed.
-	found, err := in.Tree.Find(source, in.Tree.Are(spool.Sources|spool.Queued)...)
+	places, err := in.Tree.PlacesOf(suite, source, in.Tree.Are(spool.Sources|spool.Queued)...)
+	if err != nil {
+		return nil, err
+	}
+	found, err := in.Tree.Of(source, places...)
 	if err != nil {
 		return nil, err
 	}
 	for _, f := range found {
-		if f.Place.Suite == suite && (f.Name.Arch == "" || f.Name.Arch == spool.SourceArch) {
+		if f.Name.Arch == "" || f.Name.Arch == spool.SourceArch {
 			if o, err := queue.TicketAt(in.Tree, f); err == nil && o.Received.Equal(t.Received) {
 				continue
 			}

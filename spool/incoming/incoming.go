@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -79,7 +80,8 @@ type Box struct {
 
 	mu     sync.Mutex
 	seen   map[string]peeked
-	proofs map[string]proof // by account
+	lists  map[string]map[string][]string // by directory and listed file: the .changes of the last Note
+	proofs map[string]proof               // by account
 }
 
 // peeked is what a .changes lists, as long as nobody touches it: a crowd of
@@ -225,6 +227,41 @@ func (b *Box) Listed(d Dir) map[string]bool {
 		}
 	}
 	return out
+}
+
+// Note remembers what the named .changes of a drop directory list, for StillListed.
+func (b *Box) Note(d Dir, changes []string) {
+	lists := map[string][]string{}
+	for _, n := range changes {
+		files, err := b.Peek(d, n)
+		if err != nil {
+			continue
+		}
+		for _, f := range files {
+			lists[f.Name] = append(lists[f.Name], n)
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.lists == nil {
+		b.lists = map[string]map[string][]string{}
+	}
+	b.lists[d.Rel] = lists
+}
+
+// StillListed reports whether a .changes of the last Note that is still there lists the
+// file. It costs the same however many uploads wait; before the first Note all are read.
+func (b *Box) StillListed(d Dir, file string) bool {
+	b.mu.Lock()
+	lists, noted := b.lists[d.Rel]
+	b.mu.Unlock()
+	if !noted {
+		return b.Listed(d)[file]
+	}
+	return slices.ContainsFunc(lists[file], func(changes string) bool {
+		var st unix.Stat_t
+		return unix.Lstat(b.Path(d, changes), &st) == nil
+	})
 }
 
 // Peek is upload.Peek of a .changes in a drop directory.
