@@ -527,15 +527,17 @@ func (t *transaction) sweep(path string, current map[string]bool) error {
 	if err != nil {
 		return err
 	}
+	var old []index.Superseded
 	for _, e := range list {
 		if current[e.Name()] {
 			continue
 		}
-		info, err := e.Info()
-		if err != nil || t.now.Sub(info.ModTime()) < stay {
-			continue
+		if info, err := e.Info(); err == nil {
+			old = append(old, index.Superseded{Name: e.Name(), Since: info.ModTime()})
 		}
-		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
+	}
+	for _, name := range index.Outstayed(old, stay, t.now) {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}

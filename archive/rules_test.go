@@ -724,6 +724,35 @@ func TestByHashStays(t *testing.T) {
 	}
 }
 
+// A suite that is published every minute keeps what a client may be reading, and not all of it for days.
+func TestByHashOfManyPublications(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	dir := f.a.path("dists/unstable/main/binary-amd64/by-hash/SHA256")
+	born := map[string]time.Time{}
+	for i := range 90 {
+		f.accepted(f.upload(hello(fmt.Sprint(i + 1))))
+		for _, n := range tree(t, dir) {
+			if born[n].IsZero() {
+				born[n] = f.now
+			}
+		}
+		f.now = f.now.Add(time.Minute)
+	}
+	still := tree(t, dir)
+	if n := len(still); n < 100 || n > 104 {
+		t.Errorf("kept: got %d files, want 100, and 2 that are current", n)
+	}
+	for n, at := range born {
+		if young := f.now.Sub(at) < 30*time.Minute; young && !slices.Contains(still, n) {
+			t.Errorf("%s is gone after %s", n, f.now.Sub(at))
+		}
+	}
+	if len(born) < 160 {
+		t.Errorf("there were %d files in all, want 180", len(born))
+	}
+}
+
 // What a .deb's fields say of its place is not believed.
 func TestFieldsOfTheArchiveAreOurs(t *testing.T) {
 	t.Parallel()

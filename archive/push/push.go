@@ -33,6 +33,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/archive/index"
 	"packmill/internal/durable"
 )
 
@@ -482,6 +483,7 @@ func (p *plan) compare(all []*file) (there map[string]bool, err error) {
 // forget notes which files have left the archive, and plans the removal of
 // those that left it long enough ago. It reports whether any is new among them.
 func (p *plan) forget(there map[string]bool, stay time.Duration, now time.Time) (forgot bool) {
+	superseded := map[string][]index.Superseded{} // by directory
 	for name, e := range p.manifest.entries {
 		switch {
 		case there[name]:
@@ -489,9 +491,15 @@ func (p *plan) forget(there map[string]bool, stay time.Duration, now time.Time) 
 			e.gone = now.UTC()
 			p.manifest.entries[name] = e
 			forgot = true
+		case strings.Contains(name, "/by-hash/"):
+			dir := path.Dir(name)
+			superseded[dir] = append(superseded[dir], index.Superseded{Name: name, Since: e.gone})
 		case now.Sub(e.gone) >= stay:
 			p.report.Removed = append(p.report.Removed, name)
 		}
+	}
+	for _, old := range superseded {
+		p.report.Removed = append(p.report.Removed, index.Outstayed(old, stay, now)...)
 	}
 	slices.Sort(p.report.Removed)
 	return forgot
