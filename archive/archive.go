@@ -75,7 +75,7 @@ type Suite struct {
 	Overrides map[string]Override
 
 	// Stay is how long indexes remain under their checksums after a newer
-	// publication; three days if zero.
+	// publication, but for the oldest of very many (see index.Outstayed); three days if zero.
 	Stay time.Duration
 }
 
