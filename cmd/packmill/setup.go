@@ -34,7 +34,7 @@ type setupCmd struct {
 func (setupCmd) Help() string {
 	return `Makes a server of this machine: accounts, the tree, settings, keys, a clean chroot, sshd's settings for uploaders, and the daemons as units. At a terminal it asks for what no flag says; what is there already stays, so it may run again. Run it as root.
 
-Exit status: 0 done, 1 something is left to do, 100 wrong use.
+Exit status: 0 done, 1 nothing was changed, 100 wrong use, 111 something is left to do: run it again.
 
 Examples:
   packmill setup
@@ -62,6 +62,9 @@ func (s *setupCmd) Run(c *cli) error {
 		return err
 	}
 	a.Runner, a.Review = s.Runner, s.Review
+	if err := a.Check(); err != nil {
+		return err
+	}
 	for _, step := range []struct {
 		name string
 		do   func(*cli, *setup.Answers) error

@@ -44,17 +44,9 @@ func (p *patient) suites() {
 	}
 }
 
-// baseLine looks at one line of Base: deb [options] URI suite component...
+// baseLine looks at one line of Base.
 func (p *patient) baseLine(about, line string) {
-	w := strings.Fields(line)
-	for len(w) > 1 && strings.HasPrefix(w[1], "[") {
-		end := slices.IndexFunc(w, func(s string) bool { return strings.HasSuffix(s, "]") })
-		if end < 1 {
-			break
-		}
-		w = append(w[:1], w[end+1:]...)
-	}
-	if len(w) < 3 || w[0] != "deb" || !strings.HasSuffix(w[2], "/") && len(w) < 4 {
+	if !control.IsAptLine(line) {
 		p.error(about, "write it as sources.list(5) has it: deb MIRROR bookworm main",
 			"its Base has the line %q, which apt does not take", line)
 	}

@@ -1,13 +1,16 @@
 package setup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"packmill/cmd/internal/control"
@@ -62,9 +65,17 @@ func Chroots(tree string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(self, "--tree", tree, "chroot", "update")
+	// Interrupted, it takes away the half that it has made; the terminal is not given back before.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	cmd := exec.CommandContext(ctx, self, "--tree", tree, "chroot", "update")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	return cmd.Run()
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	return err
 }
 
 // home is the account's directory, by getent(1): os/user alone reads it.

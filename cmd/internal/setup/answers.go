@@ -2,9 +2,13 @@ package setup
 
 import (
 	"bufio"
+	"errors"
+	"fmt"
+	"slices"
 	"strings"
 
 	"packmill/cmd/internal/daemon"
+	"packmill/cmd/internal/mail"
 	"packmill/cmd/internal/terminal"
 	"packmill/internal/policy"
 	"packmill/queue/runner"
@@ -35,17 +39,16 @@ func (g *Given) Ask(in *bufio.Reader) (*Answers, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, err := terminal.Answer(in, g.From, "Address that mail comes from (- for no mail)", "-",
-		func(string) error { return nil })
+	from, err := terminal.Answer(in, g.From, "Address that mail comes from (- for no mail)", "-", isSender)
 	if err != nil {
 		return nil, err
 	}
-	feeds, err := terminal.Answer(in, g.Opkg, "Feeds for opkg beside apt's indexes; each package is there once more, "+
+	feeds, err := terminal.Answer(in, g.Opkg, "Feeds for opkg beside apt's indexes; each package is there once more,\n"+
 		"about one and a half times as large (yes, no)", "no", terminal.YesOrNo)
 	if err != nil {
 		return nil, err
 	}
-	pages, err := terminal.Answer(in, g.Pages, "Status pages at http://"+PagesAddress+", which show everything but "+
+	pages, err := terminal.Answer(in, g.Pages, "Status pages at http://"+PagesAddress+", which show everything but\n"+
 		"keys and letters to who reaches that (yes, no)", "yes", terminal.YesOrNo)
 	if err != nil {
 		return nil, err
@@ -75,12 +78,32 @@ func (g *Given) base(in *bufio.Reader, codename string, mirrors Mirrors) ([]stri
 	return []string{word}, err
 }
 
-// areArchs checks a line of architectures.
+// areArchs checks a line of architectures to build on.
 func areArchs(line string) error {
-	for _, a := range strings.Fields(line) {
-		if err := policy.CheckArch(a); err != nil {
+	archs := strings.Fields(line)
+	for i, a := range archs {
+		switch err := policy.CheckArch(a); {
+		case err != nil:
 			return err
+		case a == "all":
+			return errors.New("all is built anyway, on the first of them; name those to build on, such as amd64")
+		case slices.Contains(archs[:i], a):
+			return fmt.Errorf("%s is there twice", a)
 		}
+	}
+	if len(archs) == 0 {
+		return errors.New("no architecture; name those to build on, such as amd64")
+	}
+	return nil
+}
+
+// isSender checks the address that mail comes from.
+func isSender(word string) error {
+	if word == "-" {
+		return nil
+	}
+	if _, err := mail.Address(word); err != nil {
+		return fmt.Errorf("%w; write one such as Archive <archive@example.org>, or - for no mail", err)
 	}
 	return nil
 }

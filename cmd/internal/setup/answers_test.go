@@ -34,7 +34,11 @@ func TestGiven(t *testing.T) {
 	for name, spoil := range map[string]func(*Given){
 		"suite": func(g *Given) { g.Suite = "a/b" }, "base": func(g *Given) { g.Base = []string{"nosuch"} },
 		"archs": func(g *Given) { g.Archs = []string{"amd64", "A B"} }, "opkg": func(g *Given) { g.Opkg = "perhaps" },
-		"pages": func(g *Given) { g.Pages = "perhaps" },
+		"pages":     func(g *Given) { g.Pages = "perhaps" },
+		"apt line":  func(g *Given) { g.Base = []string{"deb http://mirror.invalid/debian"} },
+		"two lines": func(g *Given) { g.Base = []string{line + "\nReview: never"} },
+		"all":       func(g *Given) { g.Archs = []string{"all"} }, "twice": func(g *Given) { g.Archs = []string{"i386", "i386"} },
+		"no arch": func(g *Given) { g.Archs = []string{"", ""} }, "sender": func(g *Given) { g.From = "nobody" },
 	} {
 		g := all
 		spoil(&g)

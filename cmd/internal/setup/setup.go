@@ -18,6 +18,8 @@ import (
 	"strings"
 	"time"
 
+	"packmill/cmd/internal/control"
+	"packmill/cmd/internal/daemon"
 	"packmill/internal/deb822"
 	"packmill/internal/durable"
 )
@@ -76,7 +78,7 @@ func Releases() []string {
 // Base turns a release's name, or an apt line, into apt lines, with the mirrors that
 // Machine found.
 func Base(word string, m Mirrors) ([]string, error) {
-	if strings.HasPrefix(word, "deb ") {
+	if control.IsAptLine(word) {
 		return []string{word}, nil
 	}
 	lines, ok := releases[word]
@@ -151,6 +153,25 @@ func Settings(a *Answers) map[string]string {
 			"Event: *\nTo: signer\nFrom: %s\n", a.From)
 	}
 	return files
+}
+
+// Check reports what the daemons would refuse in the settings of these answers. What
+// setup has written stays, so it asks before it makes anything.
+func (a *Answers) Check() error {
+	dir, err := os.MkdirTemp("", "packmill-setup-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	mine := *a
+	mine.Fingerprint = cmp.Or(a.Fingerprint, strings.Repeat("0", 40)) // the key is made later
+	if _, _, err := WriteSettings(dir, Settings(&mine)); err != nil {
+		return err
+	}
+	if _, err := control.Load(dir); err != nil {
+		return daemon.Wrong{Err: errors.New(strings.ReplaceAll(err.Error(), dir+"/", ""))}
+	}
+	return nil
 }
 
 // WriteSettings writes the files into control, but for those that have a

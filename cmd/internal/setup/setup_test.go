@@ -50,6 +50,13 @@ func TestSettings(t *testing.T) {
 			t.Errorf("feeds for opkg %v: got %+v, %v", opkg, s, err)
 		}
 	}
+	if err := a.Check(); err != nil {
+		t.Errorf("before anything is made: %v", err)
+	}
+	if err := (&Answers{Suite: "stable", Archs: []string{"all"}, Runner: "overlay", Review: "new"}).Check(); err == nil ||
+		!strings.HasPrefix(err.Error(), "suites:") {
+		t.Errorf("what the daemons refuse passes: %v", err)
+	}
 	a.Suite = "another"
 	if wrote, kept, err := WriteSettings(dir, Settings(a)); err != nil || len(wrote) > 0 || len(kept) != 3 {
 		t.Errorf("again: wrote %v, kept %v, %v; want that all stay", wrote, kept, err)

@@ -3,6 +3,7 @@ package terminal
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -36,6 +37,10 @@ func Answer(in *bufio.Reader, given, question, proposal string, check func(strin
 	for {
 		Print(os.Stderr, "%s [%s]: ", question, proposal)
 		line, err := in.ReadString('\n')
+		if err == io.EOF {
+			fmt.Fprintln(os.Stderr)
+			return "", daemon.Refuse("a question has no answer, and nothing was changed")
+		}
 		if err != nil {
 			return "", err
 		}
