@@ -201,7 +201,7 @@ install_packages() {
 find_go() {
 	local want d
 	want=$(sed -n 's/^go //p' "$src/go.mod")
-	for d in '' /usr/local/go/bin /usr/lib/go/bin "$HOME/go/bin" "$HOME/sdk/go$want/bin"; do
+	for d in '' /usr/local/go/bin "/usr/lib/go-${want%.*}/bin" /usr/lib/go/bin "$HOME/go/bin" "$HOME/sdk/go$want/bin"; do
 		[ -z "$d" ] || PATH=$PATH:$d
 		command -v go >/dev/null && break
 	done

@@ -54,10 +54,7 @@ func freshTarball(t *testing.T, suite string) string {
 	if fi, err := os.Stat(tarball); err == nil && time.Since(fi.ModTime()) < 7*24*time.Hour {
 		return tarball
 	}
-	mirror := strings.Fields(base(t)[0])[1]
-	if !strings.HasPrefix(mirror, "http://") {
-		t.Fatalf("apt's mirror is %s: fresh machines reach those by http:// alone", mirror)
-	}
+	mirror := mirror(t)
 	security := strings.TrimSuffix(mirror, "/") + "-security"
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -73,6 +70,16 @@ func freshTarball(t *testing.T, suite string) string {
 		t.Fatal(err)
 	}
 	return tarball
+}
+
+// mirror is where this machine's apt has Debian from.
+func mirror(t *testing.T) string {
+	t.Helper()
+	url := strings.Fields(base(t)[0])[1]
+	if !strings.HasPrefix(url, "http://") {
+		t.Fatalf("apt's mirror is %s: fresh machines reach those by http:// alone", url)
+	}
+	return url
 }
 
 // newFresh unpacks a machine and starts it: booted by systemd, on a network of its own; or, beside another one, with
