@@ -206,7 +206,7 @@ find_go() {
 		command -v go >/dev/null && break
 	done
 	command -v go >/dev/null ||
-		die "Go is not installed: unpack Go $want or newer from https://go.dev/dl to /usr/local/go (on Debian 13 'apt install golang-go' will do), then run this again"
+		die "Go is not installed: unpack Go $want or newer from https://go.dev/dl to /usr/local/go (on Debian 13 'apt install golang-go/trixie-backports' will do), then run this again"
 	(cd "$src" && go version) >/dev/null 2>&1 ||
 		die "$(command -v go) is $(cd / && go env GOVERSION 2>/dev/null || echo unusable) and cannot fetch Go $want: install Go $want or newer from https://go.dev/dl, or let it (GOTOOLCHAIN=auto, a network, and a GOPROXY that answers)"
 	go_version=$(cd "$src" && go env GOVERSION)
