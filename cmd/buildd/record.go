@@ -30,7 +30,7 @@ func (b *builder) record(it *spool.Item, t *queue.Ticket, outcome, reason string
 		Source: t.Source, Version: t.Plus(), Suite: it.Place.Suite, Arch: it.Place.Arch, Builder: t.Builder,
 		Start: begun, Outcome: outcome, Reason: spool.OneLine(reason),
 		Wait: wait.Seconds(), Wall: time.Since(begun).Seconds(), CPU: u.CPU.Seconds(), Memory: u.Memory, Disk: u.Disk,
-		Size: u.Log,
+		Size: u.Log, CacheHits: u.CacheHits, CacheMisses: u.CacheMisses,
 	}
 	if !u.End.IsZero() {
 		r.Overhead = (u.Start.Sub(begun) + time.Since(u.End)).Seconds()

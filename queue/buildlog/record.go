@@ -54,12 +54,25 @@ type Build struct {
 	Disk     int64   `json:"disk"`   // highest use
 	Size     int64   `json:"log_size"`
 
+	// Of what was compiled, as the build says, what its compiler cache had and what it had not.
+	CacheHits   int64 `json:"ccache_hits,omitempty"`
+	CacheMisses int64 `json:"ccache_misses,omitempty"`
+
 	Error *FirstError `json:"error,omitempty"` // without its surroundings
 	Log   string      `json:"log,omitempty"`   // in the cold store; "" where it could not be kept
 }
 
 // ID is the package as people say it.
 func (b *Build) ID() string { return b.Source + "_" + b.Version }
+
+// CacheRate says how often the compiler cache had what was compiled, such as "12 of 30, 40 %"; "": it was not asked.
+func (b *Build) CacheRate() string {
+	n := b.CacheHits + b.CacheMisses
+	if n <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d, %d %%", b.CacheHits, n, 100*b.CacheHits/n)
+}
 
 // line is the build as a line of JSON.
 func (b *Build) line() ([]byte, error) {

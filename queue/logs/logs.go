@@ -215,6 +215,9 @@ func Numbers(b *buildlog.Build) string {
 	seconds("cpu", b.CPU)
 	bytes("memory", b.Memory)
 	bytes("disk", b.Disk)
+	if rate := b.CacheRate(); rate != "" {
+		out = append(out, "ccache "+rate)
+	}
 	bytes("log", b.Size)
 	seconds("waited", b.Wait)
 	return strings.Join(out, ", ")

@@ -41,8 +41,8 @@ func TestFilter(t *testing.T) {
 }
 
 func TestNumbers(t *testing.T) {
-	b := buildlog.Build{Outcome: "good", Wall: 61.26, Memory: 3 << 20, Size: 700}
-	if got, want := Numbers(&b), "good, wall 1m1.3s, memory 3.0 MiB, log 1 KiB"; got != want {
+	b := buildlog.Build{Outcome: "good", Wall: 61.26, Memory: 3 << 20, Size: 700, CacheMisses: 3}
+	if got, want := Numbers(&b), "good, wall 1m1.3s, memory 3.0 MiB, ccache 0 of 3, 0 %, log 1 KiB"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -38,6 +38,7 @@ type Overlay struct {
 	Refresh time.Duration // apt-get update first if the chroot is older; 0: 24 h
 	Scratch string        // directory for upper layers; empty: in memory
 	Layers  int64         // bytes of installed build-dependencies that are kept; 0: 8 GiB
+	Ccache  int64         // bytes of all compiler caches, see ccache.go; 0: builds have none
 }
 
 // Ready looks for the build user, and what chroots of the architecture need.
@@ -51,15 +52,18 @@ type overlayBuild struct {
 	on      string // the chroot's architecture
 	size    int64  // of layers that are kept
 	scratch string // directory for upper layers; empty: in memory
+	refresh time.Duration
 	order   overlay.Order
 	layer   *layer
+	cache   *cache     // nil: none
 	exit    *cage.Exit // of the runs so far
 }
 
 // Run builds the job.
 func (r *Overlay) Run(ctx context.Context, job *Job) (*Result, error) {
 	begin := time.Now()
-	b := &overlayBuild{job: job, on: job.chrootArch(Machine()), size: r.Layers, scratch: r.Scratch}
+	b := &overlayBuild{job: job, on: job.chrootArch(Machine()), size: r.Layers, scratch: r.Scratch,
+		refresh: r.Refresh}
 	if err := b.check(); err != nil {
 		return nil, err
 	}
@@ -85,7 +89,10 @@ func (r *Overlay) Run(ctx context.Context, job *Job) (*Result, error) {
 	if err := b.unpack(ctx, job.Log); err != nil {
 		return nil, fmt.Errorf("unpack chroot: %w", err)
 	}
-	if err := b.describe(r.Refresh); err != nil {
+	if b.cache = r.cacheFor(job); b.cache != nil {
+		defer b.cache.end()
+	}
+	if err := b.describe(); err != nil {
 		return nil, err
 	}
 	ready := time.Now()
@@ -98,6 +105,7 @@ func (r *Overlay) Run(ctx context.Context, job *Job) (*Result, error) {
 	}
 	after := time.Now()
 	res := b.result()
+	b.keepCache(res)
 	res.Usage.Overhead = ready.Sub(begin) + time.Since(after) + b.exit.Spent
 	return res, nil
 }
@@ -151,6 +159,9 @@ func (b *overlayBuild) run(
 		c.Lock = append(c.Lock, l.lock)
 	}
 	c.Limits, c.Files, c.Take = c.Limits.After(b.exit), files, cage.TakeIn(b.job.Result)
+	if in.Ccache != nil {
+		c.Take = b.cache.behind(c.Take)
+	}
 	x, err := c.Run(ctx, o)
 	if err != nil {
 		return nil, err
@@ -167,10 +178,19 @@ func (b *overlayBuild) install(ctx context.Context) (err error) {
 	}
 	if err := b.keepsLayers(); err != nil {
 		fmt.Fprintf(b.job.Log, "W: build-dependencies are installed for this build alone: %v\n", err)
-		return nil
+		return b.withoutCache("ccache would be installed for this build alone, too")
 	}
-	if b.layer, err = b.findLayer(ctx); b.layer == nil {
+	if b.layer, err = b.findLayer(ctx); err != nil {
 		return err
+	}
+	if x := b.exit; b.layer == nil && b.cache != nil && x.Stage == "install-deps" && !x.Fetch {
+		if err := b.withoutCache("ccache cannot be installed beside the build-dependencies"); err != nil {
+			return err
+		}
+		return b.install(ctx)
+	}
+	if b.layer == nil {
+		return nil
 	}
 	b.order.Layers, b.order.Install = b.layer.uppers(), false
 	b.order.Note = fmt.Sprintf("Installed at %s, and kept since: %s", b.layer.made, b.layer.packages)
@@ -195,6 +215,13 @@ func (b *overlayBuild) build(ctx context.Context) error {
 		files = append(files, f)
 	}
 	b.order.Sources = b.dsc.files
+	if b.cache != nil {
+		f := b.cache.open()
+		if b.order.Ccache = (&overlay.Ccache{Full: f != nil, Most: b.cache.most}); f != nil {
+			defer f.Close()
+			files = append(files, f)
+		}
+	}
 	disk := []string{b.job.Result}
 	if b.scratch != "" {
 		dir, lock, err := scratchDir(b.scratch, "packmill-overlay.", b.store.removeDir)
@@ -217,6 +244,7 @@ func (b *overlayBuild) build(ctx context.Context) error {
 func (b *overlayBuild) result() *Result {
 	x, job := b.exit, b.job
 	res := &Result{Exit: x.Exit, Usage: x.Usage, Limit: x.Limit, Stopped: x.Stopped, Stage: x.Stage, Status: x.Status}
+	res.Usage.CacheHits, res.Usage.CacheMisses = x.Hits, x.Misses
 	if res.ended(job, x) {
 		return res
 	}
@@ -261,7 +289,7 @@ func environment(base, more []string) []string {
 }
 
 // describe writes down what happens in the namespaces.
-func (b *overlayBuild) describe(refresh time.Duration) error {
+func (b *overlayBuild) describe() error {
 	job := b.job
 	in := overlay.Order{
 		Root: b.root(), Size: job.Limits.Disk, Source: job.Source, Dsc: filepath.Base(job.Dsc), Path: job.Path,
@@ -274,10 +302,7 @@ func (b *overlayBuild) describe(refresh time.Duration) error {
 		Header: fmt.Sprintf("packmill: %s %s for %s and %s on %s, %s\n",
 			job.Source, job.BinaryVersion(), job.Suite, job.Arch, b.on, time.Now().UTC().Format(time.RFC3339)),
 	}
-	if refresh == 0 {
-		refresh = 24 * time.Hour
-	}
-	in.Update = b.Stale(nil, refresh, time.Now()) != ""
+	in.Update = b.Stale(nil, cmp.Or(b.refresh, 24*time.Hour), time.Now()) != ""
 	for i := range job.Repos {
 		line, err := job.Repos[i].lines(i)
 		if err != nil {
@@ -292,6 +317,9 @@ func (b *overlayBuild) describe(refresh time.Duration) error {
 	deps, conflicts, err := b.dsc.wishes(job, b.on)
 	if err != nil {
 		return err
+	}
+	if b.cache != nil {
+		deps = append(deps, []policy.Relation{{Name: "ccache"}})
 	}
 	in.Depends, in.Conflict = deps.String(), conflicts.String()
 	have, err := b.installed(deps, conflicts)

@@ -11,6 +11,7 @@ import (
 
 // source is a source package to be made with dpkg-source.
 type source struct {
+	name    string // empty: hello
 	arch    string // of its one binary package; empty: any
 	depends string // Build-Depends
 	version string // empty: 1.0-1
@@ -29,9 +30,13 @@ func (s source) make(t *testing.T, job *Job) {
 	if s.version == "" {
 		s.version = "1.0"
 	}
+	if s.name == "" {
+		s.name = "hello"
+	}
+	job.Source = s.name
 	dir := filepath.Dir(job.Dsc)
 	os.Remove(job.Dsc)
-	tree := filepath.Join(t.TempDir(), "hello-"+s.version)
+	tree := filepath.Join(t.TempDir(), s.name+"-"+s.version)
 	for path, text := range map[string]string{
 		"debian/control": fmt.Sprintf("Source: hello\nSection: devel\nPriority: optional\n"+
 			"Maintainer: A Builder <builder@example.org>\nStandards-Version: 4.6.2\nRules-Requires-Root: no\n"+
@@ -51,6 +56,7 @@ func (s source) make(t *testing.T, job *Job) {
 			t.Fatal(err)
 		}
 		text = strings.ReplaceAll(text, "Build-Depends: \n", "")
+		text = strings.ReplaceAll(text, "hello", s.name)
 		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -61,7 +67,7 @@ func (s source) make(t *testing.T, job *Job) {
 		t.Fatalf("dpkg-source: %v: %s", err, out)
 	}
 	job.Version = s.version
-	job.Dsc = filepath.Join(dir, fmt.Sprintf("hello_%s.dsc", s.version))
+	job.Dsc = filepath.Join(dir, fmt.Sprintf("%s_%s.dsc", s.name, s.version))
 }
 
 func recipe(text string) string {

@@ -136,6 +136,7 @@ type Builder struct {
 	Disk          int64
 	Limits        []Limit       // for some packages
 	Layers        int64         // bytes of build-dependencies that the overlay runner keeps; 0: its own bound
+	Ccache        int64         // bytes of compiler caches that the overlay runner keeps; 0: none
 	Stop          string        // wait or give-back
 	Lease         time.Duration // how long a remote builder that is away keeps its jobs
 	Shared        string        // slurm: the directory that the nodes see

@@ -39,7 +39,7 @@ func (x *Builder) NewRunner() (runner.Runner, error) {
 	case "sbuild":
 		return &runner.Sbuild{Chroots: x.ChrootStore(), Schroot: x.Mode == "schroot"}, nil
 	case "overlay":
-		return &runner.Overlay{Chroots: x.ChrootStore(), Layers: x.Layers}, nil
+		return &runner.Overlay{Chroots: x.ChrootStore(), Layers: x.Layers, Ccache: x.Ccache}, nil
 	}
 	if x.Elsewhere() {
 		return nil, fmt.Errorf("the builder %s is on another machine (Runner: remote): its host calls this one, with "+

@@ -21,7 +21,7 @@ type SlurmLine struct {
 type Inside struct {
 	Runner, Exec, Mode, CrossFrom, Chroots string
 	ChrootAge                              time.Duration
-	Layers                                 int64
+	Layers, Ccache                         int64
 	Nice, CPUs                             int
 }
 
@@ -72,7 +72,7 @@ func (b *Builder) SlurmOf(suite, arch, source string) (o slurm.Options) {
 // Inside is what the node hears of the builder, for a job with these options.
 func (b *Builder) Inside(o slurm.Options) (json.RawMessage, error) {
 	return json.Marshal(Inside{Runner: b.Within, Exec: b.Exec, Mode: b.Mode, CrossFrom: b.CrossFrom, Chroots: b.Chroots,
-		ChrootAge: b.ChrootAge, Layers: b.Layers, Nice: b.Nice, CPUs: max(1, o.CPUs)})
+		ChrootAge: b.ChrootAge, Layers: b.Layers, Ccache: b.Ccache, Nice: b.Nice, CPUs: max(1, o.CPUs)})
 }
 
 // BuilderInside is the builder that a node of the cluster is, as its master said.
@@ -82,7 +82,7 @@ func BuilderInside(said json.RawMessage) (*Builder, int, error) {
 		return nil, 0, err
 	}
 	return &Builder{Name: "node", Runner: x.Runner, Exec: x.Exec, Mode: x.Mode, CrossFrom: x.CrossFrom,
-		Chroots: x.Chroots, ChrootAge: x.ChrootAge, Layers: x.Layers, Nice: x.Nice, Jobs: 1}, x.CPUs, nil
+		Chroots: x.Chroots, ChrootAge: x.ChrootAge, Layers: x.Layers, Ccache: x.Ccache, Nice: x.Nice, Jobs: 1}, x.CPUs, nil
 }
 
 // cluster reads what the stanza says of its cluster. run is Runner, without slurm.

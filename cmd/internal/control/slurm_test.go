@@ -15,7 +15,7 @@ const cluster = "Name: farm\nArchitectures: amd64 all\nShared: /srv/jobs\n"
 // TestSlurmSettings: what Slurm is told of a job, and the node of how it builds.
 func TestSlurmSettings(t *testing.T) {
 	s, err := Load(control(t, map[string]string{"suites": suite, "builders": cluster +
-		"Runner: slurm sbuild\nLayers: 3G\nSlurm:\n partition=build cpus=2\n arch=arm64 constraint=a&b\n" +
+		"Runner: slurm overlay\nLayers: 3G\nCcache: 1G\nSlurm:\n partition=build cpus=2\n arch=arm64 constraint=a&b\n" +
 		" suite=sid package=lib* partition=big memory=8G tmp=1G qos=low account=x reservation=y\n"}))
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +39,7 @@ func TestSlurmSettings(t *testing.T) {
 			t.Fatal(err)
 		}
 		n, cpus, err := BuilderInside(said)
-		if err != nil || n.Runner != "sbuild" || n.Layers != 3<<30 || cpus != 2 || n.Clustered() {
+		if err != nil || n.Runner != "overlay" || n.Layers != 3<<30 || n.Ccache != 1<<30 || cpus != 2 || n.Clustered() {
 			t.Errorf("the node builds as %+v, %d, %v", n, cpus, err)
 		}
 	}
@@ -61,6 +61,7 @@ func TestSlurmWrong(t *testing.T) {
 		cluster + "Runner: slurm\nSlurm: cpus=many\n":       `builders:5: "cpus=many" is not known`,
 		cluster + "Runner: slurm\nSlurm: package=[ qos=a\n": `builders:5: "[" is not a pattern`,
 		cluster + "Runner: slurm\nCross-From: amd64\n":      "builders:5: the overlay runner does not cross-build",
+		cluster + "Runner: slurm sbuild\nCcache: 1G\n":      "builders:5: only the overlay runner keeps compiler caches",
 		cluster: "builders:3: it is of a cluster",
 		"Name: b\nArchitectures: amd64\nRunner: slurm\n":               "name the directory that the nodes see",
 		"Name: b\nArchitectures: amd64\nRunner: slurm\nShared: jobs\n": "builders:4: \"jobs\": name the directory",

@@ -238,6 +238,7 @@ func (r *reader) builder() Builder {
 		Chroots:       r.str("Chroots", ""),
 		ChrootAge:     r.span("Chroot-Age", 14*day),
 		Layers:        r.size("Layers", 0),
+		Ccache:        r.size("Ccache", 0),
 		Limits:        r.limits("Limits"),
 		Pause:         r.span("Pause", 10*time.Second),
 		Stop:          r.one("Stop", "give-back", "give-back", "wait"),
@@ -282,6 +283,9 @@ func (r *reader) runner(b *Builder) {
 			strings.Join(run, " "))
 	}
 	r.cluster(b, run)
+	if b.Ccache > 0 && b.Runner != "overlay" && b.Within != "overlay" {
+		r.fail("Ccache", "only the overlay runner keeps compiler caches; use Runner: overlay, or take it away")
+	}
 	if b.CrossFrom != "" {
 		r.check("Cross-From", b.CrossFrom, policy.CheckArch)
 		if b.Runner == "overlay" || b.Within == "overlay" {

@@ -159,7 +159,9 @@ func (p *Plan) Do(ctx context.Context) (*Answer, error) {
 		return nil, err
 	}
 	defer job.Log.Close()
-	run, err := p.builder.NewRunner()
+	with := *p.builder
+	with.Ccache = 0 // everything is compiled again
+	run, err := with.NewRunner()
 	if err != nil {
 		return nil, err
 	}

@@ -82,6 +82,9 @@ type Report struct {
 	Layer    string   // overlay: key of the build-dependencies' layer
 	Packages []string // overlay: what is in it, as apt says
 	Files    []string // overlay: of which files
+
+	Cache        int64 // overlay: bytes of the compiler cache that follows the results; 0: none does
+	Hits, Misses int64 // overlay: of that cache
 }
 
 // fail puts an error into the report.

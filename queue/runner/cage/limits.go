@@ -51,6 +51,8 @@ type Usage struct {
 	Disk       int64         // highest use of scratch space and results seen, bytes
 	Log        int64         // bytes of log
 	Overhead   time.Duration // spent by the runner before and after the builder
+
+	CacheHits, CacheMisses int64 // of the compiler cache, as the build says
 }
 
 // Exit is how a caged command ended.

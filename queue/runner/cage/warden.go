@@ -202,6 +202,7 @@ func (w *Warden) attr() *syscall.SysProcAttr {
 type Command struct {
 	Argv, Env []string
 	Dir       string
+	In        *os.File // standard input; nil: null
 	Out       *os.File // standard output; nil: the log
 	Attr      *syscall.SysProcAttr
 }
@@ -233,12 +234,15 @@ func (c *Command) Run() (code, signal int, err error) {
 		return 0, 0, err
 	}
 	defer null.Close()
-	out := uintptr(1)
+	in, out := null.Fd(), uintptr(1)
+	if c.In != nil {
+		in = c.In.Fd()
+	}
 	if c.Out != nil {
 		out = c.Out.Fd()
 	}
 	pid, err := syscall.ForkExec(path, c.Argv,
-		&syscall.ProcAttr{Dir: c.Dir, Env: c.Env, Files: []uintptr{null.Fd(), out, 2}, Sys: c.Attr})
+		&syscall.ProcAttr{Dir: c.Dir, Env: c.Env, Files: []uintptr{in, out, 2}, Sys: c.Attr})
 	if err != nil {
 		return 0, 0, fmt.Errorf("start %s: %w: %w", path, err, ErrSetup)
 	}

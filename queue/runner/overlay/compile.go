@@ -69,7 +69,7 @@ func (b *build) compile() error {
 
 // run runs a program as the build user.
 func (b *build) run(stage, dir string, argv ...string) (bool, error) {
-	c := &cage.Command{Argv: argv, Env: b.Env, Dir: dir, Attr: b.w.Ranges[0].Inside(BuildUID)}
+	c := &cage.Command{Argv: argv, Env: b.env(), Dir: dir, Attr: b.w.Ranges[0].Inside(BuildUID)}
 	code, signal, err := c.LimitTasks(b.w.Tasks).Run()
 	if err != nil {
 		return false, err

@@ -49,6 +49,7 @@ type Order struct {
 	Conflict string
 	Changes  string // text before the changelog, for a binNMU
 	Header   string // first lines of the log
+	Ccache   *Ccache
 }
 
 // Layer is what is to be in a layer beside what is below it.
@@ -84,6 +85,8 @@ type build struct {
 	work   string   // the source's directory
 	cut    bool     // the network is off
 	begin  time.Time
+
+	cacheEnv []string // Env with the compiler cache; nil: there is none
 }
 
 // parent is where sources and results lie.
@@ -132,6 +135,7 @@ func (b *build) buildPackage() error {
 	if err := b.placeSources(); err != nil {
 		return err
 	}
+	b.beginCache()
 	b.report.Spent = time.Since(b.begin)
 	b.sayDepends()
 	start, ok := time.Now(), true
@@ -151,6 +155,7 @@ func (b *build) buildPackage() error {
 			return err
 		}
 		built = time.Since(start)
+		b.countCache()
 	}
 	if b.report.Stage == "" {
 		b.succeed()
@@ -174,6 +179,8 @@ func (b *build) succeed() {
 	start := time.Now()
 	if err := b.results(); err != nil {
 		fmt.Printf("E: results: %v\n", err)
+	} else {
+		b.endCache()
 	}
 	b.report.Spent += time.Since(start)
 }
@@ -182,7 +189,11 @@ func (b *build) succeed() {
 func (b *build) summary(installed, built time.Duration) {
 	section("Summary")
 	fmt.Printf("Build-Space: %d\n", cage.Used("/")>>10)
-	fmt.Printf("Build-Time: %.1f\nDistribution: %s\n", built.Seconds(), b.Suite)
+	fmt.Printf("Build-Time: %.1f\n", built.Seconds())
+	if n := b.report.Hits + b.report.Misses; n > 0 {
+		fmt.Printf("Ccache: %d hits of %d, %d %%\n", b.report.Hits, n, 100*b.report.Hits/n)
+	}
+	fmt.Printf("Distribution: %s\n", b.Suite)
 	if b.report.Stage != "" {
 		fmt.Printf("Fail-Stage: %s\n", b.report.Stage)
 	}

@@ -56,7 +56,8 @@ func OutcomeOf(job *runner.Job, res *runner.Result, err error) *Outcome {
 	}
 	out := &Outcome{Outcome: res.Outcome.String(), Reason: res.Reason, Suspect: res.Suspect, DepWait: res.DepWait,
 		Stage: res.Stage, Status: res.Status, Limit: res.Limit, Exit: res.Exit, Stopped: res.Stopped,
-		CPU: res.Usage.CPU, Memory: res.Usage.Memory, Disk: res.Usage.Disk}
+		CPU: res.Usage.CPU, Memory: res.Usage.Memory, Disk: res.Usage.Disk,
+		CacheHits: res.Usage.CacheHits, CacheMisses: res.Usage.CacheMisses}
 	if res.Outcome == runner.Good {
 		if out.Files, err = sumsOf(job.Result); err != nil {
 			return &Outcome{Reason: Clip(err.Error())}
@@ -101,6 +102,8 @@ func (out *Outcome) Believe(job *runner.Job) *runner.Result {
 func (out *Outcome) Usage(begin time.Time, logged int64) runner.Usage {
 	now := time.Now()
 	u := runner.Usage{Start: begin, End: now, Log: logged, Memory: max(0, out.Memory), Disk: max(0, out.Disk)}
+	const most = 1 << 40
+	u.CacheHits, u.CacheMisses = min(max(0, out.CacheHits), most), min(max(0, out.CacheMisses), most)
 	u.CPU = min(max(0, out.CPU), now.Sub(begin)*1024)
 	return u
 }

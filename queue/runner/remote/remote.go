@@ -111,6 +111,8 @@ type Outcome struct {
 	Exit           int      `json:",omitempty"`
 	CPU            time.Duration
 	Memory, Disk   int64
+	CacheHits      int64  `json:",omitempty"`
+	CacheMisses    int64  `json:",omitempty"`
 	Files          []Sum  `json:",omitempty"` // of a good build
 	Signed         string `json:",omitempty"` // its .changes, signed with a key that stays at the builder
 	Setup, Stopped bool   `json:",omitempty"`
