@@ -66,7 +66,7 @@ type Build struct {
 func (b *Build) ID() string { return b.Source + "_" + b.Version }
 
 // CacheRate says how often the compiler cache had what was compiled, such as "12 of 30, 40 %"; "": it was not asked.
-func (b *Build) CacheRate() string {
+func (b Build) CacheRate() string {
 	n := b.CacheHits + b.CacheMisses
 	if n <= 0 {
 		return ""

@@ -179,7 +179,7 @@ func (b *cacheBed) damaged() {
 		return func() error { return os.WriteFile(path, f(append([]byte(nil), good...)), 0o600) }
 	}
 	for what, damage := range map[string]func() error{
-		"half":  spoil(func(d []byte) []byte { return d[:len(d)/2] }),
+		"half": spoil(func(d []byte) []byte { return d[:len(d)/2] }),
 		// In what the entries say, and not only in their headers.
 		"bits": spoil(func(d []byte) []byte {
 			for i := 600; i < len(d); i += 97 {
