@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/internal/durable"
 	"packmill/queue/runner/cage"
 
 	"golang.org/x/sys/unix"
@@ -143,7 +144,7 @@ func (b *overlayBuild) keepCache(res *Result) {
 		// No death of the machine leaves half of it under the name.
 		err = cmp.Or(chown(x.made.Name(), b.user), x.made.Sync())
 		if err == nil {
-			err = os.Rename(x.made.Name(), x.path)
+			err = durable.Replace(x.made.Name(), x.path)
 		}
 	}
 	if err = errors.Join(err, b.store.SweepCaches(x.all)); err != nil {
