@@ -88,7 +88,9 @@ type Loop struct {
 	failed  bool // in Once: something was left because of an error
 
 	lastScan time.Time
-	progress bool // an item was moved since
+	scanTook time.Duration
+	owed     bool // events asked for a scan that was put off
+	progress bool // an item was moved since the last scan
 
 	// hindered: the last scan did not see all, or an item lies where Via moved it
 	// and Handle could not go on, so that Before must give it back.
@@ -109,6 +111,10 @@ const (
 	maxDeaths  = 5
 	deathRest  = 10 * time.Second // deaths closer together count as one
 	scanRest   = 5 * time.Millisecond
+	// While there is something to do, what events ask for takes at most a tenth of the time: a scan of tens of
+	// thousands of files after each of them would leave none for the work.
+	scanShare   = 9
+	longestRest = 10 * time.Second
 )
 
 // ErrLeft says that a run with Once left an item because of an error; it is in
@@ -223,8 +229,11 @@ func (l *Loop) loop(ctx context.Context) error {
 // refresh brings the plan up to date: hints, a scan if it is time for one, and
 // what has fallen due.
 func (l *Loop) refresh(ctx context.Context) error {
-	all := l.hear()
-	if all {
+	all := l.hear() || l.owed
+	switch {
+	case all && len(l.plan.ready) > 0 && time.Since(l.lastScan) < min(scanShare*l.scanTook, longestRest):
+		l.owed, all = true, false
+	case all:
 		// Events that come in a crowd share a scan.
 		time.Sleep(time.Until(l.lastScan.Add(scanRest)))
 	}
@@ -361,6 +370,7 @@ func (l *Loop) wait(ctx context.Context, until time.Time) (stop bool, err error)
 
 // scan reads the directories anew. The watches are older than the scan.
 func (l *Loop) scan(ctx context.Context) error {
+	begun := time.Now()
 	if err := l.Tree.Check(); err != nil {
 		return err
 	}
@@ -383,6 +393,7 @@ func (l *Loop) scan(ctx context.Context) error {
 	}
 	l.watch.follow(dirs)
 	l.watch.Take()
+	l.owed = false
 	l.hindered = err != nil
 	l.before(ctx)
 	now := time.Now()
@@ -418,6 +429,7 @@ func (l *Loop) scan(ctx context.Context) error {
 		return err == nil
 	})
 	l.lastScan, l.progress = time.Now(), false
+	l.scanTook = l.lastScan.Sub(begun)
 	return nil
 }
 

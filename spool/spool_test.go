@@ -391,6 +391,42 @@ func TestLoopQuarantinesPoison(t *testing.T) {
 	}
 }
 
+// TestLoopScanShare: events that ask for scans while there is something to do, and scans are long, leave the time to
+// the work; what came meanwhile is found.
+func TestLoopScanShare(t *testing.T) {
+	tree := newTree(t)
+	for i := range 100 {
+		born(t, tree, In(Intake), Reviewd, NewName(50, t0.Add(time.Duration(i)), "pp", fmt.Sprint(i+1)))
+	}
+	const long = 20 * time.Millisecond
+	incoming := tree.Path("spool/incoming")
+	l := testLoop(tree)
+	l.Also = func() []string { return []string{incoming} }
+	scans := 0
+	var seen int // files, in the last scan
+	l.Before = func(context.Context) (bool, error) {
+		scans++
+		files, err := os.ReadDir(incoming)
+		seen = len(files)
+		time.Sleep(long)
+		return false, err
+	}
+	l.Handle = func(_ context.Context, it *Item) (Verdict, error) {
+		return Verdict{To: In(Rejected)}, os.WriteFile(filepath.Join(incoming, it.Name.Version), nil, 0o644)
+	}
+	begun := time.Now()
+	if err := l.Run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	// The first, one when nothing is ready any more, and that of Once.
+	if most := 3 + int(time.Since(begun)/((1+scanShare)*long)); scans > most {
+		t.Errorf("%d scans of %s in %s, want at most %d", scans, long, time.Since(begun), most)
+	}
+	if seen != 100 {
+		t.Errorf("the last scan saw %d files, want 100", seen)
+	}
+}
+
 func TestUnfinished(t *testing.T) {
 	tests := []struct {
 		text           string

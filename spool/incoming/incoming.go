@@ -129,20 +129,37 @@ func (b *Box) Path(d Dir, elem ...string) string {
 // bears an account's name and is not its own is none.
 func (b *Box) Dirs() []Dir {
 	out := append([]Dir{{}}, b.delayed("")...)
-	entries, err := os.ReadDir(b.Tree.Path(Root))
-	if err != nil {
-		return out
-	}
-	for _, e := range entries {
-		if !e.IsDir() || e.Name() == DelayedDir || !accountName().MatchString(e.Name()) {
+	for _, name := range directories(b.Tree.Path(Root)) {
+		if name == DelayedDir || !accountName().MatchString(name) {
 			continue
 		}
-		if _, ok := b.owner(e.Name()); ok {
-			out = append(out, ParseDir(e.Name()))
-			out = append(out, b.delayed(e.Name())...)
+		if _, ok := b.owner(name); ok {
+			out = append(out, ParseDir(name))
+			out = append(out, b.delayed(name)...)
 		}
 	}
 	return out
+}
+
+// directories are those in dir, as far as it can be read, sorted. The files among which
+// they lie may be very many.
+func directories(dir string) (names []string) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	for err == nil {
+		var some []os.DirEntry
+		some, err = f.ReadDir(1024)
+		for _, e := range some {
+			if e.IsDir() {
+				names = append(names, e.Name())
+			}
+		}
+	}
+	sort.Strings(names)
+	return names
 }
 
 // Watched lists the directories in which something may arrive: Dirs, and those

@@ -60,7 +60,9 @@ var commandsName = pattern.Lazy(`^[A-Za-z0-9][A-Za-z0-9+.~_@-]*\.(dak-)?commands
 // IsCommands reports whether a file's name is that of a .commands file. Such names
 // are safe, but need not have the underscore that policy.CheckFile asks for:
 // dput-ng makes alice-1763731234.commands, and .dak-commands for dcut dm.
-func IsCommands(name string) bool { return len(name) <= 220 && commandsName().MatchString(name) }
+func IsCommands(name string) bool {
+	return len(name) <= 220 && strings.HasSuffix(name, "commands") && commandsName().MatchString(name)
+}
 
 // PeekCommands says whether a .commands file has come whole: nil, ErrUnfinished,
 // or a *FileError of what is no such file and never will be.
