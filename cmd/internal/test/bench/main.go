@@ -7,9 +7,9 @@
 // Without an area all are measured. --json prints one object a line: name,
 // value, unit, versus (what it is beside), ratio, goal, met. DIR is on the file
 // system that is measured (default: the directory for temporary files). N is how
-// many packages the archive's figures are of, and how many sources the distribution's. A program beside us that takes
-// longer than TIME is stopped, and its line says so. A goal that is not met
-// stays in the list as not met. --help says what the archive's figures compare.
+// many packages the archive's figures are of, how many sources the distribution's, and how many real ones the area
+// sources builds. A program beside us that takes longer than TIME is stopped, and its line says so. A goal that is not
+// met stays in the list as not met. --help says what the archive's figures compare.
 //
 // An area is a function in a file of its own, named in areas below:
 //
@@ -47,6 +47,7 @@ var areas = []area{
 	{"engine", engine},
 	{"intake", intake},
 	{"build", buildFigures},
+	{"sources", sourcesFigures},
 	{"farm", farmFigures},
 	{"archive", archiveFigures},
 	{"queue", queueFigures},
@@ -128,7 +129,8 @@ func main() {
 	k, err := kong.New(&f, kong.Name("bench"),
 		kong.Description("Measure Packmill beside the raw system calls or the programs that do the same work.\n\n"+compared),
 		kong.Vars{"areas": strings.Join(names, ", "),
-			"sizes": "How many packages the archive's figures are of (1000,10000,63440), or the distribution's sources (1000).",
+			"sizes": "How many packages the archive's figures are of (1000,10000,63440), the distribution's sources " +
+				"(1000), or the real ones that are built (20).",
 			"archs": "amd64,arm64,armel,armhf,i386,mips64el,mipsel,ppc64el,s390x"})
 	if err == nil {
 		_, err = k.Parse(os.Args[1:])
