@@ -51,7 +51,7 @@ type cache struct {
 
 // cacheFor is the compiler cache of a job; nil: it has none, and the log says why if it should.
 func (r *Overlay) cacheFor(job *Job) *cache {
-	if r.Ccache == 0 {
+	if r.Ccache == 0 || job.Arch == "all" {
 		return nil
 	}
 	sum := sha256.New()

@@ -76,6 +76,9 @@ func TestCacheOf(t *testing.T) {
 			t.Errorf("job %d: %d bytes of %d", i, x.most, r.Ccache)
 		}
 	}
+	if r.cacheFor(&Job{Source: "hello", Suite: "sid", Arch: "all", Log: os.Stderr}) != nil {
+		t.Error("a cache of a build of all")
+	}
 	if r.Ccache = leastCache; r.cacheFor(&Job{Source: "hello", Suite: "sid", Arch: "amd64", Log: os.Stderr}) != nil {
 		t.Error("a cache of a quarter of a MiB")
 	}

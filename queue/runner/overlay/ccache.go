@@ -144,6 +144,7 @@ func (b *build) countCache() {
 		return
 	}
 	defer cage.KillOthers()
+	b.root.RemoveAll(cacheDir[1:] + "/ccache.conf") // the build's own settings, or a named pipe
 	var text bytes.Buffer
 	if _, ok := b.pipe(&text, 1<<20, "ccache", "--print-stats"); !ok {
 		return

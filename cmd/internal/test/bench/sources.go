@@ -26,9 +26,9 @@ const mostSource = 512 << 10
 // sourcesFigures measures builds of real sources, in turns: bare, by the overlay runner, and by sbuild as it comes in
 // its unshare mode. Which sources is by a rule and not by hand: of this machine's own distribution those with something
 // to compile whose build-dependencies bring the fewest packages, but one at least, and of files of at most 512 KiB;
-// among equals the hash of the name decides. One that does not build bare on this machine is passed over, and the next
-// one taken. The overlay runner's first build of each makes its layer, above those of the sources before it; that is
-// measured too, and beside it one with all layers put aside.
+// among equals the hash of the name decides. One that cannot be fetched, or does not build bare on this machine, is
+// passed over, and the next one taken. The overlay runner's first build of each makes its layer, above those of the
+// sources before it; that is measured too, and beside it one with all layers put aside.
 func sourcesFigures(b *bench) error {
 	if err := os.Chmod(b.dir, 0o755); err != nil {
 		return err
@@ -41,7 +41,10 @@ func sourcesFigures(b *bench) error {
 	if err != nil {
 		return err
 	}
-	defer chroots.Remove("sid", arch)
+	defer func() {
+		chroots.Remove("sid", arch)
+		os.Remove(chroots.Dir)
+	}()
 	apt, err := newAptLists(b)
 	if err != nil {
 		return err
@@ -281,7 +284,7 @@ func (m *sourceRun) measure(apt *aptLists, s realSource) error {
 	defer os.RemoveAll(dir)
 	dsc, err := apt.fetch(s, dir)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errPassed, err)
 	}
 	m.b.progress("%d of %d: %s_%s, %d packages more", len(m.taken)+1, m.b.sizes(20)[0], s.name, s.version, s.needs)
 	build := exec.Command("apt-get", "build-dep", "-y", "-qq", "--no-remove", "--no-install-recommends", "--arch-only",
