@@ -73,6 +73,7 @@ type Loop struct {
 	Poison func(*Item) Place
 
 	Workers int           // items handled at a time; 0 is one
+	Hands   func() int    // if set, Workers of now: when it is fewer, what is being handled ends first
 	Once    bool          // end when nothing is left to do now
 	Tick    time.Duration // between scans that nothing asked for; 0 is a minute
 
@@ -276,10 +277,14 @@ func (l *Loop) begin(ctx context.Context, e entry) (stop bool, err error) {
 // free reports whether a worker has nothing to do. A batch is one work,
 // however many items it has.
 func (l *Loop) free() bool {
-	if l.Batch != nil {
-		return len(l.batches) < l.Workers
+	hands := l.Workers
+	if l.Hands != nil {
+		hands = max(1, l.Hands())
 	}
-	return len(l.plan.busy) < l.Workers
+	if l.Batch != nil {
+		return len(l.batches) < hands
+	}
+	return len(l.plan.busy) < hands
 }
 
 // workBatch is the handling of a batch, in its own goroutine.
@@ -346,14 +351,21 @@ func (l *Loop) interval() time.Duration {
 
 // wait sleeps until a hint, a worker's result, a time, or the end. A loop with
 // no hand free has no use for hints and times yet: what fell due meanwhile
-// would wake it again and again.
+// would wake it again and again; but it may have more hands by then.
 func (l *Loop) wait(ctx context.Context, until time.Time) (stop bool, err error) {
 	var wake <-chan struct{}
 	var due <-chan time.Time
-	if l.free() {
+	free := l.free()
+	if !free {
+		until = time.Now().Add(checkEvery)
+	}
+	if free || l.Hands != nil {
 		t := time.NewTimer(time.Until(until))
 		defer t.Stop()
-		wake, due = l.watch.Wake(), t.C
+		due = t.C
+	}
+	if free {
+		wake = l.watch.Wake()
 	}
 	select {
 	case <-ctx.Done():

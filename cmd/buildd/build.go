@@ -109,9 +109,13 @@ func (b *builder) loop() *spool.Loop {
 		// They are many, and what another one lost its own --linger, or a local daemon, gives back.
 		l.Before = b.giveBackSometimes
 	}
-	if x, err := b.stanza(); err == nil {
-		l.Workers = b.jobs(x)
+	l.Hands = func() int {
+		if x, err := b.stanza(); err == nil {
+			l.Workers = b.jobs(x)
+		}
+		return l.Workers
 	}
+	l.Hands() // what it starts with
 	return l
 }
 

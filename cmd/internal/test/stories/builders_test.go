@@ -159,6 +159,49 @@ func TestJobs(t *testing.T) {
 	}
 }
 
+// TestJobsChange: how many builds there are at once follows the settings while the daemon runs, up and down; what runs
+// goes on.
+func TestJobsChange(t *testing.T) {
+	t.Parallel()
+	m := newMill(t)
+	m.builder("Jobs: 1")
+	var release func()
+	for _, p := range []string{"one", "two", "three", "four"} {
+		release = m.hold(p + "_1_amd64")
+		m.queued(uploadtest.Package{Source: p, Version: "1", Distribution: "stable"})
+	}
+	log, err := os.Create(filepath.Join(m.home, "log"))
+	m.must(err)
+	defer log.Close()
+	cmd := m.command(context.Background(), "buildd-amd64")
+	cmd.Stderr = log
+	m.must(cmd.Start())
+	defer func() { cmd.Process.Signal(syscall.SIGTERM); cmd.Wait() }()
+	began := func(n int) {
+		t.Helper()
+		m.until(fmt.Sprintf("%d builds began", n), func() bool { return len(m.builds()) == n })
+		if got := len(m.found("", spool.Building)); got != n {
+			t.Errorf("%d are in building, want %d", got, n)
+		}
+	}
+	began(1)
+	m.builder("Jobs: 3")
+	began(3)
+	m.builder("Jobs: 1")
+	m.until("it knows", func() bool {
+		text, err := os.ReadFile(log.Name())
+		m.must(err)
+		return strings.Count(string(text), "settings read again") == 2
+	})
+	release()
+	m.until("all are built", func() bool { return len(m.found("", spool.NeedsBuild, spool.Building)) == 0 })
+	data, err := os.ReadFile(filepath.Join(m.home, "builds"))
+	m.must(err)
+	if before, _, ok := strings.Cut(string(data), "begin four"); !ok || strings.Count(before, " end ") != 3 {
+		t.Errorf("the fourth was begun beside others:\n%s", data)
+	}
+}
+
 // TestResume: what a builder refused while it was paused it takes at once when a person lets it go on.
 func TestResume(t *testing.T) {
 	t.Parallel()
