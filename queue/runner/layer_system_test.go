@@ -4,6 +4,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"packmill/internal/openpgp"
 	"packmill/queue/runner/cage"
 )
 
@@ -151,6 +153,83 @@ func TestLayers(t *testing.T) {
 	l.lock.Close()
 	if err := c.SweepLayers(1); err != nil || len(layersOf(t, c)) != 0 {
 		t.Errorf("after a sweep: %v, %v", layersOf(t, c), err)
+	}
+}
+
+// publish makes a repository of one package, signed, whose indexes lie in a directory of their own; debs of earlier
+// versions stay.
+func publish(t *testing.T, dir, indexes, version string, signer *openpgp.Signer) {
+	t.Helper()
+	makeDeb(t, dir, "Package: ours-dev\nVersion: "+version+"\nArchitecture: all\nMaintainer: A Builder <a@example.org>\n"+
+		"Description: ours\n")
+	release := run(t, "sh", "-euc", `cd "$1"; mkdir -p "$2/local/main/binary-amd64"
+dpkg-scanpackages -m . >"$2/local/main/binary-amd64/Packages" 2>/dev/null
+apt-ftparchive -o APT::FTPArchive::Release::Suite=local -o APT::FTPArchive::Release::Components=main \
+	-o APT::FTPArchive::Release::Architectures=amd64 release "$2/local"`, "sh", dir, indexes)
+	signed, err := signer.Clearsign([]byte(release), time.Now())
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, indexes, "local/InRelease"), signed, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, "chmod", "-R", "a+rX", dir)
+}
+
+// What is published between apt's answer and the making of a layer costs the layer, and not the build.
+func TestLayerOvertaken(t *testing.T) {
+	t.Parallel()
+	c := layered(t)
+	dir, err := os.MkdirTemp("", "packmill-overtaken-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	signer, err := openpgp.Generate("Archive", "archive@example.org", time.Now().Add(-time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish(t, dir, "dists", "4.2", signer)
+	publish(t, dir, "next", "5.0", signer)
+	build := func(during func(log string) bool) string {
+		t.Helper()
+		job := newSystemJob(t)
+		source{depends: "ours-dev (>= 4)", build: "dpkg -s ours-dev | grep 'Version: 5'"}.make(t, job)
+		job.Repos = []Repo{{Dir: dir, Suite: "local", Components: []string{"main"}, Key: signer.Public()}}
+		ended := make(chan struct{})
+		var watch sync.WaitGroup
+		watch.Go(func() {
+			for !during(logText(t, job)) {
+				select {
+				case <-ended:
+					return
+				case <-time.After(time.Millisecond):
+				}
+			}
+		})
+		res := mustRun(t, &Overlay{Chroots: c}, job)
+		close(ended)
+		watch.Wait()
+		if res.Outcome != Good {
+			t.Errorf("got %v: %s\n%s", res.Outcome, res.Reason, logText(t, job))
+		}
+		return logText(t, job)
+	}
+	log := build(func(log string) bool {
+		_, after, ok := strings.Cut(log, " Packages [")
+		if !ok || !strings.Contains(after, "Reading package lists") {
+			return false
+		}
+		if err := errors.Join(os.Rename(dir+"/dists", dir+"/last"), os.Rename(dir+"/next", dir+"/dists")); err != nil {
+			t.Error(err)
+		}
+		return true
+	})
+	if !strings.Contains(log, "changed meanwhile") || len(layersOf(t, c)) != 0 {
+		t.Errorf("nothing was overtaken: layers %v\n%s", layersOf(t, c), log)
+	}
+	if log := build(func(string) bool { return true }); len(layersOf(t, c)) != 1 {
+		t.Errorf("after it: layers %v\n%s", layersOf(t, c), log)
 	}
 }
 

@@ -189,6 +189,11 @@ func (b *overlayBuild) install(ctx context.Context) (err error) {
 		}
 		return b.install(ctx)
 	}
+	if b.layer == nil && b.otherwise() {
+		fmt.Fprintln(b.job.Log, "W: what apt would install has changed meanwhile, so this build installs it for itself")
+		b.order.Header = "" // the log has it
+		return b.withoutCache("ccache would be installed for this build alone, too")
+	}
 	if b.layer == nil {
 		return nil
 	}
@@ -200,9 +205,16 @@ func (b *overlayBuild) install(ctx context.Context) (err error) {
 	return nil
 }
 
+// otherwise reports whether no layer was made because apt would not install any more what it had said: something was
+// published between the two.
+func (b *overlayBuild) otherwise() bool {
+	x := b.exit
+	return x != nil && x.Layer == "" && x.Stage == "" && !x.Killed && x.Limit == "" && !x.Stopped
+}
+
 // build builds, unless the making of a layer came to another end.
 func (b *overlayBuild) build(ctx context.Context) error {
-	if b.exit != nil && b.layer == nil {
+	if b.exit != nil && b.layer == nil && !b.otherwise() {
 		return nil
 	}
 	var files []*os.File
