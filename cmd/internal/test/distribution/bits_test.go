@@ -74,7 +74,7 @@ func (d *distribution) differs(ours string, b *binary) string {
 		dir, err := os.MkdirTemp(debs, "new-")
 		d.must(err)
 		defer os.RemoveAll(dir)
-		if _, err := run(dir, "apt-get", append(d.apt, "download", b.name+":amd64="+b.version)...); err != nil {
+		if _, err := run(dir, "apt-get", append(d.apt, "download", b.name+"="+b.version)...); err != nil {
 			return "Debian's could not be fetched"
 		}
 		got, err := filepath.Glob(filepath.Join(dir, "*.deb"))

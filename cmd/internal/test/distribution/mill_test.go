@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,7 +60,7 @@ func newMill(d *distribution) *mill {
 			"Sign-With: private/archive.key\nChecks: dsc-key=remark, date-old=off\n", suite, base[0]),
 		"uploaders": "Name: Test Uploader\nEmail: uploader@example.org\nFingerprint: " + m.signer + "\n",
 		"builders": fmt.Sprintf("Name: b1\nArchitectures: amd64 all\nRunner: overlay\nFingerprint: %s\n"+
-			"Key: private/builder.key\nJobs: %d\nChroots: %s\nChroot-Age: 365d\nTimeout: 15m\nLayers: 16G\n", keys["builder"],
+			"Key: private/builder.key\nJobs: %d\nChroots: %s\nChroot-Age: 365d\nTimeout: 1h\nLayers: 16G\n", keys["builder"],
 			*jobs, m.chroots.Dir),
 	} {
 		d.must(os.WriteFile(filepath.Join(m.tree, "control", name), []byte(text), 0o644))
@@ -141,10 +142,11 @@ func (d *distribution) daemons() {
 		who := credential(d, x.account)
 		d.running.Go(func() {
 			defer log.Close()
+			runtime.LockOSThread() // the daemon ends with it
 			for {
 				cmd := exec.Command(filepath.Join(bin, x.name), append([]string{"--tree", d.tree}, strings.Fields(x.args)...)...)
 				cmd.Dir, cmd.Env, cmd.Stderr = "/", []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/nonexistent"}, log
-				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who}
+				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who, Pdeathsig: syscall.SIGTERM, Setpgid: true}
 				if err := cmd.Start(); err != nil {
 					d.Errorf("%s: %v", x.name, err)
 					return
@@ -184,16 +186,16 @@ func (d *distribution) fsck() {
 // outcome is what has become of a source.
 type outcome struct {
 	source        *source
-	arch          bool              // it makes packages of the architecture
 	states        map[string]string // of the first version, by architecture and "source"
 	rebuilt       map[string]string // of +b1
 	first, second *ending
-	why           string // of what is not published
-	took          float64
 	plain         *plainBuild
 	bits          []bits
 	install       string
 }
+
+// twice reports whether it is to be built once more: Debian has no binNMU of packages for all architectures, nor have we.
+func (o *outcome) twice() bool { return o.states["amd64"] == spool.Installed.Name }
 
 // ending is where something has come to rest.
 type ending struct{ published bool }
@@ -229,7 +231,6 @@ func (d *distribution) look() (moving int) {
 	}
 	for _, o := range d.results {
 		o.first, o.second = rest(o.states), rest(o.rebuilt)
-		o.arch = o.states["amd64"] != "" && o.states["amd64"] != spool.AutoNotForUs.Name
 	}
 	return moving
 }
@@ -258,6 +259,9 @@ func rest(states map[string]string) *ending {
 	return e
 }
 
+// patience is how long nothing may move while something has not ended.
+const patience = 20 * time.Minute
+
 // settle waits until all have ended, or nothing has moved for a while and what is left waits for what will not come.
 func (d *distribution) settle(what string, ended func(*outcome) bool) {
 	d.Helper()
@@ -278,11 +282,12 @@ func (d *distribution) settle(what string, ended func(*outcome) bool) {
 			d.say("%d of %d %s", done, len(d.chosen), what)
 			told = done
 		}
-		if moving > 0 || done < len(d.chosen) {
+		if moving > 0 {
 			quiet = time.Now()
 		}
 		// master-buildd looks at what waits after each publication, and asks dose.
-		if done == len(d.chosen) && moving == 0 && (whole || time.Since(quiet) > time.Minute) || d.over() {
+		still := time.Since(quiet)
+		if done == len(d.chosen) && moving == 0 && (whole || still > time.Minute) || still > patience || d.over() {
 			return
 		}
 		time.Sleep(time.Second)
@@ -295,7 +300,7 @@ func (d *distribution) again() {
 	var orders strings.Builder
 	for _, s := range d.chosen {
 		o := d.results[s.name]
-		if o.arch && o.states["amd64"] == spool.Installed.Name && len(o.rebuilt) == 0 {
+		if o.twice() && len(o.rebuilt) == 0 {
 			fmt.Fprintf(&orders, "nmu %s . amd64 . -m 'Rebuild against itself'\n", s.name)
 		}
 	}
