@@ -127,10 +127,13 @@ func otherwise(dir, rel string) string {
 		for i := range data {
 			compiler[i] = string(regexp.MustCompile(`GCC: \([^)]*\)[ 0-9.]*`).Find(data[i]))
 		}
-		if compiler[0] != compiler[1] {
+		switch {
+		case compiler[0] != compiler[1]:
 			return "compiled by " + compiler[0] + ", ours by " + compiler[1]
+		case compiler[0] == "":
+			return "machine code, by a compiler that it does not name"
 		}
-		return "a program, compiled by the same " + compiler[0]
+		return "machine code, by the same " + compiler[0]
 	}
 	a, b := strings.Split(string(data[0]), "\n"), strings.Split(string(data[1]), "\n")
 	for i := range min(len(a), len(b)) {

@@ -23,6 +23,9 @@ type machine struct {
 // prepare gives apt our suite, by http.
 func (m *machine) prepare() *httptest.Server {
 	m.Helper()
+	for _, dir := range []string{"dev", "proc"} {
+		m.must(os.MkdirAll(filepath.Join(m.root, dir), 0o755))
+	}
 	server := httptest.NewServer(http.FileServer(http.Dir(filepath.Join(m.tree, "archive"))))
 	key, err := os.ReadFile(filepath.Join(m.tree, "archive/keys", suite+".asc"))
 	m.must(err)
