@@ -219,11 +219,16 @@ func (d *distribution) look() (moving int) {
 		if arch == "" {
 			arch = spool.SourceArch
 		}
-		switch {
-		case f.Name.Version == o.source.version:
-			o.states[arch] = f.Place.State.Name
-		case f.Name.Version == o.source.version+"+b1":
-			o.rebuilt[arch] = f.Place.State.Name
+		// A binNMU has the name of what it is of, and says what it is in its ticket.
+		states := o.states
+		if ticket, err := os.ReadFile(filepath.Join(d.tree, f.Dir(), spool.TicketFile)); err != nil {
+			moving++ // it has moved meanwhile, and is nowhere
+			continue
+		} else if strings.Contains(string(ticket), "\nBinary-NMU: ") {
+			states = o.rebuilt
+		}
+		if f.Name.Version == o.source.version {
+			states[arch] = f.Place.State.Name
 		}
 		if s := f.Place.State; !s.Is(spool.Settled) && !waits(s) && s != spool.Master && s != spool.Rejected || s == spool.Uploaded {
 			moving++
@@ -290,7 +295,7 @@ func (d *distribution) settle(what string, ended func(*outcome) bool) {
 		if done == len(d.chosen) && moving == 0 && (whole || still > time.Minute) || still > patience || d.over() {
 			return
 		}
-		time.Sleep(time.Second)
+		time.Sleep(3 * time.Second)
 	}
 }
 
