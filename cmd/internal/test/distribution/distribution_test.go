@@ -102,7 +102,6 @@ type distribution struct {
 	dir     string // tree, chroots and all that was found out
 	kept    string // sources, and what else is fetched once
 	apt     []string
-	mirror  string
 	lists   *lists
 	chosen  []*source
 	results map[string]*outcome
