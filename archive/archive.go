@@ -57,6 +57,7 @@ type Suite struct {
 	NotAutomatic, ButAutomaticUpgrades bool
 
 	Compress     []string // of Forms; gz and xz if empty
+	Pdiffs       bool     // publish what changed in Packages and Sources beside them, see index.Place.Patch
 	Contents     bool     // publish Contents-ARCH
 	Translations bool     // long descriptions go to Translation-en
 	Dbgsym       string   // component of automatic debug packages; "" leaves them in their own

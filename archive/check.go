@@ -223,6 +223,11 @@ func (c *check) index(dir, name string, rel *release.Release, checked map[string
 			return err
 		}
 	}
+	if place, st, ok := patched(rel, c.a.path(dir), name); ok {
+		if err := place.CheckPatches(st); err != nil {
+			c.fault(path, "%v", err)
+		}
+	}
 	last := filepath.Base(base)
 	if checked[base] || last != "Packages" && last != "Sources" {
 		return nil

@@ -87,6 +87,9 @@ func (p *published) indexNames(top string) []string {
 			continue
 		}
 		byHash = append(byHash, filepath.Join(top, hash))
+		for _, name := range patchFiles(p.rel, p.dir, at) {
+			byHash = append(byHash, filepath.Join(top, name))
+		}
 		plain = append(plain, filepath.Join(top, at))
 	}
 	return append(slices.Compact(byHash), plain...)

@@ -821,8 +821,30 @@ func linkSuite(rel *release.Release, from, to string) error {
 				return err
 			}
 		}
+		for _, name := range patchFiles(rel, from, at) {
+			if err := os.Link(filepath.Join(from, name), filepath.Join(to, name)); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+		}
 	}
 	return nil
+}
+
+// patched are the index and its state of which a Release that lies in dir names the patches' Index as at.
+func patched(rel *release.Release, dir, at string) (index.Place, index.State, bool) {
+	path, ok := strings.CutSuffix(at, index.PatchIndex)
+	return index.Place{Dir: filepath.Join(dir, filepath.Dir(path)), Name: filepath.Base(path)},
+		index.State{Text: rel.Sums[path], Patches: rel.Sums[at]}, ok
+}
+
+// patchFiles are the patches, below dir, of which a Release that lies there names the Index as at.
+func patchFiles(rel *release.Release, dir, at string) (names []string) {
+	if place, st, ok := patched(rel, dir, at); ok {
+		for _, name := range place.PatchFiles(st) {
+			names = append(names, filepath.Join(filepath.Dir(filepath.Dir(at)), name))
+		}
+	}
+	return names
 }
 
 // Rollback makes a suite what a snapshot has, by one exchange of directories, and

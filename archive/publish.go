@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -301,6 +302,9 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 		for c, sum := range st.Forms {
 			rel.Sums[path+c.Suffix()] = sum
 		}
+		if st.Patches.SHA256 != "" {
+			rel.Sums[path+index.PatchIndex] = st.Patches
+		}
 	}
 	if due, err := t.due(rel, keys); err != nil {
 		return false, err
@@ -329,7 +333,7 @@ func (t *transaction) commit(keys []*loadedKey) (changed bool, err error) {
 			return true, err
 		}
 	}
-	return true, t.save(made.placed)
+	return true, t.save(made)
 }
 
 // written are a suite's indexes, under their checksums.
@@ -362,6 +366,9 @@ func (t *transaction) write() (*written, error) {
 		st := t.p.state(path)
 		formed := sameForms(st, forms)
 		out.formed = out.formed && formed
+		if !t.suite.Pdiffs {
+			st.Patches = index.Sum{}
+		}
 		if !t.isNew(path) && (t.p.open[path] == nil || !t.p.open[path].Changed()) && formed {
 			known(path, st)
 			continue
@@ -372,7 +379,7 @@ func (t *transaction) write() (*written, error) {
 		}
 		out.placed = append(out.placed, path)
 		g.Go(func() error {
-			st, err := x.Write(t.p.ctx, forms)
+			st, err := t.writeOne(path, x, forms)
 			known(path, st)
 			return err
 		})
@@ -380,11 +387,34 @@ func (t *transaction) write() (*written, error) {
 	return out, g.Wait()
 }
 
+// writeOne writes an index that changed, and the patch that leads to it.
+func (t *transaction) writeOne(path string, x *index.File, forms []compression.Kind) (index.State, error) {
+	last := filepath.Base(path)
+	if !t.suite.Pdiffs || last != "Packages" && last != "Sources" {
+		return x.Write(t.p.ctx, forms)
+	}
+	script, err := x.Script()
+	if err != nil {
+		return index.State{}, err
+	}
+	st, err := x.Write(t.p.ctx, forms)
+	if err != nil {
+		return st, err
+	}
+	before := t.p.state(path)
+	if before.Text == st.Text { // only in another form
+		st.Patches = before.Patches
+		return st, nil
+	}
+	st.Patches, err = t.p.place(path).Patch(before, st, script, t.now)
+	return st, err
+}
+
 // supersede lets what these indexes were before stay for a while from now on.
 func (t *transaction) supersede(paths []string) error {
 	for _, path := range paths {
-		for _, sum := range t.p.state(path).Forms {
-			err := os.Chtimes(t.p.place(path).ByHash(sum.SHA256), t.now, t.now)
+		for _, name := range t.p.place(path).Hashed(t.p.state(path)) {
+			err := os.Chtimes(name, t.now, t.now)
 			if err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
@@ -395,7 +425,7 @@ func (t *transaction) supersede(paths []string) error {
 
 // save writes the caches of the indexes that were made anew, or have none, and
 // removes what has been superseded for long enough.
-func (t *transaction) save(placed []string) error {
+func (t *transaction) save(made *written) error {
 	current, err := t.current()
 	if err != nil {
 		return err
@@ -403,11 +433,14 @@ func (t *transaction) save(placed []string) error {
 	var g errgroup.Group
 	g.SetLimit(writers)
 	for path, x := range t.p.open {
-		if !slices.Contains(placed, path) && (x.Cached() || t.isNew(path)) {
+		if !slices.Contains(made.placed, path) && (x.Cached() || t.isNew(path)) {
 			continue
 		}
 		g.Go(func() error {
 			if err := x.Save(); err != nil {
+				return err
+			}
+			if err := t.p.place(path).SweepPatches(made.states[path], t.stay(), t.now); err != nil {
 				return err
 			}
 			return t.sweep(path, current)
@@ -515,13 +548,12 @@ func (t *transaction) due(rel *release.Release, keys []*loadedKey) (bool, error)
 	return !slices.Equal(by, slices.Compact(want)), nil
 }
 
+// stay is how long what was superseded stays.
+func (t *transaction) stay() time.Duration { return cmp.Or(t.suite.Stay, defaultStay) }
+
 // sweep removes old indexes of the path's directory after their stay. Current
 // ones are safe however old they are.
 func (t *transaction) sweep(path string, current map[string]bool) error {
-	stay := t.suite.Stay
-	if stay == 0 {
-		stay = defaultStay
-	}
 	dir := filepath.Dir(t.p.place(path).ByHash("x"))
 	list, err := os.ReadDir(dir)
 	if err != nil {
@@ -536,7 +568,7 @@ func (t *transaction) sweep(path string, current map[string]bool) error {
 			old = append(old, index.Superseded{Name: e.Name(), Since: info.ModTime()})
 		}
 	}
-	for _, name := range index.Outstayed(old, stay, t.now) {
+	for _, name := range index.Outstayed(old, t.stay(), t.now) {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}

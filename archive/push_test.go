@@ -65,9 +65,9 @@ func TestPushByRsync(t *testing.T) {
 	}
 	t.Parallel()
 	f := newFixture(t)
-	f.suite.Opkg = &Opkg{}
+	f.suite.Opkg, f.suite.Pdiffs = &Opkg{}, true
 	f.suite.Stay = time.Hour
-	f.accepted(f.upload(hello("1:1.0")))
+	f.accepted(f.upload(hello("1:1.0")), f.upload(many()))
 	dest := filepath.Join(t.TempDir(), "srv/mirror")
 	to := &push.Rsync{Dest: dest}
 	now := time.Now()
@@ -107,6 +107,9 @@ func TestPushByRsync(t *testing.T) {
 	if slices.Contains(rep.Sent, "pool/main/h/hello/hello_1.0_amd64.deb") ||
 		!slices.Contains(rep.Sent, "pool/main/h/hello/hello_2.0_amd64.deb") {
 		t.Errorf("sent: %v", rep.Sent)
+	}
+	if !slices.Contains(rep.Sent, "dists/unstable/main/binary-amd64/Packages.diff/Index") {
+		t.Errorf("no patches: %v", rep.Sent)
 	}
 	sameTree(t, publicTree(t, dest), publicTree(t, f.a.Root()))
 	gone := "pool/main/h/hello/hello-doc_1.0_all.deb"

@@ -107,7 +107,7 @@ func (p *published) state(path string) index.State {
 	if !ok {
 		return index.State{}
 	}
-	st := index.State{Text: text, Forms: map[compression.Kind]index.Sum{}}
+	st := index.State{Text: text, Forms: map[compression.Kind]index.Sum{}, Patches: p.rel.Sums[path+index.PatchIndex]}
 	for _, c := range index.Forms() {
 		if sum, ok := p.rel.Sums[path+c.Suffix()]; ok {
 			// The plain text's sum always stands there; the file may not.

@@ -48,11 +48,12 @@ func (p Place) HasPlain(sum string) bool {
 	return true
 }
 
-// State is what a Release file says of an index: the plain text's sum, and
-// that of each published form.
+// State is what a Release file says of an index: the plain text's sum, that of
+// each published form, and that of the patches' Index.
 type State struct {
-	Text  Sum
-	Forms map[compression.Kind]Sum
+	Text    Sum
+	Forms   map[compression.Kind]Sum
+	Patches Sum // of the Index of its patches, see Patch; zero: there is none
 }
 
 // piece is a block in one form: in memory while it is new, in the file of that
@@ -96,6 +97,7 @@ type File struct {
 	place  Place
 	state  State
 	blocks []block
+	was    []block // of the published text
 	forms  []form
 	st     *store
 	dirty  bool
@@ -119,10 +121,13 @@ func Open(ctx context.Context, place Place, state State) (*File, error) {
 		x.st, x.dirty = st, true
 		return x, nil
 	}
-	if x.readDirectory() {
-		return x, nil
+	if !x.readDirectory() {
+		if err := x.rebuild(ctx); err != nil {
+			return x, err
+		}
 	}
-	return x, x.rebuild(ctx)
+	x.was = slices.Clone(x.blocks)
+	return x, nil
 }
 
 // Close releases the store.

@@ -176,6 +176,7 @@ func (x *File) compact() error {
 	}
 	x.st.f.Close()
 	x.st = st // the old one goes when the directory names this one
+	x.was = slices.Clone(x.blocks)
 	return nil
 }
 

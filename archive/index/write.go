@@ -10,6 +10,7 @@ import (
 	"hash"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"packmill/internal/compression"
 	"packmill/internal/durable"
@@ -27,7 +28,7 @@ func (x *File) Fresh() int64 {
 }
 
 // Write publishes the index under its checksums, in the given forms, and
-// returns its new state. The named files are left as they are: Link does that
+// returns its new state, without patches. The named files are left as they are: Link does that
 // later, when all indexes of the suite are there. What Write made is synced.
 func (x *File) Write(ctx context.Context, forms []compression.Kind) (State, error) {
 	if err := x.sumText(); err != nil {
@@ -45,13 +46,14 @@ func (x *File) Write(ctx context.Context, forms []compression.Kind) (State, erro
 		return State{}, err
 	}
 	x.forms = fs
-	x.state.Forms = map[compression.Kind]Sum{}
+	x.state.Forms, x.state.Patches = map[compression.Kind]Sum{}, Sum{}
 	for i := range fs {
 		x.state.Forms[fs[i].c] = fs[i].sum
 	}
 	for i := range x.blocks {
 		x.blocks[i].old = i
 	}
+	x.was = slices.Clone(x.blocks)
 	x.dirty = false
 	return x.state, nil
 }
@@ -112,6 +114,11 @@ func (p Place) Unlink(state State) error {
 			return err
 		}
 	}
+	if state.Patches.SHA256 == "" {
+		if err := os.Remove(p.diff("Index")); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -123,24 +130,42 @@ func (p Place) Link(state State) error {
 		if !ok {
 			continue
 		}
-		from := p.ByHash(sum.SHA256)
-		a, err := os.Stat(from)
-		if err != nil {
-			return err
-		}
-		if b, err := os.Stat(name); err == nil && os.SameFile(a, b) {
-			continue
-		}
-		tmp := filepath.Join(p.Dir, ".new-"+p.Name+c.Suffix())
-		if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		if err := os.Link(from, tmp); err != nil {
-			return err
-		}
-		if err := durable.Replace(tmp, name); err != nil {
+		if err := linkAs(p.ByHash(sum.SHA256), name); err != nil {
 			return err
 		}
 	}
+	if sum := state.Patches.SHA256; sum != "" {
+		return linkAs(p.diff("by-hash", "SHA256", sum), p.diff("Index"))
+	}
 	return nil
+}
+
+// Hashed are the files of a state under their checksums.
+func (p Place) Hashed(state State) (paths []string) {
+	for _, sum := range state.Forms {
+		paths = append(paths, p.ByHash(sum.SHA256))
+	}
+	if sum := state.Patches.SHA256; sum != "" {
+		paths = append(paths, p.diff("by-hash", "SHA256", sum))
+	}
+	return paths
+}
+
+// linkAs gives the file at from a further name in one step, if that is not it.
+func linkAs(from, name string) error {
+	a, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	if b, err := os.Stat(name); err == nil && os.SameFile(a, b) {
+		return nil
+	}
+	tmp := filepath.Join(filepath.Dir(name), ".new-"+filepath.Base(name))
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.Link(from, tmp); err != nil {
+		return err
+	}
+	return durable.Replace(tmp, name)
 }

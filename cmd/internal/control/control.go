@@ -60,6 +60,7 @@ type Suite struct {
 	NotAutomatic  bool
 	ButAutomatic  bool
 	Compress      []string // gz, xz, zst, plain
+	Pdiffs        bool
 	Contents      bool
 	Translations  bool
 	Dbgsym        string        // component of automatic debug packages; "" leaves them in their own

@@ -34,6 +34,7 @@ func (r *reader) suite() Suite {
 		NotAutomatic:  r.yes("Not-Automatic", false),
 		ButAutomatic:  r.yes("But-Automatic-Upgrades", false),
 		Compress:      r.words("Compress", []string{"gz", "xz"}, oneOf(archive.Forms()...)),
+		Pdiffs:        r.yes("Pdiffs", false),
 		Contents:      r.yes("Contents", true),
 		Translations:  r.yes("Translations", true),
 		Dbgsym:        r.str("Dbgsym", ""),

@@ -21,7 +21,7 @@ func (s *Settings) Archive(x *Suite) (archive.Suite, error) {
 		Origin: x.Origin, Label: x.Label, Description: x.Description,
 		Components: x.Components, Architectures: x.Architectures,
 		ValidFor: x.ValidFor, NotAutomatic: x.NotAutomatic, ButAutomaticUpgrades: x.ButAutomatic,
-		Compress: x.Compress, Contents: x.Contents, Translations: x.Translations,
+		Compress: x.Compress, Pdiffs: x.Pdiffs, Contents: x.Contents, Translations: x.Translations,
 		Dbgsym: x.Dbgsym, Stay: x.IndexStay,
 	}
 	for _, k := range x.SignWith {
