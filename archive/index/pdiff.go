@@ -41,7 +41,7 @@ type patches struct {
 	list    []patch
 }
 
-// text is the Index.
+// bytes are the text of the Index.
 func (p *patches) bytes() []byte {
 	var b bytes.Buffer
 	section := func(name, suffix string, sum func(*patch) Sum) {

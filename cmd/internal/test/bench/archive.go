@@ -216,20 +216,15 @@ func benchSuite(key string) archive.Suite {
 		Compress: []string{"gz", "xz"}, Contents: true, SignWith: []string{key}}
 }
 
-// setUp makes the tree whose archive is ours, with benchSuite in its settings;
-// feeds for opkg come on top, or not.
-func setUp(root, key string, opkg bool) error {
+// setUp makes the tree whose archive is ours, with benchSuite in its settings, and further lines of them.
+func setUp(root, key, further string) error {
 	t, err := spool.Init(root)
 	if err != nil {
 		return err
 	}
-	feeds := "no"
-	if opkg {
-		feeds = "yes"
-	}
 	return os.WriteFile(t.Path("control", "suites"),
 		[]byte("Suite: bench\nArchitectures: amd64\nComponents: main\nCompress: gz xz\nContents: yes\nTranslations: no\n"+
-			"Opkg: "+feeds+"\nSign-With: "+key+"\n"), 0o644)
+			further+"Sign-With: "+key+"\n"), 0o644)
 }
 
 // archiveProcess does what the arguments say if they are those of a process of
@@ -403,7 +398,7 @@ func archiveOf(b *bench, n int, key, gnupg, fpr string, smallest used) (used, er
 	if err != nil {
 		return used{}, err
 	}
-	if err := setUp(root, key, false); err != nil {
+	if err := setUp(root, key, "Opkg: no\n"); err != nil {
 		return used{}, err
 	}
 	b.progress("archive: %d packages: ours", s.n)
@@ -422,7 +417,7 @@ func archiveOf(b *bench, n int, key, gnupg, fpr string, smallest used) (used, er
 		}
 	}
 
-	return one, m.feeds()
+	return one, errors.Join(m.clients(), m.feeds())
 }
 
 // archiveBench is an archive of ours that is measured.
@@ -490,7 +485,7 @@ func (m *archiveBench) publications(ten bool, smallest used) (first, one used, e
 // feeds measures the publication that makes the first feeds, and one after it.
 func (m *archiveBench) feeds() error {
 	m.progress("archive: %d packages: feeds for opkg", m.n)
-	if err := setUp(m.root, m.key, true); err != nil {
+	if err := setUp(m.root, m.key, "Opkg: yes\n"); err != nil {
 		return err
 	}
 	u, err := m.include()
