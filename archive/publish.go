@@ -393,10 +393,8 @@ func (t *transaction) writeOne(path string, x *index.File, forms []compression.K
 	if !t.suite.Pdiffs || last != "Packages" && last != "Sources" {
 		return x.Write(t.p.ctx, forms)
 	}
-	script, err := x.Script()
-	if err != nil {
-		return index.State{}, err
-	}
+	// A cache that is damaged where nothing changed costs the patches, and not the publication.
+	script, _ := x.Script()
 	st, err := x.Write(t.p.ctx, forms)
 	if err != nil {
 		return st, err

@@ -15,9 +15,6 @@ import (
 // TestScript lets apt's own rred make each text of the one before it, and the last of the first.
 func TestScript(t *testing.T) {
 	const rred = "/usr/lib/apt/methods/rred"
-	if _, err := os.Stat(rred); err != nil {
-		t.Skip("no apt here")
-	}
 	r := rand.New(rand.NewPCG(5, 8))
 	dir := t.TempDir()
 	w := world{}

@@ -86,7 +86,6 @@ func (in *intake) arrivalsIn(ctx context.Context, d incoming.Dir) (did bool, wro
 	}
 	defer d.Close()
 	var left []string // the .changes that stay
-	defer func() { in.box.Note(d, left) }()
 	for _, name := range in.box.Names(d) {
 		arrive := in.arrive
 		switch {
@@ -99,7 +98,7 @@ func (in *intake) arrivalsIn(ctx context.Context, d incoming.Dir) (did bool, wro
 			continue
 		}
 		if ctx.Err() != nil {
-			break
+			return did, wrong, nil
 		}
 		if in.foreign(d, name) {
 			continue
@@ -115,6 +114,7 @@ func (in *intake) arrivalsIn(ctx context.Context, d incoming.Dir) (did bool, wro
 			wrong = append(wrong, fmt.Errorf("%s: %w", filepath.Join(d.String(), name), err))
 		}
 	}
+	in.box.Note(d, left) // of all, or not at all: a file that no .changes lists may be taken away
 	return did, wrong, nil
 }
 

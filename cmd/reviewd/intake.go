@@ -63,10 +63,9 @@ func (in *intake) loop() *spool.Loop {
 		Places:  func() ([]spool.Place, error) { return []spool.Place{spool.In(spool.Intake)}, nil },
 		Also:    in.box.Watched,
 		Before: func(ctx context.Context) (bool, error) {
-			if err := in.learn(); err != nil {
-				return false, err
-			}
-			return in.arrivals(ctx)
+			lerr := in.learn() // without it queues are read: it stops no upload
+			did, err := in.arrivals(ctx)
+			return did, errors.Join(lerr, err)
 		},
 		Handle: in.judge,
 		Poison: func(*spool.Item) spool.Place { return spool.In(spool.Rejected) },

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"packmill/internal/deb822"
 )
 
 // Fetch lets apt get Sources and Packages of amd64 of the main component of the Debian release that the machine runs,
@@ -52,4 +54,24 @@ func Fetch(dir string) (sources, packages string, err error) {
 		*path = found[0]
 	}
 	return sources, packages, nil
+}
+
+// EachStanza calls do with each stanza of a list, until its error.
+func EachStanza(path string, do func(*deb822.Stanza) error) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sc := deb822.NewScanner(f)
+	for sc.Next() {
+		st, err := sc.Stanza()
+		if err == nil {
+			err = do(st)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return sc.Err()
 }

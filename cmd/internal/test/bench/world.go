@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"fmt"
 	"hash/fnv"
 	"maps"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"packmill/internal/deb822"
 	"packmill/internal/policy"
 	"packmill/queue/installability"
+	"packmill/queue/quinndiff/listtest"
 )
 
 // debian is what a distribution's Sources and its Packages of amd64 say: which source needs which package to be built,
@@ -53,10 +53,10 @@ var rebuilt = regexp.MustCompile(`\+b[0-9]+\b`)
 // readDebian reads the lists. A source counts that has packages on amd64.
 func readDebian(sources, packages string) (*debian, error) {
 	d := &debian{sources: map[string]*source{}, binaries: map[string]*binary{}, provided: map[string][]*binary{}}
-	if err := eachStanza(packages, d.addPackage); err != nil {
+	if err := listtest.EachStanza(packages, d.addPackage); err != nil {
 		return nil, err
 	}
-	if err := eachStanza(sources, d.addSource); err != nil {
+	if err := listtest.EachStanza(sources, d.addSource); err != nil {
 		return nil, err
 	}
 	for name, s := range d.sources {
@@ -91,25 +91,6 @@ func readDebian(sources, packages string) (*debian, error) {
 	}
 	d.findCycles()
 	return d, nil
-}
-
-func eachStanza(path string, do func(*deb822.Stanza) error) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	sc := deb822.NewScanner(f)
-	for sc.Next() {
-		st, err := sc.Stanza()
-		if err == nil {
-			err = do(st)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-	}
-	return sc.Err()
 }
 
 func (d *debian) addPackage(st *deb822.Stanza) error {

@@ -13,6 +13,7 @@ import (
 	"packmill/internal/deb822"
 	"packmill/internal/policy"
 	"packmill/queue/installability"
+	"packmill/queue/quinndiff/listtest"
 )
 
 // What is quick: a source of at most so many bytes that asks for at most so many packages. How long it takes nobody
@@ -55,7 +56,7 @@ type lists struct {
 // readLists reads a Sources and a Packages file.
 func readLists(sources, packages string) (*lists, error) {
 	l := &lists{map[string]*source{}, map[string]*binary{}, map[string]string{}}
-	err := eachStanza(packages, func(st *deb822.Stanza) error {
+	err := listtest.EachStanza(packages, func(st *deb822.Stanza) error {
 		b := &binary{name: st.Get("Package"), version: st.Get("Version"), arch: st.Get("Architecture"),
 			sha256: st.Get("SHA256"), file: st.Get("Filename"), essential: st.Get("Essential") == "yes"}
 		b.source, _, _ = strings.Cut(cmp.Or(st.Get("Source"), b.name), " ")
@@ -71,7 +72,7 @@ func readLists(sources, packages string) (*lists, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l, eachStanza(sources, func(st *deb822.Stanza) error {
+	return l, listtest.EachStanza(sources, func(st *deb822.Stanza) error {
 		s := &source{name: st.Get("Package"), version: st.Get("Version"), directory: st.Get("Directory"),
 			archs: deb822.Words(st.Get("Architecture")),
 			needs: asked(st, "Build-Depends", "Build-Depends-Arch", "Build-Depends-Indep")}
@@ -90,25 +91,6 @@ func readLists(sources, packages string) (*lists, error) {
 		}
 		return nil
 	})
-}
-
-func eachStanza(path string, do func(*deb822.Stanza) error) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	sc := deb822.NewScanner(f)
-	for sc.Next() {
-		st, err := sc.Stanza()
-		if err == nil {
-			err = do(st)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-	}
-	return sc.Err()
 }
 
 // asked are the names in relations that hold on amd64, of alternatives the first.

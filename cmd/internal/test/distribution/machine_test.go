@@ -12,6 +12,7 @@ import (
 
 	"packmill/internal/deb822"
 	"packmill/internal/policy"
+	"packmill/queue/quinndiff/listtest"
 )
 
 // machine is a directory that is used as a machine by apt.
@@ -85,7 +86,7 @@ func (d *distribution) ours() map[string][]string {
 	d.must(err)
 	plain := filepath.Join(d.dir, "Packages")
 	d.must(os.WriteFile(plain, []byte(out), 0o644))
-	d.must(eachStanza(plain, func(st *deb822.Stanza) error {
+	d.must(listtest.EachStanza(plain, func(st *deb822.Stanza) error {
 		b := &binary{name: st.Get("Package"), version: st.Get("Version"), source: st.Get("Source")}
 		if old := newest[b.name]; old == nil || policy.CompareVersions(old.version, b.version) < 0 {
 			newest[b.name] = b
