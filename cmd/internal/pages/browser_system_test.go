@@ -62,12 +62,16 @@ func says[T any](t *testing.T, ctx context.Context, script string) T {
 	return out
 }
 
-// until waits for what a script says to become true.
+// until waits for what a script says to become true. A page that is being left for another answers nothing.
 func until(t *testing.T, ctx context.Context, what, script string) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !says[bool](t, ctx, script); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		is, err := chromedp.Run(ctx, chromedp.Evaluate[bool](script))
+		if err == nil && is {
+			return
+		}
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within 30 s; the page says:\n%s", what, says[string](t, ctx, "document.body.innerText"))
+			t.Fatalf("%s: not within 30 s (%v); the page says:\n%s", what, err, says[string](t, ctx, "document.body.innerText"))
 		}
 	}
 }

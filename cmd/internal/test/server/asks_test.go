@@ -37,10 +37,11 @@ func (k *talk) all() string {
 	return k.said.String()
 }
 
-// talkTo starts a shell script whose standard streams are a terminal.
+// talkTo starts a command whose standard streams are a terminal. The shell that script(1) asks, whichever $SHELL names,
+// becomes it: dash would stay, and end by the interrupt whatever the command says of it.
 func talkTo(t *testing.T, script func(string) *exec.Cmd, text string) *talk {
 	t.Helper()
-	k := &talk{t: t, cmd: script("exec script -qefc " + quote(text) + " /dev/null")}
+	k := &talk{t: t, cmd: script("exec script -qefc " + quote("exec "+text) + " /dev/null")}
 	keys, err := k.cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
