@@ -296,33 +296,39 @@ func subranges(file, account string) (longest, top int, err error) {
 var Libexec = []string{"/usr/libexec/packmill", "/usr/local/libexec/packmill"}
 
 // Sshd puts the fragment for uploaders' accounts into sshd's settings, shows
-// them to sshd, and makes it read them again. It reports whether it did.
+// them to sshd, and makes it read them again: also when the fragment was there, since who was
+// interrupted may have left it unread. It reports whether it put it there.
 func Sshd(fragment string) (bool, error) {
 	const to = "/etc/ssh/sshd_config.d/packmill.conf"
 	if _, err := os.Stat("/etc/ssh/sshd_config"); errors.Is(err, fs.ErrNotExist) {
 		return false, errors.New("there is no OpenSSH server: apt install openssh-server, then packmill setup --sshd")
 	}
-	if _, err := os.Stat(to); err == nil {
-		return false, nil
-	}
-	data, err := os.ReadFile(fragment)
-	if err != nil {
-		return false, err
-	}
-	if err := durable.WriteFile(to, data, 0o644); err != nil {
-		return false, err
+	put := !fileExists(to)
+	if put {
+		data, err := os.ReadFile(fragment)
+		if err != nil {
+			return false, err
+		}
+		if err := durable.WriteFile(to, data, 0o644); err != nil {
+			return false, err
+		}
 	}
 	// sshd -t wants its directory, which a fresh machine without a running one lacks.
 	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 		return false, err
 	}
 	if out, err := exec.Command("/usr/sbin/sshd", "-t").CombinedOutput(); err != nil {
-		return false, errors.Join(fmt.Errorf("sshd refuses %s: %w: %s", to, err, bytes.TrimSpace(out)), durable.Remove(to))
+		err = fmt.Errorf("sshd refuses its settings with %s: %w: %s", to, err, bytes.TrimSpace(out))
+		if put {
+			err = errors.Join(err, durable.Remove(to))
+		}
+		return false, err
 	}
 	if Systemd() {
-		return true, systemctl("reload", "ssh.service")
+		// Where a socket starts sshd, it reads them by itself.
+		return put, systemctl("try-reload-or-restart", "ssh.service")
 	}
-	return true, nil
+	return put, nil
 }
 
 // Systemd reports whether systemd runs this machine.

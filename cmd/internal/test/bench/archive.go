@@ -38,7 +38,7 @@ Ours: gz, xz, by-hash, each file synced. reprepro: gz, xz, no by-hash, nothing s
 const realFrom = 20_000
 
 // publishArg makes this program publish as archived does: ROOT KEY FILE HOW, where
-// FILE names the .changes of each upload, one a line, and HOW is "together" or
+// FILE names the .changes of each upload, one a line, and HOW is "together", "other" (the same into another suite) or
 // "each"; then it says of each publication what it used.
 const publishArg = "--publish-archive"
 
@@ -259,6 +259,9 @@ func publishArchive(args []string) error {
 		batch = append(batch, archive.Inclusion{Dir: filepath.Dir(sc.Text()), Changes: filepath.Base(sc.Text())})
 	}
 	suite := benchSuite(args[1])
+	if args[3] == "other" {
+		suite.Name, suite.Codename = "other", "other"
+	}
 	if args[3] != "each" {
 		return publishBatch(a, suite, batch)
 	}
@@ -417,7 +420,7 @@ func archiveOf(b *bench, n int, key, gnupg, fpr string, smallest used) (used, er
 		}
 	}
 
-	return one, errors.Join(m.clients(), m.feeds())
+	return one, errors.Join(m.otherSuite(one), m.clients(one), m.feeds())
 }
 
 // archiveBench is an archive of ours that is measured.
@@ -500,6 +503,33 @@ func (m *archiveBench) feeds() error {
 	m.archive("archive.opkg-publish", m.n, u, "", used{}, goal{})
 	m.memory("archive.opkg-memory", m.n, u.memory, m.large)
 	return nil
+}
+
+// otherSuite measures how long publications into the suite take while all packages go into another suite of the archive.
+func (m *archiveBench) otherSuite(alone used) error {
+	m.progress("archive: %d packages: into another suite, and publications beside it", m.n)
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := ours(m.bench, m.root, m.key, "other", m.changes...)
+		done <- err
+	}()
+	var beside []time.Duration
+	for len(done) == 0 {
+		u, err := m.include()
+		if err != nil {
+			return errors.Join(err, <-done)
+		}
+		beside = append(beside, u.wall)
+	}
+	slices.Sort(beside)
+	for _, f := range []struct {
+		name string
+		wall time.Duration
+	}{{"archive.publish-beside", beside[len(beside)/2]}, {"archive.publish-beside-worst", beside[len(beside)-1]}} {
+		m.figure(Figure{Name: fmt.Sprintf("%s.%d", f.name, m.n), Value: f.wall.Seconds(), Unit: "s",
+			Versus: fmt.Sprintf("alone: %.3f s", alone.wall.Seconds()), Ratio: f.wall.Seconds() / alone.wall.Seconds()})
+	}
+	return <-done
 }
 
 // residentUse is what a publication needs in a process that lives on, as

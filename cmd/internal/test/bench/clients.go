@@ -18,8 +18,8 @@ import (
 const clientDays = 30
 
 // clients measures what apt fetches after a publication, with the patches of the indexes and without: two that look each
-// day for a month.
-func (m *archiveBench) clients() error {
+// day for a month; and what the patches cost, beside one publication without.
+func (m *archiveBench) clients(one used) error {
 	m.progress("archive: %d packages: a month of apt-get update", m.n)
 	if err := setUp(m.root, m.key, "Opkg: no\nPdiffs: yes\n"); err != nil {
 		return err
@@ -42,10 +42,13 @@ func (m *archiveBench) clients() error {
 		}
 		defer os.RemoveAll(filepath.Dir(apts[i]))
 	}
+	var uses []used
 	for day := range clientDays + 1 {
-		if _, err := m.include(); err != nil {
+		u, err := m.include()
+		if err != nil {
 			return err
 		}
+		uses = append(uses, u)
 		for i, conf := range apts {
 			before := sent.Load()
 			cmd := exec.Command("apt-get", "update")
@@ -58,6 +61,7 @@ func (m *archiveBench) clients() error {
 			}
 		}
 	}
+	m.archive("archive.publish-pdiffs", m.n, middleUse(uses), "without Pdiffs", one, goal{})
 	with, without := float64(all[0])/clientDays/1e3, float64(all[1])/clientDays/1e3
 	m.figure(Figure{Name: fmt.Sprintf("archive.update.%d", m.n), Value: with, Unit: "kB an update",
 		Versus: fmt.Sprintf("without Pdiffs: %.0f", without), Ratio: with / without})

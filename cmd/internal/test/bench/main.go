@@ -29,7 +29,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"packmill/queue/runner"
@@ -154,9 +153,12 @@ func main() {
 // the rest.
 func run(w io.Writer, f *flags) error {
 	var failed error
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(name, value, unit, versus, ratio, goal, met string) {
+		text := fmt.Sprintf("%-42s  %8s  %-12s  %-24s  %5s  %-14s  %s", name, value, unit, versus, ratio, goal, met)
+		fmt.Fprintln(w, strings.TrimRight(text, " "))
+	}
 	if !f.JSON {
-		fmt.Fprintln(table, "FIGURE\tVALUE\tUNIT\tVERSUS\tRATIO\tGOAL\tMET")
+		line("FIGURE", "VALUE", "UNIT", "VERSUS", "RATIO", "GOAL", "MET")
 	}
 	emit := func(g Figure) {
 		if f.JSON {
@@ -174,7 +176,7 @@ func run(w io.Writer, f *flags) error {
 		if g.Goal == "" {
 			met = ""
 		}
-		fmt.Fprintf(table, "%s\t%.4g\t%s\t%s\t%s\t%s\t%s\n", g.Name, g.Value, g.Unit, g.Versus, ratio, g.Goal, met)
+		line(g.Name, fmt.Sprintf("%.4g", g.Value), g.Unit, g.Versus, ratio, g.Goal, met)
 	}
 	for _, a := range areas {
 		if len(f.Areas) > 0 && !slices.Contains(f.Areas, a.name) {
@@ -196,9 +198,6 @@ func run(w io.Writer, f *flags) error {
 			failed = fmt.Errorf("%s: %w", a.name, err)
 			fmt.Fprintln(os.Stderr, "bench:", failed)
 		}
-	}
-	if !f.JSON {
-		table.Flush()
 	}
 	return failed
 }
