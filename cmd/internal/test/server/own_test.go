@@ -68,7 +68,7 @@ func TestOwnSource(t *testing.T) {
 	server.types("root", "apt install ./packmill.deb")
 	// Its Go is newer than that of Debian 13, which has one in its backports.
 	server.types("root", "packmill setup --suite stable --base "+release+" --base 'deb "+mirror(t)+" "+release+
-		"-backports main' --arch "+machine(t)+" --from - --opkg no --pages no")
+		"-backports main' --arch "+machine(t)+" --from 'Archive <archive@example.org>' --opkg no --pages no")
 	server.types("root", "packmill uploader add alice alice.pub --openpgp alice.asc")
 	server.types("root", "usermod -aG packmill,packmill-review,packmill-desk rita")
 
