@@ -153,8 +153,8 @@ func newSite(t testing.TB, review, publish string) *site {
 	s.must("packmill", "init")
 	s.write("control/suites",
 		fmt.Sprintf("Suite: sid\nArchitectures: amd64 arm64\nIndep-On: amd64\nSign-With: private/archive.key\n"+
-			"Review: %s\nLog-Review: auto\nPublish: %s\nContents: no\nTranslations: no\nOpkg: no\nCompress: gz\nTries: 9\n",
-			review, publish))
+			"Review: %s\nLog-Review: auto\nPublish: %s\nContents: no\nTranslations: no\nOpkg: no\nPdiffs: yes\nCompress: gz\n"+
+			"Tries: 9\n", review, publish))
 	s.write("control/uploaders",
 		"Name: Uploader\nFingerprint: "+k[0].Fingerprint()+"\nEmail: uploader@packmill.example\nAllow: source, sign=amd64\n")
 	var builders strings.Builder

@@ -26,7 +26,8 @@ func ownSource(t *testing.T, suite string) (files []string, key string) {
 		os.RemoveAll(dir)
 	})
 	key = filepath.Join(dir, "alice.asc")
-	cmd := exec.Command("sh", "-euc", `gpg --batch --quiet --passphrase "" --quick-generate-key alice@example.org ed25519 sign never
+	cmd := exec.Command("sh", "-euc", `
+		gpg --batch --quiet --passphrase "" --quick-generate-key alice@example.org ed25519 sign never
 		gpg --batch --armor --export alice@example.org >"$3"
 		"$1/deb" --source --suite "$2" --sign alice@example.org "$4"`, "sh", scripts, suite, key, filepath.Join(dir, "out"))
 	cmd.Env = append(os.Environ(), gpg)
