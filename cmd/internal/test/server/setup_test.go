@@ -85,13 +85,13 @@ func bareMachine(t *testing.T) (root string, script func(text string) *exec.Cmd)
 // setAlready looks at the chroot that setup has made, and runs it again, when what is there stays.
 func setAlready(t *testing.T, root, name string, script func(string) *exec.Cmd, setup string) {
 	t.Helper()
-	var made []struct{ Suite, Arch, Owner, Dir string }
+	var made struct{ Suite, Arch, Owner, Dir string }
 	out, err := script(`"$ROOT/bin/packmill" chroot ls --tree "$ROOT/tree" --json`).CombinedOutput()
 	if err == nil {
 		err = json.Unmarshal(out, &made)
 	}
-	if err != nil || len(made) != 1 || made[0].Suite+"-"+made[0].Arch != name || made[0].Owner != spool.UserBuild ||
-		!strings.HasPrefix(made[0].Dir, root+"/build/") {
+	if err != nil || made.Suite+"-"+made.Arch != name || made.Owner != spool.UserBuild ||
+		!strings.HasPrefix(made.Dir, root+"/build/") {
 		t.Errorf("chroot ls: %v, %+v\n%s", err, made, out)
 	}
 	out, err = script(setup).CombinedOutput()
