@@ -27,7 +27,7 @@ const (
 )
 
 // distributionFigures measures a whole distribution: real sources and what they need, from an empty archive to
-// everything installed, by the real daemons and an instant builder; then a month of it. The lists are those of the
+// everything installed, by the real daemons and an instant builder, or one that takes its time; then a month of it. The lists are those of the
 // directory PACKMILL_BENCH_LISTS, as apt keeps them, or apt fetches those of the machine's own Debian.
 func distributionFigures(b *bench) error {
 	if !installability.HaveDose() {
@@ -67,7 +67,9 @@ var simulators = []string{"packmill", "reviewd", "master-buildd", "buildd", "arc
 // simulation is what one of them showed.
 type simulation struct {
 	sources, jobs int
-	bare          float64 // moves a second, of a program that does nothing else
+	builders      int           // builds at a time
+	asleep        time.Duration // what they would take, each by itself
+	bare          float64       // moves a second, of a program that does nothing else
 	phases        []phase
 	peaks         usage
 	packages      int            // in the pool
@@ -107,7 +109,7 @@ func simulate(b *bench, bin, sources, packages string, n int) (*simulation, erro
 	if err != nil {
 		return nil, err
 	}
-	s.jobs = m.jobs()
+	s.jobs, s.builders, s.asleep = m.jobs(), len(m.archs)*jobsOfBuilder, m.asleep
 	b.progress("distribution: %d sources make %d builds on %d architectures; a base of %d packages breaks their rings",
 		len(w.chosen), s.jobs, len(m.archs), len(w.base))
 	if err := s.live(m); err != nil {
@@ -388,6 +390,10 @@ func simulationFigures(all []*simulation) (out []Figure) {
 	out = append(out, Figure{Name: "distribution.moves", Value: rate, Unit: "1/s",
 		Versus: fmt.Sprintf("rename + fsync of the new directory, %d goroutines: %.0f/s", claimers, last.bare),
 		Ratio:  rate / last.bare, Goal: "ratio >= 0.6", Met: rate/last.bare >= 0.6})
+	if last.asleep > 0 {
+		out = append(out, Figure{Name: "distribution.busy", Unit: "of the builders' time is builds, from nothing",
+			Value: last.asleep.Seconds() / float64(last.builders) / last.phases[0].took.Seconds()})
+	}
 	for _, t := range traits() {
 		f := Figure{Name: "distribution." + t.name, Value: t.of(last), Unit: t.unit}
 		var others []string

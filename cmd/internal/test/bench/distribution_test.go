@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"packmill/queue/installability"
 	"packmill/queue/quinndiff/listtest"
@@ -38,7 +39,8 @@ func TestDistribution(t *testing.T) {
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{dir: dir, emit: func(Figure) {}, architectures: []string{"amd64"}, days: 1}
+	b := &bench{dir: dir, emit: func(Figure) {}, architectures: []string{"amd64"}, days: 1,
+		buildTime: 100 * time.Millisecond}
 	bin, err := programs(b, simulators...)
 	if err != nil {
 		t.Fatal(err)
@@ -50,6 +52,9 @@ func TestDistribution(t *testing.T) {
 	if got.sources != 10 || len(got.phases) != 4 || got.phases[0].landed != got.jobs+got.sources {
 		t.Errorf("got %d sources, %d phases, %d installed of %d builds", got.sources, len(got.phases),
 			got.phases[0].landed, got.jobs)
+	}
+	if got.asleep <= 0 || got.phases[0].took < got.asleep/time.Duration(got.builders) {
+		t.Errorf("builds of %v, %d at a time, took %v", got.asleep, got.builders, got.phases[0].took)
 	}
 	if fs := simulationFigures([]*simulation{got, got}); len(fs) < 15 {
 		t.Errorf("%d figures", len(fs))

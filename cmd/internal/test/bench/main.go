@@ -2,7 +2,7 @@
 // the same work, in one run on one machine, and says which goals are met.
 //
 //	scripts/bench [AREA ...] [--json] [--dir DIR] [--packages N,...] [--architectures ARCH,...] [--ssh N]
-//	              [--patience TIME]
+//	              [--build-time TIME] [--patience TIME]
 //
 // Without an area all are measured. --json prints one object a line: name,
 // value, unit, versus (what it is beside), ratio, goal, met. DIR is on the file
@@ -72,7 +72,8 @@ type bench struct {
 
 	packages      []int
 	architectures []string
-	days          int // of the distribution's month
+	days          int           // of the distribution's month
+	buildTime     time.Duration // of its average build
 	patience      time.Duration
 	sessions      int
 }
@@ -103,9 +104,11 @@ type flags struct {
 	JSON  bool     `name:"json" help:"One JSON object a line."`
 	Dir   string   `help:"Where to work: on the file system that is measured." placeholder:"DIR"`
 
-	Packages []int         `help:"${sizes}" placeholder:"N"`
-	Archs    []string      `name:"architectures" help:"The distribution's." default:"${archs}" placeholder:"ARCH"`
-	SSH      int           `name:"ssh" help:"In the area farm also so many idle builders by real ssh (as root)." placeholder:"N"`
+	Packages  []int         `help:"${sizes}" placeholder:"N"`
+	Archs     []string      `name:"architectures" help:"The distribution's." default:"${archs}" placeholder:"ARCH"`
+	SSH       int           `name:"ssh" help:"In the area farm also so many idle builders by real ssh (as root)." placeholder:"N"`
+	BuildTime time.Duration `help:"How long the distribution's average build takes from nothing: each as the size of its source." placeholder:"TIME"`
+
 	Patience time.Duration `help:"How long a program beside us may take." default:"3m"`
 }
 
@@ -187,7 +190,7 @@ func run(w io.Writer, f *flags) error {
 			return err
 		}
 		b := &bench{dir: dir, emit: emit, packages: f.Packages, architectures: f.Archs, days: 30,
-			patience: f.Patience, sessions: f.SSH}
+			buildTime: f.BuildTime, patience: f.Patience, sessions: f.SSH}
 		start := time.Now()
 		err = a.measure(b)
 		b.progress("%s: %s", a.name, time.Since(start).Round(100*time.Millisecond))

@@ -39,6 +39,7 @@ type mill struct {
 	moves   []move
 	landed  int // of those, into installed
 	said    time.Time
+	asleep  time.Duration // what the builds from nothing take, each by itself
 }
 
 // move is a line of the journal.
@@ -95,8 +96,8 @@ func (m *mill) settle(dir string) error {
 		if i == 0 {
 			builds += " all"
 		}
-		fmt.Fprintf(&builders, "Name: %s\nArchitectures: %s\nJobs: 2\nRunner: exec %s\n"+
-			"Key: private/key\nFingerprint: %s\n\n", a, builds, filepath.Join(m.bin, "fakebuilder"), m.signer.Fingerprint())
+		fmt.Fprintf(&builders, "Name: %s\nArchitectures: %s\nJobs: %d\nRunner: exec %s\n"+
+			"Key: private/key\nFingerprint: %s\n\n", a, builds, jobsOfBuilder, filepath.Join(m.bin, "fakebuilder"), m.signer.Fingerprint())
 	}
 	files := map[string]string{
 		m.tree.Path("control/suites"): fmt.Sprintf("Suite: %s\nArchitectures: %s\nReview: never\nPublish: source-first\n"+
@@ -122,6 +123,7 @@ func (m *mill) settle(dir string) error {
 	for _, s := range m.chosen {
 		files[filepath.Join(m.bin, "debs", s.name)] = s.debs()
 	}
+	m.sleep(files)
 	for path, text := range files {
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
 			return err
@@ -129,6 +131,33 @@ func (m *mill) settle(dir string) error {
 	}
 	return os.Chmod(base+"/key.asc", 0o644)
 }
+
+// sleep writes how long the builder takes for the first version of each source: as its files' size in the lists is to the
+// others', on average what the bench says, and at most mostTimes that.
+func (m *mill) sleep(files map[string]string) {
+	var all int64
+	for _, s := range m.chosen {
+		all += size(s.st.Get("Files"))
+	}
+	for _, s := range m.chosen {
+		share := float64(size(s.st.Get("Files"))) * float64(len(m.chosen)) / max(1, float64(all))
+		takes := time.Duration(min(share, mostTimes) * float64(m.buildTime))
+		for _, a := range m.builds(s) {
+			if takes > 0 {
+				name := strings.ReplaceAll(s.name+"_"+s.version+"_"+a, ":", "%3a")
+				files[filepath.Join(m.bin, "script", name)] = fmt.Sprintf("sleep %s\n", takes)
+			}
+			m.asleep += takes
+		}
+	}
+}
+
+// jobsOfBuilder is how many builds each of the builders has at a time, and mostTimes how many times the average one
+// takes at most.
+const (
+	jobsOfBuilder = 2
+	mostTimes     = 50
+)
 
 // debs is what the instant builder makes of a source: stanzas as in Packages, with Package-List's architectures, and
 // with dpkg's words where a package names the version of its own source.
@@ -525,14 +554,20 @@ func (m *mill) packmill(args ...string) error {
 // jobs is how many builds the sources make.
 func (m *mill) jobs() (n int) {
 	for _, s := range m.chosen {
-		archs := strings.Fields(s.architecture())
-		for _, a := range append(slices.Clone(m.archs), "all") {
-			if policy.BuildsOn(archs, a) {
-				n++
-			}
-		}
+		n += len(m.builds(s))
 	}
 	return n
+}
+
+// builds are the architectures for which a source is built.
+func (m *mill) builds(s *source) (out []string) {
+	archs := strings.Fields(s.architecture())
+	for _, a := range append(slices.Clone(m.archs), "all") {
+		if policy.BuildsOn(archs, a) {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 // weigh is what lies on the disk below a directory: bytes, and inodes.
