@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"packmill/cmd/internal/survey"
@@ -50,7 +51,7 @@ func (w *waitCmd) Run(c *cli) error {
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf("%s %s: %s", p.Source, p.Version, p.Text)
+	text := strings.TrimSpace(p.Source+" "+p.Version) + ": " + p.Text
 	if c.JSON {
 		c.print(os.Stdout, p, "")
 	} else if p.Status == 0 {

@@ -2,7 +2,9 @@ package survey
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -27,7 +29,7 @@ type Progress struct {
 // suite or with "" wherever it is. Nil says that nothing of it is here (yet).
 //
 // It has ended when all of it is published, with the first build that failed, or when the
-// upload was refused or another has taken its place. A person who may not see where uploads
+// upload was refused or another has taken its place, and none is on its way in. A person who may not see where uploads
 // wait must name the version, or an older one would be taken for the newest; one who may
 // not see the jobs is refused: what is not seen is not published.
 func ProgressOf(t *spool.Tree, pattern, suite string) (*Progress, error) {
@@ -41,8 +43,9 @@ func ProgressOf(t *spool.Tree, pattern, suite string) (*Progress, error) {
 	found = slices.DeleteFunc(found, func(f spool.Found) bool {
 		return suite != "" && f.Place.Suite != suite && f.Place.Suite != ""
 	})
+	drop := arriving(t, pattern)
 	if len(found) == 0 {
-		return nil, nil
+		return drop, nil
 	}
 	newest := slices.MaxFunc(found, func(a, b spool.Found) int {
 		return policy.CompareVersions(a.Name.Version, b.Name.Version)
@@ -54,8 +57,35 @@ func ProgressOf(t *spool.Tree, pattern, suite string) (*Progress, error) {
 	p := &Progress{Source: newest.Name.Source, Version: newest.Name.Version, Suite: suite}
 	found = slices.DeleteFunc(found, func(f spool.Found) bool { return f.Name.Version != newest.Name.Version })
 	p.judge(t, found)
+	if drop == nil {
+		return p, nil
+	}
+	switch later := policy.CompareVersions(drop.Version, withoutEpoch(p.Version)); {
+	case later > 0 && suite == "", later == 0 && p.Status == refused:
+		return drop, nil
+	}
 	return p, nil
 }
+
+// arriving is the newest of the uploads in incoming that the pattern means, or nil: what was
+// sent again after a refusal has not been refused yet. Names of files have no epoch.
+func arriving(t *spool.Tree, pattern string) *Progress {
+	var newest *Progress
+	for _, r := range Drops(t, nil, withoutEpoch(pattern)) {
+		if newest == nil || policy.CompareVersions(r.Version, newest.Version) > 0 {
+			newest = &Progress{Source: r.Source, Version: r.Version, Text: r.State + ": " + r.Reason}
+		}
+	}
+	return newest
+}
+
+var epoch = regexp.MustCompile(`(^|_)[0-9]+(:|%3a)`)
+
+// withoutEpoch is a version, or SOURCE_VERSION, as names of files have it.
+func withoutEpoch(name string) string { return epoch.ReplaceAllString(name, "$1") }
+
+// refused is the status of an upload that was refused, or that another has replaced.
+const refused = 1
 
 // waitLooks are the pauses between looks: the last stays.
 var waitLooks = []time.Duration{time.Second, time.Second, time.Second, 2 * time.Second, 5 * time.Second}
@@ -91,7 +121,7 @@ func Await(
 		last = *p
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, errors.New("interrupted")
 		case <-over:
 			p.Text, p.Status = "the time is over: "+p.Text, TimeUp
 			return p, nil
@@ -153,7 +183,7 @@ func (p *Progress) judge(t *spool.Tree, found []spool.Found) {
 		p.Ended = true
 		p.Text = "published: " + p.Text
 	default:
-		p.Ended, p.Status = true, 1
+		p.Ended, p.Status = true, refused
 		last := found[len(found)-1]
 		p.Text = fmt.Sprintf("it lies in %s: %s", last.Place, RowOf(t, last).Reason)
 	}

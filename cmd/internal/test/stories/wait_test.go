@@ -2,7 +2,9 @@ package stories
 
 import (
 	"errors"
+	"os"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"packmill/spool"
@@ -33,7 +35,38 @@ func TestWait(t *testing.T) {
 	m.upload(bad)
 	m.settle()
 	m.ends(1, "bad 1.0: it lies in "+spool.In(spool.Rejected, "", "").String()+": ", "nosuch", "wait", "bad")
-	m.ends(4, "later : the time is over: nothing of it is here yet", "", "wait", "later", "--timeout", "10ms")
+	m.ends(4, "later: the time is over: nothing of it is here yet", "", "wait", "later", "--timeout", "10ms")
+}
+
+// TestWaitSentAgain: what was sent again after a refusal is not refused while it lies in incoming, and there what is
+// newer than what is published is the newest version.
+func TestWaitSentAgain(t *testing.T) {
+	t.Parallel()
+	m := newMill(t)
+	bad := uploadtest.Package{Source: "hello", Version: "1:1.0", Distribution: "nosuch"}
+	m.upload(bad)
+	m.settle()
+	m.ends(1, "hello 1:1.0: it lies in spool/rejected: ", "", "wait", "hello_1:1.0")
+	good := uploadtest.Package{Source: "hello", Version: "1:1.0"}
+	m.upload(good)
+	m.ends(4, "hello: incoming: ", "the time is over", "wait", "hello_1:1.0", "--timeout", "10ms")
+	m.settle()
+	m.ends(0, "hello 1:1.0: published", "", "wait", "hello_1:1.0")
+	m.upload(uploadtest.Package{Source: "hello", Version: "1:1.1"})
+	m.ends(0, "hello 1:1.0: published", "", "wait", "hello_1:1.0")
+	m.ends(4, "hello: incoming: ", "hello 1.1: the time is over: ", "wait", "hello", "--timeout", "10ms")
+	m.settle()
+	m.ends(0, "hello 1:1.1: published", "", "wait", "hello")
+
+	out := &safeBuffer{}
+	cmd := m.command(m.Context(), "packmill", "wait", "later")
+	cmd.Stdout, cmd.Stderr = out, out
+	m.must(cmd.Start())
+	m.until("it waits", func() bool { return out.String() != "" })
+	m.must(cmd.Process.Signal(os.Interrupt))
+	if status := statusOf(cmd.Wait()); status != 111 || !strings.Contains(out.String(), "packmill: interrupted\n") {
+		t.Errorf("interrupted: status %d, %s", status, out)
+	}
 }
 
 // waits begins packmill wait.
