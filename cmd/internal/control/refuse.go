@@ -62,12 +62,31 @@ func (b *Builder) Never(s *Suite, arch string, t *queue.Ticket) string {
 		return "not one of the builder's Packages"
 	case b.NotPackages.Match(t.Source):
 		return "one of the builder's Not-Packages"
-	case b.Runner == "sbuild" && b.Mode == "schroot" && !s.BuildNetwork:
-		return "its Chroot-Mode, schroot, leaves the network on in builds, and the suite has no Build-Network: yes"
+	case b.Uncaged(s) != "":
+		return b.Uncaged(s)
 	case len(b.Components) > 0 && !slices.Contains(b.Components, t.Component):
 		return "not one of the builder's Components"
 	}
 	return ""
+}
+
+// Uncaged says why builds would reach the network against the suite's will, or "".
+func (b *Builder) Uncaged(s *Suite) string {
+	if b.Runner == "sbuild" && b.Mode == "schroot" && !s.BuildNetwork {
+		return "its Chroot-Mode, schroot, leaves the network on in builds, and the suite has no Build-Network: yes"
+	}
+	return ""
+}
+
+// AlwaysQuiet reports whether there is no moment at which the builder begins a build.
+func (b *Builder) AlwaysQuiet() bool {
+	for minute := range 24 * 60 {
+		at := time.Date(2000, 1, 1, 0, minute, 0, 0, time.UTC)
+		if !slices.ContainsFunc(b.Quiet, func(h Hours) bool { _, ok := h.within(at); return ok }) {
+			return false
+		}
+	}
+	return true
 }
 
 // Patterns choose source packages: words with the wild cards * and ?, or

@@ -86,6 +86,8 @@ var checks = []struct {
 	{"builders", (*patient).builders},
 	{"coverage", (*patient).coverage},
 	{"uploaders", (*patient).uploaders},
+	{"reviewers", (*patient).reviewers},
+	{"signers", (*patient).signers},
 	{"notify", (*patient).notify},
 	{"drops", (*patient).disputed},
 	{"letters", (*patient).letters},
@@ -143,12 +145,6 @@ func Errors(found []Finding) (n int) {
 		}
 	}
 	return n
-}
-
-// suiteNamed reports whether the word means a suite of the settings.
-func (p *patient) suiteNamed(word string) bool {
-	_, ok := p.settings.Suite(word)
-	return ok
 }
 
 // archs are all architectures that a suite is built for, and all.

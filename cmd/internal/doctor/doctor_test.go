@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -63,6 +64,15 @@ func (s *server) remove(path string) {
 	}
 }
 
+// owned gives files of the tree away, as a tree with accounts has them.
+func (s *server) owned(uid int, names ...string) {
+	for _, name := range names {
+		if err := os.Lchown(filepath.Join(s.tree, name), uid, uid); err != nil {
+			s.Skip("only root can give files away")
+		}
+	}
+}
+
 func (s *server) key(name string, at time.Time) *openpgp.Signer {
 	s.Helper()
 	k, err := openpgp.Generate(name, name+"@packmill.invalid", at)
@@ -86,7 +96,10 @@ func good(t *testing.T) *server {
 	s.mirror = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/debian/dists/bookworm/InRelease" {
 			http.NotFound(w, r)
+			return
 		}
+		fmt.Fprint(w, "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nArchitectures: all amd64\n"+
+			"Components: updates/main updates/contrib\nSHA256:\n 00 1 main/binary-amd64/Packages\n")
 	}))
 	t.Cleanup(s.mirror.Close)
 	s.archive, s.builder, s.person = s.key("archive", s.now), s.key("builder", s.now), s.key("person", s.now)
@@ -316,6 +329,90 @@ func TestBroken(t *testing.T) {
 		}, "namespaces", "builds get no user namespace"},
 		{"no chroot", func(s *server) { s.chrooted() }, "chroots", "the first build makes it"},
 		{"a full disk", func(s *server) { s.control("general", "Reserve: 1000000G\n") }, "room", "are free"},
+		{"an Override that is none", func(s *server) {
+			s.control("suites", read(s, "suites")+"Override: override\n")
+			s.control("override", "hello\n")
+		}, "suites", "Override: "},
+		{"a component that the mirror has not", func(s *server) {
+			s.change("suites", "bookworm main", "bookworm mian")
+		}, "mirrors", "has no component mian"},
+		{"an architecture that the mirror has not", func(s *server) {
+			s.change("suites", "amd64", "amd64 riscv64")
+		}, "mirrors", "has nothing for riscv64"},
+		{"a builder that is paused", func(s *server) {
+			s.control("builders", read(s, "builders")+"Takes: no\n")
+		}, "coverage", "takes nothing"},
+		{"a builder that is always quiet", func(s *server) {
+			s.control("builders", read(s, "builders")+"Quiet: 00:00-12:00 12:00-00:00\n")
+		}, "builders", "all day"},
+		{"a component that nobody builds", func(s *server) {
+			s.control("suites", read(s, "suites")+"Components: main contrib\n")
+			s.control("builders", read(s, "builders")+"Components: main\n")
+		}, "coverage", "component contrib"},
+		{"builders of some packages alone", func(s *server) {
+			s.control("builders", read(s, "builders")+"Packages: lib*\n")
+		}, "coverage", "Packages"},
+		{"a schroot in a suite without a network", func(s *server) {
+			s.change("builders", "Runner: exec "+filepath.Join(s.root, "build"), "Runner: sbuild\nUser: nobody\nChroot-Mode: schroot")
+		}, "coverage", "Build-Network"},
+		{"logs that nobody may judge", func(s *server) {
+			s.control("suites", read(s, "suites")+"Log-Review: manual\n")
+		}, "signers", "nobody may sign what is built for amd64"},
+		{"logs that nobody is shown", func(s *server) {
+			s.control("suites", read(s, "suites")+"Log-Review: manual\n")
+			s.change("uploaders", "Allow: source", "Allow: source, sign=amd64 all")
+			s.change("notify", "Event: *", "Event: published")
+		}, "signers", "Event: log"},
+		{"two persons in a tree of one", func(s *server) {
+			s.owned(64003, "queue", "spool")
+			s.control("general", "Two-Persons: yes\n")
+		}, "reviewers", "Two-Persons"},
+		{"nobody who reviews", func(s *server) {
+			s.owned(64003, "queue")
+			s.machine("etc/group", "packmill-review:x:990:\n")
+		}, "reviewers", "nobody is in the group packmill-review"},
+		{"one who reviews where two must", func(s *server) {
+			s.owned(64003, "queue")
+			s.machine("etc/group", "packmill-review:x:990:rita\n")
+			s.control("general", "Two-Persons: yes\n")
+		}, "reviewers", "Two-Persons: yes, and of the group packmill-review there is rita alone"},
+		{"an uploader of a codename", func(s *server) {
+			s.control("suites", read(s, "suites")+"Codename: bookworm\n")
+			s.change("uploaders", "suites=stable", "suites=bookworm")
+		}, "uploaders", "another name of the suite stable"},
+		{"a builder of a codename", func(s *server) {
+			s.control("suites", read(s, "suites")+"Codename: bookworm\n")
+			s.control("builders", read(s, "builders")+"Suites: bookworm\n")
+		}, "builders", "another name of the suite stable"},
+		{"a key of an uploader that ended", func(s *server) {
+			s.control("keys/person.asc", string(s.key("late", s.now.Add(48*time.Hour)).Public()))
+		}, "uploaders", "has no key"},
+		{"a key that the agent has not", func(s *server) {
+			s.Setenv("GNUPGHOME", s.root)
+			s.change("suites", "private/archive.key", "gpg:"+elsewhere)
+		}, "archive-keys", "gpg does not know it"},
+		{"a secret that maild cannot read", func(s *server) {
+			s.control("notify", read(s, "notify")+"\nEvent: published\nHook: https://ci.packmill.invalid/x\nSecret: private/hook\n")
+			s.control("private/hook", "secret\n")
+			s.owned(64003, "queue", "control/private/hook")
+		}, "notify", "cannot read it"},
+		{"an uploader with a shell", func(s *server) {
+			s.control("uploaders", read(s, "uploaders")+"\nName: robot\nAccount: nobody\n")
+			s.write(filepath.Join(s.tree, "spool/incoming/nobody/x"), "")
+		}, "uploaders", "is not in the group packmill-upload"},
+		{"sshd's settings for uploaders as a comment", func(s *server) {
+			s.control("uploaders", read(s, "uploaders")+"\nName: robot\nAccount: nobody\n")
+			s.machine("etc/ssh/sshd_config", "# Match Group packmill-upload\n")
+		}, "sshd", "do not know the group"},
+		{"a fragment that sshd does not read", func(s *server) {
+			s.control("uploaders", read(s, "uploaders")+"\nName: robot\nAccount: nobody\n")
+			s.machine("etc/ssh/sshd_config", "Port 22\n")
+			s.machine("etc/ssh/sshd_config.d/packmill.conf", "Match Group packmill-upload\nChrootDirectory "+s.tree+"/spool\n")
+		}, "sshd", "do not know the group"},
+		{"sshd's settings of another tree", func(s *server) {
+			s.control("uploaders", read(s, "uploaders")+"\nName: robot\nAccount: nobody\n")
+			s.machine("etc/ssh/sshd_config", "Match Group packmill-upload\n    ChrootDirectory /srv/spool\n")
+		}, "sshd", "/srv/spool"},
 		{"a clock that went back", func(s *server) {
 			s.write(filepath.Join(s.tree, "archive/dists/stable/InRelease"), "")
 			s.now = s.now.Add(-24 * time.Hour)

@@ -317,14 +317,12 @@ func (p *patient) sshd() {
 	if !slices.ContainsFunc(p.settings.Uploaders, func(u control.Uploader) bool { return u.Account != "" }) {
 		return
 	}
-	fragments, _ := filepath.Glob(p.file("/etc/ssh/sshd_config.d/*.conf"))
-	main := append(fragments, p.file("/etc/ssh/sshd_config"))
-	if !slices.ContainsFunc(main, func(path string) bool {
-		data, err := os.ReadFile(path)
-		return err == nil && strings.Contains(string(data), "Match Group packmill-upload")
-	}) {
+	if root, known := p.sshdChroot(); !known {
 		p.error("sshd", "packmill setup --sshd, or copy packmill.conf to /etc/ssh/sshd_config.d and reload ssh",
 			"its settings do not know the group packmill-upload, so uploaders have a shell or nothing")
+	} else if here := filepath.Join(p.Tree, "spool"); root != "" && filepath.Clean(root) != here {
+		p.error("sshd", "write ChrootDirectory "+here+" there and reload ssh",
+			"uploads go to %s, which is not of this tree", root)
 	}
 	// sshd drops the connection where others can write above the chroot.
 	for dir := filepath.Join(p.Tree, "spool"); ; dir = filepath.Dir(dir) {
@@ -342,32 +340,115 @@ func (p *patient) sshd() {
 	}
 }
 
+// sshdChroot is where sshd's settings send uploaders, and whether they know them: what a comment says does not count,
+// nor a fragment that they do not include.
+func (p *patient) sshdChroot() (root string, known bool) {
+	lines := func(path string) (out [][]string) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil
+		}
+		for l := range strings.Lines(string(data)) {
+			if w := strings.Fields(l); len(w) > 0 && !strings.HasPrefix(w[0], "#") {
+				out = append(out, w)
+			}
+		}
+		return out
+	}
+	var all [][]string
+	for _, w := range lines(p.file("/etc/ssh/sshd_config")) {
+		if !strings.EqualFold(w[0], "Include") {
+			all = append(all, w)
+			continue
+		}
+		for _, pattern := range w[1:] {
+			if !filepath.IsAbs(pattern) {
+				pattern = "/etc/ssh/" + pattern
+			}
+			fragments, _ := filepath.Glob(p.file(pattern))
+			for _, f := range fragments {
+				all = append(all, lines(f)...)
+			}
+		}
+	}
+	inside := false
+	for _, w := range all {
+		switch {
+		case strings.EqualFold(w[0], "Match"):
+			inside = strings.Join(w[1:], " ") == "Group "+uploadGroup
+			known = known || inside
+		case inside && strings.EqualFold(w[0], "ChrootDirectory") && len(w) > 1:
+			root = w[1]
+		}
+	}
+	return root, known
+}
+
 // mirrors asks for the Release file of each line of Base, each once.
 func (p *patient) mirrors() {
 	if p.Offline {
 		return
 	}
-	asked := map[string]bool{}
+	releases := map[string][]byte{} // by address
 	for i := range p.settings.Suites {
 		s := &p.settings.Suites[i]
 		for _, line := range s.Base {
 			url := releaseURL(line)
-			if url == "" || asked[url] {
+			if url == "" {
 				continue
 			}
-			asked[url] = true
-			if status, err := p.get(url); err != nil {
-				p.error("suite "+s.Name, "look at the network, or write another mirror into Base", "Base: %v", err)
-			} else if status != http.StatusOK {
-				p.error("suite "+s.Name, "look for a slip in Base", "Base: %s answers %d", url, status)
+			if _, known := releases[url]; !known {
+				status, text, err := p.get(url)
+				if err != nil {
+					p.error("suite "+s.Name, "look at the network, or write another mirror into Base", "Base: %v", err)
+				} else if status != http.StatusOK {
+					p.error("suite "+s.Name, "look for a slip in Base", "Base: %s answers %d", url, status)
+					text = nil
+				}
+				releases[url] = text
+			}
+			p.release(s, line, url, releases[url])
+		}
+	}
+}
+
+// release compares a line of Base with what the mirror says that it has.
+func (p *patient) release(s *control.Suite, line, url string, text []byte) {
+	field := func(name string) []string {
+		for l := range strings.Lines(string(text)) {
+			if v, ok := strings.CutPrefix(l, name+":"); ok {
+				return strings.Fields(v)
+			}
+		}
+		return nil
+	}
+	w := aptWords(line)
+	if has := field("Components"); len(has) > 0 {
+		for _, c := range w[3:] {
+			// Security's are called updates/main, and apt asks for main.
+			if !slices.ContainsFunc(has, func(h string) bool { return h == c || strings.HasSuffix(h, "/"+c) }) {
+				p.error("suite "+s.Name, "write one of these: "+strings.Join(has, " "), "Base: %s has no component %s", url, c)
+			}
+		}
+	}
+	if has := field("Architectures"); len(has) > 0 && !strings.Contains(line, "arch") {
+		for _, a := range s.Architectures {
+			if !slices.Contains(has, a) {
+				p.error("suite "+s.Name, "take another mirror, or [arch=...] where another line has it",
+					"Base: %s has nothing for %s", url, a)
 			}
 		}
 	}
 }
 
+// aptWords are the words of an apt line without its options.
+func aptWords(line string) []string {
+	return slices.DeleteFunc(strings.Fields(line), func(s string) bool { return strings.ContainsAny(s, "[]=") })
+}
+
 // releaseURL is where the line's InRelease is, if that is http.
 func releaseURL(line string) string {
-	w := slices.DeleteFunc(strings.Fields(line), func(s string) bool { return strings.ContainsAny(s, "[]=") })
+	w := aptWords(line)
 	if len(w) < 3 || !strings.HasPrefix(w[1], "http://") && !strings.HasPrefix(w[1], "https://") {
 		return ""
 	}
@@ -377,21 +458,21 @@ func releaseURL(line string) string {
 	return strings.TrimSuffix(w[1], "/") + "/dists/" + w[2] + "/InRelease"
 }
 
-// get asks for an address and throws the answer away.
-func (p *patient) get(url string) (status int, err error) {
+// get asks for an address, and returns how the answer begins.
+func (p *patient) get(url string) (status int, text []byte, err error) {
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, 1<<20)
-	return resp.StatusCode, nil
+	text, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	return resp.StatusCode, text, err
 }
 
 // web asks the web server as a client does, and as a stranger.
@@ -407,7 +488,7 @@ func (p *patient) web() {
 			continue // nothing is published yet
 		}
 		url := fmt.Sprintf("%s/dists/%s/InRelease", base, s.Name)
-		if status, err := p.get(url); err != nil {
+		if status, _, err := p.get(url); err != nil {
 			p.error("web", "start the web server, with archive/ of the tree as its root", "%v", err)
 			return
 		} else if status != http.StatusOK {
@@ -415,7 +496,7 @@ func (p *patient) web() {
 		}
 	}
 	for _, inner := range []string{"/incoming/", "//incoming/", "/installed/", "/cache/"} {
-		if status, err := p.get(base + inner); err == nil && status == http.StatusOK {
+		if status, _, err := p.get(base + inner); err == nil && status == http.StatusOK {
 			p.error("web", "take over the locations of the nginx or Caddy example; packmill init --users closes the directory",
 				"%s%s is shown to everybody", base, inner)
 		}

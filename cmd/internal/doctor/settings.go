@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/archive"
 	"packmill/archive/opkg"
 	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/mail"
@@ -38,8 +39,11 @@ func (p *patient) suites() {
 		for _, line := range s.Base {
 			p.baseLine(about, line)
 		}
-		if s.Override != "" {
-			p.readable(about, "Override", p.settings.Path(s.Override), "write the file, or take the field away")
+		if path := p.settings.Path(s.Override); s.Override != "" &&
+			p.readable(about, "Override", path, "write the file, or take the field away") {
+			if _, err := archive.ReadOverrides(path); err != nil {
+				p.error(about, "mend that line; until then nothing of the suite is published", "Override: %v", err)
+			}
 		}
 	}
 }
@@ -99,6 +103,10 @@ func (p *patient) signs(about, field, name, owner, fingerprint string) {
 	if strings.HasPrefix(name, openpgp.AgentPrefix) {
 		if got := strings.TrimPrefix(name, openpgp.AgentPrefix); fingerprint != "" && !strings.EqualFold(got, fingerprint) {
 			p.error(about, "write the same key into both fields", "%s is %s, and Fingerprint is %s", field, name, fingerprint)
+		} else if !p.separate() { // another account's agent is not asked
+			if _, err := openpgp.OpenSigner(name); err != nil {
+				p.warn(about, "gpg --list-secret-keys, as who runs the daemons and with their GNUPGHOME", "%s: %v", field, err)
+			}
 		}
 		return
 	}
@@ -140,9 +148,7 @@ func (p *patient) builders() {
 		b := &p.settings.Builders[i]
 		about := "builder " + b.Name
 		for _, s := range b.Suites {
-			if !p.suiteNamed(s) {
-				p.error(about, "name suites of control/suites: "+p.suiteNames(), "Suites: there is no suite %q", s)
-			}
+			p.suiteOf(about, "Suites", s)
 		}
 		for _, a := range b.Architectures {
 			if !slices.Contains(p.archs(), a) {
@@ -153,6 +159,9 @@ func (p *patient) builders() {
 			if st, err := os.Stat(b.Exec); err != nil || st.Mode()&0o111 == 0 {
 				p.error(about, "install the program, with the right to execute", "Runner: %s cannot be run", b.Exec)
 			}
+		}
+		if b.AlwaysQuiet() {
+			p.error(about, "leave it some hours, or write Takes: no", "its Quiet is all day, so it never builds")
 		}
 		if b.User != "" {
 			if _, err := user.Lookup(b.User); err != nil {
@@ -203,13 +212,48 @@ func (p *patient) coverage() {
 	for i := range p.settings.Suites {
 		s := &p.settings.Suites[i]
 		for _, arch := range append(slices.Clone(s.Architectures), "all") {
-			if !slices.ContainsFunc(p.settings.Builders, func(b control.Builder) bool {
-				return slices.Contains(b.Architectures, arch) && (len(b.Suites) == 0 || slices.Contains(b.Suites, s.Name))
-			}) {
-				p.error("suite "+s.Name, "add "+arch+" to the Architectures of a builder in control/builders",
-					"no builder builds %s for it", arch)
-			}
+			p.covered(s, arch)
 		}
+	}
+}
+
+// covered looks for builders of an architecture: any, then those that work, then those that take every package.
+func (p *patient) covered(s *control.Suite, arch string) {
+	about := "suite " + s.Name
+	all := p.settings.Builders
+	keep := func(from []control.Builder, fits func(*control.Builder) bool) []control.Builder {
+		return slices.DeleteFunc(slices.Clone(from), func(b control.Builder) bool { return !fits(&b) })
+	}
+	of := keep(all, func(b *control.Builder) bool {
+		return slices.Contains(b.Architectures, arch) && (len(b.Suites) == 0 || slices.Contains(b.Suites, s.Name))
+	})
+	if len(of) == 0 {
+		p.error(about, "add "+arch+" to the Architectures of a builder in control/builders",
+			"no builder builds %s for it", arch)
+		return
+	}
+	able := keep(of, func(b *control.Builder) bool { return b.Uncaged(s) == "" })
+	if len(able) == 0 {
+		p.error(about, "Runner: overlay, or Chroot-Mode: unshare; or Build-Network: yes for the suite",
+			"nobody builds %s for it: of %s, %s", arch, of[0].Name, of[0].Uncaged(s))
+		return
+	}
+	takes := keep(able, func(b *control.Builder) bool { return b.Takes == "yes" })
+	if len(takes) == 0 {
+		p.warn(about, "packmill builder resume "+able[0].Name,
+			"who builds %s for it, %s, takes nothing now (Takes)", arch, able[0].Name)
+		takes = able
+	}
+	for _, c := range s.Components {
+		if len(keep(takes, func(b *control.Builder) bool {
+			return len(b.Components) == 0 || slices.Contains(b.Components, c)
+		})) == 0 {
+			p.error(about, "add "+c+" to the Components of a builder", "no builder builds %s of its component %s", arch, c)
+		}
+	}
+	if len(keep(takes, func(b *control.Builder) bool { return len(b.Packages) == 0 })) == 0 {
+		p.warn(about, "add a builder without Packages, if that is not meant",
+			"%s of packages that no Packages of a builder names is built by nobody", arch)
 	}
 }
 
@@ -222,12 +266,12 @@ func (p *patient) uploaders() {
 		about := "uploader " + u.Name
 		p.public(about, u.Fingerprints)
 		for _, s := range u.Allow.Suites {
-			if !p.suiteNamed(s) {
-				p.error(about, "name suites of control/suites: "+p.suiteNames(), "Allow: suites=%s: there is no such suite", s)
+			if !matches(s, p.settings.SuiteNames()) {
+				p.suiteOf(about, "Allow: suites="+s, s)
 			}
 		}
 		for _, c := range u.Allow.Components {
-			if !slices.ContainsFunc(p.settings.Suites, func(s control.Suite) bool { return slices.Contains(s.Components, c) }) {
+			if !slices.ContainsFunc(p.settings.Suites, func(s control.Suite) bool { return matches(c, s.Components) }) {
 				p.error(about, "name Components of control/suites", "Allow: components=%s: no suite has it", c)
 			}
 		}
@@ -237,9 +281,8 @@ func (p *patient) uploaders() {
 			}
 		}
 		if u.Account != "" {
-			if _, err := user.Lookup(u.Account); err != nil {
-				p.error(about, "packmill uploader add "+u.Account+" KEY.pub", "Account: there is no account %s", u.Account)
-			} else if _, err := os.Stat(filepath.Join(p.Tree, "spool/incoming", u.Account)); errors.Is(err, fs.ErrNotExist) {
+			p.account(about, u.Account)
+			if _, err := os.Stat(filepath.Join(p.Tree, "spool/incoming", u.Account)); errors.Is(err, fs.ErrNotExist) {
 				p.error(about, "packmill uploader add "+u.Account+" KEY.pub", "Account: %s has no directory in spool/incoming",
 					u.Account)
 			}
@@ -256,6 +299,11 @@ func (p *patient) notify() {
 		n := &p.settings.Notify[i]
 		about := "notify " + n.Event
 		if n.Hook != "" {
+			secret := p.settings.Path(n.Secret)
+			if u, err := user.Lookup(spool.UserMail); err == nil && p.separate() && !mayRead(u, secret) {
+				p.error(about, "chown "+spool.UserMail+" "+secret,
+					"Secret: %s cannot read it, so the hook is not called", spool.UserMail)
+			}
 			if _, err := mail.HookSecret(p.settings.Path(n.Secret)); err != nil && !errors.Is(err, fs.ErrPermission) {
 				p.error(about, "openssl rand -hex 32 >"+p.settings.Path(n.Secret)+", for "+spool.UserMail+" to read",
 					"Secret: %v; the hook is not called", err)
@@ -302,18 +350,12 @@ func (p *patient) letters() {
 		}
 	}
 	if n > 0 {
-		p.error(dir, "start maild, or see why its sendmail does not take them: journalctl -u maild",
+		p.error(dir, "start maild, or see why its sendmail or a Hook does not take them: journalctl -u maild",
 			"%d letters wait for more than %v", n, slow)
 	}
 }
 
-func (p *patient) suiteNames() string {
-	var names []string
-	for _, s := range p.settings.Suites {
-		names = append(names, s.Name)
-	}
-	return strings.Join(names, " ")
-}
+func (p *patient) suiteNames() string { return strings.Join(p.settings.SuiteNames(), " ") }
 
 // separate reports whether the daemons have accounts of their own.
 func (p *patient) separate() bool {
