@@ -56,10 +56,14 @@ func hookOf(notices []control.Notice, url string) *control.Notice {
 	return nil
 }
 
+// hookPatience is how long a hook may take to answer: it notes what it hears and works later. A round waits so long
+// for each that is silent, and everybody's mail with it.
+const hookPatience = 15 * time.Second
+
 // request calls the hook, signed as Standard Webhooks has it. A repetition
 // has the same webhook-id. Every answer but 2xx is an error.
 func (o *outgoing) request(ctx context.Context, secret []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, hookPatience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.Via, bytes.NewReader(o.text))
 	if err != nil {
