@@ -38,6 +38,7 @@ const (
 type Flags struct {
 	Tree  string `help:"The tree." default:"/var/lib/packmill" env:"PACKMILL_TREE" placeholder:"DIR" type:"path"`
 	Once  bool   `help:"Work until nothing is left to do now, then exit (for cron)."`
+	Quiet bool   `help:"Log only what a person should look at: what cron mails then is worth reading."`
 	Debug bool   `help:"Log each scan too, and what stays where it is, and why."`
 
 	Version kong.VersionFlag `help:"Print the version."`
@@ -81,8 +82,11 @@ func (f *Flags) Start(name string) (*Env, error) {
 	// What one daemon writes the next must be able to move: the group shares.
 	unix.Umask(0o002)
 	level := slog.LevelInfo
-	if f.Debug {
+	switch {
+	case f.Debug:
 		level = slog.LevelDebug
+	case f.Quiet:
+		level = slog.LevelWarn
 	}
 	to := f.LogTo
 	if to == nil {

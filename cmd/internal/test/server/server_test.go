@@ -280,8 +280,11 @@ func TestServer(t *testing.T) {
 			if strings.Contains(strings.Join(j, " "), "chroot update") {
 				continue // this server builds without chroots
 			}
-			c.sh(fmt.Sprintf("runuser -u %s -- env -i HOME=/ LOGNAME=%[1]s %s /bin/sh -c '%s'",
+			out := c.sh(fmt.Sprintf("runuser -u %s -- env -i HOME=/ LOGNAME=%[1]s %s /bin/sh -c '%s'",
 				j[0], strings.Join(env, " "), strings.Join(j[1:], " ")))
+			if strings.Contains(out, "level=INFO") {
+				t.Errorf("cron mails what went well: %s", out)
+			}
 		}
 		_, err := c.try("test -e " + item("archive/installed/"+suite+"/source/*", "long"))
 		return err == nil
