@@ -49,11 +49,14 @@ func (s *setupCmd) Run(c *cli) error {
 		return daemon.Wrong{Err: errors.New("setup has no --dry-run; it asks at a terminal, and leaves what is there")}
 	case os.Getuid() != 0:
 		return daemon.Wrong{Err: errors.New("accounts and units are root's to make: sudo packmill setup")}
+	case c.Tree != setup.OfUnits && !s.NoStart && s.Subids == "" && !s.Sshd && setup.Systemd():
+		return daemon.Wrong{Err: fmt.Errorf("the units are of the tree %s: mount the disk that you mean there, "+
+			"or say --no-start and write units of your own", setup.OfUnits)}
 	case s.Subids != "":
 		_, err := setup.SubordinateIDs(s.Subids)
 		return err
 	case s.Sshd:
-		_, err := setup.Sshd(setup.File("packmill.conf"))
+		_, err := setup.Sshd(setup.File("packmill.conf"), c.Tree)
 		return err
 	}
 	given := setup.Given{Suite: s.Suite, Base: s.Base, Archs: s.Arch, From: s.From, Opkg: s.Opkg, Pages: s.Pages}
@@ -117,8 +120,8 @@ func (s *setupCmd) settings(c *cli, a *setup.Answers) error {
 	return err
 }
 
-func (s *setupCmd) sshd(*cli, *setup.Answers) error {
-	did, err := setup.Sshd(setup.File("packmill.conf"))
+func (s *setupCmd) sshd(c *cli, _ *setup.Answers) error {
+	did, err := setup.Sshd(setup.File("packmill.conf"), c.Tree)
 	if err != nil {
 		// Uploads may come another way, so the rest goes on.
 		terminal.Print(os.Stderr, "packmill: sshd: %v\n", err)

@@ -52,10 +52,33 @@ func Control(tree string, a *Answers) (wrote, kept []string, err error) {
 		return nil, nil, err
 	}
 	a.Fingerprint = key.Fingerprint()
-	if wrote, kept, err = WriteSettings(dir, Settings(a)); err == nil {
-		_, err = control.Load(dir)
+	if wrote, kept, err = WriteSettings(dir, Settings(a)); err != nil {
+		return wrote, kept, err
+	}
+	set, err := control.Load(dir)
+	if err == nil {
+		a.follow(set)
 	}
 	return wrote, kept, err
+}
+
+// follow makes the answers those of the settings in force: what a person wrote stays, whatever was answered, and units
+// and advice are for that.
+func (a *Answers) follow(set *control.Settings) {
+	if _, there := set.Suite(a.Suite); !there && len(set.Suites) > 0 {
+		a.Suite = set.Suites[0].Name
+	}
+	a.Archs = nil
+	for _, b := range set.Builders {
+		if b.Elsewhere() {
+			continue
+		}
+		for _, arch := range b.Architectures {
+			if arch != "all" && !slices.Contains(a.Archs, arch) {
+				a.Archs = append(a.Archs, arch)
+			}
+		}
+	}
 }
 
 // Chroots makes the chroots that the builders of the tree need and that are missing, or

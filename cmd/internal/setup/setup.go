@@ -298,7 +298,7 @@ var Libexec = []string{"/usr/libexec/packmill", "/usr/local/libexec/packmill"}
 // Sshd puts the fragment for uploaders' accounts into sshd's settings, shows
 // them to sshd, and makes it read them again: also when the fragment was there, since who was
 // interrupted may have left it unread. It reports whether it put it there.
-func Sshd(fragment string) (bool, error) {
+func Sshd(fragment, tree string) (bool, error) {
 	const to = "/etc/ssh/sshd_config.d/packmill.conf"
 	if _, err := os.Stat("/etc/ssh/sshd_config"); errors.Is(err, fs.ErrNotExist) {
 		return false, errors.New("there is no OpenSSH server: apt install openssh-server, then packmill setup --sshd")
@@ -309,6 +309,7 @@ func Sshd(fragment string) (bool, error) {
 		if err != nil {
 			return false, err
 		}
+		data = bytes.ReplaceAll(data, []byte(OfUnits+"/"), []byte(strings.TrimSuffix(tree, "/")+"/"))
 		if err := durable.WriteFile(to, data, 0o644); err != nil {
 			return false, err
 		}
@@ -330,6 +331,9 @@ func Sshd(fragment string) (bool, error) {
 	}
 	return put, nil
 }
+
+// OfUnits is the tree of the units.
+const OfUnits = "/var/lib/packmill"
 
 // Systemd reports whether systemd runs this machine.
 func Systemd() bool {

@@ -63,6 +63,17 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+// TestFollow: set up again, units and advice are of the settings that stay.
+func TestFollow(t *testing.T) {
+	a := &Answers{Suite: "another", Archs: []string{"riscv64"}}
+	a.follow(&control.Settings{Suites: []control.Suite{{Name: "stable"}}, Builders: []control.Builder{
+		{Architectures: []string{"amd64", "all"}}, {Architectures: []string{"i386", "amd64"}},
+		{Architectures: []string{"arm64"}, Runner: "remote"}}})
+	if a.Suite != "stable" || !slices.Equal(a.Archs, []string{"amd64", "i386"}) {
+		t.Errorf("got %s and %q, want stable and amd64 i386", a.Suite, a.Archs)
+	}
+}
+
 // TestUnits: the pages are units like the others, for who wants them.
 func TestUnits(t *testing.T) {
 	for _, pages := range []bool{true, false} {
