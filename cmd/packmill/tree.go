@@ -137,6 +137,9 @@ func (c *cli) status(t *spool.Tree, s *terminal.Screen, f *survey.Filter) error 
 	if err != nil {
 		return err
 	}
+	if errors.Is(refused, fs.ErrPermission) {
+		status.Closed, refused = append(status.Closed, survey.Whose(t.Root(), t.Path("control"))), nil
+	}
 	c.note(status.Closed)
 	if refused != nil && !c.JSON {
 		terminal.Print(s.Out, "The settings are refused, and the last good ones in force: %s\n",

@@ -37,9 +37,11 @@ func (w *waitCmd) Run(c *cli) error {
 	if all, err := c.control(); err != nil {
 		return err
 	} else if w.Suite != "" {
-		if _, err := theSuite(all, w.Suite, ""); err != nil {
+		s, err := theSuite(all, w.Suite, "")
+		if err != nil {
 			return err
 		}
+		w.Suite = s.Name // where things lie has no other name
 	}
 	ctx, stop := interruptible()
 	defer stop()

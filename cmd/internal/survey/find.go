@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"packmill/cmd/internal/control"
 	"packmill/cmd/internal/daemon"
 	"packmill/cmd/internal/terminal"
 	"packmill/internal/near"
@@ -58,7 +59,28 @@ func (f *Filter) Find(t *spool.Tree) (found []spool.Found, closed []string, err 
 			}
 		}
 	}
-	return found, once(closed), nil
+	if len(found) == 0 {
+		err = f.noSuite(t)
+	}
+	return found, once(closed), err
+}
+
+// noSuite refuses a suite that is in no item and not in the settings by that name: nothing there is no answer to a slip.
+func (f *Filter) noSuite(t *spool.Tree) error {
+	if f.Suite == "" || spool.IsPattern(f.Suite) {
+		return nil
+	}
+	set, err := control.Load(t.Path("control"))
+	if err != nil || len(set.Suites) == 0 {
+		return nil // what is where can be said without settings
+	}
+	switch s, known := set.Suite(f.Suite); {
+	case !known:
+		return daemon.Wrong{Err: set.NoSuite(f.Suite)}
+	case s.Name != f.Suite:
+		return daemon.Wrong{Err: fmt.Errorf("%s is another name of the suite %s; write that", f.Suite, s.Name)}
+	}
+	return nil
 }
 
 // Meant is Find for what is done something with: that the filter leaves nothing is a
@@ -121,7 +143,7 @@ func read(t *spool.Tree, pattern string, states []spool.State) (found []spool.Fo
 	found, err = t.Find(pattern, states...)
 	closed, err = spool.Closed(err)
 	for i, dir := range closed {
-		closed[i] = whose(t.Root(), dir)
+		closed[i] = Whose(t.Root(), dir)
 	}
 	return found, closed, err
 }

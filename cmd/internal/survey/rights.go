@@ -18,9 +18,9 @@ import (
 	"packmill/cmd/internal/terminal"
 )
 
-// whose is a directory that the person may not read, below the tree, with the
+// Whose is a directory that the person may not read, below the tree, with the
 // group that may: "spool/review (packmill-review)".
-func whose(tree, dir string) string {
+func Whose(tree, dir string) string {
 	name := strings.TrimPrefix(dir, tree+"/")
 	if info, err := os.Lstat(dir); err == nil {
 		gid := info.Sys().(*syscall.Stat_t).Gid
@@ -86,6 +86,12 @@ func denied(path string) (string, *syscall.Stat_t) {
 	return "", nil
 }
 
+// inGroup reports whether this process has the rights of the group.
+func inGroup(gid int) bool {
+	groups, err := os.Getgroups()
+	return err == nil && (gid == os.Getegid() || slices.Contains(groups, gid))
+}
+
 // forWhom says who may, and what makes the person one of them.
 func forWhom(st *syscall.Stat_t) string {
 	owner := "uid " + strconv.Itoa(int(st.Uid))
@@ -93,7 +99,9 @@ func forWhom(st *syscall.Stat_t) string {
 		owner = u.Username
 	}
 	g, err := user.LookupGroupId(strconv.Itoa(int(st.Gid)))
-	if err != nil || st.Mode&0o020 == 0 || g.Name == owner || g.Name == "root" {
+	// What a group may only read helps those alone who are not in it.
+	opens := st.Mode&0o020 != 0 || st.Mode&0o040 != 0 && !inGroup(int(st.Gid))
+	if err != nil || !opens || g.Name == owner || g.Name == "root" {
 		return fmt.Sprintf("is for %s alone: run it as that user", owner)
 	}
 	person := terminal.Who()

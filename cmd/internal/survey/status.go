@@ -77,6 +77,11 @@ func StatusOf(t *spool.Tree, set *control.Settings, only *Filter) (*Status, erro
 	if err := s.items(t); err != nil {
 		return nil, err
 	}
+	if len(s.Counts) == 0 {
+		if err := only.noSuite(t); err != nil {
+			return nil, err
+		}
+	}
 	daemons, err := builders.Read(t.Path(spool.BuildersDir))
 	if err != nil {
 		return nil, err
@@ -170,7 +175,7 @@ func (s *Status) items(t *spool.Tree) error {
 func (s *Status) leaveOut(t *spool.Tree, err error) error {
 	dirs, err := spool.Closed(err)
 	for _, dir := range dirs {
-		s.Closed = append(s.Closed, whose(t.Root(), dir))
+		s.Closed = append(s.Closed, Whose(t.Root(), dir))
 	}
 	return err
 }

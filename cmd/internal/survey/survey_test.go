@@ -115,7 +115,6 @@ func TestStatusOf(t *testing.T) {
 		{Filter{Patterns: []string{"w*", "other"}}, "needs-build 1, bd-uninstallable 1"},
 		{Filter{Patterns: []string{"hello_1"}, Suite: "s*", Arch: "amd64"}, "needs-build 1"},
 		{Filter{States: Only(spool.BDUninstallable)}, "bd-uninstallable 1"},
-		{Filter{Suite: "stable"}, ""},
 		{Filter{Arch: "i386"}, ""},
 		{Filter{Older: time.Hour}, ""},
 		{Filter{Older: time.Nanosecond}, "needs-build 2, bd-uninstallable 1"},
@@ -127,6 +126,27 @@ func TestStatusOf(t *testing.T) {
 		}
 		if text := strings.Join(got, ", "); err != nil || text != c.want {
 			t.Errorf("%+v: got %s, %v, want %s", c.only, text, err, c.want)
+		}
+	}
+}
+
+// TestNoSuite: nothing of a suite that nobody knows is a slip and no answer.
+func TestNoSuite(t *testing.T) {
+	tree, _ := newTree(t)
+	settings := "Suite: sid\nCodename: unstable\nArchitectures: amd64\n\nSuite: stable\nArchitectures: amd64\n"
+	if err := os.WriteFile(tree.Path("control/suites"), []byte(settings), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	job(t, tree, "hello", spool.NeedsBuild, queue.Ticket{})
+	for suite, want := range map[string]string{"sdi": "did you mean sid?", "unstable": "another name of the suite sid",
+		"stable": "", "s*": "", "x*": "", "sid": ""} {
+		f := &Filter{Suite: suite}
+		_, _, err := f.Find(tree)
+		_, counted := StatusOf(tree, nil, f)
+		for _, err := range []error{err, counted} {
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("suite %s: got %v, want %q", suite, err, want)
+			}
 		}
 	}
 }

@@ -42,7 +42,7 @@ func TestWait(t *testing.T) {
 // newer than what is published is the newest version.
 func TestWaitSentAgain(t *testing.T) {
 	t.Parallel()
-	m := newMill(t)
+	m := newMill(t, "Codename: first")
 	bad := uploadtest.Package{Source: "hello", Version: "1:1.0", Distribution: "nosuch"}
 	m.upload(bad)
 	m.settle()
@@ -52,6 +52,7 @@ func TestWaitSentAgain(t *testing.T) {
 	m.ends(4, "hello: incoming: ", "the time is over", "wait", "hello_1:1.0", "--timeout", "10ms")
 	m.settle()
 	m.ends(0, "hello 1:1.0: published", "", "wait", "hello_1:1.0")
+	m.ends(0, "hello 1:1.0: published", "", "wait", "hello_1:1.0", "-s", "first", "--timeout", "1m")
 	m.upload(uploadtest.Package{Source: "hello", Version: "1:1.1"})
 	m.ends(0, "hello 1:1.0: published", "", "wait", "hello_1:1.0")
 	m.ends(4, "hello: incoming: ", "hello 1.1: the time is over: ", "wait", "hello", "--timeout", "10ms")
