@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # used by those who source it
-# What scripts/quickstart and scripts/test share: words to the person, the clock,
+# What scripts/quickstart, scripts/test and scripts/bench share: words to the person, the clock,
 # and a look at the machine. Source it; it changes nothing by itself.
 #
 # Each check that fails ends the program with a sentence that says what to do.
@@ -229,6 +229,15 @@ run_as() {
 	fi
 }
 RUN_ENV=()
+
+# test_user: what root builds as in tests and measurements, made if it is missing, and where its chroots lie.
+test_user() {
+	export PACKMILL_BUILD_USER=packmill-test PACKMILL_TEST_CACHE=${PACKMILL_TEST_CACHE:-/var/cache/packmill-test}
+	id packmill-test >/dev/null 2>&1 ||
+		useradd --system --user-group --create-home --home-dir /var/lib/packmill-test --shell /usr/sbin/nologin \
+			--comment "Packmill's tests" packmill-test
+	install -d -o packmill-test -g packmill-test "$PACKMILL_TEST_CACHE"
+}
 
 # give_subids USER [N]: subordinate user and group ids for N builds at a time (1),
 # 65536 for each, if it has less.
