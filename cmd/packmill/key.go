@@ -25,7 +25,7 @@ func (keyNew) Help() string {
 
 Examples:
   packmill key new archive --email archive@example.org     for Sign-With in control/suites
-  packmill key new builder1                                for Key in control/builders
+  packmill key new builder                                 for Key in control/builders
   packmill key new archive --owner packmill-archive        after packmill init --users
   packmill key new feed --opkg                             for Opkg-Key in control/suites`
 }
