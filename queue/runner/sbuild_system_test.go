@@ -62,7 +62,8 @@ var rows = []row{
 				Maintainer: "Release Team <release@example.org>", Time: time.Unix(1795300000, 0)}
 			source{depends: "nowhere-dev <!nocheck>",
 				build: "echo options $$DEB_BUILD_OPTIONS, profiles $$DEB_BUILD_PROFILES, of $$(dpkg-parsechangelog -S Timestamp)." +
-					"\n! " + dials(t) +
+					// Sources of before 2000 ask for supplementary groups, and end without one.
+					"\ngrep '^Groups:.*[0-9]' /proc/self/status\n! " + dials(t) +
 					"\n! getent ahosts www.debian.org\n! grep -E '(eth|en)[0-9a-z]+:' /proc/net/dev\ngrep -q lo: /proc/net/dev"}.make(t,
 				job)
 		}},

@@ -161,7 +161,8 @@ func (r Range) Inside(uid int) *syscall.SysProcAttr {
 		UidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: r.UID, Size: Count}},
 		GidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: r.GID, Size: Count}},
 		GidMappingsEnableSetgroups: true,
-		Credential:                 &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)},
+		// As initgroups(3) does: a login without any supplementary group is not known to programs.
+		Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid), Groups: []uint32{uint32(uid)}},
 	}
 }
 

@@ -23,6 +23,12 @@ import (
 // mostSource bounds the files of a source whose builds are measured, so that a run ends.
 const mostSource = 512 << 10
 
+// mostFailed is how many sources may fail that build bare, which is a fault of ours, until the others are not measured.
+const mostFailed = 3
+
+// mostTold is how much of the end of a log is shown, in bytes.
+const mostTold = 4 << 10
+
 // sourcesFigures measures builds of real sources, in turns: bare, by the overlay runner, and by sbuild as it comes in
 // its unshare mode. Which sources is by a rule and not by hand: of this machine's own distribution those with something
 // to compile whose build-dependencies bring the fewest packages, but one at least, and of files of at most 512 KiB;
@@ -57,17 +63,19 @@ func sourcesFigures(b *bench) error {
 		return err
 	}
 	m := &sourceRun{b: b, chroots: chroots, arch: arch}
+	var failed []error
 	for _, s := range all {
-		if len(m.taken) == b.sizes(20)[0] {
+		if len(m.taken) == b.sizes(20)[0] || len(failed) > mostFailed {
 			break
 		}
 		if err := m.measure(apt, s); errors.Is(err, errPassed) {
 			b.progress("%s is passed over: %v", s.name, err)
 		} else if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+			failed = append(failed, fmt.Errorf("%s: %w", s.name, err))
+			b.progress("%v", failed[len(failed)-1])
 		}
 	}
-	return m.sum()
+	return errors.Join(append(failed, m.sum())...)
 }
 
 // ownLayers is the chroot in a directory of its own, not unpacked and without layers, by links to the same files.
@@ -334,7 +342,7 @@ func (m *sourceRun) overlay(c *runner.Chroots, dsc string, s realSource) (took, 
 	res, log, err := runJobLog(m.b, &runner.Overlay{Chroots: c}, dsc, s.name, s.version, m.arch)
 	wall := time.Since(start)
 	if err == nil && res.Outcome != runner.Good {
-		err = fmt.Errorf("overlay: %v: %s", res.Outcome, res.Reason)
+		err = fmt.Errorf("overlay: %v: %s:\n%s", res.Outcome, res.Reason, log[max(0, len(log)-mostTold):])
 	}
 	if err != nil {
 		return took{}, false, err
