@@ -176,6 +176,7 @@ type Archive struct {
 
 	mu     sync.Mutex
 	loaded map[string]*loadedKey
+	swept  map[string]time.Time // directories of superseded indexes, when this process did so last
 }
 
 type loadedKey struct {
@@ -195,7 +196,7 @@ func Open(root string) (*Archive, error) {
 			return nil, fmt.Errorf("open archive: %w", err)
 		}
 	}
-	return &Archive{root: root, loaded: map[string]*loadedKey{}}, nil
+	return &Archive{root: root, loaded: map[string]*loadedKey{}, swept: map[string]time.Time{}}, nil
 }
 
 // Root is the archive's directory, absolute.

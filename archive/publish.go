@@ -549,10 +549,29 @@ func (t *transaction) due(rel *release.Release, keys []*loadedKey) (bool, error)
 // stay is how long what was superseded stays.
 func (t *transaction) stay() time.Duration { return cmp.Or(t.suite.Stay, defaultStay) }
 
+// mostSwept is how often a process sweeps a directory at most, if the stay is not shorter still: where a suite is
+// published every second, thousands lie there.
+const mostSwept = time.Minute
+
+// sweeps reports whether the directory is to be swept now, and takes it that it is.
+func (t *transaction) sweeps(dir string) bool {
+	t.a.mu.Lock()
+	defer t.a.mu.Unlock()
+	last, done := t.a.swept[dir]
+	if since := t.now.Sub(last); done && since >= 0 && since < min(mostSwept, t.stay()/20) {
+		return false
+	}
+	t.a.swept[dir] = t.now
+	return true
+}
+
 // sweep removes old indexes of the path's directory after their stay. Current
 // ones are safe however old they are.
 func (t *transaction) sweep(path string, current map[string]bool) error {
 	dir := filepath.Dir(t.p.place(path).ByHash("x"))
+	if !t.sweeps(dir) {
+		return nil
+	}
 	list, err := os.ReadDir(dir)
 	if err != nil {
 		return err
