@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"packmill/archive"
 	"packmill/cmd/internal/base"
@@ -27,10 +28,16 @@ type index struct {
 	digest   string
 	grownOf  string // the digest of an earlier one, since which packages only came
 	complete bool   // the suite's Base is in it: what is not there is nowhere
+	rests    time.Time
+	stale    bool // there is a newer one, and release is asked for a scan when this one has rested
 }
 
+// readRest is how many times as long as its reading took an index is used although there is a newer one: of a suite
+// that is published every second the work does not grow with its size.
+const readRest = 9
+
 // indexOf reads the suite's own packages and its Base's, if they have changed
-// since they were read last.
+// since they were read last and that was not just now.
 func (m *master) indexOf(ctx context.Context, s *control.Suite, arch string) (*index, error) {
 	if arch == "all" {
 		arch = s.IndepOn
@@ -61,9 +68,11 @@ func (m *master) indexOf(ctx context.Context, s *control.Suite, arch string) (*i
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	key := s.Name + "/" + arch
-	if x := m.indexes[key]; x != nil && x.stamp == stamp {
-		return x, nil
+	old := m.indexes[key]
+	if old != nil && (old.stamp == stamp || !m.Once && m.rests(old)) {
+		return old, nil
 	}
+	start := time.Now()
 	read, err := installability.ReadIndex(arch, paths...)
 	if err != nil {
 		return nil, err
@@ -73,11 +82,22 @@ func (m *master) indexOf(ctx context.Context, s *control.Suite, arch string) (*i
 	}
 	x := &index{Index: read, stamp: stamp, digest: read.Digest(), complete: complete}
 	x.grownOf = x.digest
-	if old := m.indexes[key]; old != nil && old.complete && complete && x.Grew(old.Index) {
+	if old != nil && old.complete && complete && x.Grew(old.Index) {
 		x.grownOf = old.grownOf
 	}
+	x.rests = time.Now().Add(readRest * time.Since(start))
 	m.indexes[key] = x
 	return x, nil
+}
+
+// rests reports whether an index that is out of date was read just now; then release is asked for a scan in time.
+func (m *master) rests(x *index) bool {
+	rest := time.Until(x.rests)
+	if rest > 0 && !x.stale {
+		x.stale = true
+		time.AfterFunc(rest, m.bases.ask)
+	}
+	return rest > 0
 }
 
 // wants reads what the build of a job needs out of its .dsc.

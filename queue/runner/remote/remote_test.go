@@ -507,12 +507,12 @@ func TestStop(t *testing.T) {
 	if err != nil || !res.Stopped {
 		t.Errorf("got %+v, %v; want it stopped", res, err)
 	}
-	idle := func() bool {
-		s.builder.mu.Lock()
-		defer s.builder.mu.Unlock()
-		return len(s.builder.jobs) == 0
+	forgotten := func() bool { // a job's directory goes last
+		left, err := os.ReadDir(filepath.Join(s.builder.Dir, "jobs"))
+		s.must(err)
+		return len(left) == 0
 	}
-	for !idle() {
+	for !forgotten() {
 		time.Sleep(time.Millisecond)
 	}
 }
