@@ -69,7 +69,7 @@ func (m *master) indexOf(ctx context.Context, s *control.Suite, arch string) (*i
 	defer m.mu.Unlock()
 	key := s.Name + "/" + arch
 	old := m.indexes[key]
-	if old != nil && (old.stamp == stamp || !m.Once && m.rests(old)) {
+	if old != nil && (old.stamp == stamp || !m.Once && m.resting(old)) {
 		return old, nil
 	}
 	start := time.Now()
@@ -90,8 +90,8 @@ func (m *master) indexOf(ctx context.Context, s *control.Suite, arch string) (*i
 	return x, nil
 }
 
-// rests reports whether an index that is out of date was read just now; then release is asked for a scan in time.
-func (m *master) rests(x *index) bool {
+// resting reports whether an index that is out of date was read just now; then release is asked for a scan in time.
+func (m *master) resting(x *index) bool {
 	rest := time.Until(x.rests)
 	if rest > 0 && !x.stale {
 		x.stale = true
