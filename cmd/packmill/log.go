@@ -96,6 +96,9 @@ func (x *logShow) newest(c *cli, t *spool.Tree, f buildlog.Filter) (*logs.Log, e
 		return nil, err
 	}
 	if l == nil {
+		if err := survey.NoSuite(t, f.Suite); err != nil {
+			return nil, err
+		}
 		return nil, daemon.Refuse("there is no log of %s; packmill why %[1]s says where it is", spool.OneLine(x.Package))
 	}
 	defer r.Close()
@@ -178,6 +181,9 @@ func (x *logLs) Run(c *cli) error {
 		f.Since = time.Now().Add(-24 * time.Hour)
 	}
 	all, err := logs.Builds(t, f)
+	if err == nil && len(all) == 0 {
+		err = survey.NoSuite(t, f.Suite)
+	}
 	if err != nil {
 		return err
 	}
@@ -245,6 +251,9 @@ func (x *logGrep) Run(c *cli) error {
 	}, func(file string, err error) { terminal.Print(os.Stderr, "packmill: %s: %v\n", file, err) })
 	if pattern := (*syntax.Error)(nil); errors.As(err, &pattern) {
 		return daemon.Wrong{Err: err}
+	}
+	if err == nil && total.Matches == 0 {
+		err = survey.NoSuite(t, f.Suite)
 	}
 	if err = errors.Join(out.Flush(), err); err != nil {
 		return err

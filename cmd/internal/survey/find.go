@@ -60,25 +60,26 @@ func (f *Filter) Find(t *spool.Tree) (found []spool.Found, closed []string, err 
 		}
 	}
 	if len(found) == 0 {
-		err = f.noSuite(t)
+		err = NoSuite(t, f.Suite)
 	}
 	return found, once(closed), err
 }
 
-// noSuite refuses a suite that is in no item and not in the settings by that name: nothing there is no answer to a slip.
-func (f *Filter) noSuite(t *spool.Tree) error {
-	if f.Suite == "" || spool.IsPattern(f.Suite) {
+// NoSuite refuses a suite of which nothing was found and that is not in the settings by that name: "nothing" is no
+// answer to a slip. A pattern, and "" for all, are no names.
+func NoSuite(t *spool.Tree, name string) error {
+	if name == "" || spool.IsPattern(name) {
 		return nil
 	}
 	set, err := control.Load(t.Path("control"))
 	if err != nil || len(set.Suites) == 0 {
 		return nil // what is where can be said without settings
 	}
-	switch s, known := set.Suite(f.Suite); {
+	switch s, known := set.Suite(name); {
 	case !known:
-		return daemon.Wrong{Err: set.NoSuite(f.Suite)}
-	case s.Name != f.Suite:
-		return daemon.Wrong{Err: fmt.Errorf("%s is another name of the suite %s; write that", f.Suite, s.Name)}
+		return daemon.Wrong{Err: set.NoSuite(name)}
+	case s.Name != name:
+		return daemon.Wrong{Err: fmt.Errorf("%s is another name of the suite %s; write that", name, s.Name)}
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ func StatusOf(t *spool.Tree, set *control.Settings, only *Filter) (*Status, erro
 		return nil, err
 	}
 	if len(s.Counts) == 0 {
-		if err := only.noSuite(t); err != nil {
+		if err := NoSuite(t, only.Suite); err != nil {
 			return nil, err
 		}
 	}
