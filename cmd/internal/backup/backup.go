@@ -43,6 +43,9 @@ func (b *Backup) Run(ctx context.Context) (rounds int, err error) {
 		return 0, daemon.Wrong{Err: fmt.Errorf("%q is no place for a backup", b.To)}
 	}
 	before, err := b.look()
+	if err == nil && Local(b.To) {
+		err = os.MkdirAll(b.To, 0o700)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -150,7 +153,7 @@ func (b *Backup) Check() error {
 	if rel, err := filepath.Rel(resolved(b.Tree.Root()), resolved(to)); err == nil && filepath.IsLocal(rel) {
 		return daemon.Wrong{Err: fmt.Errorf("%s is in the tree; make the backup elsewhere", b.To)}
 	}
-	return os.MkdirAll(to, 0o700)
+	return nil
 }
 
 // resolved is an absolute path without the symbolic links of what there is of it.

@@ -149,6 +149,22 @@ func TestGood(t *testing.T) {
 	}
 }
 
+// TestArchOption: a line is for what its option says, and an archive's address is none (sources.list(5)).
+func TestArchOption(t *testing.T) {
+	for line, want := range map[string]bool{
+		"deb http://archive.example/ sid main":                               true,
+		"deb http://arch=i386.example/ sid main":                             true,
+		"deb [arch=amd64] http://mirror.example/ sid main":                   false,
+		"deb [trusted=yes arch=amd64,riscv64] http://mirror.example/ s main": true,
+		"deb [ arch=riscv64 ] http://mirror.example/ sid main":               true,
+		"deb [arch-=riscv64] http://mirror.example/ sid main":                false,
+	} {
+		if isFor(line, "riscv64") != want {
+			t.Errorf("%s: is it for riscv64? want %v", line, want)
+		}
+	}
+}
+
 // TestBroken breaks one thing of a good server at a time.
 func TestBroken(t *testing.T) {
 	elsewhere := strings.Repeat("AB", 20)
@@ -338,6 +354,10 @@ func TestBroken(t *testing.T) {
 		}, "mirrors", "has no component mian"},
 		{"an architecture that the mirror has not", func(s *server) {
 			s.change("suites", "amd64", "amd64 riscv64")
+		}, "mirrors", "has nothing for riscv64"},
+		{"an architecture that no mirror's line is for", func(s *server) {
+			s.change("suites", "amd64", "amd64 riscv64")
+			s.change("suites", "deb http", "deb [trusted=yes arch=amd64,riscv64] http")
 		}, "mirrors", "has nothing for riscv64"},
 		{"a builder that is paused", func(s *server) {
 			s.control("builders", read(s, "builders")+"Takes: no\n")

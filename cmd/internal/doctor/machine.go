@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -431,14 +432,23 @@ func (p *patient) release(s *control.Suite, line, url string, text []byte) {
 			}
 		}
 	}
-	if has := field("Architectures"); len(has) > 0 && !strings.Contains(line, "arch") {
+	if has := field("Architectures"); len(has) > 0 {
 		for _, a := range s.Architectures {
-			if !slices.Contains(has, a) {
+			if !slices.Contains(has, a) && isFor(line, a) {
 				p.error("suite "+s.Name, "take another mirror, or [arch=...] where another line has it",
 					"Base: %s has nothing for %s", url, a)
 			}
 		}
 	}
+}
+
+// archOption is the option of an apt line that says which architectures it is for.
+var archOption = regexp.MustCompile(`\[[^]]*\barch(\+?-?)=([^]\s]*)`)
+
+// isFor reports whether an apt line is for the architecture; of arch+= and arch-= apt's settings know that alone.
+func isFor(line, arch string) bool {
+	option := archOption.FindStringSubmatch(line)
+	return option == nil || option[1] == "" && slices.Contains(strings.Split(option[2], ","), arch)
 }
 
 // aptWords are the words of an apt line without its options.
