@@ -724,6 +724,33 @@ func TestByHashStays(t *testing.T) {
 	}
 }
 
+// One process looks for old indexes once a minute, however often it publishes.
+func TestByHashSweptOnceAMinute(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.suite.Stay = 24 * time.Hour
+	version := 0
+	publish := func(later time.Duration) {
+		version++
+		f.now = f.now.Add(later - time.Minute) // that publish adds
+		f.accepted(f.upload(hello(fmt.Sprint(version))))
+	}
+	dir := f.a.path("dists/unstable/main/binary-amd64/by-hash/SHA256")
+	publish(0)
+	old := tree(t, dir)[0]
+	gone := func() bool { return !slices.Contains(tree(t, dir), old) }
+	publish(time.Hour)
+	publish(24*time.Hour - time.Second)
+	publish(2 * time.Second)
+	if gone() {
+		t.Error("it was looked for 2 seconds after the last look")
+	}
+	publish(time.Minute)
+	if !gone() {
+		t.Error("it is there a minute after its stay")
+	}
+}
+
 // A suite that is published every minute keeps what a client may be reading, and not all of it for days.
 func TestByHashOfManyPublications(t *testing.T) {
 	t.Parallel()
