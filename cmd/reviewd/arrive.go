@@ -104,7 +104,10 @@ func (in *intake) arrivalsIn(ctx context.Context, d incoming.Dir) (did bool, wro
 			continue
 		}
 		took, err := arrive(ctx, d, name)
-		if did = did || took; !took && incoming.IsChanges(name) {
+		if took {
+			did = true
+			in.box.Forget(d, name)
+		} else if incoming.IsChanges(name) {
 			left = append(left, name)
 		}
 		if errors.Is(err, durable.ErrInDoubt) {

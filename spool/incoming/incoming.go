@@ -311,6 +311,13 @@ func (b *Box) Peek(d Dir, name string) ([]upload.File, error) {
 	return p.files, p.err
 }
 
+// Forget drops what is remembered of a .changes that is not there any more: it is not asked for again.
+func (b *Box) Forget(d Dir, name string) {
+	b.mu.Lock()
+	delete(b.seen, filepath.Join(d.Rel, name))
+	b.mu.Unlock()
+}
+
 // Changed is when anything happened to a file last. Uploaders set mtimes as
 // they like, but nobody sets a ctime.
 func Changed(st *unix.Stat_t) time.Time { return time.Unix(st.Ctim.Unix()) }
