@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -108,6 +109,23 @@ func TestHook(t *testing.T) {
 		`"time":"2026-11-21T12:00:00Z","subject":"hello 1.0","text":"It is there.\n"}`
 	if bodies[0] != want {
 		t.Errorf("got  %s\nwant %s", bodies[0], want)
+	}
+}
+
+// TestSilentHook: a hook that takes its request and never answers does not hold the mail up for ever.
+func TestSilentHook(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long: its patience")
+	}
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	}))
+	defer server.Close()
+	err := (&outgoing{Via: server.URL, text: []byte("{}")}).request(t.Context(), []byte("secret"))
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want that it gives up", err)
 	}
 }
 
