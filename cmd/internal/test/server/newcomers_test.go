@@ -120,6 +120,10 @@ func newcomers(t *testing.T, release, deb string) {
 			server.types("root", "packmill setup --suite stable --base "+release+" --arch "+machine(t)+
 				" --from 'Archive <archive@example.org>' --opkg no --pages yes")
 			server.types("root", "packmill doctor")
+			if out, err := server.try("! packmill --tree /srv/other setup --suite stable; ls /srv"); err != nil ||
+				!strings.Contains(out, "the units are of the tree /var/lib/packmill") || strings.Contains(out, "\nother") {
+				t.Errorf("setup of a tree that systemd's units are not of: %v\n%s", err, out)
+			}
 			// Interrupted behind sshd's fragment, it has left one that sshd has not read: without it Alice's files would not arrive.
 			server.sh("cd /etc/ssh/sshd_config.d; mv packmill.conf /root/; systemctl reload ssh; mv /root/packmill.conf .; " +
 				"packmill setup --sshd")
