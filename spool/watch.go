@@ -47,7 +47,7 @@ func newWatcher(root string, log *slog.Logger) *watcher {
 		close(w.done)
 		return w
 	}
-	n, err := fsnotify.NewBufferedWatcher(65536)
+	n, err := fsnotify.NewBufferedWatcher(8192)
 	if err != nil {
 		log.Warn("no inotify: scanning every few seconds; raise fs.inotify.max_user_instances", "err", err)
 		close(w.done)

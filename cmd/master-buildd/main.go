@@ -54,7 +54,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	// What it holds are the indexes of the Base, and two of each while one is read anew.
-	debug.SetGCPercent(40)
+	debug.SetGCPercent(30)
 	m := newMaster(env)
 	if err := queue.Adopt(env.Tree); err != nil {
 		return err
