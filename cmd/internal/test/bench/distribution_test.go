@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"packmill/internal/deb822"
 	"packmill/queue/installability"
 	"packmill/queue/quinndiff/listtest"
 )
@@ -58,5 +59,30 @@ func TestDistribution(t *testing.T) {
 	}
 	if fs := simulationFigures([]*simulation{got, got}); len(fs) < 15 {
 		t.Errorf("%d figures", len(fs))
+	}
+}
+
+// TestAnyVersion: what a package asks of those beside it, the next version of its source has too.
+func TestAnyVersion(t *testing.T) {
+	stanza := func(text string) *deb822.Stanza {
+		st, err := deb822.ParseOne("test", []byte(text), deb822.Hostile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	tool := &binary{name: "tool", st: stanza("Package: tool\nVersion: 29-1\n")}
+	log := &binary{name: "liblog", st: stanza("Package: liblog\nVersion: 1:29-1\n")}
+	s := &source{name: "tools", version: "29-1", makes: []*binary{tool, log}}
+	for field, want := range map[string]string{
+		"liblog (= 1:29-1), libc6 (>= 2)":  "liblog, libc6 (>= 2)",
+		"liblog (>= 1:29-1), other (= 3)":  "liblog (>= 1:29-1), other (= 3)",
+		"liblog (<< 1:29-1.1~) | other":    "liblog | other",
+		"liblog (= 29-1), tool (>= 29-1)":  "liblog (= 29-1), tool (>= 29-1)",
+		"a description, of (some) words !": "a description, of (some) words !",
+	} {
+		if got := s.anyVersion(tool, field); got != want {
+			t.Errorf("%s: got %s, want %s", field, got, want)
+		}
 	}
 }

@@ -172,13 +172,37 @@ func (s *source) debs() string {
 			"(= "+s.version+")", "(= ${source:Version})")
 		for _, f := range []string{"Essential", "Multi-Arch", "Pre-Depends", "Depends", "Recommends", "Suggests", "Breaks",
 			"Conflicts", "Replaces", "Provides", "Section", "Priority", "Homepage", "Description"} {
-			if v := b.st.Get(f); v != "" {
+			if v := s.anyVersion(b, b.st.Get(f)); v != "" {
 				fmt.Fprintf(&out, "%s: %s\n", f, own.Replace(v))
 			}
 		}
 		out.WriteByte('\n')
 	}
 	return out.String()
+}
+
+// anyVersion is a field of a package of the source, without the bounds that debian/rules makes of the source's version
+// for the packages beside it: the next version is beyond them.
+func (s *source) anyVersion(b *binary, field string) string {
+	all, err := policy.ParseRelations(field)
+	if err != nil {
+		return field // no relations
+	}
+	changed := false
+	for _, or := range all {
+		for i := range or {
+			r := &or[i]
+			beside := slices.ContainsFunc(s.makes, func(o *binary) bool { return o.name == r.Name })
+			ofBuild := r.Version == b.st.Get("Version") || r.Version == s.version
+			if beside && !ofBuild && slices.Contains([]string{"<<", "<=", "="}, r.Op) {
+				r.Op, r.Version, changed = "", "", true
+			}
+		}
+	}
+	if !changed {
+		return field
+	}
+	return all.String()
 }
 
 // start runs a daemon, whose log is kept.
@@ -403,7 +427,7 @@ func (m *mill) rest(what string, remains func() (string, error)) error {
 			return err
 		}
 		if time.Since(last) > stuck {
-			return fmt.Errorf("%s: nothing has moved for %s: %s; %s", what, stuck, said(now), left)
+			return fmt.Errorf("%s: nothing has moved for %s: %s; %s%s", what, stuck, said(now), left, m.why())
 		}
 		if time.Since(m.said) > 5*time.Second {
 			m.said = time.Now()
@@ -412,6 +436,20 @@ func (m *mill) rest(what string, remains func() (string, error)) error {
 		}
 	}
 	return nil
+}
+
+// why is what packmill says of an item in which something ought to be done.
+func (m *mill) why() string {
+	found, err := m.tree.Find("", active...)
+	if err != nil || len(found) == 0 {
+		return ""
+	}
+	said, err := exec.Command(filepath.Join(m.bin, "packmill"), "--tree", m.tree.Root(), "why", found[0].Name.Source,
+		"--suite", simulated).CombinedOutput()
+	if err != nil {
+		return found[0].Name.String() + ": " + err.Error()
+	}
+	return string(said)
 }
 
 // wrong says what nobody should see.
