@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,7 +72,8 @@ func TestAnyVersion(t *testing.T) {
 		}
 		return st
 	}
-	tool := &binary{name: "tool", st: stanza("Package: tool\nVersion: 29-1\n")}
+	tool := &binary{name: "tool", archs: []string{"any"},
+		st: stanza("Package: tool\nVersion: 29-1\nDepends: liblog (= 1:29-1)\nBreaks: liblog (<< 1:28)\n")}
 	log := &binary{name: "liblog", st: stanza("Package: liblog\nVersion: 1:29-1\n")}
 	s := &source{name: "tools", version: "29-1", makes: []*binary{tool, log}}
 	for field, want := range map[string]string{
@@ -83,6 +85,11 @@ func TestAnyVersion(t *testing.T) {
 	} {
 		if got := s.anyVersion(tool, field); got != want {
 			t.Errorf("%s: got %s, want %s", field, got, want)
+		}
+	}
+	for _, want := range []string{"Depends: liblog\n", "Breaks: liblog (<< 1:28)\n"} {
+		if got := s.debs(); !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
 		}
 	}
 }

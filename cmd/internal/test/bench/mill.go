@@ -172,7 +172,11 @@ func (s *source) debs() string {
 			"(= "+s.version+")", "(= ${source:Version})")
 		for _, f := range []string{"Essential", "Multi-Arch", "Pre-Depends", "Depends", "Recommends", "Suggests", "Breaks",
 			"Conflicts", "Replaces", "Provides", "Section", "Priority", "Homepage", "Description"} {
-			if v := s.anyVersion(b, b.st.Get(f)); v != "" {
+			v := b.st.Get(f)
+			if strings.HasSuffix(f, "Depends") {
+				v = s.anyVersion(b, v)
+			}
+			if v != "" {
 				fmt.Fprintf(&out, "%s: %s\n", f, own.Replace(v))
 			}
 		}
@@ -181,8 +185,8 @@ func (s *source) debs() string {
 	return out.String()
 }
 
-// anyVersion is a field of a package of the source, without the bounds that debian/rules makes of the source's version
-// for the packages beside it: the next version is beyond them.
+// anyVersion is what a package of the source depends on, without the bounds that debian/rules makes of the source's
+// version for the packages beside it: the next version is beyond them. What it breaks keeps its versions.
 func (s *source) anyVersion(b *binary, field string) string {
 	all, err := policy.ParseRelations(field)
 	if err != nil {
