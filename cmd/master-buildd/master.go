@@ -31,7 +31,8 @@ type master struct {
 	said  trouble.Said
 
 	// Of the loop that serves what waits.
-	merged    map[string]string // the suite's stamp at its last merge
+	merged    map[string]string    // the suite's stamp at its last merge
+	due       map[string]time.Time // suites that were merged by an index that rested: when it has
 	lastMerge time.Time
 	tookMerge time.Duration
 	swept     time.Time         // when sweep ran last
@@ -53,7 +54,7 @@ type master struct {
 
 func newMaster(env *daemon.Env) *master {
 	m := &master{
-		Env: env, merged: map[string]string{}, judged: map[string]string{}, limited: map[string]string{},
+		Env: env, merged: map[string]string{}, due: map[string]time.Time{}, judged: map[string]string{}, limited: map[string]string{},
 		indexes: map[string]*index{}, binaries: map[string][]string{}, unborn: map[string]installability.Answer{},
 		idling: map[spool.Place]map[string]*idler{},
 	}

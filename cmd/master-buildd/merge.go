@@ -43,13 +43,14 @@ func (m *master) merge(ctx context.Context) (bool, error) {
 	for i := range now.Suites {
 		s := &now.Suites[i]
 		stamp := m.stampOf(s)
-		if stamp == m.merged[s.Name] {
+		if due, ok := m.due[s.Name]; stamp == m.merged[s.Name] && (!ok || time.Now().Before(due)) {
 			continue
 		}
 		if rest := time.Until(m.lastMerge.Add(max(mergeRest, 3*m.tookMerge))); rest > 0 && !m.Once {
 			time.AfterFunc(rest, m.bases.ask)
 			return did, nil
 		}
+		delete(m.due, s.Name)
 		start := time.Now()
 		if err := m.mergeSuite(ctx, now, s); err != nil {
 			return did, fmt.Errorf("merge %s: %w", s.Name, err)
@@ -366,6 +367,9 @@ func (m *master) recheck(ctx context.Context, s *control.Suite, jobs []job) erro
 		x, err := m.indexOf(ctx, s, arch)
 		if err != nil {
 			return err
+		}
+		if until, stale := m.staleUntil(x); stale {
+			m.due[s.Name] = until // what has left since must be seen, also if nothing is published after it
 		}
 		var asked []installability.Job
 		var which []job

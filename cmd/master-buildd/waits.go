@@ -100,6 +100,13 @@ func (m *master) resting(x *index) bool {
 	return rest > 0
 }
 
+// staleUntil reports whether there is a newer index than x, and when that will be read.
+func (m *master) staleUntil(x *index) (time.Time, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return x.rests, x.stale
+}
+
 // wants reads what the build of a job needs out of its .dsc.
 func wants(s *control.Suite, t *queue.Ticket, dsc string) (installability.Job, error) {
 	j := installability.Job{

@@ -30,3 +30,27 @@ func TestIndexRests(t *testing.T) {
 		t.Error("it was not read after its rest")
 	}
 }
+
+// TestMergedAgainAfterRest: what was merged by an index that rested is merged again by the newer one, also if nothing is
+// published after it: jobs may wait for a builder whose build-dependencies have gone.
+func TestMergedAgainAfterRest(t *testing.T) {
+	m := newTestMaster(t)
+	merge := func() {
+		t.Helper()
+		if _, err := m.merge(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	merge()
+	x := m.indexes["sid/amd64"]
+	x.stamp, x.rests = "of another time", time.Now().Add(time.Second)
+	m.merged["sid"], m.lastMerge = "of another time", time.Time{} // something is published
+	merge()
+	if m.indexes["sid/amd64"] != x {
+		t.Fatal("it was read although it rests")
+	}
+	for m.indexes["sid/amd64"] == x {
+		<-m.bases.nudge
+		merge()
+	}
+}
