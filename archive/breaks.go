@@ -48,35 +48,22 @@ func (a *Archive) Breaks(
 	}
 	var out []Broken
 	for _, arch := range p.archs() {
-		before, after := filepath.Join(dir, arch+".before"), filepath.Join(dir, arch+".after")
-		in := &question{p: p, arch: arch, gone: gone}
-		if err := in.write(below(arch), before, after); err != nil {
+		u, err := readUniverse(p, arch, gone, below(arch))
+		if err != nil {
 			return nil, err
 		}
-		for _, program := range []string{"dose-debcheck", "dose-builddebcheck"} {
-			was, err := debcheck(ctx, program, arch, before)
-			if err != nil {
-				return nil, err
-			}
-			is, err := debcheck(ctx, program, arch, after)
-			if err != nil {
-				return nil, err
-			}
-			for _, b := range is {
-				old := slices.ContainsFunc(was, func(w Broken) bool { return w.Package == b.Package && w.Version == b.Version })
-				if !old && !slices.Contains(out, b) {
-					out = append(out, b)
-				}
+		broken, err := u.breaks(ctx, u.affected(), dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range broken {
+			if !slices.Contains(out, b) { // for all architectures
+				out = append(out, b)
 			}
 		}
 	}
 	return out, nil
 }
-
-// sources is the name of the Sources beside a Packages, background that of what is below
-// the suite.
-func sources(packages string) string    { return packages + ".src" }
-func background(packages string) string { return packages + ".below" }
 
 // scan calls do for each stanza of a published index.
 func (p *published) scan(path string, do func(*deb822.Scanner)) error {
@@ -96,125 +83,235 @@ func (p *published) scan(path string, do func(*deb822.Scanner)) error {
 	return sc.Err()
 }
 
-// question is what dose is asked about one architecture.
-type question struct {
-	p    *published
-	arch string
-	gone map[string]bool // "PACKAGE VERSION ARCH"
-
-	ours  map[string]bool // names that the suite has; nil: dose sees what is below it, too
-	needs []string        // names that the suite's packages and builds lead to
+// universe is what there is for an architecture before the removal and after it.
+type universe struct {
+	arch  string
+	all   []*candidate
+	named map[string][]*candidate // packages, by their names and by what they provide
 }
 
-// write writes the Packages, the Sources and what is below the suite, with and without
-// what is gone.
-func (q *question) write(below []string, before, after string) error {
+// moment is before the removal or after it.
+type moment int
+
+const (
+	before moment = iota
+	after
+)
+
+// candidate is a package or a source of it.
+type candidate struct {
+	stanza    string   // as dose reads it
+	names     []string // its own and what it provides; a source has none
+	needs     []string // the names that it depends on
+	ours      bool     // the suite has it, and not what is below
+	essential bool
+	there     [after + 1]bool
+}
+
+// readUniverse reads the suite and the Packages files of what is below it. A package of those is hidden by the same
+// one in the suite until that is gone.
+func readUniverse(p *published, arch string, gone map[string]bool, below []string) (*universe, error) {
+	u := &universe{arch: arch, named: map[string][]*candidate{}}
+	var ours map[string]bool // nil: dose sees what is below the suite, too
+	var err error
 	if len(below) == 0 {
-		q.ours = map[string]bool{}
-		if err := q.names(); err != nil {
-			return err
+		if ours, err = p.names(arch); err != nil {
+			return nil, err
 		}
 	}
-	text := map[string]*bytes.Buffer{}
-	has := map[string]map[string]bool{before: {}, after: {}}
-	for _, name := range []string{before, after} {
-		text[name], text[sources(name)], text[background(name)] = &bytes.Buffer{}, &bytes.Buffer{}, &bytes.Buffer{}
-	}
-	write := func(sc *deb822.Scanner, kind string, file func(string) string) {
-		stanza, needs, ok := forDose(sc, q.ours)
-		if !ok {
-			return
-		}
-		q.needs = append(q.needs, needs...)
-		id := string(sc.Get("Package")) + " " + string(sc.Get("Version"))
-		for _, name := range []string{before, after} {
-			if name == before || !q.gone[id+" "+kind] {
-				text[file(name)].WriteString(stanza)
-				has[name][id+" "+kind] = true
-			}
+	has := map[string]bool{}
+	add := func(sc *deb822.Scanner, kind string) {
+		id := string(sc.Get("Package")) + " " + string(sc.Get("Version")) + " " + kind
+		if x := newCandidate(sc, ours); x != nil {
+			x.ours, x.there, has[id] = true, [...]bool{true, !gone[id]}, true
+			u.add(x, kind)
 		}
 	}
-	same := func(name string) string { return name }
-	for _, c := range q.p.components() {
+	for _, c := range p.components() {
 		err := errors.Join(
-			q.p.scan(packagesPath(c, q.arch), func(sc *deb822.Scanner) { write(sc, string(sc.Get("Architecture")), same) }),
-			q.p.scan(sourcesPath(c), func(sc *deb822.Scanner) {
+			p.scan(packagesPath(c, arch), func(sc *deb822.Scanner) { add(sc, string(sc.Get("Architecture"))) }),
+			p.scan(sourcesPath(c), func(sc *deb822.Scanner) {
 				if sc.Get(extraSource) == nil {
-					write(sc, "source", sources)
+					add(sc, "source")
 				}
 			}))
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	lower, err := readBelow(below)
-	if err != nil {
-		return err
-	}
-	for name := range has {
-		q.writeBelow(text[background(name)], lower, has[name])
-	}
-	for name, b := range text {
-		if err := os.WriteFile(name, b.Bytes(), 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// writeBelow writes what the suite's packages lead to below it, unless the suite has it.
-func (q *question) writeBelow(w *bytes.Buffer, below *lower, has map[string]bool) {
-	for _, x := range below.reached(q.needs) {
-		if !has[x.id] {
-			w.WriteString(x.stanza)
-		}
-	}
-	if !q.ours["build-essential"] && len(below.named["build-essential"]) == 0 { // which a build always needs
-		w.WriteString("Package: build-essential\nVersion: 0\nArchitecture: all\nMulti-Arch: foreign\n\n")
-	}
-}
-
-// names notes what the suite has, by name or by Provides.
-func (q *question) names() error {
-	for _, c := range q.p.components() {
-		err := q.p.scan(packagesPath(c, q.arch), func(sc *deb822.Scanner) {
-			q.ours[string(sc.Get("Package"))] = true
-			provides, _ := policy.ParseRelations(string(sc.Get("Provides"))) // else nobody can install it
-			for _, or := range provides {
-				q.ours[or[0].Name] = true
+	for _, path := range below {
+		err := readPackages(path, func(sc *deb822.Scanner) {
+			kind := string(sc.Get("Architecture"))
+			id := string(sc.Get("Package")) + " " + string(sc.Get("Version")) + " " + kind
+			if x := newCandidate(sc, nil); x != nil && (!has[id] || gone[id]) {
+				x.there = [...]bool{!has[id], true}
+				u.add(x, kind)
 			}
 		})
 		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// lower is the distribution below a suite.
-type lower struct {
-	named map[string][]*under // by name and by what is provided
-	must  []*under            // essential ones
-}
-
-type under struct {
-	id     string // "PACKAGE VERSION ARCH"
-	stanza string
-	needs  []string
-}
-
-// readBelow reads Packages files; what nobody could install is left out.
-func readBelow(files []string) (*lower, error) {
-	l := &lower{named: map[string][]*under{}}
-	for _, path := range files {
-		if err := l.read(path); err != nil {
 			return nil, fmt.Errorf("what the suite is built on: read %s: %w", path, err)
 		}
 	}
-	return l, nil
+	return u, nil
 }
 
-func (l *lower) read(path string) error {
+// add takes a candidate in; kind is its architecture, or "source".
+func (u *universe) add(x *candidate, kind string) {
+	if kind == "source" {
+		x.names, x.needs = nil, append(x.needs, alwaysNeeded)
+	}
+	u.all = append(u.all, x)
+	for _, name := range x.names {
+		u.named[name] = append(u.named[name], x)
+	}
+}
+
+// alwaysNeeded is what each build depends on (Debian Policy 4.2).
+const alwaysNeeded = "build-essential"
+
+// affected are the suite's packages and sources that depend, through however many others, on a name that something
+// that is gone has: no other can break, and dose takes minutes for all of Debian's. Everything depends on essential
+// packages.
+func (u *universe) affected() (judged []*candidate) {
+	users := map[string][]*candidate{}
+	var follow []string
+	for _, x := range u.all {
+		for _, name := range x.needs {
+			users[name] = append(users[name], x)
+		}
+		if x.there[before] && !x.there[after] {
+			follow = append(follow, x.names...)
+		}
+	}
+	reached, asked, everything := map[*candidate]bool{}, map[string]bool{}, false
+	for ; len(follow) > 0; follow = follow[1:] {
+		if asked[follow[0]] {
+			continue
+		}
+		asked[follow[0]] = true
+		for _, x := range u.named[follow[0]] {
+			everything = everything || x.essential
+		}
+		for _, x := range users[follow[0]] {
+			if !reached[x] {
+				reached[x] = true
+				follow = append(follow, x.names...)
+			}
+		}
+	}
+	for _, x := range u.all {
+		if x.ours && x.there[after] && (everything || reached[x]) {
+			judged = append(judged, x)
+		}
+	}
+	return judged
+}
+
+// breaks are those of the judged that are broken after the removal and were not before.
+func (u *universe) breaks(ctx context.Context, judged []*candidate, dir string) ([]Broken, error) {
+	is, err := u.broken(ctx, judged, after, dir)
+	if err != nil || len(is) == 0 {
+		return nil, err
+	}
+	was, err := u.broken(ctx, judged, before, dir)
+	return slices.DeleteFunc(is, func(b Broken) bool {
+		return slices.ContainsFunc(was, func(w Broken) bool {
+			return w.Package == b.Package && w.Version == b.Version && w.Arch == b.Arch
+		})
+	}), err
+}
+
+// broken are those of the judged that dose says cannot be installed, or built, at that moment.
+func (u *universe) broken(ctx context.Context, judged []*candidate, at moment, dir string) ([]Broken, error) {
+	if len(judged) == 0 {
+		return nil, nil
+	}
+	var packages, sources, background bytes.Buffer
+	seen, follow := map[*candidate]bool{}, []string{alwaysNeeded}
+	take := func(w *bytes.Buffer, x *candidate) {
+		if !seen[x] && x.there[at] {
+			seen[x] = true
+			w.WriteString(x.stanza)
+			follow = append(follow, x.needs...)
+		}
+	}
+	for _, x := range judged {
+		if len(x.names) == 0 {
+			take(&sources, x)
+		} else {
+			take(&packages, x)
+		}
+	}
+	for _, x := range u.all {
+		if x.essential {
+			take(&background, x)
+		}
+	}
+	for asked := map[string]bool{}; len(follow) > 0; {
+		name := follow[len(follow)-1]
+		follow = follow[:len(follow)-1]
+		if !asked[name] {
+			asked[name] = true
+			for _, x := range u.named[name] {
+				take(&background, x)
+			}
+		}
+	}
+	if len(u.named[alwaysNeeded]) == 0 {
+		background.WriteString("Package: " + alwaysNeeded + "\nVersion: 0\nArchitecture: all\nMulti-Arch: foreign\n\n")
+	}
+	q := question{u.arch, filepath.Join(dir, "Packages"), filepath.Join(dir, "Sources"), filepath.Join(dir, "below")}
+	for path, text := range map[string]*bytes.Buffer{q.packages: &packages, q.sources: &sources, q.background: &background} {
+		if err := os.WriteFile(path, text.Bytes(), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	var out []Broken
+	if packages.Len() > 0 {
+		list, err := q.ask(ctx, "dose-debcheck", "--bg="+q.background, q.packages)
+		if err != nil {
+			return nil, err
+		}
+		out = list
+	}
+	if sources.Len() > 0 {
+		list, err := q.ask(ctx, "dose-builddebcheck", q.packages, q.background, q.sources)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, list...)
+	}
+	return out, nil
+}
+
+// names are what the suite has for an architecture, by name or by Provides.
+func (p *published) names(arch string) (map[string]bool, error) {
+	out := map[string]bool{}
+	for _, c := range p.components() {
+		err := p.scan(packagesPath(c, arch), func(sc *deb822.Scanner) {
+			for _, name := range namesOf(sc) {
+				out[name] = true
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// namesOf are a package's name and what it provides.
+func namesOf(sc *deb822.Scanner) []string {
+	out := []string{string(sc.Get("Package"))}
+	provides, _ := policy.ParseRelations(string(sc.Get("Provides"))) // else nobody can install it
+	for _, or := range provides {
+		out = append(out, or[0].Name)
+	}
+	return out
+}
+
+// readPackages calls do for each stanza of a file, unpacked or not. What nobody could install is left out.
+func readPackages(path string, do func(*deb822.Scanner)) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -228,46 +325,9 @@ func (l *lower) read(path string) error {
 	sc := deb822.NewScanner(r)
 	sc.Odd = func(error) {}
 	for sc.Next() {
-		stanza, needs, ok := forDose(sc, nil)
-		if !ok {
-			continue
-		}
-		name := string(sc.Get("Package"))
-		x := &under{name + " " + string(sc.Get("Version")) + " " + string(sc.Get("Architecture")), stanza, needs}
-		l.named[name] = append(l.named[name], x)
-		provides, _ := policy.ParseRelations(string(sc.Get("Provides")))
-		for _, or := range provides {
-			l.named[or[0].Name] = append(l.named[or[0].Name], x)
-		}
-		if string(sc.Get("Essential")) == "yes" {
-			l.must = append(l.must, x)
-		}
+		do(sc)
 	}
 	return sc.Err()
-}
-
-// reached are the packages that the names lead to: dose takes seconds for all of Debian's.
-func (l *lower) reached(names []string) (out []*under) {
-	seen, follow := map[*under]bool{}, append(names, "build-essential")
-	take := func(list []*under) {
-		for _, x := range list {
-			if !seen[x] {
-				seen[x] = true
-				out, follow = append(out, x), append(follow, x.needs...)
-			}
-		}
-	}
-	take(l.must)
-	asked := map[string]bool{}
-	for len(follow) > 0 {
-		name := follow[len(follow)-1]
-		follow = follow[:len(follow)-1]
-		if !asked[name] {
-			asked[name] = true
-			take(l.named[name])
-		}
-	}
-	return out
 }
 
 // doseFields are what dose reads of a package or a source.
@@ -279,11 +339,11 @@ var doseRelations = []string{"Provides", "Pre-Depends", "Depends", "Conflicts", 
 	"Build-Depends", "Build-Depends-Arch", "Build-Depends-Indep", "Build-Conflicts", "Build-Conflicts-Arch",
 	"Build-Conflicts-Indep"}
 
-// forDose is a stanza as dose reads it; not ok if a field cannot be read, for then
+// newCandidate is a stanza as dose reads it; nil if a field cannot be read, for then
 // nobody can install or build it, now or later. A dependency on what is not ours is
-// left out, if ours are named: the distribution below has it, in whichever version. needs
-// are the names that it depends on.
-func forDose(sc *deb822.Scanner, ours map[string]bool) (stanza string, needs []string, ok bool) {
+// left out, if ours are named: the distribution below has it, in whichever version.
+func newCandidate(sc *deb822.Scanner, ours map[string]bool) *candidate {
+	x := &candidate{names: namesOf(sc), essential: string(sc.Get("Essential")) == "yes"}
 	var b strings.Builder
 	for _, field := range doseFields {
 		if v := sc.Get(field); v != nil {
@@ -293,36 +353,36 @@ func forDose(sc *deb822.Scanner, ours map[string]bool) (stanza string, needs []s
 	for _, field := range doseRelations {
 		list, err := policy.ParseRelations(string(sc.Get(field)))
 		if err != nil {
-			return "", nil, false
+			return nil
 		}
 		if strings.HasSuffix(field, "Depends") || strings.Contains(field, "-Depends-") {
 			list = slices.DeleteFunc(list, func(or []policy.Relation) bool {
-				return slices.ContainsFunc(or, func(r policy.Relation) bool {
-					needs = append(needs, r.Name)
-					return ours != nil && !ours[r.Name]
-				})
+				return slices.ContainsFunc(or, func(r policy.Relation) bool { return ours != nil && !ours[r.Name] })
 			})
+			for _, or := range list {
+				for _, r := range or {
+					x.needs = append(x.needs, r.Name)
+				}
+			}
 		}
 		if len(list) > 0 {
 			fmt.Fprintf(&b, "%s: %s\n", field, list)
 		}
 	}
-	return b.String() + "\n", needs, true
+	x.stanza = b.String() + "\n"
+	return x
 }
 
-// debcheck runs a program of dose and reads what it calls broken.
-func debcheck(ctx context.Context, program, arch, file string) ([]Broken, error) {
-	args := []string{"--failures", "--explain", "--deb-native-arch=" + arch}
-	judged := file
-	if program == "dose-builddebcheck" {
-		judged = sources(file)
-		args = append(args, file, background(file), judged)
-	} else {
-		args = append(args, "--bg="+background(file), file)
-	}
-	if st, err := os.Stat(judged); err == nil && st.Size() == 0 {
-		return nil, nil
-	}
+// question is what dose is asked: whether those packages can be installed, and those sources built, with what is in
+// the background.
+type question struct {
+	arch                          string
+	packages, sources, background string // files
+}
+
+// ask runs a program of dose and reads what it calls broken.
+func (q question) ask(ctx context.Context, program string, args ...string) ([]Broken, error) {
+	args = append([]string{"--failures", "--explain", "--deb-native-arch=" + q.arch}, args...)
 	cmd := exec.CommandContext(ctx, program, args...)
 	var out, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &stderr
@@ -348,7 +408,7 @@ func debcheck(ctx context.Context, program, arch, file string) ([]Broken, error)
 		case key == "type" && value == "src":
 			list[len(list)-1].Arch = "source"
 		case key == "unsat-dependency" && list[len(list)-1].Wants == "":
-			list[len(list)-1].Wants = strings.Replace(value, ":"+arch, "", 1)
+			list[len(list)-1].Wants = strings.Replace(value, ":"+q.arch, "", 1)
 		}
 	}
 	slices.SortStableFunc(list, func(a, b Broken) int { return strings.Compare(a.Package, b.Package) })

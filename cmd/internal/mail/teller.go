@@ -43,6 +43,7 @@ const (
 	idleEvery  = 10 * time.Second   // of one that has nothing to tell: another process of many has the locks
 	tellFor    = 7 * 24 * time.Hour // what is older nobody wants to be told
 	mtimeGrain = 2 * time.Second
+	restOfName = 50 * time.Microsecond // how long a place is not read again, for each name in it
 )
 
 // tellAgain is after a sendmail that failed.
@@ -72,6 +73,7 @@ type Teller struct {
 
 	locks map[string]io.Closer
 	dirs  map[spool.Place]time.Time       // a place's mtime when it was last read
+	rests map[spool.Place]time.Time       // until then it is not read again: a long queue would be read all the time
 	done  map[spool.Place]map[string]bool // items of which everything is told
 	again map[string]retry                // by the item's path; "" is Also's
 	said  trouble.Said                    // the error of each look
@@ -134,6 +136,7 @@ func (t *Teller) mine(p spool.Place) bool {
 func (t *Teller) round(ctx context.Context) {
 	if t.locks == nil {
 		t.locks, t.dirs = map[string]io.Closer{}, map[spool.Place]time.Time{}
+		t.rests = map[spool.Place]time.Time{}
 		t.done, t.again = map[spool.Place]map[string]bool{}, map[string]retry{}
 	}
 	if t.Also != nil && !time.Now().Before(t.again[""].at) {
@@ -154,16 +157,17 @@ func (t *Teller) round(ctx context.Context) {
 			continue
 		}
 		mtime := time.Unix(st.Mtim.Unix())
-		if t.dirs[p].Equal(mtime) {
+		now := time.Now()
+		if t.dirs[p].Equal(mtime) || now.Before(t.rests[p]) {
 			continue
 		}
-		now := time.Now()
 		names, err := t.Tree.List(p)
 		t.look("scan "+p.Dir(), err)
 		if err != nil {
 			continue
 		}
-		old, done, whole := t.done[p], map[string]bool{}, true
+		t.rests[p] = now.Add(time.Duration(len(names)) * restOfName)
+		old, done, whole := t.done[p], make(map[string]bool, len(names)), true
 		for _, name := range names {
 			if ctx.Err() != nil {
 				return

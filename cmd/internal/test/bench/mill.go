@@ -101,8 +101,8 @@ func (m *mill) settle(dir string) error {
 	}
 	files := map[string]string{
 		m.tree.Path("control/suites"): fmt.Sprintf("Suite: %s\nArchitectures: %s\nReview: never\nPublish: source-first\n"+
-			"Opkg: no\nSign-With: private/key\nBase: deb [signed-by=%[3]s/key.asc] file:%[3]s sim main\n",
-			simulated, strings.Join(m.archs, " "), base),
+			"Opkg: no\nSign-With: private/key\nIndex-Stay: %[4]s\nBase: deb [signed-by=%[3]s/key.asc] file:%[3]s sim main\n",
+			simulated, strings.Join(m.archs, " "), base, indexStay),
 		m.tree.Path("control/uploaders"):   "Name: Bench\nFingerprint: " + m.signer.Fingerprint() + "\n",
 		m.tree.Path("control/builders"):    builders.String(),
 		m.tree.Path("control/keys/key"):    string(m.signer.Public()),
@@ -158,6 +158,10 @@ const (
 	jobsOfBuilder = 2
 	mostTimes     = 50
 )
+
+// indexStay is Index-Stay of the simulation: with two publications a second, in what a person keeps would be little but
+// superseded indexes, and no room in memory for them.
+const indexStay = "3m"
 
 // debs is what the instant builder makes of a source: stanzas as in Packages, with Package-List's architectures, and
 // with dpkg's words where a package names the version of its own source.
