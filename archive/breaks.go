@@ -170,7 +170,7 @@ func (u *universe) add(x *candidate, kind string) {
 const alwaysNeeded = "build-essential"
 
 // affected are the suite's packages and sources that depend, through however many others, on a name that something
-// that is gone has: no other can break, and dose takes minutes for all of Debian's. Everything depends on essential
+// has that goes or comes: no other can break, and dose takes minutes for all of Debian's. Everything depends on essential
 // packages.
 func (u *universe) affected() (judged []*candidate) {
 	users := map[string][]*candidate{}
@@ -179,7 +179,7 @@ func (u *universe) affected() (judged []*candidate) {
 		for _, name := range x.needs {
 			users[name] = append(users[name], x)
 		}
-		if x.there[before] && !x.there[after] {
+		if x.there[before] != x.there[after] {
 			follow = append(follow, x.names...)
 		}
 	}

@@ -43,6 +43,7 @@ func (f *Filter) Find(t *spool.Tree) (found []spool.Found, closed []string, err 
 	if len(patterns) == 0 {
 		patterns = []string{""}
 	}
+	seen := map[spool.Found]bool{}
 	for _, p := range patterns {
 		some, shut, err := read(t, p, states)
 		if err != nil {
@@ -54,8 +55,8 @@ func (f *Filter) Find(t *spool.Tree) (found []spool.Found, closed []string, err 
 		}
 		some = slices.DeleteFunc(some, func(x spool.Found) bool { return !f.means(t, x) })
 		for _, x := range some {
-			if !slices.Contains(found, x) {
-				found = append(found, x)
+			if !seen[x] {
+				seen[x], found = true, append(found, x)
 			}
 		}
 	}
@@ -113,6 +114,7 @@ func (f *Filter) MeantEach(t *spool.Tree) (found []spool.Found, refused []error,
 		found, closed, err = f.Meant(t)
 		return found, nil, closed, err
 	}
+	seen := map[spool.Found]bool{}
 	for _, p := range f.Patterns {
 		one := *f
 		one.Patterns = []string{p}
@@ -125,8 +127,8 @@ func (f *Filter) MeantEach(t *spool.Tree) (found []spool.Found, refused []error,
 			refused = append(refused, fmt.Errorf("%s: %w", p, err))
 		}
 		for _, x := range some {
-			if !slices.Contains(found, x) {
-				found = append(found, x)
+			if !seen[x] {
+				seen[x], found = true, append(found, x)
 			}
 		}
 	}

@@ -341,6 +341,7 @@ func ownNeeds(t *spool.Tree, f spool.Found, tk *queue.Ticket) string {
 		return ""
 	}
 	var needs, mine []string
+	made := map[string]string{} // of those that only this build's version satisfies, the relation
 	for _, path := range debs {
 		p, err := deb.ReadFile(path, deb.Options{SkipContents: true})
 		if err != nil {
@@ -350,8 +351,13 @@ func ownNeeds(t *spool.Tree, f spool.Found, tk *queue.Ticket) string {
 		for _, field := range []string{"Pre-Depends", "Depends"} {
 			list, _ := policy.ParseRelations(p.Control.Get(field))
 			for _, or := range list {
-				if slices.Contains(tk.Binary, or[0].Name) {
-					needs = append(needs, or[0].Name)
+				r := or[0]
+				if !slices.Contains(tk.Binary, r.Name) {
+					continue
+				}
+				needs = append(needs, r.Name)
+				if again := p.Version != p.SourceVersion && f.Arch() != "all"; again && r.Op == "=" && r.Version == p.Version {
+					made[r.Name] = r.String()
 				}
 			}
 		}
@@ -372,6 +378,11 @@ func ownNeeds(t *spool.Tree, f spool.Found, tk *queue.Ticket) string {
 		if j.Place.Suite == f.Place.Suite && j.Name.Version == f.Name.Version && (j.Arch() == "all" || f.Arch() == "all") {
 			open = append(open, j.Arch()+": "+j.Place.State.Name)
 		}
+	}
+	if i := slices.IndexFunc(needs, func(name string) bool { return made[name] != "" }); len(open) == 0 && i >= 0 {
+		return fmt.Sprintf("%s, which nobody makes: what was built again for %s alone asks for it in its own version, and not in "+
+			"${source:Version}, as debian/control must for that\nupload a new version, or end this with: packmill wb fail %s . %s . %s",
+			made[needs[i]], f.Arch(), f.Name.Source, f.Arch(), f.Place.Suite)
 	}
 	if len(open) == 0 {
 		return ""

@@ -75,12 +75,14 @@ func TestAnyVersion(t *testing.T) {
 	tool := &binary{name: "tool", archs: []string{"any"},
 		st: stanza("Package: tool\nVersion: 29-1\nDepends: liblog (= 1:29-1)\nBreaks: liblog (<< 1:28)\n")}
 	log := &binary{name: "liblog", st: stanza("Package: liblog\nVersion: 1:29-1\n")}
-	s := &source{name: "tools", version: "29-1", makes: []*binary{tool, log}}
+	data := &binary{name: "tool-data", archs: []string{"all"}, st: stanza("Package: tool-data\nVersion: 29-1\n")}
+	s := &source{name: "tools", version: "29-1", makes: []*binary{tool, log, data}}
 	for field, want := range map[string]string{
 		"liblog (= 1:29-1), libc6 (>= 2)":  "liblog, libc6 (>= 2)",
 		"liblog (>= 1:29-1), other (= 3)":  "liblog (>= 1:29-1), other (= 3)",
 		"liblog (<< 1:29-1.1~) | other":    "liblog | other",
 		"liblog (= 29-1), tool (>= 29-1)":  "liblog (= 29-1), tool (>= 29-1)",
+		"tool-data (= 29-1)":               "tool-data (= ${source:Version})",
 		"a description, of (some) words !": "a description, of (some) words !",
 	} {
 		if got := s.anyVersion(tool, field); got != want {

@@ -190,7 +190,7 @@ func (s *source) debs() string {
 }
 
 // anyVersion is what a package of the source depends on, without the bounds that debian/rules makes of the source's
-// version for the packages beside it: the next version is beyond them. What it breaks keeps its versions.
+// version for the packages beside it: the next version is beyond them. One for all architectures has the source's version. What it breaks keeps its versions.
 func (s *source) anyVersion(b *binary, field string) string {
 	all, err := policy.ParseRelations(field)
 	if err != nil {
@@ -198,12 +198,18 @@ func (s *source) anyVersion(b *binary, field string) string {
 	}
 	changed := false
 	for _, or := range all {
-		for i := range or {
-			r := &or[i]
-			beside := slices.ContainsFunc(s.makes, func(o *binary) bool { return o.name == r.Name })
+		for j := range or {
+			r := &or[j]
+			i := slices.IndexFunc(s.makes, func(o *binary) bool { return o.name == r.Name })
+			if i < 0 {
+				continue
+			}
 			ofBuild := r.Version == b.st.Get("Version") || r.Version == s.version
-			if beside && !ofBuild && slices.Contains([]string{"<<", "<=", "="}, r.Op) {
+			switch {
+			case !ofBuild && slices.Contains([]string{"<<", "<=", "="}, r.Op):
 				r.Op, r.Version, changed = "", "", true
+			case ofBuild && r.Op == "=" && slices.Equal(s.makes[i].archs, []string{"all"}):
+				r.Version, changed = "${source:Version}", true // which a build of an architecture again does not make anew
 			}
 		}
 	}

@@ -470,5 +470,18 @@ func TestWhyWaitsForAll(t *testing.T) {
 	m.script("app_1.0_all", "only app-data")
 	m.wb("gb app . all")
 	m.has(m.settle(), "installed amd64 app_1.0", "installed all app_1.0")
+	// Built again, it asks for what nobody makes.
+	m.script("app_1.0_amd64", "only app\ndepends app-data (= 1.0+b1)")
+	m.wb("nmu app . amd64 . -m 'Rebuild'")
+	m.has(m.settle(), "uploaded amd64 app_1.0")
+	why = m.packmill("why", "app")
+	cure := "packmill wb fail app . amd64 . stable"
+	for _, want := range []string{"app-data (= 1.0+b1), which nobody makes", cure} {
+		if !strings.Contains(strings.Join(strings.Fields(why), " "), want) {
+			t.Errorf("no %q in\n%s", want, why)
+		}
+	}
+	m.packmill(append(strings.Fields(cure)[1:], "-m", "not made for it")...)
+	m.has(m.settle(), "failed amd64 app_1.0", "installed all app_1.0")
 	m.sound()
 }
