@@ -170,8 +170,8 @@ func (u *universe) add(x *candidate, kind string) {
 const alwaysNeeded = "build-essential"
 
 // affected are the suite's packages and sources that depend, through however many others, on a name that something
-// has that goes or comes: no other can break, and dose takes minutes for all of Debian's. Everything depends on essential
-// packages.
+// has that goes or comes. No other can break, and dose takes minutes for all of Debian's. Everything depends on
+// essential packages.
 func (u *universe) affected() (judged []*candidate) {
 	users := map[string][]*candidate{}
 	var follow []string

@@ -341,7 +341,7 @@ func ownNeeds(t *spool.Tree, f spool.Found, tk *queue.Ticket) string {
 		return ""
 	}
 	var needs, mine []string
-	made := map[string]string{} // of those that only this build's version satisfies, the relation
+	made := map[string]string{} // of those that are needed in this build's version, the relation
 	for _, path := range debs {
 		p, err := deb.ReadFile(path, deb.Options{SkipContents: true})
 		if err != nil {
@@ -356,7 +356,8 @@ func ownNeeds(t *spool.Tree, f spool.Found, tk *queue.Ticket) string {
 					continue
 				}
 				needs = append(needs, r.Name)
-				if again := p.Version != p.SourceVersion && f.Arch() != "all"; again && r.Op == "=" && r.Version == p.Version {
+				again := p.Version != p.SourceVersion && f.Arch() != "all"
+				if again && r.Op == "=" && r.Version == p.Version {
 					made[r.Name] = r.String()
 				}
 			}
@@ -380,8 +381,9 @@ func ownNeeds(t *spool.Tree, f spool.Found, tk *queue.Ticket) string {
 		}
 	}
 	if i := slices.IndexFunc(needs, func(name string) bool { return made[name] != "" }); len(open) == 0 && i >= 0 {
-		return fmt.Sprintf("%s, which nobody makes: what was built again for %s alone asks for it in its own version, and not in "+
-			"${source:Version}, as debian/control must for that\nupload a new version, or end this with: packmill wb fail %s . %s . %s",
+		return fmt.Sprintf("%s, which nobody makes: what was built again for %s alone asks for it in its own version, "+
+			"and not in ${source:Version}, as debian/control must for that\n"+
+			"upload a new version, or end this with: packmill wb fail %s . %s . %s",
 			made[needs[i]], f.Arch(), f.Name.Source, f.Arch(), f.Place.Suite)
 	}
 	if len(open) == 0 {

@@ -263,8 +263,8 @@ func (c *crowd) claim(i int) (time.Duration, error) {
 
 // wholes are the times of what reads all of a tree, for each crowd, in seconds.
 type wholes struct {
-	status, fsck []float64
-	memory       int64 // of fsck among the most
+	status, ls, fsck []float64
+	memory           int64 // of fsck among the most
 }
 
 func (w *wholes) measure(c *crowd) error {
@@ -273,6 +273,15 @@ func (w *wholes) measure(c *crowd) error {
 		return err
 	}
 	w.status = append(w.status, time.Since(start).Seconds())
+	start = time.Now()
+	found, _, err := (&survey.Filter{}).Find(c.tree) // as packmill ls
+	if err != nil {
+		return err
+	}
+	for _, f := range found {
+		survey.RowOf(c.tree, f)
+	}
+	w.ls = append(w.ls, time.Since(start).Seconds())
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -288,6 +297,10 @@ func (w *wholes) figures(b *bench) {
 	b.figure(Figure{Name: "queue.status", Value: w.status[last], Unit: "s",
 		Versus: fmt.Sprintf("%.0f names a second; %d jobs: %.4f s", 1.2*n/w.status[last], crowds[0], w.status[0]),
 		Goal:   "<= 0.1 s", Met: w.status[last] <= 0.1})
+	few, many := w.ls[1]/float64(crowds[1]), w.ls[last]/n
+	b.figure(Figure{Name: "queue.ls", Value: w.ls[last], Unit: "s",
+		Ratio: many / few, Goal: "ratio <= 1.2", Met: many/few <= 1.2,
+		Versus: fmt.Sprintf("%.0f items a second; among %d jobs: %.0f", 1.2/many, crowds[1], 1.2/few)})
 	b.figure(Figure{Name: "queue.fsck", Value: w.fsck[last], Unit: "s",
 		Versus: fmt.Sprintf("%.0f items a second; among %d jobs: %.0f", 1.2*n/w.fsck[last], crowds[1],
 			1.2*float64(crowds[1])/w.fsck[1])})

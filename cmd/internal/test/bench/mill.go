@@ -190,7 +190,8 @@ func (s *source) debs() string {
 }
 
 // anyVersion is what a package of the source depends on, without the bounds that debian/rules makes of the source's
-// version for the packages beside it: the next version is beyond them. One for all architectures has the source's version. What it breaks keeps its versions.
+// version for the packages beside it: the next version is beyond them. One for all architectures has the source's
+// version. What it breaks keeps its versions.
 func (s *source) anyVersion(b *binary, field string) string {
 	all, err := policy.ParseRelations(field)
 	if err != nil {
