@@ -47,6 +47,7 @@ func (a *Archive) Breaks(
 		gone[e.Package+" "+e.Version+" "+e.Arch] = true
 	}
 	var out []Broken
+	said := map[Broken]bool{} // what is for all architectures breaks on each
 	for _, arch := range p.archs() {
 		u, err := readUniverse(p, arch, gone, below(arch))
 		if err != nil {
@@ -57,8 +58,8 @@ func (a *Archive) Breaks(
 			return nil, err
 		}
 		for _, b := range broken {
-			if !slices.Contains(out, b) { // for all architectures
-				out = append(out, b)
+			if !said[b] {
+				said[b], out = true, append(out, b)
 			}
 		}
 	}
@@ -214,11 +215,18 @@ func (u *universe) breaks(ctx context.Context, judged []*candidate, dir string) 
 		return nil, err
 	}
 	was, err := u.broken(ctx, judged, before, dir)
+	if err != nil {
+		return nil, err
+	}
+	old := map[Broken]bool{}
+	for _, b := range was {
+		b.Wants = ""
+		old[b] = true
+	}
 	return slices.DeleteFunc(is, func(b Broken) bool {
-		return slices.ContainsFunc(was, func(w Broken) bool {
-			return w.Package == b.Package && w.Version == b.Version && w.Arch == b.Arch
-		})
-	}), err
+		b.Wants = ""
+		return old[b]
+	}), nil
 }
 
 // broken are those of the judged that dose says cannot be installed, or built, at that moment.
