@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -201,15 +202,19 @@ func writeStatus(env *daemon.Env, box *incoming.Box, account, name, where string
 	defer d.Close()
 	dir := box.Path(d)
 	path := filepath.Join(dir, name+incoming.StatusSuffix)
-	since = since.UTC().Truncate(time.Second)
+	since = since.UTC().Truncate(time.Microsecond)
 	word := spool.OneLine(fmt.Sprintf("%s since %s: %s", where, since.Format(time.RFC3339), what))
-	if f, _, err := upload.Open(dir, name+incoming.StatusSuffix); err == nil {
+	if f, info, err := upload.Open(dir, name+incoming.StatusSuffix); err == nil {
 		head := make([]byte, 4096)
 		n, _ := f.Read(head)
 		f.Close()
 		line, _, _ := strings.Cut(string(head[:n]), "\n")
 		if old := strings.SplitN(line, " ", 4); len(old) == 4 && old[1] == "since" {
 			at, err := time.Parse(time.RFC3339, strings.TrimSuffix(old[2], ":"))
+			// The file's own time has the parts of the second, in which more may have become of it.
+			if exact := info.ModTime(); exact.Truncate(time.Second).Equal(at) {
+				at = exact
+			}
 			if err == nil && (at.After(since) || line == word) {
 				return
 			}
@@ -223,6 +228,8 @@ func writeStatus(env *daemon.Env, box *incoming.Box, account, name, where string
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o644)
 	if err == nil {
 		_, err = f.Write(data)
+		at := unix.NsecToTimeval(since.UnixNano())
+		err = cmp.Or(err, unix.Futimes(int(f.Fd()), []unix.Timeval{at, at}))
 		if cerr := f.Close(); err == nil {
 			err = cerr
 		}

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -138,6 +139,17 @@ func (s *server) cluster() {
 
 func (s *server) look() []Finding {
 	return Look(s.Context(), Options{Tree: s.tree, Root: s.root, Now: s.now, URL: s.url})
+}
+
+// A machine without Packmill has no accounts of it.
+func init() {
+	lookup = func(name string) (*user.User, error) {
+		u, err := user.Lookup(name)
+		if err != nil && name == spool.UserMail {
+			return &user.User{Uid: "64002", Gid: "64002", Username: name}, nil
+		}
+		return u, err
+	}
 }
 
 func TestGood(t *testing.T) {

@@ -105,6 +105,9 @@ func (p *patient) account(about, name string) {
 // uploadGroup is the group of those whom sshd lets upload, and do nothing else.
 const uploadGroup = "packmill-upload"
 
+// lookup is user.Lookup; in tests it knows accounts that the machine need not have.
+var lookup = user.Lookup
+
 // mayRead reports whether the account may, as far as the file's own mode says.
 func mayRead(u *user.User, file string) bool {
 	st, err := os.Stat(file)

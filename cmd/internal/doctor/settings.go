@@ -300,7 +300,7 @@ func (p *patient) notify() {
 		about := "notify " + n.Event
 		if n.Hook != "" {
 			secret := p.settings.Path(n.Secret)
-			if u, err := user.Lookup(spool.UserMail); err == nil && p.separate() && !mayRead(u, secret) {
+			if u, err := lookup(spool.UserMail); err == nil && p.separate() && !mayRead(u, secret) {
 				p.error(about, "chown "+spool.UserMail+" "+secret,
 					"Secret: %s cannot read it, so the hook is not called", spool.UserMail)
 			}
