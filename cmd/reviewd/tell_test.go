@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log/slog"
 	"net/mail"
 	"os"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 
 	"packmill/cmd/internal/daemon"
 	"packmill/spool"
+	"packmill/spool/incoming"
 	"packmill/spool/upload/uploadtest"
 )
 
@@ -451,5 +454,37 @@ func TestTellsOfStates(t *testing.T) {
 		{Time: at, From: "spool/held/sid", To: "spool/held/sid"}}
 	if got := (&teller{Env: env}).arrival(place, events); got != events[0] {
 		t.Errorf("its arrival: got %v, want %v", got, events[0])
+	}
+}
+
+// TestStatusKeepsOrder: of what became of an upload the last word stays, also when all was within a second and is told
+// again.
+func TestStatusKeepsOrder(t *testing.T) {
+	tree, err := spool.Init(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(tree.Path("spool/incoming/up"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	env := &daemon.Env{Tree: tree, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	box := &incoming.Box{Tree: tree}
+	start := time.Date(2026, 12, 1, 12, 0, 0, 100_000_000, time.UTC)
+	for _, x := range []struct {
+		after      time.Duration
+		what, want string
+	}{
+		{0, "accepted", "accepted"},
+		{300 * time.Millisecond, "published", "published"},
+		{700 * time.Millisecond, "removed", "removed"},
+		{300 * time.Millisecond, "published", "removed"},
+		{2 * time.Second, "published again", "published again"},
+		{700 * time.Millisecond, "removed", "published again"},
+	} {
+		writeStatus(env, box, "up", "hello_1_source.changes", "here", start.Add(x.after), x.what, "")
+		got, err := os.ReadFile(tree.Path("spool/incoming/up/hello_1_source.changes.status"))
+		if err != nil || !strings.HasSuffix(strings.TrimSpace(string(got)), ": "+x.want) {
+			t.Errorf("after %s at %s: got %q, %v; want %s", x.what, x.after, got, err, x.want)
+		}
 	}
 }
