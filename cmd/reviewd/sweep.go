@@ -187,7 +187,8 @@ func (in *intake) sweepStrays(d incoming.Dir, keep time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// sweepStatus removes our own notes to uploaders once they are old.
+// sweepStatus removes our own notes to uploaders once they have lain there for so long: their mtime is that of what they
+// tell of, which may have been days before.
 func (in *intake) sweepStatus(d incoming.Dir, keep time.Duration) {
 	for _, n := range in.box.Names(d) {
 		if !strings.HasSuffix(n, ".changes"+incoming.StatusSuffix) {
@@ -195,10 +196,11 @@ func (in *intake) sweepStatus(d incoming.Dir, keep time.Duration) {
 		}
 		path := in.box.Path(d, n)
 		info, err := os.Lstat(path)
-		if err != nil || !info.Mode().IsRegular() || time.Since(info.ModTime()) < keep {
+		if err != nil || !info.Mode().IsRegular() {
 			continue
 		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) == os.Geteuid() {
+		st, ok := info.Sys().(*syscall.Stat_t)
+		if ok && int(st.Uid) == os.Geteuid() && time.Since(time.Unix(st.Ctim.Unix())) >= keep {
 			os.Remove(path) // next time, if not now
 		}
 	}

@@ -487,4 +487,17 @@ func TestStatusKeepsOrder(t *testing.T) {
 			t.Errorf("after %s at %s: got %q, %v; want %s", x.what, x.after, got, err, x.want)
 		}
 	}
+	// It lies there since now, however long ago what it tells of was.
+	in := &intake{Env: env, box: box}
+	for _, x := range []struct {
+		keep time.Duration
+		lies bool
+	}{{time.Hour, true}, {0, false}} {
+		writeStatus(env, box, "up", "old_1_source.changes", "here", time.Now().AddDate(0, 0, -3), "rejected", "")
+		in.sweepStatus(incoming.ParseDir("up"), x.keep)
+		_, err := os.Lstat(tree.Path("spool/incoming/up/old_1_source.changes.status"))
+		if (err == nil) != x.lies {
+			t.Errorf("kept for %s: %v", x.keep, err)
+		}
+	}
 }
